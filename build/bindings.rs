@@ -1,0 +1,38 @@
+//! Rust declarations for the C interfaces of llama.cpp, ggml, mtmd and our own C++, made by bindgen.
+
+use std::path::Path;
+
+use crate::Result;
+use crate::config::Config;
+
+/// The folders with the public headers, relative to the source.
+pub const PUBLIC_HEADERS: [&str; 3] = ["include", "ggml/include", "tools/mtmd"];
+
+/// Writes `OUT_DIR/bindings.rs`.
+pub fn generate(config: &Config, tree: &Path) -> Result<()> {
+    let wrapper = config.manifest_dir.join("src/ffi/wrapper.h");
+    let names = "(llama|ggml|gguf|mtmd|sharpv|LLAMA|GGML|GGUF|MTMD|SHARPV)_.*";
+    let bindings = bindgen::Builder::default()
+        .header(wrapper.display().to_string())
+        .clang_args(PUBLIC_HEADERS.iter().map(|folder| format!("-I{}", tree.join(folder).display())))
+        .allowlist_function(names)
+        .allowlist_type(names)
+        .allowlist_var(names)
+        .default_enum_style(bindgen::EnumVariation::Consts)
+        .prepend_enum_name(false)
+        .derive_default(true)
+        .layout_tests(false)
+        // rustdoc would take the comments' C examples for Rust doctests.
+        .generate_comments(false)
+        .merge_extern_blocks(true)
+        .generate()
+        .map_err(|error| {
+            format!(
+                "bindgen cannot read {}: {error}\n\
+                 If it misses a standard header such as stddef.h, install clang's own headers (Debian: libclang-dev).",
+                wrapper.display()
+            )
+        })?;
+    let file = config.out_dir.join("bindings.rs");
+    bindings.write_to_file(&file).map_err(|error| format!("{}: cannot be written: {error}", file.display()))
+}

@@ -1,0 +1,109 @@
+//! What the build was asked for: Cargo's features and target, and the environment variables that change the build.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::Result;
+
+/// Everything the build depends on besides the files. Read once; nothing else looks at the environment.
+pub struct Config {
+    /// The folder of this package's `Cargo.toml`.
+    pub manifest_dir: PathBuf,
+    /// Where everything is written.
+    pub out_dir: PathBuf,
+    /// The `cargo` that runs this build, to ask it for the pinned source.
+    pub cargo: PathBuf,
+    /// `linux`, `macos`, …
+    pub target_os: String,
+    pub cuda: bool,
+    pub metal: bool,
+    pub vulkan: bool,
+    /// Tune for the processor that builds. Off: a baseline that runs on any current machine of the architecture.
+    pub native: bool,
+    /// A llama.cpp tree of the user's own, instead of the pinned one.
+    pub source_dir: Option<PathBuf>,
+    /// `FFMPEG_DIR` tells ffmpeg-sys-next where FFmpeg lies; pkg-config is not asked then.
+    pub ffmpeg_dir: Option<PathBuf>,
+    /// The CUDA toolkit, from `CUDA_PATH` or `CUDA_HOME`.
+    pub cuda_dir: Option<PathBuf>,
+    /// CUDA's compiler, from `CUDACXX`.
+    pub cudacxx: Option<PathBuf>,
+    /// The Vulkan SDK's folder, when it is used instead of the system's packages.
+    pub vulkan_sdk: Option<PathBuf>,
+    /// A cmake other than the one in `PATH`.
+    pub cmake: PathBuf,
+    /// `CMAKE_*` and `GGML_*`, handed to cmake as they are.
+    pub cmake_vars: Vec<(String, String)>,
+    /// False when nothing will be linked (documentation on docs.rs, clippy): the bindings are enough then.
+    pub links: bool,
+}
+
+impl Config {
+    pub fn from_env() -> Result<Self> {
+        let feature = |name: &str| std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+        // Clippy runs build scripts in an output folder of its own; without this it would build llama.cpp once more.
+        let clippy = std::env::var("RUSTC_WORKSPACE_WRAPPER").is_ok_and(|wrapper| wrapper.contains("clippy"));
+        Ok(Self {
+            manifest_dir: cargo_var("CARGO_MANIFEST_DIR")?.into(),
+            out_dir: cargo_var("OUT_DIR")?.into(),
+            cargo: cargo_var("CARGO")?.into(),
+            target_os: cargo_var("CARGO_CFG_TARGET_OS")?.to_string_lossy().into_owned(),
+            cuda: feature("CUDA"),
+            metal: feature("METAL"),
+            vulkan: feature("VULKAN"),
+            native: feature("NATIVE"),
+            source_dir: user_var("SHARPV_LLAMA_SOURCE_DIR").map(PathBuf::from),
+            ffmpeg_dir: user_var("FFMPEG_DIR").map(PathBuf::from),
+            cuda_dir: user_var("CUDA_PATH").or_else(|| user_var("CUDA_HOME")).map(PathBuf::from),
+            cudacxx: user_var("CUDACXX").map(PathBuf::from),
+            vulkan_sdk: user_var("VULKAN_SDK").map(PathBuf::from),
+            cmake: user_var("CMAKE").unwrap_or_else(|| "cmake".into()).into(),
+            cmake_vars: cmake_vars()?,
+            links: user_var("DOCS_RS").is_none() && !clippy,
+        })
+    }
+
+    /// The backends beside the CPU's that were asked for.
+    pub fn backends(&self) -> impl Iterator<Item = &'static str> {
+        let all = [(self.cuda, "cuda"), (self.metal, "metal"), (self.vulkan, "vulkan")];
+        all.into_iter().filter_map(|(on, name)| on.then_some(name))
+    }
+
+    /// The value of a `CMAKE_*` or `GGML_*` variable that the user set.
+    pub fn cmake_var(&self, name: &str) -> Option<&str> {
+        self.cmake_vars.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A variable that Cargo sets for every build script.
+fn cargo_var(name: &str) -> Result<OsString> {
+    std::env::var_os(name).ok_or_else(|| format!("{name} is not set; this build script is meant to be run by Cargo"))
+}
+
+/// A variable that a user may set: the build runs again when it changes. Empty counts as not set.
+fn user_var(name: &str) -> Option<OsString> {
+    println!("cargo::rerun-if-env-changed={name}");
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Every `CMAKE_*` and `GGML_*` variable that is set.
+fn cmake_vars() -> Result<Vec<(String, String)>> {
+    // Cargo can watch only variables that it is told by name; `source` adds ggml's options once the source is known.
+    for name in ["CMAKE_C_FLAGS", "CMAKE_CXX_FLAGS", "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER", "CMAKE_TOOLCHAIN_FILE"] {
+        user_var(name);
+    }
+    for name in ["CMAKE_GENERATOR", "CMAKE_CUDA_ARCHITECTURES", "CMAKE_CUDA_COMPILER", "CMAKE_OSX_DEPLOYMENT_TARGET"] {
+        user_var(name);
+    }
+    let mut vars = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("CMAKE_") || name.starts_with("GGML_")) else {
+            continue;
+        };
+        let value = value.into_string().map_err(|value| format!("{name} is not UTF-8: {}", value.display()))?;
+        user_var(name);
+        vars.push((name.to_owned(), value));
+    }
+    vars.sort();
+    Ok(vars)
+}

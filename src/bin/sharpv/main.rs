@@ -1,0 +1,45 @@
+//! `sharpv`: chat about video files. The program over the library of the same name.
+//!
+//! Answers and `--json` go to stdout, all else to stderr. Exit codes: 0 done, 1 the job failed, 2 wrong use, 130 stopped with Ctrl-C.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod argv;
+mod ask;
+mod chat;
+mod doctor;
+mod exit;
+mod interrupt;
+mod logging;
+mod models;
+mod options;
+mod output;
+mod pull;
+mod screen;
+mod stats;
+mod values;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, FromArgMatches};
+use screen::Screen;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = argv::spell_out(std::env::args_os(), &Cli::command());
+    let cli = Cli::command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match cli {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    logging::start(cli.verbose, cli.quiet);
+    let screen = Screen::new(cli.quiet, cli.verbose);
+    let result = match cli.command {
+        Command::Ask(args) => ask::run(&args, screen),
+        Command::Chat(args) => chat::run(&args, screen),
+        Command::Pull(args) => pull::run(&args, screen),
+        Command::Models(args) => models::run(&args, cli.verbose > 0),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    exit::code(result)
+}

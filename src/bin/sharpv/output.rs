@@ -1,0 +1,74 @@
+//! What goes to stdout. A closed stdout is an error here, never a panic.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Writes `text` to stdout.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Writes `value` to stdout as one line of JSON.
+pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    Ok(print(&(serde_json::to_string(value)? + "\n"))?)
+}
+
+/// Streams an answer to stdout, without the white space around it.
+#[derive(Debug)]
+pub struct AnswerWriter {
+    to_terminal: bool,
+    started: bool,
+    /// White space that is written once more text follows.
+    held_back: String,
+}
+
+impl AnswerWriter {
+    pub fn new() -> Self {
+        Self { to_terminal: io::stdout().is_terminal(), started: false, held_back: String::new() }
+    }
+
+    /// Writes the next piece.
+    pub fn write(&mut self, piece: &str) -> io::Result<()> {
+        let ready = self.ready(piece);
+        if ready.is_empty() {
+            return Ok(());
+        }
+        // A model may say anything, but not control the terminal.
+        let visible = |c: &char| !self.to_terminal || !c.is_control() || matches!(c, '\n' | '\t');
+        print(&ready.chars().filter(visible).collect::<String>())
+    }
+
+    /// Whether anything was written.
+    pub fn has_started(&self) -> bool {
+        self.started
+    }
+
+    /// Ends the answer's last line.
+    pub fn finish(self) -> io::Result<()> {
+        print("\n")
+    }
+
+    /// What can be written, now that `piece` has come.
+    fn ready(&mut self, piece: &str) -> String {
+        let mut text = std::mem::take(&mut self.held_back) + piece;
+        if !self.started {
+            text = text.trim_start().to_owned();
+        }
+        self.held_back = text.split_off(text.trim_end().len());
+        self.started |= !text.is_empty();
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_around_an_answer_is_left_out_and_kept_inside() {
+        let mut writer = AnswerWriter::new();
+        let pieces = [" \n", " Two", " ", "\n", "words.", "\n", "\n"];
+        assert_eq!(pieces.map(|piece| writer.ready(piece)), ["", "Two", "", "", " \nwords.", "", ""]);
+    }
+}

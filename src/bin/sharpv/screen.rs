@@ -1,0 +1,198 @@
+//! What goes to stderr: progress bars, notes, warnings.
+
+use crate::output::AnswerWriter;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sharpv::chat::{Observer, Stage};
+use sharpv::models;
+use sharpv::runtime::CancelToken;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+const COUNTED: &str = "{prefix:>10} {bar:30} {pos}/{len} {msg}";
+const PERCENT: &str = "{prefix:>10} {bar:30} {percent} %";
+const BYTES: &str = "{prefix:>12} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
+const SPINNER: &str = "{spinner} {msg}";
+
+/// Writes a line to stderr, as far as anybody reads it.
+pub fn to_stderr(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The terminal, or the file, that stderr is.
+#[derive(Debug)]
+pub struct Screen {
+    quiet: bool,
+    /// Bars would be torn by a log, and mean nothing in a file.
+    bars: bool,
+    colors: bool,
+    bar: Option<(Step, ProgressBar)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Session(Stage),
+    Other,
+}
+
+impl Screen {
+    pub fn new(quiet: bool, verbose: u8) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let colors = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { quiet, bars: is_terminal && !quiet && verbose == 0, colors, bar: None }
+    }
+
+    /// A line that the user may miss.
+    pub fn note(&self, line: &str) {
+        if !self.quiet {
+            self.above_bar(line);
+        }
+    }
+
+    /// A line that stands back behind the answer.
+    pub fn aside(&self, line: &str) {
+        if self.colors {
+            self.note(&format!("\x1b[2m{line}\x1b[0m"));
+        } else {
+            self.note(line);
+        }
+    }
+
+    /// Something that the user should know.
+    pub fn warning(&self, message: &str) {
+        self.note(&format!("warning: {message}"));
+    }
+
+    /// Shows that something goes on, until the first progress of it or [`clear`](Self::clear).
+    pub fn busy(&mut self, what: &str) {
+        self.begin(Step::Other, SPINNER, None);
+        if let Some((_, bar)) = &self.bar {
+            bar.set_message(what.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
+    /// Removes the bar.
+    pub fn clear(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn above_bar(&self, line: &str) {
+        match &self.bar {
+            Some((_, bar)) => bar.suspend(|| to_stderr(line)),
+            None => to_stderr(line),
+        }
+    }
+
+    fn begin(&mut self, step: Step, template: &str, total: Option<u64>) {
+        self.clear();
+        if !self.bars {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        self.bar = Some((step, bar));
+    }
+
+    fn progress(&mut self, stage: Stage, done: u64, total: u64) {
+        let step = Step::Session(stage);
+        if self.bar.as_ref().is_none_or(|(current, _)| *current != step) {
+            let (name, template, unit) = match stage {
+                Stage::LoadModel => ("model", PERCENT, ""),
+                Stage::LoadVision => ("mmproj", PERCENT, ""),
+                Stage::Encode => ("encode", COUNTED, "frames"),
+                Stage::Prefill => ("prefill", COUNTED, "tokens"),
+                _ => ("", COUNTED, ""),
+            };
+            self.begin(step, template, Some(total));
+            if let Some((_, bar)) = &self.bar {
+                bar.set_prefix(name);
+                bar.set_message(unit);
+            }
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(done);
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Shows a session at work, and streams its answer.
+pub struct Watch<'a> {
+    screen: &'a mut Screen,
+    answer: Option<AnswerWriter>,
+    /// The first failure to write the answer.
+    failure: Option<io::Error>,
+    cancel: &'a CancelToken,
+}
+
+impl<'a> Watch<'a> {
+    /// Shows progress; `answer` takes the text.
+    pub fn new(screen: &'a mut Screen, answer: Option<AnswerWriter>, cancel: &'a CancelToken) -> Self {
+        Self { screen, answer, failure: None, cancel }
+    }
+
+    /// Removes the bar and ends the answer's line. An answer that failed may have none.
+    ///
+    /// # Errors
+    /// If the answer could not be written.
+    pub fn finish(mut self, answered: bool) -> io::Result<()> {
+        self.screen.clear();
+        match (self.failure.take(), self.answer.take()) {
+            (Some(error), _) => Err(error),
+            (None, Some(answer)) if answered || answer.has_started() => answer.finish(),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&mut self, stage: Stage, done: u64, total: u64) {
+        self.screen.progress(stage, done, total);
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.screen.warning(message);
+    }
+
+    fn text(&mut self, piece: &str) {
+        let Some(answer) = &mut self.answer else { return };
+        self.screen.clear();
+        if let Err(error) = answer.write(piece) {
+            // Nobody reads on: no need to compute on.
+            self.failure.get_or_insert(error);
+            self.cancel.cancel();
+        }
+    }
+}
+
+impl models::Progress for Screen {
+    fn message(&mut self, text: &str) {
+        self.note(text);
+    }
+
+    fn begin(&mut self, what: &str, total: u64) {
+        Screen::begin(self, Step::Other, BYTES, Some(total));
+        if let Some((_, bar)) = &self.bar {
+            bar.set_prefix(what.to_owned());
+        }
+    }
+
+    fn advance(&mut self, done: u64) {
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(done);
+        }
+    }
+
+    fn end(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,80 @@
+//! What an answer cost, for people to read.
+
+use indicatif::DecimalBytes;
+use sharpv::chat::{Answer, StopReason, VisualTokens};
+
+/// Everything in one line.
+pub fn line(answer: &Answer) -> String {
+    let mut parts = Vec::new();
+    if answer.frames > 0 {
+        parts.push(video(answer.frames, &answer.visual_tokens));
+    }
+    parts.push(format!("first token after {}", first_token(answer)));
+    parts.push(format!("{} tokens, {:.1} tokens/s", answer.tokens.generated, answer.tokens_per_second()));
+    parts.push(format!("KV {}", kv(answer)));
+    parts.join(" · ")
+}
+
+/// One thing a line.
+pub fn table(answer: &Answer) -> String {
+    let t = &answer.timings_ms;
+    let memory = answer.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), |bytes| DecimalBytes(bytes).to_string());
+    let tokens = &answer.tokens;
+    let rows = [
+        ("model", answer.model.clone()),
+        ("load", seconds(t.load)),
+        ("video", video(answer.frames, &answer.visual_tokens)),
+        ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
+        ("first token", first_token(answer)),
+        ("answer", format!("{} tokens, {:.1} tokens/s", tokens.generated, answer.tokens_per_second())),
+        ("KV cache", format!("{}; {} cells used", kv(answer), answer.kv.cells_used)),
+        ("peak memory", memory),
+    ];
+    rows.map(|(name, value)| format!("{name:<14} {value}")).join("\n")
+}
+
+/// Why an answer ended, if that is worth a word.
+pub fn end_note(answer: &Answer) -> Option<String> {
+    match answer.stop {
+        StopReason::Length => {
+            Some(format!("the answer was cut off after {} tokens; -n N allows more", answer.tokens.generated))
+        }
+        StopReason::ContextFull => Some(format!(
+            "the answer was cut off: the context of {} cells is full; -c N makes it larger",
+            answer.kv.cells
+        )),
+        _ => None,
+    }
+}
+
+/// `8 frames, 127 of 512 visual tokens kept (25 %)`
+pub fn video(frames: usize, tokens: &VisualTokens) -> String {
+    let frames = if frames == 1 { "1 frame".to_owned() } else { format!("{frames} frames") };
+    let percent = tokens.keep_ratio * 100.0;
+    format!("{frames}, {} of {} visual tokens kept ({percent:.0} %)", tokens.kept, tokens.total)
+}
+
+/// The time to the first token, by the stages that took part in this turn.
+fn first_token(answer: &Answer) -> String {
+    let t = &answer.timings_ms;
+    let stages = [("decode", t.decode_video), ("encode", t.encode), ("prune", t.prune), ("prefill", t.prefill)];
+    let stages = stages.into_iter().filter(|&(_, ms)| ms > 0.0).map(|(name, ms)| format!("{name} {}", seconds(ms)));
+    format!("{} ({})", seconds(t.ttft), stages.collect::<Vec<_>>().join(", "))
+}
+
+fn kv(answer: &Answer) -> String {
+    let kv = &answer.kv;
+    let saved = kv.bytes_dense.saturating_sub(kv.bytes);
+    let saved = if saved > 0 { format!(" ({} saved)", DecimalBytes(saved)) } else { String::new() };
+    format!("{} cells, {}{saved}", kv.cells, DecimalBytes(kv.bytes))
+}
+
+fn seconds(ms: f64) -> String {
+    if ms < 10.0 {
+        format!("{ms:.1} ms")
+    } else if ms < 1000.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{:.2} s", ms / 1000.0)
+    }
+}

@@ -1,0 +1,124 @@
+//! Values of options that need reading.
+
+use sharpv::layout;
+use sharpv::prune::Method;
+use sharpv::runtime::{FlashAttention, KvType};
+use std::str::FromStr;
+
+/// A moment in a video: seconds, `MM:SS` or `H:MM:SS`, the seconds with a fraction if need be. In seconds.
+pub fn moment(text: &str) -> Result<f64, String> {
+    const EXPECTED: &str = "give seconds (90.5), MM:SS (1:30.5) or H:MM:SS (0:01:30.5)";
+    let wrong = || EXPECTED.to_owned();
+    let mut parts = text.rsplit(':');
+    let seconds = parts.next().filter(|s| s.starts_with(|c: char| c.is_ascii_digit() || c == '.')).ok_or_else(wrong)?;
+    let mut total: f64 = seconds.parse().map_err(|_| wrong())?;
+    let higher: Vec<&str> = parts.collect();
+    if higher.len() > 2 || (!higher.is_empty() && total >= 60.0) {
+        return Err(wrong());
+    }
+    for (i, part) in higher.iter().enumerate() {
+        let value: u32 = part.parse().map_err(|_| wrong())?;
+        // Minutes alone may be more than an hour; under hours they may not.
+        if i == 0 && higher.len() == 2 && value >= 60 {
+            return Err(wrong());
+        }
+        total += f64::from(value) * if i == 0 { 60.0 } else { 3600.0 };
+    }
+    if total.is_finite() { Ok(total) } else { Err(wrong()) }
+}
+
+/// A rate in frames a second.
+pub fn rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "give a number above 0".into())
+}
+
+/// How many layers go to the GPU; `None` is all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuLayers(pub Option<u32>);
+
+impl FromStr for GpuLayers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            // llama.cpp's `auto` lowers the number to what fits, which we leave to the user.
+            "all" | "auto" | "-1" => Ok(Self(None)),
+            number => number.parse().map(|n| Self(Some(n))).map_err(|_| "give a number of layers, or all".into()),
+        }
+    }
+}
+
+/// A seed; `None` is a new one each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub Option<u32>);
+
+impl FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "-1" => Ok(Self(None)),
+            number => number.parse().map(|n| Self(Some(n))).map_err(|_| format!("give 0 to {}, or -1", u32::MAX)),
+        }
+    }
+}
+
+/// Reads one of `names`, and lists them in help texts and errors.
+fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> impl clap::builder::TypedValueParser<Value = T>
+where
+    T: FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
+{
+    use clap::builder::TypedValueParser;
+    clap::builder::PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+/// A pruning method.
+pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
+    one_of(Method::ALL.map(Method::name))
+}
+
+/// The type of cached keys or values.
+pub fn kv_type() -> impl clap::builder::TypedValueParser<Value = KvType> {
+    one_of(KvType::ALL.iter().map(|kv_type| kv_type.name()))
+}
+
+/// When to use flash attention.
+pub fn flash_attention() -> impl clap::builder::TypedValueParser<Value = FlashAttention> {
+    one_of(["auto", "on", "off"])
+}
+
+/// The name of a layout.
+pub fn layout_name() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(layout::NAMES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read() {
+        for (text, seconds) in
+            [("0", 0.0), ("90.5", 90.5), (".5", 0.5), ("1:30.5", 90.5), ("75:00", 4500.0), ("1:02:03", 3723.0)]
+        {
+            assert_eq!(moment(text), Ok(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_refused() {
+        for text in ["", "x", "-5", "nan", "inf", "1:60", "1:99:00", "1:2:3:4", "1:-2", "1:", ":", "1:x", "1e999"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn layers_and_seeds_have_their_special_values() {
+        assert_eq!("all".parse(), Ok(GpuLayers(None)));
+        assert_eq!("0".parse(), Ok(GpuLayers(Some(0))));
+        assert!("-2".parse::<GpuLayers>().is_err());
+        assert_eq!("-1".parse(), Ok(Seed(None)));
+        assert_eq!("4294967295".parse(), Ok(Seed(Some(u32::MAX))));
+        assert!("4294967296".parse::<Seed>().is_err());
+    }
+}

@@ -1,0 +1,733 @@
+//! The session: videos and questions in, answers out.
+//!
+//! A turn goes plan → encode → prune → prefill → decode. A session keeps the KV cache and the embeddings of the kept visual tokens, so that a
+//! second question about a video neither encodes nor prefills it again.
+
+mod encode;
+mod observer;
+mod plan;
+mod prefill;
+mod report;
+mod template;
+mod utf8;
+
+pub use observer::{Observer, Quiet, Stage};
+pub use plan::{PlannedRow, RowKey, Tokenization};
+pub use prefill::PrefillMode;
+pub use report::{Answer, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VisualTokens};
+pub use template::{Message, Role};
+
+use crate::error::{Error, Result};
+use crate::layout::{self, Layout};
+use crate::models::{ModelFiles, gguf};
+use crate::prune::{Method, PruneParams};
+use crate::runtime::{
+    CancelToken, Context, ContextParams, LoraAdapter, Model, ModelParams, Row, RowInput, Sampler, SamplerParams,
+    Vision, VisionParams, default_threads, peak_rss_bytes,
+};
+use crate::video::{Rate, Sampling, VideoInfo};
+use encode::{EncodeTimings, EncodedVideo, Encoder, VideoCost};
+use plan::{Marks, Piece, Plan};
+use prefill::Batching;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Positions that must be left for an answer when a prompt is accepted.
+const ANSWER_ROOM: usize = 64;
+
+/// How to open a [`Session`].
+#[derive(Debug, Clone)]
+pub struct SessionParams {
+    /// The language model.
+    pub model: ModelParams,
+    /// The vision encoder.
+    pub vision: VisionParams,
+    /// The context; its `n_ctx` is not used, see [`n_ctx`](Self::n_ctx).
+    pub context: ContextParams,
+    /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets it
+    /// grow with the conversation.
+    pub n_ctx: Option<usize>,
+    /// Which visual tokens to keep.
+    pub prune: PruneParams,
+    /// How tokens are chosen.
+    pub sampler: SamplerParams,
+    /// The most tokens an answer may have.
+    pub n_predict: usize,
+    /// The prompt layout, by name; `None` takes that of the model's family.
+    pub layout: Option<String>,
+    /// A system message; `None` leaves it to the chat template.
+    pub system: Option<String>,
+    /// A chat template (Jinja) to use in place of the model's own.
+    pub chat_template: Option<String>,
+    /// How the text around frames becomes tokens.
+    pub tokenization: Tokenization,
+    /// How text and visual tokens are batched.
+    pub prefill: PrefillMode,
+    /// Stops the session's work.
+    pub cancel: CancelToken,
+}
+
+impl Default for SessionParams {
+    fn default() -> Self {
+        Self {
+            model: ModelParams::default(),
+            vision: VisionParams::default(),
+            context: ContextParams::default(),
+            n_ctx: None,
+            prune: PruneParams::default(),
+            sampler: SamplerParams::default(),
+            n_predict: 512,
+            layout: None,
+            system: None,
+            chat_template: None,
+            tokenization: Tokenization::Joined,
+            prefill: PrefillMode::Auto,
+            cancel: CancelToken::new(),
+        }
+    }
+}
+
+/// Which frames of a video to take. What is left out is as the model's family wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct VideoOptions {
+    /// Frames for each second of video.
+    pub fps: Option<f64>,
+    /// The most frames to take; without `fps`, the number of frames, spread evenly.
+    pub max_frames: Option<usize>,
+    /// Where to begin, in seconds.
+    pub start_s: Option<f64>,
+    /// Where to end, in seconds.
+    pub end_s: Option<f64>,
+    /// Frames for each second of a folder of frames; 1 if not given.
+    pub folder_fps: Option<f64>,
+}
+
+impl VideoOptions {
+    fn sampling(&self, layout: &dyn Layout) -> Sampling {
+        let rate = match (self.fps, self.max_frames) {
+            (Some(fps), max) => Rate::Fps { fps, max_frames: max.unwrap_or(layout.max_frames()) },
+            (None, None) => layout.default_rate(),
+            (None, Some(frames)) => match layout.default_rate() {
+                Rate::Uniform { .. } => Rate::Uniform { frames },
+                Rate::Fps { fps, .. } => Rate::Fps { fps, max_frames: frames },
+            },
+        };
+        let default = Sampling::default();
+        Sampling {
+            rate,
+            start_s: self.start_s,
+            end_s: self.end_s,
+            folder_fps: self.folder_fps.unwrap_or(default.folder_fps),
+        }
+    }
+}
+
+/// A video that was added to a session.
+#[derive(Debug, Clone)]
+pub struct VideoReport {
+    /// What was opened.
+    pub info: VideoInfo,
+    /// Its frames.
+    pub slices: Vec<SliceReport>,
+    /// Its visual tokens.
+    pub visual_tokens: VisualTokens,
+}
+
+/// A conversation about videos.
+///
+/// Every method that fails leaves the session as it was before the call.
+#[derive(Debug)]
+pub struct Session {
+    // Dropped before what it was made from.
+    context: Option<Context>,
+    vision: Vision,
+    adapters: Vec<LoraAdapter>,
+    model: Model,
+    params: SessionParams,
+    template: template::ChatTemplate,
+    layout: Box<dyn Layout>,
+    tile_side: Option<u32>,
+    marks: Marks,
+    messages: Vec<Message>,
+    videos: Vec<EncodedVideo>,
+    /// How many of `videos` stand in `messages`; the others go into the next question.
+    videos_sent: usize,
+    /// What was spent on the videos that were not sent yet.
+    spent: EncodeTimings,
+    /// The rows in the KV cache.
+    cached: Vec<PlannedRow>,
+    load: Duration,
+}
+
+impl Session {
+    /// Loads the model, its vision encoder and its adapters.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Load`] for a file that cannot be used, [`Error::ChatTemplate`], and
+    /// [`Error::InvalidParameter`] for a parameter out of range.
+    pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
+        let start = Instant::now();
+        params.prune.validate()?;
+        params.sampler.validate()?;
+        if params.n_predict == 0 {
+            return Err(Error::InvalidParameter {
+                name: "n-predict",
+                value: "0".into(),
+                expected: "at least 1".into(),
+            });
+        }
+        let mmproj = files.mmproj.as_deref().ok_or_else(|| Error::InvalidParameter {
+            name: "mmproj",
+            value: "missing".into(),
+            expected: "the model's vision encoder, a GGUF file (--mmproj FILE)".into(),
+        })?;
+        let metadata = gguf::read_metadata(mmproj)?;
+        let projector = ["clip.vision.projector_type", "clip.projector_type"]
+            .iter()
+            .find_map(|key| metadata.string(key))
+            .unwrap_or_default();
+        let layout = match &params.layout {
+            Some(name) => layout::by_name(name)?,
+            None => layout::for_projector(projector),
+        };
+        let tile_side = metadata.u64("clip.vision.image_size").and_then(|side| u32::try_from(side).ok());
+
+        let thousandths = |progress: f32| (progress.clamp(0.0, 1.0) * 1000.0) as u64;
+        let model = Model::load(&files.model, &params.model, |p| {
+            observer.progress(Stage::LoadModel, thousandths(p), 1000);
+        })?;
+        if model.has_encoder() {
+            return Err(Error::Load {
+                what: "a VideoLLM's language model",
+                path: files.model.clone(),
+                reason: "models with a text encoder are not supported".into(),
+            });
+        }
+        // A grammar that does not parse is told before anything is encoded.
+        Sampler::new(&model, &params.sampler)?;
+        let template = template::ChatTemplate::new(&model, params.chat_template.as_deref())?;
+        let vision = Vision::load(mmproj, &model, &params.vision, |p| {
+            observer.progress(Stage::LoadVision, thousandths(p), 1000);
+        })?;
+        observer.progress(Stage::LoadVision, 1000, 1000);
+        let adapters = files.lora.iter().map(|path| model.load_lora(path, 1.0)).collect::<Result<_>>()?;
+        Ok(Self {
+            context: None,
+            vision,
+            adapters,
+            model,
+            params,
+            template,
+            layout,
+            tile_side,
+            marks: Marks::new(),
+            messages: Vec::new(),
+            videos: Vec::new(),
+            videos_sent: 0,
+            spent: EncodeTimings::default(),
+            cached: Vec::new(),
+            load: start.elapsed(),
+        })
+    }
+
+    /// Decodes, encodes and prunes a video, for the next question.
+    ///
+    /// # Errors
+    /// What [`FrameSource::open`](crate::video::FrameSource::open) gives for a file that cannot be used;
+    /// [`Error::PromptTooLong`] if its frames do not fit the model, before any is encoded; [`Error::Cancelled`].
+    pub fn add_video(
+        &mut self,
+        path: &Path,
+        options: &VideoOptions,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        let sampling = options.sampling(self.layout.as_ref());
+        let used = self.cached.last().map_or(0, |row| row.position[0].max(0) as usize + 1);
+        let limits = Limits { positions: self.model.n_ctx_train(), cells: self.params.n_ctx };
+        let unpruned = self.params.prune.method == Method::Off;
+        let mut encoder = Encoder {
+            model: &self.model,
+            vision: &mut self.vision,
+            layout: self.layout.as_ref(),
+            tile_side: self.tile_side,
+            prune: &self.params.prune,
+            cancel: &self.params.cancel,
+        };
+        let video = encoder.encode(path, &sampling, observer, |cost| limits.check_video(used, cost, unpruned))?;
+        let slices = slice_reports(std::slice::from_ref(&video));
+        let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
+        self.spent += video.timings;
+        self.videos.push(video);
+        Ok(report)
+    }
+
+    /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to `observer`.
+    ///
+    /// A stop through the [`CancelToken`] during the answer gives what there is of it; during the prefill it is
+    /// [`Error::Cancelled`].
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and [`Error::Llama`] if
+    /// computing fails.
+    pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
+        let start = Instant::now();
+        let message = self.user_message(question);
+        let plan = self.plan(&message)?;
+        let first = self.prefill(&plan, observer)?;
+        let prefill = start.elapsed();
+        let generated = self.generate(plan.next_position, observer)?;
+
+        self.messages.push(message);
+        self.messages.push(Message { role: Role::Assistant, content: generated.text.clone() });
+        self.videos_sent = self.videos.len();
+        let spent = std::mem::take(&mut self.spent);
+        let before = spent.decode_video + spent.encode + spent.prune;
+        let slices = slice_reports(&self.videos);
+        Ok(Answer {
+            answer: generated.text.trim().to_owned(),
+            stop: generated.stop,
+            model: self.model.description(),
+            frames: slices.len(),
+            visual_tokens: count(&slices),
+            slices,
+            timings_ms: Timings {
+                load: ms(self.load),
+                decode_video: ms(spent.decode_video),
+                encode: ms(spent.encode),
+                prune: ms(spent.prune),
+                prefill: ms(prefill),
+                ttft: ms(before + generated.first_token_at.duration_since(start)),
+                generate: ms(generated.first_token_at.elapsed()),
+            },
+            tokens: Tokens {
+                prompt: plan.rows.len(),
+                prompt_computed: plan.rows.len() - first,
+                generated: generated.n_tokens,
+            },
+            kv: self.kv(plan.dense_rows),
+            peak_rss_bytes: peak_rss_bytes(),
+            settings: self.settings(),
+        })
+    }
+
+    /// Computes the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`; the conversation stays as it was.
+    ///
+    /// For comparing methods and for scoring choices by their likelihood.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
+        let message = self.user_message(question);
+        let plan = self.plan(&message)?;
+        self.prefill(&plan, observer)?;
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        context.logits().map(<[f32]>::to_vec)
+    }
+
+    /// Forgets the conversation and its videos, and frees the KV cache.
+    pub fn clear(&mut self) {
+        self.context = None;
+        self.cached.clear();
+        self.messages.clear();
+        self.videos.clear();
+        self.videos_sent = 0;
+        self.spent = EncodeTimings::default();
+    }
+
+    /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about the same videos. They are
+    /// neither encoded nor prefilled again.
+    pub fn restart(&mut self) {
+        self.messages.clear();
+        self.videos_sent = 0;
+    }
+
+    /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the embeddings that were kept.
+    pub fn free_cache(&mut self) {
+        self.context = None;
+        self.cached.clear();
+    }
+
+    /// Sets the system message, for the next question and those after it. `None` leaves it to the chat template.
+    pub fn set_system(&mut self, system: Option<String>) {
+        self.params.system = system;
+    }
+
+    /// The conversation so far, without the system message. Frames are marked in the text.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// The videos of the conversation, and those that wait for the next question.
+    pub fn videos(&self) -> impl ExactSizeIterator<Item = &VideoInfo> {
+        self.videos.iter().map(|video| &video.info)
+    }
+
+    /// The flag that stops this session's work.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.params.cancel
+    }
+
+    /// The language model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The layout of its prompts.
+    pub fn layout(&self) -> &dyn Layout {
+        self.layout.as_ref()
+    }
+
+    /// The prompt of `question` as text, with a mark in place of each frame. For looking at what a model is given.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`].
+    pub fn prompt_text(&self, question: &str) -> Result<String> {
+        self.render(&self.user_message(question))
+    }
+
+    /// The rows that [`ask`](Self::ask) would feed to the model for `question`, and their positions. For looking at what a model is given.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`], [`Error::PromptTooLong`].
+    pub fn prompt_rows(&self, question: &str) -> Result<Vec<PlannedRow>> {
+        Ok(self.plan(&self.user_message(question))?.rows)
+    }
+
+    fn user_message(&self, question: &str) -> Message {
+        let mut content: String = (self.videos_sent..self.videos.len())
+            .map(|video| plan::marked_text(&self.marks, video, &self.videos[video].parts))
+            .collect();
+        content.push_str(question);
+        Message { role: Role::User, content }
+    }
+
+    fn render(&self, message: &Message) -> Result<String> {
+        let system = self.params.system.iter().map(|text| Message { role: Role::System, content: text.clone() });
+        let messages: Vec<Message> =
+            system.chain(self.messages.iter().cloned()).chain(std::iter::once(message.clone())).collect();
+        self.template.render(&messages)
+    }
+
+    fn plan(&self, message: &Message) -> Result<Plan> {
+        let prompt = self.render(message)?;
+        // The tokenizer adds the BOS token itself; a template that writes it as well must not make it two.
+        let bos = self.template.bos();
+        let text = if self.model.adds_bos() && !bos.is_empty() {
+            prompt.strip_prefix(bos).unwrap_or(&prompt)
+        } else {
+            &prompt
+        };
+        let pieces: Vec<Piece> = self.marks.split(text);
+        let plan = plan::plan(&self.model, &self.vision, &pieces, &self.videos, self.params.tokenization)?;
+        let limits = Limits { positions: self.model.n_ctx_train(), cells: self.params.n_ctx };
+        limits.check_prompt(&plan, self.params.n_predict)?;
+        Ok(plan)
+    }
+
+    /// Brings the KV cache from what it holds to `plan`. Returns how many rows of the plan were there already.
+    fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
+        self.make_room(plan.rows.len())?;
+        let keep = shared_rows(&self.cached, &plan.rows);
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        let first = cut_back(context, &mut self.cached, keep);
+        let how = (
+            self.params.prefill,
+            Batching { mixed: self.model.supports_mixed_batch(), non_causal: self.vision.uses_non_causal() },
+        );
+        if let Err(error) = prefill::prefill(context, plan, first, &self.videos, how, observer) {
+            // Whole ubatches of this prompt may be in the cache.
+            let next = plan.rows[first].position[0];
+            if !context.truncate(next) {
+                context.clear();
+                self.cached.clear();
+            }
+            return Err(error);
+        }
+        self.cached.extend_from_slice(&plan.rows[first..]);
+        Ok(first)
+    }
+
+    /// Makes sure that there is a context with cells for `rows` rows and an answer.
+    fn make_room(&mut self, rows: usize) -> Result<()> {
+        let wanted = rows + self.params.n_predict;
+        let n_ctx = match (&self.context, self.params.n_ctx) {
+            (Some(_), Some(_)) => return Ok(()),
+            (Some(context), None) if context.n_ctx() >= wanted => return Ok(()),
+            (None, Some(fixed)) => fixed,
+            // Half as much again: a conversation that goes on does not pay for every turn.
+            (Some(context), None) => wanted.max(context.n_ctx() * 3 / 2),
+            (None, None) => wanted,
+        };
+        let state = match self.context.as_mut() {
+            Some(context) if !self.cached.is_empty() => Some(context.state()?),
+            _ => None,
+        };
+        // Free the old cache before the new one is allocated: they need not fit at once.
+        self.context = None;
+        let cached = std::mem::take(&mut self.cached);
+        let params = ContextParams { n_ctx, ..self.params.context.clone() };
+        let mut context = Context::new(&self.model, &params, &self.adapters, &self.params.cancel)?;
+        if let Some(state) = state {
+            match context.set_state(&state) {
+                Ok(()) => self.cached = cached,
+                // The prompt is then computed anew from the embeddings that were kept.
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+        self.context = Some(context);
+        Ok(())
+    }
+
+    fn generate(&mut self, first_position: i32, observer: &mut dyn Observer) -> Result<Generated> {
+        let mut sampler = Sampler::new(&self.model, &self.params.sampler)?;
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        let last_position = self.model.n_ctx_train();
+        let mut utf8 = utf8::Utf8Stream::default();
+        let mut text = String::new();
+        let mut emit = |piece: String| {
+            if !piece.is_empty() {
+                observer.text(&piece);
+                text.push_str(&piece);
+            }
+        };
+        let mut position = first_position;
+        let mut n_tokens = 0;
+        let mut first_token_at = None;
+        let stop = loop {
+            let token = sampler.sample(context)?;
+            first_token_at.get_or_insert_with(Instant::now);
+            if self.model.is_end_of_generation(token) {
+                break StopReason::EndOfTurn;
+            }
+            n_tokens += 1;
+            emit(utf8.push(&self.model.token_bytes(token, false)));
+            if n_tokens >= self.params.n_predict {
+                break StopReason::Length;
+            }
+            if self.cached.len() >= context.n_ctx() || position as usize >= last_position {
+                break StopReason::ContextFull;
+            }
+            let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
+            match context.process(&[Row { input: RowInput::Token(token), position: row.position, logits: true }]) {
+                Ok(()) => self.cached.push(row),
+                Err(error) => {
+                    if !context.truncate(position) {
+                        context.clear();
+                        self.cached.clear();
+                    }
+                    match error {
+                        Error::Cancelled => break StopReason::Cancelled,
+                        error => return Err(error),
+                    }
+                }
+            }
+            position += 1;
+        };
+        emit(utf8.finish());
+        Ok(Generated { text, stop, n_tokens, first_token_at: first_token_at.unwrap_or_else(Instant::now) })
+    }
+
+    fn kv(&self, dense_rows: usize) -> Kv {
+        let Some(context) = &self.context else { return Kv { cells: 0, cells_used: 0, bytes: 0, bytes_dense: 0 } };
+        let (cells, bytes) = (context.n_ctx(), context.memory_usage().context);
+        /// llama.cpp allocates cells in steps of this many.
+        const STEP: usize = 256;
+        let dense_cells = (dense_rows + self.params.n_predict).next_multiple_of(STEP).max(cells);
+        Kv {
+            cells,
+            cells_used: self.cached.len(),
+            bytes,
+            bytes_dense: bytes / cells.max(1) as u64 * dense_cells as u64,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let context = &self.params.context;
+        Settings {
+            layout: self.layout.name(),
+            prune: self.params.prune.clone(),
+            sampler: self.params.sampler.clone(),
+            n_predict: self.params.n_predict,
+            n_ubatch: context.n_ubatch,
+            n_threads: context.n_threads.unwrap_or_else(default_threads),
+            cache_type: [context.type_k.name(), context.type_v.name()],
+        }
+    }
+}
+
+/// An answer as it came out of the model.
+struct Generated {
+    text: String,
+    stop: StopReason,
+    n_tokens: usize,
+    first_token_at: Instant,
+}
+
+/// How much a prompt may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Positions that the model was trained for.
+    positions: usize,
+    /// Cells, if the user fixed them.
+    cells: Option<usize>,
+}
+
+impl Limits {
+    /// Refuses a video that cannot fit, before it is encoded. `used` positions are taken by the conversation so far.
+    fn check_video(&self, used: usize, cost: VideoCost, unpruned: bool) -> Result<()> {
+        let check = |needed: usize, limit: usize, unit, of, per_video: usize, other: &str| {
+            if needed <= limit {
+                return Ok(());
+            }
+            let left = limit.saturating_sub(needed - per_video);
+            let advice = match left * cost.frames / per_video.max(1) {
+                0 => format!("not one frame fits{other}"),
+                frames => format!("{frames} of its {} frames fit (--max-frames {frames}){other}", cost.frames),
+            };
+            Err(Error::PromptTooLong { unit, needed, limit, of, advice })
+        };
+        let needed = |per_video| used + per_video + ANSWER_ROOM;
+        check(needed(cost.positions), self.positions, "positions", "the model was trained for", cost.positions, "")?;
+        match self.cells.filter(|_| unpruned) {
+            Some(cells) => {
+                let other = format!("; or give -c {}, or prune", needed(cost.rows));
+                check(needed(cost.rows), cells, "cells", "the context has (-c)", cost.rows, &other)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_prompt(&self, plan: &Plan, n_predict: usize) -> Result<()> {
+        let room = ANSWER_ROOM.min(n_predict);
+        let needed = plan.next_position.max(0) as usize + room;
+        if needed > self.positions {
+            return Err(Error::PromptTooLong {
+                unit: "positions",
+                needed,
+                limit: self.positions,
+                of: "the model was trained for",
+                advice: "take fewer frames (--max-frames), or /clear in a chat".into(),
+            });
+        }
+        let needed = plan.rows.len() + room;
+        match self.cells {
+            Some(cells) if needed > cells => Err(Error::PromptTooLong {
+                unit: "cells",
+                needed,
+                limit: cells,
+                of: "the context has (-c)",
+                advice: format!("give -c {needed} or more, or keep fewer visual tokens (--keep, --max-visual-tokens)"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How many rows at the start of the cache can stay for `wanted`. At least one row of `wanted` is left to compute, for its logits.
+fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
+    let equal = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+    let mut keep = equal.min(wanted.len().saturating_sub(1));
+    // The cache is cut by position, and under M-RoPE the rows of a picture share theirs: cut before the picture.
+    let starts_behind = |keep: usize, next: &PlannedRow| wanted[keep - 1].position[0] >= next.position[0];
+    while keep > 0 && [cached.get(keep), wanted.get(keep)].into_iter().flatten().any(|next| starts_behind(keep, next)) {
+        keep -= 1;
+    }
+    keep
+}
+
+/// Removes all but the first `keep` rows from the cache. Returns how many are left: fewer if the model cannot go back.
+fn cut_back(context: &mut Context, cached: &mut Vec<PlannedRow>, keep: usize) -> usize {
+    if keep < cached.len() && !context.truncate(cached[keep].position[0]) {
+        context.clear();
+        cached.clear();
+        return 0;
+    }
+    cached.truncate(keep);
+    keep
+}
+
+fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
+    let slices = videos.iter().flat_map(|video| &video.slices);
+    slices.map(|s| SliceReport { time_s: s.time_s, total: s.n_tokens(), kept: s.kept.len() }).collect()
+}
+
+fn count(slices: &[SliceReport]) -> VisualTokens {
+    let (total, kept) = slices.iter().fold((0, 0), |(total, kept), s| (total + s.total, kept + s.kept));
+    let keep_ratio = if total == 0 { 1.0 } else { kept as f64 / total as f64 };
+    VisualTokens { total, kept, keep_ratio }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn no_context() -> Error {
+    Error::Llama { action: "computing", reason: "there is no context; please report this".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(token: i32, position: i32) -> PlannedRow {
+        PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] }
+    }
+
+    fn visual(kept: usize, position: i32) -> PlannedRow {
+        PlannedRow { key: RowKey::Visual { video: 0, slice: 0, kept }, position: [position, 0, 0, 0] }
+    }
+
+    #[test]
+    fn a_longer_prompt_keeps_what_it_shares() {
+        let cached = [text(1, 0), text(2, 1), text(3, 2)];
+        assert_eq!(shared_rows(&cached, &[text(1, 0), text(2, 1), text(3, 2), text(4, 3)]), 3);
+        assert_eq!(shared_rows(&cached, &[text(1, 0), text(9, 1), text(3, 2)]), 1);
+        assert_eq!(shared_rows(&[], &cached), 0);
+    }
+
+    #[test]
+    fn the_same_prompt_computes_its_last_row_again() {
+        let rows = [text(1, 0), text(2, 1)];
+        assert_eq!(shared_rows(&rows, &rows), 1);
+    }
+
+    #[test]
+    fn rows_that_share_a_position_are_not_parted() {
+        // M-RoPE: three visual tokens at position 1; the prompts part at the third of them.
+        let cached = [text(1, 0), visual(0, 1), visual(1, 1), visual(2, 1), text(2, 3)];
+        let wanted = [text(1, 0), visual(0, 1), visual(1, 1), text(7, 3), text(8, 4)];
+        assert_eq!(shared_rows(&cached, &wanted), 1);
+    }
+
+    #[test]
+    fn a_video_that_is_too_long_is_told_what_fits() {
+        let limits = Limits { positions: 1000, cells: None };
+        let cost = VideoCost { frames: 16, positions: 1600, rows: 1600 };
+        let error = limits.check_video(100, cost, false).unwrap_err().to_string();
+        // 1000 − 100 − 64 positions are left, at 100 a frame.
+        assert!(error.contains("1764 positions, 764 more than the 1000"), "{error}");
+        assert!(error.contains("8 of its 16 frames"), "{error}");
+        assert!(limits.check_video(0, VideoCost { frames: 8, positions: 800, rows: 800 }, false).is_ok());
+    }
+
+    #[test]
+    fn a_fixed_context_refuses_an_unpruned_video_only() {
+        let limits = Limits { positions: 10_000, cells: Some(512) };
+        let cost = VideoCost { frames: 8, positions: 800, rows: 800 };
+        assert!(limits.check_video(0, cost, false).is_ok());
+        assert!(limits.check_video(0, cost, true).unwrap_err().to_string().contains("-c 864"));
+    }
+
+    #[test]
+    fn frames_asked_for_override_the_family() {
+        let internvl = layout::InternVl;
+        let rate =
+            |fps, max_frames| VideoOptions { fps, max_frames, ..VideoOptions::default() }.sampling(&internvl).rate;
+        assert_eq!(rate(None, None), Rate::Uniform { frames: 8 });
+        assert_eq!(rate(None, Some(4)), Rate::Uniform { frames: 4 });
+        assert_eq!(rate(Some(2.0), None), Rate::Fps { fps: 2.0, max_frames: 32 });
+        assert_eq!(rate(Some(2.0), Some(5)), Rate::Fps { fps: 2.0, max_frames: 5 });
+        let general = VideoOptions { max_frames: Some(5), ..VideoOptions::default() }.sampling(&layout::General).rate;
+        assert_eq!(general, Rate::Fps { fps: 1.0, max_frames: 5 });
+    }
+}

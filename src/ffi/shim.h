@@ -1,0 +1,138 @@
+// Our C++ beside llama.cpp, as C functions. All start with `sharpv_`; no exception leaves any of them.
+//
+// `sharpv_try_X(…, result, err, err_len)` calls `X(…)` of llama.cpp or mtmd, which may throw. It returns SHARPV_OK and puts
+// what X returned into `*result`, or returns SHARPV_THROWN and puts the exception's message into `err`: UTF-8, always
+// zero-terminated, cut to `err_len` bytes. `result` is untouched then, and what X was changing is in an unknown state.
+
+#pragma once
+
+#include "llama.h"
+#include "mtmd.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum sharpv_status {
+    SHARPV_OK     = 0,
+    SHARPV_THROWN = 1,
+};
+
+//
+// memory of a context
+//
+
+// Bytes, summed over all buffers.
+struct sharpv_memory {
+    size_t model;   // weights
+    size_t context; // KV cache and outputs
+    size_t compute; // graph buffers
+};
+
+// Bytes of one buffer type, for example "CPU" or "CUDA0".
+struct sharpv_buffer_memory {
+    char   name[64];
+    bool   is_host; // main memory, not the device's
+    struct sharpv_memory bytes;
+};
+
+int32_t sharpv_memory_breakdown(const struct llama_context * ctx, struct sharpv_memory * out, char * err, size_t err_len);
+
+// Writes up to `capacity` entries and puts the number of buffer types into `*n`, which may be more.
+int32_t sharpv_memory_buffers(
+        const struct llama_context * ctx, struct sharpv_buffer_memory * out, size_t capacity, size_t * n,
+        char * err, size_t err_len);
+
+//
+// facts about a model that the public interface does not tell
+//
+
+// Whether one batch may hold tokens and embedding rows at once.
+bool sharpv_supports_mixed_batch(const struct llama_model * model);
+
+//
+// guarded calls
+//
+
+int32_t sharpv_try_model_load_from_file(
+        const char * path, struct llama_model_params params,
+        struct llama_model ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_init_from_model(
+        struct llama_model * model, struct llama_context_params params,
+        struct llama_context ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_process(
+        struct llama_context * ctx, enum llama_process_type type, struct llama_batch_ext * batch,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_decode(
+        struct llama_context * ctx, struct llama_batch batch,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_tokenize(
+        const struct llama_vocab * vocab, const char * text, int32_t text_len,
+        llama_token * tokens, int32_t n_tokens_max, bool add_special, bool parse_special,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_token_to_piece(
+        const struct llama_vocab * vocab, llama_token token, char * buf, int32_t length, int32_t lstrip, bool special,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_adapter_lora_init(
+        struct llama_model * model, const char * path_lora,
+        struct llama_adapter_lora ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_set_adapters_lora(
+        struct llama_context * ctx, struct llama_adapter_lora ** adapters, size_t n_adapters, float * scales,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_sampler_init_grammar(
+        const struct llama_vocab * vocab, const char * grammar_str, const char * grammar_root,
+        struct llama_sampler ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_sampler_sample(
+        struct llama_sampler * smpl, struct llama_context * ctx, int32_t idx,
+        llama_token * result, char * err, size_t err_len);
+
+int32_t sharpv_try_sampler_accept(
+        struct llama_sampler * smpl, llama_token token,
+        char * err, size_t err_len);
+
+int32_t sharpv_try_state_get_size(
+        struct llama_context * ctx,
+        size_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_state_get_data(
+        struct llama_context * ctx, uint8_t * dst, size_t size,
+        size_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_state_set_data(
+        struct llama_context * ctx, const uint8_t * src, size_t size,
+        size_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_mtmd_init_from_file(
+        const char * mmproj_fname, const struct llama_model * text_model, struct mtmd_context_params params,
+        struct mtmd_context ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_mtmd_tokenize(
+        const struct mtmd_context * ctx, struct mtmd_input_chunks * output, const struct mtmd_input_text * text,
+        const struct mtmd_bitmap * const * bitmaps, size_t n_bitmaps,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_mtmd_encode_chunk(
+        struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_mtmd_helper_eval_chunks(
+        struct mtmd_context * ctx, struct llama_context * lctx, const struct mtmd_input_chunks * chunks,
+        llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, bool logits_last, llama_pos * new_n_past,
+        int32_t * result, char * err, size_t err_len);
+
+#ifdef __cplusplus
+}
+#endif

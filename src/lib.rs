@@ -1,0 +1,40 @@
+//! Chat about video files on one's own machine, with quantized VideoLLMs in GGUF.
+//!
+//! sharpv builds a patched llama.cpp and drops the visual tokens that say nothing new before they reach the language model
+//! (Visual SharpV, after [arXiv 2511.08003](https://arxiv.org/abs/2511.08003)): the prompt is prefilled sooner and takes a smaller KV cache.
+//!
+//! ```no_run
+//! use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
+//!
+//! let files = sharpv::models::resolve("smol", None, &[])?; // after `sharpv pull smol`
+//! let mut session = Session::open(&files, SessionParams::default(), &mut Quiet)?;
+//! session.add_video("clip.mp4".as_ref(), &VideoOptions::default(), &mut Quiet)?;
+//! let answer = session.ask("What is in the video?", &mut |piece: &str| print!("{piece}"))?;
+//! println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
+//! # Ok::<(), sharpv::Error>(())
+//! ```
+//!
+//! # Modules
+//! - [`chat`]: the session, which is all that most programs need.
+//! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
+//! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
+//! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
+//!
+//! Dependencies go one way: `chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
+//! `runtime`. `unsafe` is in `ffi` and `runtime` only.
+
+#![warn(missing_docs)]
+#![deny(unsafe_code)]
+
+pub mod chat;
+pub mod error;
+#[allow(unsafe_code)]
+pub mod ffi;
+pub mod layout;
+pub mod models;
+pub mod prune;
+#[allow(unsafe_code)]
+pub mod runtime;
+pub mod video;
+
+pub use error::{Error, Result};

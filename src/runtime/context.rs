@@ -1,0 +1,407 @@
+//! A context: the KV cache of one conversation, and the computing that fills and reads it.
+
+use super::call::{Outcome, guarded};
+use super::memory::{KvType, MemoryUsage};
+use super::{CancelToken, LoraAdapter, Model, Token, log};
+use crate::error::{Error, Result};
+use crate::ffi;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A position of a row: temporal, vertical, horizontal, and a fourth that few models use. Text and models without M-RoPE use the first
+/// alone.
+pub type Position = [i32; 4];
+
+/// When attention is computed in its fused form, which needs no matrix of scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlashAttention {
+    /// Where the device can.
+    #[default]
+    Auto,
+    /// Always; loading fails where the device cannot.
+    On,
+    /// Never.
+    Off,
+}
+
+impl FlashAttention {
+    pub(super) fn as_raw(self) -> ffi::llama_flash_attn_type {
+        match self {
+            Self::Auto => ffi::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            Self::On => ffi::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            Self::Off => ffi::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        }
+    }
+}
+
+impl std::str::FromStr for FlashAttention {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "on" | "1" | "true" => Ok(Self::On),
+            "off" | "0" | "false" => Ok(Self::Off),
+            _ => Err(Error::InvalidParameter {
+                name: "flash-attn",
+                value: s.to_owned(),
+                expected: "auto, on or off".into(),
+            }),
+        }
+    }
+}
+
+/// How to make a context.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ContextParams {
+    /// Cells of the KV cache: how many rows (text tokens and kept visual tokens) fit.
+    pub n_ctx: usize,
+    /// Rows that are computed at once.
+    pub n_ubatch: usize,
+    /// Threads for computing; `None` is one for each physical core.
+    pub n_threads: Option<usize>,
+    /// Fused attention.
+    pub flash_attention: FlashAttention,
+    /// The type of the cached keys.
+    pub type_k: KvType,
+    /// The type of the cached values. A quantized type needs flash attention.
+    pub type_v: KvType,
+    /// Keep the KV cache on the GPU, where there is one.
+    pub offload_kv: bool,
+}
+
+impl Default for ContextParams {
+    fn default() -> Self {
+        Self {
+            n_ctx: 4096,
+            n_ubatch: 512,
+            n_threads: None,
+            flash_attention: FlashAttention::Auto,
+            type_k: KvType::F16,
+            type_v: KvType::F16,
+            offload_kv: true,
+        }
+    }
+}
+
+/// The number of threads used when none is given: one for each core, as far as the process may use them.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// One row of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// What enters the model.
+    pub input: RowInput<'a>,
+    /// Where it stands.
+    pub position: Position,
+    /// Whether its logits are wanted.
+    pub logits: bool,
+}
+
+/// What a [`Row`] feeds to the model.
+#[derive(Debug, Clone, Copy)]
+pub enum RowInput<'a> {
+    /// A text token.
+    Token(Token),
+    /// A visual token: an embedding of [`Model::n_embd_inp`] values.
+    Embedding(&'a [f32]),
+}
+
+/// A model's KV cache and compute buffers, for one sequence.
+#[derive(Debug)]
+pub struct Context {
+    ptr: NonNull<ffi::llama_context>,
+    batch: NonNull<ffi::llama_batch_ext>,
+    params: ContextParams,
+    model: Model,
+    /// Kept because llama.cpp holds pointers into them.
+    _adapters: Vec<LoraAdapter>,
+    cancel: CancelToken,
+    has_logits: bool,
+}
+
+// SAFETY: a context is tied to no thread; every call that changes it takes `&mut self`.
+unsafe impl Send for Context {}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: both are ours, made in `new`; the batch refers to the context, so it goes first.
+        unsafe {
+            ffi::llama_batch_ext_free(self.batch.as_ptr());
+            ffi::llama_free(self.ptr.as_ptr());
+        }
+    }
+}
+
+/// llama.cpp asks this between the nodes of a graph (on a CPU).
+unsafe extern "C" fn is_cancelled(flag: *mut c_void) -> bool {
+    // SAFETY: the flag belongs to the `CancelToken` that the context holds.
+    unsafe { &*flag.cast::<AtomicBool>() }.load(Ordering::Relaxed)
+}
+
+impl Context {
+    /// Allocates a context for `model` with `adapters` applied. Computing stops when `cancel` is set.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if there is not enough memory or the parameters do not fit the model or the device.
+    pub fn new(model: &Model, params: &ContextParams, adapters: &[LoraAdapter], cancel: &CancelToken) -> Result<Self> {
+        let too_large = |name, value: usize| Error::InvalidParameter {
+            name,
+            value: value.to_string(),
+            expected: format!("from 1 to {}", i32::MAX),
+        };
+        let count = |name, value: usize| {
+            u32::try_from(value).ok().filter(|&v| v > 0 && v <= i32::MAX as u32).ok_or_else(|| too_large(name, value))
+        };
+        let threads = count("threads", params.n_threads.unwrap_or_else(default_threads))? as i32;
+        // SAFETY: returns a plain struct.
+        let mut raw = unsafe { ffi::llama_context_default_params() };
+        raw.n_ctx = count("ctx-size", params.n_ctx)?;
+        // A batch is a ubatch: every call then computes one full ubatch, and a cancel waits for one at most.
+        raw.n_ubatch = count("ubatch-size", params.n_ubatch)?;
+        raw.n_batch = raw.n_ubatch;
+        raw.n_seq_max = 1;
+        // Only the last row's logits are ever read; room for more would cost `n_batch × n_vocab` floats.
+        raw.n_outputs_max = 1;
+        raw.n_threads = threads;
+        raw.n_threads_batch = threads;
+        raw.flash_attn_type = params.flash_attention.as_raw();
+        raw.type_k = params.type_k.as_raw();
+        raw.type_v = params.type_v.as_raw();
+        raw.offload_kqv = params.offload_kv;
+        raw.no_perf = true;
+        raw.abort_callback = Some(is_cancelled);
+        raw.abort_callback_data = cancel.as_ptr().cast_mut().cast();
+
+        // SAFETY: the model lives as long as `self.model`; the flag lives as long as `self.cancel`.
+        let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_init_from_model(model.as_ptr(), raw, result, err, err_len)
+        });
+        let ptr = made
+            .value
+            .and_then(NonNull::new)
+            .ok_or(Error::Llama { action: "allocating the context", reason: made.reason })?;
+        // SAFETY: the context was just made; the batch is freed before it.
+        let Some(batch) = NonNull::new(unsafe { ffi::llama_batch_ext_init(ptr.as_ptr()) }) else {
+            // SAFETY: nothing refers to the context yet.
+            unsafe { ffi::llama_free(ptr.as_ptr()) };
+            return Err(Error::Llama { action: "allocating a batch", reason: "out of memory".into() });
+        };
+        let mut context = Self {
+            ptr,
+            batch,
+            params: params.clone(),
+            model: model.clone(),
+            _adapters: adapters.to_vec(),
+            cancel: cancel.clone(),
+            has_logits: false,
+        };
+        context.apply_adapters(adapters)?;
+        Ok(context)
+    }
+
+    fn apply_adapters(&mut self, adapters: &[LoraAdapter]) -> Result<()> {
+        if adapters.is_empty() {
+            return Ok(());
+        }
+        let mut pointers: Vec<_> = adapters.iter().map(|a| a.ptr.as_ptr()).collect();
+        let mut scales: Vec<_> = adapters.iter().map(|a| a.scale).collect();
+        let (n, pointers, scales) = (adapters.len(), pointers.as_mut_ptr(), scales.as_mut_ptr());
+        // SAFETY: two arrays of the given length; the adapters live as long as `self._adapters`.
+        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_set_adapters_lora(self.ptr.as_ptr(), pointers, n, scales, result, err, err_len)
+        });
+        if value == Some(0) { Ok(()) } else { Err(Error::Llama { action: "applying a LoRA adapter", reason }) }
+    }
+
+    pub(super) fn as_ptr(&mut self) -> *mut ffi::llama_context {
+        self.ptr.as_ptr()
+    }
+
+    /// The model that it computes with.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What it was made with.
+    pub fn params(&self) -> &ContextParams {
+        &self.params
+    }
+
+    /// Cells of the KV cache as allocated: [`ContextParams::n_ctx`], rounded up by llama.cpp.
+    pub fn n_ctx(&self) -> usize {
+        // SAFETY: the context lives; a getter.
+        unsafe { ffi::llama_n_ctx(self.ptr.as_ptr()) as usize }
+    }
+
+    /// Rows that one [`process`](Self::process) call takes at most.
+    pub fn n_ubatch(&self) -> usize {
+        // SAFETY: the context lives; a getter.
+        unsafe { ffi::llama_n_ubatch(self.ptr.as_ptr()) as usize }
+    }
+
+    /// Computes one batch of rows, text and visual mixed as they come, and puts their keys and values into the cache.
+    /// At most [`n_ubatch`](Self::n_ubatch) rows; at most one of them, in practice the prompt's last, with logits.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has no room; [`Error::Llama`] otherwise. Rows of this call may
+    /// then be in the cache: remove them with [`truncate`](Self::truncate).
+    pub fn process(&mut self, rows: &[Row<'_>]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.cancel.check()?;
+        self.has_logits = false;
+        let batch = self.batch.as_ptr();
+        // SAFETY: the batch is ours.
+        unsafe { ffi::llama_batch_ext_clear(batch) };
+        for row in rows {
+            self.add_row(row)?;
+        }
+        let context = self.ptr.as_ptr();
+        // SAFETY: context and batch live and belong to each other.
+        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_process(context, ffi::LLAMA_PROCESS_TYPE_DECODE, batch, result, err, err_len)
+        });
+        match value {
+            Some(0) => {
+                self.has_logits = rows.iter().any(|row| row.logits);
+                Ok(())
+            }
+            Some(1) => Err(Error::ContextFull { n_ctx: self.n_ctx(), n_rows: rows.len() }),
+            Some(2) => Err(Error::Cancelled),
+            _ if self.cancel.is_cancelled() => Err(Error::Cancelled),
+            _ => Err(Error::Llama { action: "computing a batch", reason }),
+        }
+    }
+
+    fn add_row(&mut self, row: &Row<'_>) -> Result<()> {
+        const SEQUENCE: i32 = 0;
+        let batch = self.batch.as_ptr();
+        let (index, reason) = log::capture(|| {
+            // SAFETY: the batch is ours; an embedding is copied during the call, and its length is passed along.
+            unsafe {
+                match row.input {
+                    RowInput::Token(token) => ffi::llama_batch_ext_add_token(batch, SEQUENCE, token),
+                    RowInput::Embedding(values) => {
+                        let embedding = ffi::llama_embd { data: values.as_ptr(), n_rows: 1, n_embd: values.len() };
+                        ffi::llama_batch_ext_add_embd(batch, SEQUENCE, embedding)
+                    }
+                }
+            }
+        });
+        if index < 0 {
+            let reason = match index {
+                -1 => format!("more than {} rows", self.n_ubatch()),
+                _ => reason,
+            };
+            return Err(Error::Llama { action: "filling a batch", reason });
+        }
+        // SAFETY: the index was just given out; four positions are what the model with the most reads.
+        unsafe {
+            ffi::llama_batch_ext_set_pos(batch, index, row.position.as_ptr());
+            ffi::llama_batch_ext_set_output_logits(batch, index, row.logits);
+        }
+        Ok(())
+    }
+
+    /// The logits of the last row that asked for them, `[n_vocab]`.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if no row of the last batch asked.
+    pub fn logits(&mut self) -> Result<&[f32]> {
+        let missing = || Error::Llama { action: "reading logits", reason: "the last batch asked for none".into() };
+        if !self.has_logits {
+            return Err(missing());
+        }
+        // SAFETY: the last batch had an output; -1 names the last one.
+        let pointer = unsafe { ffi::llama_get_logits_ith(self.ptr.as_ptr(), -1) };
+        if pointer.is_null() {
+            return Err(missing());
+        }
+        // SAFETY: a row of logits has one value for each token of the vocabulary, and stays until the next batch.
+        Ok(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
+    }
+
+    /// Tells whether a call that bypassed [`process`](Self::process) left logits.
+    pub(super) fn note_logits(&mut self, has_logits: bool) {
+        self.has_logits = has_logits;
+    }
+
+    /// Lets the rows of the next batches see each other in both directions, as some models want it inside a picture; or not.
+    pub fn set_causal(&mut self, causal: bool) {
+        // SAFETY: the context lives and is borrowed mutably.
+        unsafe { ffi::llama_set_causal_attn(self.ptr.as_ptr(), causal) };
+    }
+
+    /// Removes everything at `position` and behind it from the cache. Returns false if the model cannot go back to a
+    /// position (recurrent layers): then [`clear`](Self::clear) is all that is left.
+    #[must_use]
+    pub fn truncate(&mut self, position: i32) -> bool {
+        self.has_logits = false;
+        // SAFETY: the context lives and is borrowed mutably.
+        unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), 0, position, -1) }
+    }
+
+    /// Empties the cache.
+    pub fn clear(&mut self) {
+        self.has_logits = false;
+        // SAFETY: the context lives and is borrowed mutably.
+        unsafe { ffi::llama_memory_clear(ffi::llama_get_memory(self.ptr.as_ptr()), false) };
+    }
+
+    /// The highest position in the cache; `None` if it is empty.
+    pub fn last_position(&self) -> Option<i32> {
+        // SAFETY: the context lives; a getter.
+        let position = unsafe { ffi::llama_memory_seq_pos_max(ffi::llama_get_memory(self.ptr.as_ptr()), 0) };
+        (position >= 0).then_some(position)
+    }
+
+    /// The bytes that it has allocated, with its model.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        MemoryUsage::of(self.ptr.as_ptr())
+    }
+
+    /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state).
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if llama.cpp cannot copy it.
+    pub fn state(&mut self) -> Result<Vec<u8>> {
+        let context = self.ptr.as_ptr();
+        let failed = |reason| Error::Llama { action: "saving the state", reason };
+        // SAFETY: the context lives and is borrowed mutably.
+        let size =
+            guarded(0, |result, err, err_len| unsafe { ffi::sharpv_try_state_get_size(context, result, err, err_len) });
+        let mut data = vec![0_u8; size.into_result().map_err(failed)?];
+        let (output, capacity) = (data.as_mut_ptr(), data.len());
+        // SAFETY: the buffer is passed with its length.
+        let written = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_state_get_data(context, output, capacity, result, err, err_len)
+        });
+        let Some(written @ 1..) = written.value else { return Err(failed(written.reason)) };
+        data.truncate(written);
+        Ok(data)
+    }
+
+    /// Replaces the cache's contents by `state`, from a context of the same model and KV types.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if it does not fit this context. The cache is then empty.
+    pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
+        self.clear();
+        let context = self.ptr.as_ptr();
+        // SAFETY: the buffer is passed with its length; llama.cpp checks what it reads.
+        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_state_set_data(context, state.as_ptr(), state.len(), result, err, err_len)
+        });
+        if !matches!(value, Some(1..)) {
+            self.clear();
+            return Err(Error::Llama { action: "restoring a saved state", reason });
+        }
+        Ok(())
+    }
+}

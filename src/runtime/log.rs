@@ -1,0 +1,90 @@
+//! llama.cpp's log: forwarded to `tracing`, and kept for error messages.
+//!
+//! llama.cpp reports most failures as a null pointer and a line in its log. [`capture`] collects the warnings and errors of
+//! one call, so that our errors can give the reason.
+
+use crate::ffi;
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
+
+thread_local! {
+    /// The unfinished line of this thread: llama.cpp logs a line in several calls.
+    static LINE: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
+    /// Warnings and errors since the innermost `capture` on this thread began.
+    static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Sends the log of llama, ggml and mtmd to [`forward`]. Called once, when the backend starts.
+pub(super) fn install() {
+    // SAFETY: `forward` matches the callback type, needs no user data and never unwinds.
+    unsafe {
+        ffi::llama_log_set(Some(forward), std::ptr::null_mut());
+        ffi::mtmd_helper_log_set(Some(forward), std::ptr::null_mut());
+    }
+}
+
+/// Runs `call` and returns its result with the reasons that llama.cpp logged meanwhile on this thread.
+pub(super) fn capture<T>(call: impl FnOnce() -> T) -> (T, String) {
+    let outer = CAPTURED.with_borrow_mut(|lines| lines.replace(Vec::new()));
+    let result = call();
+    let lines = CAPTURED.with_borrow_mut(|lines| std::mem::replace(lines, outer)).unwrap_or_default();
+    (result, reason_of(&lines))
+}
+
+/// The last lines, joined: the first failure is logged deepest, its consequences follow.
+fn reason_of(lines: &[String]) -> String {
+    const SHOWN: usize = 3;
+    if lines.is_empty() {
+        return "llama.cpp gave no reason (run again with -v for its log)".into();
+    }
+    lines[lines.len().saturating_sub(SHOWN)..].join("; ")
+}
+
+unsafe extern "C" fn forward(level: ffi::ggml_log_level, text: *const c_char, _user_data: *mut c_void) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: ggml passes a NUL-terminated string that lives during the call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    // A panic must not unwind into C++; a thread that is ending has no thread-locals, hence `try_with`.
+    let _ = std::panic::catch_unwind(|| {
+        let _ = LINE.try_with(|line| {
+            let Ok(mut line) = line.try_borrow_mut() else { return };
+            if level != ffi::GGML_LOG_LEVEL_CONT {
+                line.0 = i64::from(level);
+            }
+            line.1.push_str(&text);
+            if line.1.ends_with('\n') {
+                let (level, text) = (line.0, std::mem::take(&mut line.1));
+                drop(line);
+                emit(level, text.trim_end());
+            }
+        });
+    });
+}
+
+/// One complete line. llama.cpp's `info` is detail to our users, so every level goes down by one.
+fn emit(level: i64, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    let is = |l: ffi::ggml_log_level| level == i64::from(l);
+    if is(ffi::GGML_LOG_LEVEL_ERROR) {
+        tracing::warn!(target: "llama.cpp", "{text}");
+    } else if is(ffi::GGML_LOG_LEVEL_WARN) {
+        tracing::info!(target: "llama.cpp", "{text}");
+    } else if is(ffi::GGML_LOG_LEVEL_INFO) {
+        tracing::debug!(target: "llama.cpp", "{text}");
+    } else {
+        tracing::trace!(target: "llama.cpp", "{text}");
+    }
+    if is(ffi::GGML_LOG_LEVEL_ERROR) || is(ffi::GGML_LOG_LEVEL_WARN) {
+        let _ = CAPTURED.try_with(|lines| {
+            if let Ok(mut lines) = lines.try_borrow_mut()
+                && let Some(lines) = lines.as_mut()
+            {
+                lines.push(text.to_owned());
+            }
+        });
+    }
+}

@@ -1,0 +1,73 @@
+//! What a context costs: the types of a KV cache, and the bytes that are allocated.
+
+use crate::error::{Error, Result};
+use crate::ffi;
+
+macro_rules! kv_types {
+    ($($variant:ident $name:literal $raw:ident $doc:literal),+ $(,)?) => {
+        /// How keys or values are stored in the KV cache.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+        #[non_exhaustive]
+        pub enum KvType {
+            $(#[doc = $doc] #[serde(rename = $name)] $variant),+
+        }
+
+        impl KvType {
+            /// Every type, in the order of llama.cpp's help.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// llama.cpp's name for it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            pub(super) fn as_raw(self) -> ffi::ggml_type {
+                match self { $(Self::$variant => ffi::$raw),+ }
+            }
+        }
+    };
+}
+
+kv_types! {
+    F32 "f32" GGML_TYPE_F32 "32-bit floats.",
+    F16 "f16" GGML_TYPE_F16 "16-bit floats.",
+    Bf16 "bf16" GGML_TYPE_BF16 "bfloat16.",
+    Q8_0 "q8_0" GGML_TYPE_Q8_0 "8 bits a value, blocks of 32.",
+    Q4_0 "q4_0" GGML_TYPE_Q4_0 "4 bits a value, blocks of 32.",
+    Q4_1 "q4_1" GGML_TYPE_Q4_1 "4 bits a value and an offset, blocks of 32.",
+    Iq4Nl "iq4_nl" GGML_TYPE_IQ4_NL "4 bits a value on a curve, blocks of 32.",
+    Q5_0 "q5_0" GGML_TYPE_Q5_0 "5 bits a value, blocks of 32.",
+    Q5_1 "q5_1" GGML_TYPE_Q5_1 "5 bits a value and an offset, blocks of 32.",
+}
+
+impl std::str::FromStr for KvType {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        Self::ALL.iter().copied().find(|t| t.name() == s).ok_or_else(|| Error::InvalidParameter {
+            name: "cache-type",
+            value: s.to_owned(),
+            expected: format!("one of {}", Self::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ")),
+        })
+    }
+}
+
+/// Bytes allocated by a context, over all devices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryUsage {
+    /// The model's weights.
+    pub model: u64,
+    /// The KV cache (and recurrent state).
+    pub context: u64,
+    /// Buffers for intermediate results.
+    pub compute: u64,
+}
+
+impl MemoryUsage {
+    pub(super) fn of(context: *const ffi::llama_context) -> Self {
+        let mut raw = ffi::sharpv_memory::default();
+        // SAFETY: the caller's context lives; the struct is filled by the call. A failure (out of memory) leaves zeros.
+        unsafe { ffi::sharpv_memory_breakdown(context, &mut raw, std::ptr::null_mut(), 0) };
+        Self { model: raw.model as u64, context: raw.context as u64, compute: raw.compute as u64 }
+    }
+}

@@ -1,0 +1,23 @@
+//! The safe wrapper over llama.cpp: models, contexts, samplers, and the vision encoder.
+//!
+//! One module for each concept. This is the only Rust that calls [`ffi`](crate::ffi).
+
+mod backend;
+mod call;
+mod cancel;
+mod context;
+mod device;
+mod log;
+mod memory;
+mod model;
+mod sampler;
+mod vision;
+
+pub use backend::{exit_now, peak_rss_bytes, system_info};
+pub use cancel::CancelToken;
+pub use context::{Context, ContextParams, FlashAttention, Position, Row, RowInput, default_threads};
+pub use device::{Device, DeviceKind, devices};
+pub use memory::{KvType, MemoryUsage};
+pub use model::{LoraAdapter, Model, ModelParams, Token};
+pub use sampler::{Sampler, SamplerParams};
+pub use vision::{Bitmap, Chunk, Chunks, ImageChunk, Part, Vision, VisionParams};

@@ -1,0 +1,333 @@
+//! The language model: weights, vocabulary, metadata, and LoRA adapters.
+
+use super::{backend, call::guarded, device};
+use crate::error::{Error, Result};
+use crate::ffi;
+use std::ffi::{CStr, CString, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex};
+
+/// The id of a token in a model's vocabulary.
+pub type Token = i32;
+
+/// How to load a model.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ModelParams {
+    /// How many layers go to the GPU; `None` is all of them. Without a GPU it has no effect.
+    pub n_gpu_layers: Option<u32>,
+    /// The devices to use, by [`Device::name`](super::Device::name); empty is all GPUs there are.
+    pub devices: Vec<String>,
+    /// Map the file into memory rather than read it: faster, and pages that are not used take no memory.
+    pub mmap: bool,
+}
+
+impl Default for ModelParams {
+    fn default() -> Self {
+        Self { n_gpu_layers: None, devices: Vec::new(), mmap: true }
+    }
+}
+
+/// A loaded language model. Clones share it; it is freed with the last of them and of the contexts made from it.
+#[derive(Debug, Clone)]
+pub struct Model(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    ptr: NonNull<ffi::llama_model>,
+    vocab: *const ffi::llama_vocab,
+    path: PathBuf,
+    /// Loading an adapter registers it with the model.
+    adding_adapter: Mutex<()>,
+}
+
+// SAFETY: after loading, llama.cpp only reads a model, from any number of contexts and threads at once. The one call that
+// changes it, loading an adapter, is made under `adding_adapter`.
+unsafe impl Send for Inner {}
+// SAFETY: see above.
+unsafe impl Sync for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from llama_model_load_from_file and nothing else frees it. Contexts and adapters hold an
+        // `Arc` of this, so none is left.
+        unsafe { ffi::llama_model_free(self.ptr.as_ptr()) };
+    }
+}
+
+/// `path` as llama.cpp takes it.
+pub(super) fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Error::InvalidParameter {
+        name: "path",
+        value: path.display().to_string(),
+        expected: "a path without a NUL byte".into(),
+    })
+}
+
+/// A closure that is told how far loading is, from 0 to 1.
+pub(super) type OnProgress<'a> = &'a mut dyn FnMut(f32);
+
+/// llama.cpp's callback for [`OnProgress`]. Always goes on loading.
+pub(super) unsafe extern "C" fn report_progress(progress: f32, user_data: *mut c_void) -> bool {
+    // SAFETY: `user_data` is the `OnProgress` that the caller of the load function keeps on its stack during the call.
+    let report = unsafe { &mut *user_data.cast::<OnProgress<'_>>() };
+    // A panic must not unwind into C++; a broken progress bar is no reason to stop.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(progress)));
+    true
+}
+
+impl Model {
+    /// Loads the GGUF file at `path`. `on_progress` is called with values from 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened, [`Error::Load`] if llama.cpp cannot use it, and
+    /// [`Error::InvalidParameter`] for a device that does not exist.
+    pub fn load(path: &Path, params: &ModelParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
+        backend::init();
+        // llama.cpp's own message for a missing file does not say why.
+        std::fs::File::open(path).map_err(Error::io("opening the model", path))?;
+        let c_path = c_path(path)?;
+        let mut devices = if params.devices.is_empty() { Vec::new() } else { device::by_names(&params.devices)? };
+        let mut report: OnProgress<'_> = &mut on_progress;
+
+        // SAFETY: returns a plain struct.
+        let mut raw = unsafe { ffi::llama_model_default_params() };
+        raw.n_gpu_layers = params.n_gpu_layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
+        raw.load_mode = if params.mmap { ffi::LLAMA_LOAD_MODE_AUTO } else { ffi::LLAMA_LOAD_MODE_NONE };
+        if !devices.is_empty() {
+            raw.devices = devices.as_mut_ptr();
+        }
+        raw.progress_callback = Some(report_progress);
+        raw.progress_callback_user_data = (&raw mut report).cast();
+        // SAFETY: `c_path`, `devices` and `report` outlive the call; llama.cpp keeps none of them.
+        let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_model_load_from_file(c_path.as_ptr(), raw, result, err, err_len)
+        });
+        let ptr = loaded.value.and_then(NonNull::new).ok_or_else(|| Error::Load {
+            what: "a language model",
+            path: path.to_owned(),
+            reason: loaded.reason,
+        })?;
+        // SAFETY: the model was just loaded; its vocabulary lives as long as it does.
+        let vocab = unsafe { ffi::llama_model_get_vocab(ptr.as_ptr()) };
+        Ok(Self(Arc::new(Inner { ptr, vocab, path: path.to_owned(), adding_adapter: Mutex::new(()) })))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ffi::llama_model {
+        self.0.ptr.as_ptr()
+    }
+
+    pub(super) fn vocab(&self) -> *const ffi::llama_vocab {
+        self.0.vocab
+    }
+
+    /// The file it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The context, in positions, that the model was trained for.
+    pub fn n_ctx_train(&self) -> usize {
+        // SAFETY: the model lives; this and the getters below only read it.
+        unsafe { ffi::llama_model_n_ctx_train(self.as_ptr()) }.max(0) as usize
+    }
+
+    /// The width of a hidden state.
+    pub fn n_embd(&self) -> usize {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_n_embd(self.as_ptr()) }.max(0) as usize
+    }
+
+    /// The width of an embedding row that the model takes as input: [`n_embd`](Self::n_embd), and for models with deepstack
+    /// features (Qwen3-VL) these behind it.
+    pub fn n_embd_inp(&self) -> usize {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_n_embd_inp(self.as_ptr()) }.max(0) as usize
+    }
+
+    /// The number of decoder layers.
+    pub fn n_layer(&self) -> usize {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_n_layer(self.as_ptr()) }.max(0) as usize
+    }
+
+    /// The number of tokens in the vocabulary.
+    pub fn n_vocab(&self) -> usize {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_vocab_n_tokens(self.vocab()) }.max(0) as usize
+    }
+
+    /// The bytes of all its tensors.
+    pub fn size_bytes(&self) -> u64 {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_size(self.as_ptr()) }
+    }
+
+    /// Whether it has recurrent layers, whose state cannot be cut back to an earlier position.
+    pub fn is_recurrent(&self) -> bool {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_is_recurrent(self.as_ptr()) || ffi::llama_model_is_hybrid(self.as_ptr()) }
+    }
+
+    /// Whether it needs an encoder pass before decoding (T5-like); such models are not supported.
+    pub fn has_encoder(&self) -> bool {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_has_encoder(self.as_ptr()) }
+    }
+
+    /// Whether it takes text tokens and embedding rows in one batch. A few architectures do not.
+    pub fn supports_mixed_batch(&self) -> bool {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::sharpv_supports_mixed_batch(self.as_ptr()) }
+    }
+
+    /// A one-line description: architecture, size, quantization.
+    pub fn description(&self) -> String {
+        // SAFETY: the buffer's length is passed along.
+        read_string(|buffer, len| unsafe { ffi::llama_model_desc(self.as_ptr(), buffer, len) }).unwrap_or_default()
+    }
+
+    /// A value of the GGUF's metadata as text.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: `key` lives during the call; the buffer's length is passed along.
+        read_string(|buffer, len| unsafe { ffi::llama_model_meta_val_str(self.as_ptr(), key.as_ptr(), buffer, len) })
+    }
+
+    /// The chat template that comes with the model (Jinja).
+    pub fn chat_template(&self) -> Option<String> {
+        // SAFETY: a null name asks for the default template; the string belongs to the model.
+        let text = unsafe { ffi::llama_model_chat_template(self.as_ptr(), std::ptr::null()) };
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: not null, NUL-terminated, owned by the model.
+        Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    }
+
+    /// The token that begins a text, and the one that ends it, where the model has them.
+    pub fn bos_eos(&self) -> (Option<Token>, Option<Token>) {
+        let some = |token: Token| (token >= 0).then_some(token);
+        // SAFETY: see `n_ctx_train`.
+        unsafe { (some(ffi::llama_vocab_bos(self.vocab())), some(ffi::llama_vocab_eos(self.vocab()))) }
+    }
+
+    /// Whether a prompt of this model begins with its BOS token.
+    pub fn adds_bos(&self) -> bool {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_vocab_get_add_bos(self.vocab()) }
+    }
+
+    /// Whether `token` ends a generation (end of text, of turn, …).
+    pub fn is_end_of_generation(&self, token: Token) -> bool {
+        // SAFETY: llama.cpp checks the range of the id.
+        unsafe { ffi::llama_vocab_is_eog(self.vocab(), token) }
+    }
+
+    /// Turns text into tokens. `add_special` adds BOS and EOS as the model wants them; `parse_special` reads `<|im_end|>` and its
+    /// like as the control tokens they name.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the text is too long to be tokenized (2 GiB).
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>> {
+        let too_long = || Error::Llama { action: "tokenizing", reason: format!("{} bytes are too many", text.len()) };
+        let len = i32::try_from(text.len()).map_err(|_| too_long())?;
+        let mut tokens = vec![0; text.len() + 2];
+        for _ in 0..2 {
+            let capacity = i32::try_from(tokens.len()).map_err(|_| too_long())?;
+            let (input, output) = (text.as_ptr().cast(), tokens.as_mut_ptr());
+            // SAFETY: both buffers are passed with their lengths.
+            let n = guarded(0, |result, err, err_len| unsafe {
+                ffi::sharpv_try_tokenize(
+                    self.vocab(),
+                    input,
+                    len,
+                    output,
+                    capacity,
+                    add_special,
+                    parse_special,
+                    result,
+                    err,
+                    err_len,
+                )
+            })
+            .into_result()
+            .map_err(|reason| Error::Llama { action: "tokenizing", reason })?;
+            if n >= 0 {
+                tokens.truncate(n as usize);
+                return Ok(tokens);
+            }
+            // A negative count is the room that it needs.
+            tokens.resize(n.checked_neg().ok_or_else(too_long)? as usize, 0);
+        }
+        Err(too_long())
+    }
+
+    /// The bytes of a token. They need not be valid UTF-8 by themselves. Control tokens give nothing unless `special` is set.
+    pub fn token_bytes(&self, token: Token, special: bool) -> Vec<u8> {
+        let mut buffer = vec![0_u8; 64];
+        for _ in 0..2 {
+            let (output, capacity) = (buffer.as_mut_ptr().cast(), buffer.len() as i32);
+            // SAFETY: the buffer is passed with its length, which is small.
+            let piece = guarded(0, |result, err, err_len| unsafe {
+                ffi::sharpv_try_token_to_piece(self.vocab(), token, output, capacity, 0, special, result, err, err_len)
+            });
+            let Some(n) = piece.value else { break };
+            if n >= 0 {
+                buffer.truncate(n as usize);
+                return buffer;
+            }
+            buffer.resize(n.unsigned_abs() as usize, 0);
+        }
+        Vec::new()
+    }
+
+    /// Loads a LoRA adapter for this model. It stays in memory as long as the model.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened, [`Error::Load`] if it is no adapter of this model.
+    pub fn load_lora(&self, path: &Path, scale: f32) -> Result<LoraAdapter> {
+        std::fs::File::open(path).map_err(Error::io("opening the LoRA adapter", path))?;
+        let c_path = c_path(path)?;
+        // A poisoned lock only means that another load panicked; the lock guards nothing but the call.
+        let _guard = self.0.adding_adapter.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // SAFETY: the model lives, `c_path` outlives the call, and the lock keeps other loads out.
+        let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_adapter_lora_init(self.as_ptr(), c_path.as_ptr(), result, err, err_len)
+        });
+        let ptr = loaded.value.and_then(NonNull::new).ok_or_else(|| Error::Load {
+            what: "a LoRA adapter of this model",
+            path: path.to_owned(),
+            reason: loaded.reason,
+        })?;
+        Ok(LoraAdapter { ptr, scale, _model: self.clone() })
+    }
+}
+
+/// A LoRA adapter, to be given to a [`Context`](super::Context).
+#[derive(Debug, Clone)]
+pub struct LoraAdapter {
+    /// Freed by llama.cpp together with the model.
+    pub(super) ptr: NonNull<ffi::llama_adapter_lora>,
+    pub(super) scale: f32,
+    _model: Model,
+}
+
+// SAFETY: an adapter is read-only after loading, like its model, which it keeps alive.
+unsafe impl Send for LoraAdapter {}
+// SAFETY: see above.
+unsafe impl Sync for LoraAdapter {}
+
+/// Reads a string from a llama.cpp getter that takes a buffer and returns the full length, or a negative number.
+fn read_string(get: impl Fn(*mut std::ffi::c_char, usize) -> i32) -> Option<String> {
+    let mut buffer = vec![0_u8; 256];
+    for _ in 0..2 {
+        let n = usize::try_from(get(buffer.as_mut_ptr().cast(), buffer.len())).ok()?;
+        if n < buffer.len() {
+            buffer.truncate(n);
+            return Some(String::from_utf8_lossy(&buffer).into_owned());
+        }
+        buffer.resize(n + 1, 0);
+    }
+    None
+}

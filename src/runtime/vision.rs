@@ -1,0 +1,370 @@
+//! The vision encoder (mtmd): pictures in, one embedding row for each visual token out.
+
+use super::call::{Outcome, guarded};
+use super::context::{FlashAttention, Position, default_threads};
+use super::model::{OnProgress, c_path, report_progress};
+use super::{Model, Token, log};
+use crate::error::{Error, Result};
+use crate::ffi;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+/// How to load and run the vision encoder.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct VisionParams {
+    /// Run it on the GPU, where there is one.
+    pub use_gpu: bool,
+    /// Threads; `None` is one for each core.
+    pub n_threads: Option<usize>,
+    /// Fused attention in the encoder.
+    pub flash_attention: FlashAttention,
+}
+
+impl Default for VisionParams {
+    fn default() -> Self {
+        Self { use_gpu: true, n_threads: None, flash_attention: FlashAttention::Auto }
+    }
+}
+
+/// A loaded `mmproj` file: vision encoder and projector, bound to the language model that it was made for.
+#[derive(Debug)]
+pub struct Vision {
+    ptr: NonNull<ffi::mtmd_context>,
+    model: Model,
+    path: PathBuf,
+}
+
+// SAFETY: an mtmd context is tied to no thread; encoding takes `&mut self`.
+unsafe impl Send for Vision {}
+
+impl Drop for Vision {
+    fn drop(&mut self) {
+        // SAFETY: ours, made in `load`.
+        unsafe { ffi::mtmd_free(self.ptr.as_ptr()) };
+    }
+}
+
+impl Vision {
+    /// Loads the `mmproj` GGUF at `path` for `model`. `on_progress` is called with values from 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or sees no pictures
+    /// (audio only).
+    pub fn load(path: &Path, model: &Model, params: &VisionParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
+        std::fs::File::open(path).map_err(Error::io("opening the mmproj", path))?;
+        let c_path = c_path(path)?;
+        let mut report: OnProgress<'_> = &mut on_progress;
+        // SAFETY: returns a plain struct.
+        let mut raw = unsafe { ffi::mtmd_context_params_default() };
+        raw.use_gpu = params.use_gpu;
+        raw.n_threads = i32::try_from(params.n_threads.unwrap_or_else(default_threads)).unwrap_or(1);
+        raw.flash_attn_type = params.flash_attention.as_raw();
+        raw.print_timings = false;
+        // The warm-up encodes a blank picture: a second of every start, for nothing that a first frame would not do.
+        raw.warmup = false;
+        raw.progress_callback = Some(report_progress);
+        raw.progress_callback_user_data = (&raw mut report).cast();
+        let failed = |reason| Error::Load { what: "the mmproj of this model", path: path.to_owned(), reason };
+        // SAFETY: path and callback outlive the call; the model outlives the context, which holds a clone.
+        let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_mtmd_init_from_file(c_path.as_ptr(), model.as_ptr(), raw, result, err, err_len)
+        });
+        let vision = Self {
+            ptr: loaded.value.and_then(NonNull::new).ok_or_else(|| failed(loaded.reason))?,
+            model: model.clone(),
+            path: path.to_owned(),
+        };
+        // SAFETY: a getter.
+        if !unsafe { ffi::mtmd_support_vision(vision.ptr.as_ptr()) } {
+            return Err(failed("it has no vision encoder".into()));
+        }
+        Ok(vision)
+    }
+
+    /// The file it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether visual tokens have positions in time and space (M-RoPE) rather than a running number.
+    pub fn uses_mrope(&self) -> bool {
+        // SAFETY: a getter.
+        unsafe { ffi::mtmd_decode_use_mrope(self.ptr.as_ptr()) }
+    }
+
+    /// Whether the tokens of a picture see each other in both directions, so that a picture must be one batch.
+    pub fn uses_non_causal(&self) -> bool {
+        // SAFETY: a getter; null means any picture.
+        unsafe { ffi::mtmd_decode_use_non_causal(self.ptr.as_ptr(), std::ptr::null()) }
+    }
+
+    /// Cuts a prompt into chunks of text tokens and of visual tokens, as mtmd does: the model's own begin and end markers
+    /// are put around each picture.
+    ///
+    /// Pictures may be [placeholders](Bitmap::placeholder): then the chunks tell counts and positions but cannot be encoded.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if a picture cannot be preprocessed.
+    pub fn tokenize(&self, parts: &[Part<'_>], add_special: bool) -> Result<Chunks> {
+        let texts: Vec<_> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => ffi::mtmd_input_text {
+                    text: text.as_ptr().cast(),
+                    text_len: text.len(),
+                    add_special: false,
+                    parse_special: true,
+                },
+                Part::Image(_) => ffi::mtmd_input_text::default(),
+            })
+            .collect();
+        let raw_parts: Vec<_> = parts
+            .iter()
+            .zip(&texts)
+            .map(|(part, text)| match part {
+                Part::Text(_) => ffi::mtmd_input_part { text, bitmap: std::ptr::null() },
+                Part::Image(bitmap) => {
+                    ffi::mtmd_input_part { text: std::ptr::null(), bitmap: bitmap.ptr.as_ptr().cast_const() }
+                }
+            })
+            .collect();
+        let pointers: Vec<*const ffi::mtmd_input_part> = raw_parts.iter().map(|p| p as *const _).collect();
+        // SAFETY: no arguments; the result is ours.
+        let chunks = NonNull::new(unsafe { ffi::mtmd_input_chunks_init() })
+            .map(|ptr| Chunks { ptr })
+            .ok_or_else(|| Error::Llama { action: "tokenizing", reason: "out of memory".into() })?;
+        let (status, reason) = log::capture(|| {
+            // SAFETY: parts, texts and bitmaps outlive the call; the shim catches exceptions.
+            unsafe {
+                ffi::mtmd_tokenize_from_parts(
+                    self.ptr.as_ptr(),
+                    chunks.ptr.as_ptr(),
+                    pointers.as_ptr(),
+                    pointers.len(),
+                    add_special,
+                )
+            }
+        });
+        if status == 0 { Ok(chunks) } else { Err(Error::Llama { action: "preparing the prompt", reason }) }
+    }
+
+    /// Encodes the picture of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next call.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if encoding fails, for example for want of memory, or the chunk is a placeholder.
+    pub fn encode(&mut self, chunk: &ImageChunk<'_>) -> Result<&[f32]> {
+        // SAFETY: context and chunk live.
+        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_mtmd_encode_chunk(self.ptr.as_ptr(), chunk.ptr.as_ptr(), result, err, err_len)
+        });
+        let failed = |reason| Error::Llama { action: "encoding a frame", reason };
+        if value != Some(0) {
+            return Err(failed(reason));
+        }
+        // SAFETY: the context lives and has just encoded.
+        let data = unsafe { ffi::mtmd_get_output_embd(self.ptr.as_ptr()) };
+        if data.is_null() {
+            return Err(failed("no embeddings came out".into()));
+        }
+        // SAFETY: mtmd documents the size: n_embd_inp floats for each token of the chunk.
+        Ok(unsafe { std::slice::from_raw_parts(data, chunk.n_tokens() * self.model.n_embd_inp()) })
+    }
+
+    /// Feeds `chunks` to `context` exactly as llama.cpp's own tools do: one call for each piece of text and each picture, nothing
+    /// pruned. This is the reference that the one-pass prefill is compared with.
+    ///
+    /// Returns the next free position.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if encoding or computing fails.
+    pub fn eval_stock(
+        &mut self,
+        context: &mut super::Context,
+        chunks: &Chunks,
+        position: i32,
+        n_batch: usize,
+    ) -> Result<i32> {
+        let mut next = position;
+        let n_batch = i32::try_from(n_batch.max(1)).unwrap_or(i32::MAX);
+        // SAFETY: all objects live and belong together; logits are asked for the last row.
+        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_mtmd_helper_eval_chunks(
+                self.ptr.as_ptr(),
+                context.as_ptr(),
+                chunks.ptr.as_ptr(),
+                position,
+                0,
+                n_batch,
+                true,
+                &mut next,
+                result,
+                err,
+                err_len,
+            )
+        });
+        context.note_logits(value == Some(0));
+        if value == Some(0) { Ok(next) } else { Err(Error::Llama { action: "evaluating the prompt", reason }) }
+    }
+}
+
+/// One part of a prompt.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Text; names of control tokens in it are read as these tokens.
+    Text(&'a str),
+    /// A picture.
+    Image(&'a Bitmap),
+}
+
+/// A picture for the encoder.
+#[derive(Debug)]
+pub struct Bitmap {
+    ptr: NonNull<ffi::mtmd_bitmap>,
+}
+
+// SAFETY: a bitmap owns its pixels and is only read after it was made.
+unsafe impl Send for Bitmap {}
+// SAFETY: see above.
+unsafe impl Sync for Bitmap {}
+
+impl Drop for Bitmap {
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::mtmd_bitmap_free(self.ptr.as_ptr()) };
+    }
+}
+
+impl Bitmap {
+    /// Copies a picture of `width × height` RGB pixels, `width * height * 3` bytes. Pictures that are `mergeable` and stand side by side
+    /// become one slice in models that merge frame pairs (Qwen-VL).
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if `rgb` has another length, or the picture is empty.
+    pub fn rgb(width: u32, height: u32, rgb: &[u8], mergeable: bool) -> Result<Self> {
+        let expected = width as usize * height as usize * 3;
+        if rgb.len() != expected || expected == 0 {
+            return Err(Error::InvalidParameter {
+                name: "picture",
+                value: format!("{width}×{height} with {} bytes", rgb.len()),
+                expected: "at least 1×1, three bytes a pixel".into(),
+            });
+        }
+        // SAFETY: the data has the size that the dimensions tell; it is copied.
+        Self::from_raw(unsafe { ffi::mtmd_bitmap_init(width, height, rgb.as_ptr()) }, mergeable)
+    }
+
+    /// A picture without pixels, to learn how many tokens it would take.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the picture is empty.
+    pub fn placeholder(width: u32, height: u32, mergeable: bool) -> Result<Self> {
+        if width == 0 || height == 0 {
+            return Self::rgb(width, height, &[], mergeable);
+        }
+        // SAFETY: null data makes a placeholder.
+        Self::from_raw(unsafe { ffi::mtmd_bitmap_init(width, height, std::ptr::null()) }, mergeable)
+    }
+
+    fn from_raw(ptr: *mut ffi::mtmd_bitmap, mergeable: bool) -> Result<Self> {
+        let ptr = NonNull::new(ptr)
+            .ok_or_else(|| Error::Llama { action: "making a picture", reason: "out of memory".into() })?;
+        // SAFETY: just made.
+        unsafe { ffi::mtmd_bitmap_set_mergeable(ptr.as_ptr(), mergeable) };
+        Ok(Self { ptr })
+    }
+}
+
+/// A prompt cut into chunks.
+#[derive(Debug)]
+pub struct Chunks {
+    ptr: NonNull<ffi::mtmd_input_chunks>,
+}
+
+// SAFETY: chunks own their data and are only read after `Vision::tokenize` made them.
+unsafe impl Send for Chunks {}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::mtmd_input_chunks_free(self.ptr.as_ptr()) };
+    }
+}
+
+impl Chunks {
+    /// The chunks in prompt order. Audio chunks do not occur: no audio goes in.
+    pub fn iter(&self) -> impl Iterator<Item = Chunk<'_>> {
+        // SAFETY: a getter.
+        let n = unsafe { ffi::mtmd_input_chunks_size(self.ptr.as_ptr()) };
+        (0..n).filter_map(|i| {
+            // SAFETY: the index is below the size; the chunk lives as long as `self`.
+            unsafe {
+                let ptr = ffi::mtmd_input_chunks_get(self.ptr.as_ptr(), i);
+                if ffi::mtmd_input_chunk_get_type(ptr) == ffi::MTMD_INPUT_CHUNK_TYPE_TEXT {
+                    let mut n_tokens = 0;
+                    let tokens = ffi::mtmd_input_chunk_get_tokens_text(ptr, &mut n_tokens);
+                    let tokens = if n_tokens == 0 { &[] } else { std::slice::from_raw_parts(tokens, n_tokens) };
+                    Some(Chunk::Text(tokens))
+                } else {
+                    NonNull::new(ptr.cast_mut()).map(|ptr| Chunk::Image(ImageChunk { ptr, _chunks: PhantomData }))
+                }
+            }
+        })
+    }
+
+    /// The chunks that hold pictures.
+    pub fn images(&self) -> impl Iterator<Item = ImageChunk<'_>> {
+        self.iter().filter_map(|chunk| match chunk {
+            Chunk::Image(image) => Some(image),
+            Chunk::Text(_) => None,
+        })
+    }
+}
+
+/// One chunk of a prompt.
+#[derive(Debug)]
+pub enum Chunk<'a> {
+    /// Text tokens.
+    Text(&'a [Token]),
+    /// The visual tokens of one picture, of one merged pair, or of one tile.
+    Image(ImageChunk<'a>),
+}
+
+/// A chunk of visual tokens.
+#[derive(Debug)]
+pub struct ImageChunk<'a> {
+    ptr: NonNull<ffi::mtmd_input_chunk>,
+    _chunks: PhantomData<&'a Chunks>,
+}
+
+impl ImageChunk<'_> {
+    /// How many visual tokens it has.
+    pub fn n_tokens(&self) -> usize {
+        // SAFETY: a getter; the chunk lives as long as its list.
+        unsafe { ffi::mtmd_input_chunk_get_n_tokens(self.ptr.as_ptr()) }
+    }
+
+    /// By how much it advances the position of what follows: the number of its tokens, or under M-RoPE its largest side.
+    pub fn n_pos(&self) -> i32 {
+        // SAFETY: as above.
+        unsafe { ffi::mtmd_input_chunk_get_n_pos(self.ptr.as_ptr()) }
+    }
+
+    /// The position of each token, if the chunk begins at `first`.
+    pub fn positions(&self, first: i32, mrope: bool) -> Vec<Position> {
+        if !mrope {
+            return (first..).take(self.n_tokens()).map(|p| [p, 0, 0, 0]).collect();
+        }
+        (0..self.n_tokens())
+            .map(|i| {
+                // SAFETY: the index is below the number of tokens; an image chunk has image tokens.
+                let p = unsafe {
+                    let tokens = ffi::mtmd_input_chunk_get_tokens_image(self.ptr.as_ptr());
+                    ffi::mtmd_image_tokens_get_decoder_pos(tokens, first, i)
+                };
+                // llama.cpp's order of sections is time, height, width.
+                [p.t as i32, p.y as i32, p.x as i32, p.z as i32]
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,208 @@
+//! From a decoded picture to upright RGB with square pixels.
+//!
+//! An FFmpeg filter graph does it: `scale` converts colours and makes pixels square, then transpositions and flips.
+
+use ff::color::{Range, Space};
+use ff::filter::{self, Graph};
+use ff::format::Pixel;
+use ff::frame::Video as Picture;
+use ffmpeg_next as ff;
+
+use super::super::Frame;
+use super::super::frame::over_white;
+
+/// Sample aspect ratios beyond this (and its inverse) are taken for damage.
+const MAX_SAR: f64 = 16.0;
+
+/// Where the matrix is not given, players take BT.709 from this height on and BT.601 below.
+const HD_HEIGHT: u32 = 720;
+
+/// How a stored picture has to be turned to be upright: first mirrored along its diagonal, then flipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Orientation {
+    /// Rows become columns.
+    pub(super) transpose: bool,
+    /// Then left and right are swapped,
+    pub(super) flip_horizontally: bool,
+    /// and top and bottom.
+    pub(super) flip_vertically: bool,
+}
+
+impl Orientation {
+    pub(super) const UPRIGHT: Self = Self { transpose: false, flip_horizontally: false, flip_vertically: false };
+
+    /// From `AV_PKT_DATA_DISPLAYMATRIX`: nine native-endian 32-bit integers `a b u c d v x y w`, by which the point
+    /// `(p, q)` of the stored picture (q downwards) is shown at `(a·p + c·q, b·p + d·q)`, scale and shift aside.
+    ///
+    /// Angles between the right ones are taken for the nearest.
+    pub(super) fn from_display_matrix(bytes: &[u8]) -> Self {
+        let entry = |i: usize| {
+            bytes.get(4 * i..4 * i + 4).and_then(|b| b.try_into().ok()).map_or(0, |b| i64::from(i32::from_ne_bytes(b)))
+        };
+        let (a, b, c, d) = (entry(0), entry(1), entry(3), entry(4));
+        if a.abs() + d.abs() >= b.abs() + c.abs() {
+            Self { transpose: false, flip_horizontally: a < 0, flip_vertically: d < 0 }
+        } else {
+            Self { transpose: true, flip_horizontally: c < 0, flip_vertically: b < 0 }
+        }
+    }
+
+    fn filters(self) -> String {
+        let mut filters = String::new();
+        if self.transpose {
+            // Of the four turns this filter knows, `cclock_flip` is the plain transposition.
+            filters.push_str(",transpose=cclock_flip");
+        }
+        if self.flip_horizontally {
+            filters.push_str(",hflip");
+        }
+        if self.flip_vertically {
+            filters.push_str(",vflip");
+        }
+        filters
+    }
+}
+
+/// Converts the pictures of one track.
+pub(super) struct Converter {
+    orientation: Orientation,
+    /// The container's sample aspect ratio; the pictures' own is used if there is none.
+    container_sar: Option<f64>,
+    /// The filters for the last kind of picture; the kind seldom changes within a track.
+    graph: Option<(Input, Graph)>,
+}
+
+/// All that the filters depend on.
+#[derive(Clone, Copy, PartialEq)]
+struct Input {
+    format: Pixel,
+    width: u32,
+    height: u32,
+    space: Space,
+    range: Range,
+    sar: f64,
+}
+
+impl Converter {
+    pub(super) fn new(orientation: Orientation, container_sar: Option<f64>) -> Self {
+        Self { orientation, container_sar, graph: None }
+    }
+
+    pub(super) fn convert(&mut self, picture: &Picture) -> Result<Frame, ff::Error> {
+        let input = Input {
+            format: picture.format(),
+            width: picture.width(),
+            height: picture.height(),
+            space: picture.color_space(),
+            range: picture.color_range(),
+            sar: self.sar(picture),
+        };
+        let mut graph = match self.graph.take() {
+            Some((same, graph)) if same == input => graph,
+            _ => input.graph(self.orientation)?,
+        };
+
+        // FFmpeg takes the picture that it is given, but the decoder may need it once more.
+        let mut copy = picture.clone();
+        copy.set_pts(None);
+        graph.get("in").ok_or(ff::Error::FilterNotFound)?.source().add(&copy)?;
+        let mut converted = Picture::empty();
+        graph.get("out").ok_or(ff::Error::FilterNotFound)?.sink().frame(&mut converted)?;
+        self.graph = Some((input, graph));
+        Ok(to_frame(&converted, input.has_alpha()))
+    }
+
+    fn sar(&self, picture: &Picture) -> f64 {
+        let ratio = picture.aspect_ratio();
+        let own = (ratio.0 > 0 && ratio.1 > 0).then(|| f64::from(ratio.0) / f64::from(ratio.1));
+        let sar = self.container_sar.or(own).unwrap_or(1.0);
+        if (1.0 / MAX_SAR..=MAX_SAR).contains(&sar) { sar } else { 1.0 }
+    }
+}
+
+impl Input {
+    fn graph(&self, orientation: Orientation) -> Result<Graph, ff::Error> {
+        let find = |name| filter::find(name).ok_or(ff::Error::FilterNotFound);
+        let format = self.format.descriptor().ok_or(ff::Error::InvalidData)?.name();
+        let source =
+            format!("video_size={}x{}:pix_fmt={format}:time_base=1/1000:pixel_aspect=1/1", self.width, self.height);
+        let mut graph = Graph::new();
+        graph.add(&find("buffer")?, "in", &source)?;
+        graph.add(&find("buffersink")?, "out", "")?;
+
+        let (width, height) = self.square_pixels();
+        let colors = self.color_options();
+        let output = if self.has_alpha() { "rgba" } else { "rgb24" };
+        let filters = format!(
+            "scale=w={width}:h={height}{colors}:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp,\
+             format={output}{}",
+            orientation.filters()
+        );
+        graph.output("in", 0)?.input("out", 0)?.parse(&filters)?;
+        graph.validate()?;
+        Ok(graph)
+    }
+
+    /// Enlarges the side whose pixels are too short, so that no detail is lost.
+    fn square_pixels(&self) -> (u32, u32) {
+        let scaled = |length: u32, by: f64| (f64::from(length) * by).round() as u32;
+        if self.sar >= 1.0 {
+            (scaled(self.width, self.sar), self.height)
+        } else {
+            (self.width, scaled(self.height, 1.0 / self.sar))
+        }
+    }
+
+    /// The options of `scale` for the matrix and range of the picture. What is not given is left to its defaults: full
+    /// range for RGB, grey and the old `yuvj` formats, limited range for others.
+    fn color_options(&self) -> String {
+        if self.is_rgb() {
+            return String::new();
+        }
+        let matrix = match self.space {
+            Space::BT709 => "bt709",
+            Space::FCC => "fcc",
+            Space::BT470BG | Space::SMPTE170M => "bt601",
+            Space::SMPTE240M => "smpte240m",
+            Space::BT2020NCL | Space::BT2020CL => "bt2020",
+            _ if self.height >= HD_HEIGHT => "bt709",
+            _ => "bt601",
+        };
+        let range = match self.range {
+            Range::MPEG => ":in_range=limited",
+            Range::JPEG => ":in_range=full",
+            Range::Unspecified => "",
+        };
+        format!(":in_color_matrix={matrix}{range}")
+    }
+
+    fn name(&self) -> &'static str {
+        self.format.descriptor().map_or("", |descriptor| descriptor.name())
+    }
+
+    fn is_rgb(&self) -> bool {
+        let name = self.name();
+        self.space == Space::RGB
+            || name.contains("rgb")
+            || name.contains("bgr")
+            || name.contains("gbr")
+            || name == "pal8"
+    }
+
+    fn has_alpha(&self) -> bool {
+        let n_components = self.format.descriptor().map_or(0, |descriptor| descriptor.nb_components());
+        matches!(n_components, 2 | 4) || self.name() == "pal8"
+    }
+}
+
+/// Copies the rows of an RGB24 or RGBA picture together.
+fn to_frame(picture: &Picture, has_alpha: bool) -> Frame {
+    let (width, height) = (picture.width(), picture.height());
+    let row_bytes = width as usize * if has_alpha { 4 } else { 3 };
+    let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
+    for row in picture.data(0).chunks(picture.stride(0).max(1)).take(height as usize) {
+        let row = &row[..row_bytes.min(row.len())];
+        if has_alpha { rgb.extend(over_white(row)) } else { rgb.extend_from_slice(row) }
+    }
+    Frame { width, height, rgb, time_s: 0.0 }
+}

@@ -1,0 +1,173 @@
+//! Everything that FFmpeg reads: planning which frames to take, and taking them.
+
+mod convert;
+mod decode;
+mod scan;
+mod track;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use ffmpeg_next as ff;
+
+use super::{Frame, Kind, Opened, Pictures, Sampling, VideoInfo};
+use crate::error::{Error, Result};
+use convert::Converter;
+use decode::Decoder;
+use scan::Scan;
+use track::Track;
+
+/// A video track that ends this much before the file says is worth a warning; less is what audio often overhangs.
+const SUSPICIOUS_GAP_S: f64 = 1.0;
+
+/// Opens a file with FFmpeg and plans the frames to take.
+pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
+    initialize();
+    let mut track = Track::open(path)?;
+    let codec = decode::open_codec(path, &track)?;
+    let mut warnings = Vec::new();
+    let timeline = Timeline::of(path, &mut track, &mut warnings)?;
+
+    let container = track.container();
+    let kind = match (timeline.n_frames, container.as_str()) {
+        (Some(1), "gif" | "apng" | "image2" | "ico") => Kind::Picture,
+        (Some(1), name) if name.ends_with("_pipe") => Kind::Picture,
+        (_, "gif" | "apng") => Kind::Animation,
+        _ => Kind::Video,
+    };
+    let moving = kind != Kind::Picture;
+    let times = if moving { timeline.plan(path, sampling)? } else { vec![0.0] };
+    let info = VideoInfo {
+        path: path.to_owned(),
+        kind,
+        width: 0,
+        height: 0,
+        duration_s: moving.then_some(timeline.duration_s),
+        fps: track.fps().filter(|_| moving),
+        n_frames: timeline.n_frames,
+        container,
+        codec: track.codec_id().name().to_owned(),
+    };
+    let converter = Converter::new(track.orientation(), track.container_sar());
+    // GIF and PNG frames build on the ones before, whatever their flags say.
+    let can_seek = kind == Kind::Video && !track.clock.counts_frames;
+    let decoder = Decoder::new(path, track, codec, can_seek);
+    let pictures = FfmpegPictures { path: path.to_owned(), decoder, converter };
+    Ok(Opened { info, times, pictures: Box::new(pictures), warnings })
+}
+
+/// The libraries that are loaded, with their versions: major, minor and micro, one byte each but for the major.
+pub(super) fn versions() -> Vec<(&'static str, String)> {
+    let version = |v: u32| format!("{}.{}.{}", v >> 16, v >> 8 & 0xff, v & 0xff);
+    [
+        ("libavcodec", ff::codec::version()),
+        ("libavfilter", ff::filter::version()),
+        ("libavformat", ff::format::version()),
+        ("libavutil", ff::util::version()),
+        ("libswscale", ff::software::scaling::version()),
+    ]
+    .map(|(name, v)| (name, version(v)))
+    .into()
+}
+
+/// Once per process: FFmpeg's own log goes to stderr and would mix with the program's output.
+fn initialize() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Fails for no reason in the versions that are supported; what is missing shows up when a file is opened.
+        let _ = ff::init();
+        ff::log::set_level(ff::log::Level::Quiet);
+    });
+}
+
+/// When the frames of a track are.
+struct Timeline {
+    duration_s: f64,
+    fps: Option<f64>,
+    n_frames: Option<u64>,
+    /// When each frame begins, in seconds, ascending, if the whole file was read to learn it.
+    frame_times: Option<Vec<f64>>,
+}
+
+impl Timeline {
+    /// Believes what the file says about its length after looking at its end; reads all packets if it says nothing.
+    fn of(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
+        let fps = track.fps();
+        let small = matches!(track.container().as_str(), "gif" | "apng");
+        if let Some(claimed) = track.duration_s().filter(|_| !small && track.has_start_time()) {
+            let end = match scan::end_of(path, claimed)? {
+                Some(end) => end,
+                // Nothing can be read where the end should be: learn where it really is.
+                None => Scan::whole(path)?.end_s,
+            };
+            let tolerance = 2.0 * track.clock.frame_s;
+            let missing = claimed - end;
+            if missing > tolerance.max(SUSPICIOUS_GAP_S.min(claimed / 10.0)) {
+                warnings.push(format!(
+                    "{}: the file says it is {claimed:.1} s long, but its pictures end at {end:.1} s; it may be cut off. \
+                     The frames are taken from what is there",
+                    path.display()
+                ));
+            }
+            // Some containers say when the last frame begins, not when it ends.
+            let duration_s = if end > claimed || missing > tolerance { end } else { claimed };
+            let n_frames = track.n_frames().filter(|_| missing.abs() <= tolerance);
+            return Ok(Self { duration_s, fps, n_frames, frame_times: None });
+        }
+
+        let scan = Scan::whole(path)?;
+        if scan.times.is_empty() {
+            return Err(Error::NoFrames { path: path.to_owned() });
+        }
+        track.clock = scan.clock;
+        let n_frames = Some(scan.times.len() as u64);
+        Ok(Self { duration_s: scan.end_s, fps, n_frames, frame_times: Some(scan.times) })
+    }
+
+    fn plan(&self, path: &Path, sampling: &Sampling) -> Result<Vec<f64>> {
+        let range = sampling.range(path, self.duration_s)?;
+        if let Some(times) = &self.frame_times {
+            return Ok(sampling.plan(&range, Some(times)));
+        }
+        // Only where many of the frames are wanted can two moments show the same one, and then there are few enough
+        // packets to look at all of them.
+        let n_frames = self.fps.map_or(0.0, |fps| (range.end - range.start) * fps);
+        let dense = sampling.n_wanted(&range) as f64 > n_frames / 2.0;
+        let times = if dense { self.times_in(path, &range)? } else { None };
+        Ok(sampling.plan(&range, times.as_deref()))
+    }
+
+    /// When the frames in `range` begin.
+    fn times_in(&self, path: &Path, range: &Range<f64>) -> Result<Option<Vec<f64>>> {
+        let scan = Scan::part(path, range)?;
+        Ok((!scan.times.is_empty() && !scan.clock.counts_frames).then_some(scan.times))
+    }
+}
+
+struct FfmpegPictures {
+    path: PathBuf,
+    decoder: Decoder,
+    converter: Converter,
+}
+
+impl Pictures for FfmpegPictures {
+    fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
+        let Some(picture) = self.decoder.picture_at(time_s)? else { return Ok(None) };
+        let frame = self.converter.convert(picture);
+        frame.map(Some).map_err(|error| Error::VideoDecode { path: self.path.clone(), reason: error.to_string() })
+    }
+
+    fn frames_decoded(&self) -> u64 {
+        self.decoder.n_decoded()
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        let damaged = self.decoder.take_damaged();
+        let (path, n) = (self.path.display(), damaged);
+        (damaged > 0)
+            .then(|| format!("{path}: {n} damaged packets or pictures were met; frames near them may look wrong"))
+            .into_iter()
+            .collect()
+    }
+}

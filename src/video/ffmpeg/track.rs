@@ -1,0 +1,252 @@
+//! An open container and its video track: what it says about itself, its packets, its clock.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use ff::codec::packet::side_data::Type as SideDataType;
+use ff::format::context::{Input, StreamIo};
+use ff::format::stream::Disposition;
+use ff::{Packet, Rational, media};
+use ffmpeg_next as ff;
+
+use super::convert::Orientation;
+use crate::error::{Error, Result};
+
+/// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
+const MICROSECONDS: f64 = 1e6;
+
+/// `AV_NOPTS_VALUE`: no timestamp.
+const NO_TIMESTAMP: i64 = i64::MIN;
+
+/// A format with a lower score (of 100) is a guess, less certain than the file's name (`AVPROBE_SCORE_EXTENSION`).
+const CERTAIN_FORMAT: i32 = 50;
+
+/// After as many unreadable packets in a row the rest of the file is given up.
+const MAX_UNREADABLE: usize = 1000;
+
+/// A frame rate above this is a container's guess from its time base, not a rate of pictures.
+const MAX_FPS: f64 = 1000.0;
+
+/// Turns timestamps into seconds since the first frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    /// Seconds per unit of a timestamp.
+    unit_s: f64,
+    /// Timestamp of the first frame.
+    origin: i64,
+    /// How long a frame lasts on average.
+    pub(super) frame_s: f64,
+    /// The packets have no timestamps (raw streams): frame `i` is shown at `i·frame_s`.
+    pub(super) counts_frames: bool,
+}
+
+impl Clock {
+    pub(super) fn seconds(&self, timestamp: i64) -> f64 {
+        timestamp.saturating_sub(self.origin) as f64 * self.unit_s
+    }
+
+    /// How long a picture with this `duration` is shown; files may leave it out.
+    pub(super) fn span(&self, duration: i64) -> f64 {
+        if duration > 0 { duration as f64 * self.unit_s } else { self.frame_s }
+    }
+
+    /// The same clock with another first timestamp.
+    pub(super) fn starting_at(self, origin: i64) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The same frame rate, without timestamps.
+    pub(super) fn counting_frames(self) -> Self {
+        Self { counts_frames: true, ..self }
+    }
+}
+
+/// The best video track of a file, read packet by packet.
+pub(super) struct Track {
+    input: Input,
+    index: usize,
+    pub(super) clock: Clock,
+    has_start_time: bool,
+    n_unreadable: u64,
+}
+
+impl Track {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let input = open_container(path)?;
+        let stream = input.streams().best(media::Type::Video);
+        // Cover art of an audio file is a video track, too.
+        let stream = stream.filter(|stream| !stream.disposition().contains(Disposition::ATTACHED_PIC));
+        let Some(stream) = stream else {
+            // FFmpeg takes many a text for audio.
+            if input.probe_score() < CERTAIN_FORMAT {
+                let reason = "its content is that of no known format".to_owned();
+                return Err(Error::NotAVideo { path: path.to_owned(), reason });
+            }
+            return Err(Error::NoVideoStream { path: path.to_owned(), found: streams_found(&input) });
+        };
+        let index = stream.index();
+        let has_start_time = stream.start_time() != NO_TIMESTAMP;
+        let clock = Clock {
+            unit_s: positive(stream.time_base()).unwrap_or(1.0 / MICROSECONDS),
+            origin: if has_start_time { stream.start_time() } else { 0 },
+            frame_s: frame_rate(&stream).map_or(0.04, |fps| 1.0 / fps),
+            counts_frames: false,
+        };
+        Ok(Self { input, index, clock, has_start_time, n_unreadable: 0 })
+    }
+
+    fn stream(&self) -> Option<ff::Stream<'_>> {
+        self.input.stream(self.index)
+    }
+
+    /// FFmpeg's name for the container.
+    pub(super) fn container(&self) -> String {
+        self.input.format().name().to_owned()
+    }
+
+    pub(super) fn parameters(&self) -> Option<ff::codec::Parameters> {
+        self.stream().map(|stream| stream.parameters())
+    }
+
+    pub(super) fn codec_id(&self) -> ff::codec::Id {
+        self.parameters().map_or(ff::codec::Id::None, |parameters| parameters.id())
+    }
+
+    /// The unit of the track's timestamps.
+    pub(super) fn time_base(&self) -> Rational {
+        self.stream().map_or(Rational(1, 1_000_000), |stream| stream.time_base())
+    }
+
+    pub(super) fn fps(&self) -> Option<f64> {
+        self.stream().and_then(|stream| frame_rate(&stream))
+    }
+
+    /// Without one the packets may have no timestamps at all.
+    pub(super) fn has_start_time(&self) -> bool {
+        self.has_start_time
+    }
+
+    /// Number of frames, if the container says it.
+    pub(super) fn n_frames(&self) -> Option<u64> {
+        self.stream().and_then(|stream| u64::try_from(stream.frames()).ok()).filter(|&n| n > 0)
+    }
+
+    /// Length of the video track as the container says it; of the whole file if it does not tell the tracks apart.
+    pub(super) fn duration_s(&self) -> Option<f64> {
+        let stream = self.stream()?;
+        let of_track = (stream.duration() > 0).then(|| stream.duration() as f64 * self.clock.unit_s);
+        // Matroska keeps it in a tag.
+        let of_tag = || stream.metadata().get("DURATION").and_then(parse_clock_time);
+        let of_file = || (self.input.duration() > 0).then(|| self.input.duration() as f64 / MICROSECONDS);
+        of_track.or_else(of_tag).or_else(of_file).filter(|duration| duration.is_finite())
+    }
+
+    /// How the decoded pictures have to be turned to be upright.
+    pub(super) fn orientation(&self) -> Orientation {
+        let Some(stream) = self.stream() else { return Orientation::UPRIGHT };
+        let matrix = stream.side_data().find(|data| data.kind() == SideDataType::DisplayMatrix);
+        matrix.map_or(Orientation::UPRIGHT, |matrix| Orientation::from_display_matrix(matrix.data()))
+    }
+
+    /// The container's sample aspect ratio, which goes before the codec's.
+    pub(super) fn container_sar(&self) -> Option<f64> {
+        self.stream().and_then(|stream| positive(crate::ffi::ffmpeg::sample_aspect_ratio(&stream)))
+    }
+
+    /// The next packet of the track, `None` at the end. Unreadable parts of the file are skipped and counted.
+    pub(super) fn next_packet(&mut self) -> Option<Packet> {
+        let mut unreadable_in_a_row = 0;
+        while unreadable_in_a_row < MAX_UNREADABLE {
+            let mut packet = Packet::empty();
+            match packet.read(&mut self.input) {
+                Ok(()) if packet.stream() == self.index && packet.size() > 0 => return Some(packet),
+                Ok(()) => unreadable_in_a_row = 0,
+                Err(ff::Error::Eof | ff::Error::Exit) => return None,
+                Err(_) => {
+                    unreadable_in_a_row += 1;
+                    self.n_unreadable += 1;
+                }
+            }
+        }
+        None
+    }
+
+    /// Number of times that reading a packet failed.
+    pub(super) fn n_unreadable(&self) -> u64 {
+        self.n_unreadable
+    }
+
+    /// Goes to the last place from which `time_s` can be decoded; where exactly, only the next packets tell.
+    pub(super) fn seek(&mut self, time_s: f64) -> std::result::Result<(), ff::Error> {
+        let target = (self.clock.origin as f64 * self.clock.unit_s + time_s) * MICROSECONDS;
+        // Rounded up, so that the frame that begins exactly then is not missed.
+        let target = target.ceil() as i64;
+        self.input.seek(target, ..target)
+    }
+}
+
+/// The presentation timestamp of a packet, or in containers without it (AVI) the decoding timestamp.
+pub(super) fn timestamp(packet: &Packet) -> Option<i64> {
+    packet.pts().or(packet.dts())
+}
+
+fn open_container(path: &Path) -> Result<Input> {
+    let opened = match path.to_str() {
+        // Without the prefix FFmpeg takes a name such as `a:b.mp4` for a protocol.
+        Some(name) => ff::format::input(&format!("file:{name}")),
+        None => {
+            let file = File::open(path).map_err(Error::io("opening the video", path))?;
+            StreamIo::from_read_seek(file).and_then(|io| ff::format::input_from_stream(io, None, None))
+        }
+    };
+    opened.map_err(|error| {
+        if is_mp4(path) {
+            Error::VideoIncomplete { path: path.to_owned(), reason: error.to_string() }
+        } else {
+            Error::NotAVideo { path: path.to_owned(), reason: format!("FFmpeg cannot read it ({error})") }
+        }
+    })
+}
+
+/// Whether the file begins as an MP4 or QuickTime file does.
+fn is_mp4(path: &Path) -> bool {
+    let mut head = [0; 8];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && &head[4..] == b"ftyp"
+}
+
+/// For the error message: which kinds of tracks there are instead.
+fn streams_found(input: &Input) -> String {
+    let mut kinds: Vec<&str> = Vec::new();
+    for stream in input.streams() {
+        let kind = match stream.parameters().medium() {
+            media::Type::Audio => "audio",
+            media::Type::Subtitle => "subtitles",
+            media::Type::Video => "a cover picture",
+            _ => "data",
+        };
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") }
+}
+
+fn frame_rate(stream: &ff::Stream<'_>) -> Option<f64> {
+    let usable = |rate| positive(rate).filter(|&fps| fps <= MAX_FPS);
+    usable(stream.avg_frame_rate()).or_else(|| usable(stream.rate()))
+}
+
+fn positive(value: Rational) -> Option<f64> {
+    let Rational(numerator, denominator) = value;
+    (numerator > 0 && denominator > 0).then(|| f64::from(numerator) / f64::from(denominator))
+}
+
+/// Seconds of `00:01:02.500000000`.
+fn parse_clock_time(text: &str) -> Option<f64> {
+    let mut seconds = 0.0;
+    for part in text.split(':') {
+        seconds = seconds * 60.0 + part.parse::<f64>().ok()?;
+    }
+    (seconds > 0.0).then_some(seconds)
+}

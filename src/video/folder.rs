@@ -1,0 +1,123 @@
+//! Folders with one picture per frame, as benchmarks ship them.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use super::sampling::index_at;
+use super::sniff::has_extension;
+use super::{Frame, Kind, Opened, Pictures, Sampling, VideoInfo, picture};
+use crate::error::{Error, Result};
+
+const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+
+/// The pictures of a folder, in the order of the numbers in their names, at `folder_fps` frames per second.
+pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
+    let files = list(path)?;
+    let fps = sampling.folder_fps;
+    let times: Vec<f64> = (0..files.len()).map(|i| i as f64 / fps).collect();
+    let duration_s = files.len() as f64 / fps;
+    let range = sampling.range(path, duration_s)?;
+    let info = VideoInfo {
+        path: path.to_owned(),
+        kind: Kind::FrameFolder,
+        width: 0,
+        height: 0,
+        duration_s: Some(duration_s),
+        fps: Some(fps),
+        n_frames: Some(files.len() as u64),
+        container: "folder".to_owned(),
+        codec: files[0].extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
+    };
+    let planned = sampling.plan(&range, Some(&times));
+    let pictures = Folder { path: path.to_owned(), files, times, n_decoded: 0, n_damaged: 0 };
+    Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
+}
+
+/// The pictures in the folder, naturally sorted; at least one.
+fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in path.read_dir().map_err(Error::io("listing the frames", path))? {
+        let file = entry.map_err(Error::io("listing the frames", path))?.path();
+        let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && has_extension(&file, &EXTENSIONS) && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::NoPictures { path: path.to_owned() });
+    }
+    let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    files.sort_by(|a, b| natural_order(&name(a), &name(b)));
+    Ok(files)
+}
+
+/// Compares names by the value of the numbers in them: `frame9` before `frame10`.
+fn natural_order(a: &str, b: &str) -> Ordering {
+    let (mut rest_a, mut rest_b) = (a, b);
+    loop {
+        let (digits_a, digits_b) = (leading_digits(rest_a), leading_digits(rest_b));
+        if !digits_a.is_empty() && !digits_b.is_empty() {
+            let (value_a, value_b) = (digits_a.trim_start_matches('0'), digits_b.trim_start_matches('0'));
+            // Without leading zeros the longer number is the larger one, however many digits there are.
+            let order = value_a.len().cmp(&value_b.len()).then_with(|| value_a.cmp(value_b));
+            if order.is_ne() {
+                return order;
+            }
+            (rest_a, rest_b) = (&rest_a[digits_a.len()..], &rest_b[digits_b.len()..]);
+            continue;
+        }
+        let (mut chars_a, mut chars_b) = (rest_a.chars(), rest_b.chars());
+        match (chars_a.next(), chars_b.next()) {
+            (Some(x), Some(y)) if x == y => (rest_a, rest_b) = (chars_a.as_str(), chars_b.as_str()),
+            // `01` and `1` have equal numbers: then the names decide, so that the order is always the same.
+            (None, None) => return a.cmp(b),
+            (x, y) => return x.cmp(&y),
+        }
+    }
+}
+
+fn leading_digits(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    &text[..end]
+}
+
+struct Folder {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    times: Vec<f64>,
+    n_decoded: u64,
+    n_damaged: u64,
+}
+
+impl Pictures for Folder {
+    /// In place of a damaged picture the nearest earlier one, as a player goes on showing it; or else the next one.
+    fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
+        let wanted = index_at(&self.times, time_s).unwrap_or(0);
+        let mut first_error = None;
+        for i in (0..=wanted).rev().chain(wanted + 1..self.files.len()) {
+            match picture::read(&self.files[i]) {
+                Ok(frame) => {
+                    self.n_decoded += 1;
+                    return Ok(Some(frame));
+                }
+                Err(error) => {
+                    self.n_damaged += u64::from(i == wanted);
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.map_or(Ok(None), Err)
+    }
+
+    fn frames_decoded(&self) -> u64 {
+        self.n_decoded
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        if self.n_damaged == 0 {
+            return Vec::new();
+        }
+        let n = self.n_damaged;
+        vec![format!("{}: {n} of the pictures could not be decoded; their neighbours were taken", self.path.display())]
+    }
+}

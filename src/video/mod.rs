@@ -1,0 +1,251 @@
+//! Where the pictures come from: video files, animations, folders of numbered frames, single pictures.
+//!
+//! [`FrameSource::open`] looks at a file or folder, decides at which moments to take a picture ([`Sampling`]) and then
+//! yields one upright RGB [`Frame`] after the other. How many there will be, when and how large is known before the
+//! second picture is decoded, so that a prompt can be planned first. Only a few full-size pictures are in memory at any
+//! time, however long the video.
+//!
+//! - **Time** is in seconds since the first frame of the video track, whatever timestamps the file starts with.
+//! - **The picture at a moment** is the one a player would show then: the last one whose timestamp is not later.
+//! - **Pixels** are square and upright: sample aspect ratio and rotation metadata are applied. What is transparent
+//!   becomes white.
+//! - **Every frame has the size in [`VideoInfo`]**. Where a picture has another one (a change of resolution within a
+//!   stream, a mixed folder) it is fitted into it, with black borders.
+//!
+//! FFmpeg reads everything except still JPEG, PNG and WebP pictures and animated WebP, which the `image` crates read.
+//! Its log is switched off for the whole process when the first file is opened.
+//!
+//! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8 and VP9.
+
+#![forbid(unsafe_code)]
+
+mod ffmpeg;
+mod folder;
+mod frame;
+mod picture;
+mod sampling;
+mod sniff;
+mod webp;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+pub use frame::Frame;
+pub use sampling::{Rate, Sampling};
+use sniff::Content;
+
+/// What kind of thing the frames come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A video file.
+    Video,
+    /// An animated GIF, PNG or WebP.
+    Animation,
+    /// A folder with one picture per frame.
+    FrameFolder,
+    /// A single picture: one frame at 0 s.
+    Picture,
+}
+
+/// What is known about a source of frames without decoding all of it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct VideoInfo {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Width as displayed, in pixels: after sample aspect ratio and rotation.
+    pub width: u32,
+    /// Height as displayed, in pixels.
+    pub height: u32,
+    /// Length of the video track in seconds; `None` for a single picture.
+    pub duration_s: Option<f64>,
+    /// Average frames per second; `None` where unknown and for a single picture.
+    pub fps: Option<f64>,
+    /// Number of frames, where the file says it or counting was cheap.
+    pub n_frames: Option<u64>,
+    /// The container, by FFmpeg's name (`matroska,webm`), or `folder`.
+    pub container: String,
+    /// The codec, by FFmpeg's name (`h264`, `png`).
+    pub codec: String,
+}
+
+/// Yields the frames of a file or folder that a [`Sampling`] asks for, in order of time.
+///
+/// The iterator ends early if the file turns out to be damaged or cut off; [`FrameSource::warnings`] then says so.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use sharpv::video::{FrameSource, Sampling};
+///
+/// let mut source = FrameSource::open(Path::new("holiday.mp4"), &Sampling::uniform(8))?;
+/// println!("{} frames of {}x{}", source.planned_times().len(), source.info().width, source.info().height);
+/// for frame in &mut source {
+///     let frame = frame?;
+///     println!("{:.1} s: {} bytes", frame.time_s, frame.rgb.len());
+/// }
+/// # Ok::<(), sharpv::Error>(())
+/// ```
+pub struct FrameSource {
+    info: VideoInfo,
+    times: Vec<f64>,
+    pictures: Box<dyn Pictures>,
+    /// The first frame: decoded by `open`, because only a decoded picture proves that there is one.
+    first: Option<Frame>,
+    n_given: usize,
+    ended: bool,
+    warnings: Vec<String>,
+}
+
+/// What a kind of source has to be able to do; [`FrameSource`] does the rest.
+trait Pictures: Send {
+    /// The picture that is shown at `time_s`, or `None` if the pictures end before. Called with ascending times.
+    fn at(&mut self, time_s: f64) -> Result<Option<Frame>>;
+
+    /// Number of pictures decoded so far, whether they were given out or not.
+    fn frames_decoded(&self) -> u64;
+
+    /// What went wrong without stopping the decoding, once all wanted pictures were taken.
+    fn warnings(&mut self) -> Vec<String>;
+}
+
+/// A source that is ready to be read, as the modules for the kinds of sources return it.
+struct Opened {
+    /// Width and height are those of the first decoded frame, so they are still missing here.
+    info: VideoInfo,
+    times: Vec<f64>,
+    pictures: Box<dyn Pictures>,
+    warnings: Vec<String>,
+}
+
+impl FrameSource {
+    /// Opens the file or folder at `path` and plans which frames to take.
+    ///
+    /// Decodes the first of the wanted frames, no more.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Io`]: missing or unreadable.
+    /// - [`Error::NotAVideo`], [`Error::NoVideoStream`], [`Error::VideoIncomplete`], [`Error::UnsupportedCodec`],
+    ///   [`Error::NoFrames`], [`Error::PictureDecode`]: nothing in it can be decoded, and why.
+    /// - [`Error::NoPictures`]: a folder without pictures.
+    /// - [`Error::InvalidParameter`], [`Error::StartBeyondEnd`]: `sampling` asks for what cannot be.
+    pub fn open(path: &Path, sampling: &Sampling) -> Result<Self> {
+        sampling.check()?;
+        let Opened { mut info, times, mut pictures, mut warnings } = match sniff::content(path)? {
+            Content::Folder => folder::open(path, sampling)?,
+            Content::Picture(format) => picture::open(path, format)?,
+            Content::AnimatedWebp => webp::open(path, sampling)?,
+            Content::ForFfmpeg => ffmpeg::open(path, sampling)?,
+        };
+
+        let no_frames = || Error::NoFrames { path: path.to_owned() };
+        let mut first = pictures.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
+        first.time_s = times[0];
+        (info.width, info.height) = (first.width, first.height);
+        if times.len() == 1 {
+            warnings.extend(pictures.warnings());
+        }
+        Ok(Self { info, times, pictures, first: Some(first), n_given: 0, ended: false, warnings })
+    }
+
+    /// What is known about the file or folder.
+    pub fn info(&self) -> &VideoInfo {
+        &self.info
+    }
+
+    /// The moments in seconds of the frames that the iterator gives, ascending; known before they are decoded.
+    ///
+    /// It gives as many frames, except from a file that turns out to be damaged.
+    pub fn planned_times(&self) -> &[f64] {
+        &self.times
+    }
+
+    /// What the user should know about the file: that it is cut off, that damaged pictures were skipped.
+    ///
+    /// Complete once the iterator has given its last frame.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Number of pictures decoded so far, including those that had to be decoded to reach a wanted one.
+    pub fn frames_decoded(&self) -> u64 {
+        self.pictures.frames_decoded()
+    }
+
+    fn picture(&mut self, time_s: f64) -> Result<Option<Frame>> {
+        let frame = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.pictures.at(time_s)?,
+        };
+        Ok(frame.map(|frame| Frame { time_s, ..frame.fitted(self.info.width, self.info.height) }))
+    }
+
+    fn end_early(&mut self) {
+        self.ended = true;
+        self.warnings.push(format!(
+            "{}: only {} of {} frames could be decoded; the file may be cut off or damaged",
+            self.info.path.display(),
+            self.n_given,
+            self.times.len()
+        ));
+        self.warnings.extend(self.pictures.warnings());
+    }
+}
+
+impl Iterator for FrameSource {
+    type Item = Result<Frame>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended || self.n_given == self.times.len() {
+            return None;
+        }
+        match self.picture(self.times[self.n_given]) {
+            Ok(Some(frame)) => {
+                self.n_given += 1;
+                if self.n_given == self.times.len() && self.times.len() > 1 {
+                    self.warnings.extend(self.pictures.warnings());
+                }
+                Some(Ok(frame))
+            }
+            Ok(None) => {
+                self.end_early();
+                None
+            }
+            Err(error) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for FrameSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameSource")
+            .field("info", &self.info)
+            .field("times", &self.times)
+            .field("n_given", &self.n_given)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The FFmpeg libraries that this program runs with, and their versions.
+pub fn ffmpeg_versions() -> Vec<(&'static str, String)> {
+    ffmpeg::versions()
+}
+
+/// What is in the file or folder at `path`.
+///
+/// # Errors
+///
+/// Those of [`FrameSource::open`]: it decodes one frame to see whether it can.
+pub fn probe(path: &Path) -> Result<VideoInfo> {
+    // The first frame, not one from the middle: nothing has to be searched for.
+    let first_only = Sampling { rate: Rate::Fps { fps: 1.0, max_frames: usize::MAX }, ..Sampling::default() };
+    Ok(FrameSource::open(path, &first_only)?.info)
+}

@@ -1,0 +1,177 @@
+//! Which moments of a video to take a picture at.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Matroska and FLV round timestamps to a millisecond, so a frame counts as shown that much before its timestamp.
+pub(super) const TIMESTAMP_TOLERANCE_S: f64 = 0.001;
+
+/// How many frames to take of the range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// The middles of `frames` equal parts of the range: `start + (i + 0.5)·(end − start)/frames`.
+    ///
+    /// Every frame of the range once if it has fewer.
+    Uniform {
+        /// How many frames to take, 1 or more.
+        frames: usize,
+    },
+    /// At `start`, `start + 1/fps`, `start + 2/fps`, …; spread evenly, as `Uniform { frames: max_frames }`, if that
+    /// would be more than `max_frames`.
+    Fps {
+        /// Frames per second of video, above 0.
+        fps: f64,
+        /// How many frames to take at most, 1 or more.
+        max_frames: usize,
+    },
+}
+
+/// What to take of a video: the part `start_s..end_s`, and of that the moments `rate` says.
+///
+/// No picture is taken twice where the timestamps of all frames are known, which they are whenever about as many frames
+/// are wanted as the range has. A single picture is always taken once, at 0 s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// How many frames.
+    pub rate: Rate,
+    /// Start of the range in seconds, from 0; `None` is the start of the video.
+    pub start_s: Option<f64>,
+    /// End of the range in seconds, not included; `None`, or a moment after the end of the video, is its end.
+    pub end_s: Option<f64>,
+    /// Frames per second of a folder of frames: picture `i` is shown at `i/folder_fps` s. Means nothing elsewhere.
+    pub folder_fps: f64,
+}
+
+impl Default for Sampling {
+    /// 8 frames of the whole video; folders have 1 frame per second.
+    fn default() -> Self {
+        Self { rate: Rate::Uniform { frames: 8 }, start_s: None, end_s: None, folder_fps: 1.0 }
+    }
+}
+
+impl Sampling {
+    /// `frames` frames of the whole video, evenly spread.
+    pub fn uniform(frames: usize) -> Self {
+        Self { rate: Rate::Uniform { frames }, ..Self::default() }
+    }
+
+    /// `fps` frames per second of the whole video, `max_frames` at most.
+    pub fn fps(fps: f64, max_frames: usize) -> Self {
+        Self { rate: Rate::Fps { fps, max_frames }, ..Self::default() }
+    }
+
+    /// Refuses what is wrong whatever the video.
+    pub(super) fn check(&self) -> Result<()> {
+        let positive = |name, value: f64| {
+            if value.is_finite() && value > 0.0 { Ok(()) } else { Err(invalid(name, value, "a number above 0")) }
+        };
+        positive("folder_fps", self.folder_fps)?;
+        match self.rate {
+            Rate::Uniform { frames: 0 } => return Err(invalid("frames", 0, "1 or more")),
+            Rate::Fps { max_frames: 0, .. } => return Err(invalid("max_frames", 0, "1 or more")),
+            Rate::Fps { fps, .. } => positive("fps", fps)?,
+            Rate::Uniform { .. } => {}
+        }
+
+        let start = self.start_s.unwrap_or(0.0);
+        if !start.is_finite() || start < 0.0 {
+            return Err(invalid("start", seconds(start), "0 s or later"));
+        }
+        match self.end_s {
+            // Written so that NaN is refused, too.
+            Some(end) if !(end.is_finite() && end > start) => {
+                Err(invalid("end", seconds(end), format!("later than start, {}", seconds(start))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The range in seconds within a video of `duration_s`.
+    pub(super) fn range(&self, path: &Path, duration_s: f64) -> Result<Range<f64>> {
+        let start = self.start_s.unwrap_or(0.0);
+        if start >= duration_s {
+            return Err(Error::StartBeyondEnd { path: path.to_owned(), start_s: start, duration_s });
+        }
+        Ok(start..self.end_s.map_or(duration_s, |end| end.min(duration_s)))
+    }
+
+    /// The moments in `range`, ascending, at most one per frame if `frame_times` says when the frames begin.
+    ///
+    /// `frame_times` is ascending and may leave out frames outside of `range`, except the one shown at its start.
+    pub(super) fn plan(&self, range: &Range<f64>, frame_times: Option<&[f64]>) -> Vec<f64> {
+        let moments = match self.rate {
+            Rate::Uniform { frames } => Moments::uniform(range, frames),
+            Rate::Fps { fps, max_frames } => Moments::fps(range, fps, max_frames),
+        };
+        let Some(frame_times) = frame_times else { return moments.all().collect() };
+
+        let visible = &frame_times[index_at(frame_times, range.start).unwrap_or(0)..];
+        let n_visible = visible.partition_point(|&t| t < range.end - TIMESTAMP_TOLERANCE_S);
+        let visible = &visible[..n_visible.max(1).min(visible.len())];
+        if moments.evenly_spread && moments.n >= visible.len() {
+            return visible.iter().map(|&t| t.max(range.start)).collect();
+        }
+
+        let mut last_frame = None;
+        moments
+            .all()
+            .filter(|&t| {
+                let frame = index_at(visible, t).unwrap_or(0);
+                last_frame.replace(frame) != Some(frame)
+            })
+            .collect()
+    }
+
+    /// How many moments [`plan`](Self::plan) gives at most.
+    pub(super) fn n_wanted(&self, range: &Range<f64>) -> usize {
+        match self.rate {
+            Rate::Uniform { frames } => frames,
+            Rate::Fps { fps, max_frames } => Moments::fps(range, fps, max_frames).n,
+        }
+    }
+}
+
+/// `n` moments: `first + i·step`.
+struct Moments {
+    first: f64,
+    step: f64,
+    n: usize,
+    evenly_spread: bool,
+}
+
+impl Moments {
+    fn uniform(range: &Range<f64>, n: usize) -> Self {
+        let step = (range.end - range.start) / n as f64;
+        Self { first: range.start + step / 2.0, step, n, evenly_spread: true }
+    }
+
+    fn fps(range: &Range<f64>, fps: f64, max: usize) -> Self {
+        // The end is not part of the range; without the allowance rounding could make it so.
+        let n = ((range.end - range.start) * fps - 1e-6).ceil().max(1.0);
+        if n > max as f64 {
+            Self::uniform(range, max)
+        } else {
+            Self { first: range.start, step: 1.0 / fps, n: n as usize, evenly_spread: false }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = f64> + use<> {
+        let (first, step) = (self.first, self.step);
+        (0..self.n).map(move |i| first + i as f64 * step)
+    }
+}
+
+/// Index of the frame that is shown at `time`: the last one of `frame_times` that is not later.
+pub(super) fn index_at(frame_times: &[f64], time: f64) -> Option<usize> {
+    frame_times.partition_point(|&t| t <= time + TIMESTAMP_TOLERANCE_S).checked_sub(1)
+}
+
+fn seconds(value: f64) -> String {
+    format!("{value} s")
+}
+
+fn invalid(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
+    Error::InvalidParameter { name, value: value.to_string(), expected: expected.into() }
+}

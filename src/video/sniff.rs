@@ -1,0 +1,63 @@
+//! What a path holds, by content: which of the decoders gets it.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
+
+use image::ImageFormat;
+use image::codecs::png::PngDecoder;
+
+use crate::error::{Error, Result};
+
+/// Which decoder a path is for.
+pub(super) enum Content {
+    Folder,
+    /// A still picture in one of the formats that the `image` crate reads, with its EXIF orientation.
+    Picture(ImageFormat),
+    /// FFmpeg before 8 cannot decode it.
+    AnimatedWebp,
+    ForFfmpeg,
+}
+
+/// Looks at the first bytes of a file. Fails if there is nothing to read.
+pub(super) fn content(path: &Path) -> Result<Content> {
+    let not_a_video = |reason: &str| Error::NotAVideo { path: path.to_owned(), reason: reason.to_owned() };
+    let kind = fs::metadata(path).map_err(Error::io("opening the video", path))?.file_type();
+    if kind.is_dir() {
+        return Ok(Content::Folder);
+    }
+    if !kind.is_file() {
+        return Err(not_a_video("it is neither a file nor a folder"));
+    }
+    let file = File::open(path).map_err(Error::io("opening the video", path))?;
+    let mut file = BufReader::new(file);
+    let mut head = Vec::with_capacity(32);
+    file.by_ref().take(32).read_to_end(&mut head).map_err(Error::io("reading the video", path))?;
+    file.rewind().map_err(Error::io("reading the video", path))?;
+    if head.is_empty() {
+        return Err(not_a_video("the file is empty"));
+    }
+
+    let still = |format| Ok(Content::Picture(format));
+    match head.as_slice() {
+        // Raw Motion JPEG looks the same; there only the name tells.
+        [0xff, 0xd8, 0xff, ..] if !has_extension(path, &["mjpeg", "mjpg"]) => still(ImageFormat::Jpeg),
+        [0x89, b'P', b'N', b'G', ..] => match PngDecoder::new(file).and_then(|png| png.is_apng()) {
+            Ok(true) => Ok(Content::ForFfmpeg),
+            // A damaged file gets its error from the decoder.
+            Ok(false) | Err(_) => still(ImageFormat::Png),
+        },
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', chunk @ ..] => {
+            // The extended header's flags: bit 1 says that there is an animation.
+            let animated = matches!(chunk, [b'V', b'P', b'8', b'X', _, _, _, _, flags, ..] if flags & 2 != 0);
+            if animated { Ok(Content::AnimatedWebp) } else { still(ImageFormat::WebP) }
+        }
+        _ => Ok(Content::ForFfmpeg),
+    }
+}
+
+/// Whether the name ends in one of these (lower-case) extensions, in any case.
+pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    extensions.contains(&extension.as_str())
+}

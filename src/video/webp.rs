@@ -1,0 +1,125 @@
+//! Animated WebP, which FFmpeg cannot decode before version 8.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use image_webp::WebPDecoder;
+
+use super::frame::over_white;
+use super::sampling::index_at;
+use super::{Frame, Kind, Opened, Pictures, Sampling, VideoInfo};
+use crate::error::{Error, Result};
+
+/// No frame of a WebP file is larger, so neither is a canvas that is not damaged.
+const MAX_SIDE: u32 = 16384;
+
+/// An animated WebP, decoded frame by frame.
+pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
+    let mut file = BufReader::new(File::open(path).map_err(Error::io("opening the animation", path))?);
+    let durations = frame_durations(&mut file).map_err(Error::io("reading the animation", path))?;
+    file.rewind().map_err(Error::io("reading the animation", path))?;
+    let decoder = WebPDecoder::new(file).map_err(|error| decode_error(path, &error))?;
+
+    let mut end = 0.0;
+    let mut times = Vec::with_capacity(durations.len());
+    for duration in durations {
+        times.push(end);
+        end += duration;
+    }
+    if times.is_empty() {
+        return Err(Error::NoFrames { path: path.to_owned() });
+    }
+    let range = sampling.range(path, end)?;
+    let planned = sampling.plan(&range, Some(&times));
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE {
+        let reason = format!("a canvas of {width}x{height} pixels is more than WebP can fill");
+        return Err(Error::PictureDecode { path: path.to_owned(), reason });
+    }
+    let info = VideoInfo {
+        path: path.to_owned(),
+        kind: Kind::Animation,
+        width,
+        height,
+        duration_s: Some(end),
+        fps: Some(times.len() as f64 / end),
+        n_frames: Some(times.len() as u64),
+        container: "webp".to_owned(),
+        codec: "webp".to_owned(),
+    };
+    let pictures = Animation { path: path.to_owned(), decoder, times, n_decoded: 0, current: None, damage: None };
+    Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
+}
+
+/// How long each frame is shown, in seconds: from the headers of the `ANMF` chunks, without decoding.
+///
+/// See the WebP container specification: a chunk is a name, a 32-bit length and as many bytes, padded to an even number;
+/// `ANMF` holds x, y, width, height and the duration in ms, 24 bits each, little endian.
+fn frame_durations(file: &mut (impl Read + Seek)) -> std::io::Result<Vec<f64>> {
+    let mut durations = Vec::new();
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut position = 12; // behind RIFF, length, WEBP
+    while position + 8 <= end {
+        file.seek(SeekFrom::Start(position))?;
+        let mut header = [0; 8];
+        file.read_exact(&mut header)?;
+        let length = u64::from(u32::from_le_bytes([header[4], header[5], header[6], header[7]]));
+        if &header[..4] == b"ANMF" && position + 8 + 16 <= end {
+            let mut frame = [0; 16];
+            file.read_exact(&mut frame)?;
+            let ms = u32::from_le_bytes([frame[12], frame[13], frame[14], 0]);
+            // Browsers show frames of 10 ms and less for 100 ms; such files are made to be seen that way.
+            durations.push(if ms <= 10 { 0.1 } else { f64::from(ms) / 1000.0 });
+        }
+        position += 8 + length + length % 2;
+    }
+    Ok(durations)
+}
+
+struct Animation {
+    path: PathBuf,
+    decoder: WebPDecoder<BufReader<File>>,
+    times: Vec<f64>,
+    n_decoded: usize,
+    /// The last decoded picture: RGB, or RGBA if the file has an alpha channel.
+    current: Option<Vec<u8>>,
+    damage: Option<String>,
+}
+
+impl Pictures for Animation {
+    fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
+        let wanted = index_at(&self.times, time_s).unwrap_or(0);
+        let Some(size) = self.decoder.output_buffer_size() else { return Ok(None) };
+        while self.n_decoded <= wanted {
+            let picture = self.current.get_or_insert_with(|| vec![0; size]);
+            if let Err(error) = self.decoder.read_frame(picture) {
+                if self.n_decoded == 0 {
+                    return Err(decode_error(&self.path, &error));
+                }
+                self.damage = Some(error.to_string());
+                return Ok(None);
+            }
+            self.n_decoded += 1;
+        }
+        let (width, height) = self.decoder.dimensions();
+        let frame = self.current.as_ref().map(|picture| {
+            let rgb = if self.decoder.has_alpha() { over_white(picture) } else { picture.clone() };
+            Frame { width, height, rgb, time_s }
+        });
+        Ok(frame)
+    }
+
+    fn frames_decoded(&self) -> u64 {
+        self.n_decoded as u64
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        let reason = self.damage.take();
+        reason.map(|reason| format!("{}: {reason}", self.path.display())).into_iter().collect()
+    }
+}
+
+fn decode_error(path: &Path, error: &image_webp::DecodingError) -> Error {
+    Error::PictureDecode { path: path.to_owned(), reason: error.to_string() }
+}

@@ -1,0 +1,768 @@
+//! Visual token pruning, against values of another implementation, a naive one in f64, and what must hold for any
+//! video.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use sharpv::Error;
+use sharpv::prune::{Budget, Decision, Method, PruneParams, Scorer, SliceView, prune};
+
+#[path = "support/npy.rs"]
+mod npy;
+
+/// A video in memory: slices of tokens of `n_embd` floats.
+#[derive(Debug, Clone, PartialEq)]
+struct Video {
+    n_embd: usize,
+    slices: Vec<Vec<Vec<f32>>>,
+}
+
+impl Video {
+    /// Tokens with independent directions.
+    fn noise(seed: u64, n_slices: usize, n_tokens: usize, n_embd: usize) -> Self {
+        let mut rng = Lcg(seed);
+        let mut token = || (0..n_embd).map(|_| rng.next()).collect::<Vec<f32>>();
+        Self { n_embd, slices: (0..n_slices).map(|_| (0..n_tokens).map(|_| token()).collect()).collect() }
+    }
+
+    /// A video that changes a little from slice to slice, by an amount of its own for each slice.
+    fn drift(seed: u64, n_slices: usize, n_tokens: usize, n_embd: usize) -> Self {
+        let mut video = Self::noise(seed, n_slices, n_tokens, n_embd);
+        let mut rng = Lcg(seed ^ 0xABCD);
+        for t in 1..n_slices {
+            let amount = rng.next().abs();
+            for i in 0..n_tokens {
+                for k in 0..n_embd {
+                    let change = video.slices[t][i][k];
+                    video.slices[t][i][k] = video.slices[t - 1][i][k] + amount * change;
+                }
+            }
+        }
+        video
+    }
+
+    fn still(seed: u64, n_slices: usize, n_tokens: usize, n_embd: usize) -> Self {
+        let mut video = Self::noise(seed, 1, n_tokens, n_embd);
+        video.slices = vec![video.slices[0].clone(); n_slices];
+        video
+    }
+
+    fn total(&self) -> usize {
+        self.slices.iter().map(Vec::len).sum()
+    }
+
+    fn flat(&self) -> Vec<Vec<f32>> {
+        self.slices.iter().map(|slice| slice.concat()).collect()
+    }
+
+    fn map(&self, f: impl Fn(f32) -> f32) -> Self {
+        let mut video = self.clone();
+        video.slices.iter_mut().flatten().flatten().for_each(|x| *x = f(*x));
+        video
+    }
+
+    fn prune(&self, params: &PruneParams) -> Decision {
+        let flat = self.flat();
+        prune(params, &views(&flat, self.n_embd)).unwrap()
+    }
+
+    fn prune_one_by_one(&self, params: &PruneParams) -> Decision {
+        let mut scorer = Scorer::new(params).unwrap();
+        for slice in self.flat() {
+            // The view and the data end before the next slice: as they do when frames stream.
+            scorer.push(SliceView::new(&slice, slice.len() / self.n_embd, self.n_embd).unwrap()).unwrap();
+        }
+        scorer.finish()
+    }
+}
+
+fn views(flat: &[Vec<f32>], n_embd: usize) -> Vec<SliceView<'_>> {
+    flat.iter().map(|slice| SliceView::new(slice, slice.len() / n_embd, n_embd).unwrap()).collect()
+}
+
+struct Lcg(u64);
+
+impl Lcg {
+    /// A number in `[-1, 1)`.
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    }
+}
+
+fn counts(decision: &Decision) -> Vec<usize> {
+    decision.slices.iter().map(|slice| slice.kept.len()).collect()
+}
+
+fn with_budget(budget: Budget) -> PruneParams {
+    PruneParams { budget, ..PruneParams::default() }
+}
+
+fn importance(decision: &Decision, slice: usize) -> &[f32] {
+    decision.slices[slice].importance.as_deref().unwrap()
+}
+
+/// Equal sets, except that tokens of equal importance (within what f32 resolves) may stand for each other.
+fn same_but_for_ties(a: &[u32], b: &[u32], importance: &[f64]) -> Result<(), String> {
+    let (a, b): (BTreeSet<u32>, BTreeSet<u32>) = (a.iter().copied().collect(), b.iter().copied().collect());
+    if a.len() != b.len() {
+        return Err(format!("{} tokens against {}", a.len(), b.len()));
+    }
+    let scores = |set: BTreeSet<u32>| {
+        let mut scores: Vec<f64> = set.iter().map(|&i| importance[i as usize]).collect();
+        scores.sort_by(f64::total_cmp);
+        scores
+    };
+    let (only_a, only_b) = (scores(&a - &b), scores(&b - &a));
+    match only_a.iter().zip(&only_b).all(|(x, y)| (x - y).abs() < 1e-5) {
+        true => Ok(()),
+        false => Err(format!("{only_a:?} against {only_b:?}")),
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Golden values
+
+fn golden_clips() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let mut clips: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    clips.sort();
+    assert_eq!(clips.len(), 3);
+    clips
+}
+
+#[test]
+fn golden_values_of_another_implementation() {
+    for clip in golden_clips() {
+        let golden: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(clip.join("golden.json")).unwrap()).unwrap();
+        let npy = npy::read(&clip.join("embeddings.npy"));
+        let [n_slices, n_tokens, n_embd] = npy.shape[..] else { panic!("shape {:?}", npy.shape) };
+        let slices: Vec<SliceView> = npy
+            .data
+            .chunks_exact(n_tokens * n_embd)
+            .map(|slice| SliceView::new(slice, n_tokens, n_embd).unwrap())
+            .collect();
+        let decision = prune(&PruneParams::default(), &slices).unwrap();
+
+        let expected = golden["sharpv"].as_array().unwrap();
+        assert_eq!(decision.slices.len(), n_slices);
+        assert_eq!(expected.len(), n_slices);
+        for (t, (slice, expected)) in decision.slices.iter().zip(expected).enumerate() {
+            let context = format!("{}, slice {t}", clip.display());
+            let number = |value: &serde_json::Value| value.as_f64().unwrap();
+            assert!((f64::from(slice.ratio) - number(&expected["ratio"])).abs() < 1e-6, "{context}");
+            let scores: Vec<f64> = expected["importance"].as_array().unwrap().iter().map(number).collect();
+            assert_eq!(scores.len(), n_tokens);
+            for (i, (&ours, theirs)) in importance(&decision, t).iter().zip(&scores).enumerate() {
+                assert!((f64::from(ours) - theirs).abs() < 1e-4, "{context}, token {i}: {ours} against {theirs}");
+            }
+            let kept: Vec<u32> =
+                expected["kept"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as u32).collect();
+            same_but_for_ties(&slice.kept, &kept, &scores).unwrap_or_else(|e| panic!("{context}: {e}"));
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A naive implementation: cosines in f64, sorting, no shared code
+
+/// Importance and ratio of each slice of a video without odd tokens; NaN tokens count as absent.
+fn naive_scores(video: &Video, w: f64) -> Vec<(Vec<f64>, f64)> {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let dissim = |a: &[f64], b: &[f64]| {
+        let cos = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        (2.0 - 2.0 * cos).max(0.0).sqrt()
+    };
+    let present = |token: &Vec<f64>| token.iter().all(|x| x.is_finite());
+    let slices: Vec<Vec<Vec<f64>>> = video
+        .slices
+        .iter()
+        .map(|slice| slice.iter().map(|token| token.iter().map(|&x| f64::from(x)).collect()).collect())
+        .collect();
+    let rms = |values: Vec<f64>| (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
+    let score = |t: usize| {
+        let slice = &slices[t];
+        let n = slice.iter().filter(|token| present(token)).count() as f64;
+        let mean: Vec<f64> = (0..video.n_embd)
+            .map(|k| slice.iter().filter(|token| present(token)).map(|token| token[k]).sum::<f64>() / n)
+            .collect();
+        let spatial = |i: usize| if present(&slice[i]) { Some(dissim(&slice[i], &mean)) } else { None };
+        let temporal = |i: usize| {
+            let previous = t.checked_sub(1).map(|t| &slices[t]).filter(|previous| previous.len() == slice.len())?;
+            (present(&slice[i]) && present(&previous[i])).then(|| dissim(&slice[i], &previous[i]))
+        };
+        let all = 0..slice.len();
+        let temporals: Vec<f64> = all.clone().filter_map(temporal).collect();
+        if temporals.is_empty() {
+            let spatials = all.clone().filter_map(spatial).collect();
+            (all.map(|i| spatial(i).unwrap_or(0.0)).collect(), rms(spatials) / 2.0)
+        } else {
+            let both = |i| spatial(i).map_or(0.0, |s| w * s + temporal(i).unwrap_or(0.0));
+            (all.map(both).collect(), rms(temporals) / 2.0)
+        }
+    };
+    (0..slices.len()).map(score).collect()
+}
+
+/// The `k` best tokens, of equals the first.
+fn naive_top(scores: &[f64], k: usize) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap());
+    let mut kept: Vec<u32> = order[..k].iter().map(|&i| i as u32).collect();
+    kept.sort_unstable();
+    kept
+}
+
+fn check_against_naive(video: &Video, w: f32) -> Result<(), TestCaseError> {
+    let decision = video.prune(&PruneParams { spatial_weight: w, ..PruneParams::default() });
+    for (t, (scores, ratio)) in naive_scores(video, f64::from(w)).into_iter().enumerate() {
+        let slice = &decision.slices[t];
+        prop_assert!((f64::from(slice.ratio) - ratio).abs() < 1e-5, "slice {t}: {} against {ratio}", slice.ratio);
+        for (i, (&ours, naive)) in importance(&decision, t).iter().zip(&scores).enumerate() {
+            prop_assert!((f64::from(ours) - naive).abs() < 1e-5 * f64::from(1.0 + w), "slice {t}, token {i}");
+        }
+        let n = ratio * scores.len() as f64;
+        if (n - n.round()).abs() > 1e-3 {
+            let expected = naive_top(&scores, (n.ceil() as usize).max(usize::from(t == 0)));
+            let same = same_but_for_ties(&slice.kept, &expected, &scores);
+            prop_assert!(same.is_ok(), "slice {t}: {same:?}");
+        }
+    }
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What holds for any video
+
+fn video() -> impl Strategy<Value = Video> {
+    (any::<u64>(), any::<bool>(), 1..7_usize, 1..24_usize, 4..70_usize).prop_map(|(seed, drift, f, n, d)| {
+        if drift { Video::drift(seed, f, n, d) } else { Video::noise(seed, f, n, d) }
+    })
+}
+
+/// A video with slices of several sizes, and NaN, infinite, huge and zero tokens here and there.
+fn odd_video() -> impl Strategy<Value = Video> {
+    (any::<u64>(), prop::collection::vec(1..12_usize, 1..8), 1..40_usize).prop_map(|(seed, sizes, n_embd)| {
+        let mut rng = Lcg(seed);
+        let slices = sizes.iter().map(|&n| {
+            let token = |i: usize, rng: &mut Lcg| {
+                let mut token: Vec<f32> = (0..n_embd).map(|_| rng.next()).collect();
+                match (rng.next().abs() * 24.0) as u32 {
+                    0 => token[i % n_embd] = f32::NAN,
+                    1 => token[i % n_embd] = f32::INFINITY,
+                    2 => token.fill(f32::MAX),
+                    3 => token.fill(0.0),
+                    _ => (),
+                }
+                token
+            };
+            (0..n).map(|i| token(i, &mut rng)).collect()
+        });
+        Video { n_embd, slices: slices.collect() }
+    })
+}
+
+fn budget() -> impl Strategy<Value = Budget> {
+    prop_oneof![
+        Just(Budget::Adaptive),
+        (0.0..3.0_f32).prop_map(Budget::Threshold),
+        (0.0..=1.0_f32).prop_map(Budget::Keep),
+        (1..80_usize).prop_map(Budget::MaxTokens),
+    ]
+}
+
+fn params() -> impl Strategy<Value = PruneParams> {
+    let method = prop::sample::select(Method::ALL.to_vec());
+    (method, budget(), 0.0..3.0_f32, 0..4_usize, any::<u64>()).prop_map(
+        |(method, budget, spatial_weight, min_keep, seed)| PruneParams {
+            method,
+            budget,
+            spatial_weight,
+            min_keep,
+            seed,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn scores_and_selection_equal_a_naive_implementation(video in video(), w in 0.0..3.0_f32) {
+        check_against_naive(&video, w)?;
+    }
+
+    #[test]
+    fn kept_indices_are_sorted_unique_and_in_range(video in odd_video(), params in params()) {
+        let decision = video.prune(&params);
+        prop_assert_eq!(decision.slices.len(), video.slices.len());
+        prop_assert_eq!(decision.total(), video.total());
+        for (slice, tokens) in decision.slices.iter().zip(&video.slices) {
+            prop_assert_eq!(slice.n_tokens, tokens.len());
+            prop_assert!(slice.kept.is_sorted_by(|a, b| a < b), "{:?}", slice.kept);
+            prop_assert!(slice.kept.last().is_none_or(|&last| (last as usize) < tokens.len()));
+            prop_assert!((0.0..=1.0).contains(&slice.ratio));
+            if let Some(importance) = &slice.importance {
+                prop_assert_eq!(importance.len(), tokens.len());
+                prop_assert!(importance.iter().all(|i| (0.0..=2.0 + 2.0 * params.spatial_weight.max(1.0)).contains(i)));
+            }
+        }
+    }
+
+    #[test]
+    fn off_is_the_identity(video in odd_video(), budget in budget()) {
+        let decision = video.prune(&PruneParams { budget, ..PruneParams::off() });
+        for slice in &decision.slices {
+            prop_assert_eq!(&slice.kept, &(0..slice.n_tokens as u32).collect::<Vec<_>>());
+        }
+        prop_assert_eq!(decision.keep_ratio(), 1.0);
+    }
+
+    #[test]
+    fn one_by_one_equals_all_at_once(video in odd_video(), params in params()) {
+        prop_assert_eq!(video.prune_one_by_one(&params), video.prune(&params));
+    }
+
+    #[test]
+    fn no_method_but_off_keeps_a_token_that_is_not_finite(video in odd_video(), params in params(), method in 0..3_usize) {
+        let method = [Method::SharpV, Method::Random, Method::Uniform][method];
+        let params = PruneParams { method, ..params };
+        let broken = |token: &Vec<f32>| token.iter().any(|x| !x.is_finite() || *x == f32::MAX);
+        let decision = video.prune(&params);
+        for (slice, tokens) in decision.slices.iter().zip(&video.slices) {
+            prop_assert!(slice.kept.iter().all(|&i| !broken(&tokens[i as usize])));
+        }
+        prop_assert_eq!(decision.non_finite, video.slices.iter().flatten().filter(|token| broken(token)).count());
+    }
+
+    #[test]
+    fn a_total_is_met_exactly(video in video(), method in 0..3_usize, share in 0.0..=1.0_f32, max in 1..200_usize) {
+        let method = [Method::SharpV, Method::Random, Method::Uniform][method];
+        let kept = |budget| video.prune(&PruneParams { method, budget, ..PruneParams::default() }).kept();
+        let total = video.total();
+        prop_assert_eq!(kept(Budget::MaxTokens(max)), max.min(total));
+        let wanted = f64::from(share) * total as f64;
+        let kept_share = kept(Budget::Keep(share)) as f64;
+        prop_assert!((kept_share - wanted).abs() <= 0.5 || (kept_share == 1.0 && wanted < 1.0), "{kept_share} of {wanted}");
+    }
+
+    #[test]
+    fn a_total_scales_all_ratios_by_one_factor(one in video(), other in video(), max in 1..100_usize) {
+        // Two videos of the same width and different grids, one after the other.
+        let n_embd = one.n_embd.min(other.n_embd);
+        let mut slices = [one.slices, other.slices].concat();
+        slices.iter_mut().flatten().for_each(|token| token.truncate(n_embd));
+        let video = Video { n_embd, slices };
+        let decision = video.prune(&PruneParams { min_keep: 0, ..with_budget(Budget::MaxTokens(max)) });
+        // A count k of a slice with k₀ = r·n says that the factor lies in (k − 1)/k₀ to (k + 1)/k₀, and only the
+        // former if the slice is full.
+        let (mut from, mut to) = (0.0_f64, f64::INFINITY);
+        for slice in &decision.slices {
+            let adaptive = f64::from(slice.ratio) * slice.n_tokens as f64;
+            let k = slice.kept.len() as f64;
+            from = from.max((k - 1.0) / adaptive);
+            if slice.kept.len() < slice.n_tokens {
+                to = to.min((k + 1.0) / adaptive);
+            }
+        }
+        prop_assert!(from <= to * (1.0 + 1e-5), "no common factor: {from} to {to}, counts {:?}", counts(&decision));
+    }
+
+    #[test]
+    fn a_still_video_keeps_nothing_after_its_first_slice(seed: u64, f in 2..6_usize, n in 1..20_usize, d in 1..70_usize) {
+        let decision = Video::still(seed, f, n, d).prune(&PruneParams::default());
+        prop_assert!(!decision.slices[0].kept.is_empty());
+        for slice in &decision.slices[1..] {
+            prop_assert_eq!(slice.ratio, 0.0);
+            prop_assert!(slice.kept.is_empty());
+        }
+    }
+
+    #[test]
+    fn scale_does_not_matter(video in video(), power in -20..20_i32, factor in 0.01..100.0_f32) {
+        let decision = video.prune(&PruneParams::default());
+        // A power of two is exact, so everything is.
+        prop_assert_eq!(&video.map(|x| x * 2.0_f32.powi(power)).prune(&PruneParams::default()), &decision);
+        let scaled = video.map(|x| x * factor).prune(&PruneParams::default());
+        for t in 0..decision.slices.len() {
+            for (a, b) in importance(&scaled, t).iter().zip(importance(&decision, t)) {
+                prop_assert!((a - b).abs() < 1e-5, "{a} against {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn permuting_the_grid_permutes_the_kept_tokens(video in video(), seed: u64) {
+        let n = video.slices[0].len();
+        let mut rng = Lcg(seed);
+        let mut order: Vec<(f32, usize)> = (0..n).map(|i| (rng.next(), i)).collect();
+        order.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        let order: Vec<usize> = order.into_iter().map(|(_, i)| i).collect();
+        let mut permuted = video.clone();
+        permuted.slices.iter_mut().for_each(|slice| *slice = order.iter().map(|&i| slice[i].clone()).collect());
+
+        // A fixed count a slice keeps rounding at the edge of `ceil` out of this.
+        let params = with_budget(Budget::Keep(0.5));
+        let (decision, permuted) = (video.prune(&params), permuted.prune(&params));
+        prop_assume!(counts(&decision) == counts(&permuted));
+        for (t, (slice, permuted)) in decision.slices.iter().zip(&permuted.slices).enumerate() {
+            let back: Vec<u32> = permuted.kept.iter().map(|&i| order[i as usize] as u32).collect();
+            let scores: Vec<f64> = importance(&decision, t).iter().map(|&i| f64::from(i)).collect();
+            let same = same_but_for_ties(&back, &slice.kept, &scores);
+            prop_assert!(same.is_ok(), "{same:?}");
+        }
+    }
+
+    #[test]
+    fn the_controls_match_sharpv(video in odd_video(), params in params()) {
+        let run = |method| video.prune(&PruneParams { method, ..params.clone() });
+        let sharpv = run(Method::SharpV);
+        prop_assert_eq!(counts(&run(Method::Random)), counts(&sharpv));
+        prop_assert_eq!(run(Method::Uniform).kept(), sharpv.kept());
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Single cases
+
+#[test]
+fn a_scene_cut_keeps_more_than_a_pan_and_a_pan_more_than_a_still() {
+    // A smooth picture of 8 × 8 cells seen through a window that stays, moves by half a cell, or jumps elsewhere.
+    let cell =
+        |x: f32, y: f32| (0..32).map(|k| (x * 0.3 + k as f32 * 0.7).sin() + (y * 0.2 * k as f32).cos()).collect();
+    let slice = |at: f32| (0..64).map(|i| cell(at + (i % 8) as f32, (i / 8) as f32)).collect::<Vec<Vec<f32>>>();
+    let kept = |second: f32| {
+        let video = Video { n_embd: 32, slices: vec![slice(0.0), slice(second)] };
+        video.prune(&PruneParams::default()).slices[1].kept.len()
+    };
+    let (still, pan, cut) = (kept(0.0), kept(0.5), kept(9.0));
+    assert_eq!(still, 0);
+    assert!(0 < pan && pan < cut, "pan {pan}, cut {cut}");
+}
+
+#[test]
+fn tokens_with_known_angles_have_known_scores() {
+    // In the plane: dissim of unit vectors is the chord 2·sin(angle/2).
+    let at = |degrees: f32| vec![degrees.to_radians().cos(), degrees.to_radians().sin()];
+    let video = Video { n_embd: 2, slices: vec![vec![at(0.0), at(90.0)], vec![at(0.0), at(150.0)]] };
+    let decision = video.prune(&PruneParams { spatial_weight: 0.0, ..PruneParams::default() });
+    let chord = |degrees: f32| 2.0 * (degrees / 2.0).to_radians().sin();
+    let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} against {b}");
+    // The mean of the first slice points to 45°; its weight is 1 whatever w is, for there is nothing else.
+    close(importance(&decision, 0)[0], chord(45.0));
+    close(importance(&decision, 0)[1], chord(45.0));
+    close(decision.slices[0].ratio, chord(45.0) / 2.0);
+    close(importance(&decision, 1)[0], 0.0);
+    close(importance(&decision, 1)[1], chord(60.0));
+    close(decision.slices[1].ratio, (chord(60.0).powi(2) / 2.0).sqrt() / 2.0);
+    assert_eq!(decision.slices[1].kept, [1]);
+}
+
+#[test]
+fn of_equal_tokens_the_first_is_kept() {
+    let token = |x: f32| vec![x, 1.0, 0.0];
+    let video = Video { n_embd: 3, slices: vec![vec![token(1.0), token(-1.0), token(1.0), token(-1.0)]] };
+    assert_eq!(video.prune(&with_budget(Budget::MaxTokens(2))).slices[0].kept, [0, 1]);
+    assert_eq!(video.prune(&with_budget(Budget::MaxTokens(3))).slices[0].kept, [0, 1, 2]);
+}
+
+#[test]
+fn the_threshold_is_exclusive_and_works_on_importance() {
+    let video = Video::drift(3, 4, 16, 32);
+    let all = video.prune(&PruneParams::default());
+    for k in [0.0, 0.7, sharpv::prune::DEFAULT_THRESHOLD, importance(&all, 2)[5]] {
+        let decision = video.prune(&PruneParams { min_keep: 0, ..with_budget(Budget::Threshold(k)) });
+        for (t, slice) in decision.slices.iter().enumerate() {
+            let over: Vec<u32> = (0..).zip(importance(&all, t)).filter(|&(_, &i)| i > k).map(|(i, _)| i).collect();
+            assert_eq!(slice.kept, over);
+        }
+    }
+    // Nothing reaches 4 or more; min_keep still holds for the first slice.
+    assert_eq!(counts(&video.prune(&PruneParams { min_keep: 3, ..with_budget(Budget::Threshold(4.1)) })), [3, 0, 0, 0]);
+}
+
+#[test]
+fn min_keep_is_for_slices_without_a_predecessor() {
+    let grey = vec![vec![0.5, 0.5]; 6];
+    let small = vec![vec![0.5, 0.5]; 4];
+    let video = Video { n_embd: 2, slices: vec![grey.clone(), grey.clone(), small.clone(), small, grey] };
+    let counts = |min_keep| counts(&video.prune(&PruneParams { min_keep, ..PruneParams::default() }));
+    assert_eq!(counts(0), [0, 0, 0, 0, 0]);
+    assert_eq!(counts(1), [1, 0, 1, 0, 1]);
+    assert_eq!(counts(5), [5, 0, 4, 0, 5]);
+}
+
+#[test]
+fn a_slice_of_another_size_is_a_first_slice() {
+    let (a, b) = (Video::noise(1, 2, 6, 8), Video::noise(2, 1, 9, 8));
+    let mixed = Video { n_embd: 8, slices: vec![a.slices[0].clone(), b.slices[0].clone(), a.slices[1].clone()] };
+    let decision = mixed.prune(&PruneParams::default());
+    assert_eq!(decision.slices[1], b.prune(&PruneParams::default()).slices[0]);
+    let alone = Video { n_embd: 8, slices: vec![a.slices[1].clone()] };
+    assert_eq!(decision.slices[2], alone.prune(&PruneParams::default()).slices[0]);
+}
+
+#[test]
+fn a_second_video_starts_afresh() {
+    let slice = Video::noise(7, 1, 9, 8).flat().remove(0);
+    let view = SliceView::new(&slice, 9, 8).unwrap();
+    for slices in [[view, view.starting_video(), view], [view.starting_video(); 3]] {
+        let decision = prune(&PruneParams::default(), &slices).unwrap();
+        assert_eq!(decision.slices[1], decision.slices[0]);
+        assert_ne!(decision.slices[1].kept.len(), 0);
+    }
+    let decision = prune(&PruneParams::default(), &[view, view.starting_video(), view]).unwrap();
+    assert!(decision.slices[2].kept.is_empty());
+}
+
+#[test]
+fn one_token_and_one_slice() {
+    let one = Video::noise(5, 1, 1, 16).prune(&PruneParams::default());
+    assert_eq!((one.slices[0].ratio, &one.slices[0].kept[..]), (0.0, &[0][..]));
+    let moving = Video::noise(5, 3, 1, 16).prune(&PruneParams::default());
+    assert_eq!(counts(&moving), [1, 1, 1]);
+    let single = Video::noise(5, 1, 40, 16).prune(&PruneParams::default());
+    assert!((1..40).contains(&single.kept()));
+}
+
+#[test]
+fn no_slices_no_tokens() {
+    for method in Method::ALL {
+        let decision = prune(&PruneParams { method, ..PruneParams::default() }, &[]).unwrap();
+        assert_eq!((decision.total(), decision.kept(), decision.keep_ratio()), (0, 0, 1.0));
+        let params = PruneParams { method, ..with_budget(Budget::Keep(0.5)) };
+        assert_eq!(prune(&params, &[]).unwrap(), Decision::default());
+    }
+}
+
+#[test]
+fn a_non_finite_token_changes_no_other_score() {
+    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut video = Video::drift(11, 4, 10, 20);
+        video.slices[1][3][7] = broken;
+        video.slices[2][0].fill(broken);
+        check_against_naive(&video.map(|x| if x.is_finite() { x } else { f32::NAN }), 1.0).unwrap();
+        let decision = video.prune(&PruneParams::default());
+        assert_eq!(decision.non_finite, 2);
+        assert_eq!(importance(&decision, 1)[3], 0.0);
+        assert!(!decision.slices[1].kept.contains(&3));
+        // The rows before the first broken one know nothing of it.
+        assert_eq!(decision.slices[0], Video::drift(11, 4, 10, 20).prune(&PruneParams::default()).slices[0]);
+    }
+}
+
+#[test]
+fn a_slice_without_a_finite_token_keeps_nothing_and_the_next_starts_afresh() {
+    let mut video = Video::still(4, 3, 6, 8);
+    video.slices[1].iter_mut().for_each(|token| token[2] = f32::NAN);
+    let decision = video.prune(&PruneParams::default());
+    assert_eq!((decision.slices[1].ratio, decision.slices[1].kept.len(), decision.non_finite), (0.0, 0, 6));
+    assert_eq!(decision.slices[2], decision.slices[0]);
+    // No budget can make room for tokens that must not be kept.
+    assert_eq!(counts(&video.prune(&with_budget(Budget::Keep(1.0)))), [6, 0, 6]);
+    assert_eq!(counts(&video.prune(&with_budget(Budget::MaxTokens(100)))), [6, 0, 6]);
+    let nothing = Video { n_embd: 1, slices: vec![vec![vec![f32::NAN]]] };
+    assert_eq!(nothing.prune(&with_budget(Budget::MaxTokens(1))).kept(), 0);
+}
+
+#[test]
+fn a_token_without_direction_is_at_distance_one() {
+    let (zero, x) = (vec![0.0, 0.0], vec![3.0, 0.0]);
+    let video =
+        Video { n_embd: 2, slices: vec![vec![x.clone(), x.clone()], vec![zero.clone(), x], vec![zero.clone(); 2]] };
+    let decision = video.prune(&PruneParams { spatial_weight: 0.0, ..PruneParams::default() });
+    assert_eq!(importance(&decision, 1), [1.0, 0.0]);
+    assert_eq!(importance(&decision, 2), [0.0, 1.0]);
+    assert_eq!(decision.non_finite, 0);
+    // Tokens that cancel have a mean without direction.
+    let opposite = Video { n_embd: 2, slices: vec![vec![vec![1.0, 2.0], vec![-1.0, -2.0]]] };
+    assert_eq!(importance(&opposite.prune(&PruneParams::default()), 0), [1.0, 1.0]);
+}
+
+#[test]
+fn long_and_short_embeddings_score_as_any_other() {
+    let video = Video::drift(8, 3, 12, 33);
+    let decision = video.prune(&PruneParams::default());
+    for power in [-90, -70, 70, 90] {
+        let scaled = video.map(|x| x * 2.0_f32.powi(power)).prune(&PruneParams::default());
+        for t in 0..3 {
+            let pairs = importance(&scaled, t).iter().zip(importance(&decision, t));
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "2^{power}, slice {t}");
+        }
+    }
+}
+
+#[test]
+fn a_full_slice_passes_its_share_on() {
+    // The first slice has by far the highest ratio, and is small; a second video of drifting slices follows.
+    let (small, large) = (Video::noise(1, 2, 4, 16), Video::drift(2, 3, 40, 16));
+    let mut slices = small.slices.clone();
+    slices.extend(large.slices.clone());
+    let decision = Video { n_embd: 16, slices }.prune(&with_budget(Budget::Keep(0.8)));
+    assert_eq!(decision.total(), 128);
+    assert_eq!(decision.kept(), 102);
+    assert_eq!(counts(&decision)[..2], [4, 4]);
+}
+
+#[test]
+fn a_still_video_fills_up_evenly_under_a_budget() {
+    let video = Video::still(9, 4, 10, 16);
+    let counts = |n| counts(&video.prune(&with_budget(Budget::MaxTokens(n))));
+    assert_eq!(counts(1), [1, 0, 0, 0]);
+    assert_eq!(counts(10), [10, 0, 0, 0]);
+    assert_eq!(counts(16), [10, 2, 2, 2]);
+    assert_eq!(counts(17), [10, 3, 2, 2]);
+    assert_eq!(counts(40), [10, 10, 10, 10]);
+    assert_eq!(counts(41), [10, 10, 10, 10]);
+}
+
+#[test]
+fn a_total_wins_over_min_keep_and_keeps_at_least_one() {
+    let video =
+        Video { n_embd: 8, slices: (1..=4).map(|n| Video::noise(n, 1, 4 + n as usize, 8).slices.remove(0)).collect() };
+    let kept = |budget, min_keep| video.prune(&PruneParams { min_keep, ..with_budget(budget) });
+    assert_eq!(kept(Budget::MaxTokens(3), 2).kept(), 3);
+    assert_eq!(kept(Budget::MaxTokens(8), 2).kept(), 8);
+    assert_eq!(counts(&kept(Budget::MaxTokens(8), 2)), [2, 2, 2, 2]);
+    assert_eq!(kept(Budget::Keep(0.0), 5).kept(), 1);
+    assert_eq!(kept(Budget::Keep(0.0), 0).kept(), 1);
+}
+
+#[test]
+fn rows_may_be_longer_than_the_embedding() {
+    let video = Video::drift(6, 3, 9, 20);
+    let padded: Vec<Vec<f32>> = (video.slices.iter())
+        .map(|slice| slice.iter().flat_map(|token| [&token[..], &[f32::NAN, 1e9, -3.0]].concat()).collect())
+        .collect();
+    let slices: Vec<SliceView> = padded.iter().map(|s| SliceView::with_stride(s, 9, 20, 23).unwrap()).collect();
+    let expected = video.prune(&PruneParams::default());
+    assert_eq!(prune(&PruneParams::default(), &slices).unwrap(), expected);
+    let mut scorer = Scorer::new(&PruneParams::default()).unwrap();
+    slices.iter().for_each(|&slice| scorer.push(slice).unwrap());
+    assert_eq!(scorer.finish(), expected);
+}
+
+#[test]
+fn batches_and_single_slices_mix() {
+    let video = Video::drift(12, 6, 9, 20);
+    let flat = video.flat();
+    let slices = views(&flat, 20);
+    let mut scorer = Scorer::new(&PruneParams::default()).unwrap();
+    scorer.push(slices[0]).unwrap();
+    scorer.push_all(&slices[1..4]).unwrap();
+    scorer.push_all(&[]).unwrap();
+    scorer.push_all(&slices[4..5]).unwrap();
+    scorer.push(slices[5]).unwrap();
+    assert_eq!(scorer.finish(), video.prune(&PruneParams::default()));
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let video = Video::drift(13, 12, 30, 40);
+    for method in Method::ALL {
+        let params = PruneParams { method, ..with_budget(Budget::Keep(0.3)) };
+        let on = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(|| video.prune(&params));
+        assert_eq!(on(1), on(5));
+    }
+}
+
+#[test]
+fn random_draws_depend_on_the_seed_alone_and_reach_every_token() {
+    let video = Video::noise(14, 2, 40, 16);
+    let draw = |seed| {
+        let params = PruneParams { method: Method::Random, seed, ..with_budget(Budget::Keep(0.25)) };
+        video.prune(&params).slices.into_iter().map(|slice| slice.kept).collect::<Vec<_>>()
+    };
+    assert_eq!(draw(1), draw(1));
+    let draws: Vec<_> = (0..400).map(draw).collect();
+    assert_eq!(draws.iter().collect::<BTreeSet<_>>().len(), 400, "every seed draws anew");
+    assert!(draws.iter().all(|slices| slices[0] != slices[1]), "every slice draws anew");
+    let mut hits = [0_usize; 40];
+    draws.iter().for_each(|slices| slices[0].iter().for_each(|&i| hits[i as usize] += 1));
+    // About 10 of 40 tokens a draw: 100 hits each, with a standard deviation of 9.
+    let mean = hits.iter().sum::<usize>() as f64 / 40.0;
+    assert!(hits.iter().all(|&h| (h as f64 - mean).abs() < 0.5 * mean), "{hits:?}");
+}
+
+#[test]
+fn uniform_keeps_whole_slices_at_even_distances() {
+    let video = Video::noise(15, 8, 10, 16);
+    let run = |n| counts(&video.prune(&PruneParams { method: Method::Uniform, ..with_budget(Budget::MaxTokens(n)) }));
+    assert_eq!(run(40), [0, 10, 0, 10, 0, 10, 0, 10]);
+    assert_eq!(run(10), [0, 0, 0, 0, 10, 0, 0, 0]);
+    assert_eq!(run(15), [0, 0, 10, 0, 0, 0, 5, 0]);
+    assert_eq!(run(80), [10; 8]);
+    let params = PruneParams { method: Method::Uniform, ..with_budget(Budget::MaxTokens(15)) };
+    assert_eq!(video.prune(&params).slices[6].kept, [1, 3, 5, 7, 9]);
+}
+
+#[test]
+fn shapes_that_do_not_fit_say_what_was_expected() {
+    let data = [0.0; 12];
+    let message = |result: Result<SliceView, Error>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::SliceShape { .. }));
+        error.to_string()
+    };
+    assert!(message(SliceView::new(&data, 0, 3)).contains("n_tokens"));
+    assert!(message(SliceView::new(&data, 3, 0)).contains("n_embd"));
+    assert!(message(SliceView::with_stride(&data, 3, 5, 4)).contains("stride) is 4, but must be at least n_embd = 5"));
+    assert!(message(SliceView::new(&data, 5, 3)).contains("is 12, but must be n_tokens · stride = 5 · 3"));
+    assert!(message(SliceView::new(&data, 3, usize::MAX)).contains("is 12"));
+
+    let view = |n_embd| SliceView::new(&data, 12 / n_embd, n_embd).unwrap();
+    let error = prune(&PruneParams::default(), &[view(3), view(4)]).unwrap_err().to_string();
+    assert!(error.contains("is 4, but must be 3, as in the slices before"), "{error}");
+    let mut scorer = Scorer::new(&PruneParams::default()).unwrap();
+    scorer.push(view(3)).unwrap();
+    scorer.push(view(4)).unwrap_err();
+    scorer.push(view(3)).unwrap();
+    assert_eq!(scorer.finish().slices.len(), 2);
+}
+
+#[test]
+fn parameters_out_of_range_are_named() {
+    let bad = [
+        (PruneParams { spatial_weight: -0.1, ..PruneParams::default() }, "spatial weight is -0.1"),
+        (PruneParams { spatial_weight: f32::NAN, ..PruneParams::default() }, "spatial weight is NaN"),
+        (with_budget(Budget::Threshold(f32::INFINITY)), "threshold is inf"),
+        (with_budget(Budget::Keep(1.01)), "keep is 1.01, but must be between 0 and 1"),
+        (with_budget(Budget::Keep(f32::NAN)), "keep is NaN"),
+        (with_budget(Budget::MaxTokens(0)), "maximum of visual tokens is 0, but must be at least 1"),
+    ];
+    for (params, message) in bad {
+        let error = prune(&params, &[]).unwrap_err();
+        assert!(matches!(error, Error::InvalidParameter { .. }));
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(Scorer::new(&params).is_err());
+    }
+    assert!(PruneParams::default().validate().is_ok());
+    assert!(with_budget(Budget::Keep(0.0)).validate().is_ok());
+    assert!(with_budget(Budget::Keep(1.0)).validate().is_ok());
+}
+
+#[test]
+fn methods_have_names() {
+    for (method, name) in
+        [(Method::Off, "off"), (Method::SharpV, "sharpv"), (Method::Random, "random"), (Method::Uniform, "uniform")]
+    {
+        assert_eq!(method.to_string(), name);
+        assert_eq!(name.parse::<Method>().unwrap(), method);
+        assert!(Method::ALL.contains(&method));
+    }
+    let error = "fastv".parse::<Method>().unwrap_err().to_string();
+    assert!(error.contains("\"fastv\"") && error.contains("sharpv, off, random, uniform"), "{error}");
+}
+
+#[test]
+fn settings_serialise() {
+    let json = serde_json::to_value(PruneParams::default()).unwrap();
+    let expected =
+        serde_json::json!({"method": "sharpv", "budget": "adaptive", "spatial_weight": 1.0, "min_keep": 1, "seed": 0});
+    assert_eq!(json, expected);
+    let budget = |budget| serde_json::to_value(budget).unwrap();
+    assert_eq!(budget(Budget::Keep(0.5)), serde_json::json!({"keep": 0.5}));
+    assert_eq!(budget(Budget::MaxTokens(7)), serde_json::json!({"max_tokens": 7}));
+    assert_eq!(budget(Budget::Threshold(1.5)), serde_json::json!({"threshold": 1.5}));
+}

@@ -1,0 +1,9 @@
+//! The model that the tests run.
+
+use sharpv::models::{self, ModelFiles};
+
+/// The files of `smol`, from the cache that the program uses too.
+pub fn files() -> ModelFiles {
+    models::resolve("smol", None, &[])
+        .unwrap_or_else(|error| panic!("these tests need the model smol: run ./x test, or sharpv pull smol ({error})"))
+}

@@ -1,0 +1,802 @@
+//! Black-box tests of `sharpv::video`: clips with known pictures, made by the `ffmpeg` program, are read back.
+
+#[path = "support/video_clips.rs"]
+mod clips;
+
+use std::fs;
+use std::path::Path;
+
+use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarters, take_all};
+use image::{Rgb, RgbImage, Rgba, RgbaImage};
+use proptest::prelude::*;
+use sharpv::Error;
+use sharpv::video::{FrameSource, Kind, Rate, Sampling, probe};
+
+const X264: &str = "-c:v libx264 -pix_fmt yuv420p";
+
+fn part(rate: Rate, start_s: f64, end_s: f64) -> Sampling {
+    Sampling { rate, start_s: Some(start_s), end_s: Some(end_s), ..Sampling::default() }
+}
+
+fn indices(path: &Path, sampling: &Sampling) -> Vec<usize> {
+    frames(path, sampling).iter().map(index_of).collect()
+}
+
+fn color_names(path: &Path, sampling: &Sampling) -> Vec<&'static str> {
+    frames(path, sampling).iter().map(|frame| color_name(pixel(frame, 0.5, 0.5))).collect()
+}
+
+fn assert_times(actual: &[f64], expected: &[f64]) {
+    let near = actual.iter().zip(expected).all(|(a, e)| (a - e).abs() < 1.5e-3);
+    assert!(actual.len() == expected.len() && near, "{actual:?} instead of {expected:?}");
+}
+
+// --- sampling --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn uniform_takes_the_middles_of_equal_parts() {
+    let clips = Clips::new();
+    let clip = clips.draw(&numbered(50, 25), X264, "a.mp4");
+
+    let mut source = FrameSource::open(&clip, &Sampling::uniform(4)).unwrap();
+    assert_times(source.planned_times(), &[0.25, 0.75, 1.25, 1.75]);
+    let frames = take_all(&mut source);
+    // 0.25 s is in frame 6 (0.24 to 0.28 s), and so on.
+    assert_eq!(frames.iter().map(index_of).collect::<Vec<_>>(), [6, 18, 31, 43]);
+    assert_times(&frames.iter().map(|frame| frame.time_s).collect::<Vec<_>>(), &[0.25, 0.75, 1.25, 1.75]);
+    assert!(source.warnings().is_empty(), "{:?}", source.warnings());
+
+    assert_eq!(indices(&clip, &part(Rate::Uniform { frames: 2 }, 1.0, 1.4)), [27, 32]);
+}
+
+#[test]
+fn each_frame_is_taken_once_if_there_are_fewer_than_asked_for() {
+    let clips = Clips::new();
+    for name in ["a.mp4", "a.mkv", "a.ts", "a.flv", "a.webm"] {
+        let codec = if name == "a.webm" { "-c:v libvpx-vp9 -crf 20 -b:v 0" } else { X264 };
+        let clip = clips.draw(&numbered(50, 25), codec, name);
+        assert_eq!(indices(&clip, &Sampling::uniform(1000)), (0..50).collect::<Vec<_>>(), "{name}");
+        assert_eq!(indices(&clip, &Sampling::uniform(50)), (0..50).collect::<Vec<_>>(), "{name}");
+        let middle = part(Rate::Uniform { frames: 30 }, 1.0, 1.2);
+        assert_eq!(indices(&clip, &middle), [25, 26, 27, 28, 29], "{name}");
+    }
+}
+
+#[test]
+fn fps_takes_frames_at_a_rate() {
+    let clips = Clips::new();
+    for name in ["a.mp4", "a.mkv"] {
+        let clip = clips.draw(&numbered(50, 25), X264, name);
+        let source = FrameSource::open(&clip, &Sampling::fps(2.5, 100)).unwrap();
+        assert_times(source.planned_times(), &[0.0, 0.4, 0.8, 1.2, 1.6]);
+        assert_eq!(indices(&clip, &Sampling::fps(2.5, 100)), [0, 10, 20, 30, 40], "{name}");
+        assert_eq!(indices(&clip, &Sampling::fps(25.0, 100)), (0..50).collect::<Vec<_>>(), "{name}");
+        // No frame twice, though there are moments for it.
+        assert_eq!(indices(&clip, &Sampling::fps(100.0, 1000)), (0..50).collect::<Vec<_>>(), "{name}");
+        // Too many: evenly spread instead.
+        assert_eq!(indices(&clip, &Sampling::fps(25.0, 4)), [6, 18, 31, 43], "{name}");
+        assert_eq!(indices(&clip, &part(Rate::Fps { fps: 5.0, max_frames: 9 }, 0.4, 1.0)), [10, 15, 20], "{name}");
+    }
+}
+
+#[test]
+fn impossible_samplings_are_refused() {
+    let clips = Clips::new();
+    let clip = clips.draw(&numbered(50, 25), X264, "a.mp4");
+    let uniform = Rate::Uniform { frames: 3 };
+    let wrong = [
+        (Sampling::uniform(0), "frames"),
+        (Sampling::fps(0.0, 8), "fps"),
+        (Sampling::fps(f64::NAN, 8), "fps"),
+        (Sampling::fps(1.0, 0), "max_frames"),
+        (part(uniform, -1.0, 1.0), "start"),
+        (part(uniform, f64::NAN, 1.0), "start"),
+        (part(uniform, 1.0, 1.0), "end"),
+        (part(uniform, 1.5, 0.5), "end"),
+        (Sampling { end_s: Some(0.0), ..Sampling::default() }, "end"),
+        (Sampling { folder_fps: 0.0, ..Sampling::default() }, "folder_fps"),
+    ];
+    for (sampling, parameter) in wrong {
+        match FrameSource::open(&clip, &sampling) {
+            Err(Error::InvalidParameter { name, .. }) => assert_eq!(name, parameter),
+            other => panic!("{sampling:?}: {other:?}"),
+        }
+    }
+
+    let error = FrameSource::open(&clip, &part(uniform, 2.0, 3.0)).unwrap_err();
+    assert!(matches!(error, Error::StartBeyondEnd { start_s: 2.0, .. }), "{error}");
+    assert!(error.to_string().contains("2.000 s long"), "{error}");
+    // An end beyond the end is cut.
+    let source = FrameSource::open(&clip, &part(uniform, 1.4, 99.0)).unwrap();
+    assert_times(source.planned_times(), &[1.5, 1.7, 1.9]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A folder has exactly known frame times, and nothing needs to be decoded but the first picture.
+    #[test]
+    fn planned_times_are_ascending_within_the_range_and_as_many_as_possible(
+        n_files in 1_usize..40,
+        folder_fps in 0.2_f64..60.0,
+        uniform in any::<bool>(),
+        frames in 1_usize..60,
+        fps in 0.1_f64..100.0,
+        range in prop::option::of((0.0_f64..0.9, 0.05_f64..1.5)),
+    ) {
+        let clips = Clips::new();
+        for i in 0..n_files {
+            RgbImage::new(2, 2).save(clips.path(&format!("{i}.png"))).unwrap();
+        }
+        let duration = n_files as f64 / folder_fps;
+        let (start, end) = range.map_or((0.0, duration), |(from, length)| (from * duration, (from + length) * duration));
+        let rate = if uniform { Rate::Uniform { frames } } else { Rate::Fps { fps, max_frames: frames } };
+        let sampling = Sampling {
+            rate,
+            start_s: range.map(|_| start),
+            end_s: range.map(|_| end),
+            folder_fps,
+        };
+        let end = end.min(duration);
+        let source = FrameSource::open(clips.path("").as_path(), &sampling).unwrap();
+        let times = source.planned_times();
+
+        prop_assert!(!times.is_empty() && times.len() <= frames);
+        prop_assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", times);
+        prop_assert!(times.iter().all(|&t| start <= t && t < end), "{:?}", times);
+
+        // Independently: which files are on screen at some time within the range (borders within 2 ms left open).
+        let visible = |slack: f64| (0..n_files)
+            .filter(|&i| i as f64 / folder_fps < end - slack && (i + 1) as f64 / folder_fps > start + slack)
+            .count();
+        let asked_by_fps = (end - start) * fps;
+        if uniform || asked_by_fps > frames as f64 + 0.01 {
+            prop_assert!(times.len() <= frames.min(visible(-0.002)));
+            // All the frames if there are fewer than asked for; else as many as asked for, as no two moments of a
+            // steady rate fall into one frame then.
+            prop_assert!(times.len() + 1 >= frames.min(visible(0.002)));
+        } else {
+            prop_assert!(times.len() as f64 <= asked_by_fps + 1.0);
+            prop_assert!(times[0] == start);
+        }
+        let given = source.map(Result::unwrap).count();
+        prop_assert_eq!(given, FrameSource::open(clips.path("").as_path(), &sampling).unwrap().planned_times().len());
+    }
+}
+
+// --- orientation and shape -------------------------------------------------------------------------------------------
+
+/// Top left red, top right lime, bottom left blue, bottom right white.
+const QUARTERS: &str = "color=red:s=64x48:r=10:d=0.5,drawbox=x=32:y=0:w=32:h=24:color=lime:t=fill,\
+    drawbox=x=0:y=24:w=32:h=24:color=blue:t=fill,drawbox=x=32:y=24:w=32:h=24:color=white:t=fill";
+
+/// Writes `a b c d` of the display matrix into the track header of an MP4 file (ISO 14496-12, `tkhd`, version 0).
+fn set_display_matrix(path: &Path, [a, b, c, d]: [i32; 4]) {
+    let mut bytes = fs::read(path).unwrap();
+    let header = bytes.windows(4).position(|window| window == b"tkhd").expect("a track header");
+    assert_eq!(bytes[header + 4], 0, "version of tkhd");
+    let matrix = header + 44;
+    let entries = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30];
+    for (i, entry) in entries.into_iter().enumerate() {
+        bytes[matrix + 4 * i..matrix + 4 * i + 4].copy_from_slice(&entry.to_be_bytes());
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn rotation_metadata_turns_the_picture_upright() {
+    let clips = Clips::new();
+    let upright = ["red", "lime", "blue", "white"];
+    let cases = [
+        ([1, 0, 0, 1], upright, (64, 48)),
+        // Clockwise by 90°: what was at the bottom left comes to the top left.
+        ([0, 1, -1, 0], ["blue", "red", "white", "lime"], (48, 64)),
+        ([-1, 0, 0, -1], ["white", "blue", "lime", "red"], (64, 48)),
+        ([0, -1, 1, 0], ["lime", "white", "red", "blue"], (48, 64)),
+        // Mirrored left to right, top to bottom, along either diagonal.
+        ([-1, 0, 0, 1], ["lime", "red", "white", "blue"], (64, 48)),
+        ([1, 0, 0, -1], ["blue", "white", "red", "lime"], (64, 48)),
+        ([0, 1, 1, 0], ["red", "blue", "lime", "white"], (48, 64)),
+        ([0, -1, -1, 0], ["white", "lime", "blue", "red"], (48, 64)),
+    ];
+    let clip = clips.draw(QUARTERS, X264, "a.mp4");
+    for (matrix, expected, size) in cases {
+        set_display_matrix(&clip, matrix);
+        let info = probe(&clip).unwrap();
+        assert_eq!((info.width, info.height), size, "{matrix:?}");
+        assert_eq!(quarters(&frames(&clip, &Sampling::uniform(1))[0]), expected, "{matrix:?}");
+    }
+}
+
+#[test]
+fn pixels_become_square_without_losing_any() {
+    let clips = Clips::new();
+    // From the codec, from the container alone (VP9, QuickTime), wide and tall pixels.
+    let cases = [
+        ("h264.mp4", X264),
+        ("vp9.webm", "-c:v libvpx-vp9"),
+        ("prores.mov", "-c:v prores"),
+        ("mpeg4.avi", "-c:v mpeg4"),
+    ];
+    for (name, codec) in cases {
+        for (sar, size) in [("2/1", (128, 48)), ("1/2", (64, 96)), ("1/1", (64, 48))] {
+            let clip = clips.draw(&format!("{QUARTERS},setsar={sar}"), codec, name);
+            let frame = &frames(&clip, &Sampling::uniform(1))[0];
+            assert_eq!((frame.width, frame.height), size, "{name} {sar}");
+            assert_eq!(quarters(frame), ["red", "lime", "blue", "white"]);
+        }
+    }
+
+    // Pixels are made square before the picture is turned.
+    let clip = clips.draw(&format!("{QUARTERS},setsar=2/1"), X264, "turned.mp4");
+    set_display_matrix(&clip, [0, 1, -1, 0]);
+    let frame = &frames(&clip, &Sampling::uniform(1))[0];
+    // The container scales the matrix for the aspect ratio in some versions; the shape is what counts.
+    assert_eq!((frame.width, frame.height), (48, 128));
+    assert_eq!(quarters(frame), ["blue", "red", "white", "lime"]);
+}
+
+#[test]
+fn odd_sizes_are_kept() {
+    let clips = Clips::new();
+    for (codec, name) in [("-c:v ffv1 -pix_fmt yuv420p", "a.mkv"), ("-c:v libvpx-vp9", "a.webm"), ("-c:v png", "a.mov")]
+    {
+        let clip = clips.draw("color=red:s=63x47:r=5:d=1,format=gbrp", codec, name);
+        let frame = &frames(&clip, &Sampling::uniform(1))[0];
+        assert_eq!((frame.width, frame.height), (63, 47), "{name}");
+        for (x, y) in [(0.0, 0.0), (0.999, 0.0), (0.0, 0.999), (0.999, 0.999)] {
+            assert_eq!(color_name(pixel(frame, x, y)), "red", "{name} at {x}, {y}");
+        }
+    }
+}
+
+#[test]
+fn a_change_of_size_within_a_stream_keeps_the_size_of_the_frames() {
+    let clips = Clips::new();
+    let wide = clips.draw("color=red:s=64x48:r=10:d=1", X264, "1.h264");
+    let tall = clips.draw("color=lime:s=48x96:r=10:d=1", X264, "2.h264");
+    let both = clips.write("both.h264", &[fs::read(wide).unwrap(), fs::read(tall).unwrap()].concat());
+
+    let frames = frames(&both, &Sampling::uniform(4));
+    let colors_at = |x: f64| frames.iter().map(|frame| color_name(pixel(frame, x, 0.5))).collect::<Vec<_>>();
+    assert_eq!(colors_at(0.5), ["red", "red", "lime", "lime"]);
+    // 48x96 in 64x48 is 24 pixels wide, with 20 black ones on each side.
+    assert_eq!(colors_at(0.1), ["red", "red", "black", "black"]);
+    assert_eq!(colors_at(0.9), ["red", "red", "black", "black"]);
+}
+
+// --- colours ---------------------------------------------------------------------------------------------------------
+
+/// RGB of a YCbCr colour by the definition in the ITU-R recommendations, from the weights of red and blue.
+fn rgb_by_definition([y, cb, cr]: [f64; 3], (kr, kb): (f64, f64), full_range: bool) -> [f64; 3] {
+    let (luma, chroma) = if full_range { (y / 255.0, 255.0) } else { ((y - 16.0) / 219.0, 224.0) };
+    let (cb, cr) = ((cb - 128.0) / chroma, (cr - 128.0) / chroma);
+    let (red, blue) = (luma + 2.0 * (1.0 - kr) * cr, luma + 2.0 * (1.0 - kb) * cb);
+    let green = (luma - kr * red - kb * blue) / (1.0 - kr - kb);
+    [red, green, blue].map(|c| (c * 255.0).clamp(0.0, 255.0))
+}
+
+#[test]
+fn matrix_and_range_of_the_colours_are_honoured() {
+    const COLORS: [[i32; 3]; 3] = [[150, 60, 190], [81, 90, 200], [60, 170, 110]];
+    const BT601: (f64, f64) = (0.299, 0.114);
+    const BT709: (f64, f64) = (0.2126, 0.0722);
+    const BT2020: (f64, f64) = (0.2627, 0.0593);
+    let cases = [
+        ("64x48", "-colorspace bt709 -color_range tv", BT709, false),
+        ("64x48", "-colorspace smpte170m -color_range tv", BT601, false),
+        ("64x48", "-colorspace bt470bg -color_range pc", BT601, true),
+        ("64x48", "-colorspace bt709 -color_range pc", BT709, true),
+        ("64x48", "-colorspace bt2020nc -color_range tv", BT2020, false),
+        // Not given: by height, as players do.
+        ("64x48", "", BT601, false),
+        ("64x720", "", BT709, false),
+    ];
+    let clips = Clips::new();
+    for (format, scale) in [("yuv420p", 1), ("yuv444p", 1), ("yuv420p10le", 4), ("yuv422p10le", 4)] {
+        for (size, tags, weights, full_range) in cases {
+            // One frame of each colour.
+            let [y, cb, cr] = [0, 1, 2].map(|i| {
+                let [first, second, third] = COLORS.map(|color| color[i] * scale);
+                format!("if(eq(N,0),{first},if(eq(N,1),{second},{third}))")
+            });
+            let source = format!("color=black:s={size}:r=5:d=0.6,format={format},geq=lum='{y}':cb='{cb}':cr='{cr}'");
+            let clip = clips.draw(&source, &format!("-c:v ffv1 -pix_fmt {format} {tags}"), "a.mkv");
+            let frames = frames(&clip, &Sampling::uniform(3));
+            assert_eq!(frames.len(), COLORS.len());
+            for (frame, color) in frames.iter().zip(COLORS) {
+                let actual = pixel(frame, 0.5, 0.5);
+                let expected = rgb_by_definition(color.map(f64::from), weights, full_range);
+                let off = (0..3).map(|i| (f64::from(actual[i]) - expected[i]).abs()).fold(0.0, f64::max);
+                assert!(off <= 2.5, "{format} {size} {tags} {color:?}: {actual:?} instead of {expected:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn codecs_with_ten_bits_and_with_full_range_look_right() {
+    let clips = Clips::new();
+    let codecs = [
+        ("-c:v libx264 -pix_fmt yuv420p10le", "x264.mp4"),
+        ("-c:v libvpx-vp9 -pix_fmt yuv420p10le", "vp9.webm"),
+        ("-c:v prores", "prores.mov"),
+        ("-c:v mjpeg -pix_fmt yuvj420p", "mjpeg.avi"),
+        ("-c:v mpeg2video", "mpeg2.mpg"),
+        ("-c:v ffv1 -pix_fmt gray", "gray.mkv"),
+        ("-c:v ffv1 -pix_fmt gbrp", "gbrp.mkv"),
+        ("-c:v rawvideo -pix_fmt bgr24", "raw.avi"),
+    ];
+    for (codec, name) in codecs {
+        let colors = colors(&["white", "black", "white"], 1.0, "64x48", 25);
+        let clip = clips.draw(&colors, codec, name);
+        assert_eq!(color_names(&clip, &Sampling::uniform(3)), ["white", "black", "white"], "{name}");
+        let frames = frames(&clip, &Sampling::uniform(3));
+        // Full white and black, not the 16 and 235 that a mistaken range gives.
+        assert!(pixel(&frames[0], 0.5, 0.5).iter().all(|&c| c >= 252), "{name}: {:?}", pixel(&frames[0], 0.5, 0.5));
+        assert!(pixel(&frames[1], 0.5, 0.5).iter().all(|&c| c <= 3), "{name}: {:?}", pixel(&frames[1], 0.5, 0.5));
+    }
+}
+
+#[test]
+fn what_is_transparent_becomes_white() {
+    let clips = Clips::new();
+    // A red picture, its right half transparent.
+    let source = "color=red:s=64x48:r=5:d=1,format=rgba,geq=r=255:g=0:b=0:a='if(lt(X,32),255,0)'";
+    for (codec, name) in [
+        ("-c:v qtrle", "a.mov"),
+        ("-c:v ffv1 -pix_fmt yuva420p", "a.mkv"),
+        ("-f apng", "a.png"),
+        ("-c:v libwebp_anim -lossless 1", "a.webp"),
+    ] {
+        let clip = clips.draw(source, codec, name);
+        assert_eq!(quarters(&frames(&clip, &Sampling::uniform(1))[0]), ["red", "white", "red", "white"], "{name}");
+    }
+    // Half transparent.
+    let picture = clips.path("half.png");
+    RgbaImage::from_pixel(4, 4, Rgba([200, 0, 100, 128])).save(&picture).unwrap();
+    let actual = pixel(&frames(&picture, &Sampling::default())[0], 0.5, 0.5);
+    let expected = [200.0, 0.0, 100.0].map(|c: f64| c * 128.0 / 255.0 + 255.0 * 127.0 / 255.0);
+    assert!((0..3).all(|i| (f64::from(actual[i]) - expected[i]).abs() <= 1.0), "{actual:?} instead of {expected:?}");
+}
+
+// --- time ------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn variable_frame_rates_go_by_timestamps() {
+    let clips = Clips::new();
+    // Frames 0 to 4 every 0.1 s from 0 s, frames 5 to 9 every second from 1 s.
+    let source = format!("{},setpts='if(lt(N,5),0.1*N,N-4)/TB'", numbered(10, 10));
+    for name in ["a.mkv", "a.mp4"] {
+        let clip = clips.draw(&source, &format!("{X264} -fps_mode passthrough -bf 2"), name);
+        let shown_at =
+            |start: f64| indices(&clip, &part(Rate::Fps { fps: 1.0, max_frames: 1 }, start, start + 0.01))[0];
+        // One moment, in the middle of 10 ms.
+        assert_eq!([0.05, 0.15, 0.35, 0.6, 0.9].map(shown_at), [0, 1, 3, 4, 4], "{name}");
+        assert_eq!([1.05, 1.9, 2.5, 3.98, 4.5].map(shown_at), [5, 5, 6, 7, 8], "{name}");
+        assert_eq!(indices(&clip, &Sampling::uniform(99)), (0..10).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn the_index_may_be_at_either_end() {
+    let clips = Clips::new();
+    let at_end = clips.draw(&numbered(50, 25), X264, "end.mp4");
+    let at_start = clips.ffmpeg("-i {}/end.mp4 -c copy -movflags +faststart", "start.mp4");
+    let position = |path: &Path, name: &[u8]| fs::read(path).unwrap().windows(4).position(|window| window == name);
+    assert!(position(&at_end, b"moov") > position(&at_end, b"mdat"));
+    assert!(position(&at_start, b"moov") < position(&at_start, b"mdat"));
+    for clip in [at_end, at_start] {
+        assert_eq!(indices(&clip, &Sampling::uniform(4)), [6, 18, 31, 43]);
+    }
+}
+
+#[test]
+fn files_that_do_not_tell_their_length_are_measured() {
+    let clips = Clips::new();
+    clips.draw(&numbered(50, 25), &format!("{X264} -g 10"), "a.mp4");
+    let files = [
+        clips.ffmpeg("-i {}/a.mp4 -c copy", "raw.h264"),
+        clips.draw(&numbered(50, 25), "-c:v mpeg2video -bf 2 -q:v 2", "raw.m2v"),
+        clips.ffmpeg_piped("-i {}/a.mp4 -c copy -f matroska -live 1", "live.mkv"),
+        clips.ffmpeg_piped("-i {}/a.mp4 -c copy -f mp4 -movflags frag_keyframe+empty_moov", "fragments.mp4"),
+        clips.ffmpeg_piped("-i {}/a.mp4 -c copy -f mpegts", "pipe.ts"),
+        clips.ffmpeg_piped("-i {}/a.mp4 -c copy -f flv", "pipe.flv"),
+    ];
+    for clip in files {
+        let info = probe(&clip).unwrap();
+        assert!((info.duration_s.unwrap() - 2.0).abs() < 0.05, "{info:?}");
+        assert_eq!(indices(&clip, &Sampling::uniform(4)), [6, 18, 31, 43], "{}", clip.display());
+        assert_eq!(indices(&clip, &Sampling::uniform(99)), (0..50).collect::<Vec<_>>(), "{}", clip.display());
+        assert_eq!(indices(&clip, &part(Rate::Uniform { frames: 2 }, 1.0, 1.4)), [27, 32], "{}", clip.display());
+    }
+}
+
+#[test]
+fn a_long_fragmented_file_is_measured_to_its_end() {
+    let clips = Clips::new();
+    // Longer than what FFmpeg looks at when opening a file.
+    clips.draw(
+        &colors(&["red", "lime", "blue"], 100.0, "64x48", 5),
+        &format!("{X264} -preset ultrafast -g 25"),
+        "a.mp4",
+    );
+    let clip = clips.ffmpeg_piped("-i {}/a.mp4 -c copy -f mp4 -movflags frag_keyframe+empty_moov", "fragments.mp4");
+    assert!((probe(&clip).unwrap().duration_s.unwrap() - 300.0).abs() < 1.0);
+    assert_eq!(color_names(&clip, &Sampling::uniform(3)), ["red", "lime", "blue"]);
+}
+
+#[test]
+fn time_begins_with_the_first_frame() {
+    let clips = Clips::new();
+    for name in ["a.mkv", "a.ts", "a.mp4", "a.flv"] {
+        let clip = clips.draw(&numbered(50, 25), &format!("{X264} -output_ts_offset 7"), name);
+        let info = probe(&clip).unwrap();
+        assert!((info.duration_s.unwrap() - 2.0).abs() < 0.05, "{info:?}");
+        assert_eq!(indices(&clip, &Sampling::uniform(4)), [6, 18, 31, 43], "{name}");
+        assert_eq!(indices(&clip, &part(Rate::Fps { fps: 5.0, max_frames: 9 }, 0.4, 1.0)), [10, 15, 20], "{name}");
+    }
+}
+
+// --- long files ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn sparse_sampling_of_a_long_file_seeks() {
+    const COLORS: [&str; 8] = ["red", "lime", "blue", "white", "black", "yellow", "cyan", "magenta"];
+    const GOP: u64 = 50;
+    let clips = Clips::new();
+    // One hour: eight colours of 450 s each, 5 frames per second.
+    let encoder = format!("{X264} -preset veryfast -g {GOP} -keyint_min {GOP} -sc_threshold 0");
+    clips.draw(&colors(&COLORS, 450.0, "64x48", 5), &encoder, "hour.mp4");
+    let files = [
+        clips.path("hour.mp4"),
+        clips.ffmpeg("-i {}/hour.mp4 -c copy", "hour.mkv"),
+        clips.ffmpeg("-i {}/hour.mp4 -c copy", "hour.ts"),
+        clips.ffmpeg("-i {}/hour.mp4 -c copy", "hour.flv"),
+        clips.ffmpeg_piped("-i {}/hour.mp4 -c copy -f matroska", "without-cues.mkv"),
+    ];
+    for path in files {
+        for n in [8, 32] {
+            let mut source = FrameSource::open(&path, &Sampling::uniform(n)).unwrap();
+            let actual: Vec<_> = take_all(&mut source).iter().map(|frame| color_name(pixel(frame, 0.5, 0.5))).collect();
+            let expected: Vec<_> = COLORS.iter().flat_map(|&color| vec![color; n / 8]).collect();
+            assert_eq!(actual, expected, "{}", path.display());
+            // Of 18,000 frames: to each wanted one at most a whole GOP and what is on its way through the decoder.
+            let limit = n as u64 * (GOP + 20);
+            assert!(source.frames_decoded() <= limit, "{}: {} frames", path.display(), source.frames_decoded());
+        }
+        // Near its end, by time.
+        let last = part(Rate::Uniform { frames: 2 }, 3590.0, 3600.0);
+        assert_eq!(color_names(&path, &last), ["magenta", "magenta"]);
+    }
+}
+
+#[test]
+fn the_right_frame_is_found_wherever_the_keyframes_are() {
+    let clips = Clips::new();
+    for gop in [1, 7, 48, 250] {
+        // Five frames per second, so that frames are far enough apart in time for seeking.
+        let clip = clips.draw(&numbered(50, 5), &format!("{X264} -g {gop} -bf 3"), "a.mp4");
+        let ts = clips.ffmpeg("-i {}/a.mp4 -c copy", "a.ts");
+        let mkv = clips.ffmpeg("-i {}/a.mp4 -c copy", "a.mkv");
+        for clip in [clip, ts, mkv] {
+            for n in [1, 2, 3, 5, 10, 24] {
+                let expected: Vec<_> = (0..n).map(|i| ((i as f64 + 0.5) * 50.0 / n as f64 + 1e-9) as usize).collect();
+                let mut source = FrameSource::open(&clip, &Sampling::uniform(n)).unwrap();
+                let actual: Vec<_> = take_all(&mut source).iter().map(index_of).collect();
+                assert_eq!(actual, expected, "gop {gop}, {n} of {}", clip.display());
+                // Looking for keyframes never makes it decode a frame twice.
+                assert!(source.frames_decoded() <= 50, "gop {gop}, {n} of {}", clip.display());
+            }
+            let far = part(Rate::Fps { fps: 0.5, max_frames: 9 }, 5.0, 10.0);
+            assert_eq!(indices(&clip, &far), [25, 35, 45], "gop {gop} of {}", clip.display());
+        }
+    }
+}
+
+#[test]
+fn pictures_that_are_shown_for_long_are_found_too() {
+    let clips = Clips::new();
+    // Ten seconds each, one keyframe, and B frames that no other frame refers to.
+    let source = format!("{},setpts=10*N/TB", numbered(50, 5));
+    let clip = clips.draw(&source, &format!("{X264} -fps_mode passthrough -g 250 -bf 3"), "a.mkv");
+    // But for the last one: the file says that it is shown for a fifth of a second.
+    let duration = probe(&clip).unwrap().duration_s.unwrap();
+    assert!((duration - 490.2).abs() < 0.01, "{duration}");
+    for n in [1, 2, 3, 5, 7] {
+        let expected: Vec<_> = (0..n).map(|i| ((i as f64 + 0.5) * duration / n as f64 / 10.0) as usize).collect();
+        assert_eq!(indices(&clip, &Sampling::uniform(n)), expected);
+    }
+    for index in 0..49 {
+        let start = index as f64 * 10.0 + 9.5;
+        assert_eq!(indices(&clip, &part(Rate::Uniform { frames: 1 }, start, start + 0.1)), [index]);
+    }
+}
+
+// --- animations, folders, pictures -----------------------------------------------------------------------------------
+
+#[test]
+fn animations_are_played() {
+    let clips = Clips::new();
+    let source = colors(&["red", "lime", "blue"], 1.0, "40x30", 5);
+    for (codec, name) in [("", "a.gif"), ("-f apng", "a.png"), ("-c:v libwebp_anim -lossless 1", "a.webp")] {
+        let clip = clips.draw(&source, codec, name);
+        let info = probe(&clip).unwrap();
+        assert_eq!((info.kind, info.width, info.height), (Kind::Animation, 40, 30), "{name}");
+        assert!((info.duration_s.unwrap() - 3.0).abs() < 0.01, "{info:?}");
+        assert_eq!(color_names(&clip, &Sampling::uniform(3)), ["red", "lime", "blue"], "{name}");
+        assert_eq!(color_names(&clip, &part(Rate::Uniform { frames: 1 }, 1.0, 2.0)), ["lime"], "{name}");
+    }
+
+    // Frames with their own durations: 100, 500 and 300 ms.
+    let file = fs::File::create(clips.path("slow.gif")).unwrap();
+    let mut encoder = image::codecs::gif::GifEncoder::new(file);
+    for (color, ms) in [([255, 0, 0, 255], 100), ([0, 255, 0, 255], 500), ([0, 0, 255, 255], 300)] {
+        let delay = image::Delay::from_numer_denom_ms(ms, 1);
+        let picture = RgbaImage::from_pixel(16, 16, Rgba(color));
+        encoder.encode_frame(image::Frame::from_parts(picture, 0, 0, delay)).unwrap();
+    }
+    drop(encoder);
+    let mut source = FrameSource::open(&clips.path("slow.gif"), &Sampling::uniform(10)).unwrap();
+    assert_times(source.planned_times(), &[0.0, 0.1, 0.6]);
+    assert!((source.info().duration_s.unwrap() - 0.9).abs() < 1e-6);
+    let names: Vec<_> = take_all(&mut source).iter().map(|frame| color_name(pixel(frame, 0.5, 0.5))).collect();
+    assert_eq!(names, ["red", "lime", "blue"]);
+}
+
+#[test]
+fn a_folder_of_frames_is_read_in_the_order_of_the_numbers() {
+    let clips = Clips::new();
+    let folder = clips.path("");
+    let colors: [(&str, [u8; 3]); 5] = [
+        ("frame_9.png", [255, 0, 0]),
+        ("frame_10.jpg", [0, 255, 0]),
+        ("frame_100.webp", [0, 0, 255]),
+        ("frame_011.JPEG", [255, 255, 255]),
+        ("frame_8.jpg", [0, 0, 0]),
+    ];
+    for (name, color) in colors {
+        let picture = RgbImage::from_pixel(32, 16, Rgb(color));
+        let format = image::ImageFormat::from_path(name).unwrap();
+        picture.save_with_format(folder.join(name), format).unwrap();
+    }
+    // Not pictures.
+    for name in ["notes.txt", ".frame_1.jpg"] {
+        clips.write(name, b"text");
+    }
+
+    let sampling = Sampling { folder_fps: 2.0, ..Sampling::uniform(99) };
+    let source = FrameSource::open(&folder, &sampling).unwrap();
+    assert_eq!((source.info().kind, source.info().n_frames), (Kind::FrameFolder, Some(5)));
+    assert_eq!((source.info().duration_s, source.info().fps), (Some(2.5), Some(2.0)));
+    assert_times(source.planned_times(), &[0.0, 0.5, 1.0, 1.5, 2.0]);
+    assert_eq!(color_names(&folder, &sampling), ["black", "red", "lime", "white", "blue"]);
+    assert_eq!(color_names(&folder, &Sampling { start_s: Some(1.0), end_s: Some(2.0), ..sampling }), ["lime", "white"]);
+    // One frame per second unless told otherwise.
+    assert_eq!(probe(&folder).unwrap().duration_s, Some(5.0));
+}
+
+#[test]
+fn a_folder_may_hold_other_sizes_and_damaged_pictures() {
+    let clips = Clips::new();
+    let folder = clips.path("");
+    RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(folder.join("1.png")).unwrap();
+    clips.write("2.png", b"not a picture");
+    RgbImage::from_pixel(20, 20, Rgb([0, 255, 0])).save(folder.join("3.png")).unwrap();
+
+    let mut source = FrameSource::open(&folder, &Sampling::uniform(3)).unwrap();
+    let frames = take_all(&mut source);
+    let names: Vec<_> = frames.iter().map(|frame| color_name(pixel(frame, 0.5, 0.5))).collect();
+    assert_eq!(names, ["red", "red", "lime"]);
+    assert_eq!(quarters(&frames[2])[0], "lime");
+    assert_eq!(color_name(pixel(&frames[2], 0.1, 0.5)), "black");
+    assert_eq!(source.warnings().len(), 1, "{:?}", source.warnings());
+    assert!(source.warnings()[0].contains("1 of the pictures"), "{:?}", source.warnings());
+}
+
+#[test]
+fn a_picture_is_one_frame() {
+    let clips = Clips::new();
+    for name in ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tiff", "a.gif"] {
+        let picture = clips.draw(QUARTERS, "-frames:v 1", name);
+        let mut source = FrameSource::open(&picture, &Sampling::uniform(8)).unwrap();
+        assert_eq!(source.info().kind, Kind::Picture, "{name}");
+        assert_eq!(source.info().duration_s, None, "{name}");
+        assert_eq!(source.planned_times(), [0.0], "{name}");
+        let frames = take_all(&mut source);
+        assert_eq!(frames.len(), 1, "{name}");
+        assert_eq!((frames[0].width, frames[0].height), (64, 48), "{name}");
+        assert_eq!(quarters(&frames[0]), ["red", "lime", "blue", "white"], "{name}");
+    }
+    // By content, not by name.
+    fs::copy(clips.path("a.png"), clips.path("b.mp4")).unwrap();
+    assert_eq!(probe(&clips.path("b.mp4")).unwrap().kind, Kind::Picture);
+}
+
+#[test]
+fn the_exif_orientation_of_a_picture_is_honoured() {
+    let clips = Clips::new();
+    let jpeg = fs::read(clips.draw(QUARTERS, "-frames:v 1", "a.jpg")).unwrap();
+    // EXIF 2.3, tag 0x0112: 3 is upside down; 6 and 8 have to be turned by 90° clockwise and counter-clockwise.
+    let cases = [
+        (1, ["red", "lime", "blue", "white"], (64, 48)),
+        (3, ["white", "blue", "lime", "red"], (64, 48)),
+        (6, ["blue", "red", "white", "lime"], (48, 64)),
+        (8, ["lime", "white", "red", "blue"], (48, 64)),
+    ];
+    for (orientation, expected, size) in cases {
+        let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+        let length = (exif.len() as u16 + 2).to_be_bytes();
+        let bytes = [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat();
+        let picture = clips.write("turned.jpg", &bytes);
+        let frame = &frames(&picture, &Sampling::default())[0];
+        assert_eq!((frame.width, frame.height), size, "orientation {orientation}");
+        assert_eq!(quarters(frame), expected, "orientation {orientation}");
+    }
+}
+
+// --- what cannot be read ---------------------------------------------------------------------------------------------
+
+fn open_error(path: &Path) -> Error {
+    let error = FrameSource::open(path, &Sampling::default()).expect_err("this should not open");
+    assert!(error.to_string().contains(path.file_name().unwrap().to_str().unwrap()), "names no file: {error}");
+    error
+}
+
+#[test]
+fn what_is_no_video_is_said_so() {
+    let clips = Clips::new();
+    assert!(matches!(open_error(&clips.path("missing.mp4")), Error::Io { .. }));
+
+    let text = "This is not a video. ".repeat(1000);
+    let error = open_error(&clips.write("text.mp4", text.as_bytes()));
+    assert!(matches!(error, Error::NotAVideo { .. }), "{error:?}");
+    let error = open_error(&clips.write("empty.mp4", b""));
+    assert!(matches!(&error, Error::NotAVideo { reason, .. } if reason.contains("empty")), "{error:?}");
+
+    fs::create_dir(clips.path("folder")).unwrap();
+    let error = open_error(&clips.path("folder"));
+    assert!(matches!(error, Error::NoPictures { .. }), "{error:?}");
+
+    let broken = clips.write("broken.png", b"\x89PNG\r\n\x1a\n and nothing more");
+    let error = open_error(&broken);
+    assert!(matches!(error, Error::PictureDecode { .. }), "{error:?}");
+}
+
+#[test]
+fn a_file_without_video_is_said_so() {
+    let clips = Clips::new();
+    let sound = clips.draw("sine=d=1", "-c:a aac", "sound.m4a");
+    let error = open_error(&sound);
+    assert!(matches!(&error, Error::NoVideoStream { found, .. } if found == "audio"), "{error:?}");
+
+    // The cover picture of a piece of music is no video.
+    clips.draw(QUARTERS, "-frames:v 1", "cover.jpg");
+    let cover = "-i {}/sound.m4a -i {}/cover.jpg -map 0 -map 1 -c copy -disposition:v attached_pic";
+    let error = open_error(&clips.ffmpeg(cover, "music.m4a"));
+    assert!(matches!(&error, Error::NoVideoStream { found, .. } if found.contains("cover")), "{error:?}");
+
+    // With a video the cover is passed over.
+    clips.draw(&colors(&["lime"], 1.0, "64x48", 10), X264, "video.mp4");
+    let cover =
+        "-i {}/cover.jpg -i {}/video.mp4 -map 0 -map 1 -c copy -disposition:v:0 attached_pic -disposition:v:1 default";
+    assert_eq!(color_names(&clips.ffmpeg(cover, "both.mp4"), &Sampling::uniform(2)), ["lime", "lime"]);
+}
+
+#[test]
+fn an_mp4_without_its_index_is_said_to_be_incomplete() {
+    let clips = Clips::new();
+    let whole = fs::read(clips.draw(&numbered(50, 25), X264, "a.mp4")).unwrap();
+    let error = open_error(&clips.write("cut.mp4", &whole[..whole.len() / 2]));
+    assert!(matches!(error, Error::VideoIncomplete { .. }), "{error:?}");
+}
+
+#[test]
+fn a_codec_without_decoder_is_named() {
+    let clips = Clips::new();
+    // An AVI file names its codec by four letters; no codec has these.
+    let clip = clips.draw("color=red:s=64x48:r=5:d=1", "-c:v rawvideo -pix_fmt yuv420p", "a.avi");
+    let mut bytes = fs::read(&clip).unwrap();
+    let header = bytes.windows(4).position(|window| window == b"strf").expect("a stream header");
+    bytes[header + 8 + 16..header + 8 + 20].copy_from_slice(b"ZZZZ");
+    let error = open_error(&clips.write("unknown.avi", &bytes));
+    assert!(matches!(error, Error::UnsupportedCodec { .. }), "{error:?}");
+}
+
+#[test]
+fn a_cut_off_file_gives_what_it_has_and_a_warning() {
+    let clips = Clips::new();
+    // Keyframes only, so that the bytes are spread evenly.
+    clips.draw(&numbered(50, 5), &format!("{X264} -g 1"), "a.mp4");
+    let files = [
+        clips.ffmpeg("-i {}/a.mp4 -c copy -movflags +faststart", "start.mp4"),
+        clips.ffmpeg("-i {}/a.mp4 -c copy", "a.mkv"),
+        clips.ffmpeg("-i {}/a.mp4 -c copy", "a.flv"),
+    ];
+    for path in files {
+        let whole = fs::read(&path).unwrap();
+        let name = format!("cut-{}", path.file_name().unwrap().to_str().unwrap());
+        let cut = clips.write(&name, &whole[..whole.len() * 7 / 10]);
+        let mut source = FrameSource::open(&cut, &Sampling::uniform(4)).unwrap();
+        let frames = take_all(&mut source);
+        // Four frames of what is there, not the first ones of the planned whole.
+        assert_eq!(frames.len(), 4, "{name}: {:?}", source.warnings());
+        let indices: Vec<_> = frames.iter().map(index_of).collect();
+        let end = source.info().duration_s.unwrap();
+        assert!(end > 1.0 && end < 9.0, "{name}: {end}");
+        for (index, time) in indices.iter().zip(source.planned_times()) {
+            assert!(
+                (*index as f64 - (time * 5.0).floor()).abs() < 1.5,
+                "{name}: {indices:?} at {:?}",
+                source.planned_times()
+            );
+        }
+        assert!(source.warnings().iter().any(|warning| warning.contains("cut off")), "{name}: {:?}", source.warnings());
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_passed_over_with_a_warning() {
+    let clips = Clips::new();
+    let clip = clips.draw("testsrc=s=128x96:r=10:d=10", &format!("{X264} -g 10"), "a.ts");
+    let mut bytes = fs::read(&clip).unwrap();
+    let (from, to) = (bytes.len() * 4 / 10, bytes.len() * 5 / 10);
+    for (i, byte) in bytes[from..to].iter_mut().enumerate() {
+        *byte = (i * 37 % 251) as u8;
+    }
+    let damaged = clips.write("damaged.ts", &bytes);
+    let mut source = FrameSource::open(&damaged, &Sampling::uniform(20)).unwrap();
+    assert_eq!(take_all(&mut source).len(), 20);
+    assert!(source.warnings().iter().any(|warning| warning.contains("damaged")), "{:?}", source.warnings());
+}
+
+/// FFmpeg complains about this file on stderr unless it is told not to.
+#[test]
+fn nothing_is_printed() {
+    const CLIP: &str = "SHARPV_TEST_DAMAGED_CLIP";
+    if let Some(clip) = std::env::var_os(CLIP) {
+        // In a process of its own, whose output the test below can look at.
+        let n_frames = FrameSource::open(Path::new(&clip), &Sampling::uniform(20)).unwrap().count();
+        println!("{n_frames} frames");
+        return;
+    }
+    let clips = Clips::new();
+    let clip = clips.draw("testsrc=s=128x96:r=10:d=4", X264, "a.mp4");
+    let mut bytes = fs::read(&clip).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 400].fill(0x55);
+    fs::write(&clip, bytes).unwrap();
+
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", "nothing_is_printed", "--nocapture"]).env(CLIP, &clip).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("20 frames"), "{stdout}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn odd_names_are_only_names() {
+    let clips = Clips::new();
+    let clip = clips.draw(&numbered(10, 5), X264, "a.mp4");
+    for name in ["http:a.mp4", "concat:a|b.mp4", "100%05d.mp4", "a 'b' \"c\".mp4", "ä–日本.mp4"] {
+        fs::copy(&clip, clips.path(name)).unwrap();
+        assert_eq!(indices(&clips.path(name), &Sampling::uniform(2)), [2, 7], "{name}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let path = clips.path("").join(std::ffi::OsStr::from_bytes(b"not-utf8-\xff.mp4"));
+        fs::copy(&clip, &path).unwrap();
+        assert_eq!(indices(&path, &Sampling::uniform(2)), [2, 7]);
+    }
+}
+
+#[test]
+fn a_source_can_go_to_another_thread() {
+    let clips = Clips::new();
+    let clip = clips.draw(&numbered(10, 5), X264, "a.mp4");
+    let source = FrameSource::open(&clip, &Sampling::uniform(5)).unwrap();
+    let indices = std::thread::spawn(move || source.map(|frame| index_of(&frame.unwrap())).collect::<Vec<_>>());
+    assert_eq!(indices.join().unwrap(), [1, 3, 5, 7, 9]);
+}

@@ -1,0 +1,1 @@
+// Nothing is built here; Cargo wants a target to exist. See README.md.
