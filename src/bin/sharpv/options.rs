@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use sharpv::chat::{self, SessionParams};
 use sharpv::models::{self, ModelFiles};
-use sharpv::prune::{Budget, DEFAULT_THRESHOLD, Method, PruneParams};
+use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::{CancelToken, ContextParams, FlashAttention, KvType, ModelParams, SamplerParams, VisionParams};
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,8 @@ pub struct ModelOptions {
     ctx_size: u32,
 
     /// Rows (text and visual tokens) computed at once [short: -ub]
-    #[arg(long, value_name = "N", default_value_t = ContextParams::default().n_ubatch as u32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "N", default_value_t = ContextParams::default().n_ubatch as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     ubatch_size: u32,
 
     /// Fused attention [short: -fa]
@@ -121,8 +122,8 @@ pub struct PruneOptions {
     #[arg(long, value_name = "N", group = "budget")]
     max_visual_tokens: Option<usize>,
 
-    /// Keep the tokens whose importance is over this
-    #[arg(long, value_name = "K", group = "budget", help = format!("Keep the tokens whose importance is over this, 0 to 4; the paper's manual mode has {DEFAULT_THRESHOLD}"))]
+    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6
+    #[arg(long, value_name = "K", group = "budget")]
     threshold: Option<f32>,
 
     /// Weight of spatial against temporal importance
@@ -138,7 +139,8 @@ pub struct PruneOptions {
 #[command(next_help_heading = "Answer")]
 pub struct SamplerOptions {
     /// The most tokens an answer may have
-    #[arg(short = 'n', long, visible_aliases = ["n-predict"], value_name = "N", default_value_t = SessionParams::default().n_predict as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N")]
+    #[arg(default_value_t = SessionParams::default().n_predict as u32, value_parser = clap::value_parser!(u32).range(1..))]
     predict: u32,
 
     /// Temperature: 0 always takes the likeliest token, higher is more random

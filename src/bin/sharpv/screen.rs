@@ -188,7 +188,8 @@ impl models::Progress for Screen {
 
     fn advance(&mut self, done: u64) {
         if let Some((_, bar)) = &self.bar {
-            bar.set_position(done);
+            // For a moment, a download lies in two places.
+            bar.set_position(bar.length().map_or(done, |total| done.min(total)));
         }
     }
 

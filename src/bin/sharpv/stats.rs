@@ -10,7 +10,7 @@ pub fn line(answer: &Answer) -> String {
         parts.push(video(answer.frames, &answer.visual_tokens));
     }
     parts.push(format!("first token after {}", first_token(answer)));
-    parts.push(format!("{} tokens, {:.1} tokens/s", answer.tokens.generated, answer.tokens_per_second()));
+    parts.push(speed(answer));
     parts.push(format!("KV {}", kv(answer)));
     parts.join(" · ")
 }
@@ -26,7 +26,7 @@ pub fn table(answer: &Answer) -> String {
         ("video", video(answer.frames, &answer.visual_tokens)),
         ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
         ("first token", first_token(answer)),
-        ("answer", format!("{} tokens, {:.1} tokens/s", tokens.generated, answer.tokens_per_second())),
+        ("answer", speed(answer)),
         ("KV cache", format!("{}; {} cells used", kv(answer), answer.kv.cells_used)),
         ("peak memory", memory),
     ];
@@ -60,6 +60,13 @@ fn first_token(answer: &Answer) -> String {
     let stages = [("decode", t.decode_video), ("encode", t.encode), ("prune", t.prune), ("prefill", t.prefill)];
     let stages = stages.into_iter().filter(|&(_, ms)| ms > 0.0).map(|(name, ms)| format!("{name} {}", seconds(ms)));
     format!("{} ({})", seconds(t.ttft), stages.collect::<Vec<_>>().join(", "))
+}
+
+fn speed(answer: &Answer) -> String {
+    match answer.tokens.generated {
+        1 => "1 token".to_owned(),
+        n => format!("{n} tokens, {:.1} tokens/s", answer.tokens_per_second()),
+    }
 }
 
 fn kv(answer: &Answer) -> String {

@@ -26,7 +26,8 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     }
     let mut input = Input::open()?;
     if input.is_terminal() {
-        chat.screen.note("Ask about the video. /help lists the commands, Ctrl-D ends the chat.");
+        let start = if args.videos.is_empty() { "/video FILE adds a video." } else { "Ask about the video." };
+        chat.screen.note(&format!("{start} /help lists the commands, Ctrl-D ends the chat."));
     }
     loop {
         let line = match input.next()? {
