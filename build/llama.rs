@@ -57,6 +57,8 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
         ("GGML_CUDA", config.cuda),
         ("GGML_METAL", config.metal),
         ("GGML_VULKAN", config.vulkan),
+        // ggml's own threads instead, which do not slow down when the cores are shared (patches/barrier-yield.patch).
+        ("GGML_OPENMP", false),
         // Would be used if it happened to be installed.
         ("GGML_BLAS", false),
         ("GGML_CUDA_NCCL", false),
