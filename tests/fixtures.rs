@@ -23,7 +23,7 @@ const FIXTURES: [Fixture; 6] = [
     Fixture { name: "qwen2", n_layer: 4, n_embd: 128, kv_values: 2 * 64 * 4 },
     Fixture { name: "qwen2vl", n_layer: 4, n_embd: 128, kv_values: 2 * 64 * 4 },
     // A context keeps the rows outside of a window too, so that it can go back to them.
-    Fixture { name: "gemma3", n_layer: 7, n_embd: 32, kv_values: 2 * 64 * 7 },
+    Fixture { name: "gemma3", n_layer: 12, n_embd: 32, kv_values: 2 * 64 * 12 },
     // Two layers have a convolution instead.
     Fixture { name: "lfm2", n_layer: 4, n_embd: 128, kv_values: 2 * 64 * 2 },
     // Keys alone, which hold the values.

@@ -1,35 +1,15 @@
 #include "shim.h"
 
+#include "guard.h"
+
 #include "llama-arch.h"
 #include "llama-ext.h"
 #include "llama-model.h"
 #include "mtmd-helper.h"
 
 #include <cstdio>
-#include <exception>
 
 namespace {
-
-// Runs `body`; an exception becomes a message and a status.
-template <typename Body>
-int32_t guarded(char * err, size_t err_len, Body && body) noexcept {
-    const char * message = "unknown C++ exception";
-    try {
-        body();
-        return SHARPV_OK;
-    } catch (const std::exception & e) {
-        // Copied here: the text does not outlive the exception.
-        if (err != nullptr && err_len > 0) {
-            std::snprintf(err, err_len, "%s", e.what());
-        }
-        return SHARPV_THROWN;
-    } catch (...) {
-        if (err != nullptr && err_len > 0) {
-            std::snprintf(err, err_len, "%s", message);
-        }
-        return SHARPV_THROWN;
-    }
-}
 
 void add(sharpv_memory & sum, const llama_memory_breakdown_data & data) {
     sum.model   += data.model;
@@ -46,7 +26,7 @@ extern "C" {
 //
 
 int32_t sharpv_memory_breakdown(const llama_context * ctx, sharpv_memory * out, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] {
+    return sharpv_guarded(err, err_len, [&] {
         sharpv_memory sum = {};
         for (const auto & entry : llama_get_memory_breakdown(ctx)) {
             add(sum, entry.second);
@@ -58,7 +38,7 @@ int32_t sharpv_memory_breakdown(const llama_context * ctx, sharpv_memory * out, 
 int32_t sharpv_memory_buffers(
         const llama_context * ctx, sharpv_buffer_memory * out, size_t capacity, size_t * n,
         char * err, size_t err_len) {
-    return guarded(err, err_len, [&] {
+    return sharpv_guarded(err, err_len, [&] {
         size_t i = 0;
         for (const auto & entry : llama_get_memory_breakdown(ctx)) {
             if (i < capacity) {
@@ -88,32 +68,26 @@ bool sharpv_supports_mixed_batch(const llama_model * model) {
 int32_t sharpv_try_model_load_from_file(
         const char * path, llama_model_params params,
         llama_model ** result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_model_load_from_file(path, params); });
-}
-
-int32_t sharpv_try_init_from_model(
-        llama_model * model, llama_context_params params,
-        llama_context ** result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_init_from_model(model, params); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_model_load_from_file(path, params); });
 }
 
 int32_t sharpv_try_process(
         llama_context * ctx, llama_process_type type, llama_batch_ext * batch,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_process(ctx, type, batch); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_process(ctx, type, batch); });
 }
 
 int32_t sharpv_try_decode(
         llama_context * ctx, llama_batch batch,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_decode(ctx, batch); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_decode(ctx, batch); });
 }
 
 int32_t sharpv_try_tokenize(
         const llama_vocab * vocab, const char * text, int32_t text_len,
         llama_token * tokens, int32_t n_tokens_max, bool add_special, bool parse_special,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] {
+    return sharpv_guarded(err, err_len, [&] {
         *result = llama_tokenize(vocab, text, text_len, tokens, n_tokens_max, add_special, parse_special);
     });
 }
@@ -121,81 +95,81 @@ int32_t sharpv_try_tokenize(
 int32_t sharpv_try_token_to_piece(
         const llama_vocab * vocab, llama_token token, char * buf, int32_t length, int32_t lstrip, bool special,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_token_to_piece(vocab, token, buf, length, lstrip, special); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_token_to_piece(vocab, token, buf, length, lstrip, special); });
 }
 
 int32_t sharpv_try_adapter_lora_init(
         llama_model * model, const char * path_lora,
         llama_adapter_lora ** result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_adapter_lora_init(model, path_lora); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_adapter_lora_init(model, path_lora); });
 }
 
 int32_t sharpv_try_set_adapters_lora(
         llama_context * ctx, llama_adapter_lora ** adapters, size_t n_adapters, float * scales,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_set_adapters_lora(ctx, adapters, n_adapters, scales); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_set_adapters_lora(ctx, adapters, n_adapters, scales); });
 }
 
 int32_t sharpv_try_sampler_init_grammar(
         const llama_vocab * vocab, const char * grammar_str, const char * grammar_root,
         llama_sampler ** result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_sampler_init_grammar(vocab, grammar_str, grammar_root); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_sampler_init_grammar(vocab, grammar_str, grammar_root); });
 }
 
 int32_t sharpv_try_sampler_sample(
         llama_sampler * smpl, llama_context * ctx, int32_t idx,
         llama_token * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_sampler_sample(smpl, ctx, idx); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_sampler_sample(smpl, ctx, idx); });
 }
 
 int32_t sharpv_try_sampler_accept(
         llama_sampler * smpl, llama_token token,
         char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { llama_sampler_accept(smpl, token); });
+    return sharpv_guarded(err, err_len, [&] { llama_sampler_accept(smpl, token); });
 }
 
 int32_t sharpv_try_state_get_size(
         llama_context * ctx,
         size_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_state_get_size(ctx); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_state_get_size(ctx); });
 }
 
 int32_t sharpv_try_state_get_data(
         llama_context * ctx, uint8_t * dst, size_t size,
         size_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_state_get_data(ctx, dst, size); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_state_get_data(ctx, dst, size); });
 }
 
 int32_t sharpv_try_state_set_data(
         llama_context * ctx, const uint8_t * src, size_t size,
         size_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = llama_state_set_data(ctx, src, size); });
+    return sharpv_guarded(err, err_len, [&] { *result = llama_state_set_data(ctx, src, size); });
 }
 
 int32_t sharpv_try_mtmd_init_from_file(
         const char * mmproj_fname, const llama_model * text_model, mtmd_context_params params,
         mtmd_context ** result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = mtmd_init_from_file(mmproj_fname, text_model, params); });
+    return sharpv_guarded(err, err_len, [&] { *result = mtmd_init_from_file(mmproj_fname, text_model, params); });
 }
 
 int32_t sharpv_try_mtmd_tokenize(
         const mtmd_context * ctx, mtmd_input_chunks * output, const mtmd_input_text * text,
         const mtmd_bitmap * const * bitmaps, size_t n_bitmaps,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = mtmd_tokenize(ctx, output, text, bitmaps, n_bitmaps); });
+    return sharpv_guarded(err, err_len, [&] { *result = mtmd_tokenize(ctx, output, text, bitmaps, n_bitmaps); });
 }
 
 int32_t sharpv_try_mtmd_encode_chunk(
         mtmd_context * ctx, const mtmd_input_chunk * chunk,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] { *result = mtmd_encode_chunk(ctx, chunk); });
+    return sharpv_guarded(err, err_len, [&] { *result = mtmd_encode_chunk(ctx, chunk); });
 }
 
 int32_t sharpv_try_mtmd_helper_eval_chunks(
         mtmd_context * ctx, llama_context * lctx, const mtmd_input_chunks * chunks,
         llama_pos n_past, llama_seq_id seq_id, int32_t n_batch, bool logits_last, llama_pos * new_n_past,
         int32_t * result, char * err, size_t err_len) {
-    return guarded(err, err_len, [&] {
+    return sharpv_guarded(err, err_len, [&] {
         *result = mtmd_helper_eval_chunks(ctx, lctx, chunks, n_past, seq_id, n_batch, logits_last, new_n_past);
     });
 }

@@ -7,4 +7,5 @@
 #include "mtmd.h"
 #include "mtmd-helper.h"
 
+#include "memory_sharpv.h"
 #include "shim.h"

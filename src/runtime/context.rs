@@ -70,6 +70,11 @@ pub struct ContextParams {
     pub type_v: KvType,
     /// Keep the KV cache on the GPU, where there is one.
     pub offload_kv: bool,
+    /// Sequences that rows can belong to. They share the cells.
+    pub n_sequences: usize,
+    /// Measure similarities, and be ready to evict visual tokens layer by layer ([`Context::similarity`],
+    /// [`Context::evict_layers`]). Without it, everything is computed as by stock llama.cpp.
+    pub evictable: bool,
 }
 
 impl Default for ContextParams {
@@ -82,6 +87,8 @@ impl Default for ContextParams {
             type_k: KvType::F16,
             type_v: KvType::F16,
             offload_kv: true,
+            n_sequences: 1,
+            evictable: false,
         }
     }
 }
@@ -132,7 +139,7 @@ impl Drop for Context {
         // SAFETY: both are ours, made in `new`; the batch refers to the context, so it goes first.
         unsafe {
             ffi::llama_batch_ext_free(self.batch.as_ptr());
-            ffi::llama_free(self.ptr.as_ptr());
+            ffi::sharpv_free(self.ptr.as_ptr());
         }
     }
 }
@@ -164,9 +171,10 @@ impl Context {
         // A batch is a ubatch: every call then computes one full ubatch, and a cancel waits for one at most.
         raw.n_ubatch = count("ubatch-size", params.n_ubatch)?;
         raw.n_batch = raw.n_ubatch;
-        raw.n_seq_max = 1;
+        raw.n_seq_max = count("sequences", params.n_sequences)?;
+        raw.kv_unified = true;
         // Only the last row's logits are ever read; room for more would cost `n_batch × n_vocab` floats.
-        raw.n_outputs_max = 1;
+        raw.n_outputs_max = raw.n_seq_max;
         raw.n_threads = threads;
         raw.n_threads_batch = threads;
         raw.flash_attn_type = params.flash_attention.as_raw();
@@ -179,7 +187,7 @@ impl Context {
 
         // SAFETY: the model lives as long as `self.model`; the flag lives as long as `self.cancel`.
         let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
-            ffi::sharpv_try_init_from_model(model.as_ptr(), raw, result, err, err_len)
+            ffi::sharpv_try_init_from_model(model.as_ptr(), raw, params.evictable, result, err, err_len)
         });
         let ptr = made
             .value
@@ -188,7 +196,7 @@ impl Context {
         // SAFETY: the context was just made; the batch is freed before it.
         let Some(batch) = NonNull::new(unsafe { ffi::llama_batch_ext_init(ptr.as_ptr()) }) else {
             // SAFETY: nothing refers to the context yet.
-            unsafe { ffi::llama_free(ptr.as_ptr()) };
+            unsafe { ffi::sharpv_free(ptr.as_ptr()) };
             return Err(Error::Llama { action: "allocating a batch", reason: "out of memory".into() });
         };
         let mut context = Self {
@@ -216,6 +224,10 @@ impl Context {
             ffi::sharpv_try_set_adapters_lora(self.ptr.as_ptr(), pointers, n, scales, result, err, err_len)
         });
         if value == Some(0) { Ok(()) } else { Err(Error::Llama { action: "applying a LoRA adapter", reason }) }
+    }
+
+    pub(super) fn ptr(&self) -> *mut ffi::llama_context {
+        self.ptr.as_ptr()
     }
 
     pub(super) fn as_ptr(&mut self) -> *mut ffi::llama_context {
@@ -251,6 +263,21 @@ impl Context {
     /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has no room; [`Error::Llama`] otherwise. Rows of this call may
     /// then be in the cache: remove them with [`truncate`](Self::truncate).
     pub fn process(&mut self, rows: &[Row<'_>]) -> Result<()> {
+        self.process_sequence(0, rows)
+    }
+
+    /// As [`process`](Self::process), for a sequence from 0 to [`ContextParams::n_sequences`]: rows see those of their own sequence.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn process_sequence(&mut self, sequence: usize, rows: &[Row<'_>]) -> Result<()> {
+        if sequence >= self.params.n_sequences {
+            return Err(Error::InvalidParameter {
+                name: "sequence",
+                value: sequence.to_string(),
+                expected: format!("less than {}, the context's number of sequences", self.params.n_sequences),
+            });
+        }
         if rows.is_empty() {
             return Ok(());
         }
@@ -260,7 +287,7 @@ impl Context {
         // SAFETY: the batch is ours.
         unsafe { ffi::llama_batch_ext_clear(batch) };
         for row in rows {
-            self.add_row(row)?;
+            self.add_row(sequence as i32, row)?;
         }
         let context = self.ptr.as_ptr();
         // SAFETY: context and batch live and belong to each other.
@@ -279,17 +306,16 @@ impl Context {
         }
     }
 
-    fn add_row(&mut self, row: &Row<'_>) -> Result<()> {
-        const SEQUENCE: i32 = 0;
+    fn add_row(&mut self, sequence: i32, row: &Row<'_>) -> Result<()> {
         let batch = self.batch.as_ptr();
         let (index, reason) = log::capture(|| {
             // SAFETY: the batch is ours; an embedding is copied during the call, and its length is passed along.
             unsafe {
                 match row.input {
-                    RowInput::Token(token) => ffi::llama_batch_ext_add_token(batch, SEQUENCE, token),
+                    RowInput::Token(token) => ffi::llama_batch_ext_add_token(batch, sequence, token),
                     RowInput::Embedding(values) => {
                         let embedding = ffi::llama_embd { data: values.as_ptr(), n_rows: 1, n_embd: values.len() };
-                        ffi::llama_batch_ext_add_embd(batch, SEQUENCE, embedding)
+                        ffi::llama_batch_ext_add_embd(batch, sequence, embedding)
                     }
                 }
             }
@@ -347,6 +373,23 @@ impl Context {
         unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), 0, position, -1) }
     }
 
+    /// Lets sequence `to` begin with everything that is in sequence 0, without copying it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if there is no such sequence.
+    pub fn copy_sequence(&mut self, to: usize) -> Result<()> {
+        if to == 0 || to >= self.params.n_sequences {
+            return Err(Error::InvalidParameter {
+                name: "sequence",
+                value: to.to_string(),
+                expected: format!("from 1 to {}", self.params.n_sequences - 1),
+            });
+        }
+        // SAFETY: the context lives and is borrowed mutably; the sequence exists.
+        unsafe { ffi::llama_memory_seq_cp(ffi::llama_get_memory(self.ptr.as_ptr()), 0, to as i32, -1, -1) };
+        Ok(())
+    }
+
     /// Empties the cache.
     pub fn clear(&mut self) {
         self.has_logits = false;
@@ -364,44 +407,5 @@ impl Context {
     /// The bytes that it has allocated, with its model.
     pub fn memory_usage(&self) -> MemoryUsage {
         MemoryUsage::of(self.ptr.as_ptr())
-    }
-
-    /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state).
-    ///
-    /// # Errors
-    /// [`Error::Llama`] if llama.cpp cannot copy it.
-    pub fn state(&mut self) -> Result<Vec<u8>> {
-        let context = self.ptr.as_ptr();
-        let failed = |reason| Error::Llama { action: "saving the state", reason };
-        // SAFETY: the context lives and is borrowed mutably.
-        let size =
-            guarded(0, |result, err, err_len| unsafe { ffi::sharpv_try_state_get_size(context, result, err, err_len) });
-        let mut data = vec![0_u8; size.into_result().map_err(failed)?];
-        let (output, capacity) = (data.as_mut_ptr(), data.len());
-        // SAFETY: the buffer is passed with its length.
-        let written = guarded(0, |result, err, err_len| unsafe {
-            ffi::sharpv_try_state_get_data(context, output, capacity, result, err, err_len)
-        });
-        let Some(written @ 1..) = written.value else { return Err(failed(written.reason)) };
-        data.truncate(written);
-        Ok(data)
-    }
-
-    /// Replaces the cache's contents by `state`, from a context of the same model and KV types.
-    ///
-    /// # Errors
-    /// [`Error::Llama`] if it does not fit this context. The cache is then empty.
-    pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
-        self.clear();
-        let context = self.ptr.as_ptr();
-        // SAFETY: the buffer is passed with its length; llama.cpp checks what it reads.
-        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
-            ffi::sharpv_try_state_set_data(context, state.as_ptr(), state.len(), result, err, err_len)
-        });
-        if !matches!(value, Some(1..)) {
-            self.clear();
-            return Err(Error::Llama { action: "restoring a saved state", reason });
-        }
-        Ok(())
     }
 }

@@ -181,6 +181,13 @@ impl Model {
         unsafe { ffi::sharpv_supports_mixed_batch(self.as_ptr()) }
     }
 
+    /// Whether its rows have positions in time and space (M-RoPE) rather than a running number.
+    pub fn uses_mrope(&self) -> bool {
+        // SAFETY: see `n_ctx_train`.
+        let rope = unsafe { ffi::llama_model_rope_type(self.as_ptr()) };
+        matches!(rope, ffi::LLAMA_ROPE_TYPE_MROPE | ffi::LLAMA_ROPE_TYPE_IMROPE)
+    }
+
     /// A one-line description: architecture, size, quantization.
     pub fn description(&self) -> String {
         // SAFETY: the buffer's length is passed along.

@@ -1,0 +1,145 @@
+// The layered KV cache: cells of visual tokens leave some layers and stay in others.
+//
+// Terms. A cell is what llama.cpp calls so: a place for one row of a batch, with its position and its sequences, the same for all
+// layers. A layer from which cells were evicted does not have a row for each cell: its K and V live in smaller tensors of their
+// own, and `sharpv_kv` knows which row belongs to which cell. Cells, positions and sequences stay llama.cpp's business, so that
+// truncating a sequence or copying it needs nothing from us: a row is free when its cell is.
+
+#pragma once
+
+#include "llama-kv-cache.h"
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+class sharpv_attn_input;
+
+struct sharpv_kv {
+    explicit sharpv_kv(llama_kv_cache & kv);
+
+    // That of a cache; nullptr if it was made without.
+    static sharpv_kv * of(llama_kv_cache * kv);
+
+    // What is known of a cell. Valid while llama.cpp's cell is in use.
+    struct cell_info {
+        int32_t  row      = -1;    // its row in the evicted layers; -1 if it has none
+        uint32_t serial   = 0;     // which use of the cell this is
+        bool     visual   = false; // it came in as an embedding
+        bool     measured = false; // `similarity` has values for it
+        bool     hidden   = false; // see hide()
+    };
+
+    // A layer from which cells were evicted. The tensors have `n_rows` rows, in llama.cpp's layout.
+    struct layer {
+        uint32_t      il;
+        ggml_tensor * k;
+        ggml_tensor * v;
+    };
+
+    // Bytes and rows of a layer of the model, evicted or not.
+    struct layer_size {
+        bool     has_kv  = false;
+        bool     evicted = false;
+        uint32_t rows    = 0;
+        uint64_t bytes   = 0;
+    };
+
+    bool is_used  (uint32_t cell) const;
+    bool is_visual(uint32_t cell) const { return is_used(cell) && cells[cell].visual; }
+
+    bool owns (int32_t il) const { return layer_of.count(il) > 0; }
+    bool hides(int32_t il) const { return il >= 0 && (size_t) il < hidden_layers.size() && hidden_layers[il]; }
+
+    layer_size size_of(int32_t il) const;
+
+    // Whether there are layers with K and V of which cells can be evicted.
+    bool can_evict() const;
+
+    // Takes the rows of all visual cells out of `layers` (by model layer) and of the layers that were evicted before, and gives their
+    // memory back. New rows go to all layers again. Throws if no layer would be left that has all cells.
+    void evict(const std::vector<bool> & layers);
+
+    // The slow way to the same result, for comparing: the visual cells that are there now are masked in `layers` for every later
+    // query, and nothing is freed. An empty list ends it.
+    void hide(const std::vector<bool> & layers);
+
+    // Frees the visual cells in all layers whose similarity, averaged over the layers, is below `threshold`. Returns their positions,
+    // three for each cell: as in llama.cpp's batches, temporal, vertical, horizontal.
+    std::vector<llama_pos> evict_tokens(float threshold);
+
+    // Frees the visual cells at these positions, which another cache returned.
+    void drop(const std::vector<llama_pos> & positions);
+
+    // The mean similarity of each layer of the model over the visual cells that were measured; NaN for a layer without a value.
+    std::vector<float> curve(size_t & n_cells) const;
+
+    // Results of the probe, `values[token][layer]` for the layers in `measured_layers`; `serials` tells whether a cell is still the same.
+    void store(const std::vector<uint32_t> & of_cells, const std::vector<uint32_t> & serials, const std::vector<int> & measured_layers,
+            const float * values);
+
+    // What a saved state needs beside llama.cpp's own. `shape` goes before llama.cpp restores its part, `fill` behind it.
+    std::vector<uint8_t> save() const;
+    void shape(const std::vector<uint8_t> & data);
+    void fill (const std::vector<uint8_t> & data);
+
+    //
+    // for the call sites
+    //
+
+    void     applied(const std::vector<uint32_t> & used_cells, const llama_ubatch & ubatch);
+    uint32_t n_free_rows() const;
+    uint32_t n_kv_full() const { return n_rows; }
+    bool     is_live(uint32_t row) const;
+
+    llama_kv_cache & kv;
+
+    std::vector<cell_info> cells;
+    std::vector<float>     similarity; // [cell][n_layer]; empty until something was measured
+    uint32_t               n_layer = 0;
+
+    std::vector<layer>                   layers;   // the evicted ones
+    std::unordered_map<int32_t, int32_t> layer_of; // model layer → index in `layers`
+    std::vector<int32_t>                 cell_of_row;
+    uint32_t                             n_rows = 0;
+    uint32_t                             n_kv   = 0; // rows that attention reads in the evicted layers, for the current ubatch
+
+    std::vector<bool> hidden_layers;
+
+    std::vector<uint32_t> ubatch_cells; // of the current ubatch
+
+    // Changes with every eviction: graphs that were built before cannot be used again.
+    uint64_t version = 0;
+
+    // The inputs of the graph that is being built.
+    sharpv_attn_input * building = nullptr;
+
+    // Of tensors that were allocated one by one.
+    std::vector<ggml_context_ptr> contexts;
+
+private:
+    uint32_t take_row(uint32_t cell);
+    uint32_t find_row_end() const;
+
+    // Moves `targets` (indices in kv.layers) to the evicted ones, and gives all evicted layers tensors with `size` rows,
+    // which begin with the rows of `kept`.
+    void rebuild(const std::vector<size_t> & targets, const std::vector<uint32_t> & kept, uint32_t size);
+    void release(ggml_tensor * tensor);
+
+    uint32_t next_serial = 1;
+    uint32_t row_head    = 0;
+};
+
+// Makes the KV caches that this thread creates layered, while it lives.
+struct sharpv_kv_scope {
+    explicit sharpv_kv_scope(bool on);
+    ~sharpv_kv_scope();
+};
+
+// The cache of a memory's attention layers; of models with sliding windows, that of the layers without one. nullptr if there is none,
+// or none that can be layered.
+sharpv_kv * sharpv_kv_of(llama_memory_i * memory);
+
+// The cache of the layers with a sliding window; nullptr if there is none.
+sharpv_kv * sharpv_kv_window_of(llama_memory_i * memory);

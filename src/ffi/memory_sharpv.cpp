@@ -1,0 +1,178 @@
+#include "memory_sharpv.h"
+
+#include "guard.h"
+#include "layered_kv.h"
+#include "similarity.h"
+
+#include "llama-context.h"
+#include "llama-ext.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+namespace {
+
+// The side structures of a context's KV cache, with everything that was measured.
+sharpv_kv & cache_of(llama_context * ctx) {
+    sharpv_kv * kv = sharpv_kv_of(llama_get_memory(ctx));
+    sharpv_probe * probe = ctx->get_cparams().sharpv;
+    if (!kv || !probe) {
+        throw std::runtime_error("the KV cache of this context cannot be evicted");
+    }
+    probe->flush(ctx, *kv);
+    return *kv;
+}
+
+std::vector<bool> to_vector(const bool * layers, size_t n_layer) {
+    return std::vector<bool>(layers, layers + n_layer);
+}
+
+// Graphs that were built and memory that was reserved belong to the old layout.
+void layout_changed(llama_context * ctx) {
+    // Sets nothing; makes llama.cpp reserve anew before the next batch.
+    llama_set_embeddings_layer_inp(ctx, 0, false);
+}
+
+void return_memory_to_system() {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
+
+} // namespace
+
+extern "C" {
+
+int32_t sharpv_try_init_from_model(
+        llama_model * model, llama_context_params params, bool memory_sharpv,
+        llama_context ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        sharpv_probe_scope    probe(memory_sharpv);
+        const sharpv_kv_scope kv(memory_sharpv);
+        *result = llama_init_from_model(model, params);
+        if (*result) {
+            probe.keep();
+        }
+    });
+}
+
+void sharpv_free(llama_context * ctx) {
+    const sharpv_probe * probe = ctx->get_cparams().sharpv;
+    llama_free(ctx);
+    delete probe;
+}
+
+bool sharpv_can_evict(llama_context * ctx) {
+    const sharpv_kv * kv = sharpv_kv_of(llama_get_memory(ctx));
+    return kv && kv->can_evict();
+}
+
+int32_t sharpv_kv_layers(
+        llama_context * ctx, sharpv_kv_layer * out, size_t n_layer,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        const sharpv_kv & kv = cache_of(ctx);
+        for (size_t il = 0; il < n_layer; ++il) {
+            const auto size = kv.size_of(il);
+            out[il] = { size.has_kv, size.evicted, size.rows, size.bytes };
+        }
+    });
+}
+
+int32_t sharpv_similarity(
+        llama_context * ctx, float * out, size_t n_layer, size_t * n_tokens,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        const std::vector<float> curve = cache_of(ctx).curve(*n_tokens);
+        if (curve.size() != n_layer) {
+            throw std::runtime_error("the model has another number of layers");
+        }
+        std::copy(curve.begin(), curve.end(), out);
+    });
+}
+
+int32_t sharpv_evict_layers(
+        llama_context * ctx, const bool * layers, size_t n_layer,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        sharpv_kv & kv = cache_of(ctx);
+        llama_synchronize(ctx);
+        kv.evict(to_vector(layers, n_layer));
+        layout_changed(ctx);
+        return_memory_to_system();
+    });
+}
+
+int32_t sharpv_hide_layers(
+        llama_context * ctx, const bool * layers, size_t n_layer,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        cache_of(ctx).hide(to_vector(layers, n_layer));
+        layout_changed(ctx);
+    });
+}
+
+int32_t sharpv_evict_tokens(
+        llama_context * ctx, float threshold, llama_pos * positions, size_t capacity, size_t * n_tokens,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        sharpv_kv & kv = cache_of(ctx);
+        llama_synchronize(ctx);
+        const std::vector<llama_pos> gone = kv.evict_tokens(threshold);
+        if (sharpv_kv * window = sharpv_kv_window_of(llama_get_memory(ctx))) {
+            window->drop(gone);
+        }
+        *n_tokens = gone.size()/3;
+        std::copy_n(gone.begin(), std::min(gone.size(), 3*capacity), positions);
+    });
+}
+
+int32_t sharpv_state_get(
+        llama_context * ctx, uint8_t ** data, size_t * size,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        *data = nullptr;
+        *size = 0;
+        if (!sharpv_kv_of(llama_get_memory(ctx)) || !ctx->get_cparams().sharpv) {
+            return;
+        }
+        const std::vector<uint8_t> saved = cache_of(ctx).save();
+        auto * copy = static_cast<uint8_t *>(std::malloc(saved.size()));
+        if (!copy) {
+            throw std::bad_alloc();
+        }
+        std::memcpy(copy, saved.data(), saved.size());
+        *data = copy;
+        *size = saved.size();
+    });
+}
+
+void sharpv_bytes_free(uint8_t * data) {
+    std::free(data);
+}
+
+int32_t sharpv_state_set(
+        llama_context * ctx, const uint8_t * llama_data, size_t llama_size, const uint8_t * data, size_t size,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        const std::vector<uint8_t> saved(data, data + size);
+        if (!saved.empty()) {
+            cache_of(ctx).shape(saved);
+            layout_changed(ctx);
+        }
+        if (llama_state_set_data(ctx, llama_data, llama_size) == 0) {
+            throw std::runtime_error("llama.cpp refused it");
+        }
+        if (!saved.empty()) {
+            cache_of(ctx).fill(saved);
+        }
+    });
+}
+
+} // extern "C"

@@ -1,0 +1,163 @@
+#include "similarity.h"
+
+#include "layered_kv.h"
+
+#include "llama-context.h"
+#include "llama-graph.h"
+#include "sharpv-probe.h"
+
+#include <cstring>
+
+namespace {
+
+thread_local bool           probe_wanted = false;
+thread_local sharpv_probe * probe_made   = nullptr;
+
+// The probe's part of one graph. It has no inputs of its own; being one keeps it alive with the graph.
+class probe_nodes : public llm_graph_input_i {
+public:
+    void set_input(const llama_ubatch * ubatch) override { GGML_UNUSED(ubatch); }
+
+    // The graph's shape depends on what llama.cpp compares already, see is_measured().
+    bool can_reuse(const llm_graph_params & params) override { GGML_UNUSED(params); return true; }
+
+    ggml_tensor *    unit    = nullptr; // the embeddings, with a mean square of 1: [n_embd, n_tokens]
+    ggml_tensor *    state   = nullptr; // the last layer's output that was seen, and
+    int              layer   = -1;      // the layer that it enters
+    ggml_tensor *    results = nullptr; // [layers.size(), n_tokens]
+    std::vector<int> layers;
+};
+
+template <typename Inputs>
+probe_nodes * find(const Inputs & inputs) {
+    for (const auto & input : inputs) {
+        if (auto * mine = dynamic_cast<probe_nodes *>(input.get())) {
+            return mine;
+        }
+    }
+    return nullptr;
+}
+
+// A single text token has nothing to measure: generating costs nothing.
+bool is_measured(const llama_ubatch & ubatch) {
+    return ubatch.n_tokens > 1 || !ubatch.token;
+}
+
+// Adds the cosines of the state that was held back.
+void measure(const llm_graph_context & graph, probe_nodes & nodes) {
+    constexpr float EPS = 1e-12f;
+    ggml_context * ctx = graph.ctx0;
+    if (!nodes.unit) {
+        ggml_tensor * embd = graph.res->t_inp_embd;
+        if (!ggml_is_contiguous(embd)) {
+            embd = ggml_cont(ctx, embd);
+        }
+        nodes.unit = ggml_rms_norm(ctx, embd, EPS);
+        ggml_set_name(nodes.unit, "sharpv_unit");
+    }
+    ggml_tensor * cosine = ggml_sum_rows(ctx, ggml_mul(ctx, ggml_rms_norm(ctx, nodes.state, EPS), nodes.unit));
+    if (nodes.results) {
+        nodes.results->flags &= ~GGML_TENSOR_FLAG_OUTPUT;
+        nodes.results = ggml_concat(ctx, nodes.results, cosine, 0);
+    } else {
+        nodes.results = cosine;
+    }
+    ggml_set_name(nodes.results, "sharpv_similarity");
+    ggml_set_output(nodes.results);
+    ggml_build_forward_expand(graph.gf, nodes.results);
+    nodes.layers.push_back(nodes.layer);
+    nodes.state = nullptr;
+}
+
+} // namespace
+
+sharpv_probe_scope::sharpv_probe_scope(bool on) {
+    probe_wanted = on;
+    probe_made   = nullptr;
+}
+
+sharpv_probe_scope::~sharpv_probe_scope() {
+    delete probe_made;
+    probe_wanted = false;
+    probe_made   = nullptr;
+}
+
+void sharpv_probe_scope::keep() { probe_made = nullptr; }
+
+sharpv_probe * sharpv_probe_of_new_context() {
+    if (probe_wanted) {
+        probe_made = new sharpv_probe();
+    }
+    return probe_made;
+}
+
+void sharpv_probe_observe(const llm_graph_context & graph, ggml_tensor * cur, const char * name, int il) {
+    if (!graph.cparams.sharpv || il < 0 || !is_measured(graph.ubatch) || !graph.res->t_inp_embd) {
+        return;
+    }
+    probe_nodes * nodes = find(graph.res->inputs);
+    // Some models add more of the picture behind a layer (deepstack): the next layer's input is what counts.
+    const bool is_output = std::strcmp(name, "l_out")         == 0;
+    const bool is_added  = std::strcmp(name, "deepstack_out") == 0;
+    const bool is_input  = std::strcmp(name, "deepstack_in")  == 0;
+    const int  layer     = is_input ? il : il + 1;
+    if (is_output || is_added || is_input) {
+        // The last layer's output enters no layer, and has the rows of the outputs only.
+        const bool fits = layer < graph.n_layer && cur->ne[0] == graph.n_embd && cur->ne[1] == graph.n_tokens && ggml_nrows(cur) == graph.n_tokens;
+        if (!fits) {
+            return;
+        }
+        if (!nodes) {
+            nodes = static_cast<probe_nodes *>(graph.res->add_input(std::make_unique<probe_nodes>()));
+        }
+        if (nodes->state && nodes->layer != layer) {
+            measure(graph, *nodes);
+        }
+        nodes->state = cur;
+        nodes->layer = layer;
+    } else if (nodes && nodes->state && il >= nodes->layer) {
+        measure(graph, *nodes);
+    }
+}
+
+void sharpv_probe_collect(llama_context & lctx, const llm_graph_result & res) {
+    sharpv_probe * probe = lctx.get_cparams().sharpv;
+    if (!probe) {
+        return;
+    }
+    const probe_nodes * nodes = find(res.inputs);
+    sharpv_kv * kv = sharpv_kv_of(lctx.get_memory());
+    if (!nodes || !nodes->results || !kv) {
+        return;
+    }
+    auto result = std::make_unique<sharpv_probe::pending>();
+    result->cells  = kv->ubatch_cells;
+    result->layers = nodes->layers;
+    result->n_embd = nodes->unit->ne[0];
+    bool any_visual = false;
+    for (const uint32_t cell : result->cells) {
+        result->serials.push_back(kv->cells[cell].serial);
+        any_visual |= kv->cells[cell].visual;
+    }
+    if (!any_visual || (int64_t) result->cells.size() != nodes->results->ne[1]) {
+        return;
+    }
+    result->values.resize(ggml_nelements(nodes->results));
+    ggml_backend_t backend = ggml_backend_sched_get_tensor_backend(lctx.get_sched(), nodes->results);
+    ggml_backend_tensor_get_async(backend, nodes->results, result->values.data(), 0, ggml_nbytes(nodes->results));
+    probe->results.push_back(std::move(result));
+}
+
+void sharpv_probe::flush(llama_context * lctx, sharpv_kv & kv) {
+    if (results.empty()) {
+        return;
+    }
+    llama_synchronize(lctx);
+    for (const auto & result : results) {
+        for (float & value : result->values) {
+            value /= result->n_embd;
+        }
+        kv.store(result->cells, result->serials, result->layers, result->values.data());
+    }
+    results.clear();
+}

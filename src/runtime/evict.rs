@@ -1,0 +1,207 @@
+//! Memory SharpV on a context: how much of the visual tokens is left at each layer, and taking them out of the KV cache.
+
+use super::call::{Outcome, guarded};
+use super::context::{Context, Position};
+use crate::error::{Error, Result};
+use crate::ffi;
+
+/// How similar the visual tokens in a cache still are to what entered the model.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct Similarity {
+    /// For each layer of the model the mean cosine, over the visual tokens, of the state that enters the layer with the token's embedding.
+    /// The first is 1. NaN where nothing was measured.
+    pub layers: Vec<f32>,
+    /// The visual tokens that were measured.
+    pub n_tokens: usize,
+}
+
+/// A layer's part of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct KvLayer {
+    /// Whether cells can be evicted from it. Recurrent layers and layers with a sliding window have none that can be.
+    pub has_cells: bool,
+    /// Whether visual tokens were taken out of it.
+    pub evicted: bool,
+    /// Rows that are allocated: the context's cells, or fewer after an eviction.
+    pub rows: usize,
+    /// Bytes that are allocated.
+    pub bytes: u64,
+}
+
+impl Context {
+    /// Whether visual tokens can be taken out of some layers of this context: it was made
+    /// [`evictable`](super::ContextParams::evictable), and its model has a KV cache of keys and values.
+    pub fn can_evict(&self) -> bool {
+        // SAFETY: the context lives; a getter.
+        unsafe { ffi::sharpv_can_evict(self.ptr()) }
+    }
+
+    /// The KV cache, layer by layer.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
+    pub fn kv_layers(&self) -> Result<Vec<KvLayer>> {
+        let mut layers = vec![ffi::sharpv_kv_layer::default(); self.model().n_layer()];
+        let (pointer, n) = (layers.as_mut_ptr(), layers.len());
+        // SAFETY: an array with its length.
+        self.checked("looking at the KV cache", |err, err_len| unsafe {
+            ffi::sharpv_kv_layers(self.ptr(), pointer, n, err, err_len)
+        })?;
+        let layer = |l: ffi::sharpv_kv_layer| KvLayer {
+            has_cells: l.has_kv,
+            evicted: l.evicted,
+            rows: l.rows as usize,
+            bytes: l.bytes,
+        };
+        Ok(layers.into_iter().map(layer).collect())
+    }
+
+    /// The similarity curve of the visual tokens that are in the cache now, over all sequences. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
+    pub fn similarity(&mut self) -> Result<Similarity> {
+        let mut layers = vec![f32::NAN; self.model().n_layer()];
+        let mut n_tokens = 0;
+        let (pointer, n) = (layers.as_mut_ptr(), layers.len());
+        // SAFETY: an array with its length, and a place for one number.
+        self.checked("measuring similarities", |err, err_len| unsafe {
+            ffi::sharpv_similarity(self.ptr(), pointer, n, &mut n_tokens, err, err_len)
+        })?;
+        Ok(Similarity { layers, n_tokens })
+    }
+
+    /// Takes the visual tokens that are in the cache out of the marked layers, and out of the layers that were evicted before, and gives their
+    /// memory back. What is computed later lands in all layers. At least one layer has to keep its cells.
+    ///
+    /// # Errors
+    /// [`Error::Llama`]; the cache is then as before.
+    pub fn evict_layers(&mut self, layers: &[bool]) -> Result<()> {
+        // SAFETY: an array with its length.
+        self.checked("evicting layers", |err, err_len| unsafe {
+            ffi::sharpv_evict_layers(self.ptr(), layers.as_ptr(), layers.len(), err, err_len)
+        })
+    }
+
+    /// What [`evict_layers`](Self::evict_layers) would do to the answers, without doing it: the visual tokens that are in the cache are masked in
+    /// the marked layers for every later query. With an empty list, this ends.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
+    pub fn hide_layers(&mut self, layers: &[bool]) -> Result<()> {
+        // SAFETY: an array with its length.
+        self.checked("masking layers", |err, err_len| unsafe {
+            ffi::sharpv_hide_layers(self.ptr(), layers.as_ptr(), layers.len(), err, err_len)
+        })
+    }
+
+    /// Takes the visual tokens whose similarity, averaged over the layers, is less than `threshold` out of all layers. Returns their
+    /// positions. Their cells are free for others; the memory of the cache stays.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
+    pub fn evict_tokens(&mut self, threshold: f32) -> Result<Vec<Position>> {
+        let capacity = self.similarity()?.n_tokens;
+        let mut positions = vec![0_i32; 3 * capacity];
+        let mut n = 0;
+        let pointer = positions.as_mut_ptr();
+        // SAFETY: an array with its length, and a place for one number.
+        self.checked("evicting tokens", |err, err_len| unsafe {
+            ffi::sharpv_evict_tokens(self.ptr(), threshold, pointer, capacity, &mut n, err, err_len)
+        })?;
+        positions.truncate(3 * n);
+        Ok(positions.chunks_exact(3).map(|p| [p[0], p[1], p[2], 0]).collect())
+    }
+
+    /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state). Begins with what llama.cpp saves; of an
+    /// [`evictable`](super::ContextParams::evictable) context, which layers were evicted and what is left in them follows.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if llama.cpp cannot copy it.
+    pub fn state(&mut self) -> Result<Vec<u8>> {
+        const ACTION: &str = "saving the state";
+        let failed = |reason| Error::Llama { action: ACTION, reason };
+        let context = self.ptr();
+        // SAFETY: the context lives and is borrowed mutably.
+        let size =
+            guarded(0, |result, err, err_len| unsafe { ffi::sharpv_try_state_get_size(context, result, err, err_len) });
+        let mut data = vec![0_u8; size.into_result().map_err(failed)?];
+        let (output, capacity) = (data.as_mut_ptr(), data.len());
+        // SAFETY: the buffer is passed with its length.
+        let written = guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_state_get_data(context, output, capacity, result, err, err_len)
+        });
+        let Some(written @ 1..) = written.value else { return Err(failed(written.reason)) };
+        data.truncate(written);
+
+        let mut ours = (std::ptr::null_mut::<u8>(), 0_usize);
+        // SAFETY: places for a pointer and a length.
+        self.checked(ACTION, |err, err_len| unsafe {
+            ffi::sharpv_state_get(context, &mut ours.0, &mut ours.1, err, err_len)
+        })?;
+        if !ours.0.is_null() {
+            // SAFETY: the call gave a buffer of that length, which is ours until it is freed.
+            unsafe {
+                data.extend_from_slice(std::slice::from_raw_parts(ours.0, ours.1));
+                ffi::sharpv_bytes_free(ours.0);
+            }
+            data.extend_from_slice(&(ours.1 as u64).to_le_bytes());
+            data.extend_from_slice(STATE_MARK);
+        }
+        Ok(data)
+    }
+
+    /// Replaces the cache's contents by `state`, from a context of the same model, KV types and flash attention setting. A state with evicted
+    /// layers wants a context from which nothing was evicted yet, and the same [`evictable`](super::ContextParams::evictable).
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if it does not fit this context. The cache is then empty.
+    pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
+        const ACTION: &str = "restoring a saved state";
+        self.clear();
+        let (theirs, ours) = split_state(state)
+            .ok_or_else(|| Error::Llama { action: ACTION, reason: "the saved state is damaged".into() })?;
+        // SAFETY: both buffers are passed with their lengths; llama.cpp and our part check what they read.
+        let result = self.checked(ACTION, |err, err_len| unsafe {
+            ffi::sharpv_state_set(self.ptr(), theirs.as_ptr(), theirs.len(), ours.as_ptr(), ours.len(), err, err_len)
+        });
+        if result.is_err() {
+            self.clear();
+        }
+        result
+    }
+
+    fn checked(&self, action: &'static str, call: impl FnOnce(*mut std::ffi::c_char, usize) -> i32) -> Result<()> {
+        let Outcome { value, reason } = guarded((), |(), err, err_len| call(err, err_len));
+        value.ok_or(Error::Llama { action, reason })
+    }
+}
+
+/// Ends a state with a part of ours, behind the part's length.
+const STATE_MARK: &[u8; 8] = b"sharpv\0\x01";
+
+/// llama.cpp's part of a state, and ours.
+fn split_state(state: &[u8]) -> Option<(&[u8], &[u8])> {
+    let Some(rest) = state.strip_suffix(STATE_MARK) else { return Some((state, &[])) };
+    let (rest, length) = rest.split_last_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    rest.split_at_checked(rest.len().checked_sub(length)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_split_where_its_end_says() {
+        let mut state = b"llama".to_vec();
+        assert_eq!(split_state(&state), Some((&b"llama"[..], &b""[..])));
+        state.extend_from_slice(b"ours");
+        state.extend_from_slice(&4_u64.to_le_bytes());
+        state.extend_from_slice(STATE_MARK);
+        assert_eq!(split_state(&state), Some((&b"llama"[..], &b"ours"[..])));
+        let length_at = state.len() - 16;
+        state[length_at..length_at + 8].copy_from_slice(&1000_u64.to_le_bytes());
+        assert_eq!(split_state(&state), None);
+    }
+}
