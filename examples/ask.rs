@@ -11,7 +11,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut session = Session::open(&files, SessionParams::default(), &mut Quiet)?;
     session.add_video(video.as_ref(), &VideoOptions::default(), &mut Quiet)?;
     let answer = session.ask(&question, &mut |piece: &str| print!("{piece}"))?;
-    eprintln!("{:?} {:?} {:?}", answer.timings_ms, answer.tokens, answer.kv);
     println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
     Ok(())
 }
