@@ -239,6 +239,7 @@ fn a_model_file_with_its_projector() {
         model: at("Model-Q4.gguf"),
         mmproj: Some(at("vision.gguf")),
         lora: vec![at("b.gguf"), at("a.gguf")],
+        evict_threshold: None,
     };
     assert_eq!(files, expected);
 }

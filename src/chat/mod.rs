@@ -4,6 +4,7 @@
 //! second question about a video neither encodes nor prefills it again.
 
 mod encode;
+mod evict;
 mod observer;
 mod plan;
 mod prefill;
@@ -11,6 +12,7 @@ mod report;
 mod template;
 mod utf8;
 
+pub use evict::{EvictMode, EvictParams};
 pub use observer::{Observer, Quiet, Stage};
 pub use plan::{PlannedRow, RowKey, Tokenization};
 pub use prefill::PrefillMode;
@@ -27,6 +29,7 @@ use crate::runtime::{
 };
 use crate::video::{Rate, Sampling, VideoInfo};
 use encode::{EncodeTimings, EncodedVideo, Encoder, VideoCost};
+use evict::{Evicted, Tail};
 use plan::{Marks, Piece, Plan};
 use prefill::Batching;
 use std::path::Path;
@@ -49,6 +52,8 @@ pub struct SessionParams {
     pub n_ctx: Option<usize>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
+    /// Which of them leave the KV cache again, behind the prefill.
+    pub evict: EvictParams,
     /// How tokens are chosen.
     pub sampler: SamplerParams,
     /// The most tokens an answer may have.
@@ -75,6 +80,7 @@ impl Default for SessionParams {
             context: ContextParams::default(),
             n_ctx: None,
             prune: PruneParams::default(),
+            evict: EvictParams::default(),
             sampler: SamplerParams::default(),
             n_predict: 512,
             layout: None,
@@ -154,8 +160,14 @@ pub struct Session {
     videos_sent: usize,
     /// What was spent on the videos that were not sent yet.
     spent: EncodeTimings,
-    /// The rows in the KV cache.
+    /// The rows in the KV cache, and those that were evicted from it.
     cached: Vec<PlannedRow>,
+    /// What was evicted from `cached`, and what was measured of it.
+    evicted: Evicted,
+    /// The threshold that was measured for this model.
+    known_threshold: Option<f32>,
+    /// Bytes of a cell in all layers.
+    bytes_per_cell: u64,
     load: Duration,
 }
 
@@ -169,6 +181,7 @@ impl Session {
         let start = Instant::now();
         params.prune.validate()?;
         params.sampler.validate()?;
+        params.evict.validate()?;
         if params.n_predict == 0 {
             return Err(Error::InvalidParameter {
                 name: "n-predict",
@@ -226,6 +239,9 @@ impl Session {
             videos_sent: 0,
             spent: EncodeTimings::default(),
             cached: Vec::new(),
+            evicted: Evicted::default(),
+            known_threshold: files.evict_threshold,
+            bytes_per_cell: 0,
             load: start.elapsed(),
         })
     }
@@ -270,12 +286,13 @@ impl Session {
     /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and [`Error::Llama`] if
     /// computing fails.
     pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
+        self.settle(observer)?;
         let start = Instant::now();
         let message = self.user_message(question);
         let plan = self.plan(&message)?;
         let first = self.prefill(&plan, observer)?;
         let prefill = start.elapsed();
-        let generated = self.generate(plan.next_position, observer)?;
+        let generated = self.generate(&plan, observer)?;
 
         self.messages.push(message);
         self.messages.push(Message { role: Role::Assistant, content: generated.text.clone() });
@@ -297,7 +314,8 @@ impl Session {
                 prune: ms(spent.prune),
                 prefill: ms(prefill),
                 ttft: ms(before + generated.first_token_at.duration_since(start)),
-                generate: ms(generated.first_token_at.elapsed()),
+                evict: ms(generated.evict),
+                generate: ms(generated.decode),
             },
             tokens: Tokens {
                 prompt: plan.rows.len(),
@@ -305,6 +323,7 @@ impl Session {
                 generated: generated.n_tokens,
             },
             kv: self.kv(plan.dense_rows),
+            similarity: self.evicted.similarity.layers.clone(),
             peak_rss_bytes: peak_rss_bytes(),
             settings: self.settings(),
         })
@@ -326,8 +345,7 @@ impl Session {
 
     /// Forgets the conversation and its videos, and frees the KV cache.
     pub fn clear(&mut self) {
-        self.context = None;
-        self.cached.clear();
+        self.free_cache();
         self.messages.clear();
         self.videos.clear();
         self.videos_sent = 0;
@@ -344,7 +362,36 @@ impl Session {
     /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the embeddings that were kept.
     pub fn free_cache(&mut self) {
         self.context = None;
+        self.forget_cached();
+    }
+
+    /// The cache is empty.
+    fn forget_cached(&mut self) {
         self.cached.clear();
+        self.evicted.clear();
+    }
+
+    /// Changes what is evicted, from the next question on. Frees the KV cache, as [`free_cache`](Self::free_cache) does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the threshold is no cosine.
+    pub fn set_evict(&mut self, evict: EvictParams) -> Result<()> {
+        evict.validate()?;
+        self.params.evict = evict;
+        self.evicted = Evicted::default();
+        self.free_cache();
+        Ok(())
+    }
+
+    /// How similar the visual tokens in the cache were to what entered the model, for each of its layers, when the last answer began: the mean
+    /// cosine of a layer's input with the tokens' embeddings. Empty if nothing was measured: no video, or nothing is evicted
+    /// ([`EvictMode::Off`]). NaN for a layer without a value.
+    pub fn similarity(&self) -> &[f32] {
+        &self.evicted.similarity.layers
+    }
+
+    fn evict_mode(&self) -> EvictMode {
+        self.params.evict.mode(self.params.prune.method != Method::Off)
     }
 
     /// Sets the system message, for the next question and those after it. `None` leaves it to the chat template.
@@ -426,10 +473,10 @@ impl Session {
 
     /// Brings the KV cache from what it holds to `plan`. Returns how many rows of the plan were there already.
     fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
-        self.make_room(plan.rows.len())?;
         let keep = shared_rows(&self.cached, &plan.rows);
+        self.make_room(plan, keep)?;
+        let first = self.cut_back(keep)?;
         let context = self.context.as_mut().ok_or_else(no_context)?;
-        let first = cut_back(context, &mut self.cached, keep);
         let how = (
             self.params.prefill,
             Batching { mixed: self.model.supports_mixed_batch(), non_causal: self.vision.uses_non_causal() },
@@ -439,17 +486,38 @@ impl Session {
             let next = plan.rows[first].position[0];
             if !context.truncate(next) {
                 context.clear();
-                self.cached.clear();
+                self.forget_cached();
             }
             return Err(error);
+        }
+        if plan.rows[first..].iter().any(is_visual) && self.evict_mode() != EvictMode::Off {
+            self.evicted.pending = Some(self.tail(plan)?);
         }
         self.cached.extend_from_slice(&plan.rows[first..]);
         Ok(first)
     }
 
-    /// Makes sure that there is a context with cells for `rows` rows and an answer.
-    fn make_room(&mut self, rows: usize) -> Result<()> {
-        let wanted = rows + self.params.n_predict;
+    /// Cuts the cache back to its first `keep` rows. Returns how many are left: fewer if the model cannot go back.
+    fn cut_back(&mut self, keep: usize) -> Result<usize> {
+        let context = self.context.as_mut().ok_or_else(no_context)?;
+        // A new context may hold nothing of what was there.
+        let keep = keep.min(self.cached.len());
+        let Some(next) = self.cached.get(keep).map(|row| row.position[0]) else { return Ok(keep) };
+        if !context.truncate(next) {
+            context.clear();
+            self.forget_cached();
+            return Ok(0);
+        }
+        self.evicted.truncate(next);
+        self.cached.truncate(keep);
+        Ok(keep)
+    }
+
+    /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache stay.
+    fn make_room(&mut self, plan: &Plan, keep: usize) -> Result<()> {
+        let gone =
+            self.cached.get(keep.wrapping_sub(1)).map_or(0, |row| self.evicted.tokens_before(row.position[0] + 1));
+        let wanted = plan.rows.len() - gone.min(plan.rows.len()) + self.params.n_predict;
         let n_ctx = match (&self.context, self.params.n_ctx) {
             (Some(_), Some(_)) => return Ok(()),
             (Some(context), None) if context.n_ctx() >= wanted => return Ok(()),
@@ -458,6 +526,11 @@ impl Session {
             (Some(context), None) => wanted.max(context.n_ctx() * 3 / 2),
             (None, None) => wanted,
         };
+        self.resize(n_ctx)
+    }
+
+    /// Moves the cache to a context with `n_ctx` cells.
+    fn resize(&mut self, n_ctx: usize) -> Result<()> {
         let state = match self.context.as_mut() {
             Some(context) if !self.cached.is_empty() => Some(context.state()?),
             _ => None,
@@ -465,46 +538,115 @@ impl Session {
         // Free the old cache before the new one is allocated: they need not fit at once.
         self.context = None;
         let cached = std::mem::take(&mut self.cached);
-        let params = ContextParams { n_ctx, ..self.params.context.clone() };
-        let mut context = Context::new(&self.model, &params, &self.adapters, &self.params.cancel)?;
-        if let Some(state) = state {
-            match context.set_state(&state) {
-                Ok(()) => self.cached = cached,
-                // The prompt is then computed anew from the embeddings that were kept.
-                Err(error) => tracing::debug!("{error}"),
+        let (evicts, looks) = (self.evict_mode() != EvictMode::Off, self.evict_threshold().is_none());
+        let params = ContextParams {
+            n_ctx,
+            evictable: evicts,
+            // One to try evictions in.
+            n_sequences: if evicts && looks { 2 } else { 1 },
+            n_outputs: if evicts && looks { evict::LOOKED_AT } else { 1 },
+            ..self.params.context.clone()
+        };
+        let made = Context::new(&self.model, &params, &self.adapters, &self.params.cancel);
+        let mut context = made.inspect_err(|_| self.evicted.clear())?;
+        self.bytes_per_cell = context.memory_usage().context / context.n_ctx().max(1) as u64;
+        match state.map(|state| context.set_state(&state)) {
+            Some(Ok(())) => self.cached = cached,
+            // The prompt is then computed anew from the embeddings that were kept.
+            Some(Err(error)) => {
+                tracing::debug!("{error}");
+                self.evicted.clear();
             }
+            None => self.evicted.clear(),
         }
         self.context = Some(context);
         Ok(())
     }
 
-    fn generate(&mut self, first_position: i32, observer: &mut dyn Observer) -> Result<Generated> {
+    /// What stands behind the last picture of `plan`.
+    fn tail(&self, plan: &Plan) -> Result<Tail> {
+        let start = behind_pictures(&plan.rows);
+        let mut tail = Tail { question: plan.rows[start..].to_vec(), describe: Vec::new() };
+        if self.evicted.has_to_look(self.evict_threshold()) {
+            let other = self.plan(&self.user_message(evict::DESCRIBE))?;
+            if other.rows.get(..start) == Some(&plan.rows[..start]) {
+                tail.describe = other.rows[start..].to_vec();
+            }
+        }
+        Ok(tail)
+    }
+
+    /// Evicts now what the last answer left to evict because it was too short to tell what can go. The next question would do it, and take
+    /// longer. Does nothing if nothing is left.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
+    pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let (mode, threshold) = (self.evict_mode(), self.evict_threshold());
+        let Some(tail) = self.evicted.pending.as_ref() else { return Ok(()) };
+        let Some(context) = self.context.as_mut() else { return Ok(()) };
+        // The answer stands behind the question, and both at the end of the cache.
+        let answer = tail.question.last().map_or(0, |row| row.position[0] + 1);
+        let answer = self.cached.iter().rposition(|row| row.position[0] < answer).map_or(0, |last| last + 1);
+        match self.evicted.evict(mode, threshold, context, &self.cached[answer..]) {
+            Ok(0) => Ok(()),
+            // Cells that became free are memory only when the cache is made smaller.
+            Ok(_) if self.params.n_ctx.is_none() => self.resize(self.cells_used() + self.params.n_predict),
+            Ok(_) => Ok(()),
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                observer.warning(&format!("the KV cache stays as it is: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn evict_threshold(&self) -> Option<f32> {
+        // What was measured, was measured for layers.
+        self.params.evict.threshold.or(self.known_threshold.filter(|_| self.evict_mode() == EvictMode::Layers))
+    }
+
+    fn cells_used(&self) -> usize {
+        self.cached.len() - self.evicted.tokens_before(i32::MAX).min(self.cached.len())
+    }
+
+    fn generate(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Generated> {
         let mut sampler = Sampler::new(&self.model, &self.params.sampler)?;
-        let context = self.context.as_mut().ok_or_else(no_context)?;
         let last_position = self.model.n_ctx_train();
         let mut utf8 = utf8::Utf8Stream::default();
         let mut text = String::new();
-        let mut emit = |piece: String| {
-            if !piece.is_empty() {
-                observer.text(&piece);
-                text.push_str(&piece);
-            }
-        };
-        let mut position = first_position;
+        let mut position = plan.next_position;
         let mut n_tokens = 0;
         let mut first_token_at = None;
+        let mut evict = Duration::ZERO;
+        let mut evicted = false;
+        let looks = self.evicted.has_to_look(self.evict_threshold());
         let stop = loop {
-            let token = sampler.sample(context)?;
+            let token = sampler.sample(self.context.as_mut().ok_or_else(no_context)?)?;
             first_token_at.get_or_insert_with(Instant::now);
             if self.model.is_end_of_generation(token) {
                 break StopReason::EndOfTurn;
             }
             n_tokens += 1;
-            emit(utf8.push(&self.model.token_bytes(token, false)));
+            emit(utf8.push(&self.model.token_bytes(token, false)), &mut text, observer);
             if n_tokens >= self.params.n_predict {
                 break StopReason::Length;
             }
-            if self.cached.len() >= context.n_ctx() || position as usize >= last_position {
+            // Behind the first token, which nobody has to wait for, or when there is enough of the answer to look at.
+            if !evicted && n_tokens >= if looks { evict::LOOKED_AT } else { 1 } {
+                evicted = true;
+                let start = Instant::now();
+                let result = self.settle(observer);
+                evict = start.elapsed();
+                match result {
+                    Ok(()) => {}
+                    Err(Error::Cancelled) => break StopReason::Cancelled,
+                    Err(error) => return Err(error),
+                }
+            }
+            let cells_used = self.cells_used();
+            let context = self.context.as_mut().ok_or_else(no_context)?;
+            if cells_used >= context.n_ctx() || position as usize >= last_position {
                 break StopReason::ContextFull;
             }
             let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
@@ -513,7 +655,7 @@ impl Session {
                 Err(error) => {
                     if !context.truncate(position) {
                         context.clear();
-                        self.cached.clear();
+                        self.forget_cached();
                     }
                     match error {
                         Error::Cancelled => break StopReason::Cancelled,
@@ -523,21 +665,28 @@ impl Session {
             }
             position += 1;
         };
-        emit(utf8.finish());
-        Ok(Generated { text, stop, n_tokens, first_token_at: first_token_at.unwrap_or_else(Instant::now) })
+        emit(utf8.finish(), &mut text, observer);
+        let generated = first_token_at.map_or(Duration::ZERO, |at| at.elapsed());
+        let first_token_at = first_token_at.unwrap_or_else(Instant::now);
+        let decode = generated.saturating_sub(evict);
+        Ok(Generated { text, stop, n_tokens, first_token_at, decode, evict })
     }
 
     fn kv(&self, dense_rows: usize) -> Kv {
-        let Some(context) = &self.context else { return Kv { cells: 0, cells_used: 0, bytes: 0, bytes_dense: 0 } };
+        let Some(context) = &self.context else { return Kv::default() };
         let (cells, bytes) = (context.n_ctx(), context.memory_usage().context);
+        let layers = context.kv_layers().unwrap_or_default();
         /// llama.cpp allocates cells in steps of this many.
         const STEP: usize = 256;
         let dense_cells = (dense_rows + self.params.n_predict).next_multiple_of(STEP).max(cells);
         Kv {
             cells,
-            cells_used: self.cached.len(),
+            cells_used: self.cells_used(),
             bytes,
-            bytes_dense: bytes / cells.max(1) as u64 * dense_cells as u64,
+            bytes_dense: self.bytes_per_cell * dense_cells as u64,
+            layers: self.model.n_layer(),
+            layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),
+            tokens_evicted: self.evicted.tokens_before(i32::MAX),
         }
     }
 
@@ -546,6 +695,7 @@ impl Session {
         Settings {
             layout: self.layout.name(),
             prune: self.params.prune.clone(),
+            evict: EvictParams { mode: Some(self.evict_mode()), threshold: self.evict_threshold() },
             sampler: self.params.sampler.clone(),
             n_predict: self.params.n_predict,
             n_ubatch: context.n_ubatch,
@@ -555,12 +705,33 @@ impl Session {
     }
 }
 
+fn is_visual(row: &PlannedRow) -> bool {
+    matches!(row.key, RowKey::Visual { .. })
+}
+
+/// Where the rows behind the last visual token begin.
+fn behind_pictures(rows: &[PlannedRow]) -> usize {
+    rows.iter().rposition(is_visual).map_or(0, |last| last + 1)
+}
+
 /// An answer as it came out of the model.
 struct Generated {
     text: String,
     stop: StopReason,
     n_tokens: usize,
     first_token_at: Instant,
+    /// From there to the last token, without evicting.
+    decode: Duration,
+    /// Choosing and evicting.
+    evict: Duration,
+}
+
+/// Hands a piece of an answer on.
+fn emit(piece: String, text: &mut String, observer: &mut dyn Observer) {
+    if !piece.is_empty() {
+        observer.text(&piece);
+        text.push_str(&piece);
+    }
 }
 
 /// How much a prompt may take.
@@ -632,17 +803,6 @@ fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
     while keep > 0 && [cached.get(keep), wanted.get(keep)].into_iter().flatten().any(|next| starts_behind(keep, next)) {
         keep -= 1;
     }
-    keep
-}
-
-/// Removes all but the first `keep` rows from the cache. Returns how many are left: fewer if the model cannot go back.
-fn cut_back(context: &mut Context, cached: &mut Vec<PlannedRow>, keep: usize) -> usize {
-    if keep < cached.len() && !context.truncate(cached[keep].position[0]) {
-        context.clear();
-        cached.clear();
-        return 0;
-    }
-    cached.truncate(keep);
     keep
 }
 

@@ -1,5 +1,6 @@
 //! What a turn cost: the numbers behind `--json` and `/stats`.
 
+use super::EvictParams;
 use crate::prune::PruneParams;
 use crate::runtime::SamplerParams;
 use serde::Serialize;
@@ -41,6 +42,9 @@ pub struct Answer {
     pub tokens: Tokens,
     /// The KV cache after this turn.
     pub kv: Kv,
+    /// How similar the visual tokens still are to what entered the model, for each of its layers: a mean cosine. Empty if nothing
+    /// is evicted; `null` (NaN) for a layer without a value.
+    pub similarity: Vec<f32>,
     /// The most memory that the process has held at once, in bytes; `null` where the system does not tell.
     pub peak_rss_bytes: Option<u64>,
     /// What produced it.
@@ -84,7 +88,9 @@ pub struct Timings {
     pub prefill: f64,
     /// From the start of the turn to the first token of the answer, without `load`.
     pub ttft: f64,
-    /// From the first token to the last.
+    /// Choosing and evicting visual tokens, within the answer or behind it.
+    pub evict: f64,
+    /// From the first token to the last, without `evict`.
     pub generate: f64,
 }
 
@@ -100,7 +106,7 @@ pub struct Tokens {
 }
 
 /// The KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Kv {
     /// Cells allocated. A cell holds the keys and values of one row in all layers.
     pub cells: usize,
@@ -108,8 +114,14 @@ pub struct Kv {
     pub cells_used: usize,
     /// Bytes allocated.
     pub bytes: u64,
-    /// Bytes that would be allocated if nothing were pruned.
+    /// Bytes that would be allocated if nothing were pruned or evicted.
     pub bytes_dense: u64,
+    /// Layers of the model.
+    pub layers: usize,
+    /// Those from which visual tokens were evicted.
+    pub layers_evicted: usize,
+    /// Visual tokens that were evicted from all layers.
+    pub tokens_evicted: usize,
 }
 
 /// What produced an answer.
@@ -119,6 +131,8 @@ pub struct Settings {
     pub layout: &'static str,
     /// How visual tokens were pruned.
     pub prune: PruneParams,
+    /// What was evicted from the KV cache.
+    pub evict: EvictParams,
     /// How tokens were chosen.
     pub sampler: SamplerParams,
     /// The most tokens an answer may have.

@@ -123,7 +123,7 @@ struct header {
 // The mask of the layers that do not see all cells, and of evicted layers the places where new rows go.
 class sharpv_attn_input : public llm_graph_input_i {
 public:
-    sharpv_attn_input(sharpv_kv & kv, bool evicted) : kv(kv), evicted(evicted), version(kv.version) {}
+    sharpv_attn_input(sharpv_kv & kv, bool evicted) : kv(kv), evicted(evicted) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         if (k_idxs && k_idxs->buffer) {
@@ -152,12 +152,11 @@ public:
     }
 
     bool can_reuse(const llm_graph_params & params) override {
-        return version == kv.version && mask->ne[1] == params.ubatch.n_tokens && (!evicted || mask->ne[0] == kv.n_kv);
+        return mask->ne[1] == params.ubatch.n_tokens && (!evicted || mask->ne[0] == kv.n_kv);
     }
 
     sharpv_kv & kv;
     const bool  evicted; // else: hidden
-    uint64_t    version;
 
     ggml_tensor * k_idxs  = nullptr; // I64 [n_tokens]
     ggml_tensor * v_idxs  = nullptr; // I64 [n_tokens] or [n_tokens*n_embd_v_gqa]
@@ -358,7 +357,6 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
     }
     row_head = 0;
     n_kv     = size;
-    version++;
 }
 
 void sharpv_kv::evict(const std::vector<bool> & wanted) {
@@ -391,32 +389,35 @@ void sharpv_kv::evict(const std::vector<bool> & wanted) {
     rebuild(targets, kept, size);
 }
 
-void sharpv_kv::hide(const std::vector<bool> & wanted) {
+float sharpv_kv::mean_similarity(uint32_t cell) const {
+    if (!cells[cell].measured) {
+        return std::numeric_limits<float>::infinity();
+    }
+    double sum = 0.0;
+    size_t n   = 0;
+    for (uint32_t il = 0; il < n_layer; ++il) {
+        const float value = similarity[(size_t) cell*n_layer + il];
+        if (!std::isnan(value)) {
+            sum += value;
+            n++;
+        }
+    }
+    return sum/n; // of the first layer there is always one
+}
+
+void sharpv_kv::hide(const std::vector<bool> & wanted, float below) {
     hidden_layers = wanted;
     const bool any = std::find(wanted.begin(), wanted.end(), true) != wanted.end();
     for (uint32_t cell = 0; cell < cells.size(); ++cell) {
-        cells[cell].hidden = any && is_used(cell) && cells[cell].visual;
+        cells[cell].hidden = any && is_visual(cell) && (below == std::numeric_limits<float>::infinity() || mean_similarity(cell) < below);
     }
-    version++;
 }
 
 std::vector<llama_pos> sharpv_kv::evict_tokens(float threshold) {
     std::vector<llama_pos> res;
     auto & used = kv.v_cells[0];
     for (uint32_t cell = 0; cell < cells.size(); ++cell) {
-        if (!is_visual(cell) || !cells[cell].measured) {
-            continue;
-        }
-        double sum = 0.0;
-        size_t n   = 0;
-        for (uint32_t il = 0; il < n_layer; ++il) {
-            const float value = similarity[(size_t) cell*n_layer + il];
-            if (!std::isnan(value)) {
-                sum += value;
-                n++;
-            }
-        }
-        if (n > 0 && sum/n < threshold) {
+        if (is_visual(cell) && mean_similarity(cell) < threshold) {
             const auto & ext = used.ext_get(cell);
             res.insert(res.end(), { used.pos_get(cell), ext.y, ext.x });
             used.rm(cell);

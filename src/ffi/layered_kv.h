@@ -61,9 +61,9 @@ struct sharpv_kv {
     // memory back. New rows go to all layers again. Throws if no layer would be left that has all cells.
     void evict(const std::vector<bool> & layers);
 
-    // The slow way to the same result, for comparing: the visual cells that are there now are masked in `layers` for every later
-    // query, and nothing is freed. An empty list ends it.
-    void hide(const std::vector<bool> & layers);
+    // The slow way to the same result, for comparing: the visual cells that are there now and whose similarity, averaged over the
+    // layers, is below `below` are masked in `layers` for every later query, and nothing is freed. An empty list ends it.
+    void hide(const std::vector<bool> & layers, float below);
 
     // Frees the visual cells in all layers whose similarity, averaged over the layers, is below `threshold`. Returns their positions,
     // three for each cell: as in llama.cpp's batches, temporal, vertical, horizontal.
@@ -109,9 +109,6 @@ struct sharpv_kv {
 
     std::vector<uint32_t> ubatch_cells; // of the current ubatch
 
-    // Changes with every eviction: graphs that were built before cannot be used again.
-    uint64_t version = 0;
-
     // The inputs of the graph that is being built.
     sharpv_attn_input * building = nullptr;
 
@@ -119,6 +116,9 @@ struct sharpv_kv {
     std::vector<ggml_context_ptr> contexts;
 
 private:
+    // The similarity of a visual cell, averaged over the layers; infinity if it was not measured.
+    float mean_similarity(uint32_t cell) const;
+
     uint32_t take_row(uint32_t cell);
     uint32_t find_row_end() const;
 

@@ -33,9 +33,10 @@ std::vector<bool> to_vector(const bool * layers, size_t n_layer) {
     return std::vector<bool>(layers, layers + n_layer);
 }
 
-// Graphs that were built and memory that was reserved belong to the old layout.
+// Graphs that were built and memory that was planned belong to the old layout. Without this, ggml would take a graph with as many
+// nodes for one that it has planned already.
 void layout_changed(llama_context * ctx) {
-    // Sets nothing; makes llama.cpp reserve anew before the next batch.
+    // Sets nothing; makes llama.cpp forget its graphs and reserve anew before the next batch.
     llama_set_embeddings_layer_inp(ctx, 0, false);
 }
 
@@ -58,6 +59,9 @@ int32_t sharpv_try_init_from_model(
         *result = llama_init_from_model(model, params);
         if (*result) {
             probe.keep();
+            if (sharpv_probe * made = (*result)->get_cparams().sharpv) {
+                made->kv = sharpv_kv_of(llama_get_memory(*result));
+            }
         }
     });
 }
@@ -110,10 +114,10 @@ int32_t sharpv_evict_layers(
 }
 
 int32_t sharpv_hide_layers(
-        llama_context * ctx, const bool * layers, size_t n_layer,
+        llama_context * ctx, const bool * layers, size_t n_layer, float below,
         char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
-        cache_of(ctx).hide(to_vector(layers, n_layer));
+        cache_of(ctx).hide(to_vector(layers, n_layer), below);
         layout_changed(ctx);
     });
 }

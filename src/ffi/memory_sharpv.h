@@ -49,10 +49,10 @@ int32_t sharpv_evict_layers(
         struct llama_context * ctx, const bool * layers, size_t n_layer,
         char * err, size_t err_len);
 
-// What eviction does to the answers, without doing it: the visual tokens that are in the cache are masked in the layers that are marked, for
-// every later query. With no layer marked, this ends.
+// What eviction does to the answers, without doing it: the visual tokens that are in the cache, and whose similarity is less than `below` on
+// average (INFINITY for all), are masked in the layers that are marked, for every later query. With no layer marked, this ends.
 int32_t sharpv_hide_layers(
-        struct llama_context * ctx, const bool * layers, size_t n_layer,
+        struct llama_context * ctx, const bool * layers, size_t n_layer, float below,
         char * err, size_t err_len);
 
 // Takes the visual tokens whose similarity is less than `threshold` on average out of all layers. Their positions go to `positions`, three

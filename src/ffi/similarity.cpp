@@ -126,7 +126,7 @@ void sharpv_probe_collect(llama_context & lctx, const llm_graph_result & res) {
         return;
     }
     const probe_nodes * nodes = find(res.inputs);
-    sharpv_kv * kv = sharpv_kv_of(lctx.get_memory());
+    const sharpv_kv * kv = probe->kv;
     if (!nodes || !nodes->results || !kv) {
         return;
     }

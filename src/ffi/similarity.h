@@ -24,6 +24,9 @@ struct sharpv_probe {
     // Hands the results to the cells of the cache.
     void flush(llama_context * lctx, sharpv_kv & kv);
 
+    // The cache whose rows are measured; set when the context was made.
+    const sharpv_kv * kv = nullptr;
+
     std::vector<std::unique_ptr<pending>> results;
 };
 

@@ -72,6 +72,8 @@ pub struct ContextParams {
     pub offload_kv: bool,
     /// Sequences that rows can belong to. They share the cells.
     pub n_sequences: usize,
+    /// Rows of one batch whose logits can be read. Each takes `n_vocab` floats.
+    pub n_outputs: usize,
     /// Measure similarities, and be ready to evict visual tokens layer by layer ([`Context::similarity`],
     /// [`Context::evict_layers`]). Without it, everything is computed as by stock llama.cpp.
     pub evictable: bool,
@@ -88,6 +90,7 @@ impl Default for ContextParams {
             type_v: KvType::F16,
             offload_kv: true,
             n_sequences: 1,
+            n_outputs: 1,
             evictable: false,
         }
     }
@@ -173,8 +176,8 @@ impl Context {
         raw.n_batch = raw.n_ubatch;
         raw.n_seq_max = count("sequences", params.n_sequences)?;
         raw.kv_unified = true;
-        // Only the last row's logits are ever read; room for more would cost `n_batch × n_vocab` floats.
-        raw.n_outputs_max = raw.n_seq_max;
+        // llama.cpp plans with one for each sequence.
+        raw.n_outputs_max = count("outputs", params.n_outputs)?.max(raw.n_seq_max);
         raw.n_threads = threads;
         raw.n_threads_batch = threads;
         raw.flash_attn_type = params.flash_attention.as_raw();
@@ -257,7 +260,7 @@ impl Context {
     }
 
     /// Computes one batch of rows, text and visual mixed as they come, and puts their keys and values into the cache.
-    /// At most [`n_ubatch`](Self::n_ubatch) rows; at most one of them, in practice the prompt's last, with logits.
+    /// At most [`n_ubatch`](Self::n_ubatch) rows; at most [`ContextParams::n_outputs`] of them, in practice the prompt's last, with logits.
     ///
     /// # Errors
     /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has no room; [`Error::Llama`] otherwise. Rows of this call may
@@ -353,6 +356,24 @@ impl Context {
         Ok(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
     }
 
+    /// The logits of row `row` of the last batch, `[n_vocab]`.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if that row did not ask for them.
+    pub fn logits_of(&mut self, row: usize) -> Result<&[f32]> {
+        let missing = || Error::Llama { action: "reading logits", reason: format!("row {row} asked for none") };
+        if !self.has_logits || row >= self.n_ubatch() {
+            return Err(missing());
+        }
+        // SAFETY: the last batch had an output; llama.cpp checks the index.
+        let pointer = unsafe { ffi::llama_get_logits_ith(self.ptr.as_ptr(), row as i32) };
+        if pointer.is_null() {
+            return Err(missing());
+        }
+        // SAFETY: a row of logits has one value for each token of the vocabulary, and stays until the next batch.
+        Ok(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
+    }
+
     /// Tells whether a call that bypassed [`process`](Self::process) left logits.
     pub(super) fn note_logits(&mut self, has_logits: bool) {
         self.has_logits = has_logits;
@@ -368,9 +389,18 @@ impl Context {
     /// position (recurrent layers): then [`clear`](Self::clear) is all that is left.
     #[must_use]
     pub fn truncate(&mut self, position: i32) -> bool {
+        self.truncate_sequence(0, position)
+    }
+
+    /// As [`truncate`](Self::truncate), for one sequence: cells that it shares stay with the others.
+    #[must_use]
+    pub fn truncate_sequence(&mut self, sequence: usize, position: i32) -> bool {
         self.has_logits = false;
-        // SAFETY: the context lives and is borrowed mutably.
-        unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), 0, position, -1) }
+        if sequence >= self.params.n_sequences {
+            return false;
+        }
+        // SAFETY: the context lives and is borrowed mutably; the sequence exists.
+        unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32, position, -1) }
     }
 
     /// Lets sequence `to` begin with everything that is in sequence 0, without copying it.

@@ -89,9 +89,22 @@ impl Context {
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
     pub fn hide_layers(&mut self, layers: &[bool]) -> Result<()> {
+        self.hide(layers, f32::INFINITY)
+    }
+
+    /// What [`evict_tokens`](Self::evict_tokens) would do to the answers, without doing it. [`hide_layers`](Self::hide_layers) with an empty list
+    /// ends it.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
+    pub fn hide_tokens(&mut self, threshold: f32) -> Result<()> {
+        self.hide(&vec![true; self.model().n_layer()], threshold)
+    }
+
+    fn hide(&mut self, layers: &[bool], below: f32) -> Result<()> {
         // SAFETY: an array with its length.
-        self.checked("masking layers", |err, err_len| unsafe {
-            ffi::sharpv_hide_layers(self.ptr(), layers.as_ptr(), layers.len(), err, err_len)
+        self.checked("masking visual tokens", |err, err_len| unsafe {
+            ffi::sharpv_hide_layers(self.ptr(), layers.as_ptr(), layers.len(), below, err, err_len)
         })
     }
 
