@@ -2,6 +2,7 @@
 //!
 //! sharpv builds a patched llama.cpp and drops the visual tokens that say nothing new before they reach the language model
 //! (Visual SharpV, after [arXiv 2511.08003](https://arxiv.org/abs/2511.08003)): the prompt is prefilled sooner and takes a smaller KV cache.
+//! Behind the prefill, visual tokens can leave the layers of the KV cache in which little of them is left (Memory SharpV).
 //!
 //! ```no_run
 //! use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};

@@ -351,6 +351,7 @@ impl Fixture {
             source,
             mmproj: BundledFile { file_name: "fake-mmproj.gguf", content: b"projector" },
             lora: &[BundledFile { file_name: "fake-lora.gguf", content: b"adapter" }],
+            evict_threshold: None,
         };
         Self { folder, model }
     }

@@ -59,9 +59,11 @@ impl EvictParams {
         self.mode.unwrap_or(if prunes { EvictMode::Layers } else { EvictMode::Off })
     }
 
+    /// Checks the threshold.
+    ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if the threshold is no cosine.
-    pub(super) fn validate(&self) -> Result<()> {
+    /// [`Error::InvalidParameter`] if it is no cosine.
+    pub fn validate(&self) -> Result<()> {
         match self.threshold {
             Some(m) if !(-1.0..=1.0).contains(&m) => Err(Error::InvalidParameter {
                 name: "evict-threshold",

@@ -164,6 +164,8 @@ pub struct Session {
     cached: Vec<PlannedRow>,
     /// What was evicted from `cached`, and what was measured of it.
     evicted: Evicted,
+    /// Rows that the last prompt would have had if nothing had been pruned.
+    dense_rows: usize,
     /// The threshold that was measured for this model.
     known_threshold: Option<f32>,
     /// Bytes of a cell in all layers.
@@ -240,6 +242,7 @@ impl Session {
             spent: EncodeTimings::default(),
             cached: Vec::new(),
             evicted: Evicted::default(),
+            dense_rows: 0,
             known_threshold: files.evict_threshold,
             bytes_per_cell: 0,
             load: start.elapsed(),
@@ -291,8 +294,13 @@ impl Session {
         let message = self.user_message(question);
         let plan = self.plan(&message)?;
         let first = self.prefill(&plan, observer)?;
+        self.dense_rows = plan.dense_rows;
         let prefill = start.elapsed();
         let generated = self.generate(&plan, observer)?;
+        if let Some(context) = self.context.as_mut().filter(|_| self.evicted.pending.is_some()) {
+            // Nothing was evicted yet; the curve is there to be looked at.
+            self.evicted.similarity = context.similarity()?;
+        }
 
         self.messages.push(message);
         self.messages.push(Message { role: Role::Assistant, content: generated.text.clone() });
@@ -322,7 +330,7 @@ impl Session {
                 prompt_computed: plan.rows.len() - first,
                 generated: generated.n_tokens,
             },
-            kv: self.kv(plan.dense_rows),
+            kv: self.kv(),
             similarity: self.evicted.similarity.layers.clone(),
             peak_rss_bytes: peak_rss_bytes(),
             settings: self.settings(),
@@ -585,6 +593,9 @@ impl Session {
         let (mode, threshold) = (self.evict_mode(), self.evict_threshold());
         let Some(tail) = self.evicted.pending.as_ref() else { return Ok(()) };
         let Some(context) = self.context.as_mut() else { return Ok(()) };
+        if !context.can_evict() && self.params.evict.mode.is_some() {
+            observer.warning("this model has no KV cache that can be evicted layer by layer: it stays whole");
+        }
         // The answer stands behind the question, and both at the end of the cache.
         let answer = tail.question.last().map_or(0, |row| row.position[0] + 1);
         let answer = self.cached.iter().rposition(|row| row.position[0] < answer).map_or(0, |last| last + 1);
@@ -672,19 +683,21 @@ impl Session {
         Ok(Generated { text, stop, n_tokens, first_token_at, decode, evict })
     }
 
-    fn kv(&self, dense_rows: usize) -> Kv {
+    /// The KV cache as it is now; all zero if there is none.
+    pub fn kv(&self) -> Kv {
         let Some(context) = &self.context else { return Kv::default() };
         let (cells, bytes) = (context.n_ctx(), context.memory_usage().context);
         let layers = context.kv_layers().unwrap_or_default();
         /// llama.cpp allocates cells in steps of this many.
         const STEP: usize = 256;
-        let dense_cells = (dense_rows + self.params.n_predict).next_multiple_of(STEP).max(cells);
+        let dense_cells = (self.dense_rows + self.params.n_predict).next_multiple_of(STEP).max(cells);
         Kv {
             cells,
             cells_used: self.cells_used(),
             bytes,
             bytes_dense: self.bytes_per_cell * dense_cells as u64,
             layers: self.model.n_layer(),
+            layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
             layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),
             tokens_evicted: self.evicted.tokens_before(i32::MAX),
         }

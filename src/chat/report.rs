@@ -118,6 +118,9 @@ pub struct Kv {
     pub bytes_dense: u64,
     /// Layers of the model.
     pub layers: usize,
+    /// Those that have nothing to evict: recurrent layers, and layers with a sliding window, which are left as they are. Zero if nothing
+    /// is to be evicted at all.
+    pub layers_fixed: usize,
     /// Those from which visual tokens were evicted.
     pub layers_evicted: usize,
     /// Visual tokens that were evicted from all layers.

@@ -1,6 +1,6 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
-use crate::options::{ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
+use crate::options::{EvictOptions, ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -104,6 +104,8 @@ pub struct SessionArgs {
     pub video: VideoOptions,
     #[command(flatten)]
     pub prune: PruneOptions,
+    #[command(flatten)]
+    pub evict: EvictOptions,
     #[command(flatten)]
     pub sampler: SamplerOptions,
 }

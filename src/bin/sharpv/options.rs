@@ -4,7 +4,7 @@ use crate::args::SessionArgs;
 use crate::values::{self, GpuLayers, Seed};
 use anyhow::Context;
 use clap::Args;
-use sharpv::chat::{self, SessionParams};
+use sharpv::chat::{self, EvictMode, EvictParams, SessionParams};
 use sharpv::models::{self, ModelFiles};
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::{CancelToken, ContextParams, FlashAttention, KvType, ModelParams, SamplerParams, VisionParams};
@@ -136,6 +136,19 @@ pub struct PruneOptions {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "KV cache")]
+pub struct EvictOptions {
+    /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them (layers), the visual tokens of
+    /// which little is left (tokens), or nothing (off) [default: layers; off with --prune off]
+    #[arg(long, value_name = "WHAT", value_parser = values::evict_mode())]
+    evict: Option<EvictMode>,
+
+    /// Evict below this similarity, -1 to 1; the paper has 0.2 [default: as much as leaves answers as they are]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    evict_threshold: Option<f32>,
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Answer")]
 pub struct SamplerOptions {
     /// The most tokens an answer may have
@@ -239,6 +252,7 @@ impl SessionArgs {
             },
             n_ctx: Some(options.ctx_size as usize).filter(|&n| n > 0),
             prune: self.prune_params()?,
+            evict: self.evict_params()?,
             sampler: self.sampler_params()?,
             n_predict: self.sampler.predict as usize,
             layout: options.layout.clone(),
@@ -273,6 +287,20 @@ impl SessionArgs {
             seed: self.seed().map_or(PruneParams::default().seed, u64::from),
         };
         params.validate()?;
+        Ok(params)
+    }
+
+    fn evict_params(&self) -> sharpv::Result<EvictParams> {
+        let options = &self.evict;
+        let params = EvictParams { mode: options.evict, threshold: options.evict_threshold };
+        params.validate()?;
+        if params.threshold.is_some() && params.mode(self.prune.prune != Method::Off) == EvictMode::Off {
+            return Err(sharpv::Error::InvalidParameter {
+                name: "--evict",
+                value: "off".into(),
+                expected: "layers or tokens where --evict-threshold is given".into(),
+            });
+        }
         Ok(params)
     }
 

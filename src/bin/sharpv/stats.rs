@@ -11,7 +11,7 @@ pub fn line(answer: &Answer) -> String {
     }
     parts.push(format!("first token after {}", first_token(answer)));
     parts.push(speed(answer));
-    parts.push(format!("KV {}", kv(answer)));
+    parts.push(format!("KV {}{}", kv(answer), evicted(answer)));
     parts.join(" · ")
 }
 
@@ -20,17 +20,20 @@ pub fn table(answer: &Answer) -> String {
     let t = &answer.timings_ms;
     let memory = answer.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), |bytes| DecimalBytes(bytes).to_string());
     let tokens = &answer.tokens;
-    let rows = [
+    let mut rows = vec![
         ("model", answer.model.clone()),
         ("load", seconds(t.load)),
         ("video", video(answer.frames, &answer.visual_tokens)),
         ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
         ("first token", first_token(answer)),
         ("answer", speed(answer)),
-        ("KV cache", format!("{}; {} cells used", kv(answer), answer.kv.cells_used)),
+        ("KV cache", format!("{}; {} cells used{}", kv(answer), answer.kv.cells_used, evicted(answer))),
         ("peak memory", memory),
     ];
-    rows.map(|(name, value)| format!("{name:<14} {value}")).join("\n")
+    if !answer.similarity.is_empty() {
+        rows.push(("similarity", curve(&answer.similarity)));
+    }
+    rows.iter().map(|(name, value)| format!("{name:<14} {value}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Why an answer ended, if that is worth a word.
@@ -74,6 +77,33 @@ fn kv(answer: &Answer) -> String {
     let saved = kv.bytes_dense.saturating_sub(kv.bytes);
     let saved = if saved > 0 { format!(" ({} saved)", DecimalBytes(saved)) } else { String::new() };
     format!("{} cells, {}{saved}", kv.cells, DecimalBytes(kv.bytes))
+}
+
+/// What was taken out of the cache behind the prompt, if anything was.
+fn evicted(answer: &Answer) -> String {
+    let kv = &answer.kv;
+    let fixed = match kv.layers_fixed {
+        0 => String::new(),
+        n => format!(" ({n} have nothing to evict: they are recurrent, or have a sliding window)"),
+    };
+    match (kv.layers_evicted, kv.tokens_evicted) {
+        (0, 0) => String::new(),
+        (layers, 0) => format!(", visual tokens evicted from {layers} of {} layers{fixed}", kv.layers),
+        (_, tokens) => format!(", {tokens} visual tokens evicted"),
+    }
+}
+
+/// A similarity curve in one line, from the first layer to the last: `█▄▃▂▃ 1.00 … 0.09`.
+fn curve(layers: &[f32]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let bar = |&s: &f32| match s {
+        s if s.is_nan() => ' ',
+        // The root: what is left is little, and differs.
+        s => BARS[((s.clamp(0.0, 1.0).sqrt() * BARS.len() as f32) as usize).min(BARS.len() - 1)],
+    };
+    let ends = layers.first().zip(layers.last());
+    let ends = ends.map_or_else(String::new, |(first, last)| format!(" {first:.2} … {last:.2}"));
+    layers.iter().map(bar).collect::<String>() + &ends
 }
 
 fn seconds(ms: f64) -> String {

@@ -1,5 +1,6 @@
 //! Values of options that need reading.
 
+use sharpv::chat::EvictMode;
 use sharpv::layout;
 use sharpv::prune::Method;
 use sharpv::runtime::{FlashAttention, KvType};
@@ -80,6 +81,11 @@ pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
 /// The type of cached keys or values.
 pub fn kv_type() -> impl clap::builder::TypedValueParser<Value = KvType> {
     one_of(KvType::ALL.iter().map(|kv_type| kv_type.name()))
+}
+
+/// What to evict from the KV cache.
+pub fn evict_mode() -> impl clap::builder::TypedValueParser<Value = EvictMode> {
+    one_of(["layers", "tokens", "off"])
 }
 
 /// When to use flash attention.

@@ -108,6 +108,14 @@ impl Chat<'_> {
         stats::end_note(&answer).into_iter().for_each(|note| self.screen.note(&note));
         self.screen.aside(&stats::line(&answer));
         self.last_answer = Some(answer);
+        // While the user reads: the next question would do it, and take longer.
+        match self.session.settle(&mut Watch::new(&mut self.screen, None, &cancel)) {
+            Ok(()) | Err(sharpv::Error::Cancelled) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(answer) = &mut self.last_answer {
+            answer.kv = self.session.kv();
+        }
         Ok(())
     }
 
