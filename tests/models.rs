@@ -239,7 +239,6 @@ fn a_model_file_with_its_projector() {
         model: at("Model-Q4.gguf"),
         mmproj: Some(at("vision.gguf")),
         lora: vec![at("b.gguf"), at("a.gguf")],
-        evict_threshold: None,
     };
     assert_eq!(files, expected);
 }
@@ -351,7 +350,6 @@ impl Fixture {
             source,
             mmproj: BundledFile { file_name: "fake-mmproj.gguf", content: b"projector" },
             lora: &[BundledFile { file_name: "fake-lora.gguf", content: b"adapter" }],
-            evict_threshold: None,
         };
         Self { folder, model }
     }

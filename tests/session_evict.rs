@@ -145,9 +145,7 @@ fn evicted_tokens_leave_their_cells() {
 
 #[test]
 fn without_a_threshold_answers_stay_as_they_are() {
-    // As of a model that nobody measured.
-    let mut files = smol::files();
-    files.evict_threshold = None;
+    let files = smol::files();
     for mode in [EvictMode::Layers, EvictMode::Tokens] {
         for name in CLIPS {
             let golden = golden(name);

@@ -43,8 +43,8 @@ impl std::str::FromStr for EvictMode {
 pub struct EvictParams {
     /// What is evicted; `None` is [`EvictMode::Layers`] if visual tokens are pruned, and nothing if they are not.
     pub mode: Option<EvictMode>,
-    /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` takes what was measured for a known
-    /// model, and for others finds out how much can be evicted without changing what the model says.
+    /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` finds out how much can be evicted without
+    /// changing what the model says.
     pub threshold: Option<f32>,
 }
 

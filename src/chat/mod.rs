@@ -166,8 +166,6 @@ pub struct Session {
     evicted: Evicted,
     /// Rows that the last prompt would have had if nothing had been pruned.
     dense_rows: usize,
-    /// The threshold that was measured for this model.
-    known_threshold: Option<f32>,
     /// Bytes of a cell in all layers.
     bytes_per_cell: u64,
     load: Duration,
@@ -243,7 +241,6 @@ impl Session {
             cached: Vec::new(),
             evicted: Evicted::default(),
             dense_rows: 0,
-            known_threshold: files.evict_threshold,
             bytes_per_cell: 0,
             load: start.elapsed(),
         })
@@ -361,7 +358,7 @@ impl Session {
     }
 
     /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about the same videos. They are
-    /// neither encoded nor prefilled again.
+    /// neither encoded nor prefilled again. What was evicted stays evicted: see [`free_cache`](Self::free_cache).
     pub fn restart(&mut self) {
         self.messages.clear();
         self.videos_sent = 0;
@@ -546,7 +543,7 @@ impl Session {
         // Free the old cache before the new one is allocated: they need not fit at once.
         self.context = None;
         let cached = std::mem::take(&mut self.cached);
-        let (evicts, looks) = (self.evict_mode() != EvictMode::Off, self.evict_threshold().is_none());
+        let (evicts, looks) = (self.evict_mode() != EvictMode::Off, self.params.evict.threshold.is_none());
         let params = ContextParams {
             n_ctx,
             evictable: evicts,
@@ -575,7 +572,7 @@ impl Session {
     fn tail(&self, plan: &Plan) -> Result<Tail> {
         let start = behind_pictures(&plan.rows);
         let mut tail = Tail { question: plan.rows[start..].to_vec(), describe: Vec::new() };
-        if self.evicted.has_to_look(self.evict_threshold()) {
+        if self.evicted.has_to_look(self.params.evict.threshold) {
             let other = self.plan(&self.user_message(evict::DESCRIBE))?;
             if other.rows.get(..start) == Some(&plan.rows[..start]) {
                 tail.describe = other.rows[start..].to_vec();
@@ -590,7 +587,7 @@ impl Session {
     /// # Errors
     /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
     pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let (mode, threshold) = (self.evict_mode(), self.evict_threshold());
+        let (mode, threshold) = (self.evict_mode(), self.params.evict.threshold);
         let Some(tail) = self.evicted.pending.as_ref() else { return Ok(()) };
         let Some(context) = self.context.as_mut() else { return Ok(()) };
         if !context.can_evict() && self.params.evict.mode.is_some() {
@@ -612,11 +609,6 @@ impl Session {
         }
     }
 
-    fn evict_threshold(&self) -> Option<f32> {
-        // What was measured, was measured for layers.
-        self.params.evict.threshold.or(self.known_threshold.filter(|_| self.evict_mode() == EvictMode::Layers))
-    }
-
     fn cells_used(&self) -> usize {
         self.cached.len() - self.evicted.tokens_before(i32::MAX).min(self.cached.len())
     }
@@ -631,7 +623,7 @@ impl Session {
         let mut first_token_at = None;
         let mut evict = Duration::ZERO;
         let mut evicted = false;
-        let looks = self.evicted.has_to_look(self.evict_threshold());
+        let looks = self.evicted.has_to_look(self.params.evict.threshold);
         let stop = loop {
             let token = sampler.sample(self.context.as_mut().ok_or_else(no_context)?)?;
             first_token_at.get_or_insert_with(Instant::now);
@@ -708,7 +700,7 @@ impl Session {
         Settings {
             layout: self.layout.name(),
             prune: self.params.prune.clone(),
-            evict: EvictParams { mode: Some(self.evict_mode()), threshold: self.evict_threshold() },
+            evict: EvictParams { mode: Some(self.evict_mode()), ..self.params.evict },
             sampler: self.params.sampler.clone(),
             n_predict: self.params.n_predict,
             n_ubatch: context.n_ubatch,

@@ -359,6 +359,13 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
     n_kv     = size;
 }
 
+uint32_t sharpv_kv::padded(uint32_t n) const {
+    // Fused attention on a GPU wants whole steps. Elsewhere they would eat up what the eviction of a short video frees.
+    const ggml_tensor * k = kv.layers.front().k;
+    const uint32_t step = ggml_backend_buffer_is_host(k->buffer) ? 32 : N_KV_STEP;
+    return std::min<uint32_t>(cells.size(), GGML_PAD(std::max<uint32_t>(1, n), step));
+}
+
 void sharpv_kv::evict(const std::vector<bool> & wanted) {
     if (!can_evict()) {
         throw std::runtime_error("this model's KV cache cannot be evicted layer by layer");
@@ -384,9 +391,7 @@ void sharpv_kv::evict(const std::vector<bool> & wanted) {
         }
     }
     // As many rows can come as before.
-    const uint32_t n_free = cells.size() - n_used;
-    const uint32_t size   = std::min<uint32_t>(cells.size(), GGML_PAD(std::max<uint32_t>(1, kept.size() + n_free), 32));
-    rebuild(targets, kept, size);
+    rebuild(targets, kept, padded(kept.size() + cells.size() - n_used));
 }
 
 float sharpv_kv::mean_similarity(uint32_t cell) const {
@@ -558,8 +563,7 @@ void sharpv_kv::shape(const std::vector<uint8_t> & data) {
             throw std::runtime_error("the saved KV cache is damaged");
         }
         kv.clear(false);
-        const uint32_t n_free = cells.size() - h.n_cells;
-        rebuild(targets, {}, std::min<uint32_t>(cells.size(), GGML_PAD(std::max<uint32_t>(1, h.n_rows + n_free), 32)));
+        rebuild(targets, {}, padded(h.n_rows + cells.size() - h.n_cells));
     }
 }
 

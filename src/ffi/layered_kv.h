@@ -119,6 +119,9 @@ private:
     // The similarity of a visual cell, averaged over the layers; infinity if it was not measured.
     float mean_similarity(uint32_t cell) const;
 
+    // The number of rows to allocate for `n`.
+    uint32_t padded(uint32_t n) const;
+
     uint32_t take_row(uint32_t cell);
     uint32_t find_row_end() const;
 

@@ -17,8 +17,6 @@ pub struct KnownModel {
     pub mmproj: BundledFile,
     /// LoRA adapters, in the order in which they are applied.
     pub lora: &'static [BundledFile],
-    /// The similarity below which layers are evicted, as it was measured for this model (docs/results.md).
-    pub evict_threshold: Option<f32>,
 }
 
 /// A file that is part of this library.
@@ -50,7 +48,6 @@ const KNOWN: &[KnownModel] = &[KnownModel {
     },
     mmproj: bundled::SMOL_MMPROJ,
     lora: &[bundled::SMOL_LORA],
-    evict_threshold: Some(0.02),
 }];
 
 /// The models that [`pull`](super::pull) can fetch. The first is the default.

@@ -29,7 +29,7 @@ pub use store::Store;
 use crate::error::Result;
 
 /// The files of one model.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelFiles {
     /// The name of a known model, or the file name of the language model without its extension.
     pub name: String,
@@ -39,8 +39,6 @@ pub struct ModelFiles {
     pub mmproj: Option<PathBuf>,
     /// LoRA adapters of the language model, in the order in which they are applied.
     pub lora: Vec<PathBuf>,
-    /// The similarity below which layers are evicted from the KV cache, if it was measured for this model.
-    pub evict_threshold: Option<f32>,
 }
 
 /// Shows what a long operation does. The methods do nothing by default; `()` shows nothing.

@@ -44,13 +44,7 @@ impl Store {
                 check_kind(path, Kind::Model)?;
                 let mmproj = mmproj.map_or_else(|| find_mmproj(path), |mmproj| Ok(mmproj.to_owned()))?;
                 let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-                Ok(ModelFiles {
-                    name,
-                    model: path.to_owned(),
-                    mmproj: Some(mmproj),
-                    lora: lora.to_vec(),
-                    evict_threshold: None,
-                })
+                Ok(ModelFiles { name, model: path.to_owned(), mmproj: Some(mmproj), lora: lora.to_vec() })
             }
         }
     }

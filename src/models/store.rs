@@ -76,7 +76,6 @@ impl Store {
             model: file(model.source.file_name(), model.source.member_bytes)?,
             mmproj: Some(bundled(&model.mmproj)?),
             lora: model.lora.iter().map(bundled).collect::<Option<_>>()?,
-            evict_threshold: model.evict_threshold,
         })
     }
 
