@@ -94,6 +94,17 @@ pub enum Error {
         advice: String,
     },
 
+    /// A file cannot be used as a saved session.
+    #[error("{}: {reason}; {advice}", path.display())]
+    SessionFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+
     /// A model's chat template cannot be used.
     #[error("the chat template of {}: {reason}", model.display())]
     ChatTemplate {

@@ -376,6 +376,35 @@ fn a_chat_takes_videos_a_system_message_and_a_new_start() {
 }
 
 #[test]
+fn a_chat_is_saved_and_goes_on_in_another_process() {
+    let (_folder, path) = temporary("a chat.session", "");
+    let path = path.to_str().expect("a path in UTF-8");
+    let input = format!("What appears first?\n/save\n/save {path}\n");
+    let saved = with_smol(&["chat", &clip("order-1")]).write_stdin(input).assert().success();
+    let stderr = String::from_utf8_lossy(&saved.get_output().stderr).into_owned();
+    assert!(stderr.contains("/save wants the name of a FILE"), "{stderr}");
+    assert!(stderr.contains(&format!("Saved to {path}: 1 answer, 1 video, ")) && stderr.contains("MB"), "{stderr}");
+
+    let input = format!("/load\n/load /nonsense\n/load {}\n/load '{path}'\nWhat appears last?\n/stats\n", file!());
+    let loaded = with_smol(&["chat"]).write_stdin(input).assert().success();
+    let output = loaded.get_output();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "The house appears last.\n");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "/load wants the name of a FILE",
+        "error: /nonsense: opening the saved session failed",
+        "cli.rs: this is no saved session; give a file",
+        &format!("Restored from {path}: 1 answer, 1 video, "),
+    ] {
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
+    assert!(!stderr.contains("encode"), "{stderr}");
+    let computed =
+        stderr.lines().find_map(|line| line.strip_prefix("prompt")?.split(',').nth(1)?.split_whitespace().next());
+    assert!(computed.and_then(|n| n.parse().ok()).is_some_and(|n: u32| n < 30), "{stderr}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut child = spawn(&["ask", &clip("order-1"), "What is it?", "--max-frames", "1"]);
     drop(child.stdout.take());

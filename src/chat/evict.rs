@@ -10,7 +10,7 @@ use crate::runtime::{Context, KvLayer, Position, Row, RowInput, Similarity};
 use std::collections::HashSet;
 
 /// What leaves the KV cache after the prefill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EvictMode {
     /// All visual tokens, in the layers in which little of them is left. Their memory is returned.
@@ -76,7 +76,7 @@ impl EvictParams {
 }
 
 /// What an eviction took out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Choice {
     /// The marked layers.
     Layers(Vec<bool>),
@@ -88,7 +88,7 @@ pub(super) enum Choice {
 #[derive(Debug, Default)]
 pub(super) struct Evicted {
     /// Where the tokens stand that left all layers: temporal, vertical, horizontal.
-    tokens: HashSet<[i32; 3]>,
+    pub tokens: HashSet<[i32; 3]>,
     /// The rows behind the last picture, if the cache holds visual tokens that were not looked at yet.
     pub pending: Option<Tail>,
     /// The curve as it was measured last.
@@ -161,7 +161,7 @@ impl Evicted {
 }
 
 /// What stands behind the last picture of a prompt.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Tail {
     /// The rest of the prompt.
     pub question: Vec<PlannedRow>,

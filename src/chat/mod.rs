@@ -9,6 +9,7 @@ mod observer;
 mod plan;
 mod prefill;
 mod report;
+mod save;
 mod template;
 mod utf8;
 

@@ -6,7 +6,7 @@ use crate::layout;
 use crate::runtime::{Bitmap, Chunk, Model, Part, Position, Token, Vision};
 
 /// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows before do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum RowKey {
     /// A text token.
     Token(Token),
@@ -22,7 +22,7 @@ pub enum RowKey {
 }
 
 /// One row of the prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PlannedRow {
     /// What it is.
     pub key: RowKey,
@@ -82,6 +82,18 @@ impl Marks {
     pub fn new() -> Self {
         use std::hash::{BuildHasher, RandomState};
         Self { prefix: format!("[sharpv-frame-{:016x}-", RandomState::new().hash_one(0)) }
+    }
+
+    /// The marks of a saved session; `None` if no session makes such.
+    pub fn with_prefix(prefix: String) -> Option<Self> {
+        let number = prefix.strip_prefix("[sharpv-frame-")?.strip_suffix('-')?;
+        let is_ours = number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit());
+        is_ours.then_some(Self { prefix })
+    }
+
+    /// How every mark begins.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn of(&self, video: usize) -> String {
@@ -269,6 +281,16 @@ mod tests {
             marks.split(&prompt),
             [text("<user>Frame1: "), Piece::Frame { video: 0 }, text("\n"), Piece::Frame { video: 1 }, text("why?")]
         );
+    }
+
+    #[test]
+    fn marks_can_be_made_again() {
+        let marks = Marks::new();
+        let again = Marks::with_prefix(marks.prefix().to_owned()).expect("its own prefix");
+        assert_eq!(again.split(&marks.of(3)), [Piece::Frame { video: 3 }]);
+        for other in ["", "x", "[sharpv-frame-", "[sharpv-frame-0123-", "[sharpv-frame-0123456789abcde]-"] {
+            assert!(Marks::with_prefix(other.to_owned()).is_none(), "{other}");
+        }
     }
 
     #[test]

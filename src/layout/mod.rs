@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::video::Rate;
 
 /// One part of a video's text in the prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Part {
     /// Text, which may name control tokens.
     Text(String),

@@ -307,7 +307,7 @@ impl Model {
             path: path.to_owned(),
             reason: loaded.reason,
         })?;
-        Ok(LoraAdapter { ptr, scale, _model: self.clone() })
+        Ok(LoraAdapter { ptr, scale, path: path.to_owned(), _model: self.clone() })
     }
 }
 
@@ -317,7 +317,15 @@ pub struct LoraAdapter {
     /// Freed by llama.cpp together with the model.
     pub(super) ptr: NonNull<ffi::llama_adapter_lora>,
     pub(super) scale: f32,
+    path: PathBuf,
     _model: Model,
+}
+
+impl LoraAdapter {
+    /// The file it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 // SAFETY: an adapter is read-only after loading, like its model, which it keeps alive.

@@ -36,7 +36,7 @@ pub use sampling::{Rate, Sampling};
 use sniff::Content;
 
 /// What kind of thing the frames come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Kind {
     /// A video file.
@@ -50,10 +50,11 @@ pub enum Kind {
 }
 
 /// What is known about a source of frames without decoding all of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct VideoInfo {
     /// The file or folder.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// What it is.
     pub kind: Kind,
@@ -71,6 +72,11 @@ pub struct VideoInfo {
     pub container: String,
     /// The codec, by FFmpeg's name (`h264`, `png`).
     pub codec: String,
+}
+
+/// A path with bytes that are no Unicode is written with replacement characters.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// Yields the frames of a file or folder that a [`Sampling`] asks for, in order of time.

@@ -7,13 +7,15 @@ pub const HELP: &str = "\
 /video FILE    add a video to the next question; without FILE, list them
 /system TEXT   set the system message; without TEXT, remove it
 /clear         forget the conversation and its videos
+/save FILE     keep the conversation and its videos in a file
+/load FILE     go on with a conversation that was saved, without reading its videos again
 /stats         tell what the last answer cost
 /help          list the commands
 /exit          end the chat (Ctrl-D)
 Ctrl-C stops an answer. Any other line is a question.";
 
 /// The names of the commands.
-pub const NAMES: &[&str] = &["/video", "/system", "/clear", "/stats", "/help", "/exit"];
+pub const NAMES: &[&str] = &["/video", "/system", "/clear", "/save", "/load", "/stats", "/help", "/exit"];
 
 /// A line of the chat.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Command {
     Video(Option<PathBuf>),
     System(Option<String>),
     Clear,
+    Save(Option<PathBuf>),
+    Load(Option<PathBuf>),
     Stats,
     Help,
     Exit,
@@ -50,6 +54,8 @@ pub fn parse(line: &str) -> Line<'_> {
         "/video" => Command::Video(rest.map(path)),
         "/system" => Command::System(rest.map(str::to_owned)),
         "/clear" => Command::Clear,
+        "/save" => Command::Save(rest.map(path)),
+        "/load" => Command::Load(rest.map(path)),
         "/stats" => Command::Stats,
         "/help" | "/?" => Command::Help,
         "/exit" | "/quit" => Command::Exit,
@@ -101,6 +107,8 @@ mod tests {
         assert_eq!(parse("/clear"), Line::Command(Command::Clear));
         assert_eq!(parse("/system  Be brief. "), Line::Command(Command::System(Some("Be brief.".into()))));
         assert_eq!(parse("/system"), Line::Command(Command::System(None)));
+        assert_eq!(parse("/save a b"), Line::Command(Command::Save(Some("a b".into()))));
+        assert_eq!(parse("/load"), Line::Command(Command::Load(None)));
         assert_eq!(parse("/vidoe x.mp4"), Line::Unknown("/vidoe"));
     }
 

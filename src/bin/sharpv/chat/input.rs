@@ -113,7 +113,7 @@ fn history_file() -> Option<PathBuf> {
     Some(folder.join("chat-history.txt"))
 }
 
-/// Completes commands, and file names after `/video`.
+/// Completes commands, and file names after those that take one.
 struct Completion {
     files: FilenameCompleter,
 }
@@ -123,7 +123,7 @@ impl Completer for Completion {
 
     fn complete(&self, line: &str, pos: usize, context: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..pos];
-        if typed.starts_with("/video ") {
+        if ["/video ", "/save ", "/load "].iter().any(|command| typed.starts_with(command)) {
             return self.files.complete(line, pos, context);
         }
         let pair = |name: &str| Pair { display: name.to_owned(), replacement: format!("{name} ") };

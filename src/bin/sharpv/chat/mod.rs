@@ -9,8 +9,9 @@ use crate::output::AnswerWriter;
 use crate::screen::{self, Screen, Watch};
 use crate::{ask, exit, stats};
 use command::{Command, Line};
+use indicatif::DecimalBytes;
 use input::{Event, Input};
-use sharpv::chat::{Answer, Session, StopReason, VideoReport};
+use sharpv::chat::{Answer, Role, Session, StopReason, VideoReport};
 use std::path::Path;
 
 /// Ctrl-C stops the answer; only when it does not stop is the program ended.
@@ -80,6 +81,10 @@ impl Chat<'_> {
                 self.last_answer = None;
                 self.screen.note("The conversation and its videos are forgotten.");
             }
+            Line::Command(Command::Save(Some(path))) => self.save(&path)?,
+            Line::Command(Command::Load(Some(path))) => self.load(&path)?,
+            Line::Command(Command::Save(None)) => self.screen.note("/save wants the name of a FILE."),
+            Line::Command(Command::Load(None)) => self.screen.note("/load wants the name of a FILE."),
             Line::Command(Command::System(text)) => {
                 self.screen.note(if text.is_some() { "Set, from the next question on." } else { "Removed." });
                 self.session.set_system(text);
@@ -124,6 +129,36 @@ impl Chat<'_> {
         let report = ask::add_video(&mut self.session, path, self.args, &mut self.screen)?;
         self.screen.note(&about_video(&report));
         Ok(())
+    }
+
+    fn save(&mut self, path: &Path) -> sharpv::Result<()> {
+        let _work = self.interrupts.work();
+        self.screen.busy(&format!("saving to {}", path.display()));
+        let saved = self.session.save(path);
+        self.screen.clear();
+        saved?;
+        self.screen.note(&format!("Saved to {}: {}", path.display(), self.about_session(path)));
+        Ok(())
+    }
+
+    fn load(&mut self, path: &Path) -> sharpv::Result<()> {
+        let _work = self.interrupts.work();
+        self.screen.busy(&format!("loading {}", path.display()));
+        let loaded = self.session.load(path);
+        self.screen.clear();
+        loaded?;
+        self.last_answer = None;
+        self.screen.note(&format!("Restored from {}: {}", path.display(), self.about_session(path)));
+        Ok(())
+    }
+
+    /// What there is of the conversation, and how large the file at `path` is that holds it.
+    fn about_session(&self, path: &Path) -> String {
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let answers = self.session.messages().iter().filter(|message| message.role == Role::Assistant).count();
+        let videos = self.session.videos().len();
+        let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        format!("{}, {}, {}", count(answers, "answer"), count(videos, "video"), DecimalBytes(size))
     }
 
     fn list_videos(&self) {

@@ -1,0 +1,307 @@
+//! Sessions in files, with the model `smol`.
+
+#[path = "support/smol.rs"]
+mod smol;
+
+use sha2::{Digest, Sha256};
+use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
+use sharpv::prune::PruneParams;
+use sharpv::runtime::{ContextParams, FlashAttention, KvType};
+use std::path::{Path, PathBuf};
+
+const FIRST: &str = "What appears first?";
+const NEXT: &str = "What appears last?";
+
+fn clip(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
+}
+
+fn evict(mode: EvictMode, threshold: f32) -> EvictParams {
+    EvictParams { mode: Some(mode), threshold: Some(threshold) }
+}
+
+fn params(prune: PruneParams, evict: EvictParams) -> SessionParams {
+    SessionParams { prune, evict, n_predict: 24, ..SessionParams::default() }
+}
+
+/// Pruned, and evicted by the paper's threshold.
+fn usual() -> SessionParams {
+    params(PruneParams::default(), evict(EvictMode::Layers, 0.2))
+}
+
+fn open(params: SessionParams) -> Session {
+    Session::open(&smol::files(), params, &mut Quiet).expect("smol opens")
+}
+
+fn add(session: &mut Session, name: &str) {
+    session.add_video(&clip(name), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+}
+
+fn logits(session: &mut Session, question: &str) -> Vec<f32> {
+    session.first_logits(question, &mut Quiet).expect("logits")
+}
+
+/// The largest difference of two vectors.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("chat.session");
+    (folder, path)
+}
+
+/// A file with the right checksum.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend_from_slice(Sha256::digest(&bytes).as_slice());
+    bytes
+}
+
+#[test]
+fn a_restored_session_goes_on_as_the_saved_one() {
+    let cases = [
+        (params(PruneParams::default(), EvictParams::off()), 0, false),
+        (usual(), 29, false),
+        (params(PruneParams::off(), evict(EvictMode::Layers, 0.2)), 29, false),
+        (params(PruneParams::off(), evict(EvictMode::Tokens, 0.11)), 0, true),
+    ];
+    for (params, layers, tokens) in cases {
+        let (_folder, path) = folder();
+        let mut session = open(SessionParams { system: Some("Be brief.".into()), ..params.clone() });
+        add(&mut session, "order-1");
+        let first = session.ask(FIRST, &mut Quiet).expect("an answer");
+        assert_eq!((first.kv.layers_evicted, first.kv.tokens_evicted > 0), (layers, tokens));
+        session.save(&path).expect("saved");
+
+        let mut restored = open(params.clone());
+        restored.load(&path).expect("restored");
+        assert_eq!(restored.messages(), session.messages());
+        assert!(restored.videos().eq(session.videos()));
+        assert_eq!(restored.similarity(), session.similarity());
+        assert_eq!(restored.kv(), session.kv());
+        assert_eq!(restored.prompt_text(NEXT).expect("a prompt"), session.prompt_text(NEXT).expect("a prompt"));
+
+        let far = distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT));
+        assert_eq!(far, 0.0, "{:?}", params.evict);
+        let (a, b) = (restored.ask(NEXT, &mut Quiet), session.ask(NEXT, &mut Quiet));
+        let (a, b) = (a.expect("an answer"), b.expect("an answer"));
+        assert_eq!((a.answer, a.kv, a.slices), (b.answer, b.kv, b.slices));
+        assert_eq!(a.similarity, b.similarity);
+
+        // In a process that saves nothing of the first, nothing but the question is computed.
+        restored.load(&path).expect("restored again");
+        let again = restored.ask(NEXT, &mut Quiet).expect("an answer");
+        assert!(again.tokens.prompt_computed < 40, "{} rows", again.tokens.prompt_computed);
+        assert_eq!((again.timings_ms.encode, again.timings_ms.decode_video), (0.0, 0.0));
+        assert_eq!((again.kv.layers_evicted, again.kv.tokens_evicted), (layers, first.kv.tokens_evicted));
+    }
+}
+
+#[test]
+fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
+    // The answer's rows are the same; a cache that may shrink is packed when tokens leave it.
+    let run = |n_ctx| {
+        let tokens = params(PruneParams::off(), evict(EvictMode::Tokens, 0.11));
+        let params = SessionParams { n_ctx, n_predict: 1, ..tokens };
+        let mut session = open(params.clone());
+        add(&mut session, "order-1");
+        session.ask(FIRST, &mut Quiet).expect("an answer");
+        session.settle(&mut Quiet).expect("settled");
+        (session, params)
+    };
+    let (mut packed, _) = run(None);
+    let (mut gaps, params) = run(Some(1024));
+    let (_folder, path) = folder();
+    gaps.save(&path).expect("saved");
+    let mut restored = open(params);
+    restored.load(&path).expect("restored");
+    assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut packed, NEXT)), 0.0);
+    let kv = restored.ask(NEXT, &mut Quiet).expect("an answer").kv;
+    assert!(kv.cells == 1024 && kv.tokens_evicted > 0 && kv.tokens_evicted < 512, "{kv:?}");
+}
+
+#[test]
+fn what_waits_is_saved_too() {
+    // This answer is too short to tell what can be evicted.
+    let files = smol::files();
+    let open = || Session::open(&files, SessionParams { n_predict: 24, ..SessionParams::default() }, &mut Quiet);
+    let (_folder, path) = folder();
+    let mut session = open().expect("smol opens");
+    add(&mut session, "order-1");
+    session.ask(FIRST, &mut Quiet).expect("an answer");
+    add(&mut session, "enter-2");
+    session.save(&path).expect("saved");
+
+    let mut restored = open().expect("smol opens");
+    restored.load(&path).expect("restored");
+    assert_eq!(restored.videos().len(), 2);
+    for session in [&mut session, &mut restored] {
+        session.settle(&mut Quiet).expect("settled");
+        assert_eq!(session.similarity().len(), 30);
+    }
+    // The second video's embeddings come from the file.
+    let question = "What is in the video?";
+    let (a, b) = (restored.ask(question, &mut Quiet), session.ask(question, &mut Quiet));
+    let (a, b) = (a.expect("an answer"), b.expect("an answer"));
+    assert_eq!((&a.answer, a.kv, a.tokens), (&b.answer, b.kv, b.tokens));
+    assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT)), 0.0);
+
+    // Without a KV cache the rest is saved.
+    session.free_cache();
+    session.save(&path).expect("saved over the first");
+    restored.load(&path).expect("restored");
+    let whole = restored.ask(NEXT, &mut Quiet).expect("an answer");
+    assert_eq!(whole.tokens.prompt, whole.tokens.prompt_computed);
+    assert_eq!(whole.timings_ms.encode, 0.0);
+    session.clear();
+    session.save(&path).expect("an empty session is saved");
+    restored.load(&path).expect("and restored");
+    assert_eq!((restored.messages().len(), restored.videos().len()), (0, 0));
+}
+
+#[test]
+fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
+    let (folder, path) = folder();
+    let mut session = open(usual());
+    add(&mut session, "order-1");
+    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.save(&path).expect("saved");
+    let whole = std::fs::read(&path).expect("the file");
+    // The second time computes the last row alone, as the third will.
+    logits(&mut session, NEXT);
+    let before = logits(&mut session, NEXT);
+
+    let damaged = folder.path().join("damaged.session");
+    let mut refuse = |bytes: &[u8], reason: &str| {
+        std::fs::write(&damaged, bytes).expect("a test file");
+        let error = session.load(&damaged).expect_err(reason).to_string();
+        assert!(error.contains(reason) && error.contains("damaged.session: ") && error.contains("; "), "{error}");
+    };
+    for length in [1, 7, 8, 11, 12, 19, 20, 21, 1000, whole.len() / 2, whole.len() - 33, whole.len() - 1] {
+        refuse(&whole[..length], "cut short");
+    }
+    refuse(&[], "no saved session");
+    refuse(b"GGUF and something more of it", "no saved session");
+    refuse(&[&whole[..], b"x"].concat(), "damaged");
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    refuse(&flipped(0), "no saved session");
+    refuse(&flipped(8), "has format 0, and this version of sharpv reads format 1");
+    refuse(&flipped(19), "cut short");
+    for at in [20, 30, whole.len() / 2, whole.len() - 40, whole.len() - 1] {
+        refuse(&flipped(at), "damaged");
+    }
+
+    // Whole, but not to be believed: the checksum is right.
+    let header_bytes = u64::from_le_bytes(whole[12..20].try_into().expect("8 bytes")) as usize;
+    let body = &whole[20 + header_bytes..whole.len() - 32];
+    let header: serde_json::Value = serde_json::from_slice(&whole[20..20 + header_bytes]).expect("a header");
+    let forged = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut header = header.clone();
+        change(&mut header);
+        let header = serde_json::to_vec(&header).expect("JSON");
+        sealed([&whole[..12], &(header.len() as u64).to_le_bytes(), &header, body].concat())
+    };
+    std::fs::write(&damaged, forged(&|_| {})).expect("a test file");
+    open(usual()).load(&damaged).expect("unchanged, it is good");
+    let visual = header["cached"].as_array().expect("rows").iter().position(|row| row["key"]["Visual"].is_object());
+    let visual = visual.expect("a visual row");
+    let set = |pointer: &str, value: serde_json::Value| {
+        let pointer = pointer.to_owned();
+        forged(&move |header| *header.pointer_mut(&pointer).expect("a field") = value.clone())
+    };
+    for (pointer, value) in [
+        (format!("/cached/{visual}/key/Visual/video"), 1.into()),
+        (format!("/cached/{visual}/key/Visual/slice"), u64::MAX.into()),
+        (format!("/cached/{visual}/key/Visual/kept"), 64.into()),
+        ("/cached/0/key/Token".into(), (-1).into()),
+        ("/cached/0/key/Token".into(), i32::MAX.into()),
+        ("/cached/0/position/0".into(), i32::MAX.into()),
+        ("/cached/1/position/0".into(), (-1).into()),
+        ("/cached".into(), serde_json::json!([])),
+        ("/videos/0/slices/0/kept/0".into(), 64.into()),
+        ("/videos/0/slices/0/chunk_tokens".into(), serde_json::json!([u64::MAX, 1])),
+        ("/videos/0/slices/0/kept".into(), serde_json::json!([])),
+        ("/videos/0/frame_size/0".into(), 0.into()),
+        ("/videos/0/frame_size/0".into(), u32::MAX.into()),
+        ("/videos".into(), serde_json::json!([])),
+        ("/videos_sent".into(), 2.into()),
+        ("/dense_rows".into(), u64::MAX.into()),
+        ("/marks".into(), "".into()),
+        ("/evicted/similarity".into(), serde_json::json!([0.5])),
+        ("/evicted/tokens".into(), serde_json::json!(vec![[0, 0, 0]; 10_000])),
+        ("/evicted/calibrated".into(), serde_json::json!({"Layers": [true]})),
+        ("/embeddings_bytes".into(), 4.into()),
+        ("/state_bytes".into(), 0.into()),
+        ("/fits".into(), serde_json::json!([])),
+    ] {
+        refuse(&set(&pointer, value), "damaged");
+    }
+    refuse(&set("/embeddings_bytes", u64::MAX.into()), "damaged");
+    refuse(&set("/state_bytes", (u64::MAX / 2).into()), "cut short");
+    refuse(&set("/videos/0/slices/0/chunk_tokens/0", 65.into()), "cannot be used");
+    // The state of the KV cache, one byte of its beginning.
+    let embeddings = header["embeddings_bytes"].as_u64().expect("a number") as usize;
+    let mut bytes = whole[..whole.len() - 32].to_vec();
+    bytes[20 + header_bytes + embeddings] ^= 0xff;
+    refuse(&sealed(bytes), "its KV cache cannot be restored");
+    // A context of a size that no machine has is not allocated.
+    std::fs::write(&damaged, set("/n_ctx", (1_u64 << 60).into())).expect("a test file");
+    open(usual()).load(&damaged).expect("restored");
+
+    let error = session.load(&folder.path().join("missing")).expect_err("missing").to_string();
+    assert!(error.contains("opening the saved session failed"), "{error}");
+    session.load(folder.path()).expect_err("a folder");
+    assert_eq!(distance(&logits(&mut session, NEXT), &before), 0.0);
+    let answer = session.ask(NEXT, &mut Quiet).expect("an answer");
+    assert!(answer.tokens.prompt_computed < 40, "the cache is still there");
+
+    // Other settings.
+    let usual = usual();
+    let context = |context| SessionParams { context, ..usual.clone() };
+    let q8 = ContextParams { type_k: KvType::Q8_0, type_v: KvType::Q8_0, ..usual.context.clone() };
+    let slow = ContextParams { flash_attention: FlashAttention::Off, ..usual.context.clone() };
+    let mut files = smol::files();
+    files.lora.clear();
+    for (files, params, reason) in [
+        (smol::files(), context(q8), "saved with KV types f16/f16, and this one has q8_0/q8_0; open the session with"),
+        (smol::files(), context(slow), "saved with flash attention on"),
+        (smol::files(), SessionParams { evict: EvictParams::off(), ..usual.clone() }, "saved with eviction on"),
+        (smol::files(), SessionParams { n_ctx: Some(64), ..usual.clone() }, "more than the 64 of this one"),
+        (files, usual.clone(), "saved with LoRA adapters "),
+    ] {
+        let mut other = Session::open(&files, params, &mut Quiet).expect("smol opens");
+        let error = other.load(&path).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}");
+        assert_eq!((other.messages().len(), other.videos().len()), (0, 0));
+    }
+}
+
+#[test]
+fn saving_replaces_nothing_but_sessions() {
+    let (folder, path) = folder();
+    let mut session = open(usual());
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).expect("the folder");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect::<Vec<_>>()
+    };
+    let error = session.save(&folder.path().join("nowhere/chat.session")).expect_err("no folder").to_string();
+    assert!(error.contains("chat.session: saving the session failed"), "{error}");
+    let error = session.save(folder.path()).expect_err("a folder").to_string();
+    assert!(error.contains("something else than a saved session"), "{error}");
+    std::fs::write(&path, "a video").expect("a test file");
+    session.save(&path).expect_err("another file");
+    assert_eq!(std::fs::read(&path).expect("the file"), b"a video");
+
+    std::fs::write(&path, "").expect("a test file");
+    for _ in 0..2 {
+        session.save(&path).expect("saved");
+        session.load(&path).expect("restored");
+    }
+    assert_eq!(names(), ["chat.session"], "nothing is left beside it");
+}
