@@ -29,6 +29,8 @@ fn build_shim(config: &Config, tree: &Path) -> Result<()> {
         .cpp(true)
         .std("c++17")
         .opt_level(3)
+        // As llama.cpp itself is built: its headers hold inline functions with assertions.
+        .define("NDEBUG", None)
         .files(sources)
         .includes(PUBLIC_HEADERS.iter().map(|folder| tree.join(folder)))
         .includes(["src", "ggml/src", "vendor"].map(|folder| tree.join(folder)))

@@ -17,7 +17,7 @@ fn load(name: &str) -> Model {
 }
 
 fn params() -> ContextParams {
-    ContextParams { n_ctx: N_CTX, n_ubatch: 64, n_threads: Some(2), evictable: true, ..ContextParams::default() }
+    ContextParams { n_ctx: N_CTX, n_ubatch: 64, n_threads: Some(1), evictable: true, ..ContextParams::default() }
 }
 
 fn open(model: &Model, params: &ContextParams) -> Context {

@@ -571,8 +571,15 @@ void sharpv_kv::fill(const std::vector<uint8_t> & data) {
     reader r { data };
     const auto h = r.value<header>();
     r.at += h.n_evicted*sizeof(uint32_t);
-    if (kv.v_cells[0].get_used() != h.n_cells || kv.v_cells[0].used_max_p1() != h.n_cells) {
+    const auto & used = kv.v_cells[0];
+    if (used.get_used() != h.n_cells || used.used_max_p1() != h.n_cells) {
         throw std::runtime_error("the saved KV cache is damaged");
+    }
+    for (uint32_t cell = 0; cell < h.n_cells; ++cell) {
+        // llama.cpp takes what it reads.
+        if (used.pos_get(cell) < 0) {
+            throw std::runtime_error("the saved KV cache is damaged");
+        }
     }
     similarity.resize((size_t) cells.size()*n_layer);
     uint32_t n = 0;
