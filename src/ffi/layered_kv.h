@@ -115,7 +115,15 @@ struct sharpv_kv {
     // Of tensors that were allocated one by one.
     std::vector<ggml_context_ptr> contexts;
 
+    using buffers = std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>>;
+
+    // Gives a tensor a buffer of its own, filled with zeros, so that it can be freed alone.
+    static void alloc(buffers & bufs, ggml_backend_buffer_type_t buft, ggml_tensor * tensor);
+
 private:
+    // llama.cpp pads what attention reads in the same way, so that graphs can be used again.
+    static constexpr uint32_t N_KV_STEP = 256;
+
     // The similarity of a visual cell, averaged over the layers; infinity if it was not measured.
     float mean_similarity(uint32_t cell) const;
 

@@ -1,0 +1,280 @@
+// The call sites in llama.cpp: what it asks of a layered KV cache while it creates caches, places rows and builds graphs.
+
+#include "layered_kv.h"
+
+#include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "sharpv-kv.h"
+
+#include <cmath>
+
+namespace {
+
+thread_local bool layered_wanted = false;
+
+} // namespace
+
+sharpv_kv_scope::sharpv_kv_scope(bool on) { layered_wanted = on; }
+sharpv_kv_scope::~sharpv_kv_scope()       { layered_wanted = false; }
+
+//
+// the inputs of a graph
+//
+
+// The mask of the layers that do not see all cells, and of evicted layers the places where new rows go.
+class sharpv_attn_input : public llm_graph_input_i {
+public:
+    sharpv_attn_input(sharpv_kv & kv, bool evicted) : kv(kv), evicted(evicted) {}
+
+    void set_input(const llama_ubatch * ubatch) override {
+        if (k_idxs && k_idxs->buffer) {
+            auto * data = static_cast<int64_t *>(k_idxs->data);
+            for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
+                data[i] = row_of(i);
+            }
+        }
+        if (v_idxs && v_idxs->buffer) {
+            auto * data = static_cast<int64_t *>(v_idxs->data);
+            const int64_t n_embd = v_idxs->ne[0]/ubatch->n_tokens;
+            for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
+                for (int64_t j = 0; j < n_embd; ++j) {
+                    // n_embd is 1 for a V that is not transposed
+                    data[i*n_embd + j] = j*kv.n_rows + row_of(i);
+                }
+            }
+        }
+        if (mask && mask->buffer) {
+            if (mask->type == GGML_TYPE_F16) {
+                fill_mask<ggml_fp16_t>(ggml_fp32_to_fp16(-INFINITY));
+            } else {
+                fill_mask<float>(-INFINITY);
+            }
+        }
+    }
+
+    bool can_reuse(const llm_graph_params & params) override {
+        return mask->ne[1] == params.ubatch.n_tokens && (!evicted || mask->ne[0] == kv.n_kv);
+    }
+
+    sharpv_kv & kv;
+    const bool  evicted; // else: hidden
+
+    ggml_tensor * k_idxs  = nullptr; // I64 [n_tokens]
+    ggml_tensor * v_idxs  = nullptr; // I64 [n_tokens] or [n_tokens*n_embd_v_gqa]
+    ggml_tensor * mask    = nullptr; // as `primary`, with another number of cells
+    ggml_tensor * primary = nullptr; // the mask of the layers that see all cells; llama.cpp fills it before
+
+private:
+    int64_t row_of(uint32_t i) const { return kv.cells[kv.ubatch_cells[i]].row; }
+
+    template <typename T>
+    void fill_mask(T drop) {
+        // For each column of the mask the column of `primary` that it is a copy of; -1 for none.
+        const int64_t n = mask->ne[0];
+        const int64_t n_primary = primary->ne[0];
+        std::vector<int32_t> from(n, -1);
+        for (int64_t j = 0; j < n; ++j) {
+            const int64_t cell = !evicted ? j : kv.is_live(j) ? kv.cell_of_row[j] : -1;
+            if (cell >= 0 && cell < n_primary && !(!evicted && kv.is_used(cell) && kv.cells[cell].hidden)) {
+                from[j] = cell;
+            }
+        }
+        GGML_ASSERT(ggml_backend_buffer_is_host(primary->buffer) && ggml_backend_buffer_is_host(mask->buffer));
+        const auto * src = static_cast<const T *>(primary->data);
+        auto       * dst = static_cast<T *>(mask->data);
+        for (int64_t i = 0; i < mask->ne[1]; ++i) {
+            for (int64_t j = 0; j < n; ++j) {
+                dst[i*n + j] = from[j] < 0 ? drop : src[i*n_primary + from[j]];
+            }
+        }
+    }
+};
+
+//
+// the call sites
+//
+
+bool sharpv_kv_hooks::wanted(const llama_kv_cache & kv) {
+    // Sequences in streams of their own have a set of cells each.
+    return layered_wanted && kv.n_stream == 1 && !kv.other && !kv.hparams.no_alloc;
+}
+
+void sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft, ggml_context_ptr ctx) {
+    create(kv);
+    for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
+        if (t->view_src) {
+            ggml_backend_view_init(t);
+        } else {
+            sharpv_kv::alloc(kv.ctxs_bufs, buft, t);
+        }
+    }
+    kv.sharpv->contexts.push_back(std::move(ctx));
+}
+
+void sharpv_kv_hooks::create(llama_kv_cache & kv) {
+    if (wanted(kv) && !kv.sharpv) {
+        kv.sharpv = std::make_shared<sharpv_kv>(kv);
+    }
+}
+
+bool sharpv_kv_hooks::has_room(const llama_kv_cache & kv, const std::vector<llama_ubatch> & ubatches) {
+    if (!kv.sharpv || kv.sharpv->layers.empty()) {
+        return true;
+    }
+    uint32_t n = 0;
+    for (const auto & ubatch : ubatches) {
+        n += ubatch.n_tokens;
+    }
+    return n <= kv.sharpv->n_free_rows();
+}
+
+void sharpv_kv_hooks::applied(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch) {
+    if (kv.sharpv) {
+        kv.sharpv->applied(sinfo.idxs[0], ubatch);
+    }
+}
+
+void sharpv_kv_hooks::full(llama_kv_cache & kv) {
+    if (kv.sharpv) {
+        kv.sharpv->n_kv = kv.sharpv->n_kv_full();
+    }
+}
+
+bool sharpv_kv_hooks::can_shift(const llama_kv_cache & kv) {
+    return !kv.sharpv || kv.sharpv->layers.empty();
+}
+
+ggml_tensor * sharpv_kv_hooks::get_k(const llama_kv_cache & kv, ggml_context * ctx, int32_t il) {
+    if (!kv.sharpv || !kv.sharpv->owns(il)) {
+        return nullptr;
+    }
+    const sharpv_kv & s = *kv.sharpv;
+    ggml_tensor * k = s.layers[s.layer_of.at(il)].k;
+    const int64_t n_head = kv.hparams.n_embd_head_k(il);
+    return ggml_view_4d(ctx, k, n_head, kv.hparams.n_head_kv(il), s.n_kv, 1,
+            ggml_row_size(k->type, n_head), k->nb[1], k->nb[2], 0);
+}
+
+ggml_tensor * sharpv_kv_hooks::get_v(const llama_kv_cache & kv, ggml_context * ctx, int32_t il) {
+    if (!kv.sharpv || !kv.sharpv->owns(il)) {
+        return nullptr;
+    }
+    const sharpv_kv & s = *kv.sharpv;
+    ggml_tensor * v = s.layers[s.layer_of.at(il)].v;
+    const int64_t n_head = kv.hparams.n_embd_head_v(il);
+    if (!kv.v_trans) {
+        return ggml_view_4d(ctx, v, n_head, kv.hparams.n_head_kv(il), s.n_kv, 1,
+                ggml_row_size(v->type, n_head), v->nb[1], v->nb[2], 0);
+    }
+    const size_t line = ggml_row_size(v->type, s.n_rows);
+    return ggml_view_4d(ctx, v, s.n_kv, kv.hparams.n_head_kv(il), n_head, 1, line*n_head, line, line*v->ne[0], 0);
+}
+
+ggml_tensor * sharpv_kv_hooks::cpy_k(const llama_kv_cache & kv, ggml_context * ctx, ggml_tensor * k_cur, int32_t il) {
+    if (!kv.sharpv || !kv.sharpv->owns(il)) {
+        return nullptr;
+    }
+    const sharpv_kv & s = *kv.sharpv;
+    ggml_tensor * k = s.layers[s.layer_of.at(il)].k;
+    GGML_ASSERT(ggml_row_size(k_cur->type, k_cur->ne[0]) == k_cur->nb[1]);
+    k_cur = ggml_view_2d(ctx, k_cur, k_cur->ne[0]*k_cur->ne[1], k_cur->ne[2], k_cur->nb[2], 0);
+    return ggml_set_rows(ctx, k, k_cur, s.building->k_idxs);
+}
+
+ggml_tensor * sharpv_kv_hooks::cpy_v(const llama_kv_cache & kv, ggml_context * ctx, ggml_tensor * v_cur, int32_t il) {
+    if (!kv.sharpv || !kv.sharpv->owns(il)) {
+        return nullptr;
+    }
+    const sharpv_kv & s = *kv.sharpv;
+    ggml_tensor * v = s.layers[s.layer_of.at(il)].v;
+    GGML_ASSERT(ggml_row_size(v_cur->type, v_cur->ne[0]) == v_cur->nb[1]);
+    const int64_t n_embd   = v_cur->ne[0]*v_cur->ne[1];
+    const int64_t n_tokens = v_cur->ne[2];
+    if (!kv.v_trans) {
+        v_cur = ggml_view_2d(ctx, v_cur, n_embd, n_tokens, v_cur->nb[2], 0);
+        return ggml_set_rows(ctx, v, v_cur, s.building->v_idxs);
+    }
+    v_cur = ggml_row_size(v_cur->type, n_embd) == v_cur->nb[2]
+        ? ggml_reshape_2d(ctx, v_cur, n_embd, n_tokens)
+        : ggml_cont_2d   (ctx, v_cur, n_embd, n_tokens);
+    // Heads of different sizes: V has the width of the largest.
+    if (n_embd < v->ne[0]) {
+        v_cur = ggml_pad(ctx, v_cur, v->ne[0] - n_embd, 0, 0, 0);
+    }
+    // A transposed V is written element by element.
+    return ggml_set_rows(ctx,
+            ggml_reshape_2d(ctx, v, 1, ggml_nelements(v)), ggml_reshape_2d(ctx, v_cur, 1, ggml_nelements(v_cur)), s.building->v_idxs);
+}
+
+ggml_tensor * sharpv_kv_hooks::mask(
+        llm_graph_result * res, ggml_context * ctx, const llama_ubatch & ubatch, const llama_kv_cache_context * mctx,
+        ggml_tensor * kq_mask, int32_t il) {
+    llama_kv_cache & kv = *mctx->kv;
+    if (!kv.sharpv) {
+        return kq_mask;
+    }
+    sharpv_kv & s = *kv.sharpv;
+    const bool evicted = s.owns(il);
+    if (!evicted && !s.hides(il)) {
+        return kq_mask;
+    }
+    sharpv_attn_input * input = nullptr;
+    for (const auto & other : res->inputs) {
+        auto * mine = dynamic_cast<sharpv_attn_input *>(other.get());
+        if (mine && &mine->kv == &s && mine->evicted == evicted) {
+            input = mine;
+        }
+    }
+    if (!input) {
+        auto made = std::make_unique<sharpv_attn_input>(s, evicted);
+        made->primary = kq_mask;
+        // In the graph even if no layer uses it itself: llama.cpp fills it.
+        ggml_build_forward_expand(res->get_gf(), kq_mask);
+        made->mask = ggml_new_tensor_4d(ctx, kq_mask->type, evicted ? s.n_kv : kq_mask->ne[0], kq_mask->ne[1], 1, 1);
+        ggml_set_input(made->mask);
+        ggml_set_name(made->mask, evicted ? "sharpv_mask_evicted" : "sharpv_mask_hidden");
+        if (evicted) {
+            const int64_t n_tokens = ubatch.n_tokens;
+            made->k_idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_tokens);
+            made->v_idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, kv.v_trans ? n_tokens*kv.hparams.n_embd_v_gqa_max() : n_tokens);
+            for (ggml_tensor * idxs : { made->k_idxs, made->v_idxs }) {
+                ggml_set_input(idxs);
+            }
+            ggml_set_name(made->k_idxs, "sharpv_k_idxs");
+            ggml_set_name(made->v_idxs, "sharpv_v_idxs");
+        }
+        input = static_cast<sharpv_attn_input *>(res->add_input(std::move(made)));
+    }
+    if (evicted) {
+        s.building = input;
+    }
+    return input->mask;
+}
+
+//
+// finding the cache of a memory
+//
+
+sharpv_kv * sharpv_kv_of(llama_memory_i * memory) {
+    if (auto * m = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        return sharpv_kv::of(m->get_base());
+    }
+    if (auto * m = dynamic_cast<llama_memory_hybrid *>(memory)) {
+        return sharpv_kv::of(m->get_mem_attn());
+    }
+    if (auto * m = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
+        return sharpv_kv::of(m->get_mem_attn()->get_base());
+    }
+    return sharpv_kv::of(dynamic_cast<llama_kv_cache *>(memory));
+}
+
+sharpv_kv * sharpv_kv_window_of(llama_memory_i * memory) {
+    if (auto * m = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        return sharpv_kv::of(m->get_swa());
+    }
+    if (auto * m = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
+        return sharpv_kv::of(m->get_mem_attn()->get_swa());
+    }
+    return nullptr;
+}
