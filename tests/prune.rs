@@ -276,10 +276,12 @@ fn budget() -> impl Strategy<Value = Budget> {
 
 fn params() -> impl Strategy<Value = PruneParams> {
     let method = prop::sample::select(Method::ALL.to_vec());
-    (method, budget(), 0.0..3.0_f32, 0..4_usize, any::<u64>()).prop_map(
-        |(method, budget, spatial_weight, min_keep, seed)| PruneParams {
+    let cap = prop::option::of(0..80_usize);
+    (method, budget(), cap, 0.0..3.0_f32, 0..4_usize, any::<u64>()).prop_map(
+        |(method, budget, cap, spatial_weight, min_keep, seed)| PruneParams {
             method,
             budget,
+            cap,
             spatial_weight,
             min_keep,
             seed,
@@ -345,6 +347,17 @@ proptest! {
         let wanted = f64::from(share) * total as f64;
         let kept_share = kept(Budget::Keep(share)) as f64;
         prop_assert!((kept_share - wanted).abs() <= 0.5 || (kept_share == 1.0 && wanted < 1.0), "{kept_share} of {wanted}");
+    }
+
+    #[test]
+    fn a_cap_changes_only_what_passes_it(video in video(), params in params(), cap in 0..80_usize) {
+        prop_assume!(params.method != Method::Off);
+        let free = video.prune(&PruneParams { cap: None, ..params.clone() });
+        let capped = video.prune(&PruneParams { cap: Some(cap), ..params });
+        prop_assert_eq!(capped.kept(), free.kept().min(cap));
+        if free.kept() <= cap {
+            prop_assert_eq!(capped, free);
+        }
     }
 
     #[test]
@@ -758,8 +771,7 @@ fn methods_have_names() {
 #[test]
 fn settings_serialise() {
     let json = serde_json::to_value(PruneParams::default()).unwrap();
-    let expected =
-        serde_json::json!({"method": "sharpv", "budget": "adaptive", "spatial_weight": 1.0, "min_keep": 1, "seed": 0});
+    let expected = serde_json::json!({"method": "sharpv", "budget": "adaptive", "cap": null, "spatial_weight": 1.0, "min_keep": 1, "seed": 0});
     assert_eq!(json, expected);
     let budget = |budget| serde_json::to_value(budget).unwrap();
     assert_eq!(budget(Budget::Keep(0.5)), serde_json::json!({"keep": 0.5}));

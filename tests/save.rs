@@ -191,7 +191,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         bytes
     };
     refuse(&flipped(0), "no saved session");
-    refuse(&flipped(8), "has format 0, and this version of sharpv reads format 1");
+    refuse(&flipped(8), "has format 3, and this version of sharpv reads format 2");
     refuse(&flipped(19), "cut short");
     for at in [20, 30, whole.len() / 2, whole.len() - 40, whole.len() - 1] {
         refuse(&flipped(at), "damaged");

@@ -286,7 +286,7 @@ fn two_videos_in_two_turns() {
         .iter()
         .filter_map(|row| match row.key {
             RowKey::Visual { video, .. } => Some(video),
-            RowKey::Token(_) => None,
+            RowKey::Token(_) | RowKey::Newline => None,
         })
         .collect();
     assert!(videos.is_sorted() && videos.contains(&0) && videos.contains(&1), "{videos:?}");

@@ -136,6 +136,7 @@ proptest! {
             start_s: range.map(|_| start),
             end_s: range.map(|_| end),
             folder_fps,
+            ..Sampling::default()
         };
         let end = end.min(duration);
         let source = FrameSource::open(clips.path("").as_path(), &sampling).unwrap();

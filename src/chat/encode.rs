@@ -1,50 +1,38 @@
 //! From a video file to the visual tokens that are kept of it.
 
+use super::arrangement::Arrangement;
 use super::observer::{Observer, Stage};
 use crate::error::{Error, Result};
-use crate::layout::{self, Layout};
+use crate::layout::{Layout, Size};
 use crate::prune::{Decision, PruneParams, Scorer, SliceView};
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
-use crate::video::{Frame, FrameSource, Sampling, VideoInfo};
-use std::path::Path;
+use crate::video::{Frame, FrameSource, VideoInfo};
 use std::time::{Duration, Instant};
 
-/// The most that a frame's longer side may exceed what any encoder looks at before it is made smaller here.
-type Size = (u32, u32);
-
-/// A video as the prompt needs it: its layout, and the embeddings of the kept tokens.
+/// A video as the prompt needs it: its arrangement, and the embeddings of the kept tokens.
 #[derive(Debug)]
 pub(super) struct EncodedVideo {
     /// What was opened.
     pub info: VideoInfo,
-    /// Text and frames in prompt order.
-    pub parts: Vec<layout::Part>,
-    /// The picture size that the encoder was given.
-    pub frame_size: Size,
-    /// One for each frame.
+    /// How it stands in the prompt.
+    pub arrangement: Arrangement,
+    /// One for each slice.
     pub slices: Vec<EncodedSlice>,
     /// How long each step took.
     pub timings: EncodeTimings,
 }
 
-/// The visual tokens of one frame.
+/// The visual tokens of a frame, or of a merged pair of frames.
 #[derive(Debug)]
 pub(super) struct EncodedSlice {
-    /// Where in the video the frame is.
+    /// Where in the video its first frame is.
     pub time_s: f64,
-    /// The tokens of each chunk that the encoder cut the frame into: one, unless it tiles.
-    pub chunk_tokens: Vec<usize>,
-    /// The kept tokens, ascending, numbered over all chunks.
+    /// Visual tokens before pruning.
+    pub n_tokens: usize,
+    /// The kept tokens, ascending, numbered over all pictures that the encoder made of the slice.
     pub kept: Vec<u32>,
     /// Their embeddings, `[kept × n_embd_inp]`.
     pub rows: Vec<f32>,
-}
-
-impl EncodedSlice {
-    /// Visual tokens before pruning.
-    pub fn n_tokens(&self) -> usize {
-        self.chunk_tokens.iter().sum()
-    }
 }
 
 /// Wall time of the steps before prefill.
@@ -63,64 +51,52 @@ impl std::ops::AddAssign for EncodeTimings {
     }
 }
 
-/// What a video will take, known before a frame is encoded.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct VideoCost {
-    /// Frames.
-    pub frames: usize,
-    /// Positions of its whole layout, markers and text included. They do not shrink with pruning.
-    pub positions: usize,
-    /// Rows of its whole layout, unpruned.
-    pub rows: usize,
-}
-
 /// Decodes, encodes and prunes one video.
 pub(super) struct Encoder<'a> {
     pub model: &'a Model,
     pub vision: &'a mut Vision,
     pub layout: &'a dyn Layout,
-    /// Side of the encoder's square tile in pixels, if the mmproj tells.
-    pub tile_side: Option<u32>,
     pub prune: &'a PruneParams,
     pub cancel: &'a CancelToken,
 }
 
 impl Encoder<'_> {
-    /// Encodes the video at `path`. `check` sees what it will take before the first frame is encoded, and can refuse.
+    /// Encodes the frames of `source`. `timings` has what was spent on opening it.
     pub fn encode(
         &mut self,
-        path: &Path,
-        sampling: &Sampling,
+        mut source: FrameSource,
+        mut timings: EncodeTimings,
         observer: &mut dyn Observer,
-        check: impl FnOnce(VideoCost) -> Result<()>,
     ) -> Result<EncodedVideo> {
-        let mut timings = EncodeTimings::default();
-        let mut source = timed(&mut timings.decode_video, || FrameSource::open(path, sampling))?;
-        let planned = source.planned_times().to_vec();
-        let frame_size = self.frame_size((source.info().width, source.info().height))?;
-        check(self.cost(&self.layout.parts(&planned), frame_size)?)?;
-
-        let mut slices: Vec<EncodedSlice> = Vec::with_capacity(planned.len());
+        let mrope = self.vision.uses_mrope();
+        let planned = Arrangement::new(self.layout, source.info(), source.planned_times(), mrope);
+        let mut slices: Vec<EncodedSlice> = Vec::with_capacity(planned.n_slices());
         let mut scorer = Scorer::new(self.prune)?;
-        let mut previous: Option<Frame> = None;
+        let mut times = Vec::with_capacity(planned.n_frames);
+        let mut previous: Vec<Frame> = Vec::new();
         loop {
             self.cancel.check()?;
-            let Some(frame) = timed(&mut timings.decode_video, || source.next()) else { break };
-            let frame = frame?;
-            let slice = match previous.as_ref().zip(slices.last()) {
+            let frames: Vec<Frame> = timed(&mut timings.decode_video, || {
+                source.by_ref().take(planned.frames_per_slice).collect::<Result<_>>()
+            })?;
+            let Some(first) = frames.first() else { break };
+            times.extend(frames.iter().map(|frame| frame.time_s));
+            let same_pixels = frames.len() == previous.len()
+                && frames.iter().zip(&previous).all(|(frame, before)| frame.rgb == before.rgb);
+            let slice = match slices.last().filter(|_| same_pixels) {
                 // The same pixels give the same embeddings: the encoder's work is the larger part of what is left after pruning.
-                Some((before, encoded)) if before.rgb == frame.rgb => EncodedSlice {
-                    time_s: frame.time_s,
-                    chunk_tokens: encoded.chunk_tokens.clone(),
+                Some(encoded) => EncodedSlice {
+                    time_s: first.time_s,
+                    n_tokens: encoded.n_tokens,
                     kept: Vec::new(),
                     rows: encoded.rows.clone(),
                 },
-                _ => timed(&mut timings.encode, || self.encode_frame(&frame, frame_size))?,
+                None => timed(&mut timings.encode, || self.encode_slice(&frames, &planned))?,
             };
             timed(&mut timings.prune, || self.score(&mut scorer, &slice))?;
             slices.push(slice);
-            previous = Some(frame);
-            observer.progress(Stage::Encode, slices.len() as u64, planned.len() as u64);
+            previous = frames;
+            observer.progress(Stage::Encode, times.len() as u64, planned.n_frames as u64);
         }
         for warning in source.warnings() {
             observer.warning(warning);
@@ -130,64 +106,48 @@ impl Encoder<'_> {
             keep(&mut slices, &decision, self.model.n_embd_inp());
             decision
         });
+        let info = source.info().clone();
         if decision.non_finite > 0 {
             observer.warning(&format!(
                 "{}: the encoder gave {} visual tokens that are no finite numbers; they were left out",
-                path.display(),
+                info.path.display(),
                 decision.non_finite
             ));
         }
-        // Fewer frames than planned when the file is cut short: the layout is that of the frames there are.
-        let times: Vec<f64> = slices.iter().map(|slice| slice.time_s).collect();
-        Ok(EncodedVideo { info: source.info().clone(), parts: self.layout.parts(&times), frame_size, slices, timings })
+        // Fewer frames than planned when the file is cut short: text and times are those of the frames there are. They keep the size
+        // that they were encoded in.
+        let arrangement =
+            Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
+        Ok(EncodedVideo { info, arrangement, slices, timings })
     }
 
-    /// The size to give frames of `size` to the encoder in: their own, unless it would cut them up and the layout wants one tile.
-    fn frame_size(&self, size: Size) -> Result<Size> {
-        let Some(side) = self.tile_side.filter(|_| self.layout.single_tile()) else { return Ok(size) };
-        let bitmap = Bitmap::placeholder(size.0, size.1, false)?;
-        let tiles = self.vision.tokenize(&[Part::Image(&bitmap)], false)?.images().count();
-        Ok(if tiles > 1 { (side, side) } else { size })
-    }
-
-    fn cost(&self, parts: &[layout::Part], size: Size) -> Result<VideoCost> {
-        let bitmap = Bitmap::placeholder(size.0, size.1, false)?;
-        let chunks = self.vision.tokenize(&as_vision_parts(parts, &bitmap), false)?;
-        let mut cost = VideoCost { frames: 0, positions: 0, rows: 0 };
-        cost.frames = parts.iter().filter(|part| matches!(part, layout::Part::Frame(_))).count();
-        for chunk in chunks.iter() {
-            let (rows, positions) = match &chunk {
-                crate::runtime::Chunk::Text(tokens) => (tokens.len(), tokens.len()),
-                crate::runtime::Chunk::Image(image) => (image.n_tokens(), image.n_pos().max(0) as usize),
-            };
-            cost.rows += rows;
-            cost.positions += positions;
-        }
-        Ok(cost)
-    }
-
-    fn encode_frame(&mut self, frame: &Frame, size: Size) -> Result<EncodedSlice> {
-        let bitmap = if (frame.width, frame.height) == size {
-            Bitmap::rgb(frame.width, frame.height, &frame.rgb, false)?
-        } else {
-            let resized = resize(frame, size)?;
-            Bitmap::rgb(size.0, size.1, &resized, false)?
-        };
-        let chunks = self.vision.tokenize(&[Part::Image(&bitmap)], false)?;
-        let mut slice =
-            EncodedSlice { time_s: frame.time_s, chunk_tokens: Vec::new(), kept: Vec::new(), rows: Vec::new() };
-        for chunk in chunks.images() {
+    fn encode_slice(&mut self, frames: &[Frame], arrangement: &Arrangement) -> Result<EncodedSlice> {
+        let bitmaps: Vec<Bitmap> = frames.iter().map(|frame| bitmap(frame, arrangement)).collect::<Result<_>>()?;
+        let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
+        let chunks = self.vision.tokenize(&parts, false)?;
+        let time_s = frames.first().map_or(0.0, |frame| frame.time_s);
+        let mut slice = EncodedSlice { time_s, n_tokens: 0, kept: Vec::new(), rows: Vec::new() };
+        for chunk in arrangement.used(chunks.images().collect()) {
             self.cancel.check()?;
-            slice.rows.extend_from_slice(self.vision.encode(&chunk)?);
-            slice.chunk_tokens.push(chunk.n_tokens());
+            let rows = self.vision.encode(&chunk)?;
+            slice.rows.extend_from_slice(&arrangement.rows_left(rows, self.model.n_embd_inp()));
+            slice.n_tokens += arrangement.tokens_left(chunk.n_tokens());
         }
         Ok(slice)
     }
 
     fn score(&self, scorer: &mut Scorer, slice: &EncodedSlice) -> Result<()> {
         let (n_embd, stride) = (self.model.n_embd(), self.model.n_embd_inp());
-        scorer.push(SliceView::with_stride(&slice.rows, slice.n_tokens(), n_embd, stride)?)
+        scorer.push(SliceView::with_stride(&slice.rows, slice.n_tokens, n_embd, stride)?)
     }
+}
+
+fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
+    let size = arrangement.picture_size;
+    if (frame.width, frame.height) == size {
+        return Bitmap::rgb(frame.width, frame.height, &frame.rgb, arrangement.merges());
+    }
+    Bitmap::rgb(size.0, size.1, &resize(frame, size)?, arrangement.merges())
 }
 
 /// Leaves the rows of the kept tokens only.
@@ -204,18 +164,7 @@ fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     }
 }
 
-/// A layout's parts with `bitmap` in place of every frame.
-fn as_vision_parts<'a>(parts: &'a [layout::Part], bitmap: &'a Bitmap) -> Vec<Part<'a>> {
-    parts
-        .iter()
-        .map(|part| match part {
-            layout::Part::Text(text) => Part::Text(text),
-            layout::Part::Frame(_) => Part::Image(bitmap),
-        })
-        .collect()
-}
-
-/// Bicubic, as Hugging Face's processors of the one-tile families do it.
+/// Bicubic, as most of Hugging Face's video processors do it.
 fn resize(frame: &Frame, (width, height): Size) -> Result<Vec<u8>> {
     let picture = image::ImageBuffer::<image::Rgb<u8>, _>::from_raw(frame.width, frame.height, frame.rgb.as_slice())
         .ok_or_else(|| Error::InvalidParameter {
@@ -227,7 +176,7 @@ fn resize(frame: &Frame, (width, height): Size) -> Result<Vec<u8>> {
 }
 
 /// Runs `work` and adds the time it takes to `total`.
-fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+pub(super) fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();
     *total += start.elapsed();

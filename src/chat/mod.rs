@@ -3,8 +3,10 @@
 //! A turn goes plan → encode → prune → prefill → decode. A session keeps the KV cache and the embeddings of the kept visual tokens, so that a
 //! second question about a video neither encodes nor prefills it again.
 
+mod arrangement;
 mod encode;
 mod evict;
+mod limits;
 mod observer;
 mod plan;
 mod prefill;
@@ -18,26 +20,25 @@ pub use observer::{Observer, Quiet, Stage};
 pub use plan::{PlannedRow, RowKey, Tokenization};
 pub use prefill::PrefillMode;
 pub use report::{Answer, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VisualTokens};
-pub use template::{Message, Role};
+pub use template::{Media, Message, Role};
 
 use crate::error::{Error, Result};
-use crate::layout::{self, Layout};
+use crate::layout::{self, EncoderFacts, Layout};
 use crate::models::{ModelFiles, gguf};
 use crate::prune::{Method, PruneParams};
 use crate::runtime::{
     CancelToken, Context, ContextParams, LoraAdapter, Model, ModelParams, Row, RowInput, Sampler, SamplerParams,
     Vision, VisionParams, default_threads, peak_rss_bytes,
 };
-use crate::video::{Rate, Sampling, VideoInfo};
-use encode::{EncodeTimings, EncodedVideo, Encoder, VideoCost};
+use crate::video::{FrameSource, Kind, Rate, Sampling, VideoInfo};
+use arrangement::Arrangement;
+use encode::{EncodeTimings, EncodedVideo, Encoder, timed};
 use evict::{Evicted, Tail};
-use plan::{Marks, Piece, Plan};
-use prefill::Batching;
+use limits::{Limits, VideoCost};
+use plan::{Marks, Piece, Placed, Plan};
+use prefill::{Batching, Inputs};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Positions that must be left for an answer when a prompt is accepted.
-const ANSWER_ROOM: usize = 64;
 
 /// How to open a [`Session`].
 #[derive(Debug, Clone)]
@@ -61,6 +62,8 @@ pub struct SessionParams {
     pub n_predict: usize,
     /// The prompt layout, by name; `None` takes that of the model's family.
     pub layout: Option<String>,
+    /// Cut frames into tiles, as the encoder does with single pictures, where it does: many more visual tokens.
+    pub tile: bool,
     /// A system message; `None` leaves it to the chat template.
     pub system: Option<String>,
     /// A chat template (Jinja) to use in place of the model's own.
@@ -85,6 +88,7 @@ impl Default for SessionParams {
             sampler: SamplerParams::default(),
             n_predict: 512,
             layout: None,
+            tile: false,
             system: None,
             chat_template: None,
             tokenization: Tokenization::Joined,
@@ -111,20 +115,25 @@ pub struct VideoOptions {
 
 impl VideoOptions {
     fn sampling(&self, layout: &dyn Layout) -> Sampling {
+        let frames = layout.frames();
         let rate = match (self.fps, self.max_frames) {
-            (Some(fps), max) => Rate::Fps { fps, max_frames: max.unwrap_or(layout.max_frames()) },
-            (None, None) => layout.default_rate(),
-            (None, Some(frames)) => match layout.default_rate() {
-                Rate::Uniform { .. } => Rate::Uniform { frames },
-                Rate::Fps { fps, .. } => Rate::Fps { fps, max_frames: frames },
+            (Some(fps), max) => Rate::Fps { fps, max_frames: max.unwrap_or(frames.max) },
+            (None, None) => frames.rate,
+            (None, Some(max)) => match frames.rate {
+                Rate::Uniform { .. } => Rate::Uniform { frames: max },
+                Rate::Fps { fps, .. } => Rate::Fps { fps, max_frames: max },
             },
         };
+        // Who asks for a rate gets it, with an odd frame at the end if it comes so.
+        let (min_frames, multiple_of) = if self.fps.is_none() { (frames.min, frames.per_slice) } else { (1, 1) };
         let default = Sampling::default();
         Sampling {
             rate,
             start_s: self.start_s,
             end_s: self.end_s,
             folder_fps: self.folder_fps.unwrap_or(default.folder_fps),
+            min_frames,
+            multiple_of,
         }
     }
 }
@@ -153,7 +162,8 @@ pub struct Session {
     params: SessionParams,
     template: template::ChatTemplate,
     layout: Box<dyn Layout>,
-    tile_side: Option<u32>,
+    /// The encoder's embedding of a line end, `[n_embd_inp]`, if it has one.
+    newline: Option<Vec<f32>>,
     marks: Marks,
     messages: Vec<Message>,
     videos: Vec<EncodedVideo>,
@@ -195,17 +205,6 @@ impl Session {
             value: "missing".into(),
             expected: "the model's vision encoder, a GGUF file (--mmproj FILE)".into(),
         })?;
-        let metadata = gguf::read_metadata(mmproj)?;
-        let projector = ["clip.vision.projector_type", "clip.projector_type"]
-            .iter()
-            .find_map(|key| metadata.string(key))
-            .unwrap_or_default();
-        let layout = match &params.layout {
-            Some(name) => layout::by_name(name)?,
-            None => layout::for_projector(projector),
-        };
-        let tile_side = metadata.u64("clip.vision.image_size").and_then(|side| u32::try_from(side).ok());
-
         let thousandths = |progress: f32| (progress.clamp(0.0, 1.0) * 1000.0) as u64;
         let model = Model::load(&files.model, &params.model, |p| {
             observer.progress(Stage::LoadModel, thousandths(p), 1000);
@@ -217,6 +216,13 @@ impl Session {
                 reason: "models with a text encoder are not supported".into(),
             });
         }
+        let newline = read_newline(mmproj)?;
+        let encoder = encoder_facts(mmproj, &model, newline.is_some())?;
+        let name = params.layout.as_deref().unwrap_or_else(|| layout::name_for(&encoder));
+        let mut layout = layout::by_name(name, &encoder)?;
+        if params.tile {
+            layout = layout.tiled().unwrap_or(layout);
+        }
         // A grammar that does not parse is told before anything is encoded.
         Sampler::new(&model, &params.sampler)?;
         let template = template::ChatTemplate::new(&model, params.chat_template.as_deref())?;
@@ -224,6 +230,7 @@ impl Session {
             observer.progress(Stage::LoadVision, thousandths(p), 1000);
         })?;
         observer.progress(Stage::LoadVision, 1000, 1000);
+        let model_width = model.n_embd_inp();
         let adapters = files.lora.iter().map(|path| model.load_lora(path, 1.0)).collect::<Result<_>>()?;
         Ok(Self {
             context: None,
@@ -233,7 +240,7 @@ impl Session {
             params,
             template,
             layout,
-            tile_side,
+            newline: newline.filter(|row| row.len() == model_width),
             marks: Marks::new(),
             messages: Vec::new(),
             videos: Vec::new(),
@@ -259,23 +266,36 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<VideoReport> {
         let sampling = options.sampling(self.layout.as_ref());
+        let mut timings = EncodeTimings::default();
+        let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
+        let cost = self.cost(&source)?;
         let used = self.cached.last().map_or(0, |row| row.position[0].max(0) as usize + 1);
         let limits = Limits { positions: self.model.n_ctx_train(), cells: self.params.n_ctx };
-        let unpruned = self.params.prune.method == Method::Off;
+        limits.check_video(used, cost, self.params.prune.method == Method::Off)?;
         let mut encoder = Encoder {
             model: &self.model,
             vision: &mut self.vision,
             layout: self.layout.as_ref(),
-            tile_side: self.tile_side,
             prune: &self.params.prune,
             cancel: &self.params.cancel,
         };
-        let video = encoder.encode(path, &sampling, observer, |cost| limits.check_video(used, cost, unpruned))?;
+        let video = encoder.encode(source, timings, observer)?;
         let slices = slice_reports(std::slice::from_ref(&video));
         let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
         self.spent += video.timings;
         self.videos.push(video);
         Ok(report)
+    }
+
+    /// What the frames of `source` will take in the prompt, unpruned.
+    fn cost(&self, source: &FrameSource) -> Result<VideoCost> {
+        let mrope = self.vision.uses_mrope();
+        let arrangement = Arrangement::new(self.layout.as_ref(), source.info(), source.planned_times(), mrope);
+        let pieces = self.marks.split(&plan::marked_text(&self.marks, 0, &arrangement.parts));
+        let placed = Placed { arrangement: &arrangement, slices: None };
+        let plan = plan::plan(&self.model, &self.vision, &pieces, &[placed], self.params.tokenization)?;
+        let positions = plan.next_position.max(0) as usize;
+        Ok(VideoCost { frames: arrangement.n_frames, positions, rows: plan.rows.len() })
     }
 
     /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to `observer`.
@@ -301,7 +321,7 @@ impl Session {
         }
 
         self.messages.push(message);
-        self.messages.push(Message { role: Role::Assistant, content: generated.text.clone() });
+        self.messages.push(Message::text(Role::Assistant, generated.text.clone()));
         self.videos_sent = self.videos.len();
         let spent = std::mem::take(&mut self.spent);
         let before = spent.decode_video + spent.encode + spent.prune;
@@ -310,7 +330,7 @@ impl Session {
             answer: generated.text.trim().to_owned(),
             stop: generated.stop,
             model: self.model.description(),
-            frames: slices.len(),
+            frames: self.videos.iter().map(|video| video.arrangement.n_frames).sum(),
             visual_tokens: count(&slices),
             slices,
             timings_ms: Timings {
@@ -405,7 +425,7 @@ impl Session {
         self.params.system = system;
     }
 
-    /// The conversation so far, without the system message. Frames are marked in the text.
+    /// The conversation so far, without the system message.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
@@ -447,15 +467,21 @@ impl Session {
     }
 
     fn user_message(&self, question: &str) -> Message {
-        let mut content: String = (self.videos_sent..self.videos.len())
-            .map(|video| plan::marked_text(&self.marks, video, &self.videos[video].parts))
-            .collect();
-        content.push_str(question);
-        Message { role: Role::User, content }
+        let media = self.videos.iter().enumerate().skip(self.videos_sent);
+        let media = media.map(|(i, video)| self.media(i, &video.arrangement, &video.info)).collect();
+        Message { role: Role::User, media, content: question.to_owned() }
+    }
+
+    fn media(&self, video: usize, arrangement: &Arrangement, info: &VideoInfo) -> Media {
+        Media {
+            text: plan::marked_text(&self.marks, video, &arrangement.parts),
+            separator: self.layout.separator().to_owned(),
+            is_picture: info.kind == Kind::Picture,
+        }
     }
 
     fn render(&self, message: &Message) -> Result<String> {
-        let system = self.params.system.iter().map(|text| Message { role: Role::System, content: text.clone() });
+        let system = self.params.system.iter().map(|text| Message::text(Role::System, text.clone()));
         let messages: Vec<Message> =
             system.chain(self.messages.iter().cloned()).chain(std::iter::once(message.clone())).collect();
         self.template.render(&messages)
@@ -471,7 +497,8 @@ impl Session {
             &prompt
         };
         let pieces: Vec<Piece> = self.marks.split(text);
-        let plan = plan::plan(&self.model, &self.vision, &pieces, &self.videos, self.params.tokenization)?;
+        let videos: Vec<Placed<'_>> = self.videos.iter().map(Placed::from).collect();
+        let plan = plan::plan(&self.model, &self.vision, &pieces, &videos, self.params.tokenization)?;
         let limits = Limits { positions: self.model.n_ctx_train(), cells: self.params.n_ctx };
         limits.check_prompt(&plan, self.params.n_predict)?;
         Ok(plan)
@@ -482,12 +509,13 @@ impl Session {
         let keep = shared_rows(&self.cached, &plan.rows);
         self.make_room(plan, keep)?;
         let first = self.cut_back(keep)?;
+        let inputs = Inputs { videos: &self.videos, newline: self.newline.as_deref() };
         let context = self.context.as_mut().ok_or_else(no_context)?;
         let how = (
             self.params.prefill,
             Batching { mixed: self.model.supports_mixed_batch(), non_causal: self.vision.uses_non_causal() },
         );
-        if let Err(error) = prefill::prefill(context, plan, first, &self.videos, how, observer) {
+        if let Err(error) = prefill::prefill(context, plan, first, inputs, how, observer) {
             // Whole ubatches of this prompt may be in the cache.
             let next = plan.rows[first].position[0];
             if !context.truncate(next) {
@@ -712,7 +740,7 @@ impl Session {
 }
 
 fn is_visual(row: &PlannedRow) -> bool {
-    matches!(row.key, RowKey::Visual { .. })
+    matches!(row.key, RowKey::Visual { .. } | RowKey::Newline)
 }
 
 /// Where the rows behind the last visual token begin.
@@ -740,64 +768,29 @@ fn emit(piece: String, text: &mut String, observer: &mut dyn Observer) {
     }
 }
 
-/// How much a prompt may take.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    /// Positions that the model was trained for.
-    positions: usize,
-    /// Cells, if the user fixed them.
-    cells: Option<usize>,
+/// What a layout may know of the encoder in the file `mmproj`.
+fn encoder_facts(mmproj: &Path, model: &Model, has_newline: bool) -> Result<EncoderFacts> {
+    let metadata = gguf::read_metadata(mmproj)?;
+    // Files with more than one encoder name each.
+    let projector = ["clip.vision.projector_type", "clip.projector_type"].iter().find_map(|key| metadata.string(key));
+    let number = |key| metadata.u64(key).and_then(|value| u32::try_from(value).ok());
+    Ok(EncoderFacts {
+        projector: projector.unwrap_or_default().to_owned(),
+        architecture: model.metadata("general.architecture").unwrap_or_default(),
+        image_size: number("clip.vision.image_size"),
+        patch_size: number("clip.vision.patch_size"),
+        has_newline,
+    })
 }
 
-impl Limits {
-    /// Refuses a video that cannot fit, before it is encoded. `used` positions are taken by the conversation so far.
-    fn check_video(&self, used: usize, cost: VideoCost, unpruned: bool) -> Result<()> {
-        let check = |needed: usize, limit: usize, unit, of, per_video: usize, other: &str| {
-            if needed <= limit {
-                return Ok(());
-            }
-            let left = limit.saturating_sub(needed - per_video);
-            let advice = match left * cost.frames / per_video.max(1) {
-                0 => format!("not one frame fits{other}"),
-                frames => format!("{frames} of its {} frames fit (--max-frames {frames}){other}", cost.frames),
-            };
-            Err(Error::PromptTooLong { unit, needed, limit, of, advice })
-        };
-        let needed = |per_video| used + per_video + ANSWER_ROOM;
-        check(needed(cost.positions), self.positions, "positions", "the model was trained for", cost.positions, "")?;
-        match self.cells.filter(|_| unpruned) {
-            Some(cells) => {
-                let other = format!("; or give -c {}, or prune", needed(cost.rows));
-                check(needed(cost.rows), cells, "cells", "the context has (-c)", cost.rows, &other)
-            }
-            None => Ok(()),
+/// The embedding of a line end in the file `mmproj`, if it has one.
+fn read_newline(mmproj: &Path) -> Result<Option<Vec<f32>>> {
+    for name in ["v.image_newline", "model.image_newline"] {
+        if let Some(row) = gguf::read_floats(mmproj, name)? {
+            return Ok(Some(row));
         }
     }
-
-    fn check_prompt(&self, plan: &Plan, n_predict: usize) -> Result<()> {
-        let room = ANSWER_ROOM.min(n_predict);
-        let needed = plan.next_position.max(0) as usize + room;
-        if needed > self.positions {
-            return Err(Error::PromptTooLong {
-                unit: "positions",
-                needed,
-                limit: self.positions,
-                of: "the model was trained for",
-                advice: "take fewer frames (--max-frames), or /clear in a chat".into(),
-            });
-        }
-        let needed = plan.rows.len() + room;
-        match self.cells {
-            Some(cells) if needed > cells => Err(Error::PromptTooLong {
-                unit: "cells",
-                needed,
-                limit: cells,
-                of: "the context has (-c)",
-                advice: format!("give -c {needed} or more, or keep fewer visual tokens (--keep, --max-visual-tokens)"),
-            }),
-            _ => Ok(()),
-        }
-    }
+    Ok(None)
 }
 
 /// How many rows at the start of the cache can stay for `wanted`. At least one row of `wanted` is left to compute, for its logits.
@@ -814,7 +807,7 @@ fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
 
 fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
     let slices = videos.iter().flat_map(|video| &video.slices);
-    slices.map(|s| SliceReport { time_s: s.time_s, total: s.n_tokens(), kept: s.kept.len() }).collect()
+    slices.map(|s| SliceReport { time_s: s.time_s, total: s.n_tokens, kept: s.kept.len() }).collect()
 }
 
 fn count(slices: &[SliceReport]) -> VisualTokens {
@@ -866,27 +859,8 @@ mod tests {
     }
 
     #[test]
-    fn a_video_that_is_too_long_is_told_what_fits() {
-        let limits = Limits { positions: 1000, cells: None };
-        let cost = VideoCost { frames: 16, positions: 1600, rows: 1600 };
-        let error = limits.check_video(100, cost, false).unwrap_err().to_string();
-        // 1000 − 100 − 64 positions are left, at 100 a frame.
-        assert!(error.contains("1764 positions, 764 more than the 1000"), "{error}");
-        assert!(error.contains("8 of its 16 frames"), "{error}");
-        assert!(limits.check_video(0, VideoCost { frames: 8, positions: 800, rows: 800 }, false).is_ok());
-    }
-
-    #[test]
-    fn a_fixed_context_refuses_an_unpruned_video_only() {
-        let limits = Limits { positions: 10_000, cells: Some(512) };
-        let cost = VideoCost { frames: 8, positions: 800, rows: 800 };
-        assert!(limits.check_video(0, cost, false).is_ok());
-        assert!(limits.check_video(0, cost, true).unwrap_err().to_string().contains("-c 864"));
-    }
-
-    #[test]
     fn frames_asked_for_override_the_family() {
-        let internvl = layout::InternVl;
+        let internvl = layout::InternVl::new(&EncoderFacts::default());
         let rate =
             |fps, max_frames| VideoOptions { fps, max_frames, ..VideoOptions::default() }.sampling(&internvl).rate;
         assert_eq!(rate(None, None), Rate::Uniform { frames: 8 });

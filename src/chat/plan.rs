@@ -1,9 +1,10 @@
 //! The prompt, row by row: what stands where in the KV cache.
 
-use super::encode::EncodedVideo;
+use super::arrangement::Arrangement;
+use super::encode::{EncodedSlice, EncodedVideo};
 use crate::error::{Error, Result};
-use crate::layout;
-use crate::runtime::{Bitmap, Chunk, Model, Part, Position, Token, Vision};
+use crate::layout::{self, Tiles};
+use crate::runtime::{Bitmap, Chunk, Chunks, ImageChunk, Model, Part, Position, Token, Vision};
 
 /// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows before do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,6 +20,8 @@ pub enum RowKey {
         /// Index among the slice's kept tokens.
         kept: usize,
     },
+    /// The encoder's embedding of a line end.
+    Newline,
 }
 
 /// One row of the prompt.
@@ -53,20 +56,22 @@ pub enum Tokenization {
     Mtmd,
 }
 
-/// A piece of the rendered prompt: text, or a frame of a video.
+/// A piece of the rendered prompt: text, or the next slice of a video, or its line end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(String),
-    Frame { video: usize },
+    Slice { video: usize },
+    Newline { video: usize },
 }
 
-/// The layout of a video as text, with a mark where each frame goes. [`split`] finds the marks again.
+/// The arrangement of a video as text, with a mark where each slice goes. [`split`](Marks::split) finds the marks again.
 pub(super) fn marked_text(marks: &Marks, video: usize, parts: &[layout::Part]) -> String {
     parts
         .iter()
         .map(|part| match part {
             layout::Part::Text(text) => text.clone(),
-            layout::Part::Frame(_) => marks.of(video),
+            layout::Part::Slice(_) => marks.of(video),
+            layout::Part::Newline => marks.newline_of(video),
         })
         .collect()
 }
@@ -100,6 +105,10 @@ impl Marks {
         format!("{}{video}]", self.prefix)
     }
 
+    fn newline_of(&self, video: usize) -> String {
+        format!("{}{video}n]", self.prefix)
+    }
+
     /// Cuts a rendered prompt at the marks.
     pub fn split(&self, prompt: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
@@ -112,8 +121,9 @@ impl Marks {
         text(found.next().unwrap_or_default());
         for after in found {
             let Some((video, rest)) = after.split_once(']') else { continue };
-            let Ok(video) = video.parse() else { continue };
-            pieces.push(Piece::Frame { video });
+            let (number, is_newline) = video.strip_suffix('n').map_or((video, false), |number| (number, true));
+            let Ok(video) = number.parse() else { continue };
+            pieces.push(if is_newline { Piece::Newline { video } } else { Piece::Slice { video } });
             if !rest.is_empty() {
                 pieces.push(Piece::Text(rest.to_owned()));
             }
@@ -122,63 +132,92 @@ impl Marks {
     }
 }
 
-/// Tokenizes `pieces` and puts the kept tokens of `videos` in the places of their frames.
+/// A video, as far as the prompt has to know it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed<'a> {
+    pub arrangement: &'a Arrangement,
+    /// Its slices with the tokens that are kept of each; all tokens, if it is not encoded yet.
+    pub slices: Option<&'a [EncodedSlice]>,
+}
+
+impl<'a> From<&'a EncodedVideo> for Placed<'a> {
+    fn from(video: &'a EncodedVideo) -> Self {
+        Self { arrangement: &video.arrangement, slices: Some(&video.slices) }
+    }
+}
+
+/// Tokenizes `pieces` and puts the kept tokens of `videos` in their places.
 ///
 /// Every row keeps the position it has in the unpruned prompt.
 pub(super) fn plan(
     model: &Model,
     vision: &Vision,
     pieces: &[Piece],
-    videos: &[EncodedVideo],
+    videos: &[Placed<'_>],
     tokenization: Tokenization,
 ) -> Result<Plan> {
-    let placeholders: Vec<Bitmap> = videos
-        .iter()
-        .map(|video| Bitmap::placeholder(video.frame_size.0, video.frame_size.1, false))
-        .collect::<Result<_>>()?;
-    let parts: Vec<Part<'_>> = pieces
-        .iter()
-        .filter_map(|piece| match piece {
-            Piece::Text(text) => Some(Part::Text(text)),
-            Piece::Frame { video } => placeholders.get(*video).map(Part::Image),
-        })
-        .collect();
-    let chunks = vision.tokenize(&parts, true)?;
-    // Which slice each picture chunk belongs to, in prompt order.
-    let mut pictures = pictures(pieces, videos).peekable();
-    let mut runs = match tokenization {
-        Tokenization::Joined => joined_text(model, vision, pieces, &placeholders)?.into_iter(),
-        Tokenization::Mtmd => Vec::new().into_iter(),
-    };
+    let markers: Vec<Markers> =
+        videos.iter().map(|video| Markers::of(model, vision, video.arrangement)).collect::<Result<_>>()?;
+    let items = items(model, pieces, &markers, tokenization)?;
+    let chunks = picture_chunks(vision, pieces, videos)?;
+    let mut pictures = chunks.images();
 
     let mrope = vision.uses_mrope();
     let mut plan = Plan::default();
-    let mut inside_frame = false;
-    for chunk in chunks.iter() {
-        plan.chunk_starts.push(plan.rows.len());
-        match chunk {
-            Chunk::Text(tokens) => {
-                // Text between the tiles of a frame is mtmd's own.
-                let joined = if inside_frame { None } else { runs.next() };
-                plan.push_text(joined.as_deref().unwrap_or(tokens));
+    let mut next_slice = vec![0; videos.len()];
+    // Where the block of slices began that share their first position.
+    let mut block: Option<(usize, i32)> = None;
+    for item in items {
+        let video_index = match item {
+            Item::Text(tokens) => {
+                block = None;
+                plan.push_text(&tokens);
+                continue;
             }
-            Chunk::Image(image) => {
-                let picture = pictures.next().filter(|p| p.n_tokens == image.n_tokens()).ok_or_else(mismatch)?;
-                inside_frame = pictures.peek().is_some_and(|next| next.first_token > 0);
-                let slice = &videos[picture.video].slices[picture.slice];
-                let positions = image.positions(plan.next_position, mrope);
-                for (kept, &token) in slice.kept.iter().enumerate() {
-                    let Some(index) = (token as usize).checked_sub(picture.first_token) else { continue };
-                    let Some(&position) = positions.get(index) else { break };
-                    let key = RowKey::Visual { video: picture.video, slice: picture.slice, kept };
-                    plan.rows.push(PlannedRow { key, position });
+            Item::Newline => {
+                block = None;
+                plan.push_one(RowKey::Newline);
+                continue;
+            }
+            Item::Slice { video } => video,
+        };
+        let (video, slice) = (&videos[video_index], next_slice[video_index]);
+        next_slice[video_index] += 1;
+        let arrangement = video.arrangement;
+        let step = match arrangement.time_steps.as_ref().and_then(|steps| steps.get(slice)) {
+            Some(&step) => {
+                let start = block.filter(|(of, _)| *of == video_index).map_or(plan.next_position, |(_, start)| start);
+                block = Some((video_index, start));
+                Some((start, step))
+            }
+            None => None,
+        };
+        let all: Vec<ImageChunk<'_>> = pictures.by_ref().take(markers[video_index].n_pictures()).collect();
+        if all.len() != markers[video_index].n_pictures() {
+            return Err(mismatch());
+        }
+        let mut visual = VisualRows::of(video, video_index, slice)?;
+        for (i, picture) in arrangement.used(all).into_iter().enumerate() {
+            if let Some(between) = markers[video_index].between.get(i.wrapping_sub(1)) {
+                plan.push_text(between);
+            }
+            let n_tokens = arrangement.tokens_left(picture.n_tokens());
+            match step {
+                Some((start, step)) => {
+                    plan.push_visual(picture.positions(start, mrope), n_tokens, step, &mut visual);
+                    let end = plan.block_end(&picture, start, step);
+                    plan.next_position = plan.next_position.max(end);
                 }
-                plan.dense_rows += image.n_tokens();
-                plan.next_position += image.n_pos();
+                None => {
+                    let positions = picture.positions(plan.next_position, mrope);
+                    plan.push_visual(positions, n_tokens, 0, &mut visual);
+                    plan.next_position += if arrangement.pools { n_tokens as i32 } else { picture.n_pos() };
+                }
             }
         }
+        visual.finish()?;
     }
-    if pictures.next().is_some() || runs.next().is_some() {
+    if pictures.next().is_some() {
         return Err(mismatch());
     }
     Ok(plan)
@@ -186,78 +225,219 @@ pub(super) fn plan(
 
 impl Plan {
     fn push_text(&mut self, tokens: &[Token]) {
+        self.chunk_starts.push(self.rows.len());
         for &token in tokens {
-            let position = [self.next_position, 0, 0, 0];
-            self.rows.push(PlannedRow { key: RowKey::Token(token), position });
-            self.next_position += 1;
+            self.push_row(RowKey::Token(token));
         }
-        self.dense_rows += tokens.len();
+    }
+
+    fn push_one(&mut self, key: RowKey) {
+        self.chunk_starts.push(self.rows.len());
+        self.push_row(key);
+    }
+
+    fn push_row(&mut self, key: RowKey) {
+        self.rows.push(PlannedRow { key, position: [self.next_position, 0, 0, 0] });
+        self.next_position += 1;
+        self.dense_rows += 1;
+    }
+
+    /// The kept ones among the first `n` positions of a picture, `step` later.
+    fn push_visual(&mut self, positions: Vec<Position>, n: usize, step: i32, visual: &mut VisualRows<'_>) {
+        self.chunk_starts.push(self.rows.len());
+        for mut position in positions.into_iter().take(n) {
+            position[0] += step;
+            if let Some(key) = visual.next_token() {
+                self.rows.push(PlannedRow { key, position });
+            }
+        }
+        self.dense_rows += n;
+    }
+
+    /// The first position behind a picture at `start` that is `step` later.
+    fn block_end(&self, picture: &ImageChunk<'_>, start: i32, step: i32) -> i32 {
+        // A picture is as many positions long as its longest side, and one in time.
+        start + picture.n_pos().max(step + 1)
     }
 }
 
-/// The tokens of each run of text between frames, with the markers of the frames around it tokenized as one with it.
+/// Goes through the tokens of a slice, kept or not.
+struct VisualRows<'a> {
+    video: usize,
+    slice: usize,
+    /// The kept tokens; `None` for all.
+    kept: Option<&'a [u32]>,
+    n_tokens: Option<usize>,
+    token: usize,
+    n_kept: usize,
+}
+
+impl<'a> VisualRows<'a> {
+    fn of(placed: &Placed<'a>, video: usize, slice: usize) -> Result<Self> {
+        let encoded = match placed.slices {
+            Some(slices) => Some(slices.get(slice).ok_or_else(mismatch)?),
+            None => None,
+        };
+        let kept = encoded.map(|encoded| encoded.kept.as_slice());
+        Ok(Self { video, slice, kept, n_tokens: encoded.map(|encoded| encoded.n_tokens), token: 0, n_kept: 0 })
+    }
+
+    /// The key of the next token, if it is kept.
+    fn next_token(&mut self) -> Option<RowKey> {
+        let token = self.token;
+        self.token += 1;
+        let is_kept = self.kept.is_none_or(|kept| kept.get(self.n_kept).is_some_and(|&kept| kept as usize == token));
+        is_kept.then(|| {
+            self.n_kept += 1;
+            RowKey::Visual { video: self.video, slice: self.slice, kept: self.n_kept - 1 }
+        })
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.n_tokens.is_none_or(|n| n == self.token) { Ok(()) } else { Err(mismatch()) }
+    }
+}
+
+/// What stands in the prompt, text already as tokens.
+enum Item {
+    Text(Vec<Token>),
+    /// The next slice of a video.
+    Slice {
+        video: usize,
+    },
+    Newline,
+}
+
+/// `pieces` with the markers around the slices, tokenized.
 ///
 /// mtmd tokenizes the markers apart. Where they are control tokens that is the same; where they are plain text, as in `smol`, the model
 /// was trained on `Frame1: <img>` in one piece, and apart it has other tokens (measured in `docs/results.md`).
-fn joined_text(model: &Model, vision: &Vision, pieces: &[Piece], placeholders: &[Bitmap]) -> Result<Vec<Vec<Token>>> {
-    let markers: Vec<(String, String)> =
-        placeholders.iter().map(|bitmap| frame_markers(model, vision, bitmap)).collect::<Result<_>>()?;
-    let mut runs = vec![String::new()];
+fn items(model: &Model, pieces: &[Piece], markers: &[Markers], tokenization: Tokenization) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut run = Run { model, text: String::new(), tokens: Vec::new(), is_first: true };
     for piece in pieces {
-        let Some(run) = runs.last_mut() else { break };
-        match piece {
-            Piece::Text(text) => run.push_str(text),
-            Piece::Frame { video } => {
-                let Some((begin, end)) = markers.get(*video) else { continue };
-                run.push_str(begin);
-                runs.push(end.clone());
+        let video = match piece {
+            Piece::Text(text) => {
+                run.push(text, tokenization)?;
+                continue;
             }
+            Piece::Slice { video } | Piece::Newline { video } => *video,
+        };
+        let Some(markers) = markers.get(video) else { continue };
+        let is_slice = matches!(piece, Piece::Slice { .. });
+        if is_slice {
+            run.push(&markers.begin, tokenization)?;
+        }
+        items.extend(run.take()?.map(Item::Text));
+        items.push(if is_slice { Item::Slice { video } } else { Item::Newline });
+        if is_slice {
+            run.push(&markers.end, tokenization)?;
         }
     }
-    let first = runs.iter().position(|run| !run.is_empty());
-    let tokens = runs.iter().enumerate().filter(|(_, run)| !run.is_empty());
-    tokens.map(|(i, run)| model.tokenize(run, Some(i) == first && i == 0, true)).collect()
+    items.extend(run.take()?.map(Item::Text));
+    Ok(items)
 }
 
-/// The text that mtmd puts before and after a frame.
-fn frame_markers(model: &Model, vision: &Vision, bitmap: &Bitmap) -> Result<(String, String)> {
-    let chunks = vision.tokenize(&[Part::Image(bitmap)], false)?;
-    let chunks: Vec<Chunk<'_>> = chunks.iter().collect();
-    let text = |chunk: Option<&Chunk<'_>>| match chunk {
-        Some(Chunk::Text(tokens)) => {
-            let bytes: Vec<u8> = tokens.iter().flat_map(|&token| model.token_bytes(token, true)).collect();
+/// Text between slices.
+struct Run<'a> {
+    model: &'a Model,
+    /// Text that is not tokenized yet.
+    text: String,
+    tokens: Vec<Token>,
+    /// The prompt begins here.
+    is_first: bool,
+}
+
+impl Run<'_> {
+    fn push(&mut self, text: &str, tokenization: Tokenization) -> Result<()> {
+        self.text.push_str(text);
+        match tokenization {
+            Tokenization::Joined => Ok(()),
+            Tokenization::Mtmd => self.tokenize(),
+        }
+    }
+
+    fn tokenize(&mut self) -> Result<()> {
+        if !self.text.is_empty() {
+            self.tokens.extend(self.model.tokenize(&self.text, self.is_first, true)?);
+            self.is_first = false;
+            self.text.clear();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Option<Vec<Token>>> {
+        self.tokenize()?;
+        self.is_first = false;
+        Ok(Some(std::mem::take(&mut self.tokens)).filter(|tokens| !tokens.is_empty()))
+    }
+}
+
+/// What mtmd puts around and between the pictures that it makes of a slice.
+struct Markers {
+    begin: String,
+    end: String,
+    /// Behind each picture but the last.
+    between: Vec<Vec<Token>>,
+}
+
+impl Markers {
+    fn of(model: &Model, vision: &Vision, arrangement: &Arrangement) -> Result<Self> {
+        let texts = texts_around(vision, &arrangement.placeholder()?)?;
+        // Of a frame that is cut up, only the picture of the whole is used: its markers are those of a frame too small to be cut up.
+        let whole = match arrangement.tiles {
+            Tiles::All => texts.clone(),
+            Tiles::First | Tiles::Last => texts_around(vision, &Bitmap::placeholder(SMALL, SMALL, false)?)?,
+        };
+        let text = |tokens: Option<&Vec<Token>>| {
+            let bytes =
+                tokens.into_iter().flatten().flat_map(|&token| model.token_bytes(token, true)).collect::<Vec<_>>();
             String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (begin, end) =
+            if arrangement.encoder_markers { (text(whole.first()), text(whole.last())) } else { Default::default() };
+        let between = texts.get(1..texts.len() - 1).unwrap_or_default().to_vec();
+        Ok(Self { begin, end, between })
+    }
+
+    /// How many pictures mtmd makes of a slice.
+    fn n_pictures(&self) -> usize {
+        self.between.len() + 1
+    }
+}
+
+/// A side in pixels that is smaller than any encoder's tile.
+const SMALL: u32 = 16;
+
+/// The text before, between and behind the pictures that mtmd makes of a frame; many are empty.
+fn texts_around(vision: &Vision, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
+    let chunks = vision.tokenize(&[Part::Image(frame)], false)?;
+    let mut texts: Vec<Vec<Token>> = vec![Vec::new()];
+    for chunk in chunks.iter() {
+        match chunk {
+            Chunk::Text(tokens) => texts.last_mut().ok_or_else(mismatch)?.extend_from_slice(tokens),
+            Chunk::Image(_) => texts.push(Vec::new()),
         }
-        _ => String::new(),
-    };
-    Ok((text(chunks.first()), text(chunks.last())))
+    }
+    if texts.len() > 1 { Ok(texts) } else { Err(mismatch()) }
 }
 
-/// A chunk of visual tokens: one tile of a slice, or all of it.
-struct Picture {
-    video: usize,
-    slice: usize,
-    /// Its first token, among those of the slice.
-    first_token: usize,
-    n_tokens: usize,
-}
-
-fn pictures<'a>(pieces: &'a [Piece], videos: &'a [EncodedVideo]) -> impl Iterator<Item = Picture> + 'a {
+/// The pictures of all slices in prompt order, as mtmd makes them: all at once, because some models number them.
+fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>]) -> Result<Chunks> {
+    let placeholders: Vec<Bitmap> =
+        videos.iter().map(|video| video.arrangement.placeholder()).collect::<Result<_>>()?;
     let mut next_slice = vec![0; videos.len()];
-    pieces.iter().flat_map(move |piece| {
-        let mut pictures = Vec::new();
-        if let Piece::Frame { video } = *piece
-            && let Some(slice) = videos.get(video).and_then(|v| v.slices.get(next_slice[video]))
-        {
-            let mut first_token = 0;
-            for &n_tokens in &slice.chunk_tokens {
-                pictures.push(Picture { video, slice: next_slice[video], first_token, n_tokens });
-                first_token += n_tokens;
-            }
-            next_slice[video] += 1;
-        }
-        pictures
-    })
+    let mut parts = Vec::new();
+    for piece in pieces {
+        let Piece::Slice { video } = *piece else { continue };
+        let Some(placed) = videos.get(video) else { continue };
+        // Text between slices, or frames of neighboring slices would be merged.
+        parts.push(Part::Text("\n"));
+        let n_frames = placed.arrangement.frames_of(next_slice[video]);
+        next_slice[video] += 1;
+        parts.extend(std::iter::repeat_n(Part::Image(&placeholders[video]), n_frames));
+    }
+    vision.tokenize(&parts, false)
 }
 
 fn mismatch() -> Error {
@@ -274,12 +454,12 @@ mod tests {
     #[test]
     fn marks_are_found_again() {
         let marks = Marks::new();
-        let parts = [layout::Part::Text("Frame1: ".into()), layout::Part::Frame(0), layout::Part::Text("\n".into())];
+        let parts = [layout::Part::Text("Frame1: ".into()), layout::Part::Slice(0), layout::Part::Text("\n".into())];
         let prompt = format!("<user>{}{}why?", marked_text(&marks, 0, &parts), marked_text(&marks, 1, &parts[1..2]));
         let text = |s: &str| Piece::Text(s.into());
         assert_eq!(
             marks.split(&prompt),
-            [text("<user>Frame1: "), Piece::Frame { video: 0 }, text("\n"), Piece::Frame { video: 1 }, text("why?")]
+            [text("<user>Frame1: "), Piece::Slice { video: 0 }, text("\n"), Piece::Slice { video: 1 }, text("why?")]
         );
     }
 
@@ -287,7 +467,7 @@ mod tests {
     fn marks_can_be_made_again() {
         let marks = Marks::new();
         let again = Marks::with_prefix(marks.prefix().to_owned()).expect("its own prefix");
-        assert_eq!(again.split(&marks.of(3)), [Piece::Frame { video: 3 }]);
+        assert_eq!(again.split(&marks.of(3)), [Piece::Slice { video: 3 }]);
         for other in ["", "x", "[sharpv-frame-", "[sharpv-frame-0123-", "[sharpv-frame-0123456789abcde]-"] {
             assert!(Marks::with_prefix(other.to_owned()).is_none(), "{other}");
         }

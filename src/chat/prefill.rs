@@ -40,7 +40,7 @@ pub(super) fn prefill(
     context: &mut Context,
     plan: &Plan,
     first: usize,
-    videos: &[EncodedVideo],
+    inputs: Inputs<'_>,
     (mode, batching): (PrefillMode, Batching),
     observer: &mut dyn Observer,
 ) -> Result<()> {
@@ -55,7 +55,7 @@ pub(super) fn prefill(
             .enumerate()
             .map(|(i, row)| {
                 Ok(Row {
-                    input: input(row.key, videos, stride)?,
+                    input: inputs.of(row.key, stride)?,
                     position: row.position,
                     logits: done == total && i + 1 == rows.len(),
                 })
@@ -69,7 +69,7 @@ pub(super) fn prefill(
         return plan.rows[first..].chunks(n_ubatch).try_for_each(|rows| feed(context, rows));
     }
     for chunk in chunks(plan, first) {
-        let is_picture = matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. }));
+        let is_picture = matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. } | RowKey::Newline));
         if !(is_picture && batching.non_causal) {
             chunk.chunks(n_ubatch).try_for_each(|rows| feed(context, rows))?;
             continue;
@@ -98,17 +98,28 @@ fn chunks(plan: &Plan, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
     )
 }
 
-fn input(key: RowKey, videos: &[EncodedVideo], stride: usize) -> Result<RowInput<'_>> {
-    match key {
-        RowKey::Token(token) => Ok(RowInput::Token(token)),
-        RowKey::Visual { video, slice, kept } => videos
-            .get(video)
-            .and_then(|v| v.slices.get(slice))
-            .and_then(|s| s.rows.get(kept * stride..(kept + 1) * stride))
-            .map(RowInput::Embedding)
-            .ok_or_else(|| Error::Llama {
-                action: "filling a batch",
-                reason: "a visual token has no embedding; please report this".into(),
-            }),
+/// Where the embeddings of rows are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub videos: &'a [EncodedVideo],
+    /// The encoder's embedding of a line end.
+    pub newline: Option<&'a [f32]>,
+}
+
+impl<'a> Inputs<'a> {
+    fn of(self, key: RowKey, stride: usize) -> Result<RowInput<'a>> {
+        let embedding = match key {
+            RowKey::Token(token) => return Ok(RowInput::Token(token)),
+            RowKey::Newline => self.newline.filter(|row| row.len() == stride),
+            RowKey::Visual { video, slice, kept } => self
+                .videos
+                .get(video)
+                .and_then(|v| v.slices.get(slice))
+                .and_then(|s| s.rows.get(kept * stride..(kept + 1) * stride)),
+        };
+        embedding.map(RowInput::Embedding).ok_or_else(|| Error::Llama {
+            action: "filling a batch",
+            reason: "a visual token has no embedding; please report this".into(),
+        })
     }
 }

@@ -11,13 +11,13 @@
 //! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used. The state is llama.cpp's
 //! to check, which stops the process at some of what only a forger would write (a negative position).
 
+use super::arrangement::Arrangement;
 use super::encode::{EncodeTimings, EncodedSlice, EncodedVideo};
 use super::evict::{Choice, EvictMode, Evicted, Tail};
 use super::plan::{Marks, PlannedRow, RowKey};
 use super::template::Message;
 use super::{Session, no_context};
 use crate::error::{Error, Result};
-use crate::layout;
 use crate::runtime::{Context, FlashAttention, Similarity};
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
@@ -28,13 +28,10 @@ use std::mem::{swap, take};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, length of the header.
 const START: u64 = 8 + 4 + 8;
 const CHECKSUM: u64 = 32;
-
-/// The longest side of a frame that is believed.
-const MAX_SIDE: u32 = 1 << 16;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -58,15 +55,14 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 struct SavedVideo {
     info: VideoInfo,
-    parts: Vec<layout::Part>,
-    frame_size: (u32, u32),
+    arrangement: Arrangement,
     slices: Vec<SavedSlice>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SavedSlice {
     time_s: f64,
-    chunk_tokens: Vec<usize>,
+    n_tokens: usize,
     kept: Vec<u32>,
 }
 
@@ -160,15 +156,10 @@ impl Session {
     }
 
     fn header(&self, n_ctx: usize, state_bytes: u64) -> Header {
-        let slice = |s: &EncodedSlice| SavedSlice {
-            time_s: s.time_s,
-            chunk_tokens: s.chunk_tokens.clone(),
-            kept: s.kept.clone(),
-        };
+        let slice = |s: &EncodedSlice| SavedSlice { time_s: s.time_s, n_tokens: s.n_tokens, kept: s.kept.clone() };
         let video = |v: &EncodedVideo| SavedVideo {
             info: v.info.clone(),
-            parts: v.parts.clone(),
-            frame_size: v.frame_size,
+            arrangement: v.arrangement.clone(),
             slices: v.slices.iter().map(slice).collect(),
         };
         let evicted = &self.evicted;
@@ -275,7 +266,12 @@ impl Session {
         let n_layer = self.model.n_layer();
         let videos = videos(header.videos, embeddings, self.model.n_embd_inp()).ok_or_else(damaged)?;
         let evicted = header.evicted;
-        let rows = Rows { videos: &videos, n_vocab: self.model.n_vocab(), n_positions: self.model.n_ctx_train() };
+        let rows = Rows {
+            videos: &videos,
+            n_vocab: self.model.n_vocab(),
+            n_positions: self.model.n_ctx_train(),
+            has_newline: self.newline.is_some(),
+        };
         // A tail without a question cannot be looked at.
         let pending = evicted.pending.filter(|tail| !tail.question.is_empty());
         let good = header.videos_sent <= videos.len()
@@ -367,6 +363,7 @@ struct Rows<'a> {
     videos: &'a [EncodedVideo],
     n_vocab: usize,
     n_positions: usize,
+    has_newline: bool,
 }
 
 impl Rows<'_> {
@@ -382,6 +379,7 @@ impl Rows<'_> {
                 let slice = self.videos.get(video).and_then(|video| video.slices.get(slice));
                 slice.is_some_and(|slice| kept < slice.kept.len())
             }
+            RowKey::Newline => self.has_newline,
         };
         exists && is_below(row.position[0], self.n_positions)
     }
@@ -391,13 +389,11 @@ impl Rows<'_> {
 fn videos(saved: Vec<SavedVideo>, mut embeddings: &[u8], stride: usize) -> Option<Vec<EncodedVideo>> {
     let mut videos = Vec::with_capacity(saved.len());
     for video in saved {
-        let (width, height) = video.frame_size;
-        if ![width, height].iter().all(|side| (1..=MAX_SIDE).contains(side)) {
+        if !video.arrangement.is_good(video.slices.len()) {
             return None;
         }
         let mut slices = Vec::with_capacity(video.slices.len());
-        for SavedSlice { time_s, chunk_tokens, kept } in video.slices {
-            let n_tokens = chunk_tokens.iter().try_fold(0_usize, |sum, &n| sum.checked_add(n))?;
+        for SavedSlice { time_s, n_tokens, kept } in video.slices {
             let ascends = kept.is_sorted_by(|a, b| a < b);
             if !ascends || kept.last().is_some_and(|&last| last as usize >= n_tokens) {
                 return None;
@@ -407,12 +403,11 @@ fn videos(saved: Vec<SavedVideo>, mut embeddings: &[u8], stride: usize) -> Optio
             embeddings = rest;
             let (values, _) = bytes.as_chunks::<4>();
             let rows = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
-            slices.push(EncodedSlice { time_s, chunk_tokens, kept, rows });
+            slices.push(EncodedSlice { time_s, n_tokens, kept, rows });
         }
         videos.push(EncodedVideo {
             info: video.info,
-            parts: video.parts,
-            frame_size: video.frame_size,
+            arrangement: video.arrangement,
             slices,
             timings: EncodeTimings::default(),
         });

@@ -35,8 +35,69 @@ impl Role {
 pub struct Message {
     /// Who says it.
     pub role: Role,
-    /// What is said. The place of a picture is marked inside the text.
+    /// Videos and pictures that come before what is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<Media>,
+    /// What is said.
     pub content: String,
+}
+
+impl Message {
+    /// A message without videos.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self { role, media: Vec::new(), content: content.into() }
+    }
+
+    /// The whole message as one text.
+    fn joined(&self) -> String {
+        let media: String =
+            self.media.iter().flat_map(|media| [media.text.as_str(), media.separator.as_str()]).collect();
+        media + &self.content
+    }
+}
+
+/// A video or a picture in a [`Message`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Media {
+    /// Its layout in the prompt. The places of its visual tokens are marked inside the text.
+    pub text: String,
+    /// What stands behind it, where the chat template puts nothing there.
+    pub separator: String,
+    /// It is a single picture.
+    pub is_picture: bool,
+}
+
+/// How a template takes the content of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A string.
+    Text,
+    /// A list of typed parts, all of them text.
+    TextParts,
+    /// A list of typed parts, with videos and pictures among them, for which the template writes placeholders.
+    Parts(Placeholders),
+}
+
+/// What a template writes for a video and for a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Placeholders {
+    video: Option<&'static str>,
+    picture: Option<&'static str>,
+}
+
+impl Placeholders {
+    /// Those of the families that have some; longer ones first, where one holds another.
+    const VIDEO: &[&str] = &["<|vision_start|><|video_pad|><|vision_end|>", "<video>"];
+    const PICTURE: &[&str] =
+        &["<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>", "<IMG_CONTEXT>", "<image>"];
+
+    fn of(self, media: &Media) -> Option<&'static str> {
+        if media.is_picture { self.picture } else { self.video }
+    }
+
+    fn all(self) -> impl Iterator<Item = &'static str> {
+        [self.video, self.picture].into_iter().flatten()
+    }
 }
 
 /// A compiled chat template.
@@ -45,8 +106,7 @@ pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,
-    /// Whether the template wants a message's content as a list of typed parts rather than as a string.
-    content_as_list: bool,
+    content: Content,
     model: PathBuf,
 }
 
@@ -93,17 +153,40 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|e| format!("it does not compile: {}", describe(&e)))?;
-        let mut template = Self { environment, bos, eos, content_as_list: false, model };
-        template.content_as_list = template.wants_lists();
+        let mut template = Self { environment, bos, eos, content: Content::Text, model };
+        template.content = template.find_content();
         Ok(template)
     }
 
-    /// Some templates loop over the parts of a content and print nothing of a plain string: try one.
-    fn wants_lists(&self) -> bool {
+    /// How the template takes a content is told by trying: some loop over the parts and print nothing of a plain string, and some write
+    /// a placeholder for a video.
+    fn find_content(&self) -> Content {
         const PROBE: &str = "a probe that no template holds";
-        let probe = [Message { role: Role::User, content: PROBE.into() }];
-        let shown = |as_list| self.render_as(&probe, true, as_list).is_ok_and(|text| text.contains(PROBE));
-        !shown(false) && shown(true)
+        let probe = Message::text(Role::User, PROBE);
+        let shown = |content| {
+            let text = self.render_as(std::slice::from_ref(&probe), true, content).ok()?;
+            text.contains(PROBE).then_some(text)
+        };
+        let (plain, parts) = (shown(Content::Text), shown(Content::TextParts));
+        let placeholder = |is_picture, known: &[&'static str]| {
+            let text = self.render_values(&[typed(&probe, &[is_picture])], true).ok()?;
+            let without = parts.as_deref()?;
+            // Once, and before the text.
+            let stands = |name: &&&str| {
+                let before = text.split(PROBE).next().unwrap_or_default();
+                before.matches(**name).count() == 1 && !without.contains(**name)
+            };
+            known.iter().find(stands).copied()
+        };
+        let placeholders = Placeholders {
+            video: placeholder(false, Placeholders::VIDEO),
+            picture: placeholder(true, Placeholders::PICTURE),
+        };
+        match (plain, &parts) {
+            (_, Some(_)) if placeholders.all().next().is_some() => Content::Parts(placeholders),
+            (None, Some(_)) => Content::TextParts,
+            _ => Content::Text,
+        }
     }
 
     /// The prompt for `messages`, up to where the model's answer begins.
@@ -111,7 +194,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::ChatTemplate`] with the template's own message, if it raises one.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
-        self.render_as(messages, true, self.content_as_list).map_err(|e| Error::ChatTemplate {
+        self.render_as(messages, true, self.content).map_err(|e| Error::ChatTemplate {
             model: self.model.clone(),
             reason: format!("it cannot render this conversation: {}", describe(&e)),
         })
@@ -121,19 +204,57 @@ impl ChatTemplate {
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
-        content_as_list: bool,
+        content: Content,
     ) -> Result<String, minijinja::Error> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| {
-                let content = if content_as_list {
-                    Value::from(vec![context! { type => "text", text => message.content.as_str() }])
-                } else {
-                    Value::from(message.content.as_str())
-                };
-                context! { role => message.role.name(), content => content }
-            })
-            .collect();
+        if let Content::Parts(placeholders) = content
+            && let Some(text) = self.render_with_media(messages, add_generation_prompt, placeholders)?
+        {
+            return Ok(text);
+        }
+        let as_parts = content != Content::Text;
+        let value = |message: &Message| {
+            let text = message.joined();
+            let content = if as_parts { Value::from(vec![text_part(&text)]) } else { Value::from(text) };
+            context! { role => message.role.name(), content => content }
+        };
+        self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)
+    }
+
+    /// With videos and pictures where the template puts them; `None` if it has no place for one of them, or its placeholders cannot be told
+    /// from what is said.
+    fn render_with_media(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        placeholders: Placeholders,
+    ) -> Result<Option<String>, minijinja::Error> {
+        let said = |name: &str| {
+            messages.iter().any(|m| m.content.contains(name) || m.media.iter().any(|media| media.text.contains(name)))
+        };
+        let media: Vec<&Media> = messages.iter().flat_map(|message| &message.media).collect();
+        if media.iter().any(|media| placeholders.of(media).is_none()) || placeholders.all().any(said) {
+            return Ok(None);
+        }
+        let value = |message: &Message| {
+            let kinds: Vec<bool> = message.media.iter().map(|media| media.is_picture).collect();
+            typed(message, &kinds)
+        };
+        let text = self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)?;
+        let mut result = String::with_capacity(text.len());
+        let mut rest = text.as_str();
+        for media in media {
+            let Some((before, after)) = placeholders.of(media).and_then(|name| rest.split_once(name)) else {
+                return Ok(None);
+            };
+            result += before;
+            result += &media.text;
+            rest = after;
+        }
+        result += rest;
+        Ok(Some(result).filter(|_| placeholders.all().all(|name| !rest.contains(name))))
+    }
+
+    fn render_values(&self, messages: &[Value], add_generation_prompt: bool) -> Result<String, minijinja::Error> {
         self.environment.get_template(NAME)?.render(context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
@@ -146,6 +267,17 @@ impl ChatTemplate {
     pub fn bos(&self) -> &str {
         &self.bos
     }
+}
+
+fn text_part(text: &str) -> Value {
+    context! { type => "text", text => text }
+}
+
+/// A message whose content is a list: videos and pictures (`true`), and the text.
+fn typed(message: &Message, are_pictures: &[bool]) -> Value {
+    let media = are_pictures.iter().map(|&is_picture| context! { type => if is_picture { "image" } else { "video" } });
+    let content: Vec<Value> = media.chain([text_part(&message.content)]).collect();
+    context! { role => message.role.name(), content => content }
 }
 
 /// `{% generation %}` marks what to train on; it prints nothing, and Jinja does not know it without Hugging Face's extension.
@@ -187,7 +319,7 @@ mod tests {
     }
 
     fn message(role: Role, content: &str) -> Message {
-        Message { role, content: content.into() }
+        Message::text(role, content)
     }
 
     const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}\
@@ -243,5 +375,37 @@ mod tests {
     fn a_bad_date_format_is_an_error() {
         assert!(template("{{ strftime_now('%Q') }}").render(&[]).is_err());
         assert!(template("{{ strftime_now('%Y') }}").render(&[]).unwrap().parse::<u32>().unwrap() >= 2025);
+    }
+
+    const WITH_VIDEOS: &str = "{% for m in messages %}{{ m.role }}:{% for part in m.content %}{% if part.type == 'video' %}<video>\
+        {% endif %}{% endfor %}{% for part in m.content %}{% if part.type == 'text' %}{{ '\n' + part.text }}{% endif %}{% endfor %};{% endfor %}";
+
+    fn video(text: &str) -> Media {
+        Media { text: text.into(), separator: "|".into(), is_picture: false }
+    }
+
+    #[test]
+    fn a_video_goes_where_the_template_puts_it() {
+        let first = Message { media: vec![video("[a]"), video("[b]")], ..message(Role::User, "Why?") };
+        let second = Message { media: vec![video("[c]")], ..message(Role::User, "And?") };
+        let messages = [first, message(Role::Assistant, "So."), second];
+        assert_eq!(
+            template(WITH_VIDEOS).render(&messages).unwrap(),
+            "user:[a][b]\nWhy?;assistant:\nSo.;user:[c]\nAnd?;"
+        );
+        assert_eq!(template("{{ messages[0].content }}").render(&messages).unwrap(), "[a]|[b]|Why?");
+    }
+
+    #[test]
+    fn what_a_user_writes_is_no_place_for_a_video() {
+        let message = Message { media: vec![video("[a]")], ..message(Role::User, "Is <video> a tag?") };
+        assert_eq!(template(WITH_VIDEOS).render(&[message]).unwrap(), "user:\n[a]|Is <video> a tag?;");
+    }
+
+    #[test]
+    fn a_picture_is_text_where_the_template_knows_only_videos() {
+        let picture = Media { is_picture: true, ..video("[a]") };
+        let message = Message { media: vec![picture], ..message(Role::User, "Why?") };
+        assert_eq!(template(WITH_VIDEOS).render(&[message]).unwrap(), "user:\n[a]|Why?;");
     }
 }

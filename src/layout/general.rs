@@ -1,6 +1,6 @@
 //! Any model that mtmd loads and that has no layout of its own: `Frame from MM:SS: <picture>`, a line for each frame.
 
-use super::{Layout, Part, clock};
+use super::{Frames, Layout, Part, PictureSize, Size, Slices, Tiles, clock};
 use crate::video::Rate;
 
 /// The layout for families without one of their own.
@@ -12,19 +12,24 @@ impl Layout for General {
         "general"
     }
 
-    fn default_rate(&self) -> Rate {
-        Rate::Fps { fps: 1.0, max_frames: self.max_frames() }
+    fn frames(&self) -> Frames {
+        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 32 }, min: 1, max: 32, per_slice: 1 }
     }
 
-    fn max_frames(&self) -> usize {
-        32
+    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
+        PictureSize::AsItIs
     }
 
-    fn single_tile(&self) -> bool {
-        false
+    fn tiles(&self) -> Tiles {
+        // Which of several pictures shows the whole frame is not known.
+        Tiles::All
     }
 
-    fn parts(&self, times_s: &[f64]) -> Vec<Part> {
-        super::lines(times_s, |_, time_s| format!("Frame from {}: ", clock(time_s)))
+    fn video(&self, slices: &Slices) -> Vec<Part> {
+        super::lines(slices, |_, time_s| format!("Frame from {}: ", clock(time_s)))
+    }
+
+    fn separator(&self) -> &'static str {
+        "\n"
     }
 }

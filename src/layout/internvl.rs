@@ -1,31 +1,49 @@
 //! InternVL 2.5 and 3, and `smol`: `Frame1: <img>…</img>\nFrame2: <img>…</img>\n…`, then the question.
 
-use super::{Layout, Part};
+use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
 use crate::video::Rate;
 
 /// The layout of InternVL: numbered frames, uniform over the clip, one tile each.
 #[derive(Debug, Clone, Copy)]
-pub struct InternVl;
+pub struct InternVl {
+    picture: PictureSize,
+    tiled: bool,
+}
+
+impl InternVl {
+    /// For an encoder.
+    pub fn new(encoder: &EncoderFacts) -> Self {
+        Self { picture: PictureSize::square(encoder.image_size), tiled: false }
+    }
+}
 
 impl Layout for InternVl {
     fn name(&self) -> &'static str {
         "internvl"
     }
 
-    fn default_rate(&self) -> Rate {
+    fn frames(&self) -> Frames {
         // The family was trained on 8 to 32 frames; `smol` on up to 8.
-        Rate::Uniform { frames: 8 }
+        Frames { rate: Rate::Uniform { frames: 8 }, min: 1, max: 32, per_slice: 1 }
     }
 
-    fn max_frames(&self) -> usize {
-        32
+    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
+        if self.tiled { PictureSize::AsItIs } else { self.picture }
     }
 
-    fn single_tile(&self) -> bool {
-        true
+    fn tiles(&self) -> Tiles {
+        if self.tiled { Tiles::All } else { Tiles::Last }
     }
 
-    fn parts(&self, times_s: &[f64]) -> Vec<Part> {
-        super::lines(times_s, |i, _| format!("Frame{}: ", i + 1))
+    fn tiled(&self) -> Option<Box<dyn Layout>> {
+        Some(Box::new(Self { tiled: true, ..*self }))
+    }
+
+    fn video(&self, slices: &Slices) -> Vec<Part> {
+        super::lines(slices, |i, _| format!("Frame{}: ", i + 1))
+    }
+
+    fn separator(&self) -> &'static str {
+        "\n"
     }
 }

@@ -1,24 +1,134 @@
 //! How each model family wants a video in its prompt.
 //!
-//! A layout says how many frames to take, and which text stands between them. The begin and end markers around one picture (`<img>`,
-//! `<|vision_start|>`, …) are not part of it: mtmd puts them there.
+//! A [`Layout`] says how many frames to take, how large their pictures are, which frames make one slice, what text stands between the
+//! slices, and where they stand in time. One file a family. What a family was trained with is in its Hugging Face processor; every
+//! layout is compared with that (`tests/prompts.rs`).
+//!
+//! A *slice* is what the encoder gives one set of visual tokens for: a frame, or a pair of frames in families that merge them.
 
+mod gemma3;
 mod general;
 mod internvl;
+mod llava;
+mod minicpm_v;
+mod pooling;
+mod qwen2_vl;
+mod qwen3_vl;
+mod size;
+mod smolvlm;
+mod words;
 
+pub use gemma3::Gemma3;
 pub use general::General;
 pub use internvl::InternVl;
+pub use llava::Llava;
+pub use minicpm_v::MiniCpmV;
+pub use pooling::{pool, pooled_len};
+pub use qwen2_vl::Qwen2Vl;
+pub use qwen3_vl::Qwen3Vl;
+pub use size::{PictureSize, Size};
+pub use smolvlm::SmolVlm;
 
 use crate::error::{Error, Result};
 use crate::video::Rate;
 
-/// One part of a video's text in the prompt.
+/// One part of a video in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Part {
     /// Text, which may name control tokens.
     Text(String),
-    /// The frame with this index.
-    Frame(usize),
+    /// The visual tokens of the slice with this index.
+    Slice(usize),
+    /// The encoder's embedding of a line end (LLaVA's `image_newline`): one row, which is never pruned.
+    Newline,
+}
+
+impl Part {
+    fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+/// What a layout may look at to know the encoder.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EncoderFacts {
+    /// The mmproj's projector, by the name that it gives it (`clip.projector_type`).
+    pub projector: String,
+    /// The language model's architecture (`general.architecture`).
+    pub architecture: String,
+    /// The side of the encoder's square picture in pixels, or of its tile (`clip.vision.image_size`).
+    pub image_size: Option<u32>,
+    /// The side of a patch in pixels (`clip.vision.patch_size`).
+    pub patch_size: Option<u32>,
+    /// Whether the mmproj has an embedding for line ends.
+    pub has_newline: bool,
+}
+
+/// How many frames a family wants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Frames {
+    /// Which to take when the user asks for nothing else.
+    pub rate: Rate,
+    /// The fewest to take of a longer video.
+    pub min: usize,
+    /// The most to take when the user gives a rate only.
+    pub max: usize,
+    /// How many of them make one slice: 1, or 2.
+    pub per_slice: usize,
+}
+
+/// A moment, or the moments of a pair of frames, that a slice shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SliceTime {
+    /// The first frame, in seconds.
+    pub first_s: f64,
+    /// The last frame, in seconds; the same if there is one only.
+    pub last_s: f64,
+}
+
+/// The slices of a video, and what a prompt may tell of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slices {
+    /// When each is, ascending.
+    pub times: Vec<SliceTime>,
+    /// Frames in all.
+    pub n_frames: usize,
+    /// The video's length in seconds, where it is known.
+    pub duration_s: Option<f64>,
+}
+
+impl Slices {
+    /// The slices that frames at `frame_times` (in seconds) make, `per_slice` each; the last may have fewer.
+    pub fn new(frame_times: &[f64], per_slice: usize, duration_s: Option<f64>) -> Self {
+        let time = |frames: &[f64]| SliceTime {
+            first_s: frames.first().copied().unwrap_or_default(),
+            last_s: frames.last().copied().unwrap_or_default(),
+        };
+        let times = frame_times.chunks(per_slice.max(1)).map(time).collect();
+        Self { times, n_frames: frame_times.len(), duration_s }
+    }
+
+    /// Each slice with its index and its first frame's time in seconds.
+    fn each(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.times.iter().map(|time| time.first_s).enumerate()
+    }
+
+    /// Seconds from one frame to the next, on average; `None` for a single frame.
+    fn frame_distance_s(&self) -> Option<f64> {
+        let (first, last) = (self.times.first()?.first_s, self.times.last()?.last_s);
+        (self.n_frames > 1).then(|| (last - first) / (self.n_frames - 1) as f64)
+    }
+}
+
+/// Which of the pictures that the encoder makes of a frame are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Tiles {
+    /// All of them.
+    All,
+    /// The first, which shows the whole frame.
+    First,
+    /// The last, which shows the whole frame.
+    Last,
 }
 
 /// A model family's way to lay out a video.
@@ -26,58 +136,129 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
     /// The name that `--layout` takes.
     fn name(&self) -> &'static str;
 
-    /// The frames to take when the user asks for nothing else.
-    fn default_rate(&self) -> Rate;
+    /// How many frames to take.
+    fn frames(&self) -> Frames;
 
-    /// The most frames to take when the user gives a rate only.
-    fn max_frames(&self) -> usize;
+    /// The size in which the encoder is given frames of `size`, `n_frames` in all.
+    fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize;
 
-    /// Whether a frame is one tile, whatever its size. Frames that the encoder would cut up are then resized to
-    /// its tile first.
-    fn single_tile(&self) -> bool;
+    /// The fewest and the most visual tokens of a slice, where a slice can be made smaller by [`picture_size`](Self::picture_size).
+    fn slice_tokens(&self) -> Option<(usize, usize)> {
+        None
+    }
 
-    /// The text and the frames of a video, in order. `times_s` holds the time of each frame in seconds.
-    fn parts(&self, times_s: &[f64]) -> Vec<Part>;
+    /// The same layout with at most this many visual tokens a slice, if it can have fewer.
+    fn with_slice_tokens(&self, max: usize) -> Option<Box<dyn Layout>> {
+        let _ = max;
+        None
+    }
+
+    /// Which of the pictures that the encoder makes of a frame are used.
+    fn tiles(&self) -> Tiles;
+
+    /// The same layout with frames cut into tiles as single pictures are, each tile encoded; `None` if it never cuts them, or always.
+    fn tiled(&self) -> Option<Box<dyn Layout>> {
+        None
+    }
+
+    /// Whether the begin and end markers that mtmd puts around a picture (`<img>`, `<|vision_start|>`, …) go around each slice.
+    /// A layout that says no has its own in [`video`](Self::video).
+    fn uses_encoder_markers(&self) -> bool {
+        true
+    }
+
+    /// Whether two by two visual tokens of a frame are merged into one behind the projector.
+    fn pools(&self) -> bool {
+        false
+    }
+
+    /// Text and slices of a video, in order.
+    fn video(&self, slices: &Slices) -> Vec<Part>;
+
+    /// What stands between a video or picture and the text behind it, unless the model's chat template says it.
+    fn separator(&self) -> &'static str {
+        ""
+    }
+
+    /// Text and slice of a single picture, in order. It is encoded as mtmd does: tiles, markers and all.
+    fn picture(&self) -> Vec<Part> {
+        vec![Part::Slice(0)]
+    }
+
+    /// For models with positions in time (M-RoPE): by how much each slice is later than the first, in positions, where all slices begin
+    /// at one position. `None` where each slice begins behind what stands before it.
+    fn time_steps(&self, slices: &Slices) -> Option<Vec<i32>> {
+        let _ = slices;
+        None
+    }
 }
 
 /// The names of all layouts.
-pub const NAMES: &[&str] = &["internvl", "general"];
+pub const NAMES: &[&str] = &[
+    "smolvlm",
+    "qwen2-vl",
+    "qwen2.5-vl",
+    "qwen3-vl",
+    "llava-onevision",
+    "llava",
+    "internvl",
+    "minicpm-v",
+    "gemma3",
+    "general",
+];
 
-/// The layout with this name.
+/// The layout with this name, for an encoder.
 ///
 /// # Errors
 /// [`Error::InvalidParameter`] if there is none.
-pub fn by_name(name: &str) -> Result<Box<dyn Layout>> {
-    match name {
-        "internvl" => Ok(Box::new(InternVl)),
-        "general" => Ok(Box::new(General)),
-        _ => Err(Error::InvalidParameter {
-            name: "layout",
-            value: name.to_owned(),
-            expected: format!("one of {}", NAMES.join(", ")),
-        }),
+pub fn by_name(name: &str, encoder: &EncoderFacts) -> Result<Box<dyn Layout>> {
+    Ok(match name {
+        "smolvlm" => Box::new(SmolVlm::new(encoder)),
+        "qwen2-vl" => Box::new(Qwen2Vl::new(encoder)),
+        "qwen2.5-vl" => Box::new(Qwen2Vl::with_real_time(encoder)),
+        "qwen3-vl" => Box::new(Qwen3Vl::new(encoder)),
+        "llava-onevision" => Box::new(Llava::one_vision(encoder)),
+        "llava" => Box::new(Llava::new(encoder)),
+        "internvl" => Box::new(InternVl::new(encoder)),
+        "minicpm-v" => Box::new(MiniCpmV::new(encoder)),
+        "gemma3" => Box::new(Gemma3),
+        "general" => Box::new(General),
+        _ => {
+            return Err(Error::InvalidParameter {
+                name: "layout",
+                value: name.to_owned(),
+                expected: format!("one of {}", NAMES.join(", ")),
+            });
+        }
+    })
+}
+
+/// The name of the layout that a model's family has; `general` for families without one of their own.
+pub fn name_for(encoder: &EncoderFacts) -> &'static str {
+    let is_qwen2 = encoder.architecture.starts_with("qwen2");
+    match encoder.projector.as_str() {
+        "idefics3" => "smolvlm",
+        "qwen2vl_merger" => "qwen2-vl",
+        // Qwen2.5-Omni sees as Qwen2.5-VL does.
+        "qwen2.5vl_merger" | "qwen2.5o" => "qwen2.5-vl",
+        "qwen3vl_merger" => "qwen3-vl",
+        // LLaVA-NeXT has line ends too, but another language model, and was trained on pictures alone.
+        "mlp" if encoder.has_newline && is_qwen2 => "llava-onevision",
+        "mlp" => "llava",
+        "internvl" => "internvl",
+        "resampler" | "minicpmv4_6" => "minicpm-v",
+        "gemma3" => "gemma3",
+        _ => "general",
     }
 }
 
-/// The layout for a projector, by the name that the mmproj gives it (`clip.projector_type`). Families without a layout of their own
-/// get the [`General`] one.
-pub fn for_projector(projector: &str) -> Box<dyn Layout> {
-    match projector {
-        "internvl" => Box::new(InternVl),
-        _ => Box::new(General),
-    }
-}
-
-/// A line for each frame: its label, the frame, and a line end. Texts that meet are one part, so that they are tokenized as one.
-fn lines(times_s: &[f64], label: impl Fn(usize, f64) -> String) -> Vec<Part> {
-    let mut parts = Vec::with_capacity(2 * times_s.len() + 1);
-    for (i, &time_s) in times_s.iter().enumerate() {
+/// A line for each slice: its label and the slice. Texts that meet are one part, so that they are tokenized as one.
+fn lines(slices: &Slices, label: impl Fn(usize, f64) -> String) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(2 * slices.times.len());
+    for (i, time_s) in slices.each() {
         let line_end = if i == 0 { "" } else { "\n" };
         parts.push(Part::Text(format!("{line_end}{}", label(i, time_s))));
-        parts.push(Part::Frame(i));
-    }
-    if !times_s.is_empty() {
-        parts.push(Part::Text("\n".into()));
+        parts.push(Part::Slice(i));
     }
     parts
 }
@@ -90,46 +271,4 @@ fn clock(time_s: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn internvl_numbers_its_frames_and_ends_each_line() {
-        let text = |s: &str| Part::Text(s.into());
-        assert_eq!(
-            InternVl.parts(&[0.5, 1.5]),
-            [text("Frame1: "), Part::Frame(0), text("\nFrame2: "), Part::Frame(1), text("\n")]
-        );
-    }
-
-    #[test]
-    fn general_names_the_time_of_each_frame() {
-        let text = |s: &str| Part::Text(s.into());
-        assert_eq!(
-            General.parts(&[7.9, 65.0, 3600.0]),
-            [
-                text("Frame from 00:07: "),
-                Part::Frame(0),
-                text("\nFrame from 01:05: "),
-                Part::Frame(1),
-                text("\nFrame from 1:00:00: "),
-                Part::Frame(2),
-                text("\n")
-            ]
-        );
-    }
-
-    #[test]
-    fn every_name_has_a_layout_of_that_name() {
-        for name in NAMES {
-            assert_eq!(by_name(name).unwrap().name(), *name);
-        }
-        assert!(by_name("nonsense").unwrap_err().to_string().contains("internvl"));
-    }
-
-    #[test]
-    fn projectors_without_a_layout_get_the_general_one() {
-        assert_eq!(for_projector("internvl").name(), "internvl");
-        assert_eq!(for_projector("pixtral").name(), "general");
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
-//! Reads the metadata of GGUF files (versions 2 and 3, little-endian): what a file is, before llama.cpp loads it.
+//! Reads the metadata, and small tensors, of GGUF files (versions 2 and 3, little-endian): what a file is, before llama.cpp loads it.
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may be anything: nothing here
 //! panics, and memory grows only with bytes that are really there, never with a length that the file claims.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -15,6 +15,9 @@ pub const MAGIC: [u8; 4] = *b"GGUF";
 
 /// Longest key that the format allows, in bytes.
 const MAX_KEY_LEN: u64 = 65_535;
+
+/// Most dimensions of a tensor.
+const MAX_DIMS: u32 = 4;
 
 /// Longest string value that is read, in bytes. The longest in use are chat templates, some 10 KB.
 const MAX_STRING_LEN: u64 = 16 << 20;
@@ -76,7 +79,11 @@ impl Metadata {
     /// `InvalidData` or `UnexpectedEof` with a reason for anything that is not well-formed, or the reader's own
     /// error.
     pub fn parse(reader: impl BufRead) -> io::Result<Self> {
-        let mut reader = Reader(reader);
+        Self::read(&mut Reader(reader)).map(|(metadata, _)| metadata)
+    }
+
+    /// The metadata, and how many tensors' descriptions follow.
+    fn read(reader: &mut Reader<impl BufRead>) -> io::Result<(Self, u64)> {
         if reader.array::<4>()? != MAGIC {
             return Err(invalid("it does not start with \"GGUF\""));
         }
@@ -85,7 +92,7 @@ impl Metadata {
             version if (2..=3).contains(&version.swap_bytes()) => return Err(invalid("it is big-endian")),
             version => return Err(invalid(format!("it has version {version}, but versions 2 and 3 are supported"))),
         }
-        let _n_tensors = reader.u64()?;
+        let n_tensors = reader.u64()?;
         let n_values = reader.u64()?;
         let mut values = BTreeMap::new();
         // Each value takes bytes of the file, so a wrong count ends at the end of the file.
@@ -97,7 +104,7 @@ impl Metadata {
             }
             values.insert(key, value);
         }
-        Ok(Self { values })
+        Ok((Self { values }, n_tensors))
     }
 
     /// The value of `key`.
@@ -143,17 +150,34 @@ impl Metadata {
 /// # Errors
 /// [`Error::Io`] when it cannot be opened or read, [`Error::NotGguf`] when it is something else or damaged.
 pub fn read_metadata(path: &Path) -> Result<Metadata> {
+    Metadata::parse(open(path)?).map_err(unreadable(path))
+}
+
+/// Reads the values of the tensor `name` of the GGUF file at `path`; `None` if there is no such tensor. For small tensors of `f32`, `f16`
+/// or `bf16` values; others are an error.
+///
+/// # Errors
+/// As [`read_metadata`].
+pub fn read_floats(path: &Path, name: &str) -> Result<Option<Vec<f32>>> {
+    let mut reader = Reader(open(path)?);
+    reader.floats(name).map_err(unreadable(path))
+}
+
+fn open(path: &Path) -> Result<BufReader<File>> {
     let open = || {
         let file = File::open(path)?;
         // Opening a folder works on Unix; reading it says only "Is a directory".
         if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
     };
-    let file = open().map_err(Error::io("opening the model file", path))?;
-    Metadata::parse(BufReader::with_capacity(1 << 16, file)).map_err(|source| match source.kind() {
+    open().map(|file| BufReader::with_capacity(1 << 16, file)).map_err(Error::io("opening the model file", path))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| match source.kind() {
         io::ErrorKind::InvalidData => Error::NotGguf { path: path.to_owned(), reason: source.to_string() },
         io::ErrorKind::UnexpectedEof => Error::NotGguf { path: path.to_owned(), reason: "it is cut off".into() },
         _ => Error::Io { action: "reading the model file", path: path.to_owned(), source },
-    })
+    }
 }
 
 fn invalid(reason: impl Into<String>) -> io::Error {
@@ -161,6 +185,57 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 }
 
 struct Reader<R>(R);
+
+impl<R: BufRead + Seek> Reader<R> {
+    fn floats(&mut self, wanted: &str) -> io::Result<Option<Vec<f32>>> {
+        let (metadata, n_tensors) = Metadata::read(self)?;
+        let mut found = None;
+        for _ in 0..n_tensors {
+            let name = self.string(MAX_KEY_LEN)?;
+            let n_dims = self.u32()?;
+            if n_dims > MAX_DIMS {
+                return Err(invalid(format!("a tensor of {n_dims} dimensions")));
+            }
+            let mut len = 1_u64;
+            for _ in 0..n_dims {
+                len = len.checked_mul(self.u64()?).ok_or_else(|| invalid("a tensor is too large"))?;
+            }
+            let (kind, offset) = (self.u32()?, self.u64()?);
+            if name == wanted.as_bytes() {
+                found = Some((len, kind, offset));
+            }
+        }
+        let Some((len, kind, offset)) = found else { return Ok(None) };
+        let (width, value): (u64, fn(&[u8]) -> f32) = match kind {
+            0 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            1 => (2, |b| half(u16::from_le_bytes([b[0], b[1]]))),
+            30 => (2, |b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)),
+            other => return Err(invalid(format!("the tensor {wanted} has the type {other}, which is no float"))),
+        };
+        let alignment = metadata.u64("general.alignment").unwrap_or(32).max(1);
+        let too_large = || invalid(format!("the tensor {wanted} is too large"));
+        let data = self.0.stream_position()?.checked_next_multiple_of(alignment).ok_or_else(too_large)?;
+        self.0.seek(SeekFrom::Start(data.checked_add(offset).ok_or_else(too_large)?))?;
+        let n_bytes = len.checked_mul(width).ok_or_else(too_large)?;
+        let mut bytes = Vec::new();
+        self.0.by_ref().take(n_bytes).read_to_end(&mut bytes)?;
+        if (bytes.len() as u64) < n_bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Some(bytes.chunks_exact(width as usize).map(value).collect()))
+    }
+}
+
+/// An IEEE 754 half as a single.
+fn half(bits: u16) -> f32 {
+    let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
+    let magnitude = match exponent {
+        0 => fraction as f32 * 2.0_f32.powi(-24),
+        31 => f32::from_bits(0x7f80_0000 | fraction << 13),
+        _ => f32::from_bits((exponent + 112) << 23 | fraction << 13),
+    };
+    f32::from_bits(magnitude.to_bits() | sign)
+}
 
 impl<R: BufRead> Reader<R> {
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {

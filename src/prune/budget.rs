@@ -10,11 +10,17 @@ pub(super) fn counts(params: &PruneParams, slices: &[SliceScore]) -> Vec<usize> 
         slices.iter().map(|slice| count(slice).clamp(least(slice), slice.n_usable())).collect()
     };
     let total = slices.iter().map(SliceScore::n_tokens).sum::<usize>();
-    let target = match params.budget {
-        Budget::Adaptive => return each(&|slice| (slice.ratio * slice.n_tokens() as f64).ceil() as usize),
-        Budget::Threshold(k) => return each(&|slice| slice.importance.iter().filter(|&&i| i > k).count()),
-        Budget::Keep(share) => ((f64::from(share) * total as f64).round() as usize).max(1),
-        Budget::MaxTokens(n) => n,
+    let cap = params.cap.unwrap_or(usize::MAX);
+    let within_cap = |counts: Vec<usize>| if counts.iter().sum::<usize>() > cap { Err(cap) } else { Ok(counts) };
+    let wanted = match params.budget {
+        Budget::Adaptive => within_cap(each(&|slice| (slice.ratio * slice.n_tokens() as f64).ceil() as usize)),
+        Budget::Threshold(k) => within_cap(each(&|slice| slice.importance.iter().filter(|&&i| i > k).count())),
+        Budget::Keep(share) => Err(((f64::from(share) * total as f64).round() as usize).max(1).min(cap)),
+        Budget::MaxTokens(n) => Err(n.min(cap)),
+    };
+    let target = match wanted {
+        Ok(counts) => return counts,
+        Err(target) => target,
     };
     let mut shares: Vec<Share> = slices
         .iter()

@@ -92,6 +92,8 @@ pub struct PruneParams {
     pub method: Method,
     /// How many tokens are kept.
     pub budget: Budget,
+    /// No more tokens than this are kept in all, whatever the budget gives: what there is memory for. Means nothing to [`Method::Off`].
+    pub cap: Option<usize>,
     /// `w` in `I = T + w·S`: weight of spatial against temporal importance. 1 in the paper; 0 or more.
     pub spatial_weight: f32,
     /// Tokens kept at least of a slice that has no slice before it to compare with. Default 1.
@@ -102,7 +104,14 @@ pub struct PruneParams {
 
 impl Default for PruneParams {
     fn default() -> Self {
-        Self { method: Method::default(), budget: Budget::default(), spatial_weight: 1.0, min_keep: 1, seed: 0 }
+        Self {
+            method: Method::default(),
+            budget: Budget::default(),
+            cap: None,
+            spatial_weight: 1.0,
+            min_keep: 1,
+            seed: 0,
+        }
     }
 }
 

@@ -42,12 +42,18 @@ pub struct Sampling {
     pub end_s: Option<f64>,
     /// Frames per second of a folder of frames: picture `i` is shown at `i/folder_fps` s. Means nothing elsewhere.
     pub folder_fps: f64,
+    /// Where [`Rate::Fps`] gives fewer frames, this many, spread evenly; 1 or more.
+    pub min_frames: usize,
+    /// Where [`Rate::Fps`] gives another number of frames, the next smaller multiple of this, spread evenly; 1 or more. A number smaller
+    /// than this stays.
+    pub multiple_of: usize,
 }
 
 impl Default for Sampling {
     /// 8 frames of the whole video; folders have 1 frame per second.
     fn default() -> Self {
-        Self { rate: Rate::Uniform { frames: 8 }, start_s: None, end_s: None, folder_fps: 1.0 }
+        let rate = Rate::Uniform { frames: 8 };
+        Self { rate, start_s: None, end_s: None, folder_fps: 1.0, min_frames: 1, multiple_of: 1 }
     }
 }
 
@@ -68,6 +74,11 @@ impl Sampling {
             if value.is_finite() && value > 0.0 { Ok(()) } else { Err(invalid(name, value, "a number above 0")) }
         };
         positive("folder_fps", self.folder_fps)?;
+        for (name, value) in [("min_frames", self.min_frames), ("multiple_of", self.multiple_of)] {
+            if value == 0 {
+                return Err(invalid(name, 0, "1 or more"));
+            }
+        }
         match self.rate {
             Rate::Uniform { frames: 0 } => return Err(invalid("frames", 0, "1 or more")),
             Rate::Fps { max_frames: 0, .. } => return Err(invalid("max_frames", 0, "1 or more")),
@@ -101,10 +112,7 @@ impl Sampling {
     ///
     /// `frame_times` is ascending and may leave out frames outside of `range`, except the one shown at its start.
     pub(super) fn plan(&self, range: &Range<f64>, frame_times: Option<&[f64]>) -> Vec<f64> {
-        let moments = match self.rate {
-            Rate::Uniform { frames } => Moments::uniform(range, frames),
-            Rate::Fps { fps, max_frames } => Moments::fps(range, fps, max_frames),
-        };
+        let moments = self.moments(range);
         let Some(frame_times) = frame_times else { return moments.all().collect() };
 
         let visible = &frame_times[index_at(frame_times, range.start).unwrap_or(0)..];
@@ -126,10 +134,18 @@ impl Sampling {
 
     /// How many moments [`plan`](Self::plan) gives at most.
     pub(super) fn n_wanted(&self, range: &Range<f64>) -> usize {
-        match self.rate {
-            Rate::Uniform { frames } => frames,
-            Rate::Fps { fps, max_frames } => Moments::fps(range, fps, max_frames).n,
-        }
+        self.moments(range).n
+    }
+
+    fn moments(&self, range: &Range<f64>) -> Moments {
+        let (fps, max_frames) = match self.rate {
+            Rate::Uniform { frames } => return Moments::uniform(range, frames),
+            Rate::Fps { fps, max_frames } => (fps, max_frames),
+        };
+        let moments = Moments::fps(range, fps, max_frames);
+        let n = moments.n.max(self.min_frames.min(max_frames));
+        let n = if n < self.multiple_of { n } else { n - n % self.multiple_of };
+        if n == moments.n { moments } else { Moments::uniform(range, n) }
     }
 }
 

@@ -78,6 +78,10 @@ pub struct ModelOptions {
     #[arg(long, value_name = "NAME", value_parser = values::layout_name())]
     layout: Option<String>,
 
+    /// Cut frames into tiles where the encoder cuts up single pictures: many more visual tokens
+    #[arg(long)]
+    tile: bool,
+
     /// A system message [short: -sys] [default: none, or the chat template's]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system_prompt: Option<String>,
@@ -256,6 +260,7 @@ impl SessionArgs {
             sampler: self.sampler_params()?,
             n_predict: self.sampler.predict as usize,
             layout: options.layout.clone(),
+            tile: options.tile,
             system: options.system_prompt.clone(),
             chat_template: read_text("chat template", options.chat_template_file.as_deref())?,
             cancel,
@@ -282,6 +287,7 @@ impl SessionArgs {
         let params = PruneParams {
             method: options.prune,
             budget: budget.unwrap_or_default(),
+            cap: None,
             spatial_weight: options.spatial_weight,
             min_keep: options.min_keep,
             seed: self.seed().map_or(PruneParams::default().seed, u64::from),

@@ -1,0 +1,118 @@
+//! How one video stands in its prompt, before a frame of it is encoded.
+
+use crate::error::Result;
+use crate::layout::{Layout, Part, PictureSize, Size, Slices, Tiles, pool, pooled_len};
+use crate::runtime::Bitmap;
+use crate::video::{Kind, VideoInfo};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// The longest side of a frame that is believed of a saved session.
+const MAX_SIDE: u32 = 1 << 16;
+
+/// A video's text and slices, and how the slices are encoded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Arrangement {
+    /// Text and slices in prompt order.
+    pub parts: Vec<Part>,
+    /// The picture size that the encoder is given.
+    pub picture_size: Size,
+    pub n_frames: usize,
+    /// How many frames make a slice; the last slice may have fewer.
+    pub frames_per_slice: usize,
+    /// Which of the encoder's pictures of a slice are used.
+    pub tiles: Tiles,
+    /// The encoder's markers go around each slice.
+    pub encoder_markers: bool,
+    /// Visual tokens are merged two by two.
+    pub pools: bool,
+    /// By how many positions each slice is later than the first, where all begin at one.
+    pub time_steps: Option<Vec<i32>>,
+}
+
+impl Arrangement {
+    /// How `layout` wants frames at `times` (in seconds) of a video. `mrope`: visual tokens have positions in time.
+    pub fn new(layout: &dyn Layout, info: &VideoInfo, times: &[f64], mrope: bool) -> Self {
+        let own_size = (info.width, info.height);
+        if info.kind == Kind::Picture {
+            return Self {
+                parts: layout.picture(),
+                picture_size: own_size,
+                n_frames: 1,
+                frames_per_slice: 1,
+                tiles: Tiles::All,
+                encoder_markers: true,
+                pools: false,
+                time_steps: None,
+            };
+        }
+        let slices = Slices::new(times, layout.frames().per_slice, info.duration_s);
+        Self {
+            parts: layout.video(&slices),
+            picture_size: match layout.picture_size(own_size, slices.n_frames) {
+                PictureSize::AsItIs => own_size,
+                PictureSize::Exactly(size) => size,
+            },
+            n_frames: slices.n_frames,
+            frames_per_slice: layout.frames().per_slice.max(1),
+            tiles: layout.tiles(),
+            encoder_markers: layout.uses_encoder_markers(),
+            pools: layout.pools(),
+            time_steps: layout.time_steps(&slices).filter(|_| mrope),
+        }
+    }
+
+    pub fn n_slices(&self) -> usize {
+        self.n_frames.div_ceil(self.frames_per_slice)
+    }
+
+    /// How many frames the slice with this index has.
+    pub fn frames_of(&self, slice: usize) -> usize {
+        self.n_frames.saturating_sub(slice * self.frames_per_slice).min(self.frames_per_slice)
+    }
+
+    /// Whether neighboring frames become one slice.
+    pub fn merges(&self) -> bool {
+        self.frames_per_slice > 1
+    }
+
+    /// A picture without pixels, of the size that the encoder is given.
+    pub fn placeholder(&self) -> Result<Bitmap> {
+        Bitmap::placeholder(self.picture_size.0, self.picture_size.1, self.merges())
+    }
+
+    /// Those of a slice's pictures, in the encoder's order, that are used.
+    pub fn used<T>(&self, mut pictures: Vec<T>) -> Vec<T> {
+        match self.tiles {
+            Tiles::All => pictures,
+            Tiles::First => {
+                pictures.truncate(1);
+                pictures
+            }
+            Tiles::Last => pictures.pop().into_iter().collect(),
+        }
+    }
+
+    /// How many visual tokens are left of a picture's `n`.
+    pub fn tokens_left(&self, n: usize) -> usize {
+        if self.pools { pooled_len(n) } else { n }
+    }
+
+    /// What is left of a picture's embeddings, rows of `n_embd` values.
+    pub fn rows_left<'a>(&self, rows: &'a [f32], n_embd: usize) -> Cow<'a, [f32]> {
+        if self.pools { pool(rows, n_embd).into() } else { rows.into() }
+    }
+
+    /// Whether it makes sense, and is of `n_slices` slices.
+    pub fn is_good(&self, n_slices: usize) -> bool {
+        let sides = [self.picture_size.0, self.picture_size.1];
+        let known = |part: &Part| !matches!(part, Part::Slice(slice) if *slice >= n_slices);
+        sides.iter().all(|side| (1..=MAX_SIDE).contains(side))
+            && [1, 2].contains(&self.frames_per_slice)
+            && self.n_slices() == n_slices
+            && self.parts.iter().all(known)
+            && self.time_steps.as_ref().is_none_or(|steps| {
+                steps.len() == n_slices && steps.is_sorted() && steps.iter().all(|step| (0..1 << 24).contains(step))
+            })
+    }
+}

@@ -1,0 +1,64 @@
+//! LLaVA-OneVision: frames back to back, each pooled two by two, and one line end behind them. Other LLaVAs: frames back to back.
+
+use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use crate::video::Rate;
+
+/// The layout of the LLaVAs.
+#[derive(Debug, Clone, Copy)]
+pub struct Llava {
+    picture: PictureSize,
+    one_vision: bool,
+    tiled: bool,
+}
+
+impl Llava {
+    /// LLaVA-OneVision, which was trained on videos.
+    pub fn one_vision(encoder: &EncoderFacts) -> Self {
+        Self { picture: PictureSize::square(encoder.image_size), one_vision: true, tiled: false }
+    }
+
+    /// LLaVA-1.5 and what is built as it: the encoder pads frames to a square.
+    pub fn new(_encoder: &EncoderFacts) -> Self {
+        Self { picture: PictureSize::AsItIs, one_vision: false, tiled: false }
+    }
+}
+
+impl Layout for Llava {
+    fn name(&self) -> &'static str {
+        if self.one_vision { "llava-onevision" } else { "llava" }
+    }
+
+    fn frames(&self) -> Frames {
+        let frames = if self.one_vision { 32 } else { 8 };
+        Frames { rate: Rate::Uniform { frames }, min: 1, max: 32, per_slice: 1 }
+    }
+
+    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
+        if self.tiled { PictureSize::AsItIs } else { self.picture }
+    }
+
+    fn tiles(&self) -> Tiles {
+        if self.tiled { Tiles::All } else { Tiles::Last }
+    }
+
+    fn tiled(&self) -> Option<Box<dyn Layout>> {
+        Some(Box::new(Self { tiled: true, ..*self }))
+    }
+
+    fn uses_encoder_markers(&self) -> bool {
+        false
+    }
+
+    fn pools(&self) -> bool {
+        self.one_vision && !self.tiled
+    }
+
+    fn video(&self, slices: &Slices) -> Vec<Part> {
+        let newline = self.one_vision.then_some(Part::Newline);
+        (0..slices.times.len()).map(Part::Slice).chain(newline).collect()
+    }
+
+    fn separator(&self) -> &'static str {
+        "\n"
+    }
+}

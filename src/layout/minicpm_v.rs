@@ -1,0 +1,62 @@
+//! MiniCPM-V: `<image>…</image>`, a line for each frame, in the frame's own shape.
+
+use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use crate::video::Rate;
+
+/// The layout of MiniCPM-V.
+#[derive(Debug, Clone, Copy)]
+pub struct MiniCpmV {
+    /// Side of the square with as many pixels as a frame gets.
+    side: u32,
+    /// What both sides of a picture are multiples of.
+    patch: u32,
+    tiled: bool,
+}
+
+impl MiniCpmV {
+    /// For an encoder.
+    pub fn new(encoder: &EncoderFacts) -> Self {
+        Self { side: encoder.image_size.unwrap_or(448), patch: encoder.patch_size.unwrap_or(14), tiled: false }
+    }
+}
+
+impl Layout for MiniCpmV {
+    fn name(&self) -> &'static str {
+        "minicpm-v"
+    }
+
+    fn frames(&self) -> Frames {
+        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 64 }, min: 1, max: 64, per_slice: 1 }
+    }
+
+    /// The frame's shape with as many pixels as the square, as `find_best_resize` of the model's processor has it. mtmd makes a square of
+    /// what fits into the square, which is off by one patch for shapes close to it.
+    fn picture_size(&self, (width, height): Size, _n_frames: usize) -> PictureSize {
+        if self.tiled {
+            return PictureSize::AsItIs;
+        }
+        let ratio = f64::from(width) / f64::from(height.max(1));
+        let height = (f64::from(self.side) / ratio.sqrt()).floor();
+        let sides = [(height * ratio).floor(), height];
+        let patch = f64::from(self.patch);
+        // Python rounds halves to even.
+        let [width, height] = sides.map(|side| ((side / patch).round_ties_even() * patch).max(patch) as u32);
+        PictureSize::Exactly((width, height))
+    }
+
+    fn tiles(&self) -> Tiles {
+        if self.tiled { Tiles::All } else { Tiles::First }
+    }
+
+    fn tiled(&self) -> Option<Box<dyn Layout>> {
+        Some(Box::new(Self { tiled: true, ..*self }))
+    }
+
+    fn video(&self, slices: &Slices) -> Vec<Part> {
+        super::lines(slices, |_, _| String::new()).into_iter().filter(|part| *part != Part::text("")).collect()
+    }
+
+    fn separator(&self) -> &'static str {
+        "\n"
+    }
+}

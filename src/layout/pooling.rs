@@ -1,0 +1,72 @@
+//! Merging visual tokens two by two behind the projector, as LLaVA-OneVision does with the frames of videos.
+
+/// How many tokens are left of `n`, which form a square; `n` if they do not.
+pub fn pooled_len(n: usize) -> usize {
+    side(n).map_or(n, |side| side.div_ceil(2).pow(2))
+}
+
+/// Merges the tokens of a square picture, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`: each is what lies at its middle,
+/// mixed of the four tokens around (bilinear, as PyTorch's `interpolate` without `align_corners`). Tokens that form no square stay.
+pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
+    let Some(side) = rows.len().checked_div(n_embd).and_then(side) else { return rows.to_vec() };
+    let pooled = side.div_ceil(2);
+    let scale = side as f32 / pooled as f32;
+    // Two neighbors, and how much of the second.
+    let between = |i: usize| {
+        let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
+        let first = (at as usize).min(side - 1);
+        (first, (first + 1).min(side - 1), at - first as f32)
+    };
+    let mut result = Vec::with_capacity(pooled * pooled * n_embd);
+    for (top, bottom, down) in (0..pooled).map(between) {
+        for (left, right, across) in (0..pooled).map(between) {
+            let row = |y: usize, x: usize| &rows[(y * side + x) * n_embd..][..n_embd];
+            let corners = [row(top, left), row(top, right), row(bottom, left), row(bottom, right)];
+            result.extend((0..n_embd).map(|i| {
+                let [top_left, top_right, bottom_left, bottom_right] = corners.map(|row| row[i]);
+                let top = top_left + (top_right - top_left) * across;
+                let bottom = bottom_left + (bottom_right - bottom_left) * across;
+                top + (bottom - top) * down
+            }));
+        }
+    }
+    result
+}
+
+fn side(n: usize) -> Option<usize> {
+    let side = n.isqrt();
+    (n > 0 && side * side == n).then_some(side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_side_gives_the_means_of_four() {
+        let rows: Vec<f32> = (0..16).map(|i| i as f32).collect();
+        assert_eq!(pool(&rows, 1), [2.5, 4.5, 10.5, 12.5]);
+        assert_eq!(pooled_len(16), 4);
+    }
+
+    #[test]
+    fn an_odd_side_is_rounded_up() {
+        assert_eq!(pooled_len(729), 196);
+        // Sampled at 0.25 and 1.75: 3·y + x.
+        let rows: Vec<f32> = (0..9).map(|i| i as f32).collect();
+        assert_eq!(pool(&rows, 1), [1.0, 2.5, 5.5, 7.0]);
+    }
+
+    #[test]
+    fn values_stay_in_their_columns() {
+        let rows: Vec<f32> = (0..4).flat_map(|i| [i as f32, -1.0]).collect();
+        assert_eq!(pool(&rows, 2), [1.5, -1.0]);
+    }
+
+    #[test]
+    fn no_square_no_pooling() {
+        assert_eq!(pooled_len(6), 6);
+        assert_eq!(pool(&[1.0, 2.0, 3.0], 1), [1.0, 2.0, 3.0]);
+        assert!(pool(&[], 4).is_empty());
+    }
+}

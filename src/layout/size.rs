@@ -1,0 +1,71 @@
+//! How large the pictures are that the encoder is given.
+
+/// Width and height in pixels.
+pub type Size = (u32, u32);
+
+/// The size in which the encoder is given a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureSize {
+    /// Its own: the encoder's preprocessing makes of it what it will.
+    AsItIs,
+    /// This, whatever the shape of the frame.
+    Exactly(Size),
+}
+
+impl PictureSize {
+    /// A square of this side; as it is where the encoder does not tell its side.
+    pub(super) fn square(side: Option<u32>) -> Self {
+        side.filter(|&side| side > 0).map_or(Self::AsItIs, |side| Self::Exactly((side, side)))
+    }
+}
+
+/// How many pixels a picture may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pixels {
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Pixels {
+    /// From `min` to `max` squares of `side` pixels.
+    pub fn of_tokens(min: f64, max: f64, side: u32) -> Self {
+        let square = f64::from(side).powi(2);
+        Self { min: min * square, max: max * square }
+    }
+
+    fn over(self, n: f64) -> Self {
+        Self { min: self.min / n, max: self.max / n }
+    }
+}
+
+/// The size with the shape of `size`, whose sides are multiples of `factor` and whose area is within `pixels`, as Qwen's `smart_resize` has
+/// it: rounded to the nearest multiples, then scaled down or up if that is too large or too small.
+pub(super) fn smart_resize(size: Size, factor: u32, pixels: Pixels) -> Size {
+    resize(size, factor, pixels, pixels)
+}
+
+/// The same for a video of `n` frames, all of which share `pixels`. Whether they are too many is told by whole pairs, and by how much by frames,
+/// as Qwen3-VL's `smart_resize` does.
+pub(super) fn smart_resize_all(size: Size, factor: u32, n: usize, pixels: Pixels) -> Size {
+    let whole_pairs = (n as f64 / 2.0).round_ties_even().max(1.0) * 2.0;
+    resize(size, factor, pixels.over(whole_pairs), pixels.over(n.max(1) as f64))
+}
+
+fn resize((width, height): Size, factor: u32, allowed: Pixels, wanted: Pixels) -> Size {
+    let (factor, sides) = (f64::from(factor), [f64::from(width), f64::from(height)]);
+    // Python rounds halves to even.
+    let nearest = sides.map(|side| ((side / factor).round_ties_even() * factor).max(factor));
+    let area = nearest[0] * nearest[1];
+    let scaled = |to: f64, round: fn(f64) -> f64| {
+        let scale = (sides[0] * sides[1] / to).sqrt();
+        sides.map(|side| (round(side / scale / factor) * factor).max(factor))
+    };
+    let [width, height] = if area > allowed.max {
+        scaled(wanted.max, f64::floor)
+    } else if area < allowed.min {
+        scaled(wanted.min, f64::ceil)
+    } else {
+        nearest
+    };
+    (width as u32, height as u32)
+}

@@ -1,0 +1,72 @@
+//! SmolVLM2: the number of frames and the video's length in words, then a time and one tile for each frame.
+//!
+//! The text is that of `SmolVLMProcessor`: "You are provided the following series of four frames from a 0:00:04 [H:MM:SS] video.".
+
+use super::words::in_words;
+use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use crate::video::Rate;
+
+/// The layout of SmolVLM2.
+#[derive(Debug, Clone, Copy)]
+pub struct SmolVlm {
+    picture: PictureSize,
+    tiled: bool,
+}
+
+impl SmolVlm {
+    /// For an encoder.
+    pub fn new(encoder: &EncoderFacts) -> Self {
+        Self { picture: PictureSize::square(encoder.image_size), tiled: false }
+    }
+}
+
+const MARKERS: (&str, &str) = ("<fake_token_around_image><global-img>", "<fake_token_around_image>");
+
+impl Layout for SmolVlm {
+    fn name(&self) -> &'static str {
+        "smolvlm"
+    }
+
+    fn frames(&self) -> Frames {
+        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 64 }, min: 1, max: 64, per_slice: 1 }
+    }
+
+    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
+        if self.tiled { PictureSize::AsItIs } else { self.picture }
+    }
+
+    fn tiles(&self) -> Tiles {
+        if self.tiled { Tiles::All } else { Tiles::Last }
+    }
+
+    fn tiled(&self) -> Option<Box<dyn Layout>> {
+        Some(Box::new(Self { tiled: true, ..*self }))
+    }
+
+    fn uses_encoder_markers(&self) -> bool {
+        // They begin with an empty line, which belongs to pictures cut into tiles.
+        self.tiled
+    }
+
+    fn video(&self, slices: &Slices) -> Vec<Part> {
+        let (begin, end) = if self.tiled { ("", "") } else { MARKERS };
+        let last_s = slices.times.last().map_or(0.0, |time| time.last_s);
+        let length = slices.duration_s.unwrap_or(last_s).max(0.0) as u64;
+        let mut text = format!(
+            "You are provided the following series of {} frames from a {}:{:02}:{:02} [H:MM:SS] video.\n",
+            in_words(slices.times.len()),
+            length / 3600,
+            length / 60 % 60,
+            length % 60
+        );
+        let mut parts = Vec::with_capacity(2 * slices.times.len() + 1);
+        for (i, time_s) in slices.each() {
+            let seconds = time_s.max(0.0) as u64;
+            text += &format!("\nFrame from {:02}:{:02}:{begin}", seconds / 60, seconds % 60);
+            parts.extend([Part::Text(std::mem::take(&mut text)), Part::Slice(i)]);
+            text += end;
+        }
+        parts.push(Part::Text(text + "\n\n"));
+        parts
+    }
+}
