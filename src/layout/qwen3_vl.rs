@@ -19,8 +19,8 @@ pub struct Qwen3Vl {
 const ALL_FRAMES_TOKENS: f64 = 24_576.0;
 /// The same, at least: 4,096 pixels.
 const MIN_ALL_FRAMES_TOKENS: f64 = 4.0;
-/// Visual tokens of a pair, at most, as `qwen_vl_utils` has it.
-const MAX_TOKENS: usize = 768;
+/// Visual tokens of a pair, at most: llama.cpp's encoder takes no more.
+const MAX_TOKENS: usize = 4096;
 /// What fitting a video to memory may go down to.
 const MIN_TOKENS: usize = 64;
 

@@ -99,7 +99,8 @@ CASES = {
     "qwen2vl": COMMON,
     # Here the time axis depends on the rate. At 3 fps, a pair of frames is no whole number of its steps.
     "qwen2.5vl": COMMON | {f"fps-{fps:g}": Video(10, fps, 160, 120) for fps in (0.5, 1, 2, 3, 4)},
-    "qwen3vl": COMMON | {"minutes": Video(70, 1, 64, 64), "quarters": Video(8, 4, 96, 64)},
+    # llama.cpp makes no slice of fewer than 8 tokens, of 32 pixels a side.
+    "qwen3vl": COMMON | {"minutes": Video(70, 1, 128, 96), "quarters": Video(8, 4, 128, 96)},
     "llava-onevision": COMMON,
     "internvl": COMMON,
     # No slices: those are for pictures of more than 448 × 448 pixels, and here of 224 × 224.
@@ -307,7 +308,8 @@ PROCESSORS = {
 
 
 def clock(seconds):
-    return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes:02}:{seconds:02}"
 
 
 def processed(family, case):
@@ -322,8 +324,8 @@ def processed(family, case):
         question = QUESTION
         frames = [pixels(case.width, case.height, i) for i in range(case.frames)]
         if family == "gemma3":
-            # It knows no videos: pictures, with a label of ours in front, a line for each.
-            lines = [f"Frame from {clock(i / case.fps)}: <start_of_image>\n" for i in range(case.frames)]
+            # It knows no videos: pictures, with a label of ours in front. It puts lines around each itself.
+            lines = [f"Frame from {clock(i / case.fps)}:<start_of_image>" for i in range(case.frames)]
             content = "".join(lines) + question
             kwargs["images"] = frames
         else:

@@ -1,0 +1,53 @@
+//! The tiny models of each family, and frames to show them.
+
+use image::RgbImage;
+use sharpv::models::ModelFiles;
+use sharpv::runtime::Model;
+use std::path::{Path, PathBuf};
+
+/// Where the models are.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families")
+}
+
+/// The files of a family's model.
+pub fn files(family: &str) -> ModelFiles {
+    ModelFiles {
+        name: family.into(),
+        model: folder().join(format!("{family}.gguf")),
+        mmproj: Some(folder().join(format!("{family}-mmproj.gguf"))),
+        lora: Vec::new(),
+    }
+}
+
+/// A picture whose every pixel is its own, other in each frame.
+pub fn picture((width, height): (u32, u32), frame: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb(
+            [7 * x + 13 * y + 29 * frame, 11 * x + 3 * y + 17 * frame, 5 * x + 19 * y + 23 * frame].map(|c| c as u8),
+        )
+    })
+}
+
+/// Writes `n` frames into a folder.
+#[allow(dead_code, reason = "not every test has videos")]
+pub fn write_frames(folder: &Path, size: (u32, u32), n: usize) {
+    for i in 0..n {
+        picture(size, i as u32).save(folder.join(format!("{i:04}.png"))).expect("a frame is written");
+    }
+}
+
+/// Tokens as text, with runs of visual ones (`None`) counted.
+#[allow(dead_code, reason = "not every test has prompts")]
+pub fn text(model: &Model, tokens: &[Option<i64>]) -> String {
+    let mut bytes = Vec::new();
+    for run in tokens.chunk_by(|a, b| a.is_none() == b.is_none()) {
+        match run[0] {
+            None => bytes.extend(format!("<{} visual tokens>", run.len()).bytes()),
+            Some(_) => {
+                run.iter().flatten().for_each(|&token| bytes.extend(model.token_bytes(token as i32, true)));
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
