@@ -1,22 +1,21 @@
 #!/usr/bin/env python3
-"""Writes how Hugging Face's own processors lay out videos and pictures in prompts, as FAMILY-CASE.json beside this script.
+"""Writes how Hugging Face's own processors lay out videos and pictures in prompts, as FAMILY-CASE.json.
 
     python3 make.py            write them
     python3 make.py --check    compare them with what this script writes
 
-The processors are built from their classes, with the values of a real model's configuration files. What depends on the
-size of the encoder (tokens for a frame, side of a tile) is that of the random model in ../../fixtures/families, and so
-are the tokenizer and the chat template. README.md says what the fields mean.
+The processors are built from their classes, with the values of a real model's configuration files. What depends on
+the size of the encoder (tokens for a frame, side of a tile) is that of the random model in ../../fixtures/families, and
+so are the tokenizer and the chat template. README.md says what the fields mean.
 """
 # pip install torch==2.9.1 torchvision==0.24.1 transformers==4.57.6 tokenizers==0.22.1 num2words==0.5.14 gguf==0.19.0
-# Why not a newer transformers: 5.x writes two more markers around a Qwen3-VL video, and lets the text after a Qwen2.5-VL
-# video begin at positions that its frames already have.
+# Why not a newer transformers: 5.23 writes two more markers around a Qwen3-VL video, and lets the text after a
+# Qwen2.5-VL video begin at positions that its frames already have.
 
 import argparse
 import functools
 import json
 import math
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +36,10 @@ from transformers import (
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
     PreTrainedTokenizerFast,
-    Qwen2TokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLModel,
     Qwen2_5_VLProcessor,
+    Qwen2TokenizerFast,
     Qwen2VLConfig,
     Qwen2VLImageProcessorFast,
     Qwen2VLModel,
@@ -166,7 +165,8 @@ def tokenizer(family, **names):
 # The builders return the processor and the token that stands for one row of embeddings, in a video and in a picture.
 
 
-# HuggingFaceTB/SmolVLM2-500M-Video-Instruct. There, a tile is 512 pixels wide, and the longest edge of a picture is 4 of them.
+# HuggingFaceTB/SmolVLM2-500M-Video-Instruct. There, a tile is 512 pixels wide, and the longest edge of a picture is 4
+# of them.
 def smolvlm():
     tokens = tokenizer(
         "smolvlm",
@@ -230,7 +230,9 @@ def llava_onevision():
     size = square("llava-onevision")
     sides = [n * tile("llava-onevision") for n in range(1, 7)]
     processor = LlavaOnevisionProcessor(
-        LlavaOnevisionImageProcessorFast(size=size, image_grid_pinpoints=[[height, width] for height in sides for width in sides]),
+        LlavaOnevisionImageProcessorFast(
+            size=size, image_grid_pinpoints=[[height, width] for height in sides for width in sides]
+        ),
         tokens,
         LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=side("llava-onevision") ** 2,
@@ -295,6 +297,7 @@ class MiniCpmV:
 
 def minicpmv_queries():
     return metadata("minicpmv")["clip.minicpmv_query_num"].contents()
+
 
 PROCESSORS = {
     "smolvlm": smolvlm,
@@ -385,7 +388,7 @@ def rope_index(family, inputs):
 
 
 def grids_of(family, case, inputs, runs):
-    """How many slices the encoder makes embeddings of, and rows and columns of tokens for each slice, where it has them."""
+    """How many slices the encoder makes embeddings of, and the rows and columns of tokens of those that have them."""
     visual = sum(n for kind, n in runs if kind == "visual")
     if family.startswith("qwen"):
         [[t, h, w]] = inputs["video_grid_thw" if isinstance(case, Video) else "image_grid_thw"].tolist()
