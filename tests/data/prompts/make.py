@@ -102,8 +102,8 @@ CASES = {
     "qwen3vl": COMMON | {"minutes": Video(70, 1, 128, 96), "quarters": Video(8, 4, 128, 96)},
     "llava-onevision": COMMON,
     "internvl": COMMON,
-    # No slices: those are for pictures of more than 448 × 448 pixels, and here of 224 × 224.
-    "minicpmv": COMMON | {"large": Video(2, 1, 448, 448), "picture": Picture(240, 180)},
+    # No slices: those are for pictures of more than 448 × 448 pixels, and here of a side over 224.
+    "minicpmv": COMMON | {"large": Video(2, 1, 448, 448), "picture": Picture(200, 150)},
     "gemma3": COMMON | LONG,
 }
 
