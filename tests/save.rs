@@ -225,10 +225,14 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         ("/cached/1/position/0".into(), (-1).into()),
         ("/cached".into(), serde_json::json!([])),
         ("/videos/0/slices/0/kept/0".into(), 64.into()),
-        ("/videos/0/slices/0/chunk_tokens".into(), serde_json::json!([u64::MAX, 1])),
+        ("/videos/0/slices/0/n_tokens".into(), 1.into()),
         ("/videos/0/slices/0/kept".into(), serde_json::json!([])),
-        ("/videos/0/frame_size/0".into(), 0.into()),
-        ("/videos/0/frame_size/0".into(), u32::MAX.into()),
+        ("/videos/0/arrangement/picture_size/0".into(), 0.into()),
+        ("/videos/0/arrangement/picture_size/0".into(), u32::MAX.into()),
+        ("/videos/0/arrangement/n_frames".into(), u64::MAX.into()),
+        ("/videos/0/arrangement/frames_per_slice".into(), 0.into()),
+        ("/videos/0/arrangement/parts".into(), serde_json::json!([{"Slice": 1000}])),
+        ("/videos/0/arrangement/time_steps".into(), serde_json::json!([-1])),
         ("/videos".into(), serde_json::json!([])),
         ("/videos_sent".into(), 2.into()),
         ("/dense_rows".into(), u64::MAX.into()),
@@ -244,7 +248,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
     }
     refuse(&set("/embeddings_bytes", u64::MAX.into()), "damaged");
     refuse(&set("/state_bytes", (u64::MAX / 2).into()), "cut short");
-    refuse(&set("/videos/0/slices/0/chunk_tokens/0", 65.into()), "cannot be used");
+    refuse(&set("/videos/0/slices/0/n_tokens", 65.into()), "cannot be used");
     // The state of the KV cache, one byte of its beginning.
     let embeddings = header["embeddings_bytes"].as_u64().expect("a number") as usize;
     let mut bytes = whole[..whole.len() - 32].to_vec();

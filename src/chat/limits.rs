@@ -6,15 +6,63 @@ use crate::error::{Error, Result};
 /// Positions that must be left for an answer when a prompt is accepted.
 pub(super) const ANSWER_ROOM: usize = 64;
 
-/// What a video will take, known before a frame is encoded.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct VideoCost {
-    /// Frames.
-    pub frames: usize,
-    /// Positions of its whole layout, markers and text included. They do not shrink with pruning.
-    pub positions: usize,
-    /// Rows of its whole layout, unpruned.
-    pub rows: usize,
+/// A prompt that does not fit: what it passes, and by how much.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Shortage {
+    pub resource: Resource,
+    /// What the prompt takes, with room for an answer.
+    pub needed: u64,
+    /// What there is.
+    pub limit: u64,
+    /// What the video takes of it.
+    pub by_video: u64,
+}
+
+/// What a prompt can run out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// Positions that the model was trained for.
+    Positions,
+    /// Cells of a context whose size the user fixed.
+    Cells,
+    /// Bytes of memory.
+    Bytes,
+}
+
+impl Shortage {
+    /// `None` if it fits.
+    pub fn of(resource: Resource, needed: u64, limit: u64, by_video: u64) -> Option<Self> {
+        (needed > limit).then_some(Self { resource, needed, limit, by_video })
+    }
+
+    /// The share of the video that fits.
+    pub fn share(&self) -> f64 {
+        self.limit.saturating_sub(self.needed.saturating_sub(self.by_video)) as f64 / self.by_video.max(1) as f64
+    }
+
+    /// Whose limit it is, for a sentence.
+    pub fn reason(&self) -> String {
+        match self.resource {
+            Resource::Positions => format!("the model was trained for {} positions", self.limit),
+            Resource::Cells => format!("the context has {} cells (-c)", self.limit),
+            Resource::Bytes => format!("{} MB of memory are free", self.limit >> 20),
+        }
+    }
+
+    /// The error for a video of `n_frames`.
+    pub fn error(&self, n_frames: usize) -> Error {
+        let advice = match (self.share() * n_frames as f64) as usize {
+            0 => "not one frame fits".to_owned(),
+            frames => format!("{frames} of its {n_frames} frames fit (--max-frames {frames})"),
+        };
+        let (unit, of, scale, more) = match self.resource {
+            Resource::Positions => ("positions", "the model was trained for", 0, String::new()),
+            Resource::Cells => ("cells", "the context has (-c)", 0, format!("; or give -c {}, or prune", self.needed)),
+            Resource::Bytes => ("MB of memory", "are free", 20, "; or quantize the KV cache (-ctk, -ctv)".to_owned()),
+        };
+        let (limit, needed) = (self.limit >> scale, (self.needed >> scale).max((self.limit >> scale) + 1));
+        Error::PromptTooLong { unit, needed: needed as usize, limit: limit as usize, of, advice: advice + &more }
+    }
 }
 
 /// How much a prompt may take.
@@ -27,30 +75,6 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Refuses a video that cannot fit, before it is encoded. `used` positions are taken by the conversation so far.
-    pub fn check_video(&self, used: usize, cost: VideoCost, unpruned: bool) -> Result<()> {
-        let check = |needed: usize, limit: usize, unit, of, per_video: usize, other: &str| {
-            if needed <= limit {
-                return Ok(());
-            }
-            let left = limit.saturating_sub(needed - per_video);
-            let advice = match left * cost.frames / per_video.max(1) {
-                0 => format!("not one frame fits{other}"),
-                frames => format!("{frames} of its {} frames fit (--max-frames {frames}){other}", cost.frames),
-            };
-            Err(Error::PromptTooLong { unit, needed, limit, of, advice })
-        };
-        let needed = |per_video| used + per_video + ANSWER_ROOM;
-        check(needed(cost.positions), self.positions, "positions", "the model was trained for", cost.positions, "")?;
-        match self.cells.filter(|_| unpruned) {
-            Some(cells) => {
-                let other = format!("; or give -c {}, or prune", needed(cost.rows));
-                check(needed(cost.rows), cells, "cells", "the context has (-c)", cost.rows, &other)
-            }
-            None => Ok(()),
-        }
-    }
-
     pub fn check_prompt(&self, plan: &Plan, n_predict: usize) -> Result<()> {
         let room = ANSWER_ROOM.min(n_predict);
         let needed = plan.next_position.max(0) as usize + room;
@@ -83,20 +107,25 @@ mod tests {
 
     #[test]
     fn a_video_that_is_too_long_is_told_what_fits() {
-        let limits = Limits { positions: 1000, cells: None };
-        let cost = VideoCost { frames: 16, positions: 1600, rows: 1600 };
-        let error = limits.check_video(100, cost, false).unwrap_err().to_string();
-        // 1000 − 100 − 64 positions are left, at 100 a frame.
+        let shortage = Shortage::of(Resource::Positions, 1764, 1000, 1600).expect("too long");
+        let error = shortage.error(16).to_string();
+        // 1000 − 164 positions are left, at 100 a frame.
         assert!(error.contains("1764 positions, 764 more than the 1000"), "{error}");
         assert!(error.contains("8 of its 16 frames"), "{error}");
-        assert!(limits.check_video(0, VideoCost { frames: 8, positions: 800, rows: 800 }, false).is_ok());
+        assert_eq!(Shortage::of(Resource::Positions, 1000, 1000, 900), None);
     }
 
     #[test]
-    fn a_fixed_context_refuses_an_unpruned_video_only() {
-        let limits = Limits { positions: 10_000, cells: Some(512) };
-        let cost = VideoCost { frames: 8, positions: 800, rows: 800 };
-        assert!(limits.check_video(0, cost, false).is_ok());
-        assert!(limits.check_video(0, cost, true).unwrap_err().to_string().contains("-c 864"));
+    fn a_fixed_context_is_told_how_large_it_has_to_be() {
+        let error = Shortage::of(Resource::Cells, 864, 512, 800).expect("too long").error(8).to_string();
+        assert!(error.contains("-c 864") && error.contains("4 of its 8 frames"), "{error}");
+    }
+
+    #[test]
+    fn memory_is_told_in_megabytes() {
+        let shortage = Shortage::of(Resource::Bytes, (100 << 20) + 1, 100 << 20, 10).expect("too long");
+        let error = shortage.error(8).to_string();
+        assert!(error.contains("101 MB of memory, 1 more than the 100 that are free"), "{error}");
+        assert!(Shortage { limit: 0, ..shortage }.error(8).to_string().contains("not one frame"));
     }
 }

@@ -6,7 +6,9 @@
 mod arrangement;
 mod encode;
 mod evict;
+mod fit;
 mod limits;
+mod memory;
 mod observer;
 mod plan;
 mod prefill;
@@ -16,6 +18,7 @@ mod template;
 mod utf8;
 
 pub use evict::{EvictMode, EvictParams};
+pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
 pub use observer::{Observer, Quiet, Stage};
 pub use plan::{PlannedRow, RowKey, Tokenization};
 pub use prefill::PrefillMode;
@@ -30,13 +33,15 @@ use crate::runtime::{
     CancelToken, Context, ContextParams, LoraAdapter, Model, ModelParams, Row, RowInput, Sampler, SamplerParams,
     Vision, VisionParams, default_threads, peak_rss_bytes,
 };
-use crate::video::{FrameSource, Kind, Rate, Sampling, VideoInfo};
+use crate::video::{Kind, Rate, Sampling, VideoInfo};
 use arrangement::Arrangement;
-use encode::{EncodeTimings, EncodedVideo, Encoder, timed};
+use encode::{EncodeTimings, EncodedVideo, Encoder};
 use evict::{Evicted, Tail};
-use limits::{Limits, VideoCost};
+use limits::Limits;
+use memory::{CELL_STEP, CellCost};
 use plan::{Marks, Piece, Placed, Plan};
 use prefill::{Batching, Inputs};
+use std::cell::OnceCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,6 +57,11 @@ pub struct SessionParams {
     /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets it
     /// grow with the conversation.
     pub n_ctx: Option<usize>,
+    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit the model, the context or memory and nothing else
+    /// was asked for. Without it, such a video is an error.
+    pub fit: bool,
+    /// Memory for KV cache and buffers, in bytes, where less than what is free should be taken.
+    pub max_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
     /// Which of them leave the KV cache again, behind the prefill.
@@ -83,6 +93,8 @@ impl Default for SessionParams {
             vision: VisionParams::default(),
             context: ContextParams::default(),
             n_ctx: None,
+            fit: true,
+            max_memory: None,
             prune: PruneParams::default(),
             evict: EvictParams::default(),
             sampler: SamplerParams::default(),
@@ -179,6 +191,8 @@ pub struct Session {
     dense_rows: usize,
     /// Bytes of a cell in all layers.
     bytes_per_cell: u64,
+    /// What cells cost, once that was measured.
+    cell_cost: OnceCell<CellCost>,
     load: Duration,
 }
 
@@ -218,6 +232,16 @@ impl Session {
         }
         let newline = read_newline(mmproj)?;
         let encoder = encoder_facts(mmproj, &model, newline.is_some())?;
+        if encoder.projector.starts_with("qwen") && !model.uses_mrope() {
+            return Err(Error::Load {
+                what: "the mmproj of this model",
+                path: mmproj.to_owned(),
+                reason: format!(
+                    "it is of a Qwen-VL model, and {} has no positions in time and space (M-RoPE); give the mmproj that came with it",
+                    model.path().display()
+                ),
+            });
+        }
         let name = params.layout.as_deref().unwrap_or_else(|| layout::name_for(&encoder));
         let mut layout = layout::by_name(name, &encoder)?;
         if params.tile {
@@ -250,6 +274,7 @@ impl Session {
             evicted: Evicted::default(),
             dense_rows: 0,
             bytes_per_cell: 0,
+            cell_cost: OnceCell::new(),
             load: start.elapsed(),
         })
     }
@@ -265,37 +290,27 @@ impl Session {
         options: &VideoOptions,
         observer: &mut dyn Observer,
     ) -> Result<VideoReport> {
-        let sampling = options.sampling(self.layout.as_ref());
-        let mut timings = EncodeTimings::default();
-        let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
-        let cost = self.cost(&source)?;
-        let used = self.cached.last().map_or(0, |row| row.position[0].max(0) as usize + 1);
-        let limits = Limits { positions: self.model.n_ctx_train(), cells: self.params.n_ctx };
-        limits.check_video(used, cost, self.params.prune.method == Method::Off)?;
+        let proposal = self.propose(path, options, "")?;
+        if let Some(shortage) = proposal.shortage {
+            return Err(shortage.error(proposal.need.frames));
+        }
+        for change in &proposal.changes {
+            observer.warning(&format!("{}: {change}", path.display()));
+        }
+        let prune = PruneParams { cap: proposal.max_kept, ..self.params.prune.clone() };
         let mut encoder = Encoder {
             model: &self.model,
             vision: &mut self.vision,
-            layout: self.layout.as_ref(),
-            prune: &self.params.prune,
+            layout: proposal.layout.as_deref().unwrap_or(self.layout.as_ref()),
+            prune: &prune,
             cancel: &self.params.cancel,
         };
-        let video = encoder.encode(source, timings, observer)?;
+        let video = encoder.encode(proposal.source, proposal.timings, observer)?;
         let slices = slice_reports(std::slice::from_ref(&video));
         let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
         self.spent += video.timings;
         self.videos.push(video);
         Ok(report)
-    }
-
-    /// What the frames of `source` will take in the prompt, unpruned.
-    fn cost(&self, source: &FrameSource) -> Result<VideoCost> {
-        let mrope = self.vision.uses_mrope();
-        let arrangement = Arrangement::new(self.layout.as_ref(), source.info(), source.planned_times(), mrope);
-        let pieces = self.marks.split(&plan::marked_text(&self.marks, 0, &arrangement.parts));
-        let placed = Placed { arrangement: &arrangement, slices: None };
-        let plan = plan::plan(&self.model, &self.vision, &pieces, &[placed], self.params.tokenization)?;
-        let positions = plan.next_position.max(0) as usize;
-        Ok(VideoCost { frames: arrangement.n_frames, positions, rows: plan.rows.len() })
     }
 
     /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to `observer`.
@@ -487,7 +502,8 @@ impl Session {
         self.template.render(&messages)
     }
 
-    fn plan(&self, message: &Message) -> Result<Plan> {
+    /// The prompt that ends with `message`, cut at the places of slices.
+    fn pieces(&self, message: &Message) -> Result<Vec<Piece>> {
         let prompt = self.render(message)?;
         // The tokenizer adds the BOS token itself; a template that writes it as well must not make it two.
         let bos = self.template.bos();
@@ -496,7 +512,11 @@ impl Session {
         } else {
             &prompt
         };
-        let pieces: Vec<Piece> = self.marks.split(text);
+        Ok(self.marks.split(text))
+    }
+
+    fn plan(&self, message: &Message) -> Result<Plan> {
+        let pieces = self.pieces(message)?;
         let videos: Vec<Placed<'_>> = self.videos.iter().map(Placed::from).collect();
         let plan = plan::plan(&self.model, &self.vision, &pieces, &videos, self.params.tokenization)?;
         let limits = Limits { positions: self.model.n_ctx_train(), cells: self.params.n_ctx };
@@ -563,6 +583,18 @@ impl Session {
         self.resize(n_ctx)
     }
 
+    fn context_params(&self, n_ctx: usize) -> ContextParams {
+        let (evicts, looks) = (self.evict_mode() != EvictMode::Off, self.params.evict.threshold.is_none());
+        ContextParams {
+            n_ctx,
+            evictable: evicts,
+            // One to try evictions in.
+            n_sequences: if evicts && looks { 2 } else { 1 },
+            n_outputs: if evicts && looks { evict::LOOKED_AT } else { 1 },
+            ..self.params.context.clone()
+        }
+    }
+
     /// Moves the cache to a context with `n_ctx` cells.
     fn resize(&mut self, n_ctx: usize) -> Result<()> {
         let state = match self.context.as_mut() {
@@ -572,15 +604,7 @@ impl Session {
         // Free the old cache before the new one is allocated: they need not fit at once.
         self.context = None;
         let cached = std::mem::take(&mut self.cached);
-        let (evicts, looks) = (self.evict_mode() != EvictMode::Off, self.params.evict.threshold.is_none());
-        let params = ContextParams {
-            n_ctx,
-            evictable: evicts,
-            // One to try evictions in.
-            n_sequences: if evicts && looks { 2 } else { 1 },
-            n_outputs: if evicts && looks { evict::LOOKED_AT } else { 1 },
-            ..self.params.context.clone()
-        };
+        let params = self.context_params(n_ctx);
         let made = Context::new(&self.model, &params, &self.adapters, &self.params.cancel);
         let mut context = made.inspect_err(|_| self.evicted.clear())?;
         self.bytes_per_cell = context.memory_usage().context / context.n_ctx().max(1) as u64;
@@ -709,9 +733,7 @@ impl Session {
         let Some(context) = &self.context else { return Kv::default() };
         let (cells, bytes) = (context.n_ctx(), context.memory_usage().context);
         let layers = context.kv_layers().unwrap_or_default();
-        /// llama.cpp allocates cells in steps of this many.
-        const STEP: usize = 256;
-        let dense_cells = (self.dense_rows + self.params.n_predict).next_multiple_of(STEP).max(cells);
+        let dense_cells = (self.dense_rows + self.params.n_predict).next_multiple_of(CELL_STEP).max(cells);
         Kv {
             cells,
             cells_used: self.cells_used(),

@@ -19,7 +19,7 @@ pub use cancel::CancelToken;
 pub use context::{Context, ContextParams, FlashAttention, Position, Row, RowInput, default_threads};
 pub use device::{Device, DeviceKind, devices};
 pub use evict::{KvLayer, Similarity};
-pub use memory::{KvType, MemoryUsage};
+pub use memory::{KvType, MemoryUsage, free_system_bytes};
 pub use model::{LoraAdapter, Model, ModelParams, Token};
 pub use sampler::{Sampler, SamplerParams};
 pub use vision::{Bitmap, Chunk, Chunks, ImageChunk, Part, Vision, VisionParams};

@@ -70,14 +70,25 @@ impl Vision {
         let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_init_from_file(c_path.as_ptr(), model.as_ptr(), raw, result, err, err_len)
         });
+        let reason = if loaded.reason.contains("mismatch between text model") {
+            let width = model.n_embd_inp();
+            let model = model.path().display();
+            format!(
+                "it was made for another model: {model} takes embeddings of {width} values; give the mmproj that came with it"
+            )
+        } else {
+            loaded.reason
+        };
         let vision = Self {
-            ptr: loaded.value.and_then(NonNull::new).ok_or_else(|| failed(loaded.reason))?,
+            ptr: loaded.value.and_then(NonNull::new).ok_or_else(|| failed(reason))?,
             model: model.clone(),
             path: path.to_owned(),
         };
         // SAFETY: a getter.
         if !unsafe { ffi::mtmd_support_vision(vision.ptr.as_ptr()) } {
-            return Err(failed("it has no vision encoder".into()));
+            return Err(failed(
+                "it has an audio encoder alone, and sees nothing; give the mmproj of a model that sees".into(),
+            ));
         }
         Ok(vision)
     }

@@ -34,6 +34,8 @@ pub enum Command {
     Ask(AskArgs),
     /// Talk about videos
     Chat(ChatArgs),
+    /// Say what a video would take, before anything is encoded
+    Plan(PlanArgs),
     /// Fetch a model by its name
     Pull(PullArgs),
     /// List the models that go by a name
@@ -95,7 +97,35 @@ Examples:
   sharpv chat clip.mp4 --max-frames 16 --system-prompt \"Answer in one sentence.\"
   printf 'What is in the video?\\nWhere is it?\\n' | sharpv chat clip.mp4";
 
-/// What `ask` and `chat` have in common.
+/// Say what a video would take: frames, visual tokens, KV cache, memory, and whether it fits. Nothing is encoded.
+///
+/// `ask` and `chat` do what is planned here: unless --no-fit is given, they take less than asked for where it does not fit.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_EXAMPLES)]
+pub struct PlanArgs {
+    /// A video file, an animation, a picture, or a folder of numbered pictures
+    #[arg(value_name = "VIDEO")]
+    pub video: PathBuf,
+
+    /// A question, which counts as well
+    #[arg(value_name = "QUESTION", default_value = "")]
+    pub question: String,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  sharpv plan lecture.mp4
+  sharpv plan lecture.mp4 --fps 2 --max-frames 256 --prune off
+  sharpv plan lecture.mp4 -m MODEL.gguf --mmproj MMPROJ.gguf --max-memory 4G";
+
+/// What `ask`, `chat` and `plan` have in common.
 #[derive(Debug, Args)]
 pub struct SessionArgs {
     #[command(flatten)]

@@ -15,6 +15,7 @@ mod logging;
 mod models;
 mod options;
 mod output;
+mod plan;
 mod pull;
 mod screen;
 mod stats;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Ask(args) => ask::run(&args, screen),
         Command::Chat(args) => chat::run(&args, screen),
+        Command::Plan(args) => plan::run(&args, screen),
         Command::Pull(args) => pull::run(&args, screen),
         Command::Models(args) => models::run(&args, cli.verbose > 0),
         Command::Doctor(args) => doctor::run(&args),

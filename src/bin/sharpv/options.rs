@@ -53,6 +53,10 @@ pub struct ModelOptions {
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     ctx_size: u32,
 
+    /// Take no more memory than this for KV cache and buffers: bytes, or with K, M, G [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    max_memory: Option<u64>,
+
     /// Rows (text and visual tokens) computed at once [short: -ub]
     #[arg(long, value_name = "N", default_value_t = ContextParams::default().n_ubatch as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -98,6 +102,14 @@ pub struct VideoOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_frames: Option<u32>,
 
+    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit; what is asked for stays [default]
+    #[arg(long, overrides_with = "no_fit")]
+    fit: bool,
+
+    /// Refuse a video that does not fit
+    #[arg(long, overrides_with = "fit")]
+    no_fit: bool,
+
     /// Where to begin: seconds or [H:]MM:SS [default: the video's start]
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     start: Option<f64>,
@@ -137,6 +149,13 @@ pub struct PruneOptions {
     /// Keep at least this many tokens of a video's first frame
     #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
     min_keep: usize,
+}
+
+impl PruneOptions {
+    /// How visual tokens are chosen.
+    pub fn method(&self) -> Method {
+        self.prune
+    }
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +274,8 @@ impl SessionArgs {
                 ..ContextParams::default()
             },
             n_ctx: Some(options.ctx_size as usize).filter(|&n| n > 0),
+            fit: self.video.fit || !self.video.no_fit,
+            max_memory: options.max_memory,
             prune: self.prune_params()?,
             evict: self.evict_params()?,
             sampler: self.sampler_params()?,
@@ -338,7 +359,7 @@ impl SessionArgs {
 
     /// Which frames of a video to take.
     pub fn video_options(&self) -> chat::VideoOptions {
-        let VideoOptions { fps, max_frames, start, end, folder_fps } = self.video;
+        let VideoOptions { fps, max_frames, start, end, folder_fps, .. } = self.video;
         let max_frames = max_frames.map(|n| n as usize);
         chat::VideoOptions { fps, max_frames, start_s: start, end_s: end, folder_fps }
     }

@@ -33,6 +33,21 @@ pub fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "give a number above 0".into())
 }
 
+/// A number of bytes, or of K, M or G (powers of 1024) of them.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "give bytes, or a number with K, M or G (500M, 1.5G)".to_owned();
+    let unit = text.trim_end_matches(['B', 'b', 'i']);
+    let (number, shift) = match unit.chars().last().map(|c| c.to_ascii_uppercase()) {
+        Some('K') => (&unit[..unit.len() - 1], 10),
+        Some('M') => (&unit[..unit.len() - 1], 20),
+        Some('G') => (&unit[..unit.len() - 1], 30),
+        _ => (unit, 0),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let bytes = number * f64::from(1_u32 << shift);
+    if bytes.is_finite() && bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
 /// How many layers go to the GPU; `None` is all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuLayers(pub Option<u32>);
@@ -115,6 +130,18 @@ mod tests {
     fn what_is_no_moment_is_refused() {
         for text in ["", "x", "-5", "nan", "inf", "1:60", "1:99:00", "1:2:3:4", "1:-2", "1:", ":", "1:x", "1e999"] {
             assert!(moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, n) in
+            [("1000", 1000), ("2K", 2048), ("1.5g", 3 << 29), ("500M", 500 << 20), ("4GiB", 4 << 30), ("1GB", 1 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(n), "{text}");
+        }
+        for text in ["", "G", "x", "-1", "0", "nan", "infG", "1T"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 

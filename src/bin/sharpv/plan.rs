@@ -1,0 +1,110 @@
+//! `sharpv plan`: what a video will take, before anything is encoded.
+
+use crate::args::PlanArgs;
+use crate::ask;
+use crate::interrupt::Interrupts;
+use crate::output;
+use crate::screen::Screen;
+use indicatif::DecimalBytes;
+use sharpv::chat::{Need, VideoPlan};
+use sharpv::prune::Method;
+
+/// Ctrl-C ends the program at once: there is nothing to clean up.
+const PATIENCE: u32 = 1;
+
+pub fn run(args: &PlanArgs, mut screen: Screen) -> anyhow::Result<()> {
+    let interrupts = Interrupts::install(PATIENCE)?;
+    let session = ask::open(&args.session, &[&args.video], &interrupts, &mut screen, args.json)?;
+    let plan = session.plan_video(&args.video, &args.session.video_options(), &args.question)?;
+    if args.json {
+        return output::print_json(&plan);
+    }
+    Ok(output::print(&table(&plan, args.session.prunes()))?)
+}
+
+fn table(plan: &VideoPlan, prunes: bool) -> String {
+    let memory = &plan.memory;
+    let mut rows = vec![("video", video(plan)), ("layout", plan.layout.to_owned()), ("frames", frames(&plan.planned))];
+    rows.push(("visual tokens", visual_tokens(plan, prunes)));
+    let text = plan.planned.prompt_tokens - plan.planned.visual_tokens;
+    rows.push(("prompt", format!("{} tokens, {text} of them text", plan.planned.prompt_tokens)));
+    rows.push(("positions", format!("{} of {}", plan.planned.positions, plan.positions_limit)));
+    if let Some(cells) = plan.cells_limit {
+        rows.push(("context", format!("{cells} cells (-c)")));
+    }
+    let at_most = if prunes { "at most " } else { "" };
+    let cells = plan.max_kept.map_or(plan.planned.prompt_tokens, |kept| text + kept);
+    let kv = cells as u64 * memory.kv_per_token;
+    rows.push(("KV cache", format!("{at_most}{}, {} a token", bytes(kv), bytes(memory.kv_per_token))));
+    rows.push(("buffers", format!("{}; embeddings {}", bytes(memory.compute), bytes(memory.embeddings))));
+    rows.push(("weights", format!("{}; encoder {}", bytes(memory.weights), bytes(memory.encoder))));
+    let free = memory.free.map_or_else(|| "unknown".to_owned(), |free| format!("{} ({})", bytes(free), memory.place));
+    rows.push(("free memory", free));
+    rows.push(("fits", verdict(plan)));
+    let mut text = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect::<String>();
+    if !plan.fits || plan.asked != plan.planned || plan.max_kept.is_some() {
+        text += &advice(plan);
+    }
+    text
+}
+
+fn bytes(n: u64) -> String {
+    DecimalBytes(n).to_string()
+}
+
+fn video(plan: &VideoPlan) -> String {
+    let info = &plan.info;
+    let duration = info.duration_s.map_or_else(String::new, |seconds| format!(", {seconds:.1} s"));
+    format!("{}{duration}, {}×{}, {}", info.path.display(), info.width, info.height, info.codec)
+}
+
+fn frames(need: &Need) -> String {
+    let pairs = if need.slices < need.frames { format!(", in {} pairs", need.slices) } else { String::new() };
+    format!("{} of {}×{} pixels{pairs}", need.frames, need.picture.0, need.picture.1)
+}
+
+fn visual_tokens(plan: &VideoPlan, prunes: bool) -> String {
+    let need = &plan.planned;
+    let each = need.visual_tokens / need.slices.max(1);
+    let kept = match plan.max_kept {
+        Some(max) => format!("; at most {max} are kept"),
+        None if prunes => "; pruning keeps what the video needs".to_owned(),
+        None => String::new(),
+    };
+    format!("{} ({} × {each}){kept}", need.visual_tokens, need.slices)
+}
+
+fn verdict(plan: &VideoPlan) -> String {
+    match &plan.shortage {
+        Some(shortage) if !plan.fits => format!("no: {shortage}"),
+        Some(_) => format!("yes, with less than asked for: {}", plan.changes.join("; ")),
+        None => "yes".to_owned(),
+    }
+}
+
+/// What could be asked for.
+fn advice(plan: &VideoPlan) -> String {
+    let suggestions = &plan.suggestions;
+    let mut would = Vec::new();
+    if suggestions.max_frames > 0 {
+        would.push(format!("--max-frames {}", suggestions.max_frames));
+    }
+    if let Some(keep) = suggestions.keep.filter(|keep| *keep < 1.0) {
+        would.push(format!("--keep {keep}"));
+    }
+    if plan.cells_limit.is_some_and(|cells| cells < suggestions.ctx_size) {
+        would.push(format!("-c {}", suggestions.ctx_size));
+    }
+    let asked = frames(&plan.asked);
+    match would.as_slice() {
+        [] => format!("\nAs asked for ({asked}), nothing makes it fit: take another model, or free memory.\n"),
+        would => format!("\nAs asked for ({asked}), it would fit with {}.\n", would.join(" or ")),
+    }
+}
+
+impl crate::args::SessionArgs {
+    /// Whether visual tokens are pruned.
+    fn prunes(&self) -> bool {
+        self.prune.method() != Method::Off
+    }
+}

@@ -1,0 +1,380 @@
+//! Fitting a video to what there is: the model's positions, the context, memory. All before a frame of it is encoded.
+//!
+//! What the user asked for stays. What is left open becomes less, in this order: the size of pictures, where a family has a choice of sizes;
+//! where memory or cells are short and tokens are pruned anyway, the number of tokens that are kept; the number of frames.
+
+use super::arrangement::Arrangement;
+use super::encode::{EncodeTimings, timed};
+use super::limits::{ANSWER_ROOM, Resource, Shortage};
+use super::memory::{CellCost, FreeMemory};
+use super::plan::{self, Placed, Plan};
+use super::template::Message;
+use super::{Session, VideoOptions};
+use crate::error::Result;
+use crate::layout::{Layout, Size};
+use crate::prune::Method;
+use crate::runtime::ContextParams;
+use crate::video::{FrameSource, Rate, Sampling, VideoInfo};
+use serde::Serialize;
+use std::path::Path;
+
+/// Times that a video is made smaller before it is refused. Each gets it within a few percent.
+const ATTEMPTS: usize = 8;
+
+/// Keeping fewer visual tokens than this share is no answer to a lack of memory: fewer frames are.
+const LEAST_KEPT: f64 = 0.05;
+
+/// A context that surely takes no more than this share of the free memory is not measured.
+const SURELY_FREE: f64 = 0.1;
+
+/// What a video takes of the prompt, with all its visual tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Need {
+    /// Frames.
+    pub frames: usize,
+    /// Slices: frames, or merged pairs of frames.
+    pub slices: usize,
+    /// Width and height in pixels of what the encoder is given.
+    pub picture: Size,
+    /// Visual tokens.
+    pub visual_tokens: usize,
+    /// Rows of the whole prompt: text and visual tokens, the conversation so far included.
+    pub prompt_tokens: usize,
+    /// Positions of the whole prompt. They do not become fewer with pruning.
+    pub positions: usize,
+    /// Rows that this video adds.
+    #[serde(skip)]
+    own_rows: usize,
+    /// Positions that this video adds.
+    #[serde(skip)]
+    own_positions: usize,
+}
+
+/// Bytes that a session takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct MemoryNeed {
+    /// The language model's weights.
+    pub weights: u64,
+    /// The vision encoder's file.
+    pub encoder: u64,
+    /// A cell of the KV cache, in all layers.
+    pub kv_per_token: u64,
+    /// The KV cache with all visual tokens and room for an answer.
+    pub kv_dense: u64,
+    /// Buffers for intermediate results, beside such a cache.
+    pub compute: u64,
+    /// The embeddings of all visual tokens, which are in the system's memory until they are pruned.
+    pub embeddings: u64,
+    /// What is free for KV cache and buffers, the weights being loaded; `null` if that is not known.
+    pub free: Option<u64>,
+    /// Where that is: `RAM`, or the names of the GPUs.
+    pub place: String,
+}
+
+/// What would fit where a video as asked for does not.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Suggestions {
+    /// So many frames fit, with all visual tokens; 0 if not one does.
+    pub max_frames: usize,
+    /// This share of the visual tokens fits; `null` if no share does, for positions do not become fewer.
+    pub keep: Option<f64>,
+    /// Cells of a context that holds all.
+    pub ctx_size: usize,
+}
+
+/// What a video will take, told before a frame of it is encoded.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct VideoPlan {
+    /// What was opened.
+    pub info: VideoInfo,
+    /// The prompt layout.
+    pub layout: &'static str,
+    /// What was asked for, or what the model's family wants.
+    pub asked: Need,
+    /// What will be done: less than asked, where that does not fit.
+    pub planned: Need,
+    /// Visual tokens that are kept at most, if memory or cells set a limit.
+    pub max_kept: Option<usize>,
+    /// Whether `planned` fits.
+    pub fits: bool,
+    /// What is short: as asked, or also as planned if `fits` is false.
+    pub shortage: Option<String>,
+    /// What is done about it, in words.
+    pub changes: Vec<String>,
+    /// What could be asked for.
+    pub suggestions: Suggestions,
+    /// Positions that the model was trained for.
+    pub positions_limit: usize,
+    /// Cells that the context was given.
+    pub cells_limit: Option<usize>,
+    /// Memory, for `planned`.
+    pub memory: MemoryNeed,
+}
+
+/// A video that was opened, and what will be made of it.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub source: FrameSource,
+    pub timings: EncodeTimings,
+    /// In the place of the session's, if pictures are made smaller.
+    pub layout: Option<Box<dyn Layout>>,
+    pub asked: Need,
+    pub need: Need,
+    /// Visual tokens of this video that are kept at most.
+    pub max_kept: Option<usize>,
+    pub changes: Vec<String>,
+    /// What was short of what was asked for.
+    first_shortage: Option<Shortage>,
+    /// What is still short.
+    pub shortage: Option<Shortage>,
+}
+
+impl Session {
+    /// Says what a video will take in the prompt of `question` and in memory, and what of it fits. Opens the file and decodes one frame; encodes
+    /// nothing.
+    ///
+    /// # Errors
+    /// What [`FrameSource::open`] gives for a file that cannot be used; [`Error::ChatTemplate`](crate::Error::ChatTemplate);
+    /// [`Error::Llama`](crate::Error::Llama) if there is not even memory for a small context.
+    pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
+        let proposal = self.propose(path, options, question)?;
+        let cost = self.cell_cost()?;
+        let (asked, need) = (proposal.asked, proposal.need);
+        let shortage = proposal.shortage.or(proposal.first_shortage);
+        let free = self.free_memory();
+        let cells = need.prompt_tokens + self.params.n_predict;
+        let kv_dense = cost.kv_bytes(cells);
+        Ok(VideoPlan {
+            info: proposal.source.info().clone(),
+            layout: self.layout.name(),
+            asked,
+            planned: need,
+            max_kept: proposal.max_kept,
+            fits: proposal.shortage.is_none(),
+            shortage: shortage.map(|shortage| shortage.reason()),
+            changes: proposal.changes,
+            suggestions: self.suggestions(asked, &cost, free.as_ref()),
+            positions_limit: self.model.n_ctx_train(),
+            cells_limit: self.params.n_ctx,
+            memory: MemoryNeed {
+                weights: self.model.size_bytes(),
+                encoder: std::fs::metadata(self.vision.path()).map_or(0, |meta| meta.len()),
+                kv_per_token: cost.kv_per_cell as u64,
+                kv_dense,
+                compute: cost.bytes(cells) - kv_dense,
+                embeddings: self.embedding_bytes(need.visual_tokens),
+                free: free.as_ref().map(|free| free.bytes),
+                place: free.map_or_else(|| "RAM".to_owned(), |free| free.place),
+            },
+        })
+    }
+
+    /// Opens a video and makes it fit, if the user wants that and leaves room for it.
+    pub(super) fn propose(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<Proposal> {
+        let mut sampling = options.sampling(self.layout.as_ref());
+        let mut layout: Option<Box<dyn Layout>> = None;
+        let mut first: Option<(Need, Option<Shortage>)> = None;
+        for attempt in 0.. {
+            let mut timings = EncodeTimings::default();
+            let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
+            let used_layout = layout.as_deref().unwrap_or(self.layout.as_ref());
+            let need = self.need(&source, used_layout, question)?;
+            let (shortage, max_kept) = self.shortage(&need)?;
+            let (asked, first_shortage) = *first.get_or_insert((need, shortage));
+            let smaller = shortage
+                .filter(|_| self.params.fit && attempt < ATTEMPTS)
+                .and_then(|shortage| smaller(&shortage, &need, used_layout, sampling, options));
+            match smaller {
+                Some(Smaller::Pictures(smaller)) => layout = Some(smaller),
+                Some(Smaller::Frames(fewer)) => sampling = fewer,
+                None => {
+                    let changes = changes(&asked, &need, max_kept, first_shortage);
+                    let max_kept = max_kept.filter(|_| self.params.fit);
+                    return Ok(Proposal {
+                        source,
+                        timings,
+                        layout,
+                        asked,
+                        need,
+                        max_kept,
+                        changes: if self.params.fit { changes } else { Vec::new() },
+                        first_shortage,
+                        shortage,
+                    });
+                }
+            }
+        }
+        unreachable!("the loop ends at the last attempt")
+    }
+
+    /// What the frames of `source` take, unpruned, in a prompt with `question`.
+    fn need(&self, source: &FrameSource, layout: &dyn Layout, question: &str) -> Result<Need> {
+        let mrope = self.vision.uses_mrope();
+        let arrangement = Arrangement::new(layout, source.info(), source.planned_times(), mrope);
+        let without = self.user_message(question);
+        let mut with = without.clone();
+        with.media.push(self.media(self.videos.len(), &arrangement, source.info()));
+        let videos = self.videos.iter().map(Placed::from);
+        let placed: Vec<Placed<'_>> = videos.chain([Placed { arrangement: &arrangement, slices: None }]).collect();
+        let plan = |message: &Message| -> Result<Plan> {
+            plan::plan(&self.model, &self.vision, &self.pieces(message)?, &placed, self.params.tokenization)
+        };
+        let (with, without) = (plan(&with)?, plan(&without)?);
+        let index = self.videos.len();
+        let is_own = |row: &&plan::PlannedRow| matches!(row.key, plan::RowKey::Visual { video, .. } if video == index);
+        Ok(Need {
+            frames: arrangement.n_frames,
+            slices: arrangement.n_slices(),
+            picture: arrangement.picture_size,
+            visual_tokens: with.rows.iter().filter(is_own).count(),
+            prompt_tokens: with.rows.len(),
+            positions: with.next_position.max(0) as usize,
+            own_rows: with.rows.len().saturating_sub(without.rows.len()),
+            own_positions: (with.next_position - without.next_position).max(0) as usize,
+        })
+    }
+
+    /// What is short for a video, or how many of its visual tokens can be kept if that helps.
+    fn shortage(&self, need: &Need) -> Result<(Option<Shortage>, Option<usize>)> {
+        let room = ANSWER_ROOM.min(self.params.n_predict);
+        let positions = (need.positions + room) as u64;
+        let own_positions = need.own_positions as u64;
+        let limit = self.model.n_ctx_train() as u64;
+        if let Some(shortage) = Shortage::of(Resource::Positions, positions, limit, own_positions) {
+            return Ok((Some(shortage), None));
+        }
+        let own_rows = need.own_rows as u64;
+        let (shortage, cells) = match self.params.n_ctx {
+            Some(cells) => {
+                let needed = (need.prompt_tokens + room) as u64;
+                (Shortage::of(Resource::Cells, needed, cells as u64, own_rows), cells.saturating_sub(room))
+            }
+            None => (None, usize::MAX),
+        };
+        let (memory, in_memory) = self.memory_shortage(need)?;
+        let Some(shortage) = shortage.or(memory) else { return Ok((None, None)) };
+        // Where tokens are pruned, the prompt is shorter than this; the pruning only has to be told how short.
+        let text = need.prompt_tokens - need.visual_tokens;
+        let max_kept = cells.min(in_memory).saturating_sub(text).min(need.visual_tokens);
+        let helps =
+            self.params.prune.method != Method::Off && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
+        Ok(if helps && max_kept > 0 { (None, Some(max_kept)) } else { (Some(shortage), None) })
+    }
+
+    /// What memory is short, and how many rows of a prompt fit.
+    fn memory_shortage(&self, need: &Need) -> Result<(Option<Shortage>, usize)> {
+        let Some(free) = self.free_memory() else { return Ok((None, usize::MAX)) };
+        let cells = need.prompt_tokens + self.params.n_predict;
+        // Four times what keys and values of the model's width take as 32-bit floats.
+        let surely = 32 * (cells * self.model.n_layer() * self.model.n_embd()) as u64;
+        if (surely as f64) < SURELY_FREE * free.bytes as f64 {
+            return Ok((None, usize::MAX));
+        }
+        let cost = self.cell_cost()?;
+        let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
+        let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
+        let shortage = Shortage::of(Resource::Bytes, cost.bytes(cells) + embeddings, free.bytes, own);
+        let rows = cost.cells_in(free.bytes.saturating_sub(embeddings)).saturating_sub(self.params.n_predict);
+        Ok((shortage, rows))
+    }
+
+    fn embedding_bytes(&self, visual_tokens: usize) -> u64 {
+        (visual_tokens * self.model.n_embd_inp() * size_of::<f32>()) as u64
+    }
+
+    /// The memory that the KV cache can take, that of the present one included.
+    fn free_memory(&self) -> Option<FreeMemory> {
+        let mut free = FreeMemory::find(&self.model, &self.params.model, self.params.context.offload_kv)?;
+        let present = self.context.as_ref().map(|context| context.memory_usage());
+        free.bytes += present.map_or(0, |usage| usage.context + usage.compute);
+        if let Some(limit) = self.params.max_memory {
+            free.bytes = free.bytes.min(limit);
+        }
+        Some(free)
+    }
+
+    fn cell_cost(&self) -> Result<CellCost> {
+        if let Some(cost) = self.cell_cost.get() {
+            return Ok(*cost);
+        }
+        let params = ContextParams { n_ctx: 0, ..self.context_params(0) };
+        let cost = CellCost::measure(&self.model, &params, &self.adapters, &self.params.cancel)?;
+        Ok(*self.cell_cost.get_or_init(|| cost))
+    }
+
+    fn suggestions(&self, asked: Need, cost: &CellCost, free: Option<&FreeMemory>) -> Suggestions {
+        let room = ANSWER_ROOM.min(self.params.n_predict);
+        let (others, other_rows) = (asked.positions - asked.own_positions, asked.prompt_tokens - asked.own_rows);
+        let by_memory = free.map_or(usize::MAX, |free| {
+            let embeddings = if free.is_system { self.embedding_bytes(asked.visual_tokens) } else { 0 };
+            cost.cells_in(free.bytes.saturating_sub(embeddings)).saturating_sub(self.params.n_predict)
+        });
+        let rows = by_memory.min(self.params.n_ctx.map_or(usize::MAX, |cells| cells.saturating_sub(room)));
+        let positions = self.model.n_ctx_train().saturating_sub(room + others);
+        let share = |left: usize, of: usize| if of == 0 { 1.0 } else { (left as f64 / of as f64).min(1.0) };
+        let frames = share(positions, asked.own_positions).min(share(rows.saturating_sub(other_rows), asked.own_rows));
+        let text = asked.prompt_tokens - asked.visual_tokens;
+        let keep = share(rows.saturating_sub(text), asked.visual_tokens);
+        Suggestions {
+            max_frames: (asked.frames as f64 * frames) as usize,
+            keep: (keep > 0.0 && positions >= asked.own_positions).then_some((keep * 1000.0).floor() / 1000.0),
+            ctx_size: asked.prompt_tokens + self.params.n_predict,
+        }
+    }
+}
+
+/// What is made smaller next.
+enum Smaller {
+    Pictures(Box<dyn Layout>),
+    Frames(Sampling),
+}
+
+fn smaller(
+    shortage: &Shortage,
+    need: &Need,
+    layout: &dyn Layout,
+    sampling: Sampling,
+    options: &VideoOptions,
+) -> Option<Smaller> {
+    // A little less than what fits: sizes come in steps.
+    let share = shortage.share() * 0.98;
+    let per_slice = need.visual_tokens / need.slices.max(1);
+    if let Some((least, _)) = layout.slice_tokens()
+        && per_slice > least
+    {
+        let fewer = ((per_slice as f64 * share) as usize).clamp(least, per_slice - 1);
+        return layout.with_slice_tokens(fewer).map(Smaller::Pictures);
+    }
+    let frames = (need.frames as f64 * share) as usize;
+    if options.max_frames.is_some() || frames == 0 {
+        return None;
+    }
+    let frames = frames.min(need.frames - 1).max(1);
+    let rate = match sampling.rate {
+        Rate::Uniform { .. } => Rate::Uniform { frames },
+        Rate::Fps { fps, .. } => Rate::Fps { fps, max_frames: frames },
+    };
+    Some(Smaller::Frames(Sampling { rate, ..sampling }))
+}
+
+/// What is done less than asked, in words.
+fn changes(asked: &Need, need: &Need, max_kept: Option<usize>, shortage: Option<Shortage>) -> Vec<String> {
+    let reason = shortage.map(|shortage| shortage.reason()).unwrap_or_default();
+    let mut changes = Vec::new();
+    if need.picture != asked.picture {
+        let [(w, h), (asked_w, asked_h)] = [need.picture, asked.picture];
+        changes.push(format!("pictures of {w}×{h} in place of {asked_w}×{asked_h} pixels: {reason}"));
+    }
+    if need.frames != asked.frames {
+        changes.push(format!("{} of {} frames, spread evenly: {reason}", need.frames, asked.frames));
+    }
+    if let Some(max_kept) = max_kept {
+        let of = need.visual_tokens;
+        changes.push(format!("at most {max_kept} of {of} visual tokens are kept, however many are worth it: {reason}"));
+    }
+    changes
+}

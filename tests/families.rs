@@ -1,0 +1,335 @@
+//! Every model family end to end, with a tiny model of random weights: load, lay out, encode, prune, prefill, evict, decode.
+//!
+//! What is computed is compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and with the same rows fed one
+//! chunk after the other.
+
+#[path = "support/families.rs"]
+mod families;
+
+use base64::Engine;
+use serde_json::Value;
+use sharpv::chat::{
+    EvictMode, EvictParams, PlannedRow, PrefillMode, Quiet, RowKey, Session, SessionParams, Tokenization, VideoOptions,
+};
+use sharpv::models::{ModelFiles, gguf};
+use sharpv::prune::{Budget, PruneParams};
+use sharpv::runtime::{
+    Bitmap, CancelToken, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Part, Row, RowInput,
+    Vision, VisionParams,
+};
+use std::path::Path;
+
+const FAMILIES: [&str; 8] =
+    ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv", "gemma3"];
+
+/// Those that `transformers` computed.
+const REFERENCES: [&str; 3] = ["smolvlm", "qwen2.5vl", "llava-onevision"];
+
+/// ‖a − b‖ / ‖b‖.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
+}
+
+/// As exact as it gets: keys and values as they are computed.
+fn exact() -> ContextParams {
+    ContextParams {
+        type_k: KvType::F32,
+        type_v: KvType::F32,
+        flash_attention: FlashAttention::Off,
+        n_threads: Some(2),
+        ..ContextParams::default()
+    }
+}
+
+fn dense() -> SessionParams {
+    SessionParams { prune: PruneParams::off(), context: exact(), n_predict: 8, ..SessionParams::default() }
+}
+
+fn open(family: &str, params: SessionParams) -> Session {
+    Session::open(&families::files(family), params, &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"))
+}
+
+/// Adds a folder of frames, shown once a second.
+fn add_frames(session: &mut Session, folder: &Path) {
+    let options = VideoOptions { fps: Some(1.0), folder_fps: Some(1.0), ..VideoOptions::default() };
+    session.add_video(folder, &options, &mut Quiet).expect("the frames are read");
+}
+
+/// Frames of a size that every encoder resizes, the second and third alike.
+fn clip() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (i, frame) in [0, 3, 3, 7, 8].into_iter().enumerate() {
+        families::picture((160, 120), frame).save(folder.path().join(format!("{i}.png"))).expect("a frame");
+    }
+    folder
+}
+
+#[test]
+fn every_family_answers_dense_pruned_and_evicted() {
+    let clip = clip();
+    for family in FAMILIES {
+        let mut session = open(family, SessionParams { n_predict: 8, ..SessionParams::default() });
+        add_frames(&mut session, clip.path());
+        let answer = session.ask("What is it?", &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"));
+        let visual = answer.visual_tokens;
+        assert!(answer.tokens.generated > 0 && visual.kept > 0 && visual.kept < visual.total, "{family}: {visual:?}");
+        assert_eq!(answer.frames, 5, "{family}");
+
+        let all = EvictParams { mode: Some(EvictMode::Layers), threshold: Some(1.0) };
+        let mut evicting = open(family, SessionParams { evict: all, n_predict: 8, ..SessionParams::default() });
+        add_frames(&mut evicting, clip.path());
+        let answer = evicting.ask("What is it?", &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"));
+        let kv = answer.kv;
+        // What enters the first layer is what entered the model: that is never below a threshold of 1.
+        assert!(kv.layers_evicted + kv.layers_fixed + 1 >= kv.layers, "{family}: {kv:?}");
+        assert!(kv.layers_evicted > 0, "{family}: {kv:?}");
+        let again = evicting.ask("And what else?", &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"));
+        assert!(again.tokens.prompt_computed < again.tokens.prompt, "{family}: {:?}", again.tokens);
+    }
+}
+
+/// Base64, little-endian.
+fn bytes(json: &Value) -> Vec<u8> {
+    base64::prelude::BASE64_STANDARD.decode(json.as_str().expect("a string")).expect("Base64")
+}
+
+fn singles(json: &Value) -> Vec<f32> {
+    bytes(json).as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
+}
+
+fn halves(json: &Value) -> Vec<f32> {
+    let value = |bits: u16| {
+        let magnitude = match bits >> 10 & 31 {
+            0 => f32::from(bits & 1023) * 2_f32.powi(-24),
+            exponent => (1.0 + f32::from(bits & 1023) / 1024.0) * 2_f32.powi(i32::from(exponent) - 15),
+        };
+        if bits >> 15 == 1 { -magnitude } else { magnitude }
+    };
+    bytes(json).as_chunks::<2>().0.iter().map(|&bits| value(u16::from_le_bytes(bits))).collect()
+}
+
+/// What `transformers` computed of one prompt.
+struct Reference {
+    name: String,
+    case: Value,
+    folder: tempfile::TempDir,
+}
+
+impl Reference {
+    fn of(family: &str) -> Vec<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/logits").join(format!("{family}.json"));
+        let json: Value = serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON");
+        let cases = json["cases"].as_object().expect("cases");
+        cases.iter().map(|(name, case)| Self::new(format!("{family}, {name}"), case.clone())).collect()
+    }
+
+    fn new(name: String, case: Value) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let number = |key: &str| case["video"][key].as_u64().expect("a number") as u32;
+        for frame in 0..number("frames") {
+            // See the README beside the data.
+            let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
+            let pixel =
+                |x, y| [2 * x + 3 * y + 80 * frame, 4 * x + y + 180 * frame, x + 5 * y + 340 * frame].map(channel);
+            image::RgbImage::from_fn(number("width"), number("height"), |x, y| image::Rgb(pixel(x, y)))
+                .save(folder.path().join(format!("{frame}.png")))
+                .expect("a frame");
+        }
+        Self { name, case, folder }
+    }
+
+    fn question(&self) -> &str {
+        self.case["question"].as_str().expect("a question")
+    }
+
+    /// The embeddings of the visual tokens, rows of `n_embd` values; `None` if only some are there.
+    fn embeddings(&self, n_embd: usize) -> Option<Vec<f32>> {
+        let counts = self.case["rows_of_slices"].as_array().expect("counts");
+        let total: u64 = counts.iter().filter_map(Value::as_u64).sum();
+        Some(halves(&self.case["embeddings"])).filter(|rows| rows.len() == total as usize * n_embd)
+    }
+}
+
+/// Feeds rows to a context of their own, text and pictures apart, and returns the last logits.
+fn logits_of(model: &Model, rows: &[PlannedRow], embeddings: &[f32], newline: &[f32]) -> Vec<f32> {
+    let n_embd = model.n_embd_inp();
+    let mut visual = embeddings.chunks(n_embd);
+    let rows: Vec<Row<'_>> = rows
+        .iter()
+        .enumerate()
+        .map(|(i, row)| Row {
+            input: match row.key {
+                RowKey::Token(token) => RowInput::Token(token),
+                RowKey::Visual { .. } => RowInput::Embedding(visual.next().expect("an embedding for each visual row")),
+                RowKey::Newline => RowInput::Embedding(newline),
+            },
+            position: row.position,
+            logits: i + 1 == rows.len(),
+        })
+        .collect();
+    assert!(visual.next().is_none(), "more embeddings than visual rows");
+    let params = ContextParams { n_ctx: rows.len() + 8, ..exact() };
+    let mut context = Context::new(model, &params, &[], &CancelToken::new()).expect("a context");
+    for chunk in rows.chunk_by(|a, b| matches!(a.input, RowInput::Token(_)) == matches!(b.input, RowInput::Token(_))) {
+        chunk.chunks(context.n_ubatch()).for_each(|rows| context.process(rows).expect("the rows are computed"));
+    }
+    context.logits().expect("logits").to_vec()
+}
+
+fn newline(family: &str) -> Vec<f32> {
+    let mmproj = families::folder().join(format!("{family}-mmproj.gguf"));
+    gguf::read_floats(&mmproj, "model.image_newline").expect("a GGUF file").unwrap_or_default()
+}
+
+#[test]
+fn logits_equal_those_of_transformers_dense() {
+    for family in REFERENCES {
+        let mut session = open(family, dense());
+        for reference in Reference::of(family) {
+            session.clear();
+            add_frames(&mut session, reference.folder.path());
+            let logits = session.first_logits(reference.question(), &mut Quiet).expect("logits");
+            let distance = distance(&logits, &singles(&reference.case["logits"]));
+            // llama.cpp's embeddings are 0.0005 off, for the encoder's weights are F16.
+            assert!(distance < 0.005, "{}: {distance}", reference.name);
+        }
+    }
+}
+
+#[test]
+fn logits_equal_those_of_transformers_with_a_fixed_set_of_kept_tokens() {
+    let mut compared = 0;
+    for family in REFERENCES {
+        let mut session = open(family, dense());
+        for reference in Reference::of(family) {
+            let Some(embeddings) = reference.embeddings(session.model().n_embd_inp()) else { continue };
+            session.clear();
+            add_frames(&mut session, reference.folder.path());
+            let mut visual = 0..;
+            let mut rows = session.prompt_rows(reference.question()).expect("a prompt");
+            rows.retain(|row| match row.key {
+                RowKey::Visual { .. } => visual.next().is_some_and(|i: usize| i.is_multiple_of(3)),
+                _ => true,
+            });
+            let n_embd = session.model().n_embd_inp();
+            let kept: Vec<f32> = embeddings.chunks(n_embd).step_by(3).flatten().copied().collect();
+            let logits = logits_of(session.model(), &rows, &kept, &newline(family));
+            let expected = singles(&reference.case["kept_logits"]);
+            assert!(distance(&logits, &expected) < 0.005, "{}: {}", reference.name, distance(&logits, &expected));
+            let dense = singles(&reference.case["logits"]);
+            assert!(distance(&dense, &expected) > 0.1, "{}: the dropped rows do not matter", reference.name);
+            compared += 1;
+        }
+    }
+    assert!(compared >= 3, "{compared} cases");
+}
+
+#[test]
+fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
+    for family in REFERENCES {
+        let mut dense = open(family, dense());
+        for budget in [Budget::Adaptive, Budget::Keep(0.3)] {
+            let prune = PruneParams { budget, ..PruneParams::default() };
+            let params =
+                SessionParams { prune, prefill: PrefillMode::OnePass, context: exact(), ..SessionParams::default() };
+            let mut pruned = open(family, params);
+            for reference in Reference::of(family) {
+                let n_embd = dense.model().n_embd_inp();
+                let Some(embeddings) = reference.embeddings(n_embd) else { continue };
+                for session in [&mut dense, &mut pruned] {
+                    session.clear();
+                    add_frames(session, reference.folder.path());
+                }
+                let question = reference.question();
+                let all: Vec<PlannedRow> = visual_rows(&dense.prompt_rows(question).expect("a prompt"));
+                let rows = pruned.prompt_rows(question).expect("a prompt");
+                let kept = visual_rows(&rows);
+                assert!(kept.len() < all.len() / 2, "{}: {} of {}", reference.name, kept.len(), all.len());
+                // A row is known by where it stands.
+                let embedding = |row: &PlannedRow| {
+                    let i = all
+                        .iter()
+                        .position(|other| other.position == row.position)
+                        .expect("a place in the dense prompt");
+                    &embeddings[i * n_embd..][..n_embd]
+                };
+                let kept: Vec<f32> = kept.iter().flat_map(embedding).copied().collect();
+                let expected = logits_of(pruned.model(), &rows, &kept, &newline(family));
+                let logits = pruned.first_logits(question, &mut Quiet).expect("logits");
+                assert!(distance(&logits, &expected) < 0.005, "{}: {}", reference.name, distance(&logits, &expected));
+            }
+        }
+    }
+}
+
+fn visual_rows(rows: &[PlannedRow]) -> Vec<PlannedRow> {
+    rows.iter().filter(|row| matches!(row.key, RowKey::Visual { .. })).copied().collect()
+}
+
+#[test]
+fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
+    const N_CTX: usize = 2048;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("picture.png");
+    let picture = families::picture((200, 150), 1);
+    picture.save(&path).expect("a picture");
+    for family in FAMILIES {
+        let context = ContextParams { n_ctx: N_CTX, n_threads: Some(2), ..ContextParams::default() };
+        let params = SessionParams {
+            n_ctx: Some(N_CTX),
+            prefill: PrefillMode::PerChunk,
+            tokenization: Tokenization::Mtmd,
+            context: context.clone(),
+            ..dense()
+        };
+        let mut session = open(family, params);
+        session.add_video(&path, &VideoOptions::default(), &mut Quiet).expect("the picture is read");
+        let prompt = session.prompt_text("What is it?").expect("a prompt");
+        let logits = session.first_logits("What is it?", &mut Quiet).expect("logits");
+
+        let files = families::files(family);
+        let model = Model::load(&files.model, &ModelParams::default(), |_| {}).expect("the model");
+        let mmproj = files.mmproj.expect("an mmproj");
+        let mut vision = Vision::load(&mmproj, &model, &VisionParams::default(), |_| {}).expect("the mmproj");
+        let mut stock = Context::new(&model, &context, &[], &CancelToken::new()).expect("a context");
+        let bitmap = Bitmap::rgb(picture.width(), picture.height(), &picture, false).expect("a bitmap");
+        let (before, after) = prompt.split_once("[sharpv-frame-").expect("a mark");
+        // llama.cpp's tools add no BOS that the template wrote.
+        let bos = model.bos_eos().0.map(|token| model.token_bytes(token, true)).filter(|_| model.adds_bos());
+        let bos = bos.map(|bytes| String::from_utf8(bytes).expect("UTF-8")).unwrap_or_default();
+        let before = before.strip_prefix(&bos).unwrap_or(before);
+        let after = after.split_once(']').expect("the end of a mark").1;
+        let parts = [Part::Text(before), Part::Image(&bitmap), Part::Text(after)];
+        let chunks = vision.tokenize(&parts, true).expect("chunks");
+        vision.eval_stock(&mut stock, &chunks, 0, context.n_ubatch).expect("stock computes it");
+        assert!(logits == stock.logits().expect("logits"), "{family}");
+    }
+}
+
+/// The error of opening `model` with `mmproj`, files of the fixtures.
+fn refused(model: &str, mmproj: &str) -> String {
+    let files = ModelFiles {
+        name: model.into(),
+        model: families::folder().join(model),
+        mmproj: Some(families::folder().join(mmproj)),
+        lora: Vec::new(),
+    };
+    Session::open(&files, SessionParams::default(), &mut Quiet).expect_err("it does not open").to_string()
+}
+
+#[test]
+fn files_that_do_not_go_together_are_named_with_the_reason() {
+    let error = refused("smolvlm.gguf", "internvl-mmproj.gguf");
+    assert!(error.contains("internvl-mmproj.gguf") && error.contains("made for another model"), "{error}");
+    assert!(error.contains("smolvlm.gguf") && error.contains("32 values"), "{error}");
+    // As wide as the model, but of another kind.
+    let error = refused("internvl.gguf", "qwen2vl-mmproj.gguf");
+    assert!(error.contains("qwen2vl-mmproj.gguf") && error.contains("M-RoPE"), "{error}");
+    let error = refused("smolvlm.gguf", "audio-mmproj.gguf");
+    assert!(error.contains("audio-mmproj.gguf") && error.contains("sees nothing"), "{error}");
+    let error = refused("no-template.gguf", "smolvlm-mmproj.gguf");
+    assert!(error.contains("no-template.gguf") && error.contains("--chat-template-file"), "{error}");
+    assert!(!refused("smolvlm.gguf", "smolvlm.gguf").is_empty());
+}
