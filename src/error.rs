@@ -194,7 +194,9 @@ pub enum Error {
     },
 
     /// A model was given that is neither a known name nor a file.
-    #[error("{name}: neither a file nor the name of a model; the names are: {known}")]
+    #[error(
+        "{name}: neither a file nor the name of a model; the names are: {known}; models of Hugging Face go by ORG/REPO[:QUANT]"
+    )]
     UnknownModel {
         /// What was given.
         name: String,
@@ -243,12 +245,47 @@ pub enum Error {
     NoCacheDir,
 
     /// The folder for models cannot be written.
-    #[error("{}: cannot be written: {source}; free some space there, or set SHARPV_HOME to another folder", path.display())]
+    #[error("{}: cannot be written: {source}; free some space there, or set {variable} to another folder", path.display())]
     CacheDir {
         /// The file or folder.
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
+        /// The environment variable that names another folder.
+        variable: &'static str,
+    },
+
+    /// The hub that a model comes from cannot be reached, or refuses.
+    #[error("{what}: {reason}; {advice}")]
+    Hub {
+        /// The repository, or a file of it.
+        what: String,
+        /// The status of the hub's answer, where there was one.
+        status: Option<u16>,
+        /// What went wrong.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+
+    /// A repository of the hub does not have the model that was asked for.
+    #[error("{repo}: {reason}; {advice}")]
+    HubFiles {
+        /// The repository.
+        repo: String,
+        /// What is missing, or too much.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+
+    /// A model is not in the hub's cache, and the network is forbidden.
+    #[error("{what} is not in the cache ({}), and HF_HUB_OFFLINE forbids fetching it; unset HF_HUB_OFFLINE", cache.display())]
+    HubOffline {
+        /// The model, or the part of it that is missing.
+        what: String,
+        /// The cache.
+        cache: PathBuf,
     },
 
     /// pip is needed to fetch a model, and is not there.

@@ -2,7 +2,8 @@
 //!
 //! A model is three kinds of GGUF files that belong together ([`ModelFiles`]). [`resolve`] finds them, from a name
 //! that this library knows ([`known`]) or from a path. [`pull`] fetches a known model into the cache folder
-//! ([`cache_dir`]).
+//! ([`cache_dir`]). Models of Hugging Face, `ORG/REPO[:QUANT]`, come from the module `hub` (feature `hub`); `obtain` takes all three. What some
+//! VideoLLMs there need, [`video_llms`] tells.
 //!
 //! ```no_run
 //! use sharpv::models;
@@ -16,22 +17,26 @@
 mod bundled;
 mod download;
 pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod known;
 mod resolve;
 mod store;
+mod video_llms;
 
 use std::path::{Path, PathBuf};
 
 pub use download::PyPiSource;
 pub use known::{BundledFile, KnownModel, known};
 pub use store::Store;
+pub use video_llms::{FrameTokens, VideoLlm, video_llms};
 
 use crate::error::Result;
 
 /// The files of one model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// The name of a known model, or the file name of the language model without its extension.
+    /// The name of a known model, `ORG/REPO:QUANT` of a hub's, or the file name of the language model without its extension.
     pub name: String,
     /// The language model.
     pub model: PathBuf,
@@ -79,6 +84,30 @@ pub fn cache_dir() -> Result<PathBuf> {
 /// As [`Store::resolve`].
 pub fn resolve(spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<ModelFiles> {
     Store::from_env()?.resolve(spec, mmproj, lora)
+}
+
+/// The files of a model given by a known name, a path, or `ORG/REPO[:QUANT]` of the hub, from which it is fetched if need be. A path that exists
+/// is never taken for a repository.
+///
+/// `memory` are the bytes that the model may take. It decides among the quantizations of a repository where none is named; without it, the
+/// memory is not looked at.
+///
+/// # Errors
+/// As [`Store::resolve`] and [`hub::Hub::pull`].
+#[cfg(feature = "hub")]
+pub fn obtain(
+    spec: &str,
+    mmproj: Option<&Path>,
+    lora: &[PathBuf],
+    memory: Option<u64>,
+    progress: &mut dyn Progress,
+) -> Result<ModelFiles> {
+    match hub::HubSpec::parse(spec) {
+        Some(name) if KnownModel::find(spec).is_err() && !Path::new(spec).exists() => {
+            resolve::from_hub(&hub::Hub::from_env()?, &name, (mmproj, lora), memory, progress)
+        }
+        _ => resolve(spec, mmproj, lora),
+    }
 }
 
 /// Fetches the known model `name` into the cache of [`cache_dir`]. See [`Store::pull`].

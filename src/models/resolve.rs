@@ -22,12 +22,7 @@ impl Store {
     ///   another kind.
     /// - [`Error::MmprojNotFound`]: no projector was given, and the folder has none or several.
     pub fn resolve(&self, spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<ModelFiles> {
-        if let Some(mmproj) = mmproj {
-            check_kind(mmproj, Kind::Mmproj)?;
-        }
-        for adapter in lora {
-            check_kind(adapter, Kind::Adapter)?;
-        }
+        check_additions(mmproj, lora)?;
         let path = Path::new(spec);
         match KnownModel::find(spec) {
             Ok(known) => {
@@ -48,6 +43,34 @@ impl Store {
             }
         }
     }
+}
+
+/// The files of a model on the hub, from its cache or fetched; what is given beside it is looked at first.
+#[cfg(feature = "hub")]
+pub(super) fn from_hub(
+    hub: &super::hub::Hub,
+    spec: &super::hub::HubSpec,
+    (mmproj, lora): (Option<&Path>, &[PathBuf]),
+    memory: Option<u64>,
+    progress: &mut dyn super::Progress,
+) -> Result<ModelFiles> {
+    check_additions(mmproj, lora)?;
+    let wish = super::hub::Wish { memory, mmproj: mmproj.is_none() };
+    let mut files = hub.resolve(spec, wish, progress)?;
+    check_kind(&files.model, Kind::Model)?;
+    if let Some(own) = &files.mmproj {
+        check_kind(own, Kind::Mmproj)?;
+    }
+    files.mmproj = mmproj.map(Path::to_owned).or(files.mmproj);
+    files.lora.extend_from_slice(lora);
+    Ok(files)
+}
+
+fn check_additions(mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<()> {
+    if let Some(mmproj) = mmproj {
+        check_kind(mmproj, Kind::Mmproj)?;
+    }
+    lora.iter().try_for_each(|adapter| check_kind(adapter, Kind::Adapter))
 }
 
 fn check_kind(path: &Path, expected: Kind) -> Result<()> {

@@ -93,7 +93,8 @@ impl Store {
         let downloads = self.root.join("downloads");
         create_dir(&folder)?;
         create_dir(&downloads)?;
-        let _lock = lock(&downloads.join(format!("{}.lock", model.name)), model.name, progress)?;
+        let lock_path = downloads.join(format!("{}.lock", model.name));
+        let _lock = lock(&lock_path, model.name, progress).map_err(cache_error(&lock_path))?;
         remove_partial_files(&folder)?;
 
         let target = folder.join(model.source.file_name());
@@ -170,7 +171,7 @@ pub(super) fn create_dir(path: &Path) -> Result<()> {
 /// An [`Error::CacheDir`] for `path`, to be used with `map_err`.
 pub(super) fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::CacheDir { path, source }
+    move |source| Error::CacheDir { path, source, variable: "SHARPV_HOME" }
 }
 
 /// What a process that was killed left behind.
@@ -185,16 +186,16 @@ fn remove_partial_files(folder: &Path) -> Result<()> {
 }
 
 /// Holds the lock file at `path` until the result is dropped; the system frees it if the process dies.
-fn lock(path: &Path, name: &str, progress: &mut dyn Progress) -> Result<File> {
-    let file = File::options().create(true).append(true).open(path).map_err(cache_error(path))?;
+pub(super) fn lock(path: &Path, name: &str, progress: &mut dyn Progress) -> io::Result<File> {
+    let file = File::options().create(true).append(true).open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             progress.message(&format!("waiting for another process that is fetching {name}"));
-            file.lock().map_err(cache_error(path))?;
+            file.lock()?;
             Ok(file)
         }
-        Err(TryLockError::Error(error)) => Err(cache_error(path)(error)),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -1,0 +1,167 @@
+//! The cache that all tools of the hub share.
+//!
+//! ```text
+//! <root>/models--ORG--REPO/blobs/<content id>                contents; `.part` while one is fetched
+//! <root>/models--ORG--REPO/snapshots/<commit>/<path>         links to them, by the files' names
+//! <root>/models--ORG--REPO/refs/main                         the commit that was fetched last
+//! <root>/.locks/models--ORG--REPO/sharpv.lock                held while files of the repository are fetched
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::files::{Files, RepoFile};
+use crate::error::{Error, Result};
+use crate::models::{Progress, store};
+
+/// Folders of a repository below which files are looked for.
+const MAX_DEPTH: usize = 4;
+
+/// A repository in the cache.
+#[derive(Debug)]
+pub(super) struct LocalRepo {
+    cache: Cache,
+    repo: String,
+}
+
+impl LocalRepo {
+    pub fn new(cache: &Cache, repo: &str) -> Self {
+        Self { cache: cache.clone(), repo: repo.to_owned() }
+    }
+
+    /// All repositories of models in the cache.
+    pub fn all(cache: &Cache) -> Vec<Self> {
+        let mut names: Vec<String> = cache
+            .path()
+            .read_dir()
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("models--")?.split_once("--").map(join))
+            .collect();
+        names.sort();
+        names.iter().map(|name| Self::new(cache, name)).collect()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.repo
+    }
+
+    /// The files of the commit that was fetched last, and the folder that they are in.
+    pub fn snapshot(&self) -> Option<(PathBuf, Files)> {
+        let commit = fs::read_to_string(self.folder().join("refs").join("main")).ok()?;
+        let folder = self.entry().pointer_path(commit.trim());
+        let mut files = Vec::new();
+        collect(&folder, "", MAX_DEPTH, &mut files);
+        Some((folder, Files::new(files)))
+    }
+
+    pub fn pointer(&self, commit: &str, path: &str) -> PathBuf {
+        self.entry().pointer_path(commit).join(path)
+    }
+
+    pub fn blob(&self, content_id: &str) -> PathBuf {
+        self.entry().blob_path(content_id)
+    }
+
+    /// Where a content is collected.
+    pub fn part(&self, content_id: &str) -> PathBuf {
+        self.entry().blob_path(&format!("{content_id}.part"))
+    }
+
+    /// Makes `commit` the one that [`snapshot`](Self::snapshot) finds.
+    pub fn set_main(&self, commit: &str) -> Result<()> {
+        self.entry().create_ref(commit).map_err(cache_error(&self.folder().join("refs")))
+    }
+
+    /// Makes the folders that files are put in.
+    pub fn prepare(&self) -> Result<()> {
+        create_dir(&self.folder().join("blobs"))
+    }
+
+    /// Keeps other processes from fetching into this repository until the result is dropped.
+    pub fn lock(&self, progress: &mut dyn Progress) -> Result<File> {
+        let folder = self.cache.path().join(".locks").join(self.repo_type().folder_name());
+        create_dir(&folder)?;
+        let path = folder.join("sharpv.lock");
+        store::lock(&path, &self.repo, progress).map_err(cache_error(&path))
+    }
+
+    /// Makes the content at `blob` the file at `pointer`.
+    pub fn link(&self, blob: &Path, pointer: &Path) -> Result<()> {
+        let folder = pointer.parent().unwrap_or(pointer);
+        create_dir(folder)?;
+        // What is left of an earlier link may lead nowhere.
+        remove(pointer)?;
+        let depth = folder.strip_prefix(self.folder()).map_or(0, |inside| inside.components().count());
+        let mut target: PathBuf = std::iter::repeat_n("..", depth).collect();
+        target.push("blobs");
+        target.push(blob.file_name().unwrap_or_default());
+        symlink(&target, blob, pointer).map_err(cache_error(pointer))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.cache.path().join(self.repo_type().folder_name())
+    }
+
+    fn repo_type(&self) -> Repo {
+        Repo::new(self.repo.clone(), RepoType::Model)
+    }
+
+    fn entry(&self) -> hf_hub::CacheRepo {
+        self.cache.repo(self.repo_type())
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, _blob: &Path, pointer: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, pointer)
+}
+
+#[cfg(not(unix))]
+fn symlink(_target: &Path, blob: &Path, pointer: &Path) -> io::Result<()> {
+    // Links of the other kind need rights that few have.
+    fs::hard_link(blob, pointer)
+}
+
+fn join((org, name): (&str, &str)) -> String {
+    format!("{org}/{name}")
+}
+
+/// The files below `folder`, by their paths in the repository.
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<RepoFile>) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = format!("{prefix}{name}");
+        // Follows links, of which a broken one is no file.
+        match fs::metadata(entry.path()) {
+            Ok(meta) if meta.is_dir() && depth > 0 => collect(&entry.path(), &format!("{path}/"), depth - 1, files),
+            Ok(meta) if meta.is_file() => {
+                files.push(RepoFile { path, size: meta.len(), sha256: None, content_id: None });
+            }
+            _ => (),
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+}
+
+pub(super) fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(cache_error(path))
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cache_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// An [`Error::CacheDir`] for `path`, to be used with `map_err`.
+pub(super) fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::CacheDir { path, source, variable: "HF_HOME" }
+}

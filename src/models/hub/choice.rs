@@ -1,0 +1,284 @@
+//! Which files of a repository to take.
+
+use super::files::{Files, Projector, RepoFile, Weights, kind, plain};
+use super::{HubSpec, size};
+use crate::error::{Error, Result};
+
+/// Quantizations in the order in which they are wanted. 4 bits of this kind cost hardly any quality and a quarter of the memory; what is
+/// larger comes before what is smaller, for below 4 bits quality falls off.
+const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 MXFP4 MXFP4_MOE \
+                      Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_1 Q5_0 Q6_K Q6_K_L Q6_K_XL Q8_0 Q8_K_XL F16 BF16 F32 \
+                      Q3_K_XL Q3_K_L Q3_K_M IQ3_M Q3_K Q3_K_S IQ3_S IQ3_XS IQ3_XXS \
+                      Q2_K_XL Q2_K_L Q2_K IQ2_M IQ2_S IQ2_XS IQ2_XXS";
+
+/// Below this, 8 bits cost little, and small models lose more to quantization.
+const SMALL_MODEL_BYTES: u64 = 1_000_000_000;
+
+/// Projectors in the order in which they are wanted: not all backends compute with bf16, and f32 gains nothing over f16.
+const WANTED_PROJECTORS: &[&str] = &["F16", "BF16", "Q8_0", "F32"];
+
+/// What is asked of a model beside its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// Bytes that the model may take, where that matters. It decides among quantizations when the name leaves several.
+    pub memory: Option<u64>,
+    /// Whether a multimodal projector must come along.
+    pub mmproj: bool,
+}
+
+impl Default for Wish {
+    /// Any size, and a projector.
+    fn default() -> Self {
+        Self { memory: None, mmproj: true }
+    }
+}
+
+/// The files to take.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub weights: Weights,
+    pub mmproj: Option<Projector>,
+    /// What was chosen of what there is, and why.
+    pub because: String,
+}
+
+/// Bytes that weights and a projector need, with room for a KV cache and what is computed: 512 MiB, and a tenth of the weights.
+fn needed(weights: &Weights, mmproj: Option<&Projector>) -> u64 {
+    weights.bytes() + mmproj.map_or(0, |mmproj| mmproj.file.size) + (512 << 20) + weights.bytes() / 10
+}
+
+/// Chooses among the files of a repository.
+pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice> {
+    let problem = |reason: String, advice: String| Error::HubFiles { repo: spec.repo.clone(), reason, advice };
+    let (candidates, named) = candidates(spec, files)?;
+    let mmproj = match wish.mmproj.then(|| projector(&candidates, files)) {
+        Some(None) => {
+            let reason = "there is no multimodal projector (*mmproj*.gguf) in it, so the model would see no pictures";
+            let advice = format!("take another repository, or give the projector: -m {spec} --mmproj FILE");
+            return Err(problem(reason.into(), advice));
+        }
+        projector => projector.flatten(),
+    };
+    let need = |weights: &Weights| needed(weights, mmproj.as_ref());
+    let fits = |weights: &Weights| wish.memory.is_none_or(|memory| need(weights) <= memory);
+
+    let wanted = candidates.iter().copied().min_by_key(|weights| rank(weights));
+    let chosen = if named { wanted } else { candidates.iter().copied().filter(|w| fits(w)).min_by_key(|w| rank(w)) };
+    let Some(chosen) = chosen else {
+        let memory = size(wish.memory.unwrap_or_default());
+        let (label, needs) = candidates
+            .iter()
+            .min_by_key(|weights| weights.bytes())
+            .map_or_else(Default::default, |weights| (weights.label().to_owned(), size(need(weights))));
+        let reason = format!("nothing in it fits {memory} of memory: the smallest, {label}, needs about {needs}");
+        return Err(problem(
+            reason,
+            format!("take it all the same with {}:{label}, or take a smaller model", spec.repo),
+        ));
+    };
+    let reason = match wish.memory {
+        Some(memory) if named && !fits(chosen) => {
+            format!("it needs about {} of memory, but this machine has {} for it", size(need(chosen)), size(memory))
+        }
+        _ if named => "as asked for".to_owned(),
+        None => "the usual choice".to_owned(),
+        Some(memory) => {
+            let why = if wanted == Some(chosen) { "the usual choice, and it" } else { "it" };
+            format!("{why} fits {} of memory (needs about {})", size(memory), size(need(chosen)))
+        }
+    };
+    let because = format!("{}{reason}{}", describe(spec, chosen, mmproj.as_ref()), others(spec, chosen, &candidates));
+    Ok(Choice { weights: chosen.clone(), mmproj, because })
+}
+
+fn describe(spec: &HubSpec, chosen: &Weights, mmproj: Option<&Projector>) -> String {
+    let parts = match chosen.parts.len() {
+        1 => String::new(),
+        n => format!(" in {n} parts"),
+    };
+    let projector = mmproj.map_or(String::new(), |m| format!(" with {} ({})", m.file.file_name(), size(m.file.size)));
+    format!("{}: {} ({}{parts}){projector}: ", spec.repo, chosen.label(), size(chosen.bytes()))
+}
+
+fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights]) -> String {
+    let mut others: Vec<_> = candidates.iter().filter(|weights| **weights != chosen).collect();
+    others.sort_by_key(|weights| weights.bytes());
+    let Some(first) = others.first() else { return String::new() };
+    let list: Vec<String> = others.iter().map(|w| format!("{} ({})", w.label(), size(w.bytes()))).collect();
+    format!(". There are also {}: sharpv pull {}:{}", list.join(", "), spec.repo, first.label())
+}
+
+/// The language models that the name may mean: one model, in one or several quantizations. And whether the name says which quantization.
+fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>, bool)> {
+    let problem = |reason: String, advice: String| Error::HubFiles { repo: spec.repo.clone(), reason, advice };
+    if files.weights.is_empty() {
+        return Err(match files.incomplete.as_slice() {
+            [] => problem(
+                "there is no language model in GGUF in it".into(),
+                "look for a repository with GGUF files of the model; its name often ends with -GGUF".into(),
+            ),
+            incomplete => problem(
+                format!("its language model lacks parts: {}", incomplete.join(", ")),
+                "take another repository".into(),
+            ),
+        });
+    }
+    let (found, named) = match &spec.file {
+        None => (files.weights.iter().collect(), false),
+        Some(asked) => matching(asked, &files.weights),
+    };
+    if found.is_empty() {
+        let asked = spec.file.clone().unwrap_or_default();
+        let mut there: Vec<&str> = files.weights.iter().map(Weights::label).collect();
+        there.sort_unstable();
+        there.dedup();
+        let lacks = match files.incomplete.iter().find(|label| label.to_lowercase().starts_with(&asked.to_lowercase()))
+        {
+            Some(incomplete) => format!("it lacks parts of {incomplete}"),
+            None => format!("it has no {asked}"),
+        };
+        return Err(problem(lacks, format!("there are {}", there.join(", "))));
+    }
+    let mut models: Vec<&str> = found.iter().map(|weights| weights.model.as_str()).collect();
+    models.dedup_by_key(|model| model.to_lowercase());
+    if let [first, _, ..] = models.as_slice() {
+        let reason = format!("there are several language models in it: {}", models.join(", "));
+        // A model's name leaves the quantization open, a file's does not.
+        let name = found
+            .first()
+            .filter(|_| named)
+            .and_then(|weights| weights.parts.first())
+            .map_or(*first, RepoFile::file_name);
+        return Err(problem(reason, format!("name one: {}:{name}", spec.repo)));
+    }
+    Ok((found, named))
+}
+
+/// Language models by quantization, by quantization without a quantizer's prefix, by file, or by model. And whether it is more than the model
+/// that `asked` names.
+fn matching<'a>(asked: &str, weights: &'a [Weights]) -> (Vec<&'a Weights>, bool) {
+    let quant = plain(asked);
+    let stem = asked.to_lowercase();
+    let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
+    let is_file = |w: &Weights| w.parts.iter().any(|part| part.file_name().to_lowercase() == format!("{stem}.gguf"));
+    let find = |is: &dyn Fn(&Weights) -> bool| weights.iter().filter(|w| is(w)).collect::<Vec<_>>();
+    let exact = [find(&|w| plain(&w.quant) == quant), find(&|w| kind(&w.quant) == quant), find(&is_file)];
+    match exact.into_iter().find(|found| !found.is_empty()) {
+        Some(found) => (found, true),
+        None => (find(&|w| w.model.to_lowercase() == stem), false),
+    }
+}
+
+/// How much a quantization is wanted: less is more.
+fn rank(weights: &Weights) -> (usize, u64) {
+    let quant = kind(&weights.quant);
+    if quant == "Q8_0" && weights.bytes() < SMALL_MODEL_BYTES {
+        return (0, 0);
+    }
+    let at = WANTED.split(' ').position(|wanted| wanted == quant).unwrap_or(usize::MAX - 1);
+    (at + 1, weights.bytes())
+}
+
+/// The best projector for a model. Where several models share a repository, their projectors are named after them.
+fn projector(candidates: &[&Weights], files: &Files) -> Option<Projector> {
+    let name = |text: &str| {
+        let text = text.to_lowercase().replace("mmproj", "").replace("ggml", "");
+        text.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>()
+    };
+    let model = candidates.first().map(|weights| name(&weights.model)).unwrap_or_default();
+    let rank = |projector: &Projector| {
+        let at = WANTED_PROJECTORS.iter().position(|wanted| *wanted == plain(&projector.quant));
+        (name(&projector.model) != model, at.unwrap_or(WANTED_PROJECTORS.len()), projector.file.path.len())
+    };
+    files.projectors.iter().min_by_key(|projector| rank(projector)).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GB: u64 = 1_000_000_000;
+
+    fn files(sizes: &[(&str, f64)]) -> Files {
+        let file = |(path, gb): &(&str, f64)| RepoFile {
+            path: (*path).into(),
+            size: (gb * GB as f64) as u64,
+            sha256: None,
+            content_id: None,
+        };
+        Files::new(sizes.iter().map(file))
+    }
+
+    fn large() -> Files {
+        files(&[
+            ("M-F16.gguf", 16.0),
+            ("M-Q8_0.gguf", 8.0),
+            ("M-Q4_K_M.gguf", 5.0),
+            ("M-IQ4_XS.gguf", 4.4),
+            ("M-Q3_K_M.gguf", 4.0),
+            ("M-Q2_K.gguf", 3.0),
+            ("mmproj-M-Q8_0.gguf", 0.5),
+            ("mmproj-M-f16.gguf", 1.0),
+        ])
+    }
+
+    fn chosen(name: &str, files: &Files, memory_gb: Option<f64>) -> Result<(String, String, String)> {
+        let spec = HubSpec::parse(name).expect("a name");
+        let wish = Wish { memory: memory_gb.map(|gb| (gb * GB as f64) as u64), mmproj: true };
+        let choice = choose(&spec, files, wish)?;
+        let mmproj = choice.mmproj.map(|mmproj| mmproj.file.path).unwrap_or_default();
+        Ok((choice.weights.label().to_owned(), mmproj, choice.because))
+    }
+
+    #[test]
+    fn the_best_that_fits_is_chosen() {
+        for (memory, expected) in [
+            (None, "Q4_K_M"),
+            (Some(100.0), "Q4_K_M"),
+            (Some(7.1), "Q4_K_M"),
+            (Some(7.0), "IQ4_XS"),
+            (Some(6.0), "Q3_K_M"),
+            (Some(5.0), "Q2_K"),
+        ] {
+            let (label, mmproj, because) = chosen("o/m", &large(), memory).unwrap();
+            assert_eq!((label.as_str(), mmproj.as_str()), (expected, "mmproj-M-f16.gguf"), "{memory:?}");
+            let other = if expected == "Q2_K" { "Q3_K_M" } else { "Q2_K" };
+            assert!(because.contains(&format!("sharpv pull o/m:{other}")), "{because}");
+        }
+        let error = chosen("o/m", &large(), Some(4.0)).unwrap_err().to_string();
+        assert!(error.contains("the smallest, Q2_K, needs about 4.84 GB") && error.contains("o/m:Q2_K"), "{error}");
+        let (label, _, because) = chosen("o/m:q2_k", &large(), Some(4.0)).unwrap();
+        assert!(label == "Q2_K" && because.contains("but this machine has 4.00 GB"), "{because}");
+    }
+
+    #[test]
+    fn small_models_get_8_bits() {
+        let small = files(&[("M-F16.gguf", 0.9), ("M-Q4_K_M.gguf", 0.3), ("M-Q8_0.gguf", 0.5), ("mmproj.gguf", 0.1)]);
+        assert_eq!(chosen("o/m", &small, None).unwrap().0, "Q8_0");
+        assert_eq!(chosen("o/m", &small, Some(1.1)).unwrap().0, "Q4_K_M");
+        let without_4_bits =
+            files(&[("M-F16.gguf", 4.0), ("M-Q8_0.gguf", 2.0), ("M-Q2_K.gguf", 0.5), ("mmproj.gguf", 0.1)]);
+        assert_eq!(chosen("o/m", &without_4_bits, None).unwrap().0, "Q8_0");
+    }
+
+    #[test]
+    fn a_name_finds_quantization_prefix_file_or_model() {
+        let repo = files(&[
+            ("A-UD-Q4_K_XL.gguf", 1.0),
+            ("A-Q8_0.gguf", 2.0),
+            ("B-Q8_0.gguf", 3.0),
+            ("mmproj-A.gguf", 0.1),
+            ("mmproj-B.gguf", 0.2),
+        ]);
+        let found = |name| chosen(name, &repo, None).map(|(label, mmproj, _)| (label, mmproj));
+        assert_eq!(found("o/r:q4_k_xl").unwrap(), ("UD-Q4_K_XL".into(), "mmproj-A.gguf".into()));
+        assert_eq!(found("o/r:B-Q8_0.gguf").unwrap(), ("Q8_0".into(), "mmproj-B.gguf".into()));
+        assert_eq!(found("o/r:a").unwrap().0, "UD-Q4_K_XL");
+        for (name, advice) in [("o/r", "o/r:A"), ("o/r:Q8_0", "o/r:A-Q8_0.gguf")] {
+            let error = found(name).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("several language models in it: A, B; name one: {advice}")), "{error}");
+        }
+        let error = found("o/r:Q5_K_M").unwrap_err().to_string();
+        assert!(error.contains("o/r: it has no Q5_K_M; there are Q8_0, UD-Q4_K_XL"), "{error}");
+    }
+}

@@ -1,0 +1,373 @@
+//! What goes over the network: the list of a repository's files, and the files.
+//!
+//! hf-hub names addresses and asks for the list. Files are fetched with ureq, on which hf-hub is built: hf-hub's own download fetches again
+//! what the cache has under another commit, appends to a part whatever a server sends, retries from where it began, and waits forever for a
+//! server that fell silent.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::{Cache, Repo, RepoType};
+use serde::Deserialize;
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{HeaderMap, StatusCode, header};
+
+use super::cache::{cache_error, remove};
+use super::files::{RepoFile, is_safe_path};
+use super::size;
+use crate::error::{Error, Result};
+use crate::models::Progress;
+
+/// Tries in a row that bring nothing, after which fetching ends.
+const MAX_FRUITLESS_TRIES: u32 = 4;
+
+/// The wait after the first of them; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(300);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a server may stay silent.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes that a list of files may have. The largest repositories have some.
+const MAX_LIST_BYTES: u64 = 32 << 20;
+
+/// A hub over HTTP. Has no `Debug`, which would show the token.
+pub(super) struct Client {
+    api: Api,
+    agent: ureq::Agent,
+    endpoint: String,
+    token: Option<String>,
+}
+
+/// The files of a repository at one commit.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub commit: String,
+    pub files: Vec<RepoFile>,
+}
+
+/// The part of the hub's answer that is used.
+#[derive(Debug, Deserialize)]
+struct RepoInfo {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(rename = "blobId")]
+    blob_id: Option<String>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lfs {
+    sha256: String,
+    size: u64,
+}
+
+/// Why a try failed.
+enum Trouble {
+    /// Another try may do better.
+    Passing(Error),
+    Final(Error),
+}
+
+impl Client {
+    /// Without an endpoint: hf-hub's own.
+    pub fn new(cache: &Cache, endpoint: Option<&str>, token: Option<&str>) -> Result<Self> {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            // The files lie elsewhere, on servers that have no use for the token.
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // A resumed download counts the bytes of the file itself.
+            .accept_encoding("identity")
+            .user_agent(concat!("sharpv/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(SILENCE_TIMEOUT))
+            .build()
+            .new_agent();
+        let builder = ApiBuilder::from_cache(cache.clone());
+        let builder = match endpoint {
+            Some(endpoint) => builder.with_endpoint(endpoint.to_owned()),
+            None => builder,
+        };
+        let api = builder
+            .with_token(token.map(str::to_owned))
+            .with_user_agent("sharpv", env!("CARGO_PKG_VERSION"))
+            .with_progress(false)
+            .build()
+            .map_err(|error| Error::Hub {
+                what: endpoint.unwrap_or("the hub").to_owned(),
+                status: None,
+                reason: error.to_string(),
+                advice: "check HF_ENDPOINT".into(),
+            })?;
+        let url = api.model(String::new()).url("");
+        let endpoint = url.split("//resolve/").next().unwrap_or(&url).to_owned();
+        Ok(Self { api, agent, endpoint, token: token.map(str::to_owned) })
+    }
+
+    /// The files of `repo`, as its main branch has them.
+    pub fn list(&self, repo: &str) -> Result<Listing> {
+        let request = || {
+            let request = self.api.model(repo.to_owned()).info_request().query("blobs", "true").config();
+            let request = request.http_status_as_error(false).timeout_connect(Some(CONNECT_TIMEOUT));
+            let mut response = request.timeout_per_read(Some(SILENCE_TIMEOUT)).build().call();
+            let response = response.as_mut().map_err(|error| self.unreachable(repo, error))?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refused(repo, false, response.status(), response.headers()));
+            }
+            let body = response.body_mut().with_config().limit(MAX_LIST_BYTES).read_to_string();
+            body.map_err(|error| self.unreachable(repo, &error))
+        };
+        let text = retry(request, || false)?;
+        let garbled = |reason: String| Error::Hub {
+            what: repo.to_owned(),
+            status: None,
+            reason: format!("{} does not answer as the hub does: {reason}", self.endpoint),
+            advice: "check HF_ENDPOINT".into(),
+        };
+        let info: RepoInfo = serde_json::from_str(&text).map_err(|error| garbled(error.to_string()))?;
+        if !is_hash(&info.sha) {
+            return Err(garbled(format!("{:?} is no commit", info.sha)));
+        }
+        // What has no size, or a path or content id that is no name of a file, cannot be put into the cache.
+        let files = info.siblings.into_iter().filter_map(Sibling::into_file).collect();
+        Ok(Listing { commit: info.sha, files })
+    }
+
+    /// Completes `part` to the content of `file`, beginning with what it has already.
+    pub fn fetch(
+        &self,
+        repo: &str,
+        commit: &str,
+        file: &RepoFile,
+        part: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let what = format!("{} of {repo}", file.path);
+        let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.to_owned());
+        let url = self.api.repo(revision).url(&escaped(&file.path));
+        let mut output = File::options().create(true).append(true).read(true).open(part).map_err(cache_error(part))?;
+        let length = |output: &File| output.metadata().map(|meta| meta.len()).map_err(cache_error(part));
+        if length(&output)? > file.size {
+            output.set_len(0).map_err(cache_error(part))?;
+        }
+        let mut best = length(&output)?;
+        progress.begin("downloading", file.size);
+        progress.advance(best);
+        let fetched = retry(
+            || {
+                let have = output.seek(SeekFrom::End(0)).map_err(|error| Trouble::Final(cache_error(part)(error)))?;
+                if have == file.size {
+                    Ok(())
+                } else {
+                    self.attempt(&what, &url, file, (&mut output, have, part), progress)
+                }
+            },
+            || {
+                let now = part.metadata().map_or(0, |meta| meta.len());
+                let has_progressed = now > best;
+                best = best.max(now);
+                has_progressed
+            },
+        );
+        progress.end();
+        fetched?;
+        output.sync_all().map_err(cache_error(part))
+    }
+
+    /// Fetches what is missing behind the first `have` bytes.
+    fn attempt(
+        &self,
+        what: &str,
+        url: &str,
+        file: &RepoFile,
+        (output, have, part): (&mut File, u64, &Path),
+        progress: &mut dyn Progress,
+    ) -> Result<(), Trouble> {
+        let mut request = self.agent.get(url);
+        if have > 0 {
+            request = request.header(header::RANGE, format!("bytes={have}-"));
+        }
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = request.call().map_err(|error| self.unreachable(what, &error))?;
+        let status = response.status();
+        let write_error = |error| Trouble::Final(cache_error(part)(error));
+        let mut done = match status {
+            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), have) => have,
+            // The server knows no ranges, or sends another one: from the beginning.
+            StatusCode::OK => {
+                if have > 0 {
+                    output.set_len(0).map_err(write_error)?;
+                }
+                0
+            }
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                output.set_len(0).map_err(write_error)?;
+                return Err(Trouble::Passing(self.wrong_size(what, file, have)));
+            }
+            _ => return Err(self.refused(what, true, status, response.headers())),
+        };
+        // One byte more than there should be is enough to know that there are too many.
+        let mut body = response.into_body().into_reader().take((file.size - done).saturating_add(1));
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    output.write_all(&buffer[..n]).map_err(write_error)?;
+                    done += n as u64;
+                    progress.advance(done);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(Trouble::Passing(self.cut(what, file, done, &error.to_string()))),
+            }
+        }
+        match done {
+            _ if done < file.size => Err(Trouble::Passing(self.cut(what, file, done, "the connection was closed"))),
+            _ if done > file.size => {
+                remove(part).map_err(Trouble::Final)?;
+                Err(Trouble::Final(self.wrong_size(what, file, done)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn cut(&self, what: &str, file: &RepoFile, done: u64, reason: &str) -> Error {
+        Error::Hub {
+            what: what.to_owned(),
+            status: None,
+            reason: format!("the download ended after {} of {}: {reason}", size(done), size(file.size)),
+            advice: "run it again, it goes on from there".into(),
+        }
+    }
+
+    fn wrong_size(&self, what: &str, file: &RepoFile, got: u64) -> Error {
+        Error::Hub {
+            what: what.to_owned(),
+            status: None,
+            reason: format!("the server has another file than it lists, of {} bytes: {got} do not fit it", file.size),
+            advice: "the download was deleted, try again".into(),
+        }
+    }
+
+    fn unreachable(&self, what: &str, error: &ureq::Error) -> Trouble {
+        let error_text = match error {
+            ureq::Error::HostNotFound => "no such host".to_owned(),
+            // "io: " says nothing to a reader.
+            ureq::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        Trouble::Passing(Error::Hub {
+            what: what.to_owned(),
+            status: None,
+            reason: format!("{} cannot be reached: {error_text}", self.endpoint),
+            advice: "check the network connection, HF_ENDPOINT and the proxy settings, and run it again".into(),
+        })
+    }
+
+    /// What an answer other than success means. `listed`: whether the repository was there a moment ago.
+    fn refused(&self, what: &str, listed: bool, status: StatusCode, headers: &HeaderMap) -> Trouble {
+        let page = |repo: &str| format!("{}/{repo}", self.endpoint);
+        let repo = what.rsplit(' ').next().unwrap_or(what);
+        let token = match &self.token {
+            Some(_) => "check that HF_TOKEN is valid and may read it",
+            None => "set HF_TOKEN to a token of your account",
+        };
+        let gated = headers.get("x-error-code").is_some_and(|code| code == "GatedRepo");
+        let (reason, advice) = match status.as_u16() {
+            401 | 403 if gated || listed => {
+                ("access is restricted".to_owned(), format!("accept the license on {}, and {token}", page(repo)))
+            }
+            // The hub does not tell a stranger what is private and what does not exist.
+            401 | 403 => (
+                "there is no such repository, or it is private".to_owned(),
+                format!("check the spelling; if it is private, {token}"),
+            ),
+            404 if listed => {
+                ("there is no such file".to_owned(), "run it again; the repository may just have changed".to_owned())
+            }
+            404 => ("there is no such repository".to_owned(), format!("check the spelling: {}", page(repo))),
+            429 => ("too many requests".to_owned(), "wait a few minutes and run it again".to_owned()),
+            500..=599 => ("the server has a problem".to_owned(), "try again later".to_owned()),
+            _ => (
+                "the server answered something unexpected".to_owned(),
+                "check HF_ENDPOINT, and try again later".to_owned(),
+            ),
+        };
+        let said = headers.get("x-error-message").and_then(|text| text.to_str().ok()).filter(|text| !text.is_empty());
+        let said =
+            said.map_or(String::new(), |text| format!("; it says: {}", text.chars().take(200).collect::<String>()));
+        let error = Error::Hub {
+            what: what.to_owned(),
+            status: Some(status.as_u16()),
+            reason: format!("{reason} (HTTP {}{said})", status.as_u16()),
+            advice,
+        };
+        if status.is_server_error() { Trouble::Passing(error) } else { Trouble::Final(error) }
+    }
+}
+
+impl Sibling {
+    fn into_file(self) -> Option<RepoFile> {
+        let size = self.lfs.as_ref().map(|lfs| lfs.size).or(self.size)?;
+        let sha256 = self.lfs.map(|lfs| lfs.sha256.to_ascii_lowercase());
+        let content_id = sha256.clone().or(self.blob_id).filter(|id| is_hash(id))?;
+        is_safe_path(&self.rfilename).then_some(RepoFile {
+            path: self.rfilename,
+            size,
+            sha256,
+            content_id: Some(content_id),
+        })
+    }
+}
+
+/// Repeats `work` while its trouble is a passing one and `has_progressed` or tries are left.
+fn retry<T>(mut work: impl FnMut() -> Result<T, Trouble>, mut has_progressed: impl FnMut() -> bool) -> Result<T> {
+    let mut fruitless = 0;
+    loop {
+        match work() {
+            Ok(value) => return Ok(value),
+            Err(Trouble::Final(error)) => return Err(error),
+            Err(Trouble::Passing(error)) => {
+                fruitless = if has_progressed() { 1 } else { fruitless + 1 };
+                tracing::debug!("{error}");
+                if fruitless >= MAX_FRUITLESS_TRIES {
+                    return Err(error);
+                }
+                std::thread::sleep(FIRST_WAIT * (1 << (fruitless - 1)));
+            }
+        }
+    }
+}
+
+/// Whether an answer is the part of a file that begins at `have`.
+fn starts_at(headers: &HeaderMap, have: u64) -> bool {
+    let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
+    start == Some(have)
+}
+
+/// Names of commits and contents, which become names of files.
+fn is_hash(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// A path as part of an address.
+fn escaped(path: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    path.bytes().map(escape).collect()
+}

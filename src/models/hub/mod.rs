@@ -1,0 +1,252 @@
+//! Models from Hugging Face, or another hub of its kind.
+//!
+//! `ORG/REPO[:QUANT]` ([`HubSpec`]) names a language model in GGUF. [`Hub::pull`] finds it and its multimodal projector, chooses a quantization
+//! that fits the memory, fetches what is missing and verifies it. Files go to the cache that other tools of the hub use, and are found there:
+//! `$HF_HOME/hub`.
+//!
+//! ```no_run
+//! use sharpv::models::hub::{Hub, HubSpec, Wish};
+//!
+//! let hub = Hub::from_env()?;
+//! let spec = HubSpec::parse("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF").expect("a name");
+//! let wish = Wish { memory: Some(4_000_000_000), ..Wish::default() };
+//! let files = hub.resolve(&spec, wish, &mut ())?; // fetched unless it is there
+//! println!("{} {}", files.name, files.model.display());
+//! # Ok::<(), sharpv::Error>(())
+//! ```
+
+mod cache;
+mod choice;
+mod client;
+mod files;
+mod spec;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hf_hub::Cache;
+
+pub use choice::Wish;
+pub use spec::HubSpec;
+
+use super::{ModelFiles, Progress, download};
+use crate::error::{Error, Result};
+use cache::LocalRepo;
+use choice::Choice;
+use client::Client;
+use files::RepoFile;
+
+/// A hub, and the cache of what came from it.
+#[derive(Clone)]
+pub struct Hub {
+    cache: Cache,
+    /// None is hf-hub's own.
+    endpoint: Option<String>,
+    token: Option<String>,
+    offline: bool,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the token, which is a secret.
+        f.debug_struct("Hub")
+            .field("cache", self.cache.path())
+            .field("endpoint", &self.endpoint)
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// The hub and the cache that the environment names, by the variables that the hub's other tools know:
+    ///
+    /// - `HF_ENDPOINT`: the hub's address.
+    /// - `HF_HOME`: the folder with the cache (`hub`) and the user's token (`token`); `~/.cache/huggingface` where it is not set. `HF_HUB_CACHE`
+    ///   and `HF_TOKEN_PATH` name them one by one.
+    /// - `HF_TOKEN`: the token.
+    /// - `HF_HUB_OFFLINE`: 1 forbids the network.
+    ///
+    /// # Errors
+    /// [`Error::NoCacheDir`] when no folder is named and the user has no home.
+    pub fn from_env() -> Result<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = folder("HF_HOME")
+            .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
+            .or_else(|| dirs::home_dir().map(|home| home.join(".cache").join("huggingface")));
+        let below_home = |name: &str| home.as_ref().map(|home| home.join(name));
+        let cache = folder("HF_HUB_CACHE").or_else(|| below_home("hub")).ok_or(Error::NoCacheDir)?;
+        let token_file = folder("HF_TOKEN_PATH").or_else(|| below_home("token"));
+        let is_on = |value: String| matches!(value.trim().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
+        let token = variable("HF_TOKEN").or_else(|| fs::read_to_string(token_file?).ok());
+        let hub =
+            Self::at(cache).with_token(token.as_deref()).with_offline(variable("HF_HUB_OFFLINE").is_some_and(is_on));
+        Ok(match variable("HF_ENDPOINT") {
+            Some(endpoint) => hub.with_endpoint(&endpoint),
+            None => hub,
+        })
+    }
+
+    /// Hugging Face, with its cache at `cache`.
+    pub fn at(cache: impl Into<PathBuf>) -> Self {
+        Self { cache: Cache::new(cache.into()), endpoint: None, token: None, offline: false }
+    }
+
+    /// Asks the hub at `endpoint`, such as `https://hub.example`.
+    #[must_use]
+    pub fn with_endpoint(self, endpoint: &str) -> Self {
+        Self { endpoint: Some(endpoint.trim().trim_end_matches('/').to_owned()), ..self }
+    }
+
+    /// Shows `token` to the hub, for repositories that not everybody may read.
+    #[must_use]
+    pub fn with_token(self, token: Option<&str>) -> Self {
+        // A line break, such as a file ends with, cannot be sent.
+        Self { token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()), ..self }
+    }
+
+    /// Never uses the network.
+    #[must_use]
+    pub fn with_offline(self, offline: bool) -> Self {
+        Self { offline, ..self }
+    }
+
+    /// The cache folder.
+    pub fn cache_dir(&self) -> &Path {
+        self.cache.path()
+    }
+
+    /// The files of a model from the cache, or fetched where it is not there.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull).
+    pub fn resolve(&self, spec: &HubSpec, wish: Wish, progress: &mut dyn Progress) -> Result<ModelFiles> {
+        if let Some(files) = self.find(spec, wish) {
+            return Ok(files);
+        }
+        if !self.offline {
+            progress.message(&format!("{spec} is not on this machine yet and will be fetched"));
+        }
+        self.pull(spec, wish, progress)
+    }
+
+    /// The files of a model, where all of them are in the cache.
+    pub fn find(&self, spec: &HubSpec, wish: Wish) -> Option<ModelFiles> {
+        let (folder, files) = LocalRepo::new(&self.cache, &spec.repo).snapshot()?;
+        let choose = |wish| choice::choose(spec, &files, wish).ok();
+        // What somebody fetched is what they want, even if it is too large.
+        let choice = choose(wish).or_else(|| choose(Wish { memory: None, ..wish }))?;
+        Some(model_files(&spec.repo, &choice, |file| folder.join(&file.path)))
+    }
+
+    /// Brings a model up to date: asks the hub for the repository's files, chooses, and fetches what is not in the cache. What is there is
+    /// verified. An interrupted download goes on where it stopped; a second call for the same repository waits for the first.
+    ///
+    /// # Errors
+    /// - [`Error::Hub`]: the hub cannot be reached, or refuses.
+    /// - [`Error::HubOffline`]: the network is forbidden, and the model is not in the cache.
+    /// - [`Error::HubFiles`]: the repository has no such model, or nothing that fits.
+    /// - [`Error::Checksum`]: a file is not what it should be. It is deleted.
+    /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
+    pub fn pull(&self, spec: &HubSpec, wish: Wish, progress: &mut dyn Progress) -> Result<ModelFiles> {
+        if self.offline {
+            let files = self.find(spec, wish).ok_or_else(|| self.missing(spec, wish))?;
+            progress
+                .message(&format!("{} is in the cache; HF_HUB_OFFLINE forbids looking for a newer one", files.name));
+            return Ok(files);
+        }
+        let client = Client::new(&self.cache, self.endpoint.as_deref(), self.token.as_deref())?;
+        let listing = client.list(&spec.repo)?;
+        let choice = choice::choose(spec, &files::Files::new(listing.files), wish)?;
+        progress.message(&choice.because);
+
+        let local = LocalRepo::new(&self.cache, &spec.repo);
+        local.prepare()?;
+        let _lock = local.lock(progress)?;
+        let wanted = choice.weights.parts.iter().chain(choice.mmproj.as_ref().map(|mmproj| &mmproj.file));
+        for file in wanted {
+            bring(&client, &local, &listing.commit, file, progress)?;
+        }
+        local.set_main(&listing.commit)?;
+        Ok(model_files(&spec.repo, &choice, |file| local.pointer(&listing.commit, &file.path)))
+    }
+
+    /// The models in the cache that are complete and have a projector, each in all its quantizations.
+    pub fn cached(&self) -> Vec<ModelFiles> {
+        let of_repo = |local: LocalRepo| {
+            let Some((folder, files)) = local.snapshot() else { return Vec::new() };
+            let choose = |weights: &files::Weights| {
+                let name = weights.parts.first()?.file_name().to_owned();
+                // A file's name says which one it is where a quantization leaves several.
+                let by_file = HubSpec { repo: local.name().to_owned(), file: Some(name) };
+                let choice = choice::choose(&by_file, &files, Wish::default()).ok()?;
+                Some(model_files(local.name(), &choice, |file| folder.join(&file.path)))
+            };
+            files.weights.iter().filter_map(choose).collect()
+        };
+        LocalRepo::all(&self.cache).into_iter().flat_map(of_repo).collect()
+    }
+
+    fn missing(&self, spec: &HubSpec, wish: Wish) -> Error {
+        let what = match self.find(spec, Wish { mmproj: false, ..wish }) {
+            Some(files) if wish.mmproj => format!("the multimodal projector of {}", files.name),
+            _ => spec.to_string(),
+        };
+        Error::HubOffline { what, cache: self.cache.path().clone() }
+    }
+}
+
+/// Makes a file of a repository be in the cache, under its name at `commit`.
+fn bring(client: &Client, local: &LocalRepo, commit: &str, file: &RepoFile, progress: &mut dyn Progress) -> Result<()> {
+    let content_id = file.content_id.as_deref().unwrap_or(&file.path);
+    let (pointer, blob, part) = (local.pointer(commit, &file.path), local.blob(content_id), local.part(content_id));
+    for there in [&pointer, &blob] {
+        let Ok(meta) = there.metadata() else { continue };
+        if meta.len() == file.size && verified(there, file, progress)?.is_none() {
+            progress.message(&format!("{} is already here and intact", file.file_name()));
+            return if there == &blob { local.link(&blob, &pointer) } else { Ok(()) };
+        }
+        progress.message(&format!("{} is damaged and will be replaced", there.display()));
+        cache::remove(there)?;
+        cache::remove(&blob)?;
+    }
+    let begun = part.metadata().map_or(0, |meta| meta.len());
+    let rest =
+        if (1..file.size).contains(&begun) { format!(", {} of it are here", size(begun)) } else { String::new() };
+    progress.message(&format!("fetching {} ({}{rest})", file.file_name(), size(file.size)));
+    client.fetch(local.name(), commit, file, &part, progress)?;
+    if let Some(got) = verified(&part, file, progress)? {
+        cache::remove(&part)?;
+        let expected = file.sha256.clone().unwrap_or_default();
+        return Err(Error::Checksum { what: format!("{} of {}", file.path, local.name()), expected, got });
+    }
+    fs::rename(&part, &blob).map_err(cache::cache_error(&blob))?;
+    local.link(&blob, &pointer)
+}
+
+/// The SHA-256 of what is at `path` where it is not the one of `file`.
+fn verified(path: &Path, file: &RepoFile, progress: &mut dyn Progress) -> Result<Option<String>> {
+    match &file.sha256 {
+        Some(expected) => Ok(Some(download::sha256_of(path, progress)?).filter(|got| got != expected)),
+        // Files that git keeps itself are too small to be models. Their size is what was looked at.
+        None => Ok(None),
+    }
+}
+
+fn model_files(repo: &str, choice: &Choice, path: impl Fn(&RepoFile) -> PathBuf) -> ModelFiles {
+    ModelFiles {
+        name: format!("{repo}:{}", choice.weights.label()),
+        model: choice.weights.parts.first().map(&path).unwrap_or_default(),
+        mmproj: choice.mmproj.as_ref().map(|mmproj| path(&mmproj.file)),
+        lora: Vec::new(),
+    }
+}
+
+/// Bytes as people write them.
+fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.2} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
