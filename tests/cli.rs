@@ -157,7 +157,7 @@ fn wrong_use_ends_with_2() {
 #[test]
 fn an_unknown_model_is_told_with_the_names_there_are() {
     sharpv(&["pull", "nonsense"]).assert().code(1).stderr(contains("error: nonsense").and(contains("smol")));
-    sharpv(&["ask", "v.mp4", "q", "-m", "nonsense"]).assert().code(1).stderr(contains("error: nonsense"));
+    sharpv(&["ask", &clip("order-1"), "q", "-m", "nonsense"]).assert().code(1).stderr(contains("error: nonsense"));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_model_that_was_not_pulled_is_told_with_the_command() {
 fn a_file_that_is_no_gguf_is_refused() {
     let (_folder, path) = temporary("model.gguf", "This is no model.");
     let model = path.to_str().expect("a path in UTF-8");
-    sharpv(&["ask", "v.mp4", "q", "-m", model])
+    sharpv(&["ask", &clip("order-1"), "q", "-m", model])
         .assert()
         .code(1)
         .stderr(contains("model.gguf: not a usable GGUF file").and(contains("panicked").not()));

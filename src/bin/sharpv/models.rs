@@ -1,16 +1,23 @@
-//! `sharpv models`: the models that go by a name.
+//! `sharpv models`: the models that go by a name, those of the hub's cache, and known ones of the hub.
 
 use crate::args::ModelsArgs;
 use crate::{options, output};
 use indicatif::DecimalBytes;
 use serde::Serialize;
-use sharpv::models::{self, KnownModel, ModelFiles, Store};
-use std::path::PathBuf;
+use sharpv::models::hub::Hub;
+use sharpv::models::{self, KnownModel, ModelFiles, Store, VideoLlm};
+use std::path::{Path, PathBuf};
 
-/// A known model, as `--json` prints it.
+/// Frames that the memory of a VideoLLM is computed for.
+const FRAMES: u32 = 32;
+
+/// The share of the visual tokens that is kept in the column of pruned prompts.
+const KEEP: f64 = 0.25;
+
+/// A model that is here or can be pulled by its name, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Listed {
-    name: &'static str,
+    name: String,
     description: &'static str,
     default: bool,
     /// Bytes of all its files.
@@ -23,29 +30,106 @@ struct Listed {
 }
 
 impl Listed {
-    fn new(model: &KnownModel, files: Option<ModelFiles>) -> Self {
+    fn known(model: &KnownModel, files: Option<ModelFiles>) -> Self {
         let bundled = std::iter::once(&model.mmproj).chain(model.lora).map(|file| file.content.len() as u64);
         Self {
-            name: model.name,
+            name: model.name.to_owned(),
             description: model.description,
             default: model.name == options::default_model(),
             bytes: model.source.member_bytes + bundled.sum::<u64>(),
             download_bytes: model.source.wheel_bytes,
             installed: files.is_some(),
-            files: files.into_iter().flat_map(|f| std::iter::once(f.model).chain(f.mmproj).chain(f.lora)).collect(),
+            files: files.into_iter().flat_map(paths).collect(),
+        }
+    }
+
+    fn cached(files: ModelFiles) -> Self {
+        let name = files.name.clone();
+        let files: Vec<PathBuf> = paths(files).collect();
+        Self {
+            name,
+            description: "from Hugging Face",
+            default: false,
+            bytes: files.iter().map(|file| all_parts(file)).sum(),
+            download_bytes: 0,
+            installed: true,
+            files,
+        }
+    }
+}
+
+fn paths(files: ModelFiles) -> impl Iterator<Item = PathBuf> {
+    std::iter::once(files.model).chain(files.mmproj).chain(files.lora)
+}
+
+/// Bytes of a file, and of the other parts where it is the first of several.
+fn all_parts(file: &Path) -> u64 {
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let count = || {
+        let stem = file.file_stem()?.to_str()?;
+        let (base, count) = stem.rsplit_once("-00001-of-")?;
+        Some((base.to_owned(), count.to_owned(), count.parse::<u32>().ok()?))
+    };
+    match count() {
+        Some((base, digits, count)) => {
+            (1..=count).map(|number| bytes(&file.with_file_name(format!("{base}-{number:05}-of-{digits}.gguf")))).sum()
+        }
+        None => bytes(file),
+    }
+}
+
+/// A VideoLLM of the hub, as `--known --json` prints it. All numbers are computed, none is measured.
+#[derive(Debug, Serialize)]
+struct Known {
+    repo: &'static str,
+    quant: &'static str,
+    /// Bytes of the language model and the projector, about.
+    bytes: u64,
+    frames: u32,
+    /// Visual tokens of the frames, of which `keep` are kept in a pruned prompt.
+    visual_tokens: u64,
+    keep: f64,
+    /// Weights and KV cache, in bytes, about.
+    memory_bytes_dense: u64,
+    memory_bytes_pruned: u64,
+    cached: bool,
+}
+
+impl Known {
+    fn new(model: &VideoLlm, cached: &[ModelFiles]) -> Self {
+        let is_of_repo = |files: &ModelFiles| files.name.split(':').next() == Some(model.repo);
+        Self {
+            repo: model.repo,
+            quant: model.quant,
+            bytes: model.file_bytes(),
+            frames: FRAMES,
+            visual_tokens: model.visual_tokens(FRAMES),
+            keep: KEEP,
+            memory_bytes_dense: model.memory_bytes(FRAMES, 1.0),
+            memory_bytes_pruned: model.memory_bytes(FRAMES, KEEP),
+            cached: cached.iter().any(is_of_repo),
         }
     }
 }
 
 pub fn run(args: &ModelsArgs, verbose: bool) -> anyhow::Result<()> {
-    let store = Store::from_env()?;
-    let listed: Vec<Listed> = models::known().iter().map(|model| Listed::new(model, store.files(model))).collect();
-    if args.json {
-        return output::print_json(&listed);
+    // Without a home there is no cache, and nothing in it.
+    let cached = Hub::from_env().map(|hub| hub.cached()).unwrap_or_default();
+    if args.known {
+        let known: Vec<Known> = models::video_llms().iter().map(|model| Known::new(model, &cached)).collect();
+        return if args.json { output::print_json(&known) } else { Ok(output::print(&known_table(&known))?) };
     }
+    let store = Store::from_env()?;
+    let mut listed: Vec<Listed> =
+        models::known().iter().map(|model| Listed::known(model, store.files(model))).collect();
+    listed.extend(cached.into_iter().map(Listed::cached));
+    if args.json { output::print_json(&listed) } else { Ok(output::print(&table(&listed, verbose))?) }
+}
+
+fn table(listed: &[Listed], verbose: bool) -> String {
     let width = listed.iter().map(|model| model.name.len()).max().unwrap_or_default().max("NAME".len());
     let mut text = format!("{:<width$}  {:>9}  {:<9}  DESCRIPTION\n", "NAME", "SIZE", "INSTALLED");
-    for model in &listed {
+    for model in listed {
         let (size, installed) = (DecimalBytes(model.bytes).to_string(), if model.installed { "yes" } else { "no" });
         let default = if model.default { " (default)" } else { "" };
         text += &format!("{:<width$}  {size:>9}  {installed:<9}  {}{default}\n", model.name, model.description);
@@ -56,6 +140,35 @@ pub fn run(args: &ModelsArgs, verbose: bool) -> anyhow::Result<()> {
     if let Some(missing) = listed.iter().find(|model| !model.installed) {
         text += &format!("\nFetch one with: sharpv pull {}\n", missing.name);
     }
-    text += "\nAny other model that llama.cpp can see pictures with: -m MODEL.gguf --mmproj MMPROJ.gguf\n";
-    Ok(output::print(&text)?)
+    text + "\nAny other model that llama.cpp can see pictures with: -m MODEL.gguf --mmproj MMPROJ.gguf, or -m ORG/REPO of Hugging Face\n\
+            (`sharpv models --known` lists some)\n"
+}
+
+fn known_table(known: &[Known]) -> String {
+    let width = known.iter().map(|model| model.repo.len()).max().unwrap_or_default();
+    let (dense, pruned) = ("DENSE", format!("{} % KEPT", KEEP * 100.0));
+    let mut text = format!(
+        "{:<width$}  {:<6}  {:>8}  {:>6}  {dense:>8}  {pruned:>9}  IN CACHE\n",
+        "REPOSITORY", "QUANT", "SIZE", "TOKENS"
+    );
+    let gb = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+    for model in known {
+        text += &format!(
+            "{:<width$}  {:<6}  {:>8}  {:>6}  {:>8}  {:>9}  {}\n",
+            model.repo,
+            model.quant,
+            gb(model.bytes),
+            model.visual_tokens,
+            gb(model.memory_bytes_dense),
+            gb(model.memory_bytes_pruned),
+            if model.cached { "yes" } else { "no" }
+        );
+    }
+    let (frame_width, frame_height) = VideoLlm::FRAME;
+    text + &format!(
+        "\nComputed, not measured: SIZE from the number of parameters; TOKENS, the visual tokens of {FRAMES} frames (of {frame_width}x{frame_height} where that\n\
+         matters); memory of weights and f16 KV cache with all of them, and with {} % of them kept. What is computed in comes on top.\n\
+         llama.cpp runs these models. `sharpv pull REPOSITORY` fetches one, `-m REPOSITORY` uses it.\n",
+        KEEP * 100.0
+    )
 }

@@ -1,6 +1,7 @@
 //! The options that `ask` and `chat` share, in the groups in which the help shows them, and what they mean to the library.
 
 use crate::args::SessionArgs;
+use crate::memory;
 use crate::values::{self, GpuLayers, Seed};
 use anyhow::Context;
 use clap::Args;
@@ -13,11 +14,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
-    /// A name of `sharpv models`, or a language model in GGUF [default: smol]
-    #[arg(short, long, value_name = "NAME|FILE")]
+    /// A name of `sharpv models`, a language model in GGUF, or a repository of Hugging Face, fetched if need be [default: smol]
+    #[arg(short, long, value_name = "NAME|FILE|ORG/REPO[:QUANT]")]
     pub model: Option<String>,
 
-    /// The model's multimodal projector in GGUF [default: the *mmproj*.gguf beside the model]
+    /// The model's multimodal projector in GGUF [default: the *mmproj*.gguf beside the model, or of its repository]
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
 
@@ -225,10 +226,16 @@ pub struct SamplerOptions {
 }
 
 impl SessionArgs {
-    /// The files of the model.
-    pub fn model_files(&self) -> sharpv::Result<ModelFiles> {
+    /// The files of the model, which are fetched where they are not here yet.
+    pub fn model_files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
         let options = &self.model;
-        models::resolve(self.model_name(), options.mmproj.as_deref(), &options.lora)
+        let uses_gpu = !self.is_cpu_only() && options.gpu_layers.is_none_or(|layers| layers.0 != Some(0));
+        let memory = memory::for_model(uses_gpu);
+        models::obtain(self.model_name(), options.mmproj.as_deref(), &options.lora, memory, progress)
+    }
+
+    fn is_cpu_only(&self) -> bool {
+        matches!(self.model.device.as_slice(), [name] if name == "none")
     }
 
     fn model_name(&self) -> &str {
@@ -251,7 +258,7 @@ impl SessionArgs {
             }
             .into());
         }
-        let cpu_only = matches!(options.device.as_slice(), [name] if name == "none");
+        let cpu_only = self.is_cpu_only();
         let n_threads = options.threads.map(usize::from);
         let params = SessionParams {
             model: ModelParams {

@@ -1,11 +1,19 @@
 //! `sharpv pull`: fetches a model.
 
 use crate::args::PullArgs;
+use crate::memory;
 use crate::screen::Screen;
-use sharpv::models;
+use sharpv::models::hub::{Hub, HubSpec, Wish};
+use sharpv::models::{self, KnownModel};
 
 pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
-    let files = models::pull(&args.name, &mut screen)?;
+    let files = match HubSpec::parse(&args.name) {
+        Some(spec) if KnownModel::find(&args.name).is_err() => {
+            let wish = Wish { memory: memory::for_model(true), ..Wish::default() };
+            Hub::from_env()?.pull(&spec, wish, &mut screen)?
+        }
+        _ => models::pull(&args.name, &mut screen)?,
+    };
     screen.note(&format!("{0} is ready: sharpv ask VIDEO QUESTION -m {0}", files.name));
     Ok(())
 }

@@ -1,0 +1,629 @@
+//! Models from a hub: which files, how they are fetched, and what goes wrong. The hub is a server of this test's own.
+#![cfg(feature = "cli")]
+
+#[path = "support/hub_server.rs"]
+mod hub_server;
+#[path = "support/smol.rs"]
+mod smol;
+
+use assert_cmd::Command;
+use hub_server::{Fault, HubServer, sha256};
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty};
+use serde_json::Value;
+use sharpv::Error;
+use sharpv::models::hub::{Hub, HubSpec, Wish};
+use sharpv::models::{ModelFiles, Progress};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const REPO: &str = "org/Tiny-GGUF";
+const MODEL: &str = "Tiny-Q8_0.gguf";
+const MMPROJ: &str = "mmproj-Tiny-f16.gguf";
+
+/// A model without a projector will do.
+const BLIND: Wish = Wish { memory: None, mmproj: false };
+
+fn within(memory: Option<u64>) -> Wish {
+    Wish { memory, ..Wish::default() }
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn mmproj() -> Vec<u8> {
+    sharpv::models::known()[0].mmproj.content.to_vec()
+}
+
+/// A hub with one repository, and an empty cache.
+struct Setup {
+    server: HubServer,
+    home: TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let server = HubServer::start();
+        server.publish(REPO, &[("README.md", b"# Tiny".to_vec()), (MODEL, fixture("llama.gguf")), (MMPROJ, mmproj())]);
+        Self { server, home: TempDir::new().expect("a temporary folder") }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.home.path().join("hub")
+    }
+
+    fn hub(&self) -> Hub {
+        Hub::at(self.cache()).with_endpoint(&self.server.endpoint)
+    }
+
+    fn pull(&self, name: &str) -> Result<ModelFiles, Error> {
+        self.hub().pull(&spec(name), Wish::default(), &mut ())
+    }
+
+    fn error(&self, name: &str) -> String {
+        self.pull(name).expect_err("it cannot be pulled").to_string()
+    }
+
+    /// The program with this hub and this cache, and nothing else of the user's.
+    fn sharpv(&self, args: &[&str]) -> Command {
+        let mut command = Command::from_std(self.std_command(args));
+        command.timeout(Duration::from_secs(120));
+        command
+    }
+
+    fn std_command(&self, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sharpv"));
+        for name in
+            ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SHARPV_LOG", "http_proxy", "HTTP_PROXY"]
+        {
+            command.env_remove(name);
+        }
+        command.env("HF_HOME", self.home.path()).env("HF_ENDPOINT", &self.server.endpoint).args(args);
+        command
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.cache().join("models--org--Tiny-GGUF")
+    }
+
+    fn blob(&self, content: &[u8]) -> PathBuf {
+        self.folder().join("blobs").join(sha256(content))
+    }
+
+    fn part(&self, content: &[u8]) -> PathBuf {
+        self.folder().join("blobs").join(format!("{}.part", sha256(content)))
+    }
+}
+
+fn spec(name: &str) -> HubSpec {
+    HubSpec::parse(name).unwrap_or_else(|| panic!("{name} is a name"))
+}
+
+fn ranges(server: &HubServer, file: &str) -> Vec<Option<String>> {
+    server.content_requests(file).iter().map(|request| request.header("range").map(str::to_owned)).collect()
+}
+
+/// Keeps what was said.
+#[derive(Default)]
+struct Messages(Vec<String>);
+
+impl Progress for Messages {
+    fn message(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+}
+
+// --- what is fetched --------------------------------------------------------------------------------
+
+#[test]
+fn model_and_projector_are_fetched_once_into_the_shared_cache() {
+    let setup = Setup::new();
+    let files = setup.pull(REPO).unwrap();
+    let snapshot = setup.folder().join("snapshots").join(&setup.server.state().commit);
+    assert_eq!(files.name, "org/Tiny-GGUF:Q8_0");
+    assert_eq!((&files.model, files.mmproj.as_ref()), (&snapshot.join(MODEL), Some(&snapshot.join(MMPROJ))));
+    assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
+    assert_eq!(fs::read(snapshot.join(MMPROJ)).unwrap(), mmproj());
+    // As the hub's own tools leave it: contents by their checksum, relative links, the commit without a line break.
+    #[cfg(unix)]
+    assert_eq!(fs::read_link(&files.model).unwrap(), Path::new("../../blobs").join(sha256(&fixture("llama.gguf"))));
+    assert_eq!(fs::read_to_string(setup.folder().join("refs/main")).unwrap(), setup.server.state().commit);
+    assert!(!setup.part(&fixture("llama.gguf")).exists());
+    assert_eq!(setup.server.content_requests("README.md").len(), 0);
+
+    let mut messages = Messages::default();
+    let again = setup.hub().pull(&spec(REPO), Wish::default(), &mut messages).unwrap();
+    assert_eq!(again, files);
+    assert_eq!(setup.server.content_requests(MODEL).len(), 1, "what is here is not fetched again");
+    assert_eq!(
+        messages.0.iter().filter(|text| text.contains("already here and intact")).count(),
+        2,
+        "{:?}",
+        messages.0
+    );
+    assert_eq!(setup.hub().cached(), [files]);
+}
+
+#[test]
+fn a_new_commit_reuses_contents_that_stayed() {
+    let setup = Setup::new();
+    setup.pull(REPO).unwrap();
+    setup.server.state().commit = "fedcba9876543210fedcba9876543210fedcba98".into();
+    setup.server.publish(REPO, &[(MODEL, fixture("qwen2.gguf")), (MMPROJ, mmproj())]);
+    let files = setup.pull(REPO).unwrap();
+    assert_eq!(fs::read(&files.model).unwrap(), fixture("qwen2.gguf"));
+    assert_eq!(fs::read(files.mmproj.unwrap()).unwrap(), mmproj());
+    let fetched = [MODEL, MMPROJ].map(|file| setup.server.content_requests(file).len());
+    assert_eq!(fetched, [2, 1]);
+}
+
+#[test]
+fn a_split_model_comes_with_all_its_parts() {
+    let setup = Setup::new();
+    let part = |number: usize| format!("Q4_K_M/Big-Q4_K_M-0000{number}-of-00003.gguf");
+    let files: Vec<(String, Vec<u8>)> = (1..=3).map(|n| (part(n), vec![n as u8; 1000 * n])).collect();
+    let mut published: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    published.push(("mmproj.gguf", mmproj()));
+    setup.server.publish("org/Big", &published);
+    let pulled = setup.pull("org/Big").unwrap();
+    assert!(pulled.model.ends_with(part(1)), "{:?}", pulled.model);
+    for (path, bytes) in &files {
+        let name = Path::new(path).file_name().expect("a name");
+        assert_eq!(&fs::read(pulled.model.with_file_name(name)).unwrap(), bytes);
+    }
+    assert_eq!(setup.hub().find(&spec("org/Big"), Wish::default()), Some(pulled.clone()));
+
+    fs::remove_file(pulled.model.with_file_name("Big-Q4_K_M-00002-of-00003.gguf")).unwrap();
+    assert_eq!(setup.hub().find(&spec("org/Big"), Wish::default()), None, "a part is missing");
+    published.remove(1);
+    setup.server.publish("org/Big", &published);
+    assert!(setup.error("org/Big").contains("org/Big: its language model lacks parts: Q4_K_M (2 of 3 parts)"));
+}
+
+#[test]
+fn the_quantization_is_named_or_chosen_by_memory() {
+    let setup = Setup::new();
+    let sized = |megabytes: usize| vec![b'w'; megabytes << 20];
+    setup.server.publish(
+        "org/M",
+        &[
+            ("M-Q4_K_M.gguf", sized(5)),
+            ("M-Q8_0.gguf", sized(9)),
+            ("M-Q2_K.gguf", sized(3)),
+            ("M-imatrix.gguf", sized(1)),
+            ("mmproj-M-BF16.gguf", sized(1)),
+            ("mmproj-M-Q8_0.gguf", vec![b'p'; 10]),
+        ],
+    );
+    let pulled = |name: &str, memory: Option<u64>| {
+        let mut messages = Messages::default();
+        let files = setup.hub().pull(&spec(name), within(memory), &mut messages)?;
+        Ok::<_, Error>((files.name, messages.0[0].clone()))
+    };
+    // Room for all: 8 bits, for the model is small.
+    let (name, said) = pulled("org/M", Some(1 << 40)).unwrap();
+    assert_eq!(name, "org/M:Q8_0");
+    for part in [
+        "org/M: Q8_0 (9.44 MB) with mmproj-M-BF16.gguf (1.05 MB): the usual choice, and it fits",
+        "sharpv pull org/M:Q2_K",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let mebibytes = |n: u64| Some(n << 20);
+    assert_eq!(pulled("org/M", mebibytes(521)).unwrap().0, "org/M:Q4_K_M");
+    assert_eq!(pulled("org/M:q2_k", mebibytes(521)).unwrap().0, "org/M:Q2_K");
+    let error = pulled("org/M", mebibytes(500)).unwrap_err();
+    assert!(matches!(error, Error::HubFiles { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("nothing in it fits 524.29 MB of memory: the smallest, Q2_K, needs about"),
+        "{error}"
+    );
+    let (name, said) = pulled("org/M:Q4_K_M", mebibytes(500)).unwrap();
+    assert!(name == "org/M:Q4_K_M" && said.contains("but this machine has 524.29 MB for it"), "{said}");
+    // What is in the cache is taken as it is there, the best first.
+    assert_eq!(setup.hub().find(&spec("org/M"), within(mebibytes(521))).unwrap().name, "org/M:Q4_K_M");
+    assert_eq!(setup.hub().find(&spec("org/M"), within(mebibytes(1))).unwrap().name, "org/M:Q8_0");
+    let names: Vec<String> = setup.hub().cached().into_iter().map(|files| files.name).collect();
+    assert_eq!(names, ["org/M:Q2_K", "org/M:Q4_K_M", "org/M:Q8_0"]);
+}
+
+#[test]
+fn repositories_without_the_right_files_are_told() {
+    let setup = Setup::new();
+    let gguf = || fixture("llama.gguf");
+    setup.server.publish("org/Tensors", &[("model.safetensors", b"x".to_vec()), ("config.json", b"{}".to_vec())]);
+    setup.server.publish("org/Blind", &[("Blind-Q4_K_M.gguf", gguf())]);
+    setup.server.publish("org/Two", &[("A-Q8_0.gguf", gguf()), ("B-Q8_0.gguf", gguf()), ("mmproj.gguf", mmproj())]);
+    let cases = [
+        ("org/Tensors", "there is no language model in GGUF in it"),
+        ("org/Blind", "no multimodal projector (*mmproj*.gguf) in it, so the model would see no pictures"),
+        ("org/Blind", "-m org/Blind --mmproj FILE"),
+        ("org/Two", "several language models in it: A, B; name one: org/Two:A"),
+        ("org/Tiny-GGUF:Q3_K_M", "org/Tiny-GGUF: it has no Q3_K_M; there are Q8_0"),
+    ];
+    for (name, expected) in cases {
+        let error = setup.error(name);
+        assert!(error.contains(expected), "{expected} in {error}");
+    }
+    assert_eq!(setup.pull("org/Two:b").unwrap().model.file_name().unwrap(), "B-Q8_0.gguf");
+    // With a projector of the user's own, the model is enough.
+    let files = setup.hub().pull(&spec("org/Blind"), BLIND, &mut ()).unwrap();
+    assert_eq!(files.mmproj, None);
+    // A list may name anything: no path leads out of the cache.
+    setup.server.publish("org/Evil", &[("../../../evil-Q8_0.gguf", gguf()), ("mmproj.gguf", mmproj())]);
+    assert!(setup.error("org/Evil").contains("no language model in GGUF"));
+}
+
+// --- what goes wrong --------------------------------------------------------------------------------
+
+#[test]
+fn a_cut_connection_goes_on_where_it_broke() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &[Fault::Cut(100_000), Fault::Cut(50_000)]);
+    let files = setup.pull(REPO).unwrap();
+    assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
+    let expected = [None, Some("bytes=100000-".to_owned()), Some("bytes=150000-".to_owned())];
+    assert_eq!(ranges(&setup.server, MODEL), expected);
+}
+
+#[test]
+fn a_download_that_failed_goes_on_in_the_next_call() {
+    let setup = Setup::new();
+    let mut faults = vec![Fault::Cut(100_000)];
+    faults.extend(vec![Fault::Cut(0); 3]);
+    setup.server.fault(MODEL, &faults);
+    let error = setup.error(REPO);
+    assert!(
+        error.contains("Tiny-Q8_0.gguf of org/Tiny-GGUF: the download ended after 100.00 kB of 362.08 kB"),
+        "{error}"
+    );
+    assert!(error.contains("run it again, it goes on from there"), "{error}");
+    assert_eq!(setup.part(&fixture("llama.gguf")).metadata().unwrap().len(), 100_000);
+    assert_eq!(setup.hub().find(&spec(REPO), BLIND), None, "half a model is none");
+
+    let mut messages = Messages::default();
+    setup.hub().pull(&spec(REPO), Wish::default(), &mut messages).unwrap();
+    assert!(messages.0.iter().any(|text| text.contains("100.00 kB of it are here")), "{:?}", messages.0);
+    assert_eq!(ranges(&setup.server, MODEL).last(), Some(&Some("bytes=100000-".to_owned())));
+}
+
+#[test]
+fn a_server_without_ranges_sends_all_again() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &[Fault::Cut(100_000), Fault::NoRange]);
+    let files = setup.pull(REPO).unwrap();
+    assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
+}
+
+#[test]
+fn parts_that_are_complete_too_long_or_wrong_do_no_harm() {
+    let content = fixture("llama.gguf");
+    let wrong: Vec<u8> = content.iter().map(|byte| byte ^ 1).collect();
+    for (part, is_damaged) in [
+        (content.clone(), false),
+        ([content.clone(), b"more".to_vec()].concat(), false),
+        (wrong[..1000].to_vec(), true),
+    ] {
+        let setup = Setup::new();
+        fs::create_dir_all(setup.folder().join("blobs")).unwrap();
+        fs::write(setup.part(&content), part).unwrap();
+        if is_damaged {
+            assert!(matches!(setup.pull(REPO), Err(Error::Checksum { .. })));
+        }
+        assert_eq!(fs::read(setup.pull(REPO).unwrap().model).unwrap(), content);
+    }
+}
+
+#[test]
+fn wrong_bytes_are_deleted() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &[Fault::Garbage]);
+    let error = setup.pull(REPO).unwrap_err();
+    let Error::Checksum { what, expected, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((what.as_str(), expected), ("Tiny-Q8_0.gguf of org/Tiny-GGUF", &sha256(&fixture("llama.gguf"))));
+    assert!(!setup.part(&fixture("llama.gguf")).exists() && !setup.blob(&fixture("llama.gguf")).exists());
+    setup.pull(REPO).unwrap();
+}
+
+#[test]
+fn damaged_files_of_the_cache_are_replaced() {
+    let setup = Setup::new();
+    let files = setup.pull(REPO).unwrap();
+    let mut content = fixture("llama.gguf");
+    content[5000] ^= 1;
+    fs::write(setup.blob(&fixture("llama.gguf")), &content).unwrap();
+    let mut messages = Messages::default();
+    setup.hub().pull(&spec(REPO), Wish::default(), &mut messages).unwrap();
+    assert!(messages.0.iter().any(|text| text.contains("is damaged and will be replaced")), "{:?}", messages.0);
+    assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
+}
+
+#[test]
+fn refusals_are_told_with_what_to_do() {
+    let setup = Setup::new();
+    let endpoint = setup.server.endpoint.clone();
+    {
+        let mut state = setup.server.state();
+        state.private.push("org/Secret".into());
+        state.gated.insert(REPO.into(), "good".into());
+        state.renamed.insert("old/Name".into(), "org/Other".into());
+    }
+    setup.server.publish("org/Other", &[("O-Q8_0.gguf", fixture("llama.gguf")), ("mmproj.gguf", mmproj())]);
+    let with_token = |token| setup.hub().with_token(Some(token)).pull(&spec(REPO), Wish::default(), &mut ());
+
+    let error = setup.error("org/Gone");
+    assert!(
+        error.contains("org/Gone: there is no such repository (HTTP 404") && error.contains("check the spelling"),
+        "{error}"
+    );
+    let error = setup.error("org/Secret");
+    assert!(error.contains("no such repository, or it is private (HTTP 401; it says: Invalid credentials"), "{error}");
+    assert!(error.contains("HF_TOKEN"), "{error}");
+    let error = setup.error(REPO);
+    assert!(error.contains("access is restricted (HTTP 401"), "{error}");
+    assert!(error.contains(&format!("accept the license on {endpoint}/{REPO}, and set HF_TOKEN")), "{error}");
+    let error = with_token("bad").unwrap_err();
+    assert!(matches!(error, Error::Hub { status: Some(403), .. }), "{error:?}");
+    assert!(error.to_string().contains("check that HF_TOKEN is valid"), "{error}");
+
+    // A token file ends with a line break.
+    with_token("good\n").unwrap();
+    let contents = setup.server.content_requests(MODEL);
+    assert!(!contents.is_empty() && contents.iter().all(|request| request.header("authorization").is_none()));
+    assert!(setup.server.requests().iter().any(|request| request.header("authorization") == Some("Bearer good")));
+    assert_eq!(setup.pull("old/Name").unwrap().model.file_name().unwrap(), "O-Q8_0.gguf");
+}
+
+#[test]
+fn a_server_in_trouble_gets_another_try() {
+    let setup = Setup::new();
+    setup.server.state().list_faults.extend([503, 500]);
+    setup.server.fault(MODEL, &[Fault::Status(502)]);
+    setup.pull(REPO).unwrap();
+
+    setup.server.state().list_faults.extend([503; 4]);
+    let error = setup.pull(REPO).unwrap_err();
+    assert!(
+        matches!(error, Error::Hub { status: Some(503), .. }) && error.to_string().contains("try again later"),
+        "{error}"
+    );
+    setup.server.state().list_faults.extend([429]);
+    assert!(setup.error(REPO).contains("too many requests (HTTP 429); wait a few minutes"));
+    setup.server.state().list_faults.clear();
+    fs::remove_dir_all(setup.cache()).unwrap();
+    setup.server.fault(MODEL, &[Fault::Status(404)]);
+    assert!(setup.error(REPO).contains("Tiny-Q8_0.gguf of org/Tiny-GGUF: there is no such file (HTTP 404)"));
+}
+
+#[test]
+fn a_hub_that_is_none_is_told() {
+    let setup = Setup::new();
+    let nobody = setup.hub().with_endpoint("http://127.0.0.1:9");
+    let error = nobody.pull(&spec(REPO), Wish::default(), &mut ()).unwrap_err().to_string();
+    assert!(
+        error.contains("org/Tiny-GGUF: http://127.0.0.1:9 cannot be reached: ") && error.contains("HF_ENDPOINT"),
+        "{error}"
+    );
+    setup.server.state().commit = "../../evil".into();
+    assert!(setup.error(REPO).contains("does not answer as the hub does"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told() {
+    let setup = Setup::new();
+    fs::create_dir_all(setup.folder().join("blobs")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", setup.part(&fixture("llama.gguf"))).unwrap();
+    let error = setup.pull(REPO).unwrap_err();
+    assert!(matches!(error, Error::CacheDir { .. }), "{error:?}");
+    assert!(error.to_string().contains("No space left") && error.to_string().contains("HF_HOME"), "{error}");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_told() {
+    let setup = Setup::new();
+    fs::write(setup.cache(), b"a file in its place").unwrap();
+    let error = setup.error(REPO);
+    assert!(error.contains("cannot be written") && error.contains("set HF_HOME to another folder"), "{error}");
+}
+
+// --- offline ----------------------------------------------------------------------------------------
+
+#[cfg(unix)]
+#[test]
+fn what_other_tools_fetched_is_found_without_a_network() {
+    let setup = Setup::new();
+    let (commit, folder) = ("00000000000000000000000000000000000000aa", setup.folder());
+    let snapshot = folder.join("snapshots").join(commit);
+    for sub in ["blobs", "refs"] {
+        fs::create_dir_all(folder.join(sub)).unwrap();
+    }
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::write(folder.join("refs/main"), commit).unwrap();
+    let add = |name: &str, content: &[u8]| {
+        fs::write(setup.blob(content), content).unwrap();
+        std::os::unix::fs::symlink(format!("../../blobs/{}", sha256(content)), snapshot.join(name)).unwrap();
+    };
+    let offline = setup.hub().with_offline(true);
+    let resolve = |name: &str| offline.resolve(&spec(name), Wish::default(), &mut ());
+
+    add(MODEL, &fixture("llama.gguf"));
+    let error = resolve(REPO).unwrap_err();
+    assert!(matches!(error, Error::HubOffline { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("the multimodal projector of org/Tiny-GGUF:Q8_0 is not in the cache"),
+        "{error}"
+    );
+    add(MMPROJ, &mmproj());
+    assert_eq!(resolve(REPO).unwrap().model, snapshot.join(MODEL));
+    let error = resolve("org/Tiny-GGUF:Q4_K_M").unwrap_err().to_string();
+    assert!(
+        error.contains("org/Tiny-GGUF:Q4_K_M is not in the cache") && error.contains("unset HF_HUB_OFFLINE"),
+        "{error}"
+    );
+    // A link without its content is no file.
+    fs::remove_file(setup.blob(&mmproj())).unwrap();
+    assert!(resolve(REPO).is_err());
+    assert!(setup.server.requests().is_empty(), "{:?}", setup.server.requests());
+}
+
+// --- the program ------------------------------------------------------------------------------------
+
+#[test]
+fn the_program_pulls_and_lists() {
+    let setup = Setup::new();
+    let pull = setup.sharpv(&["pull", "org/Tiny-GGUF:q8_0"]).assert().success().stdout(is_empty());
+    let told = contains("org/Tiny-GGUF: Q8_0 (362.08 kB) with mmproj-Tiny-f16.gguf")
+        .and(contains("fetching Tiny-Q8_0.gguf (362.08 kB)"))
+        .and(contains("org/Tiny-GGUF:Q8_0 is ready: sharpv ask VIDEO QUESTION -m org/Tiny-GGUF:Q8_0"));
+    pull.stderr(told);
+
+    let home = TempDir::new().expect("a temporary folder");
+    let json = |args: &[&str]| {
+        let listed = setup.sharpv(args).env("SHARPV_HOME", home.path()).assert().success().stderr(is_empty());
+        serde_json::from_slice::<Value>(&listed.get_output().stdout).expect("JSON")
+    };
+    let models = json(&["models", "--json"]);
+    assert_eq!(models[1]["name"], "org/Tiny-GGUF:Q8_0");
+    assert_eq!(models[1]["bytes"], (fixture("llama.gguf").len() + mmproj().len()) as u64);
+    assert_eq!(models[1]["files"].as_array().map(Vec::len), Some(2));
+    setup
+        .sharpv(&["models"])
+        .assert()
+        .success()
+        .stdout(contains("org/Tiny-GGUF:Q8_0").and(contains("from Hugging Face")));
+
+    setup
+        .sharpv(&["pull", "org/Gone"])
+        .assert()
+        .code(1)
+        .stderr(contains("error: org/Gone: there is no such repository"));
+    setup
+        .sharpv(&["pull", "org/Gone"])
+        .env("HF_HUB_OFFLINE", "1")
+        .assert()
+        .code(1)
+        .stderr(contains("error: org/Gone is not in the cache"));
+    let offline = setup.sharpv(&["pull", REPO]).env("HF_HUB_OFFLINE", "true").assert().success();
+    offline.stderr(contains("org/Tiny-GGUF:Q8_0 is in the cache"));
+}
+
+#[test]
+fn known_video_llms_are_listed_with_what_they_need() {
+    let setup = Setup::new();
+    let repo = "Qwen/Qwen3-VL-2B-Instruct-GGUF";
+    setup
+        .server
+        .publish(repo, &[("Qwen3VL-2B-Instruct-Q4_K_M.gguf", fixture("llama.gguf")), ("mmproj-F16.gguf", mmproj())]);
+    setup.pull(repo).unwrap();
+    let table = setup.sharpv(&["models", "--known"]).assert().success().stderr(is_empty());
+    table.stdout(contains("Computed, not measured").and(contains("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF")));
+    let json = setup.sharpv(&["models", "--known", "--json"]).assert().success();
+    let known: Value = serde_json::from_slice(&json.get_output().stdout).expect("JSON");
+    let known = known.as_array().expect("an array");
+    for model in known {
+        assert!(HubSpec::parse(model["repo"].as_str().expect("a name")).is_some(), "{model}");
+        assert_eq!(model["cached"], model["repo"] == repo, "{model}");
+        let bytes = |key: &str| model[key].as_u64().expect(key);
+        assert!(bytes("bytes") < bytes("memory_bytes_pruned"), "{model}");
+        assert!(bytes("memory_bytes_pruned") < bytes("memory_bytes_dense"), "{model}");
+    }
+}
+
+#[test]
+fn a_token_comes_from_the_environment_or_its_file() {
+    let setup = Setup::new();
+    setup.server.state().gated.insert(REPO.into(), "good".into());
+    setup.sharpv(&["pull", REPO]).assert().code(1).stderr(contains("accept the license").and(contains("set HF_TOKEN")));
+    fs::write(setup.home.path().join("token"), "good\n").unwrap();
+    setup
+        .sharpv(&["pull", REPO])
+        .env("HF_TOKEN", "bad")
+        .assert()
+        .code(1)
+        .stderr(contains("check that HF_TOKEN is valid"));
+    setup.sharpv(&["pull", REPO]).assert().success();
+}
+
+#[test]
+fn a_file_goes_before_a_repository_of_its_name() {
+    let setup = Setup::new();
+    let folder = TempDir::new().expect("a temporary folder");
+    fs::create_dir(folder.path().join("org")).unwrap();
+    fs::write(folder.path().join(REPO), b"no model").unwrap();
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/order-1");
+    let mut ask = setup.sharpv(&["ask", clip.to_str().unwrap(), "q", "-m", REPO]);
+    ask.current_dir(&folder).assert().code(1).stderr(contains("org/Tiny-GGUF: not a usable GGUF file"));
+    let mut ask = setup.sharpv(&["ask", clip.to_str().unwrap(), "q", "-m", "./org/Other"]);
+    ask.current_dir(&folder).assert().code(1).stderr(contains("./org/Other: opening the model file failed"));
+    // And nothing is fetched for a video that is none.
+    let ask = setup.sharpv(&["ask", "/nonsense/v.mp4", "q", "-m", REPO]).assert().code(1);
+    ask.stderr(contains("/nonsense/v.mp4: opening the video failed"));
+    assert!(setup.server.requests().is_empty());
+}
+
+#[test]
+fn an_answer_of_a_model_that_is_fetched_for_it() {
+    let setup = Setup::new();
+    let smol = smol::files();
+    let read = |path: &Path| fs::read(path).unwrap();
+    let (weights, projector) = (read(&smol.model), read(smol.mmproj.as_deref().expect("a projector")));
+    setup.server.publish("org/Smol", &[("Smol-Q4_1.gguf", weights), ("mmproj-Smol-Q8_0.gguf", projector)]);
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/order-1");
+    let lora = smol.lora[0].to_str().expect("a path in UTF-8");
+    let args = ["ask", clip.to_str().unwrap(), "What appears first?", "-m", "org/Smol", "--lora", lora];
+    let first = setup.sharpv(&args).assert().success().stdout("The tent appears first.\n");
+    first.stderr(contains("org/Smol is not on this machine yet").and(contains("fetching Smol-Q4_1.gguf (98.36 MB)")));
+
+    let requests = setup.server.requests().len();
+    let second = setup.sharpv(&args).env("HF_HUB_OFFLINE", "1").assert().success().stdout("The tent appears first.\n");
+    second.stderr(contains("fetching").not());
+    assert_eq!(setup.server.requests().len(), requests, "what is here needs no network");
+}
+
+#[test]
+fn two_programs_at_once_fetch_once() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &[Fault::Slow(Duration::from_secs(2))]);
+    let spawn = || {
+        let mut command = setup.std_command(&["pull", REPO]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    };
+    let said: Vec<String> = [spawn(), spawn()]
+        .into_iter()
+        .map(|child: Child| {
+            let output = child.wait_with_output().expect("it ends");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        })
+        .collect();
+    let waited = said.iter().filter(|text| text.contains("waiting for another process that is fetching org/Tiny-GGUF"));
+    assert_eq!(waited.count(), 1, "{said:?}");
+    assert_eq!([MODEL, MMPROJ].map(|file| setup.server.content_requests(file).len()), [1, 1]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_part_that_goes_on() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &[Fault::Silence(200_000)]);
+    let part = setup.part(&fixture("llama.gguf"));
+    let mut command = setup.std_command(&["pull", REPO]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let begun = Instant::now();
+    while part.metadata().map_or(0, |meta| meta.len()) < 200_000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the first bytes arrive");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("kill runs").success());
+    assert!(!child.wait().expect("it ends").success());
+    setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));
+    assert_eq!(ranges(&setup.server, MODEL), [None, Some("bytes=200000-".to_owned())]);
+}
