@@ -406,7 +406,7 @@ fn a_stop_from_another_thread_ends_a_long_answer() {
 
 #[test]
 fn a_context_that_is_too_small_says_what_is_needed() {
-    let mut session = open(SessionParams { n_ctx: Some(256), ..dense() });
+    let mut session = open(SessionParams { n_ctx: Some(256), fit: false, ..dense() });
     let error = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut Quiet).unwrap_err();
     assert!(matches!(error, Error::PromptTooLong { limit: 256, .. }), "{error}");
     let advice = error.to_string();

@@ -21,6 +21,9 @@ use std::path::Path;
 /// Times that a video is made smaller before it is refused. Each gets it within a few percent.
 const ATTEMPTS: usize = 8;
 
+/// Tokens of a question that is not asked yet.
+const QUESTION: usize = 32;
+
 /// Keeping fewer visual tokens than this share is no answer to a lack of memory: fewer frames are.
 const LEAST_KEPT: f64 = 0.05;
 
@@ -49,6 +52,9 @@ pub struct Need {
     /// Positions that this video adds.
     #[serde(skip)]
     own_positions: usize,
+    /// Tokens by which the question may be longer than the one that is counted.
+    #[serde(skip)]
+    question_room: usize,
 }
 
 /// Bytes that a session takes.
@@ -127,10 +133,31 @@ pub(super) struct Proposal {
     /// Visual tokens of this video that are kept at most.
     pub max_kept: Option<usize>,
     pub changes: Vec<String>,
+    /// What `max_kept` means, in words: worth saying when it is reached.
+    pub capped: Option<String>,
     /// What was short of what was asked for.
     first_shortage: Option<Shortage>,
     /// What is still short.
     pub shortage: Option<Shortage>,
+}
+
+/// Whether a video fits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fitting {
+    Fits,
+    /// If no more than this number of its visual tokens is kept.
+    Capped(usize, Shortage),
+    Short(Shortage),
+}
+
+impl Fitting {
+    /// What is short of the dense prompt.
+    fn shortage(self) -> Option<Shortage> {
+        match self {
+            Self::Fits => None,
+            Self::Capped(_, shortage) | Self::Short(shortage) => Some(shortage),
+        }
+    }
 }
 
 impl Session {
@@ -156,7 +183,7 @@ impl Session {
             max_kept: proposal.max_kept,
             fits: proposal.shortage.is_none(),
             shortage: shortage.map(|shortage| shortage.reason()),
-            changes: proposal.changes,
+            changes: proposal.changes.into_iter().chain(proposal.capped).collect(),
             suggestions: self.suggestions(asked, &cost, free.as_ref()),
             positions_limit: self.model.n_ctx_train(),
             cells_limit: self.params.n_ctx,
@@ -177,14 +204,21 @@ impl Session {
     pub(super) fn propose(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<Proposal> {
         let mut sampling = options.sampling(self.layout.as_ref());
         let mut layout: Option<Box<dyn Layout>> = None;
-        let mut first: Option<(Need, Option<Shortage>)> = None;
+        let mut first: Option<(Need, Fitting)> = None;
         for attempt in 0.. {
             let mut timings = EncodeTimings::default();
             let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
             let used_layout = layout.as_deref().unwrap_or(self.layout.as_ref());
             let need = self.need(&source, used_layout, question)?;
-            let (shortage, max_kept) = self.shortage(&need)?;
-            let (asked, first_shortage) = *first.get_or_insert((need, shortage));
+            let fitting = self.fitting(&need)?;
+            let (asked, first_fitting) = *first.get_or_insert((need, fitting));
+            let (max_kept, shortage) = match fitting {
+                Fitting::Fits => (None, None),
+                Fitting::Capped(max_kept, _) if self.params.fit => (Some(max_kept), None),
+                // Pruning may make it short enough, or the prompt is refused behind it.
+                Fitting::Capped(..) => (None, None),
+                Fitting::Short(shortage) => (None, Some(shortage)),
+            };
             let smaller = shortage
                 .filter(|_| self.params.fit && attempt < ATTEMPTS)
                 .and_then(|shortage| smaller(&shortage, &need, used_layout, sampling, options));
@@ -192,8 +226,14 @@ impl Session {
                 Some(Smaller::Pictures(smaller)) => layout = Some(smaller),
                 Some(Smaller::Frames(fewer)) => sampling = fewer,
                 None => {
-                    let changes = changes(&asked, &need, max_kept, first_shortage);
-                    let max_kept = max_kept.filter(|_| self.params.fit);
+                    let first_shortage = first_fitting.shortage();
+                    let changes = changes(&asked, &need, first_shortage);
+                    let capped = max_kept.zip(fitting.shortage()).map(|(max_kept, shortage)| {
+                        let (of, reason) = (need.visual_tokens, shortage.reason());
+                        format!(
+                            "at most {max_kept} of {of} visual tokens are kept, however many are worth it: {reason}"
+                        )
+                    });
                     return Ok(Proposal {
                         source,
                         timings,
@@ -201,7 +241,8 @@ impl Session {
                         asked,
                         need,
                         max_kept,
-                        changes: if self.params.fit { changes } else { Vec::new() },
+                        changes,
+                        capped,
                         first_shortage,
                         shortage,
                     });
@@ -224,6 +265,7 @@ impl Session {
             plan::plan(&self.model, &self.vision, &self.pieces(message)?, &placed, self.params.tokenization)
         };
         let (with, without) = (plan(&with)?, plan(&without)?);
+        let question_room = QUESTION.saturating_sub(self.model.tokenize(question, false, false)?.len());
         let index = self.videos.len();
         let is_own = |row: &&plan::PlannedRow| matches!(row.key, plan::RowKey::Visual { video, .. } if video == index);
         Ok(Need {
@@ -235,17 +277,18 @@ impl Session {
             positions: with.next_position.max(0) as usize,
             own_rows: with.rows.len().saturating_sub(without.rows.len()),
             own_positions: (with.next_position - without.next_position).max(0) as usize,
+            question_room,
         })
     }
 
-    /// What is short for a video, or how many of its visual tokens can be kept if that helps.
-    fn shortage(&self, need: &Need) -> Result<(Option<Shortage>, Option<usize>)> {
-        let room = ANSWER_ROOM.min(self.params.n_predict);
+    /// Whether a video fits, and how many of its visual tokens can be kept if that helps.
+    fn fitting(&self, need: &Need) -> Result<Fitting> {
+        let room = ANSWER_ROOM.min(self.params.n_predict) + need.question_room;
         let positions = (need.positions + room) as u64;
         let own_positions = need.own_positions as u64;
         let limit = self.model.n_ctx_train() as u64;
         if let Some(shortage) = Shortage::of(Resource::Positions, positions, limit, own_positions) {
-            return Ok((Some(shortage), None));
+            return Ok(Fitting::Short(shortage));
         }
         let own_rows = need.own_rows as u64;
         let (shortage, cells) = match self.params.n_ctx {
@@ -256,19 +299,19 @@ impl Session {
             None => (None, usize::MAX),
         };
         let (memory, in_memory) = self.memory_shortage(need)?;
-        let Some(shortage) = shortage.or(memory) else { return Ok((None, None)) };
+        let Some(shortage) = shortage.or(memory) else { return Ok(Fitting::Fits) };
         // Where tokens are pruned, the prompt is shorter than this; the pruning only has to be told how short.
         let text = need.prompt_tokens - need.visual_tokens;
         let max_kept = cells.min(in_memory).saturating_sub(text).min(need.visual_tokens);
         let helps =
             self.params.prune.method != Method::Off && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
-        Ok(if helps && max_kept > 0 { (None, Some(max_kept)) } else { (Some(shortage), None) })
+        Ok(if helps && max_kept > 0 { Fitting::Capped(max_kept, shortage) } else { Fitting::Short(shortage) })
     }
 
     /// What memory is short, and how many rows of a prompt fit.
     fn memory_shortage(&self, need: &Need) -> Result<(Option<Shortage>, usize)> {
         let Some(free) = self.free_memory() else { return Ok((None, usize::MAX)) };
-        let cells = need.prompt_tokens + self.params.n_predict;
+        let cells = need.prompt_tokens + need.question_room + self.params.n_predict;
         // Four times what keys and values of the model's width take as 32-bit floats.
         let surely = 32 * (cells * self.model.n_layer() * self.model.n_embd()) as u64;
         if (surely as f64) < SURELY_FREE * free.bytes as f64 {
@@ -278,8 +321,8 @@ impl Session {
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
         let shortage = Shortage::of(Resource::Bytes, cost.bytes(cells) + embeddings, free.bytes, own);
-        let rows = cost.cells_in(free.bytes.saturating_sub(embeddings)).saturating_sub(self.params.n_predict);
-        Ok((shortage, rows))
+        let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
+        Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
     }
 
     fn embedding_bytes(&self, visual_tokens: usize) -> u64 {
@@ -307,11 +350,12 @@ impl Session {
     }
 
     fn suggestions(&self, asked: Need, cost: &CellCost, free: Option<&FreeMemory>) -> Suggestions {
-        let room = ANSWER_ROOM.min(self.params.n_predict);
+        let room = ANSWER_ROOM.min(self.params.n_predict) + asked.question_room;
         let (others, other_rows) = (asked.positions - asked.own_positions, asked.prompt_tokens - asked.own_rows);
         let by_memory = free.map_or(usize::MAX, |free| {
             let embeddings = if free.is_system { self.embedding_bytes(asked.visual_tokens) } else { 0 };
-            cost.cells_in(free.bytes.saturating_sub(embeddings)).saturating_sub(self.params.n_predict)
+            let cells = cost.cells_in(free.bytes.saturating_sub(embeddings));
+            cells.saturating_sub(asked.question_room + self.params.n_predict)
         });
         let rows = by_memory.min(self.params.n_ctx.map_or(usize::MAX, |cells| cells.saturating_sub(room)));
         let positions = self.model.n_ctx_train().saturating_sub(room + others);
@@ -322,7 +366,7 @@ impl Session {
         Suggestions {
             max_frames: (asked.frames as f64 * frames) as usize,
             keep: (keep > 0.0 && positions >= asked.own_positions).then_some((keep * 1000.0).floor() / 1000.0),
-            ctx_size: asked.prompt_tokens + self.params.n_predict,
+            ctx_size: asked.prompt_tokens + asked.question_room + self.params.n_predict,
         }
     }
 }
@@ -362,7 +406,7 @@ fn smaller(
 }
 
 /// What is done less than asked, in words.
-fn changes(asked: &Need, need: &Need, max_kept: Option<usize>, shortage: Option<Shortage>) -> Vec<String> {
+fn changes(asked: &Need, need: &Need, shortage: Option<Shortage>) -> Vec<String> {
     let reason = shortage.map(|shortage| shortage.reason()).unwrap_or_default();
     let mut changes = Vec::new();
     if need.picture != asked.picture {
@@ -371,10 +415,6 @@ fn changes(asked: &Need, need: &Need, max_kept: Option<usize>, shortage: Option<
     }
     if need.frames != asked.frames {
         changes.push(format!("{} of {} frames, spread evenly: {reason}", need.frames, asked.frames));
-    }
-    if let Some(max_kept) = max_kept {
-        let of = need.visual_tokens;
-        changes.push(format!("at most {max_kept} of {of} visual tokens are kept, however many are worth it: {reason}"));
     }
     changes
 }

@@ -308,6 +308,9 @@ impl Session {
         let video = encoder.encode(proposal.source, proposal.timings, observer)?;
         let slices = slice_reports(std::slice::from_ref(&video));
         let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
+        if let Some(capped) = proposal.capped.filter(|_| Some(report.visual_tokens.kept) == proposal.max_kept) {
+            observer.warning(&format!("{}: {capped}", path.display()));
+        }
         self.spent += video.timings;
         self.videos.push(video);
         Ok(report)
@@ -626,9 +629,13 @@ impl Session {
         let start = behind_pictures(&plan.rows);
         let mut tail = Tail { question: plan.rows[start..].to_vec(), describe: Vec::new() };
         if self.evicted.has_to_look(self.params.evict.threshold) {
-            let other = self.plan(&self.user_message(evict::DESCRIBE))?;
-            if other.rows.get(..start) == Some(&plan.rows[..start]) {
-                tail.describe = other.rows[start..].to_vec();
+            match self.plan(&self.user_message(evict::DESCRIBE)) {
+                Ok(other) if other.rows.get(..start) == Some(&plan.rows[..start]) => {
+                    tail.describe = other.rows[start..].to_vec();
+                }
+                // Without room for it, the question has to do.
+                Ok(_) | Err(Error::PromptTooLong { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(tail)

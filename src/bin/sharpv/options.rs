@@ -95,7 +95,7 @@ pub struct ModelOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Frames")]
 pub struct VideoOptions {
-    /// Frames to take for each second of video [default: that of the model's family; smol: 8 frames, spread evenly]
+    /// Frames to take for each second of video [default: that of the model's family (docs/layouts.md)]
     #[arg(long, value_name = "N", value_parser = values::rate)]
     fps: Option<f64>,
 
