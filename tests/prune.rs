@@ -99,6 +99,11 @@ fn with_budget(budget: Budget) -> PruneParams {
     PruneParams { budget, ..PruneParams::default() }
 }
 
+/// Every method that looks at embeddings.
+fn choosy() -> impl Strategy<Value = Method> {
+    prop::sample::select(Method::ALL.into_iter().filter(|&method| method != Method::Off).collect::<Vec<_>>())
+}
+
 fn importance(decision: &Decision, slice: usize) -> &[f32] {
     decision.slices[slice].importance.as_deref().unwrap()
 }
@@ -166,6 +171,51 @@ fn golden_values_of_another_implementation() {
     }
 }
 
+/// `tests/data/baselines/make.py` computes these from the formulas.
+#[test]
+fn golden_values_of_the_other_methods() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/baselines");
+    for clip in ["static", "moving", "cut"] {
+        let text = std::fs::read_to_string(folder.join(format!("{clip}.json"))).unwrap();
+        let golden: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!(golden.len(), 4);
+        let npy = npy::read(&folder.join(format!("{clip}.npy")));
+        let [_, n_tokens, n_embd] = npy.shape[..] else { panic!("shape {:?}", npy.shape) };
+        let slices: Vec<SliceView> = (npy.data.chunks_exact(n_tokens * n_embd))
+            .map(|slice| SliceView::new(slice, n_tokens, n_embd).unwrap())
+            .collect();
+        for (name, golden) in golden {
+            let method: Method = name.parse().unwrap();
+            let budgets = golden["kept"].as_object().unwrap();
+            assert_eq!(budgets.len(), 5);
+            for (budget, expected) in budgets {
+                let budget = match budget.strip_prefix("keep ") {
+                    Some(share) => Budget::Keep(share.parse().unwrap()),
+                    None => Budget::Adaptive,
+                };
+                let context = format!("{clip}, {name}, {budget:?}");
+                let decision = prune(&PruneParams { method, ..with_budget(budget) }, &slices).unwrap();
+                let kept: Vec<&[u32]> = decision.slices.iter().map(|slice| &slice.kept[..]).collect();
+                let expected: Vec<Vec<u32>> = serde_json::from_value(expected.clone()).unwrap();
+                assert_eq!(kept, expected, "{context}");
+
+                let ratios: Vec<f32> = serde_json::from_value(golden["ratio"].clone()).unwrap();
+                let importances: Option<Vec<Vec<f32>>> = serde_json::from_value(golden["importance"].clone()).unwrap();
+                for (t, slice) in decision.slices.iter().enumerate() {
+                    // The softmax over slices makes a hundred of any error.
+                    assert!((slice.ratio - ratios[t]).abs() < 1e-5, "{context}, slice {t}: {}", slice.ratio);
+                    let expected = importances.as_ref().map(|importances| &importances[t]);
+                    assert_eq!(slice.importance.as_ref().map(Vec::len), expected.map(Vec::len), "{context}");
+                    let pairs = slice.importance.iter().flatten().zip(expected.into_iter().flatten());
+                    for (i, (ours, theirs)) in pairs.enumerate() {
+                        assert!((ours - theirs).abs() < 2e-6, "{context}, slice {t}, token {i}: {ours}, not {theirs}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // A naive implementation: cosines in f64, sorting, no shared code
 
@@ -205,6 +255,39 @@ fn naive_scores(video: &Video, w: f64) -> Vec<(Vec<f64>, f64)> {
         }
     };
     (0..slices.len()).map(score).collect()
+}
+
+/// Slice and index of the tokens that DivPrune takes, ascending; `None` if two candidates are too close to tell apart.
+fn naive_divprune(video: &Video, k: usize) -> Option<Vec<(usize, usize)>> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    let tokens: Vec<(usize, usize, &[f32])> = (video.slices.iter().enumerate())
+        .flat_map(|(t, slice)| slice.iter().enumerate().map(move |(i, token)| (t, i, &token[..])))
+        .collect();
+    let distance = |a: usize, b: usize| {
+        let (a, b) = (tokens[a].2, tokens[b].2);
+        1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    let mut chosen: Vec<usize> = Vec::new();
+    while chosen.len() < k.min(tokens.len()) {
+        let others = (0..tokens.len()).filter(|i| !chosen.contains(i));
+        let nearest = |i: usize| {
+            let all = (0..tokens.len()).collect();
+            let to = if chosen.is_empty() { &all } else { &chosen };
+            to.iter().filter(|&&j| j != i).map(|&j| distance(i, j)).fold(f64::INFINITY, f64::min)
+        };
+        let mut ranked: Vec<(f64, usize)> = others.map(|i| (nearest(i), i)).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        // The first two are each other's neighbours where there are two only: equal, not close.
+        if ranked.len() > 1 && tokens.len() > 2 && ranked[0].0 - ranked[1].0 < 1e-6 {
+            let mutual = chosen.is_empty() && ranked[0].0 == distance(ranked[0].1, ranked[1].1);
+            if !mutual {
+                return None;
+            }
+        }
+        chosen.push(ranked[0].1);
+    }
+    chosen.sort_unstable();
+    Some(chosen.into_iter().map(|i| (tokens[i].0, tokens[i].1)).collect())
 }
 
 /// The `k` best tokens, of equals the first.
@@ -278,13 +361,10 @@ fn params() -> impl Strategy<Value = PruneParams> {
     let method = prop::sample::select(Method::ALL.to_vec());
     let cap = prop::option::of(0..80_usize);
     (method, budget(), cap, 0.0..3.0_f32, 0..4_usize, any::<u64>()).prop_map(
-        |(method, budget, cap, spatial_weight, min_keep, seed)| PruneParams {
-            method,
-            budget,
-            cap,
-            spatial_weight,
-            min_keep,
-            seed,
+        |(method, budget, cap, spatial_weight, min_keep, seed)| {
+            let params = PruneParams { method, budget, cap, spatial_weight, min_keep, seed };
+            // DivPrune takes no threshold.
+            if params.validate().is_ok() { params } else { PruneParams { budget: Budget::Adaptive, ..params } }
         },
     )
 }
@@ -327,9 +407,8 @@ proptest! {
     }
 
     #[test]
-    fn no_method_but_off_keeps_a_token_that_is_not_finite(video in odd_video(), params in params(), method in 0..3_usize) {
-        let method = [Method::SharpV, Method::Random, Method::Uniform][method];
-        let params = PruneParams { method, ..params };
+    fn no_method_but_off_keeps_a_token_that_is_not_finite(video in odd_video(), params in params()) {
+        prop_assume!(params.method != Method::Off);
         let broken = |token: &Vec<f32>| token.iter().any(|x| !x.is_finite() || *x == f32::MAX);
         let decision = video.prune(&params);
         for (slice, tokens) in decision.slices.iter().zip(&video.slices) {
@@ -339,14 +418,29 @@ proptest! {
     }
 
     #[test]
-    fn a_total_is_met_exactly(video in video(), method in 0..3_usize, share in 0.0..=1.0_f32, max in 1..200_usize) {
-        let method = [Method::SharpV, Method::Random, Method::Uniform][method];
+    fn a_total_is_met_exactly(video in video(), method in choosy(), share in 0.0..=1.0_f32, max in 1..200_usize) {
         let kept = |budget| video.prune(&PruneParams { method, budget, ..PruneParams::default() }).kept();
         let total = video.total();
         prop_assert_eq!(kept(Budget::MaxTokens(max)), max.min(total));
         let wanted = f64::from(share) * total as f64;
         let kept_share = kept(Budget::Keep(share)) as f64;
         prop_assert!((kept_share - wanted).abs() <= 0.5 || (kept_share == 1.0 && wanted < 1.0), "{kept_share} of {wanted}");
+    }
+
+    #[test]
+    fn usable_tokens_are_enough_for_a_total(video in odd_video(), method in choosy(), max in 1..80_usize) {
+        let decision = video.prune(&PruneParams { method, ..with_budget(Budget::MaxTokens(max)) });
+        prop_assert_eq!(decision.kept(), max.min(video.total() - decision.non_finite));
+    }
+
+    #[test]
+    fn divprune_equals_a_comparison_of_all_pairs(video in video(), max in 1..60_usize) {
+        let params = PruneParams { method: Method::DivPrune, ..with_budget(Budget::MaxTokens(max)) };
+        let Some(expected) = naive_divprune(&video, max) else { return Err(TestCaseError::reject("a close choice")) };
+        let kept: Vec<_> = (video.prune(&params).slices.into_iter().enumerate())
+            .flat_map(|(t, slice)| slice.kept.into_iter().map(move |i| (t, i as usize)))
+            .collect();
+        prop_assert_eq!(kept, expected);
     }
 
     #[test]
@@ -710,6 +804,117 @@ fn uniform_keeps_whole_slices_at_even_distances() {
     assert_eq!(video.prune(&params).slices[6].kept, [1, 3, 5, 7, 9]);
 }
 
+fn run(method: Method, video: &Video, budget: Budget) -> Decision {
+    video.prune(&PruneParams { method, ..with_budget(budget) })
+}
+
+#[test]
+fn evs_keeps_first_slices_whole_where_it_can() {
+    let video = Video::drift(21, 8, 10, 16);
+    let evs = |budget| counts(&run(Method::Evs, &video, budget));
+    assert_eq!(evs(Budget::Adaptive)[0], 10);
+    assert_eq!(evs(Budget::Adaptive).iter().sum::<usize>(), 20);
+    assert_eq!(evs(Budget::MaxTokens(10)), [10, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(run(Method::Evs, &video, Budget::MaxTokens(5)).slices[0].kept, [1, 3, 5, 7, 9]);
+    // A quarter of 30 tokens is less than the first slice.
+    assert_eq!(counts(&run(Method::Evs, &Video::drift(21, 3, 10, 16), Budget::Adaptive)), [10, 0, 0]);
+    // Nothing differs by more than 2, but first slices stay.
+    assert_eq!(evs(Budget::Threshold(2.0)), [10, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn evs_takes_what_changed_most_wherever_it_is() {
+    let mut video = Video::still(22, 4, 6, 8);
+    video.slices[2][3] = Video::noise(23, 1, 1, 8).slices[0][0].clone();
+    // The token changes, and changes back.
+    let kept: Vec<Vec<u32>> =
+        run(Method::Evs, &video, Budget::MaxTokens(8)).slices.into_iter().map(|slice| slice.kept).collect();
+    assert_eq!(kept, [vec![0, 1, 2, 3, 4, 5], vec![], vec![3], vec![3]]);
+}
+
+#[test]
+fn dycoke_works_in_windows_of_four_slices() {
+    let dycoke = |video: &Video, budget| counts(&run(Method::DyCoke, video, budget));
+    let video = Video::drift(24, 10, 10, 16);
+    assert_eq!(dycoke(&video, Budget::Adaptive), [10, 3, 3, 3, 10, 3, 3, 3, 10, 3]);
+    assert_eq!(dycoke(&video, Budget::MaxTokens(37)), [10, 1, 1, 1, 10, 1, 1, 1, 10, 1]);
+    assert_eq!(dycoke(&video, Budget::MaxTokens(10)), [4, 0, 0, 0, 3, 0, 0, 0, 3, 0]);
+    // Slices of another size begin a window.
+    let other = Video { n_embd: 16, slices: [&video.slices[..2], &Video::noise(25, 3, 20, 16).slices[..]].concat() };
+    assert_eq!(dycoke(&other, Budget::Adaptive), [10, 3, 20, 6, 6]);
+}
+
+#[test]
+fn dycoke_compares_the_third_slice_with_the_first_of_its_window() {
+    let tokens = Video::noise(26, 1, 12, 8).slices.remove(0);
+    let mut video = Video { n_embd: 8, slices: vec![tokens[..6].to_vec(); 4] };
+    // The second slice differs in its token 1; the third equals the first; the fourth differs from the third in token 4.
+    video.slices[1][1] = tokens[7].clone();
+    video.slices[3][4] = tokens[8].clone();
+    let decision = run(Method::DyCoke, &video, Budget::Adaptive);
+    assert!(importance(&decision, 2).iter().all(|&i| i == 0.0));
+    assert_eq!(decision.slices[1].kept, [1]);
+    assert_eq!(decision.slices[3].kept, [4]);
+}
+
+#[test]
+fn what_follows_a_token_that_is_not_finite_is_new() {
+    for method in [Method::Evs, Method::DyCoke] {
+        let mut video = Video::still(27, 4, 10, 8);
+        video.slices[2][7][0] = f32::NAN;
+        let decision = run(method, &video, Budget::Adaptive);
+        assert_eq!((importance(&decision, 2)[7], importance(&decision, 3)[7]), (0.0, 2.0));
+        assert!(decision.slices[3].kept.contains(&7));
+    }
+}
+
+#[test]
+fn vidcom2_keeps_more_of_the_slice_that_stands_out() {
+    let mut video = Video::still(28, 8, 40, 16);
+    video.slices[5] = Video::noise(29, 1, 40, 16).slices.remove(0);
+    let decision = run(Method::VidCom2, &video, Budget::Adaptive);
+    let counts = counts(&decision);
+    assert!(counts.iter().enumerate().all(|(t, &count)| t == 5 || (1..counts[5]).contains(&count)), "{counts:?}");
+    assert_eq!(run(Method::VidCom2, &video, Budget::MaxTokens(8)).slices.iter().map(|s| s.kept.len()).min(), Some(1));
+}
+
+#[test]
+fn videos_of_one_prompt_are_scored_apart() {
+    let (one, other) = (Video::drift(30, 5, 9, 16), Video::drift(31, 6, 9, 16));
+    let (flat_one, flat_other) = (one.flat(), other.flat());
+    let mut slices = views(&flat_one, 16);
+    slices.extend(views(&flat_other, 16));
+    slices[5] = slices[5].starting_video();
+    for method in [Method::SharpV, Method::VidCom2, Method::DyCoke] {
+        let params = PruneParams { method, ..PruneParams::default() };
+        let apart = [one.prune(&params).slices, other.prune(&params).slices].concat();
+        assert_eq!(prune(&params, &slices).unwrap().slices, apart, "{method}");
+    }
+    // EVS ranks and DivPrune compares the tokens of all videos together.
+    let params = PruneParams { method: Method::Evs, ..PruneParams::default() };
+    let decision = prune(&params, &slices).unwrap();
+    assert_eq!((decision.slices[0].kept.len(), decision.slices[5].kept.len(), decision.kept()), (9, 9, 24));
+}
+
+#[test]
+fn divprune_leaves_out_what_repeats() {
+    let video = Video::still(32, 4, 6, 8);
+    let decision = run(Method::DivPrune, &video, Budget::MaxTokens(6));
+    let mut kept: Vec<u32> = decision.slices.iter().flat_map(|slice| slice.kept.clone()).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [0, 1, 2, 3, 4, 5], "each cell once");
+    assert!(decision.slices.iter().all(|slice| slice.importance.is_none()));
+    // More than there is to tell apart: repetitions, the first ones.
+    assert_eq!(counts(&run(Method::DivPrune, &video, Budget::MaxTokens(9))), [6, 3, 0, 0]);
+}
+
+#[test]
+fn divprune_takes_no_threshold() {
+    let params = PruneParams { method: Method::DivPrune, ..with_budget(Budget::Threshold(1.0)) };
+    let error = prune(&params, &[]).unwrap_err().to_string();
+    assert!(error.contains("threshold is 1") && error.contains("divprune"), "{error}");
+}
+
 #[test]
 fn shapes_that_do_not_fit_say_what_was_expected() {
     let data = [0.0; 12];
@@ -757,15 +962,24 @@ fn parameters_out_of_range_are_named() {
 
 #[test]
 fn methods_have_names() {
-    for (method, name) in
-        [(Method::Off, "off"), (Method::SharpV, "sharpv"), (Method::Random, "random"), (Method::Uniform, "uniform")]
-    {
+    let names = [
+        (Method::SharpV, "sharpv"),
+        (Method::Off, "off"),
+        (Method::Random, "random"),
+        (Method::Uniform, "uniform"),
+        (Method::Evs, "evs"),
+        (Method::VidCom2, "vidcom2"),
+        (Method::DyCoke, "dycoke"),
+        (Method::DivPrune, "divprune"),
+    ];
+    assert_eq!(names.map(|(method, _)| method), Method::ALL);
+    for (method, name) in names {
+        assert_eq!(serde_json::to_value(method).unwrap(), name);
         assert_eq!(method.to_string(), name);
         assert_eq!(name.parse::<Method>().unwrap(), method);
-        assert!(Method::ALL.contains(&method));
     }
     let error = "fastv".parse::<Method>().unwrap_err().to_string();
-    assert!(error.contains("\"fastv\"") && error.contains("sharpv, off, random, uniform"), "{error}");
+    assert!(error.contains("\"fastv\"") && error.contains("sharpv, off, random, uniform, evs, vidcom2, dycoke, divprune"), "{error}");
 }
 
 #[test]

@@ -1,39 +1,44 @@
 //! How many tokens of each slice are kept.
 
-use super::score::SliceScore;
 use super::{Budget, PruneParams};
 
-/// SharpV's number of kept tokens of each slice, never more than it has usable ones.
-pub(super) fn counts(params: &PruneParams, slices: &[SliceScore]) -> Vec<usize> {
-    let least = |slice: &SliceScore| if slice.first { params.min_keep.min(slice.n_usable()) } else { 0 };
-    let each = |count: &dyn Fn(&SliceScore) -> usize| -> Vec<usize> {
-        slices.iter().map(|slice| count(slice).clamp(least(slice), slice.n_usable())).collect()
-    };
-    let total = slices.iter().map(SliceScore::n_tokens).sum::<usize>();
-    let cap = params.cap.unwrap_or(usize::MAX);
-    let within_cap = |counts: Vec<usize>| if counts.iter().sum::<usize>() > cap { Err(cap) } else { Ok(counts) };
-    let wanted = match params.budget {
-        Budget::Adaptive => within_cap(each(&|slice| (slice.ratio * slice.n_tokens() as f64).ceil() as usize)),
-        Budget::Threshold(k) => within_cap(each(&|slice| slice.importance.iter().filter(|&&i| i > k).count())),
-        Budget::Keep(share) => Err(((f64::from(share) * total as f64).round() as usize).max(1).min(cap)),
-        Budget::MaxTokens(n) => Err(n.min(cap)),
-    };
-    let target = match wanted {
-        Ok(counts) => return counts,
-        Err(target) => target,
-    };
-    let mut shares: Vec<Share> = slices
-        .iter()
-        .map(|slice| Share {
-            weight: slice.ratio * slice.n_tokens() as f64,
-            least: least(slice),
-            most: slice.n_usable(),
-        })
-        .collect();
+/// What one slice asks for.
+pub(super) struct Claim {
+    /// Tokens of the slice.
+    pub n_tokens: usize,
+    /// Tokens that may be kept.
+    pub usable: usize,
+    /// Tokens kept where the budget sets no total, `usable` at most.
+    pub own: usize,
+    /// Part of a total that the slice gets, in relation to the other slices.
+    pub weight: f64,
+    /// Tokens that it gets before a total is shared, `usable` at most.
+    pub least: usize,
+}
+
+/// The number of kept tokens of each slice, never more than it has usable ones.
+pub(super) fn counts(params: &PruneParams, claims: &[Claim]) -> Vec<usize> {
+    let own = claims.iter().map(|claim| claim.own).sum();
+    let target = total(params, claims.iter().map(|claim| claim.n_tokens).sum(), own);
+    if matches!(params.budget, Budget::Adaptive | Budget::Threshold(_)) && own <= target {
+        return claims.iter().map(|claim| claim.own).collect();
+    }
+    let share = |claim: &Claim| Share { weight: claim.weight, least: claim.least, most: claim.usable };
+    let mut shares: Vec<Share> = claims.iter().map(share).collect();
     if shares.iter().map(|share| share.least).sum::<usize>() > target {
         shares.iter_mut().for_each(|share| share.least = 0);
     }
     apportion(&shares, target)
+}
+
+/// How many of `n_tokens` tokens are kept in all, if there are so many to keep. `own`: where the budget sets no total.
+pub(super) fn total(params: &PruneParams, n_tokens: usize, own: usize) -> usize {
+    let total = match params.budget {
+        Budget::Adaptive | Budget::Threshold(_) => own,
+        Budget::Keep(share) => ((f64::from(share) * n_tokens as f64).round() as usize).max(1),
+        Budget::MaxTokens(n) => n,
+    };
+    total.min(params.cap.unwrap_or(usize::MAX))
 }
 
 /// One slice's claim on a total.

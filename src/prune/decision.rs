@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::score::SliceScore;
+
 /// The kept tokens of all slices.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Decision {
@@ -13,6 +15,18 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Of scored slices, `kept` are kept.
+    pub(super) fn new(slices: Vec<SliceScore>, kept: Vec<Vec<u32>>) -> Self {
+        let non_finite = slices.iter().map(|slice| slice.non_finite.len()).sum();
+        let slices = slices.into_iter().zip(kept).map(|(slice, kept)| SliceDecision {
+            kept,
+            n_tokens: slice.n_tokens(),
+            ratio: slice.ratio as f32,
+            importance: Some(slice.importance),
+        });
+        Self { slices: slices.collect(), non_finite }
+    }
+
     /// Visual tokens before pruning.
     pub fn total(&self) -> usize {
         self.slices.iter().map(|slice| slice.n_tokens).sum()
@@ -39,10 +53,11 @@ pub struct SliceDecision {
     pub kept: Vec<u32>,
     /// Tokens of the slice before pruning.
     pub n_tokens: usize,
-    /// Adaptive retention ratio `r_t`, 0 to 1, before any budget scales it. 1 with
-    /// [`Method::Off`](super::Method::Off).
+    /// Share of the slice that the method keeps when no budget is given, 0 to 1: SharpV's adaptive ratio `r_t`, before
+    /// rounding; for other methods see [`Method`](super::Method). Random and uniform report SharpV's.
     pub ratio: f32,
-    /// SharpV's importance of each token: `[n_tokens]`. `None` with [`Method::Off`](super::Method::Off), which
-    /// scores nothing.
+    /// The method's importance of each token: `[n_tokens]`, 0 for a token that is not finite. Random and uniform report
+    /// SharpV's. `None` with [`Method::Off`](super::Method::Off) and [`Method::DivPrune`](super::Method::DivPrune),
+    /// which score no token by itself.
     pub importance: Option<Vec<f32>>,
 }

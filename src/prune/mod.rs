@@ -19,14 +19,41 @@
 //! the paper call `r_t` a threshold. As a cut-off for `I` it would prune almost nothing; read as a ratio it gives
 //! the retention that the paper reports. [`Budget`] lists the other ways to turn importance into a selection.
 //!
+//! # Other methods
+//! What SharpV is compared with, each from its formula on the same embeddings. A budget or a cap means to them what it
+//! means to SharpV: the same total, met exactly. `1 − cos` is computed as `dissim²/2`.
+//!
+//! | | importance | keeps without a budget |
+//! |---|---|---|
+//! | EVS (arXiv 2510.14624) | `1 − cos` with the same cell of the previous slice; 2 in a first slice | first slices whole, and the best of the video up to 25 % |
+//! | VidCom² (arXiv 2505.14454) | `1 − (g(x, video) + g(x, slice))/10` | `0.25·(1 + p_t − mean p)` of slice `t`, at least one token |
+//! | DyCoke TTM (arXiv 2411.15024) | `1 − cos` with an earlier slice of its window; 2 in a first slice | first slices whole, 30 % of others |
+//! | DivPrune (arXiv 2503.02175) | none | 9.8 % of the video |
+//!
+//! - **EVS** ranks the tokens of all slices together. It follows the authors' released code in comparing embeddings.
+//! - **VidCom²** looks at the half of the channels that varies least over the video, as unit vectors.
+//!   `g(x, c) = Σ_α exp(−‖x − c‖²/(2α))`, `α = 2⁻³ … 2¹`, is a token's similarity to the mean `c` of the video or of its
+//!   slice; `p` is the softmax over slices of `−mean g(x, video)/0.01`. A total is shared in proportion to the ratios.
+//! - **DyCoke**'s window is four slices: the second is compared with the first, the third with the first, the fourth
+//!   with the third. Only the first stage of DyCoke is here; its second works in the KV cache. What a total leaves
+//!   after the first slices is shared evenly among the others.
+//! - **DivPrune** takes the token whose nearest neighbour is farthest, and then again and again the one that is farthest
+//!   from all those taken. It chooses among the tokens of all slices together, as its authors do.
+//!
+//! To EVS and DyCoke a *first slice* is one that is compared with none. Where a total is too small for first slices,
+//! evenly spaced tokens of them are kept, and nothing else. VidCom² and DivPrune keep a copy of all embeddings until
+//! the end, so that they need twice the memory of the video's embeddings; others keep one slice, or DyCoke two.
+//! DivPrune's time grows with the tokens kept times all tokens, others' with the tokens.
+//!
 //! # Special cases
 //! - **First slice**: the first of a video, one whose size differs from the slice before it, and one that shares no
 //!   usable token with the slice before it. None of them has a temporal term. [`PruneParams::min_keep`] holds for
-//!   these only, so a slice that equals the one before it costs nothing.
+//!   these only, so a slice that equals the one before it costs nothing. EVS and DyCoke count the last kind as a slice
+//!   like any other: each token is new to them.
 //! - **Token without a direction** (norm under 1e-30): `dissim` is 0 to another such token, 1 to any other.
 //! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the LLM's whole
 //!   context, so every method but [`Method::Off`] drops it. It takes no part in the mean of its slice, its
-//!   importance is 0, the cell has no temporal term in the next slice, and [`Decision::non_finite`] counts it. All
+//!   importance is 0, the cell has no temporal term in the next slice (to EVS and DyCoke it is new: 2), and [`Decision::non_finite`] counts it. All
 //!   other tokens score as if it were absent.
 //! - **No slices** give an empty [`Decision`].
 //!
@@ -49,16 +76,24 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod copied;
 mod decision;
+mod divprune;
+mod dycoke;
+mod evs;
 mod off;
 mod params;
+mod previous;
 mod random;
 mod score;
 mod scorer;
 mod select;
 mod sharpv;
 mod slice;
+mod temporal;
 mod uniform;
+mod vector;
+mod vidcom2;
 
 pub use decision::{Decision, SliceDecision};
 pub use params::{Budget, DEFAULT_THRESHOLD, Method, PruneParams};
@@ -106,6 +141,10 @@ impl Method {
             Self::SharpV => Box::new(sharpv::SharpV::new(params)),
             Self::Random => Box::new(random::Random::new(params)),
             Self::Uniform => Box::new(uniform::Uniform::new(params)),
+            Self::Evs => Box::new(evs::Evs::new(params)),
+            Self::VidCom2 => Box::new(vidcom2::VidCom2::new(params)),
+            Self::DyCoke => Box::new(dycoke::DyCoke::new(params)),
+            Self::DivPrune => Box::new(divprune::DivPrune::new(params)),
         }
     }
 }

@@ -25,11 +25,32 @@ pub enum Method {
     /// Control: whole slices, evenly spaced, up to the total that SharpV keeps under the same parameters. The last
     /// of them is cut to fit; what is left of it is evenly spaced over its grid.
     Uniform,
+    /// Efficient Video Sampling: the tokens of the whole video that differ most from the same cell of the slice before.
+    /// [`SliceDecision::ratio`](super::SliceDecision::ratio) is the share of the slice among the best quarter of all.
+    Evs,
+    /// Video Compression Commander: the tokens that stand out from their slice and from the video, more of the slices
+    /// that stand out themselves. The ratio is a quarter, raised or lowered by how much the slice stands out.
+    VidCom2,
+    /// DyCoke's token temporal merging: in windows of four slices, tokens like those of an earlier slice go. The ratio
+    /// is 1 in first slices of windows, 0.3 in others.
+    DyCoke,
+    /// DivPrune: tokens as different from each other as can be, over the whole video. The ratio is 0.098 in every slice.
+    /// It scores no token by itself, so [`Budget::Threshold`] is refused.
+    DivPrune,
 }
 
 impl Method {
     /// All methods, in the order in which help texts list them.
-    pub const ALL: [Self; 4] = [Self::SharpV, Self::Off, Self::Random, Self::Uniform];
+    pub const ALL: [Self; 8] = [
+        Self::SharpV,
+        Self::Off,
+        Self::Random,
+        Self::Uniform,
+        Self::Evs,
+        Self::VidCom2,
+        Self::DyCoke,
+        Self::DivPrune,
+    ];
 
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
@@ -38,6 +59,10 @@ impl Method {
             Self::SharpV => "sharpv",
             Self::Random => "random",
             Self::Uniform => "uniform",
+            Self::Evs => "evs",
+            Self::VidCom2 => "vidcom2",
+            Self::DyCoke => "dycoke",
+            Self::DivPrune => "divprune",
         }
     }
 }
@@ -62,21 +87,23 @@ impl FromStr for Method {
 
 /// How many tokens to keep.
 ///
-/// [`Keep`](Self::Keep) and [`MaxTokens`](Self::MaxTokens) set the total over all slices. Every slice's adaptive
-/// ratio is then scaled by one common factor, so slices keep their order of need; a slice that is full (all its
-/// tokens kept) stops growing and the others share the rest. Fractions of a token go to the slices with the largest
-/// ones, of equals to the earlier one, so that the total is met exactly. Slices with ratio 0 (identical to the one
-/// before) get tokens only when all others are full; they then share evenly. First slices get
-/// [`PruneParams::min_keep`] before anything is shared, unless the total is too small for that: the total always
-/// wins. A total above the number of tokens keeps all.
+/// [`Keep`](Self::Keep) and [`MaxTokens`](Self::MaxTokens) set the total over all slices, which every method meets
+/// exactly. SharpV then scales every slice's adaptive ratio by one common factor, so slices keep their order of need; a
+/// slice that is full (all its tokens kept) stops growing and the others share the rest. Fractions of a token go to the
+/// slices with the largest ones, of equals to the earlier one. Slices with ratio 0 (identical to the one before) get
+/// tokens only when all others are full; they then share evenly. First slices get [`PruneParams::min_keep`] before
+/// anything is shared, unless the total is too small for that: the total always wins. A total above the number of
+/// tokens keeps all. How other methods share a total is told [with them](super#other-methods).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
-    /// What the video needs, as SharpV sees it: `ceil(r_t·n)` tokens of slice `t`.
+    /// What the video needs, as SharpV sees it: `ceil(r_t·n)` tokens of slice `t`. Other methods: as many as their papers
+    /// keep.
     #[default]
     Adaptive,
     /// Every token whose importance is over this cut-off, [`DEFAULT_THRESHOLD`] in the paper. Importance lies in
-    /// `[0, 2 + 2w]`, and in `[0, 2]` in a first slice.
+    /// `[0, 2 + 2w]`, and in `[0, 2]` in a first slice. With EVS and DyCoke it lies in `[0, 2]`, and first slices stay
+    /// whole; with VidCom² in `[0, 1]`. DivPrune has none.
     Threshold(f32),
     /// This share of all visual tokens, 0 to 1; rounded to the nearest number of tokens, at least 1.
     Keep(f32),
@@ -94,9 +121,10 @@ pub struct PruneParams {
     pub budget: Budget,
     /// No more tokens than this are kept in all, whatever the budget gives: what there is memory for. Means nothing to [`Method::Off`].
     pub cap: Option<usize>,
-    /// `w` in `I = T + w·S`: weight of spatial against temporal importance. 1 in the paper; 0 or more.
+    /// `w` in SharpV's `I = T + w·S`: weight of spatial against temporal importance. 1 in the paper; 0 or more.
     pub spatial_weight: f32,
-    /// Tokens kept at least of a slice that has no slice before it to compare with. Default 1.
+    /// Tokens that SharpV, and so random and uniform, keeps at least of a slice that has no slice before it to compare
+    /// with. Default 1.
     pub min_keep: usize,
     /// Seed of [`Method::Random`].
     pub seed: u64,
@@ -121,7 +149,7 @@ impl PruneParams {
         Self { method: Method::Off, ..Self::default() }
     }
 
-    /// Checks that every parameter is in its range.
+    /// Checks that every parameter is in its range, and that the budget is one that the method can follow.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`], naming the parameter, its value and its range.
@@ -136,6 +164,12 @@ impl PruneParams {
         check(is_finite_non_negative(self.spatial_weight), "the spatial weight", &self.spatial_weight, finite)?;
         match self.budget {
             Budget::Adaptive => Ok(()),
+            Budget::Threshold(k) if self.method == Method::DivPrune => check(
+                false,
+                "the importance threshold",
+                &k,
+                "left out with divprune, which gives tokens no importance: set a share or a number of tokens",
+            ),
             Budget::Threshold(k) => check(is_finite_non_negative(k), "the importance threshold", &k, finite),
             Budget::Keep(share) => {
                 check((0.0..=1.0).contains(&share), "the share of visual tokens to keep", &share, "between 0 and 1")

@@ -4,22 +4,10 @@
 //! again when the slice is the previous one of its successor. The second pass ([`score`]) takes the
 //! dissimilarities.
 //!
-//! Sums within a row run in f32 over [`LANES`] independent accumulators, which the compiler turns into vector code,
-//! and are joined in f64; sums over tokens run in f64. Dissimilarity is the norm of a difference of unit vectors
-//! instead of `sqrt(2 − 2·cos)`: the latter cancels, and for equal vectors gives about 3e-4 in f32 where this gives
-//! exactly 0.
+//! Sums over tokens run in f64.
 
 use super::SliceView;
-
-/// Accumulators of a sum: enough to fill two AVX-512 or eight SSE registers with additions that do not wait for
-/// each other.
-const LANES: usize = 32;
-
-/// Norms in this range can be inverted, and their square summed, in f32 without loss.
-const NORM_RANGE: std::ops::RangeInclusive<f64> = 1e-30..=1e30;
-
-/// Sums of squares in this range were computed in f32 without overflow, and without much underflow.
-const F32_SQUARE_RANGE: std::ops::RangeInclusive<f64> = 1e-24..=1e36;
+use super::vector::{dissim, inverse_norm};
 
 /// What is known of a slice before it is compared with another.
 pub(super) struct Rows {
@@ -29,13 +17,13 @@ pub(super) struct Rows {
     mean: Vec<f32>,
 }
 
-/// SharpV's view of one slice.
+/// What a method that scores tokens knows of one slice.
 pub(super) struct SliceScore {
     /// `[n_tokens]`, 0 for non-finite tokens.
     pub importance: Vec<f32>,
-    /// `r_t`, 0 to 1.
+    /// Share of the slice that the method keeps of its own accord, 0 to 1: SharpV's `r_t`.
     pub ratio: f64,
-    /// No temporal term: there was no slice to compare with.
+    /// There was no slice to compare with.
     pub first: bool,
     /// Indices of non-finite tokens, ascending; as good as always empty.
     pub non_finite: Vec<u32>,
@@ -49,6 +37,11 @@ impl SliceScore {
     /// Tokens that may be kept.
     pub fn n_usable(&self) -> usize {
         self.n_tokens() - self.non_finite.len()
+    }
+
+    /// Tokens of an importance over `k`, 0 or more.
+    pub fn n_over(&self, k: f32) -> usize {
+        self.importance.iter().filter(|&&importance| importance > k).count()
     }
 
     /// Indices of the tokens that may be kept, ascending.
@@ -146,50 +139,4 @@ fn temporal(slice: &SliceView<'_>, rows: &Rows, previous: &SliceView<'_>, previo
 fn half_rms(values: &[Option<f64>]) -> Option<f64> {
     let (n, sum) = values.iter().flatten().fold((0_usize, 0.0), |(n, sum), v| (n + 1, sum + v * v));
     (n > 0).then(|| ((sum / n as f64).sqrt() / 2.0).min(1.0))
-}
-
-/// `1/‖x‖`: 0 for a row without a direction, `None` for a row that is not finite (see the module's special cases).
-fn inverse_norm(row: &[f32]) -> Option<f32> {
-    let mut square = sum_lanes(row, row, |a, _| a * a);
-    if !F32_SQUARE_RANGE.contains(&square) {
-        square = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    }
-    let norm = square.sqrt();
-    if NORM_RANGE.contains(&norm) {
-        Some((1.0 / norm) as f32)
-    } else {
-        // Too long, infinite or NaN against too short.
-        (norm < *NORM_RANGE.start()).then_some(0.0)
-    }
-}
-
-/// `‖a·inv_a − b·inv_b‖`, with `inv` as in [`inverse_norm`].
-fn dissim(a: &[f32], inv_a: f32, b: &[f32], inv_b: f32) -> f64 {
-    match (inv_a == 0.0, inv_b == 0.0) {
-        (true, true) => 0.0,
-        (true, false) | (false, true) => 1.0,
-        (false, false) => {
-            let square = sum_lanes(a, b, |a, b| {
-                let difference = a * inv_a - b * inv_b;
-                difference * difference
-            });
-            square.sqrt().min(2.0)
-        }
-    }
-}
-
-/// `Σ_k term(a[k], b[k])` over rows of equal length, written so that it vectorises without reordering a sum behind
-/// our back.
-#[inline(always)]
-fn sum_lanes(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0_f32; LANES];
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += term(a[lane], b[lane]);
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(&a, &b)| f64::from(term(a, b))).sum();
-    lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() + rest
 }

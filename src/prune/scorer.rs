@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 /// Scores slices as they arrive, and decides once all are there.
 ///
 /// A slice is needed only during [`push`](Self::push): the scorer keeps its scores, and a copy of the last slice to
-/// compare the next one with. The result is the same as that of [`prune`](super::prune).
+/// compare the next one with; of all slices with [`Method::VidCom2`](super::Method::VidCom2) and
+/// [`Method::DivPrune`](super::Method::DivPrune). The result is the same as that of [`prune`](super::prune).
 pub struct Scorer {
     pruner: Box<dyn Pruner>,
     n_embd: Option<usize>,

@@ -1,4 +1,4 @@
-//! The tokens of highest importance.
+//! Ways to take some of many.
 
 use super::score::SliceScore;
 
@@ -14,4 +14,9 @@ pub(super) fn top(slice: &SliceScore, k: usize) -> Vec<u32> {
         indices.sort_unstable();
     }
     indices
+}
+
+/// `m` of `0..n`, ascending: the middles of `m` equal parts.
+pub(super) fn spread(m: usize, n: usize) -> Vec<usize> {
+    (0..m).map(|i| (2 * i + 1) * n / (2 * m)).collect()
 }

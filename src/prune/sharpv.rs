@@ -2,9 +2,11 @@
 
 use rayon::prelude::*;
 
+use super::budget::{self, Claim};
+use super::previous::Previous;
 use super::score::{Rows, SliceScore, score};
 use super::select::top;
-use super::{Decision, PruneParams, Pruner, SliceDecision, SliceView, budget};
+use super::{Budget, Decision, PruneParams, Pruner, SliceView};
 
 /// Keeps the tokens of highest importance.
 pub(super) struct SharpV {
@@ -35,21 +37,7 @@ impl Pruner for SharpV {
 pub(super) struct Scores {
     params: PruneParams,
     slices: Vec<SliceScore>,
-    previous: Option<Previous>,
-}
-
-/// A copy of the last slice, to compare the next one with.
-struct Previous {
-    data: Vec<f32>,
-    n_tokens: usize,
-    n_embd: usize,
-    rows: Rows,
-}
-
-impl Previous {
-    fn view(&self) -> Option<SliceView<'_>> {
-        SliceView::new(&self.data, self.n_tokens, self.n_embd).ok()
-    }
+    previous: Option<Previous<Rows>>,
 }
 
 impl Scores {
@@ -85,16 +73,20 @@ impl Scores {
     /// Turns the scores into a decision: `choose` gets them with SharpV's number of kept tokens a slice, and
     /// returns kept indices a slice, ascending.
     pub fn decide(self, choose: impl FnOnce(&[SliceScore], &[usize]) -> Vec<Vec<u32>>) -> Decision {
-        let counts = budget::counts(&self.params, &self.slices);
-        let kept = choose(&self.slices, &counts);
-        let non_finite = self.slices.iter().map(|slice| slice.non_finite.len()).sum();
-        let slices = self.slices.into_iter().zip(kept).map(|(slice, kept)| SliceDecision {
-            kept,
-            n_tokens: slice.n_tokens(),
-            ratio: slice.ratio as f32,
-            importance: Some(slice.importance),
-        });
-        Decision { slices: slices.collect(), non_finite }
+        let claims: Vec<Claim> = self.slices.iter().map(|slice| self.claim(slice)).collect();
+        let kept = choose(&self.slices, &budget::counts(&self.params, &claims));
+        Decision::new(self.slices, kept)
+    }
+
+    fn claim(&self, slice: &SliceScore) -> Claim {
+        let (n_tokens, usable) = (slice.n_tokens(), slice.n_usable());
+        let least = if slice.first { self.params.min_keep.min(usable) } else { 0 };
+        let weight = slice.ratio * n_tokens as f64;
+        let own = match self.params.budget {
+            Budget::Threshold(k) => slice.n_over(k),
+            _ => weight.ceil() as usize,
+        };
+        Claim { n_tokens, usable, own: own.clamp(least, usable), weight, least }
     }
 
     fn score_after_previous(&self, slice: &SliceView<'_>, rows: &Rows) -> SliceScore {
@@ -104,11 +96,6 @@ impl Scores {
     }
 
     fn remember(&mut self, slice: &SliceView<'_>, rows: Rows) {
-        // The buffer of the slice before serves again.
-        let mut data = self.previous.take().map(|previous| previous.data).unwrap_or_default();
-        data.clear();
-        data.reserve(slice.n_tokens() * slice.n_embd());
-        slice.rows().for_each(|row| data.extend_from_slice(row));
-        self.previous = Some(Previous { data, n_tokens: slice.n_tokens(), n_embd: slice.n_embd(), rows });
+        self.previous = Some(Previous::new(slice, rows, self.previous.take()));
     }
 }

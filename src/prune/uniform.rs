@@ -1,6 +1,7 @@
 //! Control: whole slices at even distances, to the total that SharpV keeps.
 
 use super::score::SliceScore;
+use super::select::spread;
 use super::sharpv::Scores;
 use super::{Decision, PruneParams, Pruner, SliceView};
 
@@ -45,9 +46,4 @@ fn choose(slices: &[SliceScore], total: usize) -> Vec<Vec<u32>> {
         left -= count;
     }
     kept
-}
-
-/// `m` of `0..n`, ascending: the middles of `m` equal parts.
-fn spread(m: usize, n: usize) -> Vec<usize> {
-    (0..m).map(|i| (2 * i + 1) * n / (2 * m)).collect()
 }

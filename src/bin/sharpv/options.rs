@@ -127,11 +127,12 @@ pub struct VideoOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct PruneOptions {
-    /// Which visual tokens to keep: those that SharpV finds important, all (off), or a control that keeps as many as SharpV
+    /// Which visual tokens to keep: those that SharpV finds important; all (off); as many as SharpV, chosen blindly (random, uniform); or what
+    /// another method chooses (evs, vidcom2, dycoke, divprune)
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::method())]
     prune: Method,
 
-    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it]
+    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it; with other methods what their papers keep]
     #[arg(long, value_name = "SHARE", group = "budget")]
     keep: Option<f32>,
 
@@ -139,15 +140,15 @@ pub struct PruneOptions {
     #[arg(long, value_name = "N", group = "budget")]
     max_visual_tokens: Option<usize>,
 
-    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6
+    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6. Not with --prune divprune
     #[arg(long, value_name = "K", group = "budget")]
     threshold: Option<f32>,
 
-    /// Weight of spatial against temporal importance
+    /// SharpV's weight of spatial against temporal importance
     #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
     spatial_weight: f32,
 
-    /// Keep at least this many tokens of a video's first frame
+    /// Keep at least this many tokens of a video's first frame (SharpV, random, uniform)
     #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
     min_keep: usize,
 }
