@@ -979,7 +979,10 @@ fn methods_have_names() {
         assert_eq!(name.parse::<Method>().unwrap(), method);
     }
     let error = "fastv".parse::<Method>().unwrap_err().to_string();
-    assert!(error.contains("\"fastv\"") && error.contains("sharpv, off, random, uniform, evs, vidcom2, dycoke, divprune"), "{error}");
+    assert!(
+        error.contains("\"fastv\"") && error.contains("sharpv, off, random, uniform, evs, vidcom2, dycoke, divprune"),
+        "{error}"
+    );
 }
 
 #[test]

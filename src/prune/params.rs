@@ -41,16 +41,8 @@ pub enum Method {
 
 impl Method {
     /// All methods, in the order in which help texts list them.
-    pub const ALL: [Self; 8] = [
-        Self::SharpV,
-        Self::Off,
-        Self::Random,
-        Self::Uniform,
-        Self::Evs,
-        Self::VidCom2,
-        Self::DyCoke,
-        Self::DivPrune,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::SharpV, Self::Off, Self::Random, Self::Uniform, Self::Evs, Self::VidCom2, Self::DyCoke, Self::DivPrune];
 
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {

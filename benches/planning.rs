@@ -1,0 +1,64 @@
+//! What happens before the first frame is encoded: the moments to take pictures at, and the parts of the prompt.
+//! `cargo bench --bench planning`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sharpv::layout::{EncoderFacts, NAMES, Slices, by_name};
+
+// Planning is not in the library's interface: opening a file does it. Here it is without the file.
+#[path = "../src/video/sampling.rs"]
+#[allow(dead_code)]
+mod sampling;
+
+/// What `sampling` takes from its crate.
+mod error {
+    pub type Result<T> = std::result::Result<T, Error>;
+    pub use sharpv::Error;
+}
+
+use sampling::Sampling;
+
+/// The most frames that a family takes.
+const N_FRAMES: usize = 768;
+
+/// Two hours of video at 25 frames a second.
+const VIDEO_S: f64 = 7200.0;
+const VIDEO_FPS: f64 = 25.0;
+
+fn layouts(c: &mut Criterion) {
+    let times: Vec<f64> = (0..N_FRAMES).map(|i| i as f64 / 2.0).collect();
+    let facts = EncoderFacts { image_size: Some(448), patch_size: Some(14), has_newline: true, ..Default::default() };
+    let mut group = c.benchmark_group("layout of 768 frames");
+    group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
+    group.throughput(Throughput::Elements(N_FRAMES as u64));
+    for &name in NAMES {
+        let layout = by_name(name, &facts).expect("the name is in the list");
+        group.bench_with_input(BenchmarkId::from_parameter(name), &layout, |b, layout| {
+            b.iter(|| {
+                let slices = Slices::new(black_box(&times), layout.frames().per_slice, Some(384.0));
+                (layout.video(&slices), layout.time_steps(&slices), layout.picture_size((1920, 1080), N_FRAMES))
+            });
+        });
+    }
+    group.finish();
+}
+
+fn moments(c: &mut Criterion) {
+    let times: Vec<f64> = (0..(VIDEO_S * VIDEO_FPS) as usize).map(|i| i as f64 / VIDEO_FPS).collect();
+    let mut group = c.benchmark_group("moments of two hours");
+    group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
+    let samplings = [("768 spread", Sampling::uniform(N_FRAMES)), ("2 a second", Sampling::fps(2.0, usize::MAX))];
+    for (name, sampling) in samplings {
+        for (known, frame_times) in [("frames known", Some(&times[..])), ("frames unknown", None)] {
+            group.bench_function(format!("{name}, {known}"), |b| {
+                b.iter(|| sampling.plan(black_box(&(0.0..VIDEO_S)), black_box(frame_times)));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, layouts, moments);
+criterion_main!(benches);
