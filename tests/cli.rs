@@ -126,6 +126,7 @@ fn wrong_use_ends_with_2() {
         "ask v.mp4 q --keep 1.5",
         "ask v.mp4 q --max-visual-tokens 0",
         "ask v.mp4 q --prune off --keep 0.5",
+        "ask v.mp4 q --prune divprune --threshold 1",
         "ask v.mp4 q --prune nonsense",
         "ask v.mp4 q --spatial-weight -1",
         "ask v.mp4 q --layout nonsense",

@@ -65,12 +65,16 @@ fn distance(a: &[f32], b: &[f32]) -> u32 {
 
 const FAR: u32 = f32::INFINITY.to_bits();
 
+/// Rows that are brought up to date together. More would be work that may turn out to be needless, fewer would not pay
+/// for threads.
+const BATCH: usize = 32;
+
 /// `k` of the rows: the [`seed`], and then again and again the row that is farthest from all those chosen, of equals
 /// the first.
 ///
 /// A row's distance to the chosen ones only falls as more are chosen, so what was known of it earlier bounds it. Rows
-/// wait in a heap by that bound, and only those on top are brought up to date: the result is the same as that of
-/// comparing every row with every chosen one, for a part of the work.
+/// wait in a heap by that bound, and only those on top are brought up to date, until one that is stays on top: the result
+/// is the same as that of comparing every row with every chosen one, for a part of the work.
 fn most_diverse(rows: &[&[f32]], k: usize) -> Vec<usize> {
     let k = k.min(rows.len());
     if k == rows.len() || k == 0 {
@@ -84,16 +88,24 @@ fn most_diverse(rows: &[&[f32]], k: usize) -> Vec<usize> {
     // How many of the chosen ones each row was compared with.
     let mut compared = vec![1; rows.len()];
     while chosen.len() < k {
-        let Some((mut bound, Reverse(i))) = heap.pop() else { break };
-        let second = heap.peek().copied();
-        let leads = |bound: u32| second.is_none_or(|second| (bound, Reverse(i)) > second);
-        while compared[i] < chosen.len() && leads(bound) {
-            bound = bound.min(distance(rows[i], rows[chosen[compared[i]]]));
-            compared[i] += 1;
+        let up_to_date = |&(_, Reverse(i)): &(u32, Reverse<usize>)| compared[i] == chosen.len();
+        if heap.peek().is_some_and(up_to_date) {
+            chosen.extend(heap.pop().map(|(_, Reverse(i))| i));
+            continue;
         }
-        if leads(bound) {
-            chosen.push(i);
-        } else {
+        let mut batch = Vec::with_capacity(BATCH);
+        while batch.len() < BATCH && heap.peek().is_some_and(|top| !up_to_date(top)) {
+            batch.extend(heap.pop().map(|(bound, Reverse(i))| (bound, i, compared[i])));
+        }
+        let rest = heap.peek().copied();
+        batch.par_iter_mut().with_min_len(4).for_each(|(bound, i, compared)| {
+            while *compared < chosen.len() && rest.is_none_or(|rest| (*bound, Reverse(*i)) > rest) {
+                *bound = (*bound).min(distance(rows[*i], rows[chosen[*compared]]));
+                *compared += 1;
+            }
+        });
+        for (bound, i, n) in batch {
+            compared[i] = n;
             heap.push((bound, Reverse(i)));
         }
     }

@@ -95,16 +95,15 @@ fn norms(slice: &SliceView<'_>) -> Norms {
 }
 
 fn compare(slice: &SliceView<'_>, norms: &Norms, reference: Option<(SliceView<'_>, &Norms)>) -> SliceScore {
-    let rows = slice.rows().zip(norms);
     let importance = match &reference {
         Some((earlier, earlier_norms)) => {
-            let distance =
-                |((a, &inv_a), (b, &inv_b)): ((&[f32], &Option<f32>), (&[f32], &Option<f32>))| match (inv_a, inv_b) {
-                    (None, _) => 0.0,
-                    (Some(_), None) => NEW,
-                    (Some(inv_a), Some(inv_b)) => (dissim(a, inv_a, b, inv_b).powi(2) / 2.0) as f32,
-                };
-            rows.zip(earlier.rows().zip(*earlier_norms)).map(distance).collect()
+            let pairs = slice.rows().zip(earlier.rows()).zip(norms.iter().zip(*earlier_norms));
+            let importances = pairs.map(|((a, b), norms)| match norms {
+                (None, _) => 0.0,
+                (Some(_), None) => NEW,
+                (&Some(inv_a), &Some(inv_b)) => (dissim(a, inv_a, b, inv_b).powi(2) / 2.0) as f32,
+            });
+            importances.collect()
         }
         None => norms.iter().map(|norm| if norm.is_some() { NEW } else { 0.0 }).collect(),
     };

@@ -58,8 +58,8 @@ impl Pruner for VidCom2 {
     }
 
     fn finish(mut self: Box<Self>) -> Decision {
-        let slices = std::mem::take(&mut self.slices);
-        let videos = slices.chunk_by(|_, next| !next.copied.starts_video);
+        let mut slices = std::mem::take(&mut self.slices);
+        let videos = slices.chunk_by_mut(|_, next| !next.copied.starts_video);
         let (scores, weights): (Vec<SliceScore>, Vec<f64>) = videos.flat_map(score_video).unzip();
         let claims: Vec<Claim> = scores.iter().zip(weights).map(|(slice, weight)| self.claim(slice, weight)).collect();
         let counts = budget::counts(&self.params, &claims);
@@ -70,28 +70,40 @@ impl Pruner for VidCom2 {
 
 impl Slice {
     fn new(slice: &SliceView<'_>) -> Self {
+        let copied = Copied::new(slice, |data, row, _| data.extend_from_slice(row));
         let (mut sum, mut squares) = (vec![0.0; slice.n_embd()], vec![0.0; slice.n_embd()]);
-        let copied = Copied::new(slice, |data, row, _| {
-            data.extend_from_slice(row);
+        // Rows that join the sums together, so that those are loaded and stored once for all of them.
+        let mut blocks = copied.data.chunks_exact(4 * slice.n_embd());
+        for block in blocks.by_ref() {
+            let rows: Vec<&[f32]> = block.chunks_exact(slice.n_embd()).collect();
+            let [a, b, c, d] = rows[..] else { continue };
+            let sums = sum.iter_mut().zip(&mut squares);
+            for (((((sum, square), &a), &b), &c), &d) in sums.zip(a).zip(b).zip(c).zip(d) {
+                let [a, b, c, d] = [a, b, c, d].map(f64::from);
+                *sum += (a + b) + (c + d);
+                *square += (a * a + b * b) + (c * c + d * d);
+            }
+        }
+        for row in blocks.remainder().chunks_exact(slice.n_embd()) {
             for ((sum, square), &x) in sum.iter_mut().zip(&mut squares).zip(row) {
                 let x = f64::from(x);
                 *sum += x;
                 *square += x * x;
             }
-        });
+        }
         Self { copied, sum, squares }
     }
 }
 
 /// The scores of the slices of one video, each with what a total is shared by: `1 + softmax − mean of softmax`.
-fn score_video(slices: &[Slice]) -> Vec<(SliceScore, f64)> {
+fn score_video(slices: &mut [Slice]) -> Vec<(SliceScore, f64)> {
     let channels = steady_channels(slices);
-    let units: Vec<Units> = slices.par_iter().map(|slice| Units::new(&slice.copied, &channels)).collect();
+    let units: Vec<Units> = slices.par_iter_mut().map(|slice| Units::new(&mut slice.copied, &channels)).collect();
     let n: usize = units.iter().map(|units| units.n).sum();
     let video_centre = centre(channels.len(), units.iter().map(|units| &units.sum), n);
     let similar: Vec<Similar> = units.par_iter().map(|units| units.compare(&video_centre)).collect();
     let weights = weights(&similar);
-    let score = |((slice, similar), weight): ((&Slice, Similar), f64)| {
+    let score = |((slice, similar), weight): ((&mut Slice, Similar), f64)| {
         let mut importance = vec![0.0; slice.copied.n_tokens];
         for (&index, both) in slice.copied.usable.iter().zip(&similar.both) {
             importance[index as usize] = (1.0 - both / (2.0 * MOST_SIMILAR)) as f32;
@@ -101,7 +113,7 @@ fn score_video(slices: &[Slice]) -> Vec<(SliceScore, f64)> {
         let ratio = (KEPT * weight).min(1.0);
         (SliceScore { importance, ratio, first: false, non_finite: non_finite.collect() }, weight)
     };
-    slices.iter().zip(similar).zip(weights).map(score).collect()
+    slices.iter_mut().zip(similar).zip(weights).map(score).collect()
 }
 
 /// The half of the channels that varies least over all tokens, ascending; of equals the first.
@@ -137,12 +149,14 @@ struct Similar {
 }
 
 impl Units {
-    fn new(slice: &Copied, channels: &[usize]) -> Self {
-        let width = channels.len();
-        let mut data = Vec::with_capacity(slice.usable.len() * width);
+    /// Takes the tokens of `slice`, and its memory.
+    fn new(slice: &mut Copied, channels: &[usize]) -> Self {
+        let (width, n) = (channels.len(), slice.usable.len());
+        let mut data = std::mem::take(&mut slice.data);
         let mut sum = vec![0.0; width];
         let mut unit = vec![0.0; width];
-        for row in slice.rows() {
+        for token in 0..n {
+            let row = &data[token * slice.n_embd..][..slice.n_embd];
             for (x, &channel) in unit.iter_mut().zip(channels) {
                 *x = row[channel];
             }
@@ -152,9 +166,11 @@ impl Units {
                 *x *= inv_norm;
                 *sum += f64::from(*x);
             }
-            data.extend_from_slice(&unit);
+            // Never over a row that is still to come: a token has become shorter.
+            data[token * width..][..width].copy_from_slice(&unit);
         }
-        Self { data, width, n: slice.usable.len(), sum }
+        data.truncate(n * width);
+        Self { data, width, n, sum }
     }
 
     fn compare(&self, video: &[f32]) -> Similar {
