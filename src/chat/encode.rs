@@ -20,6 +20,8 @@ pub(super) struct EncodedVideo {
     pub slices: Vec<EncodedSlice>,
     /// How long each step took.
     pub timings: EncodeTimings,
+    /// The embeddings of all tokens, slice by slice, for selecting anew; empty if they were not to be kept.
+    pub unpruned: Vec<Vec<f32>>,
 }
 
 /// The visual tokens of a frame, or of a merged pair of frames.
@@ -57,6 +59,8 @@ pub(super) struct Encoder<'a> {
     pub vision: &'a mut Vision,
     pub layout: &'a dyn Layout,
     pub prune: &'a PruneParams,
+    /// Whether the embeddings of all tokens stay in memory.
+    pub keep_unpruned: bool,
     pub cancel: &'a CancelToken,
 }
 
@@ -93,7 +97,7 @@ impl Encoder<'_> {
                 },
                 None => timed(&mut timings.encode, || self.encode_slice(&frames, &planned))?,
             };
-            timed(&mut timings.prune, || self.score(&mut scorer, &slice))?;
+            timed(&mut timings.prune, || scorer.push(view(&slice.rows, slice.n_tokens, self.model)?))?;
             slices.push(slice);
             previous = frames;
             observer.progress(Stage::Encode, times.len() as u64, planned.n_frames as u64);
@@ -101,6 +105,8 @@ impl Encoder<'_> {
         for warning in source.warnings() {
             observer.warning(warning);
         }
+        let unpruned =
+            if self.keep_unpruned { slices.iter().map(|slice| slice.rows.clone()).collect() } else { Vec::new() };
         let decision = timed(&mut timings.prune, || {
             let decision = scorer.finish();
             keep(&mut slices, &decision, self.model.n_embd_inp());
@@ -118,7 +124,7 @@ impl Encoder<'_> {
         // that they were encoded in.
         let arrangement =
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
-        Ok(EncodedVideo { info, arrangement, slices, timings })
+        Ok(EncodedVideo { info, arrangement, slices, timings, unpruned })
     }
 
     fn encode_slice(&mut self, frames: &[Frame], arrangement: &Arrangement) -> Result<EncodedSlice> {
@@ -135,11 +141,11 @@ impl Encoder<'_> {
         }
         Ok(slice)
     }
+}
 
-    fn score(&self, scorer: &mut Scorer, slice: &EncodedSlice) -> Result<()> {
-        let (n_embd, stride) = (self.model.n_embd(), self.model.n_embd_inp());
-        scorer.push(SliceView::with_stride(&slice.rows, slice.n_tokens, n_embd, stride)?)
-    }
+/// What a pruning method sees of a slice: without what some models append to each row for deeper layers.
+pub(super) fn view<'a>(rows: &'a [f32], n_tokens: usize, model: &Model) -> Result<SliceView<'a>> {
+    SliceView::with_stride(rows, n_tokens, model.n_embd(), model.n_embd_inp())
 }
 
 fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
@@ -151,7 +157,7 @@ fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
 }
 
 /// Leaves the rows of the kept tokens only.
-fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
+pub(super) fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     for (slice, decided) in slices.iter_mut().zip(&decision.slices) {
         for (to, &from) in decided.kept.iter().enumerate() {
             let from = from as usize * stride;

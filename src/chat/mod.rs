@@ -3,6 +3,7 @@
 //! A turn goes plan → encode → prune → prefill → decode. A session keeps the KV cache and the embeddings of the kept visual tokens, so that a
 //! second question about a video neither encodes nor prefills it again.
 
+mod answer_start;
 mod arrangement;
 mod encode;
 mod evict;
@@ -13,6 +14,7 @@ mod observer;
 mod plan;
 mod prefill;
 mod report;
+mod reprune;
 mod save;
 mod template;
 mod utf8;
@@ -64,6 +66,8 @@ pub struct SessionParams {
     pub max_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
+    /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`] can select anew from them.
+    pub keep_unpruned: bool,
     /// Which of them leave the KV cache again, behind the prefill.
     pub evict: EvictParams,
     /// How tokens are chosen.
@@ -96,6 +100,7 @@ impl Default for SessionParams {
             fit: true,
             max_memory: None,
             prune: PruneParams::default(),
+            keep_unpruned: false,
             evict: EvictParams::default(),
             sampler: SamplerParams::default(),
             n_predict: 512,
@@ -177,6 +182,8 @@ pub struct Session {
     /// The encoder's embedding of a line end, `[n_embd_inp]`, if it has one.
     newline: Option<Vec<f32>>,
     marks: Marks,
+    /// How every answer begins: see [`set_answer_start`](Self::set_answer_start).
+    answer_start: String,
     messages: Vec<Message>,
     videos: Vec<EncodedVideo>,
     /// How many of `videos` stand in `messages`; the others go into the next question.
@@ -266,6 +273,7 @@ impl Session {
             layout,
             newline: newline.filter(|row| row.len() == model_width),
             marks: Marks::new(),
+            answer_start: String::new(),
             messages: Vec::new(),
             videos: Vec::new(),
             videos_sent: 0,
@@ -303,6 +311,7 @@ impl Session {
             vision: &mut self.vision,
             layout: proposal.layout.as_deref().unwrap_or(self.layout.as_ref()),
             prune: &prune,
+            keep_unpruned: self.params.keep_unpruned,
             cancel: &self.params.cancel,
         };
         let video = encoder.encode(proposal.source, proposal.timings, observer)?;
@@ -339,7 +348,7 @@ impl Session {
         }
 
         self.messages.push(message);
-        self.messages.push(Message::text(Role::Assistant, generated.text.clone()));
+        self.messages.push(Message::text(Role::Assistant, format!("{}{}", self.answer_start, generated.text)));
         self.videos_sent = self.videos.len();
         let spent = std::mem::take(&mut self.spent);
         let before = spent.decode_video + spent.encode + spent.prune;
@@ -502,7 +511,7 @@ impl Session {
         let system = self.params.system.iter().map(|text| Message::text(Role::System, text.clone()));
         let messages: Vec<Message> =
             system.chain(self.messages.iter().cloned()).chain(std::iter::once(message.clone())).collect();
-        self.template.render(&messages)
+        Ok(self.template.render(&messages)? + &self.answer_start)
     }
 
     /// The prompt that ends with `message`, cut at the places of slices.
