@@ -43,7 +43,8 @@
 //! To EVS and DyCoke a *first slice* is one that is compared with none. Where a total is too small for first slices,
 //! evenly spaced tokens of them are kept, and nothing else. VidCom² and DivPrune keep a copy of all embeddings until
 //! the end, so that they need twice the memory of the video's embeddings; others keep one slice, or DyCoke two.
-//! DivPrune's time grows with the tokens kept times all tokens, others' with the tokens.
+//! DivPrune's time grows with the number of tokens times that of those kept, and for the first one up to its square (less
+//! the more tokens are alike); that of others with the number of tokens.
 //!
 //! # Special cases
 //! - **First slice**: the first of a video, one whose size differs from the slice before it, and one that shares no
