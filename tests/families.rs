@@ -240,7 +240,11 @@ fn encode(vision: &mut Vision, layout: &dyn Layout, frames: &[image::RgbImage], 
         let bitmap = |frame: &image::RgbImage| Bitmap::rgb(frame.width(), frame.height(), frame, per_slice > 1);
         let bitmaps: Vec<Bitmap> = slice.iter().map(|frame| bitmap(frame).expect("a bitmap")).collect();
         let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
-        let chunks = vision.tokenize(&parts, false).expect("chunks");
+        let chunks = match layout.tiles() {
+            Tiles::All => vision.tokenize(&parts, false),
+            Tiles::First | Tiles::Last => vision.tokenize_whole(&parts),
+        };
+        let chunks = chunks.expect("chunks");
         let mut pictures: Vec<_> = chunks.images().collect();
         match layout.tiles() {
             Tiles::All => {}
@@ -366,4 +370,24 @@ fn files_that_do_not_go_together_are_named_with_the_reason() {
     let error = refused("no-template.gguf", "smolvlm-mmproj.gguf");
     assert!(error.contains("no-template.gguf") && error.contains("--chat-template-file"), "{error}");
     assert!(!refused("smolvlm.gguf", "smolvlm.gguf").is_empty());
+}
+
+#[test]
+fn a_frame_that_is_used_whole_is_not_cut_into_sixteen_tiles() {
+    let model = Model::load(&families::files("smolvlm").model, &ModelParams::default(), |_| {}).expect("the model");
+    let mmproj = families::files("smolvlm").mmproj.expect("an mmproj");
+    let mut vision = Vision::load(&mmproj, &model, &VisionParams::default(), |_| {}).expect("the mmproj");
+    // Smooth, and of the tile's size: scaling it up and down again leaves it much as it is.
+    let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
+    let frame = image::RgbImage::from_fn(128, 128, |x, y| image::Rgb([2 * x + y, x + 3 * y, 4 * x].map(channel)));
+    let bitmap = Bitmap::rgb(128, 128, &frame, false).expect("a bitmap");
+    let parts = [Part::Image(&bitmap)];
+    let (cut, whole) =
+        (vision.tokenize(&parts, false).expect("chunks"), vision.tokenize_whole(&parts).expect("chunks"));
+    assert_eq!((cut.images().count(), whole.images().count()), (17, 2));
+    let mut last = |chunks: &sharpv::runtime::Chunks| {
+        vision.encode(&chunks.images().last().expect("the whole")).expect("embeddings").to_vec()
+    };
+    let (cut, whole) = (last(&cut), last(&whole));
+    assert!(distance(&cut, &whole) < 0.02, "{}", distance(&cut, &whole));
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::layout::{Layout, Part, PictureSize, Size, Slices, Tiles, pool, pooled_len};
-use crate::runtime::Bitmap;
+use crate::runtime::{self, Bitmap, Chunks, Vision};
 use crate::video::{Kind, VideoInfo};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -79,6 +79,16 @@ impl Arrangement {
     /// A picture without pixels, of the size that the encoder is given.
     pub fn placeholder(&self) -> Result<Bitmap> {
         Bitmap::placeholder(self.picture_size.0, self.picture_size.1, self.merges())
+    }
+
+    /// Cuts pictures of this video into chunks, with no tiles that nobody wants.
+    pub fn tokenize(&self, vision: &Vision, parts: &[runtime::Part<'_>]) -> Result<Chunks> {
+        if self.is_whole() { vision.tokenize_whole(parts) } else { vision.tokenize(parts, false) }
+    }
+
+    /// Whether of each frame the picture of the whole alone is used.
+    pub fn is_whole(&self) -> bool {
+        self.tiles != Tiles::All
     }
 
     /// Those of a slice's pictures, in the encoder's order, that are used.

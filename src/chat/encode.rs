@@ -130,7 +130,7 @@ impl Encoder<'_> {
     fn encode_slice(&mut self, frames: &[Frame], arrangement: &Arrangement) -> Result<EncodedSlice> {
         let bitmaps: Vec<Bitmap> = frames.iter().map(|frame| bitmap(frame, arrangement)).collect::<Result<_>>()?;
         let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
-        let chunks = self.vision.tokenize(&parts, false)?;
+        let chunks = arrangement.tokenize(self.vision, &parts)?;
         let time_s = frames.first().map_or(0.0, |frame| frame.time_s);
         let mut slice = EncodedSlice { time_s, n_tokens: 0, kept: Vec::new(), rows: Vec::new() };
         for chunk in arrangement.used(chunks.images().collect()) {

@@ -159,8 +159,9 @@ pub(super) fn plan(
     let markers: Vec<Markers> =
         videos.iter().map(|video| Markers::of(model, vision, video.arrangement)).collect::<Result<_>>()?;
     let items = items(model, pieces, &markers, tokenization)?;
-    let chunks = picture_chunks(vision, pieces, videos)?;
-    let mut pictures = chunks.images();
+    let (tiled, whole) =
+        (picture_chunks(vision, pieces, videos, false)?, picture_chunks(vision, pieces, videos, true)?);
+    let (mut tiled, mut whole) = (tiled.images(), whole.images());
 
     let mrope = vision.uses_mrope();
     let mut plan = Plan::default();
@@ -192,8 +193,12 @@ pub(super) fn plan(
             }
             None => None,
         };
-        let all: Vec<ImageChunk<'_>> = pictures.by_ref().take(markers[video_index].n_pictures()).collect();
-        if all.len() != markers[video_index].n_pictures() {
+        let n_pictures = markers[video_index].n_pictures();
+        let all: Vec<ImageChunk<'_>> = match arrangement.is_whole() {
+            true => whole.by_ref().take(n_pictures).collect(),
+            false => tiled.by_ref().take(n_pictures).collect(),
+        };
+        if all.len() != n_pictures {
             return Err(mismatch());
         }
         let mut visual = VisualRows::of(video, video_index, slice)?;
@@ -217,7 +222,7 @@ pub(super) fn plan(
         }
         visual.finish()?;
     }
-    if pictures.next().is_some() {
+    if tiled.next().is_some() || whole.next().is_some() {
         return Err(mismatch());
     }
     Ok(plan)
@@ -383,11 +388,13 @@ struct Markers {
 
 impl Markers {
     fn of(model: &Model, vision: &Vision, arrangement: &Arrangement) -> Result<Self> {
-        let texts = texts_around(vision, &arrangement.placeholder()?)?;
+        let texts = texts_around(vision, arrangement, &arrangement.placeholder()?)?;
         // Of a frame that is cut up, only the picture of the whole is used: its markers are those of a frame too small to be cut up.
         let whole = match arrangement.tiles {
             Tiles::All => texts.clone(),
-            Tiles::First | Tiles::Last => texts_around(vision, &Bitmap::placeholder(SMALL, SMALL, false)?)?,
+            Tiles::First | Tiles::Last => {
+                texts_around(vision, arrangement, &Bitmap::placeholder(SMALL, SMALL, false)?)?
+            }
         };
         let text = |tokens: Option<&Vec<Token>>| {
             let bytes =
@@ -410,8 +417,8 @@ impl Markers {
 const SMALL: u32 = 16;
 
 /// The text before, between and behind the pictures that mtmd makes of a frame; many are empty.
-fn texts_around(vision: &Vision, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
-    let chunks = vision.tokenize(&[Part::Image(frame)], false)?;
+fn texts_around(vision: &Vision, arrangement: &Arrangement, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
+    let chunks = arrangement.tokenize(vision, &[Part::Image(frame)])?;
     let mut texts: Vec<Vec<Token>> = vec![Vec::new()];
     for chunk in chunks.iter() {
         match chunk {
@@ -422,22 +429,23 @@ fn texts_around(vision: &Vision, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
     if texts.len() > 1 { Ok(texts) } else { Err(mismatch()) }
 }
 
-/// The pictures of all slices in prompt order, as mtmd makes them: all at once, because some models number them.
-fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>]) -> Result<Chunks> {
+/// The pictures of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the others. All of these at once,
+/// because some models number them.
+fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whole: bool) -> Result<Chunks> {
     let placeholders: Vec<Bitmap> =
         videos.iter().map(|video| video.arrangement.placeholder()).collect::<Result<_>>()?;
     let mut next_slice = vec![0; videos.len()];
     let mut parts = Vec::new();
     for piece in pieces {
         let Piece::Slice { video } = *piece else { continue };
-        let Some(placed) = videos.get(video) else { continue };
+        let Some(placed) = videos.get(video).filter(|placed| placed.arrangement.is_whole() == whole) else { continue };
         // Text between slices, or frames of neighboring slices would be merged.
         parts.push(Part::Text("\n"));
         let n_frames = placed.arrangement.frames_of(next_slice[video]);
         next_slice[video] += 1;
         parts.extend(std::iter::repeat_n(Part::Image(&placeholders[video]), n_frames));
     }
-    vision.tokenize(&parts, false)
+    if whole { vision.tokenize_whole(&parts) } else { vision.tokenize(&parts, false) }
 }
 
 fn mismatch() -> Error {

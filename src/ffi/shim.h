@@ -55,6 +55,13 @@ int32_t sharpv_memory_buffers(
 bool sharpv_supports_mixed_batch(const struct llama_model * model);
 
 //
+// preprocessing
+//
+
+// Whether this thread wants pictures whole where mtmd would scale them up to cut them into tiles. Off by default.
+void sharpv_want_whole_frames(bool on);
+
+//
 // guarded calls
 //
 

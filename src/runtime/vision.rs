@@ -118,6 +118,19 @@ impl Vision {
     /// # Errors
     /// [`Error::Llama`] if a picture cannot be preprocessed.
     pub fn tokenize(&self, parts: &[Part<'_>], add_special: bool) -> Result<Chunks> {
+        self.tokenize_as(parts, add_special, false)
+    }
+
+    /// The same for frames of which the picture of the whole is enough: encoders that scale pictures up to cut them into many tiles (SmolVLM)
+    /// make one. It is the last; there may be a tile as well.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    pub fn tokenize_whole(&self, parts: &[Part<'_>]) -> Result<Chunks> {
+        self.tokenize_as(parts, false, true)
+    }
+
+    fn tokenize_as(&self, parts: &[Part<'_>], add_special: bool, whole: bool) -> Result<Chunks> {
         let texts: Vec<_> = parts
             .iter()
             .map(|part| match part {
@@ -148,13 +161,16 @@ impl Vision {
         let (status, reason) = log::capture(|| {
             // SAFETY: parts, texts and bitmaps outlive the call; the shim catches exceptions.
             unsafe {
-                ffi::mtmd_tokenize_from_parts(
+                ffi::sharpv_want_whole_frames(whole);
+                let status = ffi::mtmd_tokenize_from_parts(
                     self.ptr.as_ptr(),
                     chunks.ptr.as_ptr(),
                     pointers.as_ptr(),
                     pointers.len(),
                     add_special,
-                )
+                );
+                ffi::sharpv_want_whole_frames(false);
+                status
             }
         });
         if status == 0 { Ok(chunks) } else { Err(Error::Llama { action: "preparing the prompt", reason }) }

@@ -121,7 +121,7 @@ pub struct PlanArgs {
     pub video: PathBuf,
 
     /// A question, which counts as well
-    #[arg(value_name = "QUESTION", default_value = "")]
+    #[arg(value_name = "QUESTION", default_value = "", hide_default_value = true)]
     pub question: String,
 
     /// Print one JSON object
