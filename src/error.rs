@@ -105,6 +105,17 @@ pub enum Error {
         advice: String,
     },
 
+    /// The questions or the results of an evaluation cannot be used.
+    #[error("{}: {reason}; {advice}", path.display())]
+    EvalData {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+
     /// A model's chat template cannot be used.
     #[error("the chat template of {}: {reason}", model.display())]
     ChatTemplate {

@@ -19,9 +19,10 @@
 //! - [`chat`]: the session, which is all that most programs need.
 //! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
+//! - [`eval`]: benchmarks, with methods side by side.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
 //!
-//! Dependencies go one way: `chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
+//! Dependencies go one way: `eval → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
 //! `runtime`. `unsafe` is in `ffi` and `runtime` only.
 
 #![warn(missing_docs)]
@@ -29,6 +30,7 @@
 
 pub mod chat;
 pub mod error;
+pub mod eval;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod layout;

@@ -20,6 +20,8 @@ pub(super) struct EncodedVideo {
     pub slices: Vec<EncodedSlice>,
     /// How long each step took.
     pub timings: EncodeTimings,
+    /// Tokens that are kept at most, whatever the pruning wants: what there was room for when it was planned.
+    pub max_kept: Option<usize>,
     /// The embeddings of all tokens, slice by slice, for selecting anew; empty if they were not to be kept.
     pub unpruned: Vec<Vec<f32>>,
 }
@@ -124,7 +126,7 @@ impl Encoder<'_> {
         // that they were encoded in.
         let arrangement =
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
-        Ok(EncodedVideo { info, arrangement, slices, timings, unpruned })
+        Ok(EncodedVideo { info, arrangement, slices, timings, max_kept: None, unpruned })
     }
 
     fn encode_slice(&mut self, frames: &[Frame], arrangement: &Arrangement) -> Result<EncodedSlice> {

@@ -305,7 +305,8 @@ impl Session {
         for change in &proposal.changes {
             observer.warning(&format!("{}: {change}", path.display()));
         }
-        let prune = PruneParams { cap: proposal.max_kept, ..self.params.prune.clone() };
+        let cap = self.params.prune.cap.into_iter().chain(proposal.max_kept).min();
+        let prune = PruneParams { cap, ..self.params.prune.clone() };
         let mut encoder = Encoder {
             model: &self.model,
             vision: &mut self.vision,
@@ -314,7 +315,8 @@ impl Session {
             keep_unpruned: self.params.keep_unpruned,
             cancel: &self.params.cancel,
         };
-        let video = encoder.encode(proposal.source, proposal.timings, observer)?;
+        let mut video = encoder.encode(proposal.source, proposal.timings, observer)?;
+        video.max_kept = proposal.max_kept;
         let slices = slice_reports(std::slice::from_ref(&video));
         let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
         if let Some(capped) = proposal.capped.filter(|_| Some(report.visual_tokens.kept) == proposal.max_kept) {

@@ -64,7 +64,8 @@ impl Session {
     fn decide(&self, video: &EncodedVideo, params: &PruneParams) -> Result<Decision> {
         let slices = video.slices.iter().zip(&video.unpruned);
         let views: Vec<_> = slices.map(|(slice, all)| view(all, slice.n_tokens, &self.model)).collect::<Result<_>>()?;
-        prune::prune(params, &views)
+        let cap = params.cap.into_iter().chain(video.max_kept).min();
+        prune::prune(&PruneParams { cap, ..params.clone() }, &views)
     }
 }
 

@@ -410,6 +410,7 @@ fn videos(saved: Vec<SavedVideo>, mut embeddings: &[u8], stride: usize) -> Optio
             arrangement: video.arrangement,
             slices,
             timings: EncodeTimings::default(),
+            max_kept: None,
             unpruned: Vec::new(),
         });
     }

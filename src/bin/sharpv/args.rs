@@ -1,7 +1,11 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
 use crate::options::{EvictOptions, ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
+use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use sharpv::chat::EvictMode;
+use sharpv::eval::{Score, Task};
+use sharpv::prune::PruneParams;
 use std::path::PathBuf;
 
 /// Chat about video files on your own machine, with quantized VideoLLMs in GGUF.
@@ -39,6 +43,12 @@ pub enum Command {
     /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless --no-fit is given, they take
     /// less than asked for where it does not fit.
     Plan(PlanArgs),
+    /// Measure a model on a benchmark, with several ways to prune side by side
+    ///
+    /// Each video is decoded and encoded once, for all its questions and all methods. Answers go to OUT/results.jsonl as they come, and the
+    /// same command goes on where a stopped run ended; OUT/summary.json has the accuracies. Questions and videos that cannot be used are
+    /// reported and left out. docs/eval.md has the files of each task, the prompts, and what a score means.
+    Eval(EvalArgs),
     /// Fetch a model by its name, or from Hugging Face
     ///
     /// What is here already is verified and not fetched again; a download that was interrupted goes on.
@@ -112,7 +122,7 @@ Examples:
   sharpv chat clip.mp4 --max-frames 16 --system-prompt \"Answer in one sentence.\"
   printf 'What is in the video?\\nWhere is it?\\n' | sharpv chat clip.mp4";
 
-/// What `plan` takes.
+/// See [`Command::Plan`].
 #[derive(Debug, Args)]
 #[command(after_help = PLAN_EXAMPLES)]
 pub struct PlanArgs {
@@ -152,6 +162,100 @@ pub struct SessionArgs {
     #[command(flatten)]
     pub sampler: SamplerOptions,
 }
+
+/// See [`Command::Eval`].
+#[derive(Debug, Args)]
+#[command(after_help = EVAL_EXAMPLES)]
+pub struct EvalArgs {
+    /// The benchmark; jsonl is a file of your own
+    #[arg(value_name = "TASK", value_parser = values::task())]
+    pub task: Task,
+
+    /// The dataset: its folder, or the file with the questions
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+
+    /// Where to look for videos first [default: beside the questions, where each dataset has them]
+    #[arg(long, value_name = "DIR")]
+    pub videos: Option<PathBuf>,
+
+    /// Where results go; may hold those of a stopped run [default: sharpv-eval-TASK]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Ways to keep visual tokens: `dense` keeps all, the others are those of --prune in `ask`
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "dense,sharpv")]
+    pub methods: Vec<String>,
+
+    /// Shares of the visual tokens that each method keeps; `auto` is what the video needs, as the method sees it
+    #[arg(long, value_name = "SHARE,…", value_delimiter = ',', default_value = "auto")]
+    pub budgets: Vec<String>,
+
+    /// How a choice is read: from the letter that the model writes, or as the letter that it finds likeliest, which is steadier on small models
+    #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::score())]
+    pub score: Score,
+
+    /// Ask only the first N questions, after --category and --shuffle
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+
+    /// Ask only the questions of this category: its name, or KIND=NAME
+    #[arg(long, value_name = "NAME")]
+    pub category: Option<String>,
+
+    /// Ask in a random order that SEED stands for; with --limit, a random part
+    #[arg(long, value_name = "SEED")]
+    pub shuffle: Option<u64>,
+
+    /// Frames to take for each second of video [default: that of the model's family]
+    #[arg(long, value_name = "N", value_parser = values::rate)]
+    pub fps: Option<f64>,
+
+    /// Take no more frames than this; without --fps, the number of frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_frames: Option<u32>,
+
+    /// Pictures for each second of a folder of numbered pictures [default: 1; mvbench: 3]
+    #[arg(long, value_name = "N", value_parser = values::rate)]
+    pub folder_fps: Option<f64>,
+
+    /// The most tokens an answer may have [default: 16 for a choice, 64 for an open answer]
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub predict: Option<u32>,
+
+    /// Weight of spatial against temporal importance
+    #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
+    pub spatial_weight: f32,
+
+    /// Keep at least this many tokens of a video's first frame
+    #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
+    pub min_keep: usize,
+
+    /// Seed of the method random
+    #[arg(short, long, value_name = "N", default_value_t = PruneParams::default().seed)]
+    pub seed: u64,
+
+    /// What leaves the KV cache behind the prompt: layers, tokens, or nothing. Every question then has a prompt of its own
+    #[arg(long, value_name = "WHAT", default_value = "off", value_parser = values::evict_mode())]
+    pub evict: EvictMode,
+
+    /// Evict below this similarity, -1 to 1 [default: as much as leaves answers as they are]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub evict_threshold: Option<f32>,
+
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  sharpv eval videomme --data VideoMME -m MODEL.gguf --max-frames 32
+  sharpv eval mvbench --data MVBench --methods dense,sharpv,random,uniform --budgets 0.05,0.1,0.25 --score likelihood
+  sharpv eval nextqa --data NExTQA/test.csv --videos NExTQA/NExTVideo --limit 500 --shuffle 1
+  sharpv eval jsonl --data questions.jsonl --methods dense,sharpv --out results
+
+A line of a file of your own (paths are relative to the file; choices, start, end and category may be left out):
+  {\"video\": \"a.mp4\", \"question\": \"What moves?\", \"choices\": [\"a cat\", \"a car\"], \"answer\": \"a car\", \"category\": \"motion\"}";
 
 /// See [`Command::Pull`].
 #[derive(Debug, Args)]

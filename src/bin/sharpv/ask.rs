@@ -83,7 +83,8 @@ pub fn open(
     Ok(session?)
 }
 
-fn about_default_model(files: &ModelFiles) -> String {
+/// Which model is used if none was named.
+pub fn about_default_model(files: &ModelFiles) -> String {
     format!("Model: {}, the small default. A larger one sees more: -m ORG/REPO (`sharpv models --known`)", files.name)
 }
 

@@ -9,6 +9,7 @@ mod argv;
 mod ask;
 mod chat;
 mod doctor;
+mod eval;
 mod exit;
 mod interrupt;
 mod logging;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Ask(args) => ask::run(&args, screen),
         Command::Chat(args) => chat::run(&args, screen),
         Command::Plan(args) => plan::run(&args, screen),
+        Command::Eval(args) => eval::run(&args, screen),
         Command::Pull(args) => pull::run(&args, screen),
         Command::Models(args) => models::run(&args, cli.verbose > 0),
         Command::Doctor(args) => doctor::run(&args),

@@ -226,74 +226,91 @@ pub struct SamplerOptions {
     seed: Option<Seed>,
 }
 
-impl SessionArgs {
+impl ModelOptions {
     /// The files of the model, which are fetched where they are not here yet.
-    pub fn model_files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
-        let options = &self.model;
-        let uses_gpu = !self.is_cpu_only() && options.gpu_layers.is_none_or(|layers| layers.0 != Some(0));
-        let memory = memory::for_model(uses_gpu);
-        models::obtain(self.model_name(), options.mmproj.as_deref(), &options.lora, memory, progress)
+    pub fn files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
+        let uses_gpu = !self.is_cpu_only() && self.gpu_layers.is_none_or(|layers| layers.0 != Some(0));
+        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory::for_model(uses_gpu), progress)
     }
 
     fn is_cpu_only(&self) -> bool {
-        matches!(self.model.device.as_slice(), [name] if name == "none")
+        matches!(self.device.as_slice(), [name] if name == "none")
     }
 
-    fn model_name(&self) -> &str {
-        self.model.model.as_deref().unwrap_or_else(|| default_model())
+    fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or_else(|| default_model())
     }
 
     /// Whether the default model is used because none was named.
-    pub fn uses_default_model(&self) -> bool {
-        self.model.model.is_none()
+    pub fn uses_default(&self) -> bool {
+        self.model.is_none()
     }
 
-    /// How to open the session. Reads the files that hold texts, and checks every value.
+    /// How to open a session with this model; what is no matter of the model is as it is by default. Reads the files that hold texts.
     pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
-        let options = &self.model;
-        if options.flash_attn == FlashAttention::Off && !is_float(options.cache_type_v) {
+        if self.flash_attn == FlashAttention::Off && !is_float(self.cache_type_v) {
             return Err(sharpv::Error::InvalidParameter {
                 name: "--cache-type-v",
-                value: options.cache_type_v.name().into(),
+                value: self.cache_type_v.name().into(),
                 expected: "f32, f16 or bf16 without flash attention (-fa off)".into(),
             }
             .into());
         }
         let cpu_only = self.is_cpu_only();
-        let n_threads = options.threads.map(usize::from);
+        let n_threads = self.threads.map(usize::from);
         let params = SessionParams {
             model: ModelParams {
-                n_gpu_layers: if cpu_only { Some(0) } else { options.gpu_layers.and_then(|layers| layers.0) },
-                devices: if cpu_only { Vec::new() } else { options.device.clone() },
-                mmap: !options.no_mmap,
+                n_gpu_layers: if cpu_only { Some(0) } else { self.gpu_layers.and_then(|layers| layers.0) },
+                devices: if cpu_only { Vec::new() } else { self.device.clone() },
+                mmap: !self.no_mmap,
             },
             vision: VisionParams {
-                use_gpu: !options.no_mmproj_offload && !cpu_only,
+                use_gpu: !self.no_mmproj_offload && !cpu_only,
                 n_threads,
-                flash_attention: options.flash_attn,
+                flash_attention: self.flash_attn,
             },
             context: ContextParams {
-                n_ubatch: options.ubatch_size as usize,
+                n_ubatch: self.ubatch_size as usize,
                 n_threads,
-                flash_attention: options.flash_attn,
-                type_k: options.cache_type_k,
-                type_v: options.cache_type_v,
-                offload_kv: !options.no_kv_offload && !cpu_only,
+                flash_attention: self.flash_attn,
+                type_k: self.cache_type_k,
+                type_v: self.cache_type_v,
+                offload_kv: !self.no_kv_offload && !cpu_only,
                 ..ContextParams::default()
             },
-            n_ctx: Some(options.ctx_size as usize).filter(|&n| n > 0),
+            n_ctx: Some(self.ctx_size as usize).filter(|&n| n > 0),
+            max_memory: self.max_memory,
+            layout: self.layout.clone(),
+            tile: self.tile,
+            system: self.system_prompt.clone(),
+            chat_template: read_text("chat template", self.chat_template_file.as_deref())?,
+            cancel,
+            ..SessionParams::default()
+        };
+        Ok(params)
+    }
+}
+
+impl SessionArgs {
+    /// The files of the model, which are fetched where they are not here yet.
+    pub fn model_files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
+        self.model.files(progress)
+    }
+
+    /// Whether the default model is used because none was named.
+    pub fn uses_default_model(&self) -> bool {
+        self.model.uses_default()
+    }
+
+    /// How to open the session. Reads the files that hold texts, and checks every value.
+    pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
+        let params = SessionParams {
             fit: self.video.fit || !self.video.no_fit,
-            max_memory: options.max_memory,
             prune: self.prune_params()?,
             evict: self.evict_params()?,
             sampler: self.sampler_params()?,
             n_predict: self.sampler.predict as usize,
-            layout: options.layout.clone(),
-            tile: options.tile,
-            system: options.system_prompt.clone(),
-            chat_template: read_text("chat template", options.chat_template_file.as_deref())?,
-            cancel,
-            ..SessionParams::default()
+            ..self.model.session_params(cancel)?
         };
         Ok(params)
     }

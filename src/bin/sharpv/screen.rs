@@ -31,6 +31,7 @@ pub struct Screen {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Session(Stage),
+    Run,
     Other,
 }
 
@@ -68,6 +69,23 @@ impl Screen {
         if let Some((_, bar)) = &self.bar {
             bar.set_message(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
+    /// Whether progress is shown as a bar.
+    pub fn has_bars(&self) -> bool {
+        self.bars
+    }
+
+    /// Shows how much of a long run is done.
+    pub fn run(&mut self, name: &str, done: u64, total: u64, message: &str) {
+        if !matches!(self.bar, Some((Step::Run, _))) {
+            self.begin(Step::Run, COUNTED, Some(total));
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_prefix(name.to_owned());
+            bar.set_position(done);
+            bar.set_message(message.to_owned());
         }
     }
 

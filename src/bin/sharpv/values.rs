@@ -1,6 +1,7 @@
 //! Values of options that need reading.
 
 use sharpv::chat::EvictMode;
+use sharpv::eval::{Score, Task};
 use sharpv::layout;
 use sharpv::prune::Method;
 use sharpv::runtime::{FlashAttention, KvType};
@@ -91,6 +92,16 @@ where
 /// A pruning method.
 pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
     one_of(Method::ALL.map(Method::name))
+}
+
+/// A benchmark.
+pub fn task() -> impl clap::builder::TypedValueParser<Value = Task> {
+    one_of(Task::ALL.map(Task::name))
+}
+
+/// How choices are scored.
+pub fn score() -> impl clap::builder::TypedValueParser<Value = Score> {
+    one_of([Score::Generate, Score::Likelihood].map(Score::name))
 }
 
 /// The type of cached keys or values.

@@ -1,0 +1,305 @@
+//! `sharpv eval`: a benchmark, methods side by side.
+
+use crate::args::EvalArgs;
+use crate::ask::about_default_model;
+use crate::interrupt::Interrupts;
+use crate::output;
+use crate::screen::{Screen, Watch};
+use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams, VideoOptions};
+use sharpv::eval::{
+    self, BadRow, Clip, Dataset, Question, Results, Row, Run, RunObserver, RunSettings, Score, Summary, Variant,
+};
+use sharpv::models::ModelFiles;
+use sharpv::prune::PruneParams;
+use sharpv::runtime::SamplerParams;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The second Ctrl-C ends the program at once.
+const PATIENCE: u32 = 2;
+
+/// Bad rows that are shown; all are in the summary.
+const SHOWN: usize = 10;
+
+pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
+    let interrupts = Interrupts::install(PATIENCE)?;
+    let cancel = interrupts.cancel_token();
+    // What is wrong with the command line or the data is told before a large model is loaded.
+    let variants = Variant::all(&args.methods, &args.budgets)?;
+    let prune = PruneParams {
+        spatial_weight: args.spatial_weight,
+        min_keep: args.min_keep,
+        seed: args.seed,
+        ..PruneParams::default()
+    };
+    prune.validate()?;
+    let evict = evict_params(args)?;
+    let files = args.model.files(&mut screen)?;
+    let Dataset { mut questions, mut bad_rows } = args.task.load(&args.data, args.videos.as_deref())?;
+    show_bad_rows(&bad_rows, &screen);
+    let fingerprint = eval::fingerprint(args.task, &questions);
+    // Of all questions: it must not change with the part of them that is asked.
+    let n_predict = questions.iter().map(|question| args.task.n_predict(question)).max();
+    choose(args, &mut questions)?;
+
+    let params = SessionParams {
+        prune: prune.clone(),
+        keep_unpruned: true,
+        evict,
+        sampler: SamplerParams { temperature: 0.0, ..SamplerParams::default() },
+        n_predict: args.predict.map(|n| n as usize).or(n_predict).unwrap_or(16),
+        ..args.model.session_params(cancel.clone())?
+    };
+    let video = VideoOptions {
+        fps: args.fps,
+        max_frames: args.max_frames.map(|n| n as usize),
+        folder_fps: args.folder_fps,
+        ..VideoOptions::default()
+    };
+    let settings = settings(args, &files, &params, &video, fingerprint);
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("sharpv-eval-{}", args.task.name())));
+    let mut results = Results::open(&out.join("results.jsonl"), &settings)?;
+
+    let run =
+        Run { task: args.task, questions: &questions, variants: &variants, score: args.score, prune, video, evict };
+    let missing = run.missing(&results);
+    let total = questions.len() * variants.len();
+    if missing < total {
+        screen.note(&format!("{} of {total} answers are in {} already", total - missing, out.display()));
+    }
+    if missing > 0 {
+        if args.model.uses_default() {
+            screen.note(&about_default_model(&files));
+        }
+        let mut session = Session::open(&files, params, &mut Watch::new(&mut screen, None, &cancel))?;
+        screen.clear();
+        let work = interrupts.work();
+        let mut progress = Progress::new(&mut screen, total, missing);
+        let asked = run.run(&mut session, &mut results, &mut progress);
+        progress.finish();
+        drop(work);
+        match asked {
+            Ok(failed) => bad_rows.extend(failed),
+            Err(error) => {
+                let there = total - run.missing(&results);
+                screen.note(&format!("{there} of {total} answers are in {}; the same command goes on", out.display()));
+                return Err(error.into());
+            }
+        }
+    }
+    let summary = Summary::new(args.task, &questions, &variants, &results, &settings, bad_rows);
+    let path = out.join("summary.json");
+    summary.write(&path)?;
+    output::print(&summary.table())?;
+    if !summary.bad_rows.is_empty() {
+        screen.note(&format!("{} rows were left out; {} lists them", summary.bad_rows.len(), path.display()));
+    }
+    screen.note(&format!("results: {}", path.display()));
+    if summary.variants.iter().all(|variant| variant.all.n == 0) {
+        let reason = "not one question could be asked".to_owned();
+        let advice = "look at the reasons above; --videos DIR says where the videos are".to_owned();
+        return Err(sharpv::Error::EvalData { path: args.data.clone(), reason, advice }.into());
+    }
+    Ok(())
+}
+
+fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {
+    let evict = EvictParams { mode: Some(args.evict), threshold: args.evict_threshold };
+    evict.validate()?;
+    let refuse = |name, value: &str, expected: &str| {
+        Err(sharpv::Error::InvalidParameter { name, value: value.into(), expected: expected.into() })
+    };
+    match (args.evict, args.score) {
+        (EvictMode::Off, _) if args.evict_threshold.is_some() => {
+            refuse("--evict", "off", "layers or tokens where --evict-threshold is given")
+        }
+        (EvictMode::Off, _) | (_, Score::Generate) => Ok(evict),
+        (_, Score::Likelihood) => {
+            refuse("--score", "likelihood", "generate with --evict: eviction comes behind an answer's first token")
+        }
+    }
+}
+
+/// Leaves the questions that were asked for.
+fn choose(args: &EvalArgs, questions: &mut Vec<Question>) -> sharpv::Result<()> {
+    let refuse = |name, value: &str, expected: String| {
+        Err(sharpv::Error::InvalidParameter { name, value: value.to_owned(), expected })
+    };
+    let kinds = eval::category_names(questions);
+    eval::select(questions, args.category.as_deref(), args.shuffle, args.limit.map(|n| n as usize));
+    if let (true, Some(category)) = (questions.is_empty(), &args.category) {
+        let known = if kinds.is_empty() { "left out: these questions have no categories".to_owned() } else { kinds };
+        return refuse("--category", category, format!("one of {known}"));
+    }
+    if args.score == Score::Likelihood && questions.iter().all(|question| question.choices.is_empty()) {
+        return refuse("--score", "likelihood", "generate: these questions are open and have no choices".into());
+    }
+    Ok(())
+}
+
+/// Everything that an answer depends on, but for the question, the method and the budget.
+fn settings(
+    args: &EvalArgs,
+    files: &ModelFiles,
+    params: &SessionParams,
+    video: &VideoOptions,
+    questions: String,
+) -> RunSettings {
+    let file = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        format!("{name} ({bytes} bytes)")
+    };
+    let context = &params.context;
+    let serde_json::Value::Object(settings) = serde_json::json!({
+        "task": args.task,
+        "questions": questions,
+        "model": file(&files.model),
+        "mmproj": files.mmproj.as_deref().map(file),
+        "lora": files.lora.iter().map(|path| file(path)).collect::<Vec<_>>(),
+        "score": args.score,
+        "n_predict": params.n_predict,
+        "fps": video.fps,
+        "max_frames": video.max_frames,
+        "folder_fps": video.folder_fps,
+        "spatial_weight": params.prune.spatial_weight,
+        "min_keep": params.prune.min_keep,
+        "seed": params.prune.seed,
+        "evict": params.evict,
+        "layout": params.layout,
+        "tile": params.tile,
+        "system": params.system,
+        "chat_template": params.chat_template,
+        "cache_type": [context.type_k.name(), context.type_v.name()],
+        "flash_attention": format!("{:?}", context.flash_attention).to_lowercase(),
+    }) else {
+        return RunSettings::new();
+    };
+    settings
+}
+
+fn show_bad_rows(bad_rows: &[BadRow], screen: &Screen) {
+    for bad in bad_rows.iter().take(SHOWN) {
+        screen.warning(&format!("{}: {}", bad.place, bad.reason));
+    }
+    if bad_rows.len() > SHOWN {
+        screen.warning(&format!("{} more rows cannot be asked", bad_rows.len() - SHOWN));
+    }
+}
+
+/// Shows how far the run is, and when it will be done.
+struct Progress<'a> {
+    screen: &'a mut Screen,
+    total: usize,
+    /// Answers that are there or failed.
+    done: usize,
+    /// Those of them that were not there when the run began.
+    new: usize,
+    start: Instant,
+    /// Of the variant that answers now: its name, right answers, answers.
+    tally: Vec<(String, usize, usize)>,
+    last_line: Instant,
+    n_failed: usize,
+}
+
+/// How often a line is written where there is no bar.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+impl<'a> Progress<'a> {
+    fn new(screen: &'a mut Screen, total: usize, missing: usize) -> Self {
+        let now = Instant::now();
+        let done = total - missing;
+        Self { screen, total, done, new: 0, start: now, tally: Vec::new(), last_line: now, n_failed: 0 }
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.done += n;
+        self.new += n;
+        self.show();
+    }
+
+    fn show(&mut self) {
+        let left = self.total.saturating_sub(self.done);
+        let message = match self.new {
+            0 => "answers".to_owned(),
+            new => {
+                let eta = self.start.elapsed().div_f64(new as f64).mul_f64(left as f64);
+                format!("answers, {} left{}", duration(eta), self.standing())
+            }
+        };
+        if self.screen.has_bars() {
+            self.screen.run("eval", self.done as u64, self.total as u64, &message);
+        } else if self.new > 0 && (self.last_line.elapsed() >= LINE_EVERY || left == 0) {
+            self.last_line = Instant::now();
+            self.screen.note(&format!("{}/{} {message}", self.done, self.total));
+        }
+    }
+
+    /// The accuracies of this run so far, of no more variants than a line has room for.
+    fn standing(&self) -> String {
+        let parts = self.tally.iter().take(3);
+        parts.map(|(name, right, n)| format!(", {name} {:.0} %", 100.0 * *right as f64 / (*n).max(1) as f64)).collect()
+    }
+
+    fn finish(self) {
+        self.screen.clear();
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn warning(&mut self, message: &str) {
+        self.screen.warning(message);
+    }
+}
+
+impl RunObserver for Progress<'_> {
+    fn clip(&mut self, _clip: &Clip) {
+        self.show();
+    }
+
+    fn answered(&mut self, row: &Row) {
+        let name = if row.method == "dense" { row.method.clone() } else { format!("{}@{}", row.method, row.budget) };
+        let place = self.tally.iter().position(|(known, _, _)| *known == name);
+        let place = place.unwrap_or_else(|| {
+            self.tally.push((name, 0, 0));
+            self.tally.len() - 1
+        });
+        if let Some((_, right, n)) = self.tally.get_mut(place) {
+            *right += usize::from(row.correct);
+            *n += 1;
+        }
+        self.advance(1);
+    }
+
+    fn failed(&mut self, bad: &BadRow, n_answers: usize) {
+        self.n_failed += 1;
+        if self.n_failed <= SHOWN {
+            self.screen.warning(&format!("{}: {}", bad.place, bad.reason));
+        } else if self.n_failed == SHOWN + 1 {
+            self.screen.warning("more questions cannot be asked; the summary will list them");
+        }
+        self.advance(n_answers);
+    }
+}
+
+/// `2 h 5 min`, `3 min 20 s`, `40 s`.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, min, s) => format!("{min} min {s} s"),
+        (h, min, _) => format!("{h} h {min} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")] {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+}

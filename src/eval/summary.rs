@@ -1,0 +1,342 @@
+//! What a run found: accuracies, and the methods against each other. Written to `summary.json`, which docs/eval.md describes.
+
+use super::question::{BadRow, Question};
+use super::results::{Judge, Results, Row, RunSettings};
+use super::stats::{Paired, wilson};
+use super::task::Task;
+use super::variant::Variant;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+/// The format of `summary.json`; it grows when a key changes its meaning.
+pub const FORMAT: u32 = 1;
+
+/// Pairs that fit on a screen.
+const MOST_PAIRS: usize = 30;
+
+/// A run in numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The benchmark.
+    pub task: Task,
+    /// Whether every question has an answer of every variant.
+    pub complete: bool,
+    /// Questions asked for.
+    pub questions: usize,
+    /// How answers were judged, and how often in that way.
+    pub judges: BTreeMap<&'static str, usize>,
+    /// The settings that the answers depend on.
+    pub settings: RunSettings,
+    /// One entry for each method and budget, in the order asked for; dense comes first.
+    pub variants: Vec<VariantSummary>,
+    /// Pairs of variants on the questions that both answered: dense against each, and those of the same budget.
+    pub comparisons: Vec<Comparison>,
+    /// What could not be asked.
+    pub bad_rows: Vec<BadRow>,
+}
+
+/// How one variant did.
+#[derive(Debug, Clone, Serialize)]
+pub struct VariantSummary {
+    /// `dense`, or method and budget: `sharpv@0.1`.
+    pub name: String,
+    /// The method.
+    pub method: &'static str,
+    /// The budget.
+    pub budget: String,
+    /// Over all questions.
+    #[serde(flatten)]
+    pub all: Accuracy,
+    /// Answers in which no answer was found. They count as wrong.
+    pub no_answer: usize,
+    /// Share of the visual tokens that was kept, over all answers.
+    pub kept_share: f64,
+    /// Visual tokens kept of a video, mean over all answers.
+    pub kept_mean: f64,
+    /// By kind of category, then category.
+    pub categories: BTreeMap<String, BTreeMap<String, Accuracy>>,
+}
+
+/// Right answers, and how sure their share is.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Accuracy {
+    /// Answers.
+    pub n: usize,
+    /// Right ones.
+    pub correct: usize,
+    /// `correct / n`; 0 without answers.
+    pub accuracy: f64,
+    /// The 95 % interval after Wilson.
+    pub interval: [f64; 2],
+}
+
+impl Accuracy {
+    fn of<'a>(rows: impl Iterator<Item = &'a Row>) -> Self {
+        let (mut n, mut correct) = (0, 0);
+        for row in rows {
+            n += 1;
+            correct += usize::from(row.correct);
+        }
+        let accuracy = if n == 0 { 0.0 } else { correct as f64 / n as f64 };
+        Self { n, correct, accuracy, interval: wilson(correct, n) }
+    }
+}
+
+/// Two variants on the same questions.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    /// The name of the first.
+    pub a: String,
+    /// The name of the second.
+    pub b: String,
+    /// Questions that both answered.
+    pub n: usize,
+    /// Those that only the first got right.
+    pub only_a: usize,
+    /// Those that only the second got right.
+    pub only_b: usize,
+    /// Accuracy of the second less that of the first.
+    pub difference: f64,
+    /// The 95 % interval of the difference, after Bonett and Price.
+    pub interval: [f64; 2],
+    /// The exact p-value of McNemar's test, two-sided.
+    pub p: f64,
+}
+
+impl Summary {
+    /// Sums up what `results` has of `questions` and `variants`.
+    pub fn new(
+        task: Task,
+        questions: &[Question],
+        variants: &[Variant],
+        results: &Results,
+        settings: &RunSettings,
+        bad_rows: Vec<BadRow>,
+    ) -> Self {
+        let answers: Vec<Vec<Option<&Row>>> = variants
+            .iter()
+            .map(|variant| {
+                let (method, budget) = (variant.method_name(), variant.budget_name());
+                questions.iter().map(|question| results.find(&question.id, method, &budget)).collect()
+            })
+            .collect();
+        let mut judges = BTreeMap::new();
+        for row in answers.iter().flatten().flatten() {
+            let name = match row.judge {
+                Judge::Letter => "letter",
+                Judge::Likelihood => "likelihood",
+                Judge::Match => "match",
+            };
+            *judges.entry(name).or_default() += 1;
+        }
+        Self {
+            format: FORMAT,
+            task,
+            complete: answers.iter().flatten().all(Option::is_some),
+            questions: questions.len(),
+            judges,
+            settings: settings.clone(),
+            variants: variants.iter().zip(&answers).map(|(variant, rows)| summarize(variant, rows)).collect(),
+            comparisons: compare_all(variants, &answers),
+            bad_rows,
+        }
+    }
+
+    /// Writes it to the file at `path`, in one step.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let io = |error| Error::io("writing the summary", path)(error);
+        let text = serde_json::to_string_pretty(self).map_err(|error| io(error.into()))? + "\n";
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        file.write_all(text.as_bytes()).map_err(io)?;
+        file.persist(path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+
+    /// Tables for people to read.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}, {} questions, {}", self.task.name(), self.questions, self.judged());
+        let _ = writeln!(text);
+        let rows = self.variants.iter().map(|variant| {
+            vec![
+                variant.name.clone(),
+                percent(variant.kept_share),
+                format!("{}/{}", variant.all.correct, variant.all.n),
+                percent(variant.all.accuracy),
+                span(variant.all.interval),
+                variant.no_answer.to_string(),
+            ]
+        });
+        text.push_str(&columns(
+            &["method", "tokens kept", "right", "accuracy", "95 % interval", "no answer"],
+            rows.collect(),
+        ));
+        let shown: Vec<&Comparison> = self.shown_comparisons().collect();
+        if !shown.is_empty() {
+            let _ = writeln!(text);
+            let rows = shown.iter().map(|c| {
+                vec![
+                    format!("{} − {}", c.b, c.a),
+                    format!("{:+.1}", c.difference * 100.0),
+                    format!("{:+.1} to {:+.1}", c.interval[0] * 100.0, c.interval[1] * 100.0),
+                    format!("{} : {}", c.only_b, c.only_a),
+                    c.n.to_string(),
+                    if c.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", c.p) },
+                ]
+            });
+            let head = ["same questions", "points", "95 % interval", "only one right", "questions", "p"];
+            text.push_str(&columns(&head, rows.collect()));
+        }
+        if shown.len() < self.comparisons.len() {
+            let _ = writeln!(text, "({} more pairs are in the summary)", self.comparisons.len() - shown.len());
+        }
+        for (kind, values) in self.kinds() {
+            let _ = writeln!(text);
+            text.push_str(&self.by_category(&kind, &values));
+        }
+        text
+    }
+
+    /// Those that people will read: with many methods and budgets only the pairs with the first variant.
+    fn shown_comparisons(&self) -> impl Iterator<Item = &Comparison> {
+        let first = self.variants.first().map_or("", |variant| variant.name.as_str());
+        let few = self.comparisons.len() <= MOST_PAIRS;
+        self.comparisons.iter().filter(move |comparison| few || comparison.a == first)
+    }
+
+    /// Accuracies by the categories of a kind: whichever are fewer, categories or variants, are side by side.
+    fn by_category(&self, kind: &str, values: &[String]) -> String {
+        let of =
+            |variant: &VariantSummary, value: &str| variant.categories.get(kind).and_then(|c| c.get(value)).copied();
+        let cell = |variant, value: &str| of(variant, value).map_or_else(|| "–".to_owned(), |a| percent(a.accuracy));
+        let n = |value: &String| {
+            self.variants.iter().filter_map(|variant| of(variant, value)).map(|a| a.n).max().unwrap_or(0).to_string()
+        };
+        let with = |first: &str, second: Option<String>, rest: Vec<String>| {
+            std::iter::once(first.to_owned()).chain(second).chain(rest).collect::<Vec<String>>()
+        };
+        if values.len() < self.variants.len() {
+            let mut rows = vec![with("questions", None, values.iter().map(n).collect())];
+            rows.extend(
+                self.variants.iter().map(|variant| {
+                    with(&variant.name, None, values.iter().map(|value| cell(variant, value)).collect())
+                }),
+            );
+            let head: Vec<&str> = std::iter::once(kind).chain(values.iter().map(String::as_str)).collect();
+            return columns(&head, rows);
+        }
+        let rows = values.iter().map(|value| {
+            with(value, Some(n(value)), self.variants.iter().map(|variant| cell(variant, value)).collect())
+        });
+        let names = self.variants.iter().map(|variant| variant.name.as_str());
+        let head: Vec<&str> = [kind, "questions"].into_iter().chain(names).collect();
+        columns(&head, rows.collect())
+    }
+
+    fn judged(&self) -> String {
+        let how = self.judges.keys().map(|judge| match *judge {
+            "likelihood" => "choices by likelihood of the letter",
+            "letter" => "choices by the letter in the answer",
+            _ => "open answers by normalized match",
+        });
+        how.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The kinds of categories, with the categories of each.
+    fn kinds(&self) -> BTreeMap<String, Vec<String>> {
+        let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (kind, values) in self.variants.iter().flat_map(|variant| &variant.categories) {
+            let known = kinds.entry(kind.clone()).or_default();
+            known.extend(values.keys().cloned());
+            known.sort();
+            known.dedup();
+        }
+        kinds
+    }
+}
+
+fn summarize(variant: &Variant, rows: &[Option<&Row>]) -> VariantSummary {
+    let rows: Vec<&Row> = rows.iter().copied().flatten().collect();
+    let mut by_category: BTreeMap<String, BTreeMap<String, Vec<&Row>>> = BTreeMap::new();
+    for row in &rows {
+        for (kind, value) in &row.categories {
+            by_category.entry(kind.clone()).or_default().entry(value.clone()).or_default().push(row);
+        }
+    }
+    let categories = by_category.into_iter().map(|(kind, values)| {
+        (kind, values.into_iter().map(|(value, rows)| (value, Accuracy::of(rows.into_iter()))).collect())
+    });
+    let (kept, total) = rows.iter().fold((0, 0), |(kept, total), row| (kept + row.kept, total + row.visual_tokens));
+    VariantSummary {
+        name: variant.to_string(),
+        method: variant.method_name(),
+        budget: variant.budget_name(),
+        all: Accuracy::of(rows.iter().copied()),
+        no_answer: rows.iter().filter(|row| row.predicted.is_none()).count(),
+        kept_share: if total == 0 { 1.0 } else { kept as f64 / total as f64 },
+        kept_mean: kept as f64 / rows.len().max(1) as f64,
+        categories: categories.collect(),
+    }
+}
+
+/// Dense against each variant, and all pairs of a budget.
+fn compare_all(variants: &[Variant], answers: &[Vec<Option<&Row>>]) -> Vec<Comparison> {
+    let mut found = Vec::new();
+    for (i, (a, a_rows)) in variants.iter().zip(answers).enumerate() {
+        for (b, b_rows) in variants.iter().zip(answers).skip(i + 1) {
+            if a.method_name() != "dense" && a.budget != b.budget {
+                continue;
+            }
+            let mut paired = Paired::default();
+            for (a, b) in a_rows.iter().zip(b_rows).filter_map(|(a, b)| a.zip(*b)) {
+                paired.add(a.correct, b.correct);
+            }
+            found.push(Comparison {
+                a: a.to_string(),
+                b: b.to_string(),
+                n: paired.n,
+                only_a: paired.only_a,
+                only_b: paired.only_b,
+                difference: paired.difference(),
+                interval: paired.interval(),
+                p: paired.p_value(),
+            });
+        }
+    }
+    found
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn span(interval: [f64; 2]) -> String {
+    format!("{:.1}–{:.1} %", interval[0] * 100.0, interval[1] * 100.0)
+}
+
+/// Text in columns, the first to the left and the others to the right.
+fn columns(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let head = head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let n = all.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..n).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match i {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ") + "\n"
+    };
+    all.iter().map(line).collect()
+}

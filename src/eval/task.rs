@@ -1,0 +1,130 @@
+//! The benchmarks: how each one asks, and how its answers are judged.
+//!
+//! The prompts are those of lmms-eval, but for MVBench's answer start, which is that of MVBench's own script.
+
+use super::datasets;
+use super::extract;
+use super::question::{Dataset, Question, RightAnswer, letter};
+use crate::error::{Error, Result};
+use std::path::Path;
+use std::str::FromStr;
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Video-MME: parquet or TSV.
+    VideoMme,
+    /// MVBench: JSON, one file a task.
+    MvBench,
+    /// NExT-QA: CSV, multiple choice or open-ended.
+    NextQa,
+    /// ActivityNet-QA: two JSON files.
+    ActivityNetQa,
+    /// A JSONL of one's own.
+    Jsonl,
+}
+
+impl Task {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::VideoMme, Self::MvBench, Self::NextQa, Self::ActivityNetQa, Self::Jsonl];
+
+    /// The name as written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VideoMme => "videomme",
+            Self::MvBench => "mvbench",
+            Self::NextQa => "nextqa",
+            Self::ActivityNetQa => "activitynetqa",
+            Self::Jsonl => "jsonl",
+        }
+    }
+
+    /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look for the videos.
+    ///
+    /// # Errors
+    /// [`Error::EvalData`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
+    pub fn load(self, data: &Path, videos: Option<&Path>) -> Result<Dataset> {
+        datasets::load(self, data, videos)
+    }
+
+    /// What the model is asked.
+    pub fn prompt(self, question: &Question) -> String {
+        let text = question.question.as_str();
+        let is_open = question.choices.is_empty();
+        match self {
+            Self::VideoMme => format!(
+                "Select the best answer to the following multiple-choice question based on the video and the subtitles. \
+                 Respond with only the letter (A, B, C, or D) of the correct option.\n{text}\n{}\nThe best answer is:",
+                lettered(question, |letter, choice| format!("{letter}. {choice}"))
+            ),
+            Self::MvBench => format!(
+                "Question:{text}\nOption:\n{}\nOnly give the best option.\n",
+                lettered(question, |letter, choice| format!("({letter}) {choice}"))
+            ),
+            Self::NextQa if is_open => format!("{text}\nAnswer a question using a short phrase or sentence."),
+            Self::ActivityNetQa => {
+                let mark = if text.ends_with('?') { "" } else { "?" };
+                format!("{text}{mark} Answer the question using a single word or phrase.")
+            }
+            Self::Jsonl if is_open => text.to_owned(),
+            Self::NextQa | Self::Jsonl => format!(
+                "{text}\n{}\nAnswer with the option's letter from the given choices directly.",
+                lettered(question, |letter, choice| format!("{letter}. {choice}"))
+            ),
+        }
+    }
+
+    /// How the answer begins, before the model goes on.
+    pub fn answer_start(self) -> &'static str {
+        if self == Self::MvBench { "Best option:(" } else { "" }
+    }
+
+    /// The most tokens of an answer to `question`.
+    pub fn n_predict(self, question: &Question) -> usize {
+        if question.choices.is_empty() { 64 } else { 16 }
+    }
+}
+
+fn lettered(question: &Question, line: impl Fn(char, &str) -> String) -> String {
+    let lines = question.choices.iter().enumerate().map(|(index, choice)| line(letter(index), choice));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+impl FromStr for Task {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| Error::InvalidParameter {
+            name: "the task",
+            value: format!("\"{name}\""),
+            expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
+        })
+    }
+}
+
+/// What a model's answer came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// What was found in the answer: a letter, or the text as it was compared. `None` if there was no answer in it, which counts as wrong.
+    pub predicted: Option<String>,
+    /// Whether it is right.
+    pub correct: bool,
+}
+
+impl Question {
+    /// Judges the text of an answer.
+    pub fn judge(&self, text: &str) -> Judged {
+        match &self.answer {
+            RightAnswer::Choice(right) => {
+                let chosen = extract::choice(text, &self.choices);
+                Judged { predicted: chosen.map(|index| letter(index).to_string()), correct: chosen == Some(*right) }
+            }
+            RightAnswer::Text(right) => {
+                let predicted = extract::normalized(text);
+                let correct = right.iter().any(|right| extract::matches(&predicted, right));
+                Judged { predicted: Some(predicted).filter(|text| !text.is_empty()), correct }
+            }
+        }
+    }
+}

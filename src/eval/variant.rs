@@ -1,0 +1,130 @@
+//! The methods and budgets that a run compares.
+
+use crate::error::{Error, Result};
+use crate::prune::{Budget, Method, PruneParams};
+use std::fmt;
+
+/// One way to keep visual tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Variant {
+    /// How tokens are chosen.
+    pub method: Method,
+    /// How many; means nothing to [`Method::Off`].
+    pub budget: Budget,
+}
+
+impl Variant {
+    /// Every method at every budget, dense first and once. Names are those of [`Method`], and `dense`; a budget is a share of the visual
+    /// tokens, or `auto`: what the video needs, as the method sees it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a name or a share that is none.
+    pub fn all(methods: &[impl AsRef<str>], budgets: &[impl AsRef<str>]) -> Result<Vec<Self>> {
+        let budgets: Vec<Budget> = budgets.iter().map(|text| budget(text.as_ref())).collect::<Result<_>>()?;
+        let mut variants: Vec<Self> = Vec::new();
+        for name in methods {
+            let method = method(name.as_ref())?;
+            if method == Method::Off {
+                variants.push(Self { method, budget: Budget::Adaptive });
+                continue;
+            }
+            variants.extend(budgets.iter().map(|&budget| Self { method, budget }));
+        }
+        let mut seen: Vec<Self> = Vec::new();
+        variants.retain(|variant| {
+            let is_new = !seen.contains(variant);
+            seen.push(*variant);
+            is_new
+        });
+        variants.sort_by_key(|variant| variant.method != Method::Off);
+        if variants.is_empty() {
+            return Err(Error::InvalidParameter {
+                name: "--methods",
+                value: "empty".into(),
+                expected: "at least one method, and a budget for those that prune".into(),
+            });
+        }
+        Ok(variants)
+    }
+
+    /// The method's name; `dense` is the one that keeps all.
+    pub fn method_name(&self) -> &'static str {
+        if self.method == Method::Off { "dense" } else { self.method.name() }
+    }
+
+    /// The budget as written on the command line; `all` for dense.
+    pub fn budget_name(&self) -> String {
+        match self.budget {
+            _ if self.method == Method::Off => "all".to_owned(),
+            Budget::Keep(share) => share.to_string(),
+            Budget::MaxTokens(n) => format!("{n} tokens"),
+            Budget::Threshold(k) => format!("over {k}"),
+            Budget::Adaptive => "auto".to_owned(),
+        }
+    }
+
+    /// These with the method and the budget of this variant.
+    pub fn params(&self, base: &PruneParams) -> PruneParams {
+        PruneParams { method: self.method, budget: self.budget, ..base.clone() }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.method {
+            Method::Off => f.pad("dense"),
+            _ => f.pad(&format!("{}@{}", self.method_name(), self.budget_name())),
+        }
+    }
+}
+
+fn method(name: &str) -> Result<Method> {
+    if name == "dense" {
+        return Ok(Method::Off);
+    }
+    name.parse().map_err(|_| Error::InvalidParameter {
+        name: "--methods",
+        value: format!("\"{name}\""),
+        expected: format!("dense, or of {}", Method::ALL.map(Method::name).join(", ")),
+    })
+}
+
+fn budget(text: &str) -> Result<Budget> {
+    if text == "auto" {
+        return Ok(Budget::Adaptive);
+    }
+    let share = text.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    share.map(Budget::Keep).ok_or_else(|| Error::InvalidParameter {
+        name: "--budgets",
+        value: format!("\"{text}\""),
+        expected: "auto, or shares of the visual tokens, over 0 and at most 1".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(methods: &[&str], budgets: &[&str]) -> Vec<String> {
+        Variant::all(methods, budgets).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn dense_comes_first_and_once() {
+        assert_eq!(
+            names(&["sharpv", "dense", "off", "random"], &["auto", "0.1", "0.10"]),
+            ["dense", "sharpv@auto", "sharpv@0.1", "random@auto", "random@0.1"]
+        );
+        assert_eq!(names(&["dense"], &[]), ["dense"]);
+    }
+
+    #[test]
+    fn what_is_no_method_or_budget_is_named() {
+        for (methods, budgets) in
+            [(["best"], ["0.1"]), (["sharpv"], ["0"]), (["sharpv"], ["1.5"]), (["sharpv"], ["nan"]), (["sharpv"], [""])]
+        {
+            assert!(Variant::all(&methods, &budgets).is_err(), "{methods:?} {budgets:?}");
+        }
+        assert!(Variant::all(&["sharpv"], &[""; 0]).is_err());
+    }
+}
