@@ -723,6 +723,30 @@ fn every_benchmark_runs() {
     }
 }
 
+/// What a question leads to evicting must not show in the next one.
+#[test]
+fn with_eviction_the_order_of_the_questions_changes_nothing() {
+    let clip = golden("move-0");
+    let rows = ["What?", "Which way does it move?", "Is it so?"]
+        .map(|question| serde_json::json!({"video": clip, "question": question, "answer": "x"}).to_string());
+    let folder = folder(&[("q.jsonl", &rows.join("\n"))]);
+    let answers = |name: &str, options: &str| {
+        let out = folder.path().join(name);
+        let options =
+            format!("--methods sharpv,dense --max-frames 2 -n 6 --evict layers --evict-threshold 1 {options}");
+        succeeds(&eval("jsonl", &folder.path().join("q.jsonl"), &out, &options));
+        let mut found: Vec<String> =
+            results(&out).iter().map(|row| format!("{} {} {}", row["id"], row["method"], row["text"])).collect();
+        let order = found.clone();
+        found.sort();
+        (order, found)
+    };
+    let (plain, shuffled) = (answers("a", ""), answers("b", "--shuffle 2"));
+    assert_ne!(plain.0, shuffled.0, "another order");
+    assert_eq!(plain.1, shuffled.1);
+    assert_eq!(plain.1.len(), 6);
+}
+
 #[test]
 fn a_part_of_the_questions_can_be_asked() {
     let folder = folder(&[("q.jsonl", &golden_questions())]);

@@ -9,6 +9,7 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     Text(String),
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only parquet has lists"))]
     List(Vec<String>),
 }
 
