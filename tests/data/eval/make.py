@@ -1,6 +1,6 @@
 """Writes videomme.parquet: three questions of our own in the columns and types of Video-MME's test-00000-of-00001.parquet, and two broken ones.
 
-    pip install pyarrow
+    pip install pyarrow==26.0.1
     python3 tests/data/eval/make.py
 """
 
