@@ -1,0 +1,98 @@
+//! Questions and answers, in the words that `smol` was trained on. Not asked is "Describe the video.": its answers are so long that `smol` gets next to
+//! none of them right, which tells nothing.
+
+use super::backdrop::COLORS;
+use super::random::Random;
+use super::things::THINGS;
+
+/// One question about a clip.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// What is asked.
+    pub question: String,
+    /// All answers that can be right; empty where there are too many to name.
+    pub choices: Vec<String>,
+    /// The right one.
+    pub answer: String,
+}
+
+/// Directions, and their steps right and down.
+pub const DIRECTIONS: [(&str, [i32; 2]); 4] = [("left", [-1, 0]), ("right", [1, 0]), ("up", [0, -1]), ("down", [0, 1])];
+
+/// With "a" or "an".
+fn a(thing: &str) -> String {
+    let article = if thing.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {thing}")
+}
+
+/// What is in the video: one thing or two.
+pub fn what(things: &[&str]) -> Question {
+    let named: Vec<String> = things.iter().map(|thing| a(thing)).collect();
+    Question {
+        question: "What is in the video?".into(),
+        choices: Vec::new(),
+        answer: format!("There is {}.", named.join(" and ")),
+    }
+}
+
+/// The background's color, by its number.
+pub fn color(color: usize) -> Question {
+    let sentence = |name: &str| format!("The background is {name}.");
+    Question {
+        question: "What color is the background?".into(),
+        choices: COLORS.iter().map(|(name, _)| sentence(name)).collect(),
+        answer: sentence(COLORS[color].0),
+    }
+}
+
+/// Two questions: whether one of `things` is there, and whether something is that is not.
+pub fn is_there(things: &[&str], random: &mut Random) -> [Question; 2] {
+    let there = things[random.below(things.len())];
+    let absent: Vec<&str> = THINGS.iter().map(|(name, _)| *name).filter(|name| !things.contains(name)).collect();
+    let absent = absent[random.below(absent.len())];
+    [(there, "Yes."), (absent, "No.")].map(|(thing, answer)| Question {
+        question: format!("Is there {} in the video?", a(thing)),
+        choices: ["Yes.", "No."].map(str::to_owned).into(),
+        answer: answer.into(),
+    })
+}
+
+/// Which way `thing` moves; `None` if it does not.
+pub fn which_way(thing: &str, direction: Option<&str>) -> Question {
+    let sentence = |direction: Option<&str>| match direction {
+        Some(direction) => format!("The {thing} moves {direction}."),
+        None => format!("The {thing} does not move."),
+    };
+    Question {
+        question: format!("Which way does the {thing} move?"),
+        choices: DIRECTIONS.iter().map(|(name, _)| Some(*name)).chain([None]).map(sentence).collect(),
+        answer: sentence(direction),
+    }
+}
+
+/// One of two things, of which a sentence is true.
+fn one_of(things: [&str; 2], right: &str, question: &str, ending: &str) -> Question {
+    let sentence = |thing: &str| format!("The {thing} {ending}");
+    let mut choices = things.map(sentence);
+    // Else the place would give the answer away.
+    choices.sort_unstable();
+    Question { question: question.into(), choices: choices.into(), answer: sentence(right) }
+}
+
+/// What appears first.
+pub fn first(things: [&str; 2]) -> Question {
+    one_of(things, things[0], "What appears first?", "appears first.")
+}
+
+/// What appears last.
+pub fn last(things: [&str; 2]) -> Question {
+    one_of(things, things[1], "What appears last?", "appears last.")
+}
+
+/// What is on the left and on the right.
+pub fn sides(things: [&str; 2]) -> [Question; 2] {
+    ["left", "right"].map(|side| {
+        let right = things[usize::from(side == "right")];
+        one_of(things, right, &format!("What is on the {side}?"), &format!("is on the {side}."))
+    })
+}

@@ -1,0 +1,165 @@
+//! The clips that the example `make_clips` makes: always the same, and what their answers say.
+
+#[path = "../examples/make_clips/clips/mod.rs"]
+mod clips;
+
+use clips::{CATEGORIES, Clip, FRAMES, SIDE, clip};
+use image::RgbImage;
+use sha2::{Digest, Sha256};
+use sharpv::video::{FrameSource, Sampling};
+use std::collections::{BTreeMap, HashSet};
+
+/// As many as the example makes unasked.
+const COUNT: u64 = 320;
+
+fn frames(clip: &Clip) -> Vec<RgbImage> {
+    clip.scene.frames().collect()
+}
+
+/// The first `n` clips of a category.
+fn of_category(category: &str, n: usize) -> impl Iterator<Item = Clip> {
+    (0..COUNT).map(|index| clip(0, index)).filter(move |clip| clip.category == category).take(n)
+}
+
+fn answer<'a>(clip: &'a Clip, question: &str) -> Option<&'a str> {
+    clip.questions.iter().find(|q| q.question.starts_with(question)).map(|q| q.answer.as_str())
+}
+
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Mean difference of two frames, of 255.
+fn difference(a: &[u8], b: &[u8]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
+}
+
+/// After which frames the picture changes.
+fn changes(frames: &[RgbImage]) -> Vec<usize> {
+    (1..frames.len()).filter(|&t| frames[t] != frames[t - 1]).collect()
+}
+
+/// The middle of the pixels in which two frames differ.
+fn where_they_differ(a: &RgbImage, b: &RgbImage) -> [f64; 2] {
+    let places: Vec<(u32, u32)> =
+        a.enumerate_pixels().filter(|&(x, y, pixel)| b.get_pixel(x, y) != pixel).map(|(x, y, _)| (x, y)).collect();
+    assert!(!places.is_empty(), "nothing differs");
+    let mean = |of: fn(&(u32, u32)) -> u32| places.iter().map(|p| f64::from(of(p))).sum::<f64>() / places.len() as f64;
+    [mean(|p| p.0), mean(|p| p.1)]
+}
+
+#[test]
+fn a_seed_means_the_same_clips_on_every_machine() {
+    let rows: String =
+        (0..COUNT).map(|index| clip(0, index)).map(|clip| clip.rows() + &clip.rows_with_choices()).collect();
+    assert_eq!(sum(rows.as_bytes()), "151c5230bcd1475f", "the questions");
+    let sums: Vec<String> = (0..2 * CATEGORIES.len() as u64)
+        .map(|index| {
+            let clip = clip(0, index);
+            let bytes: Vec<u8> = clip.scene.frames().step_by(9).flat_map(RgbImage::into_raw).collect();
+            format!("{} {}", clip.video, sum(&bytes))
+        })
+        .collect();
+    assert_eq!(sum(sums.join("\n").as_bytes()), "eb9be14533750b22", "the frames: {sums:#?}");
+    assert_ne!(clip(1, 0).rows(), clip(0, 0).rows(), "another seed");
+}
+
+#[test]
+fn there_are_enough_questions_of_every_category_and_each_has_its_answer() {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut asked = HashSet::new();
+    let mut choices = [0; 11];
+    for clip in (0..COUNT).map(|index| clip(0, index)) {
+        *counts.entry(clip.category).or_default() += clip.questions.len();
+        for q in &clip.questions {
+            assert!(asked.insert((clip.video.clone(), q.question.clone())), "{}: {} twice", clip.video, q.question);
+            assert!(q.choices.is_empty() || q.choices.contains(&q.answer), "{}: {q:?}", clip.video);
+            choices[q.choices.len()] += 1;
+        }
+    }
+    assert_eq!(counts.len(), CATEGORIES.len());
+    assert!(counts.values().all(|&n| n >= 100), "{counts:?}");
+    assert!(counts.values().sum::<usize>() >= 1000, "{counts:?}");
+    // Open, yes or no and one of two things, directions, colors.
+    assert!([0, 2, 5, 10].iter().all(|&n| choices[n] >= 50), "{choices:?}");
+}
+
+#[test]
+fn what_does_not_move_does_not_change() {
+    for clip in of_category("still", 4).chain(of_category("two", 4)) {
+        assert!(changes(&frames(&clip)).is_empty(), "{}", clip.video);
+    }
+}
+
+#[test]
+fn what_enters_or_takes_a_place_does_so_once_in_the_middle() {
+    for clip in of_category("enter", 4).chain(of_category("order", 4)) {
+        let changes = changes(&frames(&clip));
+        assert!(
+            matches!(changes[..], [t] if (FRAMES / 3..=FRAMES * 2 / 3).contains(&t)),
+            "{}: {changes:?}",
+            clip.video
+        );
+    }
+}
+
+#[test]
+fn a_cut_changes_the_whole_picture_once() {
+    for clip in of_category("cut", 6) {
+        let frames = frames(&clip);
+        let whole = |a: &RgbImage, b: &RgbImage| a.pixels().zip(b.pixels()).filter(|(a, b)| a != b).count();
+        let cuts = frames.windows(2).filter(|pair| whole(&pair[0], &pair[1]) > (SIDE * SIDE * 9 / 10) as usize).count();
+        assert_eq!(cuts, 1, "{}", clip.video);
+    }
+}
+
+#[test]
+fn things_move_the_way_that_the_answer_says() {
+    for clip in of_category("move", 12) {
+        let frames = frames(&clip);
+        let from = where_they_differ(&frames[0], &frames[3]);
+        let to = where_they_differ(&frames[FRAMES - 4], &frames[FRAMES - 1]);
+        let [right, down] = [to[0] - from[0], to[1] - from[1]];
+        let way = match right.abs() > down.abs() {
+            true if right > 0.0 => "right.",
+            true => "left.",
+            false if down > 0.0 => "down.",
+            false => "up.",
+        };
+        assert!(right.abs().max(down.abs()) > 40.0, "{}: {right} right, {down} down", clip.video);
+        let said = answer(&clip, "Which way").expect("it is asked");
+        assert!(said.ends_with(way), "{}: {said}, but it goes {way}", clip.video);
+    }
+}
+
+#[test]
+fn a_panning_camera_and_a_noisy_one_change_most_of_the_picture() {
+    for clip in of_category("pan", 6).chain(of_category("noise", 4)) {
+        let frames = frames(&clip);
+        let changed = frames[0].pixels().zip(frames[FRAMES / 2].pixels()).filter(|(a, b)| a != b).count();
+        assert!(changed > (SIDE * SIDE / 2) as usize, "{}: {changed} pixels", clip.video);
+    }
+    // A still scene with noise never shows the same frame twice.
+    let noisy = of_category("noise", 1).next().expect("there is one");
+    assert!(answer(&noisy, "Which way").is_some_and(|said| said.ends_with("does not move.")), "{}", noisy.video);
+    assert_eq!(changes(&frames(&noisy)).len(), FRAMES - 1);
+}
+
+#[test]
+fn a_written_clip_shows_the_scene() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let clip = clip(0, 0);
+    let path = folder.path().join(&clip.video);
+    clips::film::write(&path, &clip.scene).expect("ffmpeg writes the clip");
+    let shown: Vec<_> = FrameSource::open(&path, &Sampling::uniform(1000))
+        .expect("the clip opens")
+        .collect::<sharpv::Result<_>>()
+        .expect("its frames decode");
+    let drawn = frames(&clip);
+    assert_eq!((shown.len(), drawn.len()), (FRAMES, FRAMES));
+    for (shown, drawn) in shown.iter().zip(&drawn) {
+        assert_eq!((shown.width, shown.height), (SIDE, SIDE));
+        let off = difference(&shown.rgb, drawn);
+        assert!(off < 6.0, "{} s: {off} of 255 off", shown.time_s);
+    }
+}
