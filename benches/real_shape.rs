@@ -1,0 +1,166 @@
+//! Time to first token at the shape of real models, with random weights: `cargo bench --bench real_shape -- FOLDER`.
+//!
+//! Three ways to feed the same video: as stock llama.cpp does, with a batch for each picture and each piece of text; in one pass; in one pass
+//! with 12 % of the visual tokens. The prefills take turns, so that the ratios mean something on a shared machine; the last column is the
+//! median of the ratios within each turn.
+//!
+//! The encoder would take most of the time, and pruning does not touch it. So a clip has two different pictures only, each for half of the
+//! frames; sharpv encodes each once, and "encode" is what all frames would take, were they different.
+
+use sharpv::chat::{EvictParams, PrefillMode, Quiet, Session, SessionParams, Timings, VideoOptions};
+use sharpv::models::ModelFiles;
+use sharpv::prune::{Budget, PruneParams};
+use sharpv::runtime::{Bitmap, Model, ModelParams, Part, Vision, VisionParams};
+use std::path::{Path, PathBuf};
+
+const MODELS: [(&str, u32); 2] = [("smolvlm2-500m", 512), ("llava-onevision-0.5b", 384)];
+const FRAMES: [usize; 2] = [16, 32];
+const PICTURES: usize = 2;
+const KEEP: f32 = 0.12;
+const REPEATS: usize = 3;
+const QUESTION: &str = "What is in the video?";
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let mut folder = None;
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            // `cargo test --all-targets` runs benches with this argument; there is nothing to check here.
+            "--test" => return Ok(()),
+            "--bench" => {}
+            _ => folder = Some(PathBuf::from(arg)),
+        }
+    }
+    let models: Vec<(ModelFiles, u32)> =
+        folder.iter().flat_map(|folder| MODELS.map(|(name, side)| (files(folder, name), side))).collect();
+    let there = |files: &ModelFiles| files.model.exists() && files.mmproj.as_deref().is_some_and(Path::exists);
+    if models.is_empty() || !models.iter().all(|(files, _)| there(files)) {
+        println!("This bench needs two models with random weights, 1.6 GB. To make them and run it:");
+        for (name, _) in MODELS {
+            println!("    python3 tests/fixtures/families/make.py --big {name} FOLDER");
+        }
+        println!("    cargo bench --bench real_shape -- FOLDER");
+        return Ok(());
+    }
+    for (files, side) in &models {
+        stock_rows(files, *side)?;
+        for n_frames in FRAMES {
+            measure(files, *side, n_frames)?;
+        }
+    }
+    Ok(())
+}
+
+fn files(folder: &Path, name: &str) -> ModelFiles {
+    ModelFiles {
+        name: name.into(),
+        model: folder.join(format!("{name}.gguf")),
+        mmproj: Some(folder.join(format!("{name}-mmproj.gguf"))),
+        lora: Vec::new(),
+    }
+}
+
+/// Says how many rows llama.cpp would make of a frame, left to itself: it cuts pictures into tiles, and does not pool.
+fn stock_rows(files: &ModelFiles, side: u32) -> Result<()> {
+    let model = Model::load(&files.model, &ModelParams::default(), |_| {})?;
+    let mmproj = files.mmproj.as_deref().expect("all have one");
+    let vision = Vision::load(mmproj, &model, &VisionParams::default(), |_| {})?;
+    let picture = Bitmap::placeholder(side, side, false)?;
+    let chunks = vision.tokenize(&[Part::Image(&picture)], false)?;
+    let rows: usize = chunks.images().map(|image| image.n_tokens()).sum();
+    println!("## {}\n", files.name);
+    println!("mtmd's own preprocessing, for single pictures, makes {rows} rows of a frame. It is not used here.\n");
+    Ok(())
+}
+
+/// A way to feed the video, and what it took.
+struct Variant {
+    name: &'static str,
+    session: Session,
+    /// Decoding, encoding and pruning.
+    before: Timings,
+    rows: usize,
+    prefill: Vec<f64>,
+}
+
+impl Variant {
+    fn open(
+        name: &'static str,
+        files: &ModelFiles,
+        prune: PruneParams,
+        prefill: PrefillMode,
+        clip: &Path,
+    ) -> Result<Self> {
+        let params =
+            SessionParams { prune, prefill, evict: EvictParams::off(), n_predict: 1, ..SessionParams::default() };
+        let mut session = Session::open(files, params, &mut Quiet)?;
+        session.add_video(clip, &VideoOptions::default(), &mut Quiet)?;
+        let first = session.ask(QUESTION, &mut Quiet)?;
+        let prefill = vec![first.timings_ms.prefill];
+        Ok(Self { name, session, before: first.timings_ms, rows: first.tokens.prompt, prefill })
+    }
+
+    fn prefill(&mut self) -> Result<()> {
+        self.session.restart();
+        self.session.free_cache();
+        self.prefill.push(self.session.ask(QUESTION, &mut Quiet)?.timings_ms.prefill);
+        Ok(())
+    }
+}
+
+fn measure(files: &ModelFiles, side: u32, n_frames: usize) -> Result<()> {
+    let clip = tempfile::tempdir()?;
+    draw(clip.path(), side, n_frames)?;
+    let keep = PruneParams { budget: Budget::Keep(KEEP), ..PruneParams::default() };
+    let mut variants = [
+        ("as stock", PruneParams::off(), PrefillMode::PerChunk),
+        ("one pass", PruneParams::off(), PrefillMode::OnePass),
+        ("one pass, 12 % kept", keep, PrefillMode::OnePass),
+    ]
+    .into_iter()
+    .map(|(name, prune, prefill)| Variant::open(name, files, prune, prefill, clip.path()))
+    .collect::<Result<Vec<_>>>()?;
+    for _ in 1..REPEATS {
+        variants.iter_mut().try_for_each(Variant::prefill)?;
+    }
+    // All variants encode alike.
+    let encode = median(variants.iter().map(|v| v.before.encode)) / PICTURES as f64 * n_frames as f64;
+    println!(
+        "| {n_frames} frames, ms | rows | decode | encode | prune | prefill | first token | stock's prefill / its own |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|");
+    let stock = &variants[0].prefill;
+    for Variant { name, before, rows, prefill, .. } in &variants {
+        let ratio = median(stock.iter().zip(prefill).map(|(stock, own)| stock / own));
+        let middle = median(prefill.iter().copied());
+        let least = prefill.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = prefill.iter().copied().fold(0.0, f64::max);
+        let first_token = before.decode_video + encode + before.prune + middle;
+        println!(
+            "| {name} | {rows} | {:.0} | {encode:.0} | {:.1} | {middle:.0} ({least:.0} to {most:.0}) | {first_token:.0} | {ratio:.2} |",
+            before.decode_video, before.prune
+        );
+    }
+    println!();
+    Ok(())
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Fills `folder` with frames: [`PICTURES`] different ones in runs, each a square elsewhere on a gradient.
+fn draw(folder: &Path, side: u32, n_frames: usize) -> Result<()> {
+    for i in 0..n_frames {
+        let left = (i * PICTURES / n_frames) as u32 * side / PICTURES as u32;
+        let picture = image::RgbImage::from_fn(side, side, |x, y| {
+            let inside = (left..left + side / 4).contains(&x) && (side / 3..side / 2).contains(&y);
+            image::Rgb(if inside { [200, 40, 40] } else { [(x * 200 / side) as u8, (y * 200 / side) as u8, 120] })
+        });
+        picture.save(folder.join(format!("frame_{i:03}.png")))?;
+    }
+    Ok(())
+}
