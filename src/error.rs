@@ -116,6 +116,17 @@ pub enum Error {
         advice: String,
     },
 
+    /// A file holds no results that can be drawn.
+    #[error("{}: no results to draw: {reason}; {advice}", path.display())]
+    ReportFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+
     /// A model's chat template cannot be used.
     #[error("the chat template of {}: {reason}", model.display())]
     ChatTemplate {

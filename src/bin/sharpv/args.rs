@@ -3,8 +3,10 @@
 use crate::options::{EvictOptions, ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use sharpv::bench::ScalingSize;
 use sharpv::chat::EvictMode;
 use sharpv::eval::{Score, Task};
+use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
 use std::path::PathBuf;
 
@@ -49,6 +51,13 @@ pub enum Command {
     /// same command goes on where a stopped run ended; OUT/summary.json has the accuracies. Questions and videos that cannot be used are
     /// reported and left out. docs/eval.md has the files of each task, the prompts, and what a score means.
     Eval(EvalArgs),
+    /// Measure what methods cost: time by stage, memory, and how both grow with length
+    ///
+    /// Methods take turns, with nothing reused but the loaded model; medians, smallest and largest are shown. Memory is measured in a process of its own
+    /// for each method. docs/bench.md describes the numbers.
+    Bench(BenchArgs),
+    /// Draw results of `sharpv eval` and `sharpv bench`: pictures (SVG) and one HTML page
+    Report(ReportArgs),
     /// Fetch a model by its name, or from Hugging Face
     ///
     /// What is here already is verified and not fetched again; a download that was interrupted goes on.
@@ -256,6 +265,84 @@ Examples:
 
 A line of a file of your own (paths are relative to the file; choices, start, end and category may be left out):
   {\"video\": \"a.mp4\", \"question\": \"What moves?\", \"choices\": [\"a cat\", \"a car\"], \"answer\": \"a car\", \"category\": \"motion\"}";
+/// See [`Command::Bench`].
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArgs {
+    /// A video file, an animation, a picture, or a folder of numbered pictures
+    #[arg(value_name = "VIDEO", required_unless_present = "synthetic")]
+    pub video: Option<PathBuf>,
+
+    /// The question to answer
+    #[arg(value_name = "QUESTION", default_value = "Describe in detail what happens in the video.")]
+    pub question: String,
+
+    /// Methods to compare, separated by commas; ratios are to the first
+    #[arg(long, value_name = "METHOD,…", value_delimiter = ',', default_value = "dense,sharpv")]
+    #[arg(value_parser = values::bench_method())]
+    pub methods: Vec<Method>,
+
+    /// Keep this share of the visual tokens, 0 to 1, with all methods but dense [default: what each method finds necessary]
+    #[arg(long, value_name = "SHARE")]
+    pub keep: Option<f32>,
+
+    /// Runs of each method
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub repeats: u16,
+
+    /// The most tokens of an answer; answers are those of temperature 0
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub predict: u32,
+
+    /// Measure videos that are made up, too, of FRAMES frames with TOKENS visual tokens: prune, prefill and decode, without an encoder
+    #[arg(long, value_name = "FRAMESxTOKENS,…", value_delimiter = ',')]
+    pub synthetic: Vec<ScalingSize>,
+
+    /// Print one JSON object in place of the tables
+    #[arg(long)]
+    pub json: bool,
+
+    /// Write bench.json, bench.md, pictures and an HTML page into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Measure the memory of one method and print it: what the program calls itself with
+    #[arg(long, value_name = "METHOD", value_parser = values::bench_method(), hide = true)]
+    pub measure_memory: Option<Method>,
+
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub frames: VideoOptions,
+    #[command(flatten)]
+    pub evict: EvictOptions,
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  sharpv bench clip.mp4
+  sharpv bench clip.mp4 --methods dense,sharpv,random,divprune --keep 0.2 --out results
+  sharpv bench --synthetic 8x64,16x64,32x64,64x64 --out results
+  sharpv bench clip.mp4 -m ggml-org/SmolVLM2-500M-Video-Instruct-GGUF --repeats 9 --json";
+
+/// See [`Command::Report`].
+#[derive(Debug, Args)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub struct ReportArgs {
+    /// summary.json of `sharpv eval`, bench.json of `sharpv bench`, or the folders that they are in
+    #[arg(value_name = "FILE|DIR", required = true)]
+    pub results: Vec<PathBuf>,
+
+    /// The folder for pictures and report.html
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  sharpv report sharpv-eval-mvbench --out pictures
+  sharpv report results/bench.json results/summary.json --out pictures";
 
 /// See [`Command::Pull`].
 #[derive(Debug, Args)]

@@ -228,7 +228,7 @@ impl<'a> Progress<'a> {
             }
         };
         if self.screen.has_bars() {
-            self.screen.run("eval", self.done as u64, self.total as u64, &message);
+            self.screen.runs("eval", self.done as u64, self.total as u64, &message);
         } else if self.new > 0 && (self.last_line.elapsed() >= LINE_EVERY || left == 0) {
             self.last_line = Instant::now();
             self.screen.note(&format!("{}/{} {message}", self.done, self.total));

@@ -7,6 +7,7 @@
 mod args;
 mod argv;
 mod ask;
+mod bench;
 mod chat;
 mod doctor;
 mod eval;
@@ -19,6 +20,7 @@ mod options;
 mod output;
 mod plan;
 mod pull;
+mod report;
 mod screen;
 mod stats;
 mod values;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args, screen),
         Command::Plan(args) => plan::run(&args, screen),
         Command::Eval(args) => eval::run(&args, screen),
+        Command::Bench(args) => bench::run(args, screen),
+        Command::Report(args) => report::run(&args, &screen),
         Command::Pull(args) => pull::run(&args, screen),
         Command::Models(args) => models::run(&args, cli.verbose > 0),
         Command::Doctor(args) => doctor::run(&args),

@@ -154,6 +154,12 @@ pub struct PruneOptions {
 }
 
 impl PruneOptions {
+    /// The options of SharpV as it is without any.
+    pub fn default_method() -> Self {
+        let PruneParams { method, spatial_weight, min_keep, .. } = PruneParams::default();
+        Self { prune: method, keep: None, max_visual_tokens: None, threshold: None, spatial_weight, min_keep }
+    }
+
     /// How visual tokens are chosen.
     pub fn method(&self) -> Method {
         self.prune
@@ -224,6 +230,36 @@ pub struct SamplerOptions {
     /// Seed of the random choices of --temp and --prune random [default: a new one each time; 0 for --prune random]
     #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<Seed>,
+}
+
+impl SamplerOptions {
+    /// The options of an answer of `predict` tokens that is the same each time.
+    pub fn greedy(predict: u32) -> Self {
+        let SamplerParams {
+            top_k,
+            top_p,
+            min_p,
+            repeat_penalty,
+            repeat_last_n,
+            presence_penalty,
+            frequency_penalty,
+            ..
+        } = SamplerParams::default();
+        Self {
+            predict,
+            temp: 0.0,
+            top_k,
+            top_p,
+            min_p,
+            repeat_penalty,
+            repeat_last_n,
+            presence_penalty,
+            frequency_penalty,
+            grammar: None,
+            grammar_file: None,
+            seed: None,
+        }
+    }
 }
 
 impl ModelOptions {

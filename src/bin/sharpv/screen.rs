@@ -31,7 +31,7 @@ pub struct Screen {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Session(Stage),
-    Run,
+    Runs(&'static str),
     Other,
 }
 
@@ -77,15 +77,20 @@ impl Screen {
         self.bars
     }
 
-    /// Shows how much of a long run is done.
-    pub fn run(&mut self, name: &str, done: u64, total: u64, message: &str) {
-        if !matches!(self.bar, Some((Step::Run, _))) {
-            self.begin(Step::Run, COUNTED, Some(total));
+    /// Shows that `done` of `total` runs are done. Without a bar, it is a line.
+    pub fn runs(&mut self, name: &'static str, done: u64, total: u64, message: &str) {
+        if !self.bars {
+            self.note(&format!("{name} {done}/{total} {message}"));
+            return;
+        }
+        let step = Step::Runs(name);
+        if self.bar.as_ref().is_none_or(|(current, _)| *current != step) {
+            self.begin(step, COUNTED, Some(total));
         }
         if let Some((_, bar)) = &self.bar {
-            bar.set_prefix(name.to_owned());
-            bar.set_position(done);
+            bar.set_prefix(name);
             bar.set_message(message.to_owned());
+            bar.set_position(done);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Values of options that need reading.
 
+use sharpv::bench;
 use sharpv::chat::EvictMode;
 use sharpv::eval::{Score, Task};
 use sharpv::layout;
@@ -102,6 +103,14 @@ pub fn task() -> impl clap::builder::TypedValueParser<Value = Task> {
 /// How choices are scored.
 pub fn score() -> impl clap::builder::TypedValueParser<Value = Score> {
     one_of([Score::Generate, Score::Likelihood].map(Score::name))
+}
+
+/// A method of `sharpv bench`.
+pub fn bench_method() -> impl clap::builder::TypedValueParser<Value = Method> {
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+    let names = Method::ALL.map(bench::method_name).map(PossibleValue::new);
+    let off = PossibleValue::new(Method::Off.name()).hide(true);
+    PossibleValuesParser::new(names.into_iter().chain([off])).try_map(|name| bench::method_by_name(&name))
 }
 
 /// The type of cached keys or values.

@@ -1,0 +1,99 @@
+//! What methods cost: time by stage, memory, and how both grow with a video's length. `docs/bench.md` describes the numbers and `bench.json`.
+//!
+//! Methods take turns within a run, so that the ratios mean something on a machine that does other things too.
+
+mod machine;
+mod markdown;
+mod methods;
+mod scaling;
+mod spread;
+mod synthetic;
+
+pub use machine::{GpuFacts, Machine, gpu_bytes_free};
+pub use methods::{MemoryUse, MethodCost, Ratios, StageSpreads, VideoBench, run};
+pub use scaling::{Scaling, ScalingPoint, ScalingSize, scale};
+pub use spread::Spread;
+
+use crate::chat::Observer;
+use crate::error::{Error, Result};
+use crate::prune::{Method, PruneParams};
+use serde::Serialize;
+
+/// The format of `bench.json`; it grows when a key changes its meaning.
+pub const FORMAT: u32 = 1;
+
+/// Everything that one `sharpv bench` measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bench {
+    /// What this is: `bench`.
+    pub kind: &'static str,
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The version of sharpv.
+    pub version: &'static str,
+    /// Where it ran.
+    pub machine: Machine,
+    /// Methods on a video.
+    pub video: Option<VideoBench>,
+    /// Time and memory against length.
+    pub scaling: Option<Scaling>,
+}
+
+impl Bench {
+    /// A bench without results yet, on `machine`.
+    pub fn new(machine: Machine) -> Self {
+        Self { kind: "bench", format: FORMAT, version: env!("CARGO_PKG_VERSION"), machine, video: None, scaling: None }
+    }
+}
+
+/// Is told how a bench goes on.
+pub trait BenchObserver: Observer {
+    /// `done` of `total` runs are done.
+    fn step(&mut self, done: usize, total: usize) {
+        let _ = (done, total);
+    }
+}
+
+impl BenchObserver for crate::chat::Quiet {}
+
+/// A method under the name that comparisons give it: keeping all tokens is called `dense`.
+pub fn method_name(method: Method) -> &'static str {
+    if method == Method::Off { "dense" } else { method.name() }
+}
+
+/// The method of a name of [`method_name`], or of the command line.
+///
+/// # Errors
+/// [`Error::InvalidParameter`], listing the names.
+pub fn method_by_name(name: &str) -> Result<Method> {
+    let dense = Some(Method::Off).filter(|_| name == "dense");
+    let method = dense.or_else(|| Method::ALL.into_iter().find(|method| method.name() == name));
+    method.ok_or_else(|| Error::InvalidParameter {
+        name: "--methods",
+        value: format!("\"{name}\""),
+        expected: format!("of {}", Method::ALL.map(method_name).join(", ")),
+    })
+}
+
+/// Checks what [`run`] and [`scale`] take alike.
+///
+/// # Errors
+/// [`Error::InvalidParameter`].
+pub fn check(methods: &[PruneParams], repeats: usize) -> Result<()> {
+    let refuse = |name, value: String, expected: &str| {
+        Err(Error::InvalidParameter { name, value, expected: expected.to_owned() })
+    };
+    if methods.is_empty() {
+        return refuse("--methods", "empty".into(), "at least one method");
+    }
+    for (i, params) in methods.iter().enumerate() {
+        params.validate()?;
+        if methods.iter().take(i).any(|before| before.method == params.method) {
+            return refuse("--methods", format!("{} twice", method_name(params.method)), "each method once");
+        }
+    }
+    if repeats == 0 {
+        return refuse("--repeats", "0".into(), "at least 1");
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and decoding.
+
+use super::synthetic::Frames;
+use super::{BenchObserver, Spread, check, method_name};
+use crate::error::{Error, Result};
+use crate::prune::{self, Budget, PruneParams, SliceView};
+use crate::runtime::{CancelToken, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token};
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Instant;
+
+const BEFORE: &str = "You are a helpful assistant that looks at videos. Video: ";
+const BEHIND: &str = "\nDescribe in detail what happens in the video.";
+
+/// A video to make up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ScalingSize {
+    /// Its frames.
+    pub frames: usize,
+    /// Visual tokens of each.
+    pub tokens: usize,
+}
+
+impl fmt::Display for ScalingSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.frames, self.tokens)
+    }
+}
+
+impl FromStr for ScalingSize {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        /// Far beyond what any model reads, and far below what overflows.
+        const MOST: usize = 1 << 24;
+        let number = |text: &str| text.trim().parse().ok().filter(|n: &usize| *n > 0);
+        let size = text
+            .split_once(['x', '×'])
+            .and_then(|(frames, tokens)| Some(Self { frames: number(frames)?, tokens: number(tokens)? }));
+        let small = |size: &Self| size.frames.checked_mul(size.tokens).is_some_and(|n| n <= MOST);
+        size.filter(small).ok_or_else(|| Error::InvalidParameter {
+            name: "--synthetic",
+            value: format!("\"{text}\""),
+            expected: "FRAMESxTOKENS, as in 32x196".into(),
+        })
+    }
+}
+
+/// Time and memory against length.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scaling {
+    /// The model's description.
+    pub model: String,
+    /// The context that the model was trained for, in positions.
+    pub trained_for: usize,
+    /// Runs of each size and method.
+    pub repeats: usize,
+    /// Tokens decoded in each run.
+    pub decoded: usize,
+    /// How many visual tokens all methods but dense may keep.
+    pub budget: Budget,
+    /// What was measured, size by size.
+    pub points: Vec<ScalingPoint>,
+}
+
+/// One size under one method.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScalingPoint {
+    /// The method's name.
+    pub method: &'static str,
+    /// Frames.
+    pub frames: usize,
+    /// Visual tokens of a frame.
+    pub tokens_per_frame: usize,
+    /// Visual tokens of all frames.
+    pub visual_tokens: usize,
+    /// Those that were kept.
+    pub kept: usize,
+    /// Rows of the prompt: text and kept visual tokens.
+    pub prompt_rows: usize,
+    /// Choosing visual tokens.
+    pub prune_ms: Spread,
+    /// The prompt through the language model, with the allocation of the context.
+    pub prefill_ms: Spread,
+    /// Speed behind the prompt.
+    pub decode_tokens_per_second: Option<Spread>,
+    /// Bytes of the KV cache: the prompt and the decoded tokens.
+    pub kv_bytes: u64,
+}
+
+/// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each prompt. One more run of the
+/// first size and method comes before and does not count.
+///
+/// # Errors
+/// [`Error::InvalidParameter`] for a method that is there twice, [`Error::Cancelled`], and [`Error::Llama`] where there is not enough memory.
+#[allow(clippy::too_many_arguments)] // The model with what it computes with, what to measure, and who watches.
+pub fn scale(
+    model: &Model,
+    context: &ContextParams,
+    adapters: &[LoraAdapter],
+    sizes: &[ScalingSize],
+    methods: &[PruneParams],
+    (repeats, decoded): (usize, usize),
+    cancel: &CancelToken,
+    observer: &mut dyn BenchObserver,
+) -> Result<Scaling> {
+    check(methods, repeats)?;
+    let bench = Runner { model, context, adapters, decoded, cancel };
+    let total = sizes.len() * methods.len() * repeats + 1;
+    let mut done = 0;
+    let mut points = Vec::new();
+    for size in sizes {
+        cancel.check()?;
+        let mut source = Frames::new(size.tokens, model.n_embd_inp(), 0);
+        let frames: Vec<Vec<f32>> = (0..size.frames).map(|_| source.next_frame()).collect();
+        let mut runs: Vec<Vec<Run>> = methods.iter().map(|_| Vec::new()).collect();
+        if let Some(first) = methods.first().filter(|_| done == 0) {
+            bench.run(&frames, size.tokens, first)?;
+            done += 1;
+            observer.step(done, total);
+        }
+        for _ in 0..repeats {
+            for (params, runs) in methods.iter().zip(&mut runs) {
+                runs.push(bench.run(&frames, size.tokens, params)?);
+                done += 1;
+                observer.step(done, total);
+            }
+        }
+        points.extend(methods.iter().zip(&runs).filter_map(|(params, runs)| point(*size, params, runs)));
+        let longest = points.iter().map(|point: &ScalingPoint| point.prompt_rows).max().unwrap_or(0) + decoded;
+        if longest > model.n_ctx_train() {
+            observer.warning(&format!(
+                "{size}: {longest} positions are more than the {} that the model was trained for; times are right, answers would not be",
+                model.n_ctx_train()
+            ));
+        }
+    }
+    let budget = methods.iter().map(|params| params.budget).find(|budget| *budget != Budget::Adaptive);
+    Ok(Scaling {
+        model: model.description(),
+        trained_for: model.n_ctx_train(),
+        repeats,
+        decoded,
+        budget: budget.unwrap_or_default(),
+        points,
+    })
+}
+
+struct Runner<'a> {
+    model: &'a Model,
+    context: &'a ContextParams,
+    adapters: &'a [LoraAdapter],
+    decoded: usize,
+    cancel: &'a CancelToken,
+}
+
+struct Run {
+    kept: usize,
+    rows: usize,
+    prune_ms: f64,
+    prefill_ms: f64,
+    tokens_per_second: Option<f64>,
+    kv_bytes: u64,
+}
+
+impl Runner<'_> {
+    fn run(&self, frames: &[Vec<f32>], tokens: usize, params: &PruneParams) -> Result<Run> {
+        let (model, stride) = (self.model, self.model.n_embd_inp());
+        let start = Instant::now();
+        let slices: Vec<_> = frames
+            .iter()
+            .map(|frame| SliceView::with_stride(frame, tokens, model.n_embd(), stride))
+            .collect::<Result<_>>()?;
+        let decision = prune::prune(params, &slices)?;
+        let prune_ms = milliseconds(start);
+
+        let kept = frames.iter().zip(&decision.slices).flat_map(|(frame, slice)| {
+            let row = move |&i: &u32| frame.get(i as usize * stride..(i as usize + 1) * stride);
+            slice.kept.iter().filter_map(row).map(RowInput::Embedding)
+        });
+        let (before, behind) = (model.tokenize(BEFORE, true, false)?, model.tokenize(BEHIND, false, false)?);
+        let text = |tokens: &[Token]| tokens.iter().map(|&token| RowInput::Token(token)).collect::<Vec<_>>();
+        let inputs: Vec<RowInput<'_>> = text(&before).into_iter().chain(kept).chain(text(&behind)).collect();
+        let n_rows = inputs.len();
+
+        let start = Instant::now();
+        let context_params = ContextParams { n_ctx: n_rows + self.decoded, ..self.context.clone() };
+        let mut context = Context::new(model, &context_params, self.adapters, self.cancel)?;
+        let rows: Vec<Row<'_>> = inputs
+            .iter()
+            .enumerate()
+            .map(|(i, &input)| Row { input, position: position(i), logits: i + 1 == n_rows })
+            .collect();
+        for rows in self.batches(&rows, context.n_ubatch()) {
+            context.process(rows)?;
+        }
+        let mut token = likeliest(context.logits()?);
+        let prefill_ms = milliseconds(start);
+
+        // An end of the text is decoded as any other token: every run is to have the same length.
+        let start = Instant::now();
+        for i in 0..self.decoded {
+            context.process(&[Row { input: RowInput::Token(token), position: position(n_rows + i), logits: true }])?;
+            token = likeliest(context.logits()?);
+        }
+        let seconds = milliseconds(start) / 1000.0;
+        Ok(Run {
+            kept: n_rows - before.len() - behind.len(),
+            rows: n_rows,
+            prune_ms,
+            prefill_ms,
+            tokens_per_second: Some(self.decoded as f64 / seconds).filter(|speed| speed.is_finite() && *speed > 0.0),
+            kv_bytes: context.memory_usage().context,
+        })
+    }
+
+    /// Full ubatches; text and embeddings apart for the few models that do not take them together.
+    fn batches<'r>(&self, rows: &'r [Row<'r>], n_ubatch: usize) -> Vec<&'r [Row<'r>]> {
+        let mixed = self.model.supports_mixed_batch();
+        let alike = move |a: &Row<'_>, b: &Row<'_>| {
+            mixed || matches!(a.input, RowInput::Token(_)) == matches!(b.input, RowInput::Token(_))
+        };
+        rows.chunk_by(alike).flat_map(|rows| rows.chunks(n_ubatch.max(1))).collect()
+    }
+}
+
+/// One after the other, in each dimension that a model may read.
+fn position(i: usize) -> Position {
+    let i = i32::try_from(i).unwrap_or(i32::MAX);
+    [i, i, i, 0]
+}
+
+fn likeliest(logits: &[f32]) -> Token {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.map_or(0, |(token, _)| token as Token)
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1000.0
+}
+
+fn point(size: ScalingSize, params: &PruneParams, runs: &[Run]) -> Option<ScalingPoint> {
+    let last = runs.last()?;
+    Some(ScalingPoint {
+        method: method_name(params.method),
+        frames: size.frames,
+        tokens_per_frame: size.tokens,
+        visual_tokens: size.frames * size.tokens,
+        kept: last.kept,
+        prompt_rows: last.rows,
+        prune_ms: Spread::of(runs.iter().map(|run| run.prune_ms))?,
+        prefill_ms: Spread::of(runs.iter().map(|run| run.prefill_ms))?,
+        decode_tokens_per_second: Spread::of(runs.iter().filter_map(|run| run.tokens_per_second)),
+        kv_bytes: last.kv_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!("32x196".parse::<ScalingSize>().unwrap(), ScalingSize { frames: 32, tokens: 196 });
+        for text in ["", "32", "x", "0x4", "4x0", "-1x4", "4x4x4", "99999999x99999999", "16777216x2"] {
+            let error = text.parse::<ScalingSize>().unwrap_err().to_string();
+            assert!(error.contains("FRAMESxTOKENS"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `sharpv bench`: what methods cost, side by side.
+
+use crate::args::{BenchArgs, SessionArgs};
+use crate::ask;
+use crate::interrupt::Interrupts;
+use crate::options::{PruneOptions, SamplerOptions};
+use crate::output;
+use crate::report;
+use crate::screen::{Screen, Watch};
+use anyhow::{Context as _, bail};
+use sharpv::bench::{self, Bench, BenchObserver, Machine, MemoryUse, ScalingSize};
+use sharpv::chat::{Observer, Quiet, Session, SessionParams, Stage};
+use sharpv::models::ModelFiles;
+use sharpv::prune::{Budget, Method, PruneParams};
+use sharpv::runtime::{CancelToken, Model};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The second Ctrl-C ends the program at once.
+const PATIENCE: u32 = 2;
+
+/// How often a child is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the command line comes to.
+struct Job {
+    video: Option<PathBuf>,
+    question: String,
+    methods: Vec<PruneParams>,
+    repeats: usize,
+    predict: usize,
+    sizes: Vec<ScalingSize>,
+    session: SessionArgs,
+    params: SessionParams,
+}
+
+pub fn run(args: BenchArgs, mut screen: Screen) -> anyhow::Result<()> {
+    let interrupts = Interrupts::install(PATIENCE)?;
+    let cancel = interrupts.cancel_token();
+    let (json, out, measured) = (args.json, args.out.clone(), args.measure_memory);
+    let job = Job::new(args, &cancel)?;
+    // What is wrong with the command line is told before a large model is loaded.
+    if let Some(folder) = &out {
+        std::fs::create_dir_all(folder).with_context(|| format!("{}: making the folder failed", folder.display()))?;
+    }
+    if let Some(video) = &job.video {
+        sharpv::video::probe(video)?;
+    }
+    let files = job.session.model_files(&mut screen)?;
+    if let Some(method) = measured {
+        return measure(&job, method, &files);
+    }
+    let machine = Machine::here();
+    if let Some(warning) = machine.busy() {
+        screen.warning(&warning);
+    }
+    let mut bench = Bench::new(machine);
+    if let Some(video) = &job.video {
+        bench.video = Some(on_video(&job, video, &files, &interrupts, &mut screen)?);
+    }
+    if !job.sizes.is_empty() {
+        bench.scaling = Some(synthetic(&job, &files, &interrupts, &mut screen)?);
+    }
+    if let Some(folder) = &out {
+        write(&bench, folder, &screen)?;
+    }
+    if json { output::print_json(&bench) } else { Ok(output::print(&bench.markdown())?) }
+}
+
+impl Job {
+    fn new(args: BenchArgs, cancel: &CancelToken) -> anyhow::Result<Self> {
+        let session = SessionArgs {
+            model: args.model,
+            video: args.frames,
+            prune: PruneOptions::default_method(),
+            evict: args.evict,
+            sampler: SamplerOptions::greedy(args.predict),
+        };
+        let params = SessionParams { keep_unpruned: true, ..session.session_params(cancel.clone())? };
+        let methods: Vec<PruneParams> = args.methods.iter().map(|&method| prune_params(method, args.keep)).collect();
+        methods.iter().try_for_each(PruneParams::validate)?;
+        bench::check(&methods, usize::from(args.repeats))?;
+        Ok(Self {
+            video: args.video,
+            question: args.question,
+            methods,
+            repeats: usize::from(args.repeats),
+            predict: args.predict as usize,
+            sizes: args.synthetic,
+            session,
+            params,
+        })
+    }
+}
+
+fn prune_params(method: Method, keep: Option<f32>) -> PruneParams {
+    let budget = keep.filter(|_| method != Method::Off).map(Budget::Keep).unwrap_or_default();
+    PruneParams { method, budget, ..PruneParams::default() }
+}
+
+fn on_video(
+    job: &Job,
+    video: &Path,
+    files: &ModelFiles,
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+) -> anyhow::Result<bench::VideoBench> {
+    let cancel = interrupts.cancel_token();
+    if job.session.uses_default_model() {
+        screen.note(&ask::about_default_model(files));
+    }
+    let session = Session::open(files, job.params.clone(), &mut Watch::new(screen, None, &cancel));
+    screen.clear();
+    let mut session = session?;
+    let work = interrupts.work();
+    let mut progress = Progress::new(screen, "runs");
+    let options = job.session.video_options();
+    let measured = bench::run(&mut session, (video, &options), &job.question, &job.methods, job.repeats, &mut progress);
+    screen.clear();
+    let mut measured = measured?;
+    // Two copies of a large model may not fit, least of all on a GPU.
+    drop(session);
+    for params in &job.methods {
+        let name = bench::method_name(params.method);
+        screen.busy(&format!("measuring the memory of {name}"));
+        let memory = memory_of(name, &cancel);
+        screen.clear();
+        cancel.check()?;
+        match memory {
+            Ok(memory) => measured.set_memory(name, memory),
+            Err(error) => screen.warning(&format!("the memory of {name} was not measured: {error:#}")),
+        }
+    }
+    drop(work);
+    Ok(measured)
+}
+
+fn synthetic(
+    job: &Job,
+    files: &ModelFiles,
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+) -> anyhow::Result<bench::Scaling> {
+    let cancel = interrupts.cancel_token();
+    let mut watch = Watch::new(screen, None, &cancel);
+    let model = Model::load(&files.model, &job.params.model, |part| {
+        watch.progress(Stage::LoadModel, (part.clamp(0.0, 1.0) * 1000.0) as u64, 1000);
+    })?;
+    let adapters = files.lora.iter().map(|path| model.load_lora(path, 1.0)).collect::<sharpv::Result<Vec<_>>>()?;
+    screen.clear();
+    let _work = interrupts.work();
+    let mut progress = Progress::new(screen, "scaling");
+    let (context, counts) = (&job.params.context, (job.repeats, job.predict));
+    let measured = bench::scale(&model, context, &adapters, &job.sizes, &job.methods, counts, &cancel, &mut progress);
+    screen.clear();
+    Ok(measured?)
+}
+
+/// One run of `method` and nothing else: the most memory that this process held is then the method's own.
+fn measure(job: &Job, method: Method, files: &ModelFiles) -> anyhow::Result<()> {
+    let Some(video) = &job.video else { bail!("there is no video to measure memory with") };
+    let prune = job.methods.iter().find(|params| params.method == method).cloned();
+    let prune = prune.unwrap_or_else(|| prune_params(method, None));
+    let free_before = bench::gpu_bytes_free();
+    let params = SessionParams { prune, keep_unpruned: false, ..job.params.clone() };
+    let mut session = Session::open(files, params, &mut Quiet)?;
+    session.add_video(video, &job.session.video_options(), &mut Quiet)?;
+    let answer = session.ask(&job.question, &mut Quiet)?;
+    let device_bytes = free_before.zip(bench::gpu_bytes_free()).map(|(before, after)| before.saturating_sub(after));
+    output::print_json(&MemoryUse { peak_rss_bytes: answer.peak_rss_bytes, device_bytes })
+}
+
+/// Calls this program again, to measure the method `name`.
+fn memory_of(name: &str, cancel: &CancelToken) -> anyhow::Result<MemoryUse> {
+    let program = std::env::current_exe().context("finding this program failed")?;
+    let mut args: Vec<_> = std::env::args_os().skip(1).collect();
+    // Right behind the command's name: only flags can stand before it, and a `--` may follow.
+    let command = args.iter().position(|arg| arg == "bench").map_or(0, |at| at + 1);
+    args.splice(command..command, ["--measure-memory", name].map(Into::into));
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting a process failed")?;
+    // Read while it runs: a log of -vv would fill the pipe, and the child would wait forever.
+    let stdout = child.stdout.take().map(read_all);
+    let stderr = child.stderr.take().map(read_all);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if cancel.is_cancelled() {
+            let _ = child.kill();
+        }
+        std::thread::sleep(POLL);
+    };
+    let text = |reader: Option<std::thread::JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    if !status.success() {
+        bail!("{}", stderr.lines().last().unwrap_or("the process ended without a word"));
+    }
+    serde_json::from_str(stdout.trim()).context("the process gave no numbers")
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn write(bench: &Bench, folder: &Path, screen: &Screen) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(bench)? + "\n";
+    for (name, text) in [("bench.json", &json), ("bench.md", &bench.markdown())] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("{}: writing failed", path.display()))?;
+    }
+    report::write(&[folder.join("bench.json")], folder, screen)
+}
+
+/// Shows how far the bench is, and when it will be done.
+struct Progress<'a> {
+    screen: &'a mut Screen,
+    name: &'static str,
+    start: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(screen: &'a mut Screen, name: &'static str) -> Self {
+        screen.busy("first run, which does not count");
+        Self { screen, name, start: Instant::now() }
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn warning(&mut self, message: &str) {
+        self.screen.warning(message);
+    }
+}
+
+impl BenchObserver for Progress<'_> {
+    fn step(&mut self, done: usize, total: usize) {
+        let left = self.start.elapsed().div_f64(done.max(1) as f64).mul_f64(total.saturating_sub(done) as f64);
+        let seconds = left.as_secs_f64().ceil();
+        let left = if seconds < 120.0 { format!("{seconds} s") } else { format!("{:.0} min", seconds / 60.0) };
+        self.screen.runs(self.name, done as u64, total as u64, &format!("about {left} left"));
+    }
+}

@@ -1,0 +1,216 @@
+//! The files that a report is made of.
+
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The formats of `summary.json` and `bench.json` that are understood.
+const FORMAT: u64 = 1;
+
+/// Numbers beyond this are no measurement, and would break an axis.
+const LARGEST: f64 = 1e15;
+
+/// The names of results in a folder.
+const NAMES: [&str; 2] = ["summary.json", "bench.json"];
+
+/// One file of results.
+#[derive(Debug)]
+pub struct Input {
+    pub path: PathBuf,
+    pub results: Results,
+}
+
+#[derive(Debug)]
+pub enum Results {
+    Eval(Box<Eval>),
+    Bench(Box<Bench>),
+}
+
+/// `summary.json` of `sharpv eval`.
+#[derive(Debug, Deserialize)]
+pub struct Eval {
+    pub task: String,
+    pub questions: usize,
+    pub complete: bool,
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+    pub variants: Vec<Variant>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Variant {
+    pub name: String,
+    pub method: String,
+    pub n: usize,
+    pub correct: usize,
+    pub accuracy: f64,
+    pub interval: [f64; 2],
+    pub kept_share: f64,
+}
+
+/// `bench.json` of `sharpv bench`.
+#[derive(Debug, Deserialize)]
+pub struct Bench {
+    pub version: String,
+    pub machine: Value,
+    pub video: Option<VideoBench>,
+    pub scaling: Option<Scaling>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct VideoBench {
+    pub video: String,
+    pub question: String,
+    pub model: String,
+    pub frames: usize,
+    pub repeats: usize,
+    pub base: String,
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+    pub methods: Vec<Method>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Method {
+    pub name: String,
+    pub visual_tokens: VisualTokens,
+    pub timings_ms: Stages,
+    pub decode_tokens_per_second: Option<Spread>,
+    pub kv: Kv,
+    pub memory: Memory,
+    pub ratios: Ratios,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct VisualTokens {
+    pub total: usize,
+    pub kept: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Stages {
+    pub decode_video: Spread,
+    pub encode: Spread,
+    pub prune: Spread,
+    pub prefill: Spread,
+    pub ttft: Spread,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Kv {
+    pub bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Memory {
+    pub peak_rss_bytes: Option<u64>,
+    pub device_bytes: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Ratios {
+    pub ttft: Option<f64>,
+    pub prefill: Option<f64>,
+    pub kv_bytes: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Scaling {
+    pub model: String,
+    pub repeats: usize,
+    pub decoded: usize,
+    pub points: Vec<Point>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Point {
+    pub method: String,
+    pub frames: usize,
+    pub tokens_per_frame: usize,
+    pub visual_tokens: usize,
+    pub kept: usize,
+    pub prefill_ms: Spread,
+    pub decode_tokens_per_second: Option<Spread>,
+    pub kv_bytes: u64,
+}
+
+/// The files that `path` names: itself, or the results in a folder.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let found: Vec<PathBuf> = NAMES.iter().map(|name| path.join(name)).filter(|file| file.is_file()).collect();
+    if found.is_empty() {
+        return Err(refused(path, format!("there is neither {} nor {} in this folder", NAMES[0], NAMES[1])));
+    }
+    Ok(found)
+}
+
+impl Input {
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("reading the results", path))?;
+        let refused = |reason| refused(path, reason);
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| refused(format!("no JSON: {error}")))?;
+        let is_bench = value.get("kind").and_then(Value::as_str) == Some("bench");
+        if !is_bench && value.get("variants").is_none() {
+            return Err(refused("it is neither a summary of an evaluation nor a bench".into()));
+        }
+        match value.get("format").and_then(Value::as_u64) {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(refused(format!("it has format {other}, and this version reads format {FORMAT}")));
+            }
+            None => return Err(refused("it has no format".into())),
+        }
+        check_numbers(&value).map_err(refused)?;
+        let results = if is_bench {
+            serde_json::from_value(value).map(|bench| Results::Bench(Box::new(bench)))
+        } else {
+            serde_json::from_value(value).map(|eval| Results::Eval(Box::new(eval)))
+        };
+        let results = results.map_err(|error| refused(error.to_string()))?;
+        let empty = match &results {
+            Results::Eval(eval) => eval.variants.iter().all(|variant| variant.n == 0),
+            Results::Bench(bench) => {
+                bench.video.as_ref().is_none_or(|video| video.methods.is_empty())
+                    && bench.scaling.as_ref().is_none_or(|scaling| scaling.points.is_empty())
+            }
+        };
+        if empty {
+            return Err(refused("nothing was measured".into()));
+        }
+        Ok(Self { path: path.to_owned(), results })
+    }
+
+    pub fn refused(&self, reason: String) -> Error {
+        refused(&self.path, reason)
+    }
+}
+
+fn refused(path: &Path, reason: String) -> Error {
+    let advice = "give summary.json of `sharpv eval` or bench.json of `sharpv bench`".to_owned();
+    Error::ReportFile { path: path.to_owned(), reason, advice }
+}
+
+/// Refuses numbers that no axis can hold. Settings may be what they are: they are not drawn.
+fn check_numbers(value: &Value) -> std::result::Result<(), String> {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(number) if number.abs() <= LARGEST => Ok(()),
+            _ => Err(format!("{number} cannot be drawn")),
+        },
+        Value::Array(values) => values.iter().try_for_each(check_numbers),
+        Value::Object(values) => {
+            values.iter().filter(|(key, _)| *key != "settings").try_for_each(|(_, value)| check_numbers(value))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,89 @@
+//! Results as pictures: what `sharpv eval` and `sharpv bench` wrote, as SVG and as one HTML page that needs nothing else.
+
+mod bars;
+mod charts;
+mod draw;
+mod input;
+mod lines;
+mod page;
+
+pub use charts::Chart;
+
+use crate::error::{Error, Result};
+use input::Input;
+use std::path::{Path, PathBuf};
+
+/// The results of one or more runs, ready to be drawn.
+#[derive(Debug)]
+pub struct Report {
+    inputs: Vec<Input>,
+}
+
+impl Report {
+    /// Reads results: files, or folders with `summary.json` or `bench.json` in them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read, [`Error::ReportFile`] for one that holds no results.
+    pub fn read(paths: &[PathBuf]) -> Result<Self> {
+        let mut inputs = Vec::new();
+        for path in paths {
+            for file in input::files(path)? {
+                inputs.push(Input::read(&file)?);
+            }
+        }
+        Ok(Self { inputs })
+    }
+
+    /// All pictures.
+    ///
+    /// # Errors
+    /// [`Error::ReportFile`] if one cannot be drawn.
+    pub fn charts(&self) -> Result<Vec<Chart>> {
+        Ok(self.sections()?.into_iter().flatten().collect())
+    }
+
+    /// The page with all pictures, tables and settings.
+    ///
+    /// # Errors
+    /// As [`charts`](Self::charts).
+    pub fn html(&self) -> Result<String> {
+        Ok(page::html(self.inputs.iter().zip(self.sections()?)))
+    }
+
+    /// Writes `report.html` and the pictures into `folder`, and says what was written.
+    ///
+    /// # Errors
+    /// As [`charts`](Self::charts), and [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        // Everything is drawn before anything is written.
+        let charts = self.charts()?;
+        let page = ("report.html".to_owned(), self.html()?);
+        let pictures = charts.iter().map(|chart| (format!("{}.svg", chart.name), chart.file()));
+        std::fs::create_dir_all(folder).map_err(Error::io("making the folder of the report", folder))?;
+        let mut written = Vec::new();
+        for (name, text) in pictures.chain([page]) {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(Error::io("writing the report", &path))?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+
+    /// The pictures of each input, under names that no two of them share.
+    fn sections(&self) -> Result<Vec<Vec<Chart>>> {
+        let mut sections: Vec<Vec<Chart>> = Vec::new();
+        for input in &self.inputs {
+            let mut charts = charts::of(input).map_err(|reason| input.refused(format!("drawing failed: {reason}")))?;
+            for chart in &mut charts {
+                let plain = chart.name.clone();
+                let mut number = 1;
+                while sections.iter().flatten().any(|other| other.name == chart.name) {
+                    number += 1;
+                    chart.name = format!("{plain}-{number}");
+                }
+            }
+            sections.push(charts);
+        }
+        Ok(sections)
+    }
+}
