@@ -129,7 +129,7 @@ pub fn run(
         // A stop during the answer leaves one, but it measures nothing.
         session.cancel_token().check()?;
         done += 1;
-        watch.observer.step(done, total);
+        watch.observer.step(done, total, done as f64 / total as f64);
         Ok::<_, Error>(answer)
     };
     let first = methods.first().map(|params| once(session, params)).transpose()?;

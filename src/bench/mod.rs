@@ -48,9 +48,9 @@ impl Bench {
 
 /// Is told how a bench goes on.
 pub trait BenchObserver: Observer {
-    /// `done` of `total` runs are done.
-    fn step(&mut self, done: usize, total: usize) {
-        let _ = (done, total);
+    /// `done` of `total` runs are done. They are about `share` of all the work, 0 to 1.
+    fn step(&mut self, done: usize, total: usize, share: f64) {
+        let _ = (done, total, share);
     }
 }
 

@@ -107,24 +107,30 @@ pub fn scale(
 ) -> Result<Scaling> {
     check(methods, repeats)?;
     let bench = Runner { model, context, adapters, decoded, cancel };
+    let work = |size: &ScalingSize| (size.frames * size.tokens) as f64;
+    let all_work = sizes.iter().map(work).sum::<f64>() * (methods.len() * repeats) as f64;
+    let all_work = all_work + sizes.first().map_or(0.0, work);
     let total = sizes.len() * methods.len() * repeats + 1;
-    let mut done = 0;
+    let (mut done, mut done_work) = (0, 0.0);
+    let mut step = |size: &ScalingSize, observer: &mut dyn BenchObserver| {
+        done += 1;
+        done_work += work(size);
+        observer.step(done, total, done_work / all_work);
+    };
     let mut points = Vec::new();
     for size in sizes {
         cancel.check()?;
         let mut source = Frames::new(size.tokens, model.n_embd_inp(), 0);
         let frames: Vec<Vec<f32>> = (0..size.frames).map(|_| source.next_frame()).collect();
         let mut runs: Vec<Vec<Run>> = methods.iter().map(|_| Vec::new()).collect();
-        if let Some(first) = methods.first().filter(|_| done == 0) {
+        if let Some(first) = methods.first().filter(|_| points.is_empty()) {
             bench.run(&frames, size.tokens, first)?;
-            done += 1;
-            observer.step(done, total);
+            step(size, observer);
         }
         for _ in 0..repeats {
             for (params, runs) in methods.iter().zip(&mut runs) {
                 runs.push(bench.run(&frames, size.tokens, params)?);
-                done += 1;
-                observer.step(done, total);
+                step(size, observer);
             }
         }
         points.extend(methods.iter().zip(&runs).filter_map(|(params, runs)| point(*size, params, runs)));

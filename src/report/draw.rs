@@ -86,12 +86,10 @@ pub fn head_height(legend: &[(String, RGBColor)]) -> u32 {
     44 + if legend.is_empty() { 0 } else { lines * LINE as u32 }
 }
 
-/// An axis label: as many digits as `step` between the labels needs.
+/// An axis label, without zeros that say nothing.
 pub fn tick(value: f64) -> String {
-    let text = match value.abs() {
-        v if v >= 10.0 => format!("{value:.0}"),
-        v if v >= 1.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    };
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if value.abs() >= 1000.0 {
+        return format!("{value:.0}");
+    }
+    format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -158,7 +158,8 @@ impl Input {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("reading the results", path))?;
         let refused = |reason| refused(path, reason);
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| refused(format!("no JSON: {error}")))?;
+        let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| refused(format!("no JSON: {error}")))?;
+        make_printable(&mut value);
         let is_bench = value.get("kind").and_then(Value::as_str) == Some("bench");
         if !is_bench && value.get("variants").is_none() {
             return Err(refused("it is neither a summary of an evaluation nor a bench".into()));
@@ -198,6 +199,16 @@ impl Input {
 fn refused(path: &Path, reason: String) -> Error {
     let advice = "give summary.json of `sharpv eval` or bench.json of `sharpv bench`".to_owned();
     Error::ReportFile { path: path.to_owned(), reason, advice }
+}
+
+/// Leaves out of all texts what XML cannot hold.
+fn make_printable(value: &mut Value) {
+    match value {
+        Value::String(text) => text.retain(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')),
+        Value::Array(values) => values.iter_mut().for_each(make_printable),
+        Value::Object(values) => values.values_mut().for_each(make_printable),
+        _ => {}
+    }
 }
 
 /// Refuses numbers that no axis can hold. Settings may be what they are: they are not drawn.

@@ -244,10 +244,10 @@ impl Observer for Progress<'_> {
 }
 
 impl BenchObserver for Progress<'_> {
-    fn step(&mut self, done: usize, total: usize) {
-        let left = self.start.elapsed().div_f64(done.max(1) as f64).mul_f64(total.saturating_sub(done) as f64);
-        let seconds = left.as_secs_f64().ceil();
+    fn step(&mut self, done: usize, total: usize, share: f64) {
+        let seconds = (self.start.elapsed().as_secs_f64() * (1.0 - share) / share.max(1e-6)).ceil();
         let left = if seconds < 120.0 { format!("{seconds} s") } else { format!("{:.0} min", seconds / 60.0) };
-        self.screen.runs(self.name, done as u64, total as u64, &format!("about {left} left"));
+        let message = if done == total { "done".to_owned() } else { format!("about {left} left") };
+        self.screen.runs(self.name, done as u64, total as u64, &message);
     }
 }
