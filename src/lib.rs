@@ -19,7 +19,7 @@
 //! - [`chat`]: the session, which is all that most programs need.
 //! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
-//! - [`eval`]: benchmarks, with methods side by side. [`bench`]: what methods cost, side by side. `report` (a feature): results as pictures and one
+//! - [`eval`]: benchmarks, with methods side by side. [`bench`](mod@bench): what methods cost, side by side. `report` (a feature): results as pictures and one
 //!   HTML page.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
 //!
