@@ -205,7 +205,8 @@ impl Session {
         let mut sampling = options.sampling(self.layout.as_ref());
         let mut layout: Option<Box<dyn Layout>> = None;
         let mut first: Option<(Need, Fitting)> = None;
-        for attempt in 0.. {
+        let mut attempts = ATTEMPTS;
+        loop {
             let mut timings = EncodeTimings::default();
             let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
             let used_layout = layout.as_deref().unwrap_or(self.layout.as_ref());
@@ -220,8 +221,9 @@ impl Session {
                 Fitting::Short(shortage) => (None, Some(shortage)),
             };
             let smaller = shortage
-                .filter(|_| self.params.fit && attempt < ATTEMPTS)
+                .filter(|_| self.params.fit && attempts > 0)
                 .and_then(|shortage| smaller(&shortage, &need, used_layout, sampling, options));
+            attempts = attempts.saturating_sub(1);
             match smaller {
                 Some(Smaller::Pictures(smaller)) => layout = Some(smaller),
                 Some(Smaller::Frames(fewer)) => sampling = fewer,
@@ -249,7 +251,6 @@ impl Session {
                 }
             }
         }
-        unreachable!("the loop ends at the last attempt")
     }
 
     /// What the frames of `source` take, unpruned, in a prompt with `question`.
