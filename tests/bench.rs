@@ -119,6 +119,23 @@ fn made_up_videos_scale() {
 }
 
 #[test]
+fn made_up_videos_suit_every_family() {
+    // Positions in time and space; rows that are wider than a hidden state; sliding windows.
+    for family in ["qwen2vl", "qwen3vl", "gemma3", "minicpmv"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        let file = |name: String| folder.join(name).to_str().expect("a path in UTF-8").to_owned();
+        let (model, mmproj) = (file(format!("{family}.gguf")), file(format!("{family}-mmproj.gguf")));
+        // More rows than a ubatch.
+        let mut args: Vec<&str> = "bench --synthetic 40x16 --repeats 2 -n 2 --keep 0.5 --json -m".split(' ').collect();
+        args.extend([&model, "--mmproj", &mmproj]);
+        let assert = sharpv(&args).assert().success().stderr(contains("scaling 6/6"));
+        let bench: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+        let points = bench["scaling"]["points"].as_array().unwrap();
+        assert_eq!(points.iter().map(|p| number(&p["kept"])).collect::<Vec<_>>(), [640.0, 320.0], "{family}");
+    }
+}
+
+#[test]
 fn wrong_use_is_told_before_a_model_is_loaded() {
     let clip = clip();
     let cases: [(&[&str], &str); 8] = [

@@ -89,8 +89,8 @@ pub struct ScalingPoint {
     pub kv_bytes: u64,
 }
 
-/// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each prompt. One more run of the
-/// first size and method comes before and does not count.
+/// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each prompt. One more run of each
+/// method, of the first size, comes before and does not count.
 ///
 /// # Errors
 /// [`Error::InvalidParameter`] for a method that is there twice, [`Error::Cancelled`], and [`Error::Llama`] where there is not enough memory.
@@ -109,8 +109,8 @@ pub fn scale(
     let bench = Runner { model, context, adapters, decoded, cancel };
     let work = |size: &ScalingSize| (size.frames * size.tokens) as f64;
     let all_work = sizes.iter().map(work).sum::<f64>() * (methods.len() * repeats) as f64;
-    let all_work = all_work + sizes.first().map_or(0.0, work);
-    let total = sizes.len() * methods.len() * repeats + 1;
+    let all_work = all_work + sizes.first().map_or(0.0, work) * methods.len() as f64;
+    let total = (sizes.len() * repeats + 1) * methods.len();
     let (mut done, mut done_work) = (0, 0.0);
     let mut step = |size: &ScalingSize, observer: &mut dyn BenchObserver| {
         done += 1;
@@ -123,8 +123,8 @@ pub fn scale(
         let mut source = Frames::new(size.tokens, model.n_embd_inp(), 0);
         let frames: Vec<Vec<f32>> = (0..size.frames).map(|_| source.next_frame()).collect();
         let mut runs: Vec<Vec<Run>> = methods.iter().map(|_| Vec::new()).collect();
-        if let Some(first) = methods.first().filter(|_| points.is_empty()) {
-            bench.run(&frames, size.tokens, first)?;
+        for params in methods.iter().filter(|_| points.is_empty()) {
+            bench.run(&frames, size.tokens, params)?;
             step(size, observer);
         }
         for _ in 0..repeats {
