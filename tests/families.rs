@@ -369,7 +369,9 @@ fn files_that_do_not_go_together_are_named_with_the_reason() {
     assert!(error.contains("audio-mmproj.gguf") && error.contains("sees nothing"), "{error}");
     let error = refused("no-template.gguf", "smolvlm-mmproj.gguf");
     assert!(error.contains("no-template.gguf") && error.contains("--chat-template-file"), "{error}");
-    assert!(!refused("smolvlm.gguf", "smolvlm.gguf").is_empty());
+    // A language model in the place of the encoder.
+    let error = refused("smolvlm.gguf", "smolvlm.gguf");
+    assert!(error.contains("smolvlm.gguf") && error.contains("mmproj"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use crate::error::{Error, Result};
+use std::path::Path;
 
 /// Positions that must be left for an answer when a prompt is accepted.
 pub(super) const ANSWER_ROOM: usize = 64;
@@ -49,11 +50,11 @@ impl Shortage {
         }
     }
 
-    /// The error for a video of `n_frames`.
-    pub fn error(&self, n_frames: usize) -> Error {
+    /// The error for the video at `path`, of `n_frames`.
+    pub fn error(&self, path: &Path, n_frames: usize) -> Error {
         let advice = match (self.share() * n_frames as f64) as usize {
-            0 => "not one frame fits".to_owned(),
-            frames => format!("{frames} of its {n_frames} frames fit (--max-frames {frames})"),
+            0 => format!("not one frame of {} fits", path.display()),
+            frames => format!("of {}, {frames} of its {n_frames} frames fit (--max-frames {frames})", path.display()),
         };
         let (unit, of, scale, more) = match self.resource {
             Resource::Positions => ("positions", "the model was trained for", 0, String::new()),
@@ -108,24 +109,25 @@ mod tests {
     #[test]
     fn a_video_that_is_too_long_is_told_what_fits() {
         let shortage = Shortage::of(Resource::Positions, 1764, 1000, 1600).expect("too long");
-        let error = shortage.error(16).to_string();
+        let error = shortage.error("clip.mp4".as_ref(), 16).to_string();
         // 1000 − 164 positions are left, at 100 a frame.
         assert!(error.contains("1764 positions, 764 more than the 1000"), "{error}");
-        assert!(error.contains("8 of its 16 frames"), "{error}");
+        assert!(error.contains("of clip.mp4, 8 of its 16 frames"), "{error}");
         assert_eq!(Shortage::of(Resource::Positions, 1000, 1000, 900), None);
     }
 
     #[test]
     fn a_fixed_context_is_told_how_large_it_has_to_be() {
-        let error = Shortage::of(Resource::Cells, 864, 512, 800).expect("too long").error(8).to_string();
+        let error =
+            Shortage::of(Resource::Cells, 864, 512, 800).expect("too long").error("clip.mp4".as_ref(), 8).to_string();
         assert!(error.contains("-c 864") && error.contains("4 of its 8 frames"), "{error}");
     }
 
     #[test]
     fn memory_is_told_in_megabytes() {
         let shortage = Shortage::of(Resource::Bytes, (100 << 20) + 1, 100 << 20, 10).expect("too long");
-        let error = shortage.error(8).to_string();
+        let error = shortage.error("clip.mp4".as_ref(), 8).to_string();
         assert!(error.contains("101 MB of memory, 1 more than the 100 that are free"), "{error}");
-        assert!(Shortage { limit: 0, ..shortage }.error(8).to_string().contains("not one frame"));
+        assert!(Shortage { limit: 0, ..shortage }.error("clip.mp4".as_ref(), 8).to_string().contains("not one frame"));
     }
 }

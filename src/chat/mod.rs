@@ -300,7 +300,7 @@ impl Session {
     ) -> Result<VideoReport> {
         let proposal = self.propose(path, options, "")?;
         if let Some(shortage) = proposal.shortage {
-            return Err(shortage.error(proposal.need.frames));
+            return Err(shortage.error(path, proposal.need.frames));
         }
         for change in &proposal.changes {
             observer.warning(&format!("{}: {change}", path.display()));
@@ -766,9 +766,10 @@ impl Session {
 
     fn settings(&self) -> Settings {
         let context = &self.params.context;
+        let caps = self.videos.iter().filter_map(|video| video.max_kept).chain(self.params.prune.cap);
         Settings {
             layout: self.layout.name(),
-            prune: self.params.prune.clone(),
+            prune: PruneParams { cap: caps.min(), ..self.params.prune.clone() },
             evict: EvictParams { mode: Some(self.evict_mode()), ..self.params.evict },
             sampler: self.params.sampler.clone(),
             n_predict: self.params.n_predict,
