@@ -599,6 +599,29 @@ fn a_run_that_was_killed_goes_on() {
 }
 
 #[test]
+fn videos_side_by_side_give_the_same_answers() {
+    let broken = serde_json::json!({"video": "broken.mp4", "question": "What is in the video?", "answer": "Nothing."});
+    let questions = format!("{broken}\n{}", golden_questions());
+    let folder = folder(&[("q.jsonl", &questions), ("broken.mp4", "no video")]);
+    let data = folder.path().join("q.jsonl");
+    // A number of threads of their own: sums of as many parts are rounded alike.
+    let run = |jobs: &str| {
+        let out = folder.path().join(jobs);
+        let options = format!("--methods dense,sharpv --threads 1 --jobs {jobs}");
+        let run = eval_golden(&data, &out, &options).output().expect("it runs");
+        succeeds(&run);
+        assert!(stderr(&run).contains("broken.mp4"), "{}", stderr(&run));
+        let mut rows: Vec<String> = results(&out).iter().map(ToString::to_string).collect();
+        rows.sort();
+        (rows, summary(&out), run.stdout)
+    };
+    let (alone, side_by_side) = (run("1"), run("3"));
+    assert_eq!(alone.0.len(), 8);
+    assert_eq!(alone.1["bad_rows"].as_array().map(Vec::len), Some(1), "{}", alone.1["bad_rows"]);
+    assert_eq!(alone, side_by_side);
+}
+
+#[test]
 fn results_of_other_settings_are_refused_and_methods_can_be_added() {
     let folder = folder(&[("q.jsonl", &golden_questions())]);
     let (data, out) = (folder.path().join("q.jsonl"), folder.path().join("out"));

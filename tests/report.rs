@@ -83,6 +83,42 @@ fn pictures_say_what_they_show_in_which_unit() {
 }
 
 #[test]
+fn pictures_can_be_pixels() {
+    let out = tempfile::tempdir().unwrap();
+    let results = data("");
+    let report =
+        |formats: &str| sharpv(&["report", text(&results), "--out", text(out.path()), "--format", formats]).assert();
+    report("png").success().stderr(contains("ttft.png"));
+    assert!(!out.path().join("ttft.svg").exists() && out.path().join("report.html").exists());
+    report("svg,png").success();
+    report("gif").code(2).stderr(contains("svg, png"));
+
+    for name in PICTURES {
+        let svg = read(out.path(), &format!("{name}.svg"));
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let size = |name| document.root_element().attribute(name).and_then(|size| size.parse::<u32>().ok()).unwrap();
+        let png = image::open(out.path().join(format!("{name}.png"))).expect("a PNG").to_rgb8();
+        assert_eq!((png.width(), png.height()), (2 * size("width"), 2 * size("height")), "{name}");
+        assert_eq!(png.get_pixel(0, 0).0, [255; 3], "{name}");
+        // The title is there, as text of about its height.
+        let ink = |y: &u32| (0..png.width()).any(|x| png.get_pixel(x, *y).0.iter().all(|&value| value < 90));
+        let lines = (24..70).filter(ink).count();
+        assert!((20..=46).contains(&lines), "{name}: {lines} lines with ink");
+    }
+    // Bars are where the SVG has them.
+    let svg = read(out.path(), "kv-cache.svg");
+    let document = roxmltree::Document::parse(&svg).unwrap();
+    let png = image::open(out.path().join("kv-cache.png")).expect("a PNG").to_rgb8();
+    let bars = document.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/2000/svg", "rect")));
+    for bar in bars.filter(|node| node.attribute("fill") != Some("#FFFFFF")) {
+        let number = |name| bar.attribute(name).and_then(|value| value.parse::<f64>().ok()).unwrap();
+        let (x, y) = (number("x") + number("width") / 2.0, number("y") + number("height") / 2.0);
+        let [r, g, b] = png.get_pixel((2.0 * x) as u32, (2.0 * y) as u32).0;
+        assert_eq!(Some(format!("#{r:02X}{g:02X}{b:02X}").as_str()), bar.attribute("fill"));
+    }
+}
+
+#[test]
 fn bars_are_as_long_as_the_numbers() {
     let out = tempfile::tempdir().unwrap();
     sharpv(&["report", text(&data("bench.json")), "--out", text(out.path())]).assert().success();

@@ -8,9 +8,11 @@ mod arrangement;
 mod encode;
 mod evict;
 mod fit;
+mod generate;
 mod limits;
 mod memory;
 mod observer;
+mod open;
 mod plan;
 mod prefill;
 mod report;
@@ -28,12 +30,11 @@ pub use report::{Answer, Kv, Settings, SliceReport, StopReason, Timings, Tokens,
 pub use template::{Media, Message, Role};
 
 use crate::error::{Error, Result};
-use crate::layout::{self, EncoderFacts, Layout};
-use crate::models::{ModelFiles, gguf};
+use crate::layout::Layout;
 use crate::prune::{Method, PruneParams};
 use crate::runtime::{
-    CancelToken, Context, ContextParams, LoraAdapter, Model, ModelParams, Row, RowInput, Sampler, SamplerParams,
-    Vision, VisionParams, default_threads, peak_rss_bytes,
+    CancelToken, Context, ContextParams, LoraAdapter, Model, ModelParams, SamplerParams, Vision, VisionParams,
+    default_threads, peak_rss_bytes,
 };
 use crate::video::{Kind, Rate, Sampling, VideoInfo};
 use arrangement::Arrangement;
@@ -204,89 +205,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the model, its vision encoder and its adapters.
-    ///
-    /// # Errors
-    /// [`Error::Io`] and [`Error::Load`] for a file that cannot be used, [`Error::ChatTemplate`], and
-    /// [`Error::InvalidParameter`] for a parameter out of range.
-    pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
-        let start = Instant::now();
-        params.prune.validate()?;
-        params.sampler.validate()?;
-        params.evict.validate()?;
-        if params.n_predict == 0 {
-            return Err(Error::InvalidParameter {
-                name: "n-predict",
-                value: "0".into(),
-                expected: "at least 1".into(),
-            });
-        }
-        let mmproj = files.mmproj.as_deref().ok_or_else(|| Error::InvalidParameter {
-            name: "mmproj",
-            value: "missing".into(),
-            expected: "the model's vision encoder, a GGUF file (--mmproj FILE)".into(),
-        })?;
-        let thousandths = |progress: f32| (progress.clamp(0.0, 1.0) * 1000.0) as u64;
-        let model = Model::load(&files.model, &params.model, |p| {
-            observer.progress(Stage::LoadModel, thousandths(p), 1000);
-        })?;
-        if model.has_encoder() {
-            return Err(Error::Load {
-                what: "a VideoLLM's language model",
-                path: files.model.clone(),
-                reason: "models with a text encoder are not supported".into(),
-            });
-        }
-        let newline = read_newline(mmproj)?;
-        let encoder = encoder_facts(mmproj, &model, newline.is_some())?;
-        if encoder.projector.starts_with("qwen") && !model.uses_mrope() {
-            return Err(Error::Load {
-                what: "the mmproj of this model",
-                path: mmproj.to_owned(),
-                reason: format!(
-                    "it is of a Qwen-VL model, and {} has no positions in time and space (M-RoPE); give the mmproj that came with it",
-                    model.path().display()
-                ),
-            });
-        }
-        let name = params.layout.as_deref().unwrap_or_else(|| layout::name_for(&encoder));
-        let mut layout = layout::by_name(name, &encoder)?;
-        if params.tile {
-            layout = layout.tiled().unwrap_or(layout);
-        }
-        // A grammar that does not parse is told before anything is encoded.
-        Sampler::new(&model, &params.sampler)?;
-        let template = template::ChatTemplate::new(&model, params.chat_template.as_deref())?;
-        let vision = Vision::load(mmproj, &model, &params.vision, |p| {
-            observer.progress(Stage::LoadVision, thousandths(p), 1000);
-        })?;
-        observer.progress(Stage::LoadVision, 1000, 1000);
-        let model_width = model.n_embd_inp();
-        let adapters = files.lora.iter().map(|path| model.load_lora(path, 1.0)).collect::<Result<_>>()?;
-        Ok(Self {
-            context: None,
-            vision,
-            adapters,
-            model,
-            params,
-            template,
-            layout,
-            newline: newline.filter(|row| row.len() == model_width),
-            marks: Marks::new(),
-            answer_start: String::new(),
-            messages: Vec::new(),
-            videos: Vec::new(),
-            videos_sent: 0,
-            spent: EncodeTimings::default(),
-            cached: Vec::new(),
-            evicted: Evicted::default(),
-            dense_rows: 0,
-            bytes_per_cell: 0,
-            cell_cost: OnceCell::new(),
-            load: start.elapsed(),
-        })
-    }
-
     /// Decodes, encodes and prunes a video, for the next question.
     ///
     /// # Errors
@@ -684,68 +602,6 @@ impl Session {
         self.cached.len() - self.evicted.tokens_before(i32::MAX).min(self.cached.len())
     }
 
-    fn generate(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Generated> {
-        let mut sampler = Sampler::new(&self.model, &self.params.sampler)?;
-        let last_position = self.model.n_ctx_train();
-        let mut utf8 = utf8::Utf8Stream::default();
-        let mut text = String::new();
-        let mut position = plan.next_position;
-        let mut n_tokens = 0;
-        let mut first_token_at = None;
-        let mut evict = Duration::ZERO;
-        let mut evicted = false;
-        let looks = self.evicted.has_to_look(self.params.evict.threshold);
-        let stop = loop {
-            let token = sampler.sample(self.context.as_mut().ok_or_else(no_context)?)?;
-            first_token_at.get_or_insert_with(Instant::now);
-            if self.model.is_end_of_generation(token) {
-                break StopReason::EndOfTurn;
-            }
-            n_tokens += 1;
-            emit(utf8.push(&self.model.token_bytes(token, false)), &mut text, observer);
-            if n_tokens >= self.params.n_predict {
-                break StopReason::Length;
-            }
-            // Behind the first token, which nobody has to wait for, or when there is enough of the answer to look at.
-            if !evicted && n_tokens >= if looks { evict::LOOKED_AT } else { 1 } {
-                evicted = true;
-                let start = Instant::now();
-                let result = self.settle(observer);
-                evict = start.elapsed();
-                match result {
-                    Ok(()) => {}
-                    Err(Error::Cancelled) => break StopReason::Cancelled,
-                    Err(error) => return Err(error),
-                }
-            }
-            let cells_used = self.cells_used();
-            let context = self.context.as_mut().ok_or_else(no_context)?;
-            if cells_used >= context.n_ctx() || position as usize >= last_position {
-                break StopReason::ContextFull;
-            }
-            let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
-            match context.process(&[Row { input: RowInput::Token(token), position: row.position, logits: true }]) {
-                Ok(()) => self.cached.push(row),
-                Err(error) => {
-                    if !context.truncate(position) {
-                        context.clear();
-                        self.forget_cached();
-                    }
-                    match error {
-                        Error::Cancelled => break StopReason::Cancelled,
-                        error => return Err(error),
-                    }
-                }
-            }
-            position += 1;
-        };
-        emit(utf8.finish(), &mut text, observer);
-        let generated = first_token_at.map_or(Duration::ZERO, |at| at.elapsed());
-        let first_token_at = first_token_at.unwrap_or_else(Instant::now);
-        let decode = generated.saturating_sub(evict);
-        Ok(Generated { text, stop, n_tokens, first_token_at, decode, evict })
-    }
-
     /// The KV cache as it is now; all zero if there is none.
     pub fn kv(&self) -> Kv {
         let Some(context) = &self.context else { return Kv::default() };
@@ -789,51 +645,6 @@ fn behind_pictures(rows: &[PlannedRow]) -> usize {
     rows.iter().rposition(is_visual).map_or(0, |last| last + 1)
 }
 
-/// An answer as it came out of the model.
-struct Generated {
-    text: String,
-    stop: StopReason,
-    n_tokens: usize,
-    first_token_at: Instant,
-    /// From there to the last token, without evicting.
-    decode: Duration,
-    /// Choosing and evicting.
-    evict: Duration,
-}
-
-/// Hands a piece of an answer on.
-fn emit(piece: String, text: &mut String, observer: &mut dyn Observer) {
-    if !piece.is_empty() {
-        observer.text(&piece);
-        text.push_str(&piece);
-    }
-}
-
-/// What a layout may know of the encoder in the file `mmproj`.
-fn encoder_facts(mmproj: &Path, model: &Model, has_newline: bool) -> Result<EncoderFacts> {
-    let metadata = gguf::read_metadata(mmproj)?;
-    // Files with more than one encoder name each.
-    let projector = ["clip.vision.projector_type", "clip.projector_type"].iter().find_map(|key| metadata.string(key));
-    let number = |key| metadata.u64(key).and_then(|value| u32::try_from(value).ok());
-    Ok(EncoderFacts {
-        projector: projector.unwrap_or_default().to_owned(),
-        architecture: model.metadata("general.architecture").unwrap_or_default(),
-        image_size: number("clip.vision.image_size"),
-        patch_size: number("clip.vision.patch_size"),
-        has_newline,
-    })
-}
-
-/// The embedding of a line end in the file `mmproj`, if it has one.
-fn read_newline(mmproj: &Path) -> Result<Option<Vec<f32>>> {
-    for name in ["v.image_newline", "model.image_newline"] {
-        if let Some(row) = gguf::read_floats(mmproj, name)? {
-            return Ok(Some(row));
-        }
-    }
-    Ok(None)
-}
-
 /// How many rows at the start of the cache can stay for `wanted`. At least one row of `wanted` is left to compute, for its logits.
 fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
     let equal = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
@@ -868,6 +679,7 @@ fn no_context() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::{self, EncoderFacts};
 
     fn text(token: i32, position: i32) -> PlannedRow {
         PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] }

@@ -16,6 +16,7 @@ mod stats;
 mod summary;
 mod task;
 mod variant;
+mod worker;
 
 pub use likelihood::Letters;
 pub use question::{BadRow, Clip, Dataset, MAX_CHOICES, Question, RightAnswer};

@@ -1,16 +1,19 @@
 //! A run: each video once, all methods on it, each answer written as it comes.
 
-use super::likelihood::{Letters, likeliest};
-use super::question::{BadRow, Clip, Question, RightAnswer, letter};
-use super::results::{Judge, Results, Row};
+use super::likelihood::Letters;
+use super::question::{BadRow, Clip, Question};
+use super::results::{Results, Row};
 use super::task::Task;
 use super::variant::Variant;
-use crate::chat::{EvictMode, EvictParams, Observer, Session, StopReason, VideoOptions};
+use super::worker::{Event, Job, Shared, Worker};
+use crate::chat::{EvictParams, Session, VideoOptions};
 use crate::error::{Error, Result};
-use crate::prune::{Method, PruneParams};
+use crate::prune::PruneParams;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 /// How a choice is read from the model. Open questions are always generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -66,7 +69,7 @@ pub struct Run<'a> {
 }
 
 /// Is told how a run goes.
-pub trait RunObserver: Observer {
+pub trait RunObserver {
     /// A clip is opened, decoded and encoded.
     fn clip(&mut self, clip: &Clip) {
         let _ = clip;
@@ -81,20 +84,20 @@ pub trait RunObserver: Observer {
     fn failed(&mut self, bad: &BadRow, n_answers: usize) {
         let _ = (bad, n_answers);
     }
+
+    /// Something that the user should know, while the run goes on.
+    fn warning(&mut self, message: &str) {
+        tracing::warn!("{message}");
+    }
 }
 
 impl Run<'_> {
     /// The answers that `results` does not have yet.
     pub fn missing(&self, results: &Results) -> usize {
-        let missing = |question: &Question| self.missing_of(question, results).count();
-        self.questions.iter().map(missing).sum()
+        self.jobs(results).iter().map(Job::n_answers).sum()
     }
 
-    fn missing_of<'s>(&'s self, question: &'s Question, results: &'s Results) -> impl Iterator<Item = &'s Variant> {
-        self.variants.iter().filter(move |variant| !is_there(results, question, variant))
-    }
-
-    /// Asks what is missing from `results`. `session` must have been opened with
+    /// Asks what is missing from `results`, with all `sessions` side by side, each with clips of its own. They must be alike, and opened with
     /// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns what could not be asked.
     ///
     /// # Errors
@@ -102,24 +105,74 @@ impl Run<'_> {
     /// and [`Error::Llama`] if computing fails. A video that cannot be read is no error.
     pub fn run(
         &self,
-        session: &mut Session,
+        sessions: &mut [Session],
         results: &mut Results,
         observer: &mut dyn RunObserver,
     ) -> Result<Vec<BadRow>> {
-        let letters = match self.score {
-            Score::Likelihood => Some(Letters::new(session.model())?),
-            Score::Generate => None,
+        let jobs = self.jobs(results);
+        let letters = match (self.score, sessions.first()) {
+            (Score::Likelihood, Some(session)) => Some(Letters::new(session.model())?),
+            _ => None,
         };
-        session.set_answer_start(self.task.answer_start());
-        let mut running = Running { run: self, session, results, observer, letters, bad_rows: Vec::new() };
-        for group in by_clip(self.questions) {
-            running.clip(&group)?;
-        }
-        running.session.clear();
-        Ok(running.bad_rows)
+        let shared =
+            Shared { run: self, letters, jobs: &jobs, next: AtomicUsize::new(0), stop: AtomicBool::new(false) };
+        let mut bad_rows = Vec::new();
+        // Only the first failure is told: what it stopped is not worth telling.
+        let mut broke: Option<Error> = None;
+        std::thread::scope(|scope| {
+            let (sender, events) = mpsc::channel();
+            for session in sessions {
+                let worker = Worker { shared: &shared, session, events: sender.clone() };
+                scope.spawn(move || worker.work());
+            }
+            drop(sender);
+            // Until the last of the workers has ended.
+            for event in events {
+                let written = match event {
+                    Event::Clip(clip) => {
+                        observer.clip(clip);
+                        Ok(())
+                    }
+                    Event::Answered(row) => results.add(row).map(|()| {
+                        if let Some(row) = results.rows().last() {
+                            observer.answered(row);
+                        }
+                    }),
+                    Event::Failed(bad, n_answers) => {
+                        observer.failed(&bad, n_answers);
+                        bad_rows.push(bad);
+                        Ok(())
+                    }
+                    Event::Warning(message) => {
+                        observer.warning(&message);
+                        Ok(())
+                    }
+                    Event::Broke(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    shared.stop.store(true, Ordering::Relaxed);
+                    broke.get_or_insert(error);
+                }
+            }
+        });
+        broke.map_or(Ok(bad_rows), Err)
     }
 
-    fn options(&self, clip: &Clip) -> VideoOptions {
+    /// What is missing from `results`, clip by clip.
+    fn jobs(&self, results: &Results) -> Vec<Job<'_>> {
+        let jobs = by_clip(self.questions).into_iter().filter_map(|group| {
+            let missing = |variant: &Variant| -> Vec<&Question> {
+                group.iter().copied().filter(|question| !is_there(results, question, variant)).collect()
+            };
+            let asks = self.variants.iter().map(|variant| (variant, missing(variant)));
+            let asks: Vec<_> = asks.filter(|(_, questions)| !questions.is_empty()).collect();
+            let clip = &asks.first()?.1.first()?.clip;
+            Some(Job { clip, asks })
+        });
+        jobs.collect()
+    }
+
+    pub(super) fn options(&self, clip: &Clip) -> VideoOptions {
         VideoOptions {
             start_s: clip.start_s,
             end_s: clip.end_s,
@@ -129,126 +182,8 @@ impl Run<'_> {
     }
 }
 
-struct Running<'a> {
-    run: &'a Run<'a>,
-    session: &'a mut Session,
-    results: &'a mut Results,
-    observer: &'a mut dyn RunObserver,
-    letters: Option<Letters>,
-    bad_rows: Vec<BadRow>,
-}
-
-impl Running<'_> {
-    /// All questions about a clip, all variants.
-    fn clip(&mut self, group: &[&Question]) -> Result<()> {
-        let run = self.run;
-        let missing = |question: &&&Question| run.missing_of(question, self.results).next().is_some();
-        let Some(clip) = group.iter().find(missing).map(|question| &question.clip) else { return Ok(()) };
-        self.observer.clip(clip);
-        self.session.clear();
-        // The last variant is not the dense one: a context that has no room for all tokens may have it for this one's.
-        if let Some(variant) = run.variants.last() {
-            self.session.set_prune(variant.params(&run.prune))?;
-        }
-        let added = self.session.add_video(&clip.path, &run.options(clip), &mut *self.observer);
-        if let Err(error) = added {
-            let reason = excused(error)?;
-            for question in group {
-                let n_answers = run.missing_of(question, self.results).count();
-                if n_answers > 0 {
-                    self.failed(format!("question {}", question.id), reason.clone(), n_answers);
-                }
-            }
-            return Ok(());
-        }
-        for variant in run.variants {
-            let open: Vec<&Question> =
-                group.iter().copied().filter(|question| !is_there(self.results, question, variant)).collect();
-            if open.is_empty() {
-                continue;
-            }
-            self.session.set_prune(variant.params(&run.prune))?;
-            for question in open {
-                match self.ask(question, variant) {
-                    Ok(row) => {
-                        self.results.add(row)?;
-                        if let Some(row) = self.results.rows().last() {
-                            self.observer.answered(row);
-                        }
-                    }
-                    Err(error @ (Error::PromptTooLong { .. } | Error::ContextFull { .. })) => {
-                        self.failed(format!("question {}, {variant}", question.id), error.to_string(), 1);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&mut self, place: String, reason: String, n_answers: usize) {
-        let bad = BadRow { place, reason };
-        self.observer.failed(&bad, n_answers);
-        self.bad_rows.push(bad);
-    }
-
-    fn ask(&mut self, question: &Question, variant: &Variant) -> Result<Row> {
-        let prompt = self.run.task.prompt(question);
-        self.session.restart();
-        if self.run.evict.mode(variant.method != Method::Off) != EvictMode::Off {
-            // An eviction that another question led to must not show in this one.
-            self.session.set_evict(self.run.evict)?;
-        }
-        let mut row = Row {
-            id: question.id.clone(),
-            method: variant.method_name().to_owned(),
-            budget: variant.budget_name(),
-            correct: false,
-            predicted: None,
-            answer: question.right_answer(),
-            judge: Judge::Match,
-            text: None,
-            log_probabilities: Vec::new(),
-            visual_tokens: 0,
-            kept: 0,
-            categories: question.categories.clone(),
-        };
-        match (&self.letters, &question.answer) {
-            (Some(letters), RightAnswer::Choice(right)) => {
-                let logits = self.session.first_logits(&prompt, &mut *self.observer)?;
-                row.log_probabilities = letters.log_probabilities(&logits, question.choices.len());
-                let chosen = likeliest(&row.log_probabilities);
-                row.predicted = chosen.map(|index| letter(index).to_string());
-                row.correct = chosen == Some(*right);
-                row.judge = Judge::Likelihood;
-            }
-            (_, right) => {
-                let answer = self.session.ask(&prompt, &mut *self.observer)?;
-                if answer.stop == StopReason::Cancelled {
-                    return Err(Error::Cancelled);
-                }
-                let judged = question.judge(&answer.answer);
-                (row.predicted, row.correct) = (judged.predicted, judged.correct);
-                row.judge = if matches!(right, RightAnswer::Choice(_)) { Judge::Letter } else { Judge::Match };
-                row.text = Some(answer.answer);
-            }
-        }
-        let tokens = self.session.visual_tokens();
-        (row.visual_tokens, row.kept) = (tokens.total, tokens.kept);
-        Ok(row)
-    }
-}
-
 fn is_there(results: &Results, question: &Question, variant: &Variant) -> bool {
     results.find(&question.id, variant.method_name(), &variant.budget_name()).is_some()
-}
-
-/// Why a video cannot be used; what says nothing about the video is an error of the run.
-fn excused(error: Error) -> Result<String> {
-    match error {
-        Error::Cancelled | Error::Llama { .. } => Err(error),
-        error => Ok(error.to_string()),
-    }
 }
 
 /// The questions of each clip together, clips in the order of their first questions.

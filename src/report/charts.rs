@@ -4,13 +4,14 @@ use super::bars::{Bar, BarChart};
 use super::draw::{DrawError, INK_TEXT, color, method_color};
 use super::input::{Bench, Eval, Input, Method, Results, Scaling, Spread, VideoBench};
 use super::lines::{Curve, Dot, Level, LineChart};
+use super::picture;
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
 /// One picture.
 #[derive(Debug, Clone)]
 pub struct Chart {
-    /// What it is called, and its file without `.svg`.
+    /// What it is called, and its file without the ending.
     pub name: String,
     /// What it shows.
     pub title: String,
@@ -27,10 +28,18 @@ impl Chart {
     }
 
     /// A file of its own, on white.
-    pub fn file(&self) -> String {
+    pub fn svg(&self) -> String {
         let end = self.svg.find('>').map_or(0, |at| at + 1);
         let (head, rest) = self.svg.split_at(end);
         format!("{head}\n<rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>{rest}")
+    }
+
+    /// A file of its own in pixels, on white.
+    ///
+    /// # Errors
+    /// If there are too many pixels for memory.
+    pub fn png(&self) -> Result<Vec<u8>, DrawError> {
+        picture::png(&self.svg())
     }
 
     /// A part of a page, in the colour of its text.

@@ -1,5 +1,6 @@
 //! The files that a report is made of.
 
+use super::draw::DrawError;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -191,8 +192,8 @@ impl Input {
         Ok(Self { path: path.to_owned(), results })
     }
 
-    pub fn refused(&self, reason: String) -> Error {
-        refused(&self.path, reason)
+    pub fn not_drawn(&self, reason: &DrawError) -> Error {
+        refused(&self.path, format!("drawing failed: {reason}"))
     }
 }
 

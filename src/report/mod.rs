@@ -1,4 +1,4 @@
-//! Results as pictures: what `sharpv eval` and `sharpv bench` wrote, as SVG and as one HTML page that needs nothing else.
+//! Results as pictures: what `sharpv eval` and `sharpv bench` wrote, as SVG or PNG and as one HTML page that needs nothing else.
 
 mod bars;
 mod charts;
@@ -6,8 +6,11 @@ mod draw;
 mod input;
 mod lines;
 mod page;
+mod picture;
 
 pub use charts::Chart;
+pub use draw::DrawError;
+pub use picture::PictureFormat;
 
 use crate::error::{Error, Result};
 use input::Input;
@@ -50,20 +53,28 @@ impl Report {
         Ok(page::html(self.inputs.iter().zip(self.sections()?)))
     }
 
-    /// Writes `report.html` and the pictures into `folder`, and says what was written.
+    /// Writes `report.html` and the pictures in each of `formats` into `folder`, and says what was written.
     ///
     /// # Errors
     /// As [`charts`](Self::charts), and [`Error::Io`].
-    pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+    pub fn write(&self, folder: &Path, formats: &[PictureFormat]) -> Result<Vec<PathBuf>> {
         // Everything is drawn before anything is written.
-        let charts = self.charts()?;
-        let page = ("report.html".to_owned(), self.html()?);
-        let pictures = charts.iter().map(|chart| (format!("{}.svg", chart.name), chart.file()));
+        let mut files = Vec::new();
+        for (input, charts) in self.inputs.iter().zip(self.sections()?) {
+            for (chart, format) in charts.iter().flat_map(|chart| formats.iter().map(move |format| (chart, *format))) {
+                let content = match format {
+                    PictureFormat::Svg => chart.svg().into_bytes(),
+                    PictureFormat::Png => chart.png().map_err(|reason| input.not_drawn(&reason))?,
+                };
+                files.push((format!("{}.{}", chart.name, format.name()), content));
+            }
+        }
+        files.push(("report.html".to_owned(), self.html()?.into_bytes()));
         std::fs::create_dir_all(folder).map_err(Error::io("making the folder of the report", folder))?;
         let mut written = Vec::new();
-        for (name, text) in pictures.chain([page]) {
+        for (name, content) in files {
             let path = folder.join(name);
-            std::fs::write(&path, text).map_err(Error::io("writing the report", &path))?;
+            std::fs::write(&path, content).map_err(Error::io("writing the report", &path))?;
             written.push(path);
         }
         Ok(written)
@@ -73,7 +84,7 @@ impl Report {
     fn sections(&self) -> Result<Vec<Vec<Chart>>> {
         let mut sections: Vec<Vec<Chart>> = Vec::new();
         for input in &self.inputs {
-            let mut charts = charts::of(input).map_err(|reason| input.refused(format!("drawing failed: {reason}")))?;
+            let mut charts = charts::of(input).map_err(|reason| input.not_drawn(&reason))?;
             for chart in &mut charts {
                 let plain = chart.name.clone();
                 let mut number = 1;

@@ -15,7 +15,7 @@ figure{margin:1.5rem 0}svg{max-width:100%;height:auto}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
-.note{font-size:.9rem;opacity:.8}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}";
+details{margin:.75rem 0}.note{font-size:.9rem;opacity:.8}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}";
 
 /// The page of inputs and their pictures.
 pub fn html<'a>(sections: impl Iterator<Item = (&'a Input, Vec<Chart>)>) -> String {

@@ -8,6 +8,7 @@ use sharpv::chat::EvictMode;
 use sharpv::eval::{Score, Task};
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
+use sharpv::report::PictureFormat;
 use std::path::PathBuf;
 
 /// Chat about video files on your own machine, with quantized VideoLLMs in GGUF.
@@ -204,6 +205,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::score())]
     pub score: Score,
 
+    /// Work on N videos at once; each takes the memory of a session, and --threads, or else its share of the processor's cores
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = values::jobs())]
+    pub jobs: usize,
+
     /// Ask only the first N questions, after --category and --shuffle
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
@@ -337,6 +342,10 @@ pub struct ReportArgs {
     /// The folder for pictures and report.html
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+
+    /// What the pictures are: svg, png, or both
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "svg", value_parser = values::picture_format())]
+    pub format: Vec<PictureFormat>,
 }
 
 const REPORT_EXAMPLES: &str = "\

@@ -12,6 +12,7 @@ use sharpv::bench::{self, Bench, BenchObserver, Machine, MemoryUse, ScalingSize}
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, Stage};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, Method, PruneParams};
+use sharpv::report::PictureFormat;
 use sharpv::runtime::{CancelToken, Model};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -220,7 +221,7 @@ fn write(bench: &Bench, folder: &Path, screen: &Screen) -> anyhow::Result<()> {
         let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("{}: writing failed", path.display()))?;
     }
-    report::write(&[folder.join("bench.json")], folder, screen)
+    report::write(&[folder.join("bench.json")], folder, &[PictureFormat::Svg], screen)
 }
 
 /// Shows how far the bench is, and when it will be done.

@@ -11,7 +11,7 @@ use sharpv::eval::{
 };
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::runtime::SamplerParams;
+use sharpv::runtime::{SamplerParams, default_threads};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,11 +71,11 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         if args.model.uses_default() {
             screen.note(&about_default_model(&files));
         }
-        let mut session = Session::open(&files, params, &mut Watch::new(&mut screen, None, &cancel))?;
+        let mut sessions = open(&files, &params, args.jobs, &mut Watch::new(&mut screen, None, &cancel))?;
         screen.clear();
         let work = interrupts.work();
         let mut progress = Progress::new(&mut screen, total, missing);
-        let asked = run.run(&mut session, &mut results, &mut progress);
+        let asked = run.run(&mut sessions, &mut results, &mut progress);
         progress.finish();
         drop(work);
         match asked {
@@ -101,6 +101,26 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         return Err(sharpv::Error::EvalData { path: args.data.clone(), reason, advice }.into());
     }
     Ok(())
+}
+
+/// Sessions that share the model and the processor.
+fn open(
+    files: &ModelFiles,
+    params: &SessionParams,
+    n: usize,
+    observer: &mut dyn Observer,
+) -> sharpv::Result<Vec<Session>> {
+    let mut params = params.clone();
+    if n > 1 {
+        let threads = params.context.n_threads.unwrap_or_else(|| (default_threads() / n).max(1));
+        (params.context.n_threads, params.vision.n_threads) = (Some(threads), Some(threads));
+    }
+    let mut sessions = vec![Session::open(files, params.clone(), observer)?];
+    while let Some(first) = sessions.first().filter(|_| sessions.len() < n) {
+        let another = Session::with_model(first.model().clone(), files, params.clone(), observer)?;
+        sessions.push(another);
+    }
+    Ok(sessions)
 }
 
 fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {
@@ -246,13 +266,11 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl Observer for Progress<'_> {
+impl RunObserver for Progress<'_> {
     fn warning(&mut self, message: &str) {
         self.screen.warning(message);
     }
-}
 
-impl RunObserver for Progress<'_> {
     fn clip(&mut self, _clip: &Clip) {
         self.show();
     }

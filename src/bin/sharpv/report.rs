@@ -2,16 +2,16 @@
 
 use crate::args::ReportArgs;
 use crate::screen::Screen;
-use sharpv::report::Report;
+use sharpv::report::{PictureFormat, Report};
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &ReportArgs, screen: &Screen) -> anyhow::Result<()> {
-    write(&args.results, &args.out, screen)
+    write(&args.results, &args.out, &args.format, screen)
 }
 
 /// Draws `results` into `folder`.
-pub fn write(results: &[PathBuf], folder: &Path, screen: &Screen) -> anyhow::Result<()> {
-    let written = Report::read(results)?.write(folder)?;
+pub fn write(results: &[PathBuf], folder: &Path, formats: &[PictureFormat], screen: &Screen) -> anyhow::Result<()> {
+    let written = Report::read(results)?.write(folder, formats)?;
     for path in written {
         screen.note(&path.display().to_string());
     }

@@ -5,6 +5,7 @@ use sharpv::chat::EvictMode;
 use sharpv::eval::{Score, Task};
 use sharpv::layout;
 use sharpv::prune::Method;
+use sharpv::report::PictureFormat;
 use sharpv::runtime::{FlashAttention, KvType};
 use std::str::FromStr;
 
@@ -98,6 +99,16 @@ pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
 /// A benchmark.
 pub fn task() -> impl clap::builder::TypedValueParser<Value = Task> {
     one_of(Task::ALL.map(Task::name))
+}
+
+/// What a picture is saved as.
+pub fn picture_format() -> impl clap::builder::TypedValueParser<Value = PictureFormat> {
+    one_of(PictureFormat::ALL.map(PictureFormat::name))
+}
+
+/// How many videos to work on at once.
+pub fn jobs() -> impl clap::builder::TypedValueParser<Value = usize> {
+    clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64)
 }
 
 /// How choices are scored.

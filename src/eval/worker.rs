@@ -1,0 +1,200 @@
+//! What one session does of a run: it takes clip after clip, and sends what comes of them.
+
+use super::likelihood::{Letters, likeliest};
+use super::question::{BadRow, Clip, Question, RightAnswer, letter};
+use super::results::{Judge, Row};
+use super::run::Run;
+use super::variant::Variant;
+use crate::chat::{EvictMode, Observer, Session, StopReason};
+use crate::error::{Error, Result};
+use crate::prune::Method;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+
+/// A clip, and what is to be asked about it.
+#[derive(Debug)]
+pub struct Job<'a> {
+    pub clip: &'a Clip,
+    /// Questions without an answer; a variant is here only if it has any.
+    pub asks: Vec<(&'a Variant, Vec<&'a Question>)>,
+}
+
+impl Job<'_> {
+    /// The answers that come of it.
+    pub fn n_answers(&self) -> usize {
+        self.asks.iter().map(|(_, questions)| questions.len()).sum()
+    }
+
+    /// Each question once, and how many answers it misses.
+    fn questions(&self) -> Vec<(&Question, usize)> {
+        let mut all: Vec<(&Question, usize)> = Vec::new();
+        for &question in self.asks.iter().flat_map(|(_, questions)| questions) {
+            match all.iter_mut().find(|(known, _)| known.id == question.id) {
+                Some((_, n_answers)) => *n_answers += 1,
+                None => all.push((question, 1)),
+            }
+        }
+        all
+    }
+}
+
+/// What all workers of a run have in common.
+#[derive(Debug)]
+pub struct Shared<'a> {
+    pub run: &'a Run<'a>,
+    pub letters: Option<Letters>,
+    pub jobs: &'a [Job<'a>],
+    /// The first of the jobs that nobody has taken.
+    pub next: AtomicUsize,
+    /// Workers end behind the answer that they are at.
+    pub stop: AtomicBool,
+}
+
+/// What a worker has to say.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Clip(&'a Clip),
+    Answered(Row),
+    /// What could not be asked, and how many answers it would have had.
+    Failed(BadRow, usize),
+    Warning(String),
+    /// The run cannot go on.
+    Broke(Error),
+}
+
+/// A session at work.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    pub shared: &'a Shared<'a>,
+    pub session: &'a mut Session,
+    pub events: Sender<Event<'a>>,
+}
+
+/// Hands on what a session warns of.
+struct Warnings<'w, 'a>(&'w Sender<Event<'a>>);
+
+impl Observer for Warnings<'_, '_> {
+    fn warning(&mut self, message: &str) {
+        // Without a receiver the run has ended, and nobody wants to know.
+        let _ = self.0.send(Event::Warning(message.to_owned()));
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// Takes clips until there are no more.
+    pub fn work(mut self) {
+        self.session.set_answer_start(self.shared.run.task.answer_start());
+        let outcome = loop {
+            let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = self.shared.jobs.get(next).filter(|_| !self.is_stopped()) else { break Ok(()) };
+            if let Err(error) = self.clip(job) {
+                break Err(error);
+            }
+        };
+        self.session.clear();
+        if let Err(error) = outcome {
+            self.send(Event::Broke(error));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, event: Event<'a>) {
+        let _ = self.events.send(event);
+    }
+
+    /// All questions about a clip, all variants.
+    fn clip(&mut self, job: &'a Job<'a>) -> Result<()> {
+        let run = self.shared.run;
+        self.send(Event::Clip(job.clip));
+        self.session.clear();
+        // The last variant is not the dense one: a context that has no room for all tokens may have it for this one's.
+        if let Some(variant) = run.variants.last() {
+            self.session.set_prune(variant.params(&run.prune))?;
+        }
+        let added = self.session.add_video(&job.clip.path, &run.options(job.clip), &mut Warnings(&self.events));
+        if let Err(error) = added {
+            let reason = excused(error)?;
+            for (question, n_answers) in job.questions() {
+                let bad = BadRow { place: format!("question {}", question.id), reason: reason.clone() };
+                self.send(Event::Failed(bad, n_answers));
+            }
+            return Ok(());
+        }
+        for (variant, questions) in &job.asks {
+            self.session.set_prune(variant.params(&run.prune))?;
+            for question in questions {
+                if self.is_stopped() {
+                    return Ok(());
+                }
+                match self.ask(question, variant) {
+                    Ok(row) => self.send(Event::Answered(row)),
+                    Err(error @ (Error::PromptTooLong { .. } | Error::ContextFull { .. })) => {
+                        let place = format!("question {}, {variant}", question.id);
+                        self.send(Event::Failed(BadRow { place, reason: error.to_string() }, 1));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, question: &Question, variant: &Variant) -> Result<Row> {
+        let run = self.shared.run;
+        let prompt = run.task.prompt(question);
+        self.session.restart();
+        if run.evict.mode(variant.method != Method::Off) != EvictMode::Off {
+            // An eviction that another question led to must not show in this one.
+            self.session.set_evict(run.evict)?;
+        }
+        let mut row = Row {
+            id: question.id.clone(),
+            method: variant.method_name().to_owned(),
+            budget: variant.budget_name(),
+            correct: false,
+            predicted: None,
+            answer: question.right_answer(),
+            judge: Judge::Match,
+            text: None,
+            log_probabilities: Vec::new(),
+            visual_tokens: 0,
+            kept: 0,
+            categories: question.categories.clone(),
+        };
+        let mut warnings = Warnings(&self.events);
+        match (&self.shared.letters, &question.answer) {
+            (Some(letters), RightAnswer::Choice(right)) => {
+                let logits = self.session.first_logits(&prompt, &mut warnings)?;
+                row.log_probabilities = letters.log_probabilities(&logits, question.choices.len());
+                let chosen = likeliest(&row.log_probabilities);
+                row.predicted = chosen.map(|index| letter(index).to_string());
+                row.correct = chosen == Some(*right);
+                row.judge = Judge::Likelihood;
+            }
+            (_, right) => {
+                let answer = self.session.ask(&prompt, &mut warnings)?;
+                if answer.stop == StopReason::Cancelled {
+                    return Err(Error::Cancelled);
+                }
+                let judged = question.judge(&answer.answer);
+                (row.predicted, row.correct) = (judged.predicted, judged.correct);
+                row.judge = if matches!(right, RightAnswer::Choice(_)) { Judge::Letter } else { Judge::Match };
+                row.text = Some(answer.answer);
+            }
+        }
+        let tokens = self.session.visual_tokens();
+        (row.visual_tokens, row.kept) = (tokens.total, tokens.kept);
+        Ok(row)
+    }
+}
+
+/// Why a video cannot be used; what says nothing about the video is an error of the run.
+fn excused(error: Error) -> Result<String> {
+    match error {
+        Error::Cancelled | Error::Llama { .. } => Err(error),
+        error => Ok(error.to_string()),
+    }
+}

@@ -1,0 +1,61 @@
+//! The files that a picture can be: SVG as it was drawn, and PNG made from that.
+
+use super::draw::DrawError;
+use crate::error::{Error, Result};
+use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg::{Options, Tree};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Pixels of a PNG for each pixel of the drawing: enough for print and for dense screens.
+const SCALE: f32 = 2.0;
+
+/// The font in which PNGs are set, whatever the system has.
+const FONT: &str = "DejaVu Sans";
+
+/// A format of pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureFormat {
+    /// Drawn with lines and text: sharp at any size, text in the reader's own sans-serif font.
+    Svg,
+    /// Pixels, on white.
+    Png,
+}
+
+impl PictureFormat {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Svg, Self::Png];
+
+    /// The name as written on the command line, and the ending of files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Png => "png",
+        }
+    }
+}
+
+impl FromStr for PictureFormat {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| Error::InvalidParameter {
+            name: "--format",
+            value: format!("\"{name}\""),
+            expected: "svg or png".into(),
+        })
+    }
+}
+
+/// An SVG as a PNG file.
+pub fn png(svg: &str) -> std::result::Result<Vec<u8>, DrawError> {
+    let mut options = Options { font_family: FONT.to_owned(), ..Options::default() };
+    let fonts = Arc::make_mut(&mut options.fontdb);
+    fonts.load_font_data(dejavu::sans::regular().to_vec());
+    fonts.set_sans_serif_family(FONT);
+    let tree = Tree::from_str(svg, &options)?;
+    let size = tree.size().to_int_size().scale_by(SCALE).ok_or("the picture has no size")?;
+    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or("the picture is too large")?;
+    resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
+    Ok(pixels.encode_png()?)
+}
