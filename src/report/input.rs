@@ -37,6 +37,21 @@ pub struct Eval {
     #[serde(default)]
     pub settings: Map<String, Value>,
     pub variants: Vec<Variant>,
+    #[serde(default)]
+    pub comparisons: Vec<Comparison>,
+}
+
+/// Two variants on the same questions.
+#[derive(Debug, Deserialize)]
+pub struct Comparison {
+    pub a: String,
+    pub b: String,
+    pub n: usize,
+    pub only_a: usize,
+    pub only_b: usize,
+    pub difference: f64,
+    pub interval: [f64; 2],
+    pub p: f64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -12,7 +12,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding
 @media (prefers-color-scheme:dark){body{background:#16181b;color:#e6e8ea}}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem;border-top:1px solid var(--line);padding-top:1rem}
 figure{margin:1.5rem 0}svg{max-width:100%;height:auto}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+.wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}
 th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
 details{margin:.75rem 0}.note{font-size:.9rem;opacity:.8}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}";
@@ -56,7 +56,29 @@ fn eval_tables(page: &mut String, eval: &Eval) {
         ]
     });
     table(page, &["method", "tokens kept", "right", "accuracy", "95 % interval"], rows);
+    differences(page, eval);
     settings(page, "Settings", &eval.settings);
+}
+
+/// The other variants against the first, on the same questions.
+fn differences(page: &mut String, eval: &Eval) {
+    let Some(first) = eval.variants.first() else { return };
+    let with_first: Vec<_> = eval.comparisons.iter().filter(|comparison| comparison.a == first.name).collect();
+    if with_first.is_empty() {
+        return;
+    }
+    let points = |share: f64| format!("{:+.1}", 100.0 * share);
+    let rows = with_first.iter().map(|comparison| {
+        vec![
+            format!("{} − {}", comparison.b, comparison.a),
+            points(comparison.difference),
+            format!("{} to {}", points(comparison.interval[0]), points(comparison.interval[1])),
+            format!("{} : {}", comparison.only_b, comparison.only_a),
+            comparison.n.to_string(),
+            if comparison.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", comparison.p) },
+        ]
+    });
+    table(page, &["same questions", "points", "95 % interval", "only one right", "questions", "p"], rows);
 }
 
 fn bench_head(page: &mut String, bench: &Bench) {

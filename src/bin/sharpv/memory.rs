@@ -1,19 +1,49 @@
 //! How much memory a model may take on this machine.
 
-use sharpv::runtime::{self, DeviceKind};
+use sharpv::runtime::{self, Device, DeviceKind};
 
-/// The share of the system's memory that a model may take: the rest is for the system and what else runs.
+/// The share of the system's memory that a model may take: the rest is for the system and what else runs. Of the whole of it, not of what is
+/// free: which file is fetched should not hang on what runs at the moment.
 const SYSTEM_SHARE: f64 = 0.8;
 
-/// Bytes that a model may take: what is free on the GPUs, or most of the system's memory where there is no GPU to use. None where the machine
-/// does not say.
-pub fn for_model(use_gpu: bool) -> Option<u64> {
-    let devices = runtime::devices();
+/// Bytes that a model may take: what is free on the GPUs that `is_used` names, or most of the system's memory where there is none. `None` where the
+/// machine does not say.
+pub fn for_model(is_used: impl Fn(&str) -> bool) -> Option<u64> {
+    of(&runtime::devices(), is_used)
+}
+
+fn of(devices: &[Device], is_used: impl Fn(&str) -> bool) -> Option<u64> {
     let of_kind = |kind: DeviceKind| devices.iter().filter(move |device| device.kind == kind);
-    let free: u64 = of_kind(DeviceKind::Gpu).map(|device| device.memory_free as u64).sum();
-    if use_gpu && free > 0 {
+    let gpus = of_kind(DeviceKind::Gpu).filter(|gpu| is_used(&gpu.name));
+    let free: u64 = gpus.map(|gpu| gpu.memory_free as u64).sum();
+    if free > 0 {
         return Some(free);
     }
     let total = of_kind(DeviceKind::Cpu).map(|device| device.memory_total as u64).max().filter(|&bytes| bytes > 0)?;
     Some((total as f64 * SYSTEM_SHARE) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_that_are_not_used_do_not_count() {
+        let device = |name: &str, kind, memory_free| Device {
+            name: name.into(),
+            description: String::new(),
+            kind,
+            memory_free,
+            memory_total: 1000,
+        };
+        let devices = [
+            device("CPU", DeviceKind::Cpu, 500),
+            device("CUDA0", DeviceKind::Gpu, 300),
+            device("CUDA1", DeviceKind::Gpu, 200),
+        ];
+        assert_eq!(of(&devices, |_| true), Some(500));
+        assert_eq!(of(&devices, |name| name == "CUDA1"), Some(200));
+        assert_eq!(of(&devices, |_| false), Some(800));
+        assert_eq!(of(&devices[1..], |_| false), None);
+    }
 }

@@ -266,7 +266,10 @@ impl ModelOptions {
     /// The files of the model, which are fetched where they are not here yet.
     pub fn files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
         let uses_gpu = !self.is_cpu_only() && self.gpu_layers.is_none_or(|layers| layers.0 != Some(0));
-        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory::for_model(uses_gpu), progress)
+        let is_used = |gpu: &str| {
+            uses_gpu && (self.device.is_empty() || self.device.iter().any(|name| name.eq_ignore_ascii_case(gpu)))
+        };
+        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory::for_model(is_used), progress)
     }
 
     fn is_cpu_only(&self) -> bool {

@@ -9,7 +9,7 @@ use sharpv::models::{self, KnownModel};
 pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
     let files = match HubSpec::parse(&args.name) {
         Some(spec) if KnownModel::find(&args.name).is_err() => {
-            let wish = Wish { memory: memory::for_model(true), ..Wish::default() };
+            let wish = Wish { memory: memory::for_model(|_| true), ..Wish::default() };
             Hub::from_env()?.pull(&spec, wish, &mut screen)?
         }
         _ => models::pull(&args.name, &mut screen)?,
