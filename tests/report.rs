@@ -61,7 +61,19 @@ fn a_folder_of_results_becomes_pictures_and_one_page() {
     assert!(page.contains("a &lt;clip&gt; &amp; more.mp4") && !page.contains("<clip>"));
     assert!(page.contains("&lt;b&gt;be") && !page.contains("<b>"));
     assert!(!page.contains("random@0.1 − sharpv@0.1"), "only what is compared with the first is shown");
-    for fact in ["sharpv@0.1 − dense", "-7.5", "2 : 5", "0.453", "sharpv@0.1", "39.8–69.3 %", "19/40", "not finished", "131 of 512", "965 (945–1010)", "×0.57"] {
+    for fact in [
+        "sharpv@0.1 − dense",
+        "-7.5",
+        "2 : 5",
+        "0.453",
+        "sharpv@0.1",
+        "39.8–69.3 %",
+        "19/40",
+        "not finished",
+        "131 of 512",
+        "965 (945–1010)",
+        "×0.57",
+    ] {
         assert!(page.contains(fact), "{fact}");
     }
 }
