@@ -204,6 +204,7 @@ fn odd_texts_and_numbers_stay_drawable() {
     // All accuracies the same, and nothing kept.
     let odd = odd.replace("\"kept_share\": 0.1", "\"kept_share\": 0").replace("0.475", "0.55").replace("0.4,", "0.55,");
     std::fs::write(&path, odd).unwrap();
-    sharpv(&["report", text(&path), "--out", text(folder.path())]).assert().success();
+    sharpv(&["report", text(&path), "--out", text(folder.path()), "--format", "svg,png"]).assert().success();
+    image::open(folder.path().join("accuracy.png")).expect("a PNG");
     assert!(words(&read(folder.path(), "accuracy.svg"))[0].starts_with("a<&>\"'ü"));
 }

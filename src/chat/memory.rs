@@ -90,17 +90,14 @@ impl FreeMemory {
             let bytes = (free_system_bytes()? as f64 * SHARE) as u64;
             Some(Self { bytes, place: "RAM".into(), is_system: true })
         };
-        let is_used = |name: &str| {
-            params.devices.is_empty() || params.devices.iter().any(|device| device.eq_ignore_ascii_case(name))
-        };
         let gpus: Vec<_> = devices()
             .into_iter()
-            .filter(|d| d.kind == DeviceKind::Gpu && is_used(&d.name) && d.memory_total > 0)
+            .filter(|d| d.kind == DeviceKind::Gpu && params.uses_gpu(&d.name) && d.memory_total > 0)
             .collect();
         // A layer's cache is where the layer is.
         let n_layer = model.n_layer().max(1);
         let on_gpu = params.n_gpu_layers.map_or(n_layer, |n| (n as usize).min(n_layer)) as f64 / n_layer as f64;
-        if gpus.is_empty() || !offload_kv || on_gpu == 0.0 {
+        if gpus.is_empty() || !offload_kv {
             return system();
         }
         let free: usize = gpus.iter().map(|gpu| gpu.memory_free).sum();

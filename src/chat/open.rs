@@ -20,6 +20,7 @@ impl Session {
     /// [`Error::Io`] and [`Error::Load`] for a file that cannot be used, [`Error::ChatTemplate`], and
     /// [`Error::InvalidParameter`] for a parameter out of range.
     pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
+        // What can be told of these is told before a large file is loaded.
         validate(&params)?;
         mmproj(files)?;
         let start = Instant::now();

@@ -97,6 +97,11 @@ impl Run<'_> {
         self.jobs(results).iter().map(Job::n_answers).sum()
     }
 
+    /// The clips that answers are missing of: more sessions than these have nothing to do.
+    pub fn missing_clips(&self, results: &Results) -> usize {
+        self.jobs(results).len()
+    }
+
     /// Asks what is missing from `results`, with all `sessions` side by side, each with clips of its own. They must be alike, and opened with
     /// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns what could not be asked.
     ///

@@ -6,7 +6,7 @@ use super::stats::{Paired, wilson};
 use super::task::Task;
 use super::variant::Variant;
 use crate::error::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -89,7 +89,7 @@ impl Accuracy {
 }
 
 /// Two variants on the same questions.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Comparison {
     /// The name of the first.
     pub a: String,
@@ -107,6 +107,25 @@ pub struct Comparison {
     pub interval: [f64; 2],
     /// The exact p-value of McNemar's test, two-sided.
     pub p: f64,
+}
+
+impl Comparison {
+    /// What stands over the [`cells`](Self::cells) of a table.
+    pub(crate) const HEAD: [&str; 6] =
+        ["same questions", "points", "95 % interval", "only one right", "questions", "p"];
+
+    /// A row of a table.
+    pub(crate) fn cells(&self) -> Vec<String> {
+        let points = |share: f64| format!("{:+.1}", share * 100.0);
+        vec![
+            format!("{} − {}", self.b, self.a),
+            points(self.difference),
+            format!("{} to {}", points(self.interval[0]), points(self.interval[1])),
+            format!("{} : {}", self.only_b, self.only_a),
+            self.n.to_string(),
+            if self.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", self.p) },
+        ]
+    }
 }
 
 impl Summary {
@@ -184,18 +203,8 @@ impl Summary {
         let shown: Vec<&Comparison> = self.shown_comparisons().collect();
         if !shown.is_empty() {
             let _ = writeln!(text);
-            let rows = shown.iter().map(|c| {
-                vec![
-                    format!("{} − {}", c.b, c.a),
-                    format!("{:+.1}", c.difference * 100.0),
-                    format!("{:+.1} to {:+.1}", c.interval[0] * 100.0, c.interval[1] * 100.0),
-                    format!("{} : {}", c.only_b, c.only_a),
-                    c.n.to_string(),
-                    if c.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", c.p) },
-                ]
-            });
-            let head = ["same questions", "points", "95 % interval", "only one right", "questions", "p"];
-            text.push_str(&columns(&head, rows.collect()));
+            let rows = shown.iter().map(|comparison| comparison.cells());
+            text.push_str(&columns(&Comparison::HEAD, rows.collect()));
         }
         if shown.len() < self.comparisons.len() {
             let _ = writeln!(text, "({} more pairs are in the summary)", self.comparisons.len() - shown.len());

@@ -2,6 +2,7 @@
 
 use super::draw::DrawError;
 use crate::error::{Error, Result};
+use crate::eval::Comparison;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -39,19 +40,6 @@ pub struct Eval {
     pub variants: Vec<Variant>,
     #[serde(default)]
     pub comparisons: Vec<Comparison>,
-}
-
-/// Two variants on the same questions.
-#[derive(Debug, Deserialize)]
-pub struct Comparison {
-    pub a: String,
-    pub b: String,
-    pub n: usize,
-    pub only_a: usize,
-    pub only_b: usize,
-    pub difference: f64,
-    pub interval: [f64; 2],
-    pub p: f64,
 }
 
 #[derive(Debug, Deserialize)]

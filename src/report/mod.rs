@@ -60,7 +60,8 @@ impl Report {
     pub fn write(&self, folder: &Path, formats: &[PictureFormat]) -> Result<Vec<PathBuf>> {
         // Everything is drawn before anything is written.
         let mut files = Vec::new();
-        for (input, charts) in self.inputs.iter().zip(self.sections()?) {
+        let sections = self.sections()?;
+        for (input, charts) in self.inputs.iter().zip(&sections) {
             for (chart, format) in charts.iter().flat_map(|chart| formats.iter().map(move |format| (chart, *format))) {
                 let content = match format {
                     PictureFormat::Svg => chart.svg().into_bytes(),
@@ -69,7 +70,8 @@ impl Report {
                 files.push((format!("{}.{}", chart.name, format.name()), content));
             }
         }
-        files.push(("report.html".to_owned(), self.html()?.into_bytes()));
+        let page = page::html(self.inputs.iter().zip(sections));
+        files.push(("report.html".to_owned(), page.into_bytes()));
         std::fs::create_dir_all(folder).map_err(Error::io("making the folder of the report", folder))?;
         let mut written = Vec::new();
         for (name, content) in files {

@@ -2,6 +2,7 @@
 
 use super::charts::{Chart, escape, short};
 use super::input::{Bench, Eval, Input, Results, Scaling, Spread, VideoBench};
+use crate::eval::Comparison;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
@@ -67,18 +68,7 @@ fn differences(page: &mut String, eval: &Eval) {
     if with_first.is_empty() {
         return;
     }
-    let points = |share: f64| format!("{:+.1}", 100.0 * share);
-    let rows = with_first.iter().map(|comparison| {
-        vec![
-            format!("{} − {}", comparison.b, comparison.a),
-            points(comparison.difference),
-            format!("{} to {}", points(comparison.interval[0]), points(comparison.interval[1])),
-            format!("{} : {}", comparison.only_b, comparison.only_a),
-            comparison.n.to_string(),
-            if comparison.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", comparison.p) },
-        ]
-    });
-    table(page, &["same questions", "points", "95 % interval", "only one right", "questions", "p"], rows);
+    table(page, &Comparison::HEAD, with_first.iter().map(|comparison| comparison.cells()));
 }
 
 fn bench_head(page: &mut String, bench: &Bench) {

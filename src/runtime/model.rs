@@ -28,6 +28,14 @@ impl Default for ModelParams {
     }
 }
 
+impl ModelParams {
+    /// Whether layers go to the GPU of this name, if there is one.
+    pub fn uses_gpu(&self, name: &str) -> bool {
+        let is_named = || self.devices.iter().any(|device| device.eq_ignore_ascii_case(name));
+        self.n_gpu_layers != Some(0) && (self.devices.is_empty() || is_named())
+    }
+}
+
 /// A loaded language model. Clones share it; it is freed with the last of them and of the contexts made from it.
 #[derive(Debug, Clone)]
 pub struct Model(Arc<Inner>);

@@ -71,7 +71,8 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         if args.model.uses_default() {
             screen.note(&about_default_model(&files));
         }
-        let mut sessions = open(&files, &params, args.jobs, &mut Watch::new(&mut screen, None, &cancel))?;
+        let jobs = args.jobs.min(run.missing_clips(&results));
+        let mut sessions = open(&files, &params, jobs, &mut Watch::new(&mut screen, None, &cancel))?;
         screen.clear();
         let work = interrupts.work();
         let mut progress = Progress::new(&mut screen, total, missing);

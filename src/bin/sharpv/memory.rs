@@ -1,20 +1,20 @@
 //! How much memory a model may take on this machine.
 
-use sharpv::runtime::{self, Device, DeviceKind};
+use sharpv::runtime::{self, Device, DeviceKind, ModelParams};
 
 /// The share of the system's memory that a model may take: the rest is for the system and what else runs. Of the whole of it, not of what is
 /// free: which file is fetched should not hang on what runs at the moment.
 const SYSTEM_SHARE: f64 = 0.8;
 
-/// Bytes that a model may take: what is free on the GPUs that `is_used` names, or most of the system's memory where there is none. `None` where the
-/// machine does not say.
-pub fn for_model(is_used: impl Fn(&str) -> bool) -> Option<u64> {
-    of(&runtime::devices(), is_used)
+/// Bytes that a model loaded with `params` may take: what is free on the GPUs that it uses, or most of the system's memory where there is none.
+/// `None` where the machine does not say.
+pub fn for_model(params: &ModelParams) -> Option<u64> {
+    of(&runtime::devices(), params)
 }
 
-fn of(devices: &[Device], is_used: impl Fn(&str) -> bool) -> Option<u64> {
+fn of(devices: &[Device], params: &ModelParams) -> Option<u64> {
     let of_kind = |kind: DeviceKind| devices.iter().filter(move |device| device.kind == kind);
-    let gpus = of_kind(DeviceKind::Gpu).filter(|gpu| is_used(&gpu.name));
+    let gpus = of_kind(DeviceKind::Gpu).filter(|gpu| params.uses_gpu(&gpu.name));
     let free: u64 = gpus.map(|gpu| gpu.memory_free as u64).sum();
     if free > 0 {
         return Some(free);
@@ -41,9 +41,12 @@ mod tests {
             device("CUDA0", DeviceKind::Gpu, 300),
             device("CUDA1", DeviceKind::Gpu, 200),
         ];
-        assert_eq!(of(&devices, |_| true), Some(500));
-        assert_eq!(of(&devices, |name| name == "CUDA1"), Some(200));
-        assert_eq!(of(&devices, |_| false), Some(800));
-        assert_eq!(of(&devices[1..], |_| false), None);
+        let all = ModelParams::default();
+        let second = ModelParams { devices: vec!["cuda1".into()], ..all.clone() };
+        let none = ModelParams { n_gpu_layers: Some(0), ..all.clone() };
+        assert_eq!(of(&devices, &all), Some(500));
+        assert_eq!(of(&devices, &second), Some(200));
+        assert_eq!(of(&devices, &none), Some(800));
+        assert_eq!(of(&devices[1..], &none), None);
     }
 }

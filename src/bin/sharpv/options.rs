@@ -265,11 +265,17 @@ impl SamplerOptions {
 impl ModelOptions {
     /// The files of the model, which are fetched where they are not here yet.
     pub fn files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
-        let uses_gpu = !self.is_cpu_only() && self.gpu_layers.is_none_or(|layers| layers.0 != Some(0));
-        let is_used = |gpu: &str| {
-            uses_gpu && (self.device.is_empty() || self.device.iter().any(|name| name.eq_ignore_ascii_case(gpu)))
-        };
-        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory::for_model(is_used), progress)
+        let memory = memory::for_model(&self.model_params());
+        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, progress)
+    }
+
+    fn model_params(&self) -> ModelParams {
+        let cpu_only = self.is_cpu_only();
+        ModelParams {
+            n_gpu_layers: if cpu_only { Some(0) } else { self.gpu_layers.and_then(|layers| layers.0) },
+            devices: if cpu_only { Vec::new() } else { self.device.clone() },
+            mmap: !self.no_mmap,
+        }
     }
 
     fn is_cpu_only(&self) -> bool {
@@ -298,11 +304,7 @@ impl ModelOptions {
         let cpu_only = self.is_cpu_only();
         let n_threads = self.threads.map(usize::from);
         let params = SessionParams {
-            model: ModelParams {
-                n_gpu_layers: if cpu_only { Some(0) } else { self.gpu_layers.and_then(|layers| layers.0) },
-                devices: if cpu_only { Vec::new() } else { self.device.clone() },
-                mmap: !self.no_mmap,
-            },
+            model: self.model_params(),
             vision: VisionParams {
                 use_gpu: !self.no_mmproj_offload && !cpu_only,
                 n_threads,

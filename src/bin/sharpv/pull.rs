@@ -5,11 +5,12 @@ use crate::memory;
 use crate::screen::Screen;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
 use sharpv::models::{self, KnownModel};
+use sharpv::runtime::ModelParams;
 
 pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
     let files = match HubSpec::parse(&args.name) {
         Some(spec) if KnownModel::find(&args.name).is_err() => {
-            let wish = Wish { memory: memory::for_model(|_| true), ..Wish::default() };
+            let wish = Wish { memory: memory::for_model(&ModelParams::default()), ..Wish::default() };
             Hub::from_env()?.pull(&spec, wish, &mut screen)?
         }
         _ => models::pull(&args.name, &mut screen)?,
