@@ -1,10 +1,8 @@
 //! Models from a hub: which files, how they are fetched, and what goes wrong. The hub is a server of this test's own.
 #![cfg(feature = "cli")]
 
-#[path = "support/hub_server.rs"]
-mod hub_server;
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::hub_server;
+use crate::support::smol;
 
 use assert_cmd::Command;
 use hub_server::{Fault, HubServer, sha256};

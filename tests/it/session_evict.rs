@@ -1,7 +1,6 @@
 //! Memory SharpV in sessions with the model `smol`.
 
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::smol;
 
 use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
 use sharpv::prune::PruneParams;

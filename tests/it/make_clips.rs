@@ -1,6 +1,6 @@
 //! The clips that the example `make_clips` makes: always the same, and what their answers say.
 
-#[path = "../examples/make_clips/clips/mod.rs"]
+#[path = "../../examples/make_clips/clips/mod.rs"]
 mod clips;
 
 use clips::{CATEGORIES, Clip, FRAMES, SIDE, clip};

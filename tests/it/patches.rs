@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-#[path = "../build/patch.rs"]
+#[path = "../../build/patch.rs"]
 mod patch;
 
 use patch::{Patch, apply_series, read_series, series_names};

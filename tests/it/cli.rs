@@ -1,10 +1,8 @@
 //! The program as its users meet it: arguments, stdout, stderr, exit codes.
 #![cfg(feature = "cli")]
 
-#[path = "support/json_schema.rs"]
-mod json_schema;
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::json_schema;
+use crate::support::smol;
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;

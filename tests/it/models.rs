@@ -673,7 +673,7 @@ fn in_environment(variables: &[(&str, &Path)]) -> String {
 
 fn helper_command() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "helper", "--nocapture"]);
+    command.args(["--exact", "models::helper", "--nocapture"]);
     command
 }
 

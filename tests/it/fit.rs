@@ -1,7 +1,6 @@
 //! Planning a video, and making it fit: positions, cells, memory.
 
-#[path = "support/families.rs"]
-mod families;
+use crate::support::families;
 
 use sharpv::Error;
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, VideoOptions, VideoPlan};

@@ -1,8 +1,7 @@
 //! `sharpv bench` with the model `smol` on a clip of 8 frames.
 #![cfg(feature = "cli")]
 
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::smol;
 
 use assert_cmd::Command;
 use predicates::prelude::*;

@@ -1,8 +1,7 @@
 //! Prompts of each model family against those of its own processor in Hugging Face's `transformers`
 //! (`tests/data/prompts`): text, tokens, visual tokens a slice, positions.
 
-#[path = "support/families.rs"]
-mod families;
+use crate::support::families;
 
 use serde_json::Value;
 use sharpv::chat::{Quiet, RowKey, Session, SessionParams, VideoOptions, VideoReport};

@@ -1,9 +1,7 @@
 //! Sessions with the model `smol`: prompts, logits against stock llama.cpp, turns, stopping, errors.
 
-#[path = "support/npy.rs"]
-mod npy;
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::npy;
+use crate::support::smol;
 
 use sharpv::Error;
 use sharpv::chat::{

@@ -1,7 +1,6 @@
 //! Sessions in files, with the model `smol`.
 
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::smol;
 
 use sha2::{Digest, Sha256};
 use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};

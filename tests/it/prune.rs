@@ -8,8 +8,7 @@ use proptest::prelude::*;
 use sharpv::Error;
 use sharpv::prune::{Budget, Decision, Method, PruneParams, Scorer, SliceView, prune};
 
-#[path = "support/npy.rs"]
-mod npy;
+use crate::support::npy;
 
 /// A video in memory: slices of tokens of `n_embd` floats.
 #[derive(Debug, Clone, PartialEq)]

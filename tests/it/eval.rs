@@ -1,10 +1,8 @@
 //! Benchmarks: the datasets in the shape that people have them in, and runs of the program on them.
 #![cfg(feature = "cli")]
 
-#[path = "support/families.rs"]
-mod families;
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::families;
+use crate::support::smol;
 
 use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
 use sharpv::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, wilson};

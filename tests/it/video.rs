@@ -1,7 +1,6 @@
 //! Black-box tests of `sharpv::video`: clips with known pictures, made by the `ffmpeg` program, are read back.
 
-#[path = "support/video_clips.rs"]
-mod clips;
+use crate::support::video_clips as clips;
 
 use std::fs;
 use std::path::Path;
@@ -770,7 +769,7 @@ fn nothing_is_printed() {
     fs::write(&clip, bytes).unwrap();
 
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", "nothing_is_printed", "--nocapture"]).env(CLIP, &clip).output().unwrap();
+    let output = child.args(["--exact", "video::nothing_is_printed", "--nocapture"]).env(CLIP, &clip).output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && stdout.contains("20 frames"), "{stdout}");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-/// An array and its shape. Not every test looks at both.
-#[allow(dead_code)]
+/// An array and its shape.
 pub struct Npy {
     /// Length of each dimension, outermost first.
     pub shape: Vec<usize>,

@@ -3,8 +3,7 @@
 //! What is computed is compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and with the same rows fed one
 //! chunk after the other.
 
-#[path = "support/families.rs"]
-mod families;
+use crate::support::families;
 
 use base64::Engine;
 use serde_json::Value;

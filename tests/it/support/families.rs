@@ -30,7 +30,6 @@ pub fn picture((width, height): (u32, u32), frame: u32) -> RgbImage {
 }
 
 /// Writes `n` frames into a folder.
-#[allow(dead_code, reason = "not every test has videos")]
 pub fn write_frames(folder: &Path, size: (u32, u32), n: usize) {
     for i in 0..n {
         picture(size, i as u32).save(folder.join(format!("{i:04}.png"))).expect("a frame is written");
@@ -38,7 +37,6 @@ pub fn write_frames(folder: &Path, size: (u32, u32), n: usize) {
 }
 
 /// Tokens as text, with runs of visual ones (`None`) counted.
-#[allow(dead_code, reason = "not every test has prompts")]
 pub fn text(model: &Model, tokens: &[Option<i64>]) -> String {
     let mut bytes = Vec::new();
     for run in tokens.chunk_by(|a, b| a.is_none() == b.is_none()) {

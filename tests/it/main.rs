@@ -1,0 +1,24 @@
+//! The tests, black box, as one program: it is linked once, and runs tests of all modules beside each other.
+//!
+//! So no test may assume to be alone in its process, or change what belongs to all of it: environment, current folder, log
+//! subscriber. What needs that is a child process (`models::helper`), or a file of its own beside this folder (`evict_rss.rs`).
+
+mod bench;
+mod cli;
+mod eval;
+mod evict;
+mod families;
+mod fit;
+mod fixtures;
+mod hub;
+mod make_clips;
+mod models;
+mod patches;
+mod prompts;
+mod prune;
+mod report;
+mod save;
+mod session;
+mod session_evict;
+mod support;
+mod video;

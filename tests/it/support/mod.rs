@@ -1,0 +1,10 @@
+//! What tests share.
+
+pub mod families;
+#[cfg(feature = "cli")]
+pub mod hub_server;
+#[cfg(feature = "cli")]
+pub mod json_schema;
+pub mod npy;
+pub mod smol;
+pub mod video_clips;
