@@ -11,6 +11,7 @@ mod families;
 mod fit;
 mod fixtures;
 mod hub;
+mod install;
 mod make_clips;
 mod models;
 mod patches;
