@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Builds what sharpv needs of FFmpeg as static libraries, so that a release runs where no FFmpeg, or another one, is installed.
+#
+#     .github/ffmpeg.sh PREFIX      # then: export PKG_CONFIG_PATH=PREFIX/lib/pkgconfig, and build with --features ffmpeg-next/static
+#
+# Needs a C compiler, make, nasm (x86-64), meson, ninja, pkg-config, curl. The sources come from their makers, with the sums of the archives that
+# these signed; FFMPEG_SOURCES may name a folder that has the archives already.
+set -euo pipefail
+
+prefix=${1:?usage: ffmpeg.sh PREFIX}
+sources=${FFMPEG_SOURCES:-$prefix/src}
+dav1d="dav1d-1.5.1"
+ffmpeg="ffmpeg-7.1.5"
+
+mkdir -p "$prefix" "$sources"
+prefix=$(cd "$prefix" && pwd)
+sources=$(cd "$sources" && pwd)
+jobs=$(getconf _NPROCESSORS_ONLN)
+
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
+}
+
+# fetch ADDRESS SHA256: the archive of that address is in $sources.
+fetch() {
+    local file
+    file=$sources/$(basename "$1")
+    [ -f "$file" ] || curl --fail --silent --show-error --location --retry 3 --output "$file" "$1"
+    if [ "$(sha256 "$file")" != "$2" ]; then
+        echo "ffmpeg.sh: $file is not what was pinned" >&2
+        exit 1
+    fi
+}
+
+fetch "https://downloads.videolan.org/pub/videolan/dav1d/1.5.1/$dav1d.tar.xz" \
+    401813f1f89fa8fd4295805aa5284d9aed9bc7fc1fdbe554af4292f64cbabe21
+fetch "https://ffmpeg.org/releases/$ffmpeg.tar.xz" \
+    de668509caf9e35e3cd162473441fdb29538c6d96ed080292b3cf9e6fc5d558f
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar -C "$work" -xf "$sources/$dav1d.tar.xz"
+tar -C "$work" -xf "$sources/$ffmpeg.tar.xz"
+
+# FFmpeg decodes AV1 in software only with this.
+meson setup "$work/dav1d" "$work/$dav1d" --prefix "$prefix" --libdir lib --buildtype release --default-library static \
+    -Denable_tools=false -Denable_tests=false
+ninja -C "$work/dav1d" install
+
+# Files in, pictures out: no encoders, no network, no programs. LGPL parts only. Nothing that merely happens to be installed.
+cd "$work/$ffmpeg"
+PKG_CONFIG_PATH=$prefix/lib/pkgconfig ./configure --prefix="$prefix" --pkg-config-flags=--static \
+    --enable-static --disable-shared --enable-pic --disable-autodetect --enable-zlib --enable-libdav1d \
+    --disable-programs --disable-doc --disable-network --disable-avdevice --disable-swresample --disable-postproc \
+    --disable-encoders --disable-muxers --disable-debug
+make -j "$jobs"
+make install
+mkdir -p "$prefix/licenses"
+cp COPYING.LGPLv2.1 "$prefix/licenses/FFmpeg.txt"
+cp "$work/$dav1d/COPYING" "$prefix/licenses/dav1d.txt"

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Prints what CHANGELOG.md says of the version in Cargo.toml, and fails if it says nothing, or if the tag that is built names another version.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+if [ "${GITHUB_REF_TYPE:-}" = tag ]; then
+    if [ "$GITHUB_REF_NAME" != "v$version" ]; then
+        echo "notes.sh: the tag is $GITHUB_REF_NAME, but Cargo.toml says $version" >&2
+        exit 1
+    fi
+else
+    # A trial: there may be no section of its own yet.
+    version=Unreleased
+fi
+
+# `## 0.1.0`, also with a date behind it, up to the next such line.
+notes=$(awk -v version="$version" '/^## /{ on = ($2 == version); next } on' CHANGELOG.md)
+if [ -z "${notes//[[:space:]]/}" ]; then
+    echo "notes.sh: CHANGELOG.md has no section \"## $version\"" >&2
+    exit 1
+fi
+printf '%s\n' "$notes"
