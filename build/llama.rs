@@ -152,6 +152,9 @@ fn link(config: &Config, build_dir: &Path) -> Result<()> {
                 println!("cargo::rustc-link-lib=framework={framework}");
             }
         }
+    } else if config.target_os == "windows" {
+        // ggml asks the registry for the processor's name.
+        println!("cargo::rustc-link-lib=dylib=advapi32");
     } else {
         for name in ["pthread", "dl", "m"] {
             println!("cargo::rustc-link-lib=dylib={name}");

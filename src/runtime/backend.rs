@@ -23,6 +23,7 @@ pub fn system_info() -> String {
 }
 
 /// The most memory this process has held at once, in bytes (resident set); `None` where the system does not tell.
+#[cfg(unix)]
 pub fn peak_rss_bytes() -> Option<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: getrusage fills the struct that it is given; all-zero is a valid `rusage`.
@@ -35,6 +36,12 @@ pub fn peak_rss_bytes() -> Option<u64> {
     // macOS counts bytes, Linux and the BSDs kilobytes.
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     u64::try_from(usage.ru_maxrss).ok().map(|v| v * unit)
+}
+
+/// The most memory this process has held at once, in bytes (resident set); `None` where the system does not tell.
+#[cfg(not(unix))]
+pub fn peak_rss_bytes() -> Option<u64> {
+    None
 }
 
 /// Ends the process at once, as `_exit` does: without the destructors of C++, which would run under threads that still compute.
