@@ -2,7 +2,7 @@
 //!
 //! A [`Layout`] says how many frames to take, how large their pictures are, which frames make one slice, what text stands between the
 //! slices, and where they stand in time. One file a family. What a family was trained with is in its Hugging Face processor; every
-//! layout is compared with that (`tests/prompts.rs`).
+//! layout is compared with that (`tests/it/prompts.rs`).
 //!
 //! A *slice* is what the encoder gives one set of visual tokens for: a frame, or a pair of frames in families that merge them.
 
