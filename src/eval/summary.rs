@@ -18,6 +18,9 @@ pub const FORMAT: u32 = 1;
 /// Pairs that fit on a screen.
 const MOST_PAIRS: usize = 30;
 
+/// Characters of a cell that a screen has room for. Categories are whatever text a dataset has, and Rust pads to no more than 65,535.
+const WIDEST: usize = 64;
+
 /// A run in numbers.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
@@ -336,7 +339,8 @@ fn span(interval: [f64; 2]) -> String {
 /// Text in columns, the first to the left and the others to the right.
 fn columns(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head = head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let short = |row: Vec<String>| row.into_iter().map(shortened).collect();
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).map(short).collect();
     let n = all.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..n).map(|column| width(column).unwrap_or(0)).collect();
@@ -348,4 +352,13 @@ fn columns(head: &[&str], rows: Vec<Vec<String>>) -> String {
         cells.collect::<Vec<_>>().join("  ") + "\n"
     };
     all.iter().map(line).collect()
+}
+
+/// The text, with `…` in place of what is beyond [`WIDEST`].
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(WIDEST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

@@ -786,6 +786,26 @@ fn a_part_of_the_questions_can_be_asked() {
     assert!(stderr(&wrong).contains("move, order, still"), "{}", stderr(&wrong));
 }
 
+/// A category is whatever text a dataset has: it may be longer than any width that a format can pad to.
+#[test]
+fn a_category_of_any_length_leaves_the_table_readable() {
+    let long = "é".repeat(70_000);
+    let row = serde_json::json!({"video": golden("move-0"), "question": "What?", "answer": "x", "category": long});
+    let folder = folder(&[("q.jsonl", &row.to_string())]);
+    let out = folder.path().join("out");
+    // Categories below each other, then side by side.
+    for methods in ["sharpv", "dense,sharpv"] {
+        let options = format!("--methods {methods} --max-frames 1 -n 1");
+        let run = eval("jsonl", &folder.path().join("q.jsonl"), &out, &options);
+        succeeds(&run);
+        let table = String::from_utf8(run.stdout).expect("text");
+        let shown = table.lines().find(|line| line.contains("éé")).expect("the category");
+        assert!(shown.contains('…') && shown.chars().count() < 120, "{shown}");
+        let accuracy = &summary(&out)["variants"][0]["categories"]["category"][&long];
+        assert_eq!(accuracy["n"], 1, "the summary has all of the name");
+    }
+}
+
 #[test]
 fn wrong_use_ends_with_2() {
     let folder = folder(&[("q.jsonl", &golden_questions())]);
