@@ -19,11 +19,10 @@
 //! - [`chat`]: the session, which is all that most programs need.
 //! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
-//! - [`eval`]: benchmarks, with methods side by side. [`bench`](mod@bench): what methods cost, side by side. `report` (a feature): results as pictures and one
-//!   HTML page.
+//! - `lab` (a feature): measuring. What methods cost: [`bench`](mod@bench). Results as pictures and one HTML page: `report` (a feature).
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
 //!
-//! Dependencies go one way: `{eval, bench} → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
+//! Dependencies go one way: `lab → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
 //! `runtime`. `unsafe` is in `ffi` and `runtime` only.
 
 #![warn(missing_docs)]
@@ -32,13 +31,14 @@
 pub mod bench;
 pub mod chat;
 pub mod error;
-pub mod eval;
 #[allow(unsafe_code)]
 pub mod ffi;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod layout;
 pub mod models;
 pub mod prune;
-#[cfg(feature = "report")]
+#[cfg(feature = "lab")]
 pub mod report;
 #[allow(unsafe_code)]
 pub mod runtime;

@@ -2,7 +2,7 @@
 
 use super::draw::DrawError;
 use crate::error::{Error, Result};
-use crate::eval::Comparison;
+use crate::lab::eval::Comparison;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

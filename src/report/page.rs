@@ -2,7 +2,7 @@
 
 use super::charts::{Chart, escape, short};
 use super::input::{Bench, Eval, Input, Results, Scaling, Spread, VideoBench};
-use crate::eval::Comparison;
+use crate::lab::eval::Comparison;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 

@@ -5,7 +5,7 @@ use crate::support::families;
 use crate::support::smol;
 
 use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
-use sharpv::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, wilson};
+use sharpv::lab::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, wilson};
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::SamplerParams;
 use std::fs;
@@ -65,7 +65,6 @@ const VIDEOMME_TSV: &str = "index\tvideo\tvideo_path\tduration\tdomain\tcandidat
     2\tclip_002\t./video/clip_002.mp4\tlong\tLife Record\tnone\tTravel\tCounting Problem\t\tHow many?\tB\n\
     3\tclip_002\tlong\n";
 
-#[cfg(feature = "parquet")]
 fn videomme_parquet(content: &[(&str, &str)]) -> TempDir {
     let folder = folder(content);
     fs::create_dir_all(folder.path().join("videomme")).expect("a folder is made");
@@ -74,7 +73,6 @@ fn videomme_parquet(content: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-#[cfg(feature = "parquet")]
 #[test]
 fn videomme_is_read_from_parquet_and_tsv_alike() {
     let parquet = videomme_parquet(&[("data/clip_001.MP4", "x"), ("data/clip_002.mkv", "x")]);
@@ -287,11 +285,8 @@ fn a_folder_that_is_no_dataset_is_told() {
     assert!(error(Task::ActivityNetQa, folder.path()).contains("no file *_q.json"));
     assert!(error(Task::Jsonl, &folder.path().join("q.jsonl")).contains("no row can be asked"));
     assert!(error(Task::Jsonl, &folder.path().join("missing")).contains("missing"));
-    #[cfg(feature = "parquet")]
-    {
-        fs::write(folder.path().join("x.parquet"), "PAR1 no more").expect("a file is written");
-        assert!(error(Task::VideoMme, folder.path()).contains("cannot be read"));
-    }
+    fs::write(folder.path().join("x.parquet"), "PAR1 no more").expect("a file is written");
+    assert!(error(Task::VideoMme, folder.path()).contains("cannot be read"));
 }
 
 // --- statistics -------------------------------------------------------------------------------------
@@ -678,7 +673,6 @@ fn questions_that_cannot_be_asked_are_left_out() {
     assert!(stderr(&none).contains("not one question could be asked"), "{}", stderr(&none));
 }
 
-#[cfg(feature = "parquet")]
 #[test]
 fn every_benchmark_runs() {
     let demo = repository("demo/clip.mp4").to_str().expect("a path in UTF-8").to_owned();

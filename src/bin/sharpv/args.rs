@@ -5,7 +5,7 @@ use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use sharpv::bench::ScalingSize;
 use sharpv::chat::EvictMode;
-use sharpv::eval::{Score, Task};
+use sharpv::lab::eval::{Score, Task};
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
 use sharpv::report::PictureFormat;

@@ -6,7 +6,7 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams, VideoOptions};
-use sharpv::eval::{
+use sharpv::lab::eval::{
     self, BadRow, Clip, Dataset, Question, Results, Row, Run, RunObserver, RunSettings, Score, Summary, Variant,
 };
 use sharpv::models::ModelFiles;

@@ -2,7 +2,7 @@
 
 use sharpv::bench;
 use sharpv::chat::EvictMode;
-use sharpv::eval::{Score, Task};
+use sharpv::lab::eval::{Score, Task};
 use sharpv::layout;
 use sharpv::prune::Method;
 use sharpv::report::PictureFormat;

@@ -3,7 +3,7 @@
 use super::table::{self, Columns};
 use super::{categories, files_ending, find_video, inside, read, roots, unusable, with_extensions};
 use crate::error::Result;
-use crate::eval::question::{Clip, Dataset, Question, RightAnswer};
+use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

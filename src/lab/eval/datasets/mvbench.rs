@@ -2,7 +2,7 @@
 
 use super::{categories, files_ending, find_video, inside, json_rows, roots, seconds, text, texts, unusable};
 use crate::error::Result;
-use crate::eval::question::{Clip, Dataset, Question, RightAnswer};
+use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 
 use super::{by_letter, categories, read, seconds, text, texts};
 use crate::error::Result;
-use crate::eval::question::{Clip, Dataset, Question, RightAnswer};
+use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
 use serde_json::Value;
 use std::path::Path;
 

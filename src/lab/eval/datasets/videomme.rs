@@ -3,7 +3,7 @@
 use super::table::{self, Columns};
 use super::{by_letter, categories, files_ending, find_video, inside, python, roots, unusable, with_extensions};
 use crate::error::Result;
-use crate::eval::question::{Clip, Dataset, Question, RightAnswer, letter};
+use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer, letter};
 use std::path::{Path, PathBuf};
 
 const EXTENSIONS: [&str; 5] = ["mp4", "MP4", "mkv", "webm", "avi"];

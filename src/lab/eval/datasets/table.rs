@@ -2,6 +2,8 @@
 
 use super::unusable;
 use crate::error::{Error, Result};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,7 +11,6 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     Text(String),
-    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only parquet has lists"))]
     List(Vec<String>),
 }
 
@@ -87,18 +88,7 @@ fn read_separated(path: &Path, separator: u8) -> Result<(Vec<String>, Vec<TableR
     Ok((columns, rows))
 }
 
-#[cfg(not(feature = "parquet"))]
 fn read_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
-    Err(Error::EvalData {
-        path: path.to_owned(),
-        reason: "this build cannot read parquet".into(),
-        advice: "build sharpv with the feature parquet, or give the TSV".into(),
-    })
-}
-
-#[cfg(feature = "parquet")]
-fn read_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
     let broken = |error: &dyn std::fmt::Display| unusable(path, format!("this parquet file cannot be read: {error}"));
     let file = std::fs::File::open(path).map_err(Error::io("opening the dataset", path))?;
     let reader = SerializedFileReader::new(file).map_err(|error| broken(&error))?;
@@ -115,9 +105,7 @@ fn read_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
 }
 
 /// What the field of a parquet file says; `None` for null.
-#[cfg(feature = "parquet")]
-fn cell(field: &parquet::record::Field) -> Option<Cell> {
-    use parquet::record::Field;
+fn cell(field: &Field) -> Option<Cell> {
     let text = |field: &Field| match field {
         Field::Str(text) => text.clone(),
         Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into_owned(),
