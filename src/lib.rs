@@ -19,7 +19,7 @@
 //! - [`chat`]: the session, which is all that most programs need.
 //! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
-//! - `lab` (a feature): measuring. What methods cost: [`bench`](mod@bench). Results as pictures and one HTML page: `report` (a feature).
+//! - `lab` (a feature): measuring. `report` (the same feature): results as pictures and one HTML page.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
 //!
 //! Dependencies go one way: `lab → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
@@ -28,7 +28,6 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
-pub mod bench;
 pub mod chat;
 pub mod error;
 #[allow(unsafe_code)]

@@ -3,7 +3,7 @@
 use crate::options::{EvictOptions, ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
-use sharpv::bench::ScalingSize;
+use sharpv::lab::cost::ScalingSize;
 use sharpv::chat::EvictMode;
 use sharpv::lab::eval::{Score, Task};
 use sharpv::prune::Method;

@@ -8,7 +8,7 @@ use crate::output;
 use crate::report;
 use crate::screen::{Screen, Watch};
 use anyhow::{Context as _, bail};
-use sharpv::bench::{self, Bench, BenchObserver, Machine, MemoryUse, ScalingSize};
+use sharpv::lab::cost::{self, Bench, BenchObserver, Machine, MemoryUse, ScalingSize};
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, Stage};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, Method, PruneParams};
@@ -82,7 +82,7 @@ impl Job {
         let params = SessionParams { keep_unpruned: true, ..session.session_params(cancel.clone())? };
         let methods: Vec<PruneParams> = args.methods.iter().map(|&method| prune_params(method, args.keep)).collect();
         methods.iter().try_for_each(PruneParams::validate)?;
-        bench::check(&methods, usize::from(args.repeats))?;
+        cost::check(&methods, usize::from(args.repeats))?;
         Ok(Self {
             video: args.video,
             question: args.question,
@@ -107,7 +107,7 @@ fn on_video(
     files: &ModelFiles,
     interrupts: &Interrupts,
     screen: &mut Screen,
-) -> anyhow::Result<bench::VideoBench> {
+) -> anyhow::Result<cost::VideoBench> {
     let cancel = interrupts.cancel_token();
     if job.session.uses_default_model() {
         screen.note(&ask::about_default_model(files));
@@ -118,13 +118,13 @@ fn on_video(
     let work = interrupts.work();
     let mut progress = Progress::new(screen, "runs");
     let options = job.session.video_options();
-    let measured = bench::run(&mut session, (video, &options), &job.question, &job.methods, job.repeats, &mut progress);
+    let measured = cost::run(&mut session, (video, &options), &job.question, &job.methods, job.repeats, &mut progress);
     screen.clear();
     let mut measured = measured?;
     // Two copies of a large model may not fit, least of all on a GPU.
     drop(session);
     for params in &job.methods {
-        let name = bench::method_name(params.method);
+        let name = cost::method_name(params.method);
         screen.busy(&format!("measuring the memory of {name}"));
         let memory = memory_of(name, &cancel);
         screen.clear();
@@ -143,7 +143,7 @@ fn synthetic(
     files: &ModelFiles,
     interrupts: &Interrupts,
     screen: &mut Screen,
-) -> anyhow::Result<bench::Scaling> {
+) -> anyhow::Result<cost::Scaling> {
     let cancel = interrupts.cancel_token();
     let mut watch = Watch::new(screen, None, &cancel);
     let model = Model::load(&files.model, &job.params.model, |part| {
@@ -154,7 +154,7 @@ fn synthetic(
     let _work = interrupts.work();
     let mut progress = Progress::new(screen, "scaling");
     let (context, counts) = (&job.params.context, (job.repeats, job.predict));
-    let measured = bench::scale(&model, context, &adapters, &job.sizes, &job.methods, counts, &cancel, &mut progress);
+    let measured = cost::scale(&model, context, &adapters, &job.sizes, &job.methods, counts, &cancel, &mut progress);
     screen.clear();
     Ok(measured?)
 }
@@ -164,12 +164,12 @@ fn measure(job: &Job, method: Method, files: &ModelFiles) -> anyhow::Result<()> 
     let Some(video) = &job.video else { bail!("there is no video to measure memory with") };
     let prune = job.methods.iter().find(|params| params.method == method).cloned();
     let prune = prune.unwrap_or_else(|| prune_params(method, None));
-    let free_before = bench::gpu_bytes_free();
+    let free_before = cost::gpu_bytes_free();
     let params = SessionParams { prune, keep_unpruned: false, ..job.params.clone() };
     let mut session = Session::open(files, params, &mut Quiet)?;
     session.add_video(video, &job.session.video_options(), &mut Quiet)?;
     let answer = session.ask(&job.question, &mut Quiet)?;
-    let device_bytes = free_before.zip(bench::gpu_bytes_free()).map(|(before, after)| before.saturating_sub(after));
+    let device_bytes = free_before.zip(cost::gpu_bytes_free()).map(|(before, after)| before.saturating_sub(after));
     output::print_json(&MemoryUse { peak_rss_bytes: answer.peak_rss_bytes, device_bytes })
 }
 

@@ -1,7 +1,7 @@
 //! Values of options that need reading.
 
-use sharpv::bench;
 use sharpv::chat::EvictMode;
+use sharpv::lab::cost;
 use sharpv::lab::eval::{Score, Task};
 use sharpv::layout;
 use sharpv::prune::Method;
@@ -119,9 +119,9 @@ pub fn score() -> impl clap::builder::TypedValueParser<Value = Score> {
 /// A method of `sharpv bench`.
 pub fn bench_method() -> impl clap::builder::TypedValueParser<Value = Method> {
     use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-    let names = Method::ALL.map(bench::method_name).map(PossibleValue::new);
+    let names = Method::ALL.map(cost::method_name).map(PossibleValue::new);
     let off = PossibleValue::new(Method::Off.name()).hide(true);
-    PossibleValuesParser::new(names.into_iter().chain([off])).try_map(|name| bench::method_by_name(&name))
+    PossibleValuesParser::new(names.into_iter().chain([off])).try_map(|name| cost::method_by_name(&name))
 }
 
 /// The type of cached keys or values.
