@@ -19,8 +19,8 @@
 //! - [`chat`]: the session, which is all that most programs need.
 //! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
-//! - `lab` (a feature): measuring. `report` (the same feature): results as pictures and one HTML page.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
+//! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as pictures and one HTML page.
 //!
 //! Dependencies go one way: `lab → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
 //! `runtime`. `unsafe` is in `ffi` and `runtime` only.
@@ -37,8 +37,6 @@ pub mod lab;
 pub mod layout;
 pub mod models;
 pub mod prune;
-#[cfg(feature = "lab")]
-pub mod report;
 #[allow(unsafe_code)]
 pub mod runtime;
 pub mod video;

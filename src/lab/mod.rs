@@ -3,3 +3,4 @@
 
 pub mod cost;
 pub mod eval;
+pub mod report;

@@ -3,12 +3,12 @@
 use crate::options::{EvictOptions, ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
-use sharpv::lab::cost::ScalingSize;
 use sharpv::chat::EvictMode;
+use sharpv::lab::cost::ScalingSize;
 use sharpv::lab::eval::{Score, Task};
+use sharpv::lab::report::PictureFormat;
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
-use sharpv::report::PictureFormat;
 use std::path::PathBuf;
 
 /// Chat about video files on your own machine, with quantized VideoLLMs in GGUF.

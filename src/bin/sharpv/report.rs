@@ -2,7 +2,7 @@
 
 use crate::args::ReportArgs;
 use crate::screen::Screen;
-use sharpv::report::{PictureFormat, Report};
+use sharpv::lab::report::{PictureFormat, Report};
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &ReportArgs, screen: &Screen) -> anyhow::Result<()> {

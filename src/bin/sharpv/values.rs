@@ -3,9 +3,9 @@
 use sharpv::chat::EvictMode;
 use sharpv::lab::cost;
 use sharpv::lab::eval::{Score, Task};
+use sharpv::lab::report::PictureFormat;
 use sharpv::layout;
 use sharpv::prune::Method;
-use sharpv::report::PictureFormat;
 use sharpv::runtime::{FlashAttention, KvType};
 use std::str::FromStr;
 
