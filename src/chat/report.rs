@@ -3,7 +3,7 @@
 use super::EvictParams;
 use crate::prune::PruneParams;
 use crate::runtime::SamplerParams;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,7 +63,7 @@ pub struct SliceReport {
 }
 
 /// Visual tokens over all slices.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct VisualTokens {
     /// Before pruning.
     pub total: usize,
@@ -106,7 +106,7 @@ pub struct Tokens {
 }
 
 /// The KV cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kv {
     /// Cells allocated. A cell holds the keys and values of one row in all layers.
     pub cells: usize,

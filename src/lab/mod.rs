@@ -4,3 +4,4 @@
 pub mod cost;
 pub mod eval;
 pub mod report;
+pub mod results;

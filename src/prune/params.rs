@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -86,7 +86,7 @@ impl FromStr for Method {
 /// tokens only when all others are full; they then share evenly. First slices get [`PruneParams::min_keep`] before
 /// anything is shared, unless the total is too small for that: the total always wins. A total above the number of
 /// tokens keeps all. How other methods share a total is told [with them](super#other-methods).
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
     /// What the video needs, as SharpV sees it: `ceil(r_t·n)` tokens of slice `t`. Other methods: as many as their papers

@@ -9,8 +9,9 @@ use crate::report;
 use crate::screen::{Screen, Watch};
 use anyhow::{Context as _, bail};
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, Stage};
-use sharpv::lab::cost::{self, Bench, BenchObserver, Machine, MemoryUse, ScalingSize};
+use sharpv::lab::cost::{self, BenchObserver, ScalingSize};
 use sharpv::lab::report::PictureFormat;
+use sharpv::lab::results::{Bench, Machine, MemoryUse, Scaling, VideoBench};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::{CancelToken, Model};
@@ -107,7 +108,7 @@ fn on_video(
     files: &ModelFiles,
     interrupts: &Interrupts,
     screen: &mut Screen,
-) -> anyhow::Result<cost::VideoBench> {
+) -> anyhow::Result<VideoBench> {
     let cancel = interrupts.cancel_token();
     if job.session.uses_default_model() {
         screen.note(&ask::about_default_model(files));
@@ -138,12 +139,7 @@ fn on_video(
     Ok(measured)
 }
 
-fn synthetic(
-    job: &Job,
-    files: &ModelFiles,
-    interrupts: &Interrupts,
-    screen: &mut Screen,
-) -> anyhow::Result<cost::Scaling> {
+fn synthetic(job: &Job, files: &ModelFiles, interrupts: &Interrupts, screen: &mut Screen) -> anyhow::Result<Scaling> {
     let cancel = interrupts.cancel_token();
     let mut watch = Watch::new(screen, None, &cancel);
     let model = Model::load(&files.model, &job.params.model, |part| {

@@ -6,9 +6,8 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams, VideoOptions};
-use sharpv::lab::eval::{
-    self, BadRow, Clip, Dataset, Question, Results, Row, Run, RunObserver, RunSettings, Score, Summary, Variant,
-};
+use sharpv::lab::eval::{self, Clip, Dataset, Question, Run, RunObserver, Score, Variant};
+use sharpv::lab::results::{BadRow, Results, Row, RunSettings, Summary};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{SamplerParams, default_threads};

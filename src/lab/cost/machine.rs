@@ -1,38 +1,10 @@
 //! The machine that a bench ran on.
 
+use crate::lab::results::{GpuFacts, Machine};
 use crate::runtime::{self, DeviceKind};
-use serde::Serialize;
 
 /// How busy the processor may be with other things before times become noise: a share of its cores.
 const BUSY: f64 = 0.3;
-
-/// What the times of a bench depend on, besides its settings.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Machine {
-    /// The operating system.
-    pub os: &'static str,
-    /// The processor's architecture.
-    pub arch: &'static str,
-    /// The processor's name; empty where the system does not tell.
-    pub cpu: String,
-    /// Cores that the process may use.
-    pub cores: usize,
-    /// Processes that were running or waiting in the minute before the bench, on average; `null` where the system does not tell.
-    pub load_before: Option<f64>,
-    /// Its GPUs, whether they were used or not.
-    pub gpus: Vec<GpuFacts>,
-}
-
-/// A GPU.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct GpuFacts {
-    /// ggml's name.
-    pub name: String,
-    /// The product's name.
-    pub description: String,
-    /// All its memory.
-    pub memory_bytes: u64,
-}
 
 impl Machine {
     /// This one, now.
@@ -45,8 +17,8 @@ impl Machine {
         let load = sysinfo::System::load_average().ok().map(|load| load.one);
         let gpus = runtime::devices().into_iter().filter(|device| device.kind == DeviceKind::Gpu);
         Self {
-            os: std::env::consts::OS,
-            arch: std::env::consts::ARCH,
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
             cpu: cpu.unwrap_or_default(),
             cores: runtime::default_threads(),
             load_before: load.filter(|_| cfg!(unix)),

@@ -1,6 +1,7 @@
 //! A bench as Markdown.
 
-use super::{Bench, MethodCost, Scaling, Spread, VideoBench};
+use crate::lab::results::{Bench, MethodCost, Scaling, Spread, VideoBench};
+use serde_json::Value;
 use std::fmt::Write as _;
 
 impl Bench {
@@ -8,7 +9,7 @@ impl Bench {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         let machine = &self.machine;
-        let cpu = if machine.cpu.is_empty() { machine.arch } else { &machine.cpu };
+        let cpu = if machine.cpu.is_empty() { &machine.arch } else { &machine.cpu };
         let gpus: String = machine.gpus.iter().map(|gpu| format!(", {}", gpu.description)).collect();
         let _ = writeln!(text, "sharpv {}, {cpu}, {} cores{gpus}", self.version, machine.cores);
         if let Some(video) = &self.video {
@@ -24,14 +25,15 @@ impl Bench {
 type Cell<'a> = Box<dyn Fn(&MethodCost) -> String + 'a>;
 
 fn video_table(bench: &VideoBench) -> String {
+    let setting = |name| bench.settings.get(name).map_or_else(|| "?".to_owned(), Value::to_string);
     let mut text = format!(
         "\n## {}, {} frames\n\n{}, {}, {} threads, ubatch {}\n\n",
         plain(&bench.video),
         bench.frames,
         plain(&bench.model),
         runs(bench.repeats),
-        bench.settings.n_threads,
-        bench.settings.n_ubatch
+        setting("n_threads"),
+        setting("n_ubatch")
     );
     let stage = |of: fn(&MethodCost) -> &Spread| -> Cell<'_> { Box::new(move |cost| time(of(cost))) };
     let timed = |of: fn(&MethodCost) -> &Spread, ratio: fn(&MethodCost) -> Option<f64>| -> Cell<'_> {
@@ -68,7 +70,7 @@ fn video_table(bench: &VideoBench) -> String {
             Box::new(|cost| mebibytes(cost.memory.device_bytes) + &times(cost.ratios.device_bytes)),
         ));
     }
-    let names: Vec<&str> = bench.methods.iter().map(|cost| cost.name).collect();
+    let names: Vec<&str> = bench.methods.iter().map(|cost| cost.name.as_str()).collect();
     text.push_str(&header("", &names));
     for (name, cell) in rows {
         let cells: Vec<String> = bench.methods.iter().map(cell).collect();

@@ -1,107 +1,11 @@
 //! Methods on one video, from the file to the last token of an answer.
 
-use super::spread::ratio;
-use super::{BenchObserver, Spread, check, method_name};
-use crate::chat::{Answer, Kv, Observer, Session, Settings, Timings, VideoOptions, VisualTokens};
+use super::{BenchObserver, check, method_name};
+use crate::chat::{Answer, Observer, Session, Settings, Timings, VideoOptions};
 use crate::error::{Error, Result};
+use crate::lab::results::{MemoryUse, MethodCost, Ratios, RunSettings, Spread, StageSpreads, VideoBench, ratio};
 use crate::prune::{Budget, PruneParams};
-use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// What methods cost on a video.
-#[derive(Debug, Clone, Serialize)]
-pub struct VideoBench {
-    /// The name of the video's file.
-    pub video: String,
-    /// The question.
-    pub question: String,
-    /// The model's description.
-    pub model: String,
-    /// Frames taken.
-    pub frames: usize,
-    /// Runs of each method.
-    pub repeats: usize,
-    /// How many visual tokens all methods but dense may keep.
-    pub budget: Budget,
-    /// What the answers were made with; `prune` and `evict` are those of the last method.
-    pub settings: Settings,
-    /// The method that the ratios are to.
-    pub base: &'static str,
-    /// One entry for each method, in the order asked for.
-    pub methods: Vec<MethodCost>,
-}
-
-/// What one method costs.
-#[derive(Debug, Clone, Serialize)]
-pub struct MethodCost {
-    /// Its name.
-    pub name: &'static str,
-    /// Visual tokens of the video.
-    pub visual_tokens: VisualTokens,
-    /// Rows of the prompt: text and kept visual tokens.
-    pub prompt_rows: usize,
-    /// Tokens of the answer; fewer than asked for if the model ended it.
-    pub generated: usize,
-    /// Wall time.
-    pub timings_ms: StageSpreads,
-    /// Tokens for each second behind the first token; `null` for an answer of one token.
-    pub decode_tokens_per_second: Option<Spread>,
-    /// The KV cache behind the answer.
-    pub kv: Kv,
-    /// What a process of its own took.
-    pub memory: MemoryUse,
-    /// This method's medians over those of the base.
-    pub ratios: Ratios,
-}
-
-/// Milliseconds of each stage, as in [`Timings`].
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct StageSpreads {
-    /// Opening and decoding the video.
-    pub decode_video: Spread,
-    /// The vision encoder.
-    pub encode: Spread,
-    /// Scoring and choosing visual tokens.
-    pub prune: Spread,
-    /// The prompt through the language model.
-    pub prefill: Spread,
-    /// All of it, to the first token.
-    pub ttft: Spread,
-    /// Evicting visual tokens behind the first token.
-    pub evict: Spread,
-    /// From the first token to the last.
-    pub generate: Spread,
-}
-
-/// Memory that a method needs, measured in a process that runs nothing else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct MemoryUse {
-    /// The most that the process held at once; `null` if it was not measured.
-    pub peak_rss_bytes: Option<u64>,
-    /// What of the GPUs' memory was taken behind the answer, with the model; `null` without a GPU.
-    pub device_bytes: Option<u64>,
-}
-
-/// Medians over those of the base: under 1 is less time, or less memory. `null` where the base has 0 or nothing was measured.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Ratios {
-    /// Of the kept visual tokens.
-    pub visual_tokens: Option<f64>,
-    /// Of [`StageSpreads::encode`].
-    pub encode: Option<f64>,
-    /// Of [`StageSpreads::prefill`].
-    pub prefill: Option<f64>,
-    /// Of [`StageSpreads::ttft`].
-    pub ttft: Option<f64>,
-    /// Of [`MethodCost::decode_tokens_per_second`]: over 1 is faster.
-    pub decode_tokens_per_second: Option<f64>,
-    /// Of the KV cache's bytes.
-    pub kv_bytes: Option<f64>,
-    /// Of [`MemoryUse::peak_rss_bytes`].
-    pub peak_rss_bytes: Option<f64>,
-    /// Of [`MemoryUse::device_bytes`].
-    pub device_bytes: Option<f64>,
-}
 
 /// Runs each of `methods` on the video `repeats` times, taking turns, with nothing reused but the loaded model. One more run, of the first
 /// method, comes before and does not count. The session must have been opened with
@@ -142,8 +46,7 @@ pub fn run(
     session.clear();
     let costs = methods.iter().zip(&answers).filter_map(|(params, answers)| cost(params, answers)).collect();
     let last = answers.pop().and_then(|mut answers| answers.pop()).or(first);
-    let nothing = || Error::Llama { action: "measuring", reason: "there is no answer; please report this".into() };
-    let last = last.ok_or_else(nothing)?;
+    let last = last.ok_or_else(|| broken("there is no answer"))?;
     let budget = methods.iter().map(|params| params.budget).find(|budget| *budget != Budget::Adaptive);
     let mut bench = VideoBench {
         video: video.file_name().unwrap_or(video.as_os_str()).to_string_lossy().into_owned(),
@@ -152,12 +55,22 @@ pub fn run(
         frames: last.frames,
         repeats,
         budget: budget.unwrap_or_default(),
-        settings: last.settings,
-        base: methods.first().map_or("", |params| method_name(params.method)),
+        settings: as_shown(&last.settings)?,
+        base: methods.first().map_or("", |params| method_name(params.method)).to_owned(),
         methods: costs,
     };
     bench.compare();
     Ok(bench)
+}
+
+/// Settings as they are written. Through text: as a [`Value`](serde_json::Value), 0.1 of 32 bits would be 0.10000000149011612.
+fn as_shown(settings: &Settings) -> Result<RunSettings> {
+    let text = serde_json::to_string(settings);
+    text.and_then(|text| serde_json::from_str(&text)).map_err(|error| broken(&format!("the settings: {error}")))
+}
+
+fn broken(what: &str) -> Error {
+    Error::Llama { action: "measuring", reason: format!("{what}; please report this") }
 }
 
 impl VideoBench {
@@ -197,7 +110,7 @@ fn cost(params: &PruneParams, answers: &[Answer]) -> Option<MethodCost> {
     let spread = |of: fn(&Timings) -> f64| Spread::of(answers.iter().map(|answer| of(&answer.timings_ms)));
     let speeds = answers.iter().map(Answer::tokens_per_second).filter(|&speed| speed > 0.0);
     Some(MethodCost {
-        name: method_name(params.method),
+        name: method_name(params.method).to_owned(),
         visual_tokens: last.visual_tokens,
         prompt_rows: last.tokens.prompt,
         generated: last.tokens.generated,

@@ -6,45 +6,15 @@ mod machine;
 mod markdown;
 mod methods;
 mod scaling;
-mod spread;
 mod synthetic;
 
-pub use machine::{GpuFacts, Machine, gpu_bytes_free};
-pub use methods::{MemoryUse, MethodCost, Ratios, StageSpreads, VideoBench, run};
-pub use scaling::{Scaling, ScalingPoint, ScalingSize, scale};
-pub use spread::Spread;
+pub use machine::gpu_bytes_free;
+pub use methods::run;
+pub use scaling::{ScalingSize, scale};
 
 use crate::chat::Observer;
 use crate::error::{Error, Result};
 use crate::prune::{Method, PruneParams};
-use serde::Serialize;
-
-/// The format of `bench.json`; it grows when a key changes its meaning.
-pub const FORMAT: u32 = 1;
-
-/// Everything that one `sharpv bench` measured.
-#[derive(Debug, Clone, Serialize)]
-pub struct Bench {
-    /// What this is: `bench`.
-    pub kind: &'static str,
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The version of sharpv.
-    pub version: &'static str,
-    /// Where it ran.
-    pub machine: Machine,
-    /// Methods on a video.
-    pub video: Option<VideoBench>,
-    /// Time and memory against length.
-    pub scaling: Option<Scaling>,
-}
-
-impl Bench {
-    /// A bench without results yet, on `machine`.
-    pub fn new(machine: Machine) -> Self {
-        Self { kind: "bench", format: FORMAT, version: env!("CARGO_PKG_VERSION"), machine, video: None, scaling: None }
-    }
-}
 
 /// Is told how a bench goes on.
 pub trait BenchObserver: Observer {

@@ -1,8 +1,9 @@
 //! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and decoding.
 
 use super::synthetic::Frames;
-use super::{BenchObserver, Spread, check, method_name};
+use super::{BenchObserver, check, method_name};
 use crate::error::{Error, Result};
+use crate::lab::results::{Scaling, ScalingPoint, Spread};
 use crate::prune::{self, Budget, PruneParams, SliceView};
 use crate::runtime::{CancelToken, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token};
 use serde::Serialize;
@@ -45,48 +46,6 @@ impl FromStr for ScalingSize {
             expected: "FRAMESxTOKENS, as in 32x196".into(),
         })
     }
-}
-
-/// Time and memory against length.
-#[derive(Debug, Clone, Serialize)]
-pub struct Scaling {
-    /// The model's description.
-    pub model: String,
-    /// The context that the model was trained for, in positions.
-    pub trained_for: usize,
-    /// Runs of each size and method.
-    pub repeats: usize,
-    /// Tokens decoded in each run.
-    pub decoded: usize,
-    /// How many visual tokens all methods but dense may keep.
-    pub budget: Budget,
-    /// What was measured, size by size.
-    pub points: Vec<ScalingPoint>,
-}
-
-/// One size under one method.
-#[derive(Debug, Clone, Serialize)]
-pub struct ScalingPoint {
-    /// The method's name.
-    pub method: &'static str,
-    /// Frames.
-    pub frames: usize,
-    /// Visual tokens of a frame.
-    pub tokens_per_frame: usize,
-    /// Visual tokens of all frames.
-    pub visual_tokens: usize,
-    /// Those that were kept.
-    pub kept: usize,
-    /// Rows of the prompt: text and kept visual tokens.
-    pub prompt_rows: usize,
-    /// Choosing visual tokens.
-    pub prune_ms: Spread,
-    /// The prompt through the language model, with the allocation of the context.
-    pub prefill_ms: Spread,
-    /// Speed behind the prompt.
-    pub decode_tokens_per_second: Option<Spread>,
-    /// Bytes of the KV cache: the prompt and the decoded tokens.
-    pub kv_bytes: u64,
 }
 
 /// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each prompt. One more run of each
@@ -249,7 +208,7 @@ fn milliseconds(start: Instant) -> f64 {
 fn point(size: ScalingSize, params: &PruneParams, runs: &[Run]) -> Option<ScalingPoint> {
     let last = runs.last()?;
     Some(ScalingPoint {
-        method: method_name(params.method),
+        method: method_name(params.method).to_owned(),
         frames: size.frames,
         tokens_per_frame: size.tokens,
         visual_tokens: size.frames * size.tokens,

@@ -1,5 +1,6 @@
 //! What every dataset is read into.
 
+use crate::lab::results::BadRow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -73,15 +74,6 @@ pub fn letter(index: usize) -> char {
         .ok()
         .filter(|&index| usize::from(index) < MAX_CHOICES)
         .map_or('?', |index| char::from(b'A' + index))
-}
-
-/// A row that cannot be asked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct BadRow {
-    /// Where it is: file and line or row, or the question.
-    pub place: String,
-    /// What is wrong with it.
-    pub reason: String,
 }
 
 /// The questions of a dataset, and the rows that are none.

@@ -1,13 +1,13 @@
 //! A run: each video once, all methods on it, each answer written as it comes.
 
 use super::likelihood::Letters;
-use super::question::{BadRow, Clip, Question};
-use super::results::{Results, Row};
+use super::question::{Clip, Question};
 use super::task::Task;
 use super::variant::Variant;
 use super::worker::{Event, Job, Shared, Worker};
 use crate::chat::{EvictParams, Session, VideoOptions};
 use crate::error::{Error, Result};
+use crate::lab::results::{BadRow, Results, Row};
 use crate::prune::PruneParams;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};

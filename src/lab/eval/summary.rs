@@ -1,19 +1,14 @@
-//! What a run found: accuracies, and the methods against each other. Written to `summary.json`, which docs/eval.md describes.
+//! Sums up what a run found, and shows it in tables.
 
-use super::question::{BadRow, Question};
-use super::results::{Judge, Results, Row, RunSettings};
+use super::question::Question;
 use super::stats::{Paired, wilson};
 use super::task::Task;
 use super::variant::Variant;
-use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use crate::lab::results::{
+    Accuracy, BadRow, Comparison, Judge, Results, Row, RunSettings, SUMMARY_FORMAT, Summary, VariantSummary,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
-
-/// The format of `summary.json`; it grows when a key changes its meaning.
-pub const FORMAT: u32 = 1;
 
 /// Pairs that fit on a screen.
 const MOST_PAIRS: usize = 30;
@@ -21,114 +16,15 @@ const MOST_PAIRS: usize = 30;
 /// Characters of a cell that a screen has room for. Categories are whatever text a dataset has, and Rust pads to no more than 65,535.
 const WIDEST: usize = 64;
 
-/// A run in numbers.
-#[derive(Debug, Clone, Serialize)]
-pub struct Summary {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The benchmark.
-    pub task: Task,
-    /// Whether every question has an answer of every variant.
-    pub complete: bool,
-    /// Questions asked for.
-    pub questions: usize,
-    /// How answers were judged, and how often in that way.
-    pub judges: BTreeMap<&'static str, usize>,
-    /// The settings that the answers depend on.
-    pub settings: RunSettings,
-    /// One entry for each method and budget, in the order asked for; dense comes first.
-    pub variants: Vec<VariantSummary>,
-    /// Pairs of variants on the questions that both answered: dense against each, and those of the same budget.
-    pub comparisons: Vec<Comparison>,
-    /// What could not be asked.
-    pub bad_rows: Vec<BadRow>,
-}
-
-/// How one variant did.
-#[derive(Debug, Clone, Serialize)]
-pub struct VariantSummary {
-    /// `dense`, or method and budget: `sharpv@0.1`.
-    pub name: String,
-    /// The method.
-    pub method: &'static str,
-    /// The budget.
-    pub budget: String,
-    /// Over all questions.
-    #[serde(flatten)]
-    pub all: Accuracy,
-    /// Answers in which no answer was found. They count as wrong.
-    pub no_answer: usize,
-    /// Share of the visual tokens that was kept, over all answers.
-    pub kept_share: f64,
-    /// Visual tokens kept of a video, mean over all answers.
-    pub kept_mean: f64,
-    /// By kind of category, then category.
-    pub categories: BTreeMap<String, BTreeMap<String, Accuracy>>,
-}
-
-/// Right answers, and how sure their share is.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Accuracy {
-    /// Answers.
-    pub n: usize,
-    /// Right ones.
-    pub correct: usize,
-    /// `correct / n`; 0 without answers.
-    pub accuracy: f64,
-    /// The 95 % interval after Wilson.
-    pub interval: [f64; 2],
-}
-
-impl Accuracy {
-    fn of<'a>(rows: impl Iterator<Item = &'a Row>) -> Self {
-        let (mut n, mut correct) = (0, 0);
-        for row in rows {
-            n += 1;
-            correct += usize::from(row.correct);
-        }
-        let accuracy = if n == 0 { 0.0 } else { correct as f64 / n as f64 };
-        Self { n, correct, accuracy, interval: wilson(correct, n) }
+/// How many of `rows` are right.
+fn accuracy<'a>(rows: impl Iterator<Item = &'a Row>) -> Accuracy {
+    let (mut n, mut correct) = (0, 0);
+    for row in rows {
+        n += 1;
+        correct += usize::from(row.correct);
     }
-}
-
-/// Two variants on the same questions.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Comparison {
-    /// The name of the first.
-    pub a: String,
-    /// The name of the second.
-    pub b: String,
-    /// Questions that both answered.
-    pub n: usize,
-    /// Those that only the first got right.
-    pub only_a: usize,
-    /// Those that only the second got right.
-    pub only_b: usize,
-    /// Accuracy of the second less that of the first.
-    pub difference: f64,
-    /// The 95 % interval of the difference, after Bonett and Price.
-    pub interval: [f64; 2],
-    /// The exact p-value of McNemar's test, two-sided.
-    pub p: f64,
-}
-
-impl Comparison {
-    /// What stands over the [`cells`](Self::cells) of a table.
-    pub(crate) const HEAD: [&str; 6] =
-        ["same questions", "points", "95 % interval", "only one right", "questions", "p"];
-
-    /// A row of a table.
-    pub(crate) fn cells(&self) -> Vec<String> {
-        let points = |share: f64| format!("{:+.1}", share * 100.0);
-        vec![
-            format!("{} − {}", self.b, self.a),
-            points(self.difference),
-            format!("{} to {}", points(self.interval[0]), points(self.interval[1])),
-            format!("{} : {}", self.only_b, self.only_a),
-            self.n.to_string(),
-            if self.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", self.p) },
-        ]
-    }
+    let accuracy = if n == 0 { 0.0 } else { correct as f64 / n as f64 };
+    Accuracy { n, correct, accuracy, interval: wilson(correct, n) }
 }
 
 impl Summary {
@@ -150,16 +46,11 @@ impl Summary {
             .collect();
         let mut judges = BTreeMap::new();
         for row in answers.iter().flatten().flatten() {
-            let name = match row.judge {
-                Judge::Letter => "letter",
-                Judge::Likelihood => "likelihood",
-                Judge::Match => "match",
-            };
-            *judges.entry(name).or_default() += 1;
+            *judges.entry(row.judge).or_default() += 1;
         }
         Self {
-            format: FORMAT,
-            task,
+            format: SUMMARY_FORMAT,
+            task: task.name().to_owned(),
             complete: answers.iter().flatten().all(Option::is_some),
             questions: questions.len(),
             judges,
@@ -170,24 +61,10 @@ impl Summary {
         }
     }
 
-    /// Writes it to the file at `path`, in one step.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let io = |error| Error::io("writing the summary", path)(error);
-        let text = serde_json::to_string_pretty(self).map_err(|error| io(error.into()))? + "\n";
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        file.write_all(text.as_bytes()).map_err(io)?;
-        file.persist(path).map_err(|error| io(error.error))?;
-        Ok(())
-    }
-
     /// Tables for people to read.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "{}, {} questions, {}", self.task.name(), self.questions, self.judged());
+        let _ = writeln!(text, "{}, {} questions, {}", self.task, self.questions, self.judged());
         let _ = writeln!(text);
         let rows = self.variants.iter().map(|variant| {
             vec![
@@ -256,10 +133,10 @@ impl Summary {
     }
 
     fn judged(&self) -> String {
-        let how = self.judges.keys().map(|judge| match *judge {
-            "likelihood" => "choices by likelihood of the letter",
-            "letter" => "choices by the letter in the answer",
-            _ => "open answers by normalized match",
+        let how = self.judges.keys().map(|judge| match judge {
+            Judge::Likelihood => "choices by likelihood of the letter",
+            Judge::Letter => "choices by the letter in the answer",
+            Judge::Match => "open answers by normalized match",
         });
         how.collect::<Vec<_>>().join(", ")
     }
@@ -286,14 +163,14 @@ fn summarize(variant: &Variant, rows: &[Option<&Row>]) -> VariantSummary {
         }
     }
     let categories = by_category.into_iter().map(|(kind, values)| {
-        (kind, values.into_iter().map(|(value, rows)| (value, Accuracy::of(rows.into_iter()))).collect())
+        (kind, values.into_iter().map(|(value, rows)| (value, accuracy(rows.into_iter()))).collect())
     });
     let (kept, total) = rows.iter().fold((0, 0), |(kept, total), row| (kept + row.kept, total + row.visual_tokens));
     VariantSummary {
         name: variant.to_string(),
-        method: variant.method_name(),
+        method: variant.method_name().to_owned(),
         budget: variant.budget_name(),
-        all: Accuracy::of(rows.iter().copied()),
+        all: accuracy(rows.iter().copied()),
         no_answer: rows.iter().filter(|row| row.predicted.is_none()).count(),
         kept_share: if total == 0 { 1.0 } else { kept as f64 / total as f64 },
         kept_mean: kept as f64 / rows.len().max(1) as f64,

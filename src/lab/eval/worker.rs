@@ -1,12 +1,12 @@
 //! What one session does of a run: it takes clip after clip, and sends what comes of them.
 
 use super::likelihood::{Letters, likeliest};
-use super::question::{BadRow, Clip, Question, RightAnswer, letter};
-use super::results::{Judge, Row};
+use super::question::{Clip, Question, RightAnswer, letter};
 use super::run::Run;
 use super::variant::Variant;
 use crate::chat::{EvictMode, Observer, Session, StopReason};
 use crate::error::{Error, Result};
+use crate::lab::results::{BadRow, Judge, Row};
 use crate::prune::Method;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;

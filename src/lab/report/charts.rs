@@ -2,9 +2,10 @@
 
 use super::bars::{Bar, BarChart};
 use super::draw::{DrawError, INK_TEXT, color, method_color};
-use super::input::{Bench, Eval, Input, Method, Results, Scaling, Spread, VideoBench};
+use super::input::{Input, Results};
 use super::lines::{Curve, Dot, Level, LineChart};
 use super::picture;
+use crate::lab::results::{Bench, MethodCost, Scaling, ScalingPoint, Spread, Summary, VideoBench};
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
@@ -73,13 +74,17 @@ fn of_bench(bench: &Bench) -> Result<Vec<Chart>, DrawError> {
     Ok(charts)
 }
 
-fn accuracy(eval: &Eval) -> Result<Chart, DrawError> {
-    let asked = || eval.variants.iter().filter(|variant| variant.n > 0);
+fn accuracy(eval: &Summary) -> Result<Chart, DrawError> {
+    let asked = || eval.variants.iter().filter(|variant| variant.all.n > 0);
     let mut curves: Vec<Curve> = Vec::new();
     for variant in asked().filter(|variant| variant.method != "dense") {
-        let [low, high] = variant.interval;
-        let dot =
-            Dot { x: 100.0 * variant.kept_share, y: 100.0 * variant.accuracy, low: 100.0 * low, high: 100.0 * high };
+        let [low, high] = variant.all.interval;
+        let dot = Dot {
+            x: 100.0 * variant.kept_share,
+            y: 100.0 * variant.all.accuracy,
+            low: 100.0 * low,
+            high: 100.0 * high,
+        };
         match curves.iter_mut().find(|curve| curve.name == variant.method) {
             Some(curve) => curve.dots.push(dot),
             None => curves.push(Curve {
@@ -92,9 +97,9 @@ fn accuracy(eval: &Eval) -> Result<Chart, DrawError> {
     let level = asked().find(|variant| variant.method == "dense").map(|dense| Level {
         name: "dense (100 % kept)".to_owned(),
         color: method_color("dense"),
-        y: 100.0 * dense.accuracy,
-        low: 100.0 * dense.interval[0],
-        high: 100.0 * dense.interval[1],
+        y: 100.0 * dense.all.accuracy,
+        low: 100.0 * dense.all.interval[0],
+        high: 100.0 * dense.all.interval[1],
     });
     let title = format!("{}: accuracy against budget, with 95 % intervals", eval.task);
     let chart = LineChart {
@@ -109,7 +114,7 @@ fn accuracy(eval: &Eval) -> Result<Chart, DrawError> {
     Ok(Chart::new("accuracy", &title, chart.svg()?))
 }
 
-type Stage = (&'static str, fn(&Method) -> f64);
+type Stage = (&'static str, fn(&MethodCost) -> f64);
 
 const STAGES: [Stage; 4] = [
     ("video decode", |method| method.timings_ms.decode_video.median),
@@ -179,7 +184,7 @@ fn curve(
     name: &str,
     title: &str,
     y_label: &str,
-    value: &dyn Fn(&super::input::Point) -> Option<Spread>,
+    value: &dyn Fn(&ScalingPoint) -> Option<Spread>,
 ) -> Result<Option<Chart>, DrawError> {
     let mut curves: Vec<Curve> = Vec::new();
     for point in &scaling.points {

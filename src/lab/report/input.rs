@@ -2,13 +2,9 @@
 
 use super::draw::DrawError;
 use crate::error::{Error, Result};
-use crate::lab::eval::Comparison;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use crate::lab::results::{BENCH_FORMAT, Bench, SUMMARY_FORMAT, Summary};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
-
-/// The formats of `summary.json` and `bench.json` that are understood.
-const FORMAT: u64 = 1;
 
 /// Numbers beyond this are no measurement, and would break an axis.
 const LARGEST: f64 = 1e15;
@@ -25,125 +21,8 @@ pub struct Input {
 
 #[derive(Debug)]
 pub enum Results {
-    Eval(Box<Eval>),
+    Eval(Box<Summary>),
     Bench(Box<Bench>),
-}
-
-/// `summary.json` of `sharpv eval`.
-#[derive(Debug, Deserialize)]
-pub struct Eval {
-    pub task: String,
-    pub questions: usize,
-    pub complete: bool,
-    #[serde(default)]
-    pub settings: Map<String, Value>,
-    pub variants: Vec<Variant>,
-    #[serde(default)]
-    pub comparisons: Vec<Comparison>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Variant {
-    pub name: String,
-    pub method: String,
-    pub n: usize,
-    pub correct: usize,
-    pub accuracy: f64,
-    pub interval: [f64; 2],
-    pub kept_share: f64,
-}
-
-/// `bench.json` of `sharpv bench`.
-#[derive(Debug, Deserialize)]
-pub struct Bench {
-    pub version: String,
-    pub machine: Value,
-    pub video: Option<VideoBench>,
-    pub scaling: Option<Scaling>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct VideoBench {
-    pub video: String,
-    pub question: String,
-    pub model: String,
-    pub frames: usize,
-    pub repeats: usize,
-    pub base: String,
-    #[serde(default)]
-    pub settings: Map<String, Value>,
-    pub methods: Vec<Method>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Method {
-    pub name: String,
-    pub visual_tokens: VisualTokens,
-    pub timings_ms: Stages,
-    pub decode_tokens_per_second: Option<Spread>,
-    pub kv: Kv,
-    pub memory: Memory,
-    pub ratios: Ratios,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct VisualTokens {
-    pub total: usize,
-    pub kept: usize,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Stages {
-    pub decode_video: Spread,
-    pub encode: Spread,
-    pub prune: Spread,
-    pub prefill: Spread,
-    pub ttft: Spread,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Kv {
-    pub bytes: u64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Memory {
-    pub peak_rss_bytes: Option<u64>,
-    pub device_bytes: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Ratios {
-    pub ttft: Option<f64>,
-    pub prefill: Option<f64>,
-    pub kv_bytes: Option<f64>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Scaling {
-    pub model: String,
-    pub repeats: usize,
-    pub decoded: usize,
-    pub points: Vec<Point>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Point {
-    pub method: String,
-    pub frames: usize,
-    pub tokens_per_frame: usize,
-    pub visual_tokens: usize,
-    pub kept: usize,
-    pub prefill_ms: Spread,
-    pub decode_tokens_per_second: Option<Spread>,
-    pub kv_bytes: u64,
 }
 
 /// The files that `path` names: itself, or the results in a folder.
@@ -168,10 +47,11 @@ impl Input {
         if !is_bench && value.get("variants").is_none() {
             return Err(refused("it is neither a summary of an evaluation nor a bench".into()));
         }
+        let format = u64::from(if is_bench { BENCH_FORMAT } else { SUMMARY_FORMAT });
         match value.get("format").and_then(Value::as_u64) {
-            Some(FORMAT) => {}
+            Some(found) if found == format => {}
             Some(other) => {
-                return Err(refused(format!("it has format {other}, and this version reads format {FORMAT}")));
+                return Err(refused(format!("it has format {other}, and this version reads format {format}")));
             }
             None => return Err(refused("it has no format".into())),
         }
@@ -183,7 +63,7 @@ impl Input {
         };
         let results = results.map_err(|error| refused(error.to_string()))?;
         let empty = match &results {
-            Results::Eval(eval) => eval.variants.iter().all(|variant| variant.n == 0),
+            Results::Eval(eval) => eval.variants.iter().all(|variant| variant.all.n == 0),
             Results::Bench(bench) => {
                 bench.video.as_ref().is_none_or(|video| video.methods.is_empty())
                     && bench.scaling.as_ref().is_none_or(|scaling| scaling.points.is_empty())

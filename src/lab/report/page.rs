@@ -1,9 +1,9 @@
 //! The HTML page: pictures, tables and settings in one file.
 
 use super::charts::{Chart, escape, short};
-use super::input::{Bench, Eval, Input, Results, Scaling, Spread, VideoBench};
-use crate::lab::eval::Comparison;
-use serde_json::{Map, Value};
+use super::input::{Input, Results};
+use crate::lab::results::{Bench, Comparison, RunSettings, Scaling, Spread, Summary, VideoBench};
+use serde_json::Value;
 use std::fmt::Write as _;
 
 const STYLE: &str = "\
@@ -41,19 +41,19 @@ pub fn html<'a>(sections: impl Iterator<Item = (&'a Input, Vec<Chart>)>) -> Stri
     page + "</body>\n</html>\n"
 }
 
-fn eval_head(page: &mut String, eval: &Eval) {
+fn eval_head(page: &mut String, eval: &Summary) {
     let unfinished = if eval.complete { "" } else { ", <strong>not finished</strong>" };
     let _ = writeln!(page, "<h2>{}</h2>\n<p>{} questions{unfinished}</p>", escape(&eval.task), eval.questions);
 }
 
-fn eval_tables(page: &mut String, eval: &Eval) {
+fn eval_tables(page: &mut String, eval: &Summary) {
     let rows = eval.variants.iter().map(|variant| {
         vec![
             variant.name.clone(),
             format!("{:.1} %", 100.0 * variant.kept_share),
-            format!("{}/{}", variant.correct, variant.n),
-            format!("{:.1} %", 100.0 * variant.accuracy),
-            format!("{:.1}–{:.1} %", 100.0 * variant.interval[0], 100.0 * variant.interval[1]),
+            format!("{}/{}", variant.all.correct, variant.all.n),
+            format!("{:.1} %", 100.0 * variant.all.accuracy),
+            format!("{:.1}–{:.1} %", 100.0 * variant.all.interval[0], 100.0 * variant.all.interval[1]),
         ]
     });
     table(page, &["method", "tokens kept", "right", "accuracy", "95 % interval"], rows);
@@ -62,7 +62,7 @@ fn eval_tables(page: &mut String, eval: &Eval) {
 }
 
 /// The other variants against the first, on the same questions.
-fn differences(page: &mut String, eval: &Eval) {
+fn differences(page: &mut String, eval: &Summary) {
     let Some(first) = eval.variants.first() else { return };
     let with_first: Vec<_> = eval.comparisons.iter().filter(|comparison| comparison.a == first.name).collect();
     if with_first.is_empty() {
@@ -76,19 +76,9 @@ fn bench_head(page: &mut String, bench: &Bench) {
         (Some(video), _) => format!("Bench: {}", video.video),
         (None, _) => "Bench: scaling".to_owned(),
     };
-    let cpu = bench.machine.get("cpu").and_then(Value::as_str).unwrap_or_default();
-    let cores = bench.machine.get("cores").and_then(Value::as_u64);
-    let cores = cores.map_or_else(String::new, |cores| format!(", {cores} cores"));
-    let gpus: String = bench
-        .machine
-        .get("gpus")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|gpu| gpu.get("description").and_then(Value::as_str))
-        .map(|name| format!(", {name}"))
-        .collect();
-    let machine = escape(&format!("sharpv {}, {cpu}{cores}{gpus}", bench.version));
+    let machine = &bench.machine;
+    let gpus: String = machine.gpus.iter().map(|gpu| format!(", {}", gpu.description)).collect();
+    let machine = escape(&format!("sharpv {}, {}, {} cores{gpus}", bench.version, machine.cpu, machine.cores));
     let _ = writeln!(page, "<h2>{}</h2>\n<p>{machine}</p>", escape(&what));
 }
 
@@ -99,8 +89,8 @@ fn bench_tables(page: &mut String, bench: &Bench) {
     if let Some(scaling) = &bench.scaling {
         scaling_table(page, scaling);
     }
-    if let Value::Object(machine) = &bench.machine {
-        settings(page, "Machine", machine);
+    if let Ok(Value::Object(machine)) = serde_json::to_value(&bench.machine) {
+        settings(page, "Machine", &machine);
     }
 }
 
@@ -180,7 +170,7 @@ fn table(page: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String
     page.push_str("</table></div>\n");
 }
 
-fn settings(page: &mut String, title: &str, values: &Map<String, Value>) {
+fn settings(page: &mut String, title: &str, values: &RunSettings) {
     if values.is_empty() {
         return;
     }

@@ -1,9 +1,9 @@
 //! Several measurements of one thing.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The middle and the ends of several measurements.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Half of the measurements are below it.
     pub median: f64,
@@ -31,7 +31,7 @@ impl Spread {
 }
 
 /// `value / base`; `None` if that is no number.
-pub(super) fn ratio(value: f64, base: f64) -> Option<f64> {
+pub(in crate::lab) fn ratio(value: f64, base: f64) -> Option<f64> {
     Some(value / base).filter(|ratio| ratio.is_finite())
 }
 

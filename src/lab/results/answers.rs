@@ -1,4 +1,4 @@
-//! The results on disk: a line of settings, then a line for each answer, written as it comes. A run that was stopped goes on from there.
+//! The answers of an evaluation on disk: a line of settings, then a line for each answer, written as it comes. A run that was stopped goes on from there.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const FORMAT: u64 = 1;
 
 /// How an answer was judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Judge {
     /// A letter was found in what the model wrote.
