@@ -7,11 +7,11 @@ use crate::output;
 use crate::screen::{Screen, Watch};
 use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{self, Clip, Dataset, Question, Run, RunObserver, Score, Variant};
-use sharpv::lab::results::{BadRow, Results, Row, RunSettings, Summary};
+use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{SamplerParams, default_threads};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The second Ctrl-C ends the program at once.
@@ -55,7 +55,15 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         folder_fps: args.folder_fps,
         ..VideoOptions::default()
     };
-    let settings = settings(args, &files, &params, &video, fingerprint);
+    let settings = Conditions {
+        task: args.task.name(),
+        questions: &fingerprint,
+        score: args.score.name(),
+        files: &files,
+        params: &params,
+        video: &video,
+    }
+    .settings();
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("sharpv-eval-{}", args.task.name())));
     let mut results = Results::open(&out.join("results.jsonl"), &settings)?;
 
@@ -155,47 +163,6 @@ fn choose(args: &EvalArgs, questions: &mut Vec<Question>) -> sharpv::Result<()> 
         return refuse("--score", "likelihood", "generate: these questions are open and have no choices".into());
     }
     Ok(())
-}
-
-/// Everything that an answer depends on, but for the question, the method and the budget.
-fn settings(
-    args: &EvalArgs,
-    files: &ModelFiles,
-    params: &SessionParams,
-    video: &VideoOptions,
-    questions: String,
-) -> RunSettings {
-    let file = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
-        format!("{name} ({bytes} bytes)")
-    };
-    let context = &params.context;
-    let serde_json::Value::Object(settings) = serde_json::json!({
-        "task": args.task,
-        "questions": questions,
-        "model": file(&files.model),
-        "mmproj": files.mmproj.as_deref().map(file),
-        "lora": files.lora.iter().map(|path| file(path)).collect::<Vec<_>>(),
-        "score": args.score,
-        "n_predict": params.n_predict,
-        "fps": video.fps,
-        "max_frames": video.max_frames,
-        "folder_fps": video.folder_fps,
-        "spatial_weight": params.prune.spatial_weight,
-        "min_keep": params.prune.min_keep,
-        "seed": params.prune.seed,
-        "evict": params.evict,
-        "layout": params.layout,
-        "tile": params.tile,
-        "system": params.system,
-        "chat_template": params.chat_template,
-        "cache_type": [context.type_k.name(), context.type_v.name()],
-        "flash_attention": format!("{:?}", context.flash_attention).to_lowercase(),
-    }) else {
-        return RunSettings::new();
-    };
-    settings
 }
 
 fn show_bad_rows(bad_rows: &[BadRow], screen: &Screen) {

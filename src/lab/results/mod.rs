@@ -5,6 +5,7 @@
 
 mod answers;
 mod bench;
+mod settings;
 mod spread;
 mod summary;
 
@@ -13,6 +14,7 @@ pub use bench::{
     BENCH_FORMAT, Bench, GpuFacts, Machine, MemoryUse, MethodCost, Ratios, Scaling, ScalingPoint, StageSpreads,
     VideoBench,
 };
+pub use settings::Conditions;
 pub use spread::Spread;
 pub use summary::{Accuracy, BadRow, Comparison, SUMMARY_FORMAT, Summary, VariantSummary};
 
