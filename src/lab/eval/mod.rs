@@ -1,16 +1,22 @@
-//! Benchmarks: questions about videos, asked with several ways to keep visual tokens side by side.
+//! Accuracy: the questions of a benchmark, asked with several ways to keep visual tokens side by side. For who wants to know what a method loses.
 //!
 //! [`Task::load`] reads a dataset as people have it on disk; [`Run::run`] asks what [`Results`] does not have yet, each video decoded and
 //! encoded once for all its questions and all [`Variant`]s; [`Summary`] has the accuracies with their intervals and the paired tests.
 //! `docs/eval.md` has the formats, the prompts and what a score means.
+//!
+//! [`Results`]: super::results::Results
+//! [`Summary`]: super::results::Summary
 
 #![forbid(unsafe_code)]
 
 mod datasets;
 mod extract;
+mod job;
 mod likelihood;
 mod question;
 mod run;
+mod select;
+mod side_by_side;
 mod stats;
 mod summary;
 mod task;
@@ -19,7 +25,8 @@ mod worker;
 
 pub use likelihood::Letters;
 pub use question::{Clip, Dataset, MAX_CHOICES, Question, RightAnswer};
-pub use run::{Run, RunObserver, Score, category_names, fingerprint, select};
+pub use run::{Run, RunObserver, Score};
+pub use select::{category_names, fingerprint, select};
 pub use stats::{Paired, wilson};
 pub use task::{Judged, Task};
 pub use variant::Variant;

@@ -2,11 +2,9 @@
 //!
 //! The prompts are those of lmms-eval, but for MVBench's answer start, which is that of MVBench's own script.
 
-use super::datasets;
 use super::extract;
-use super::question::{Dataset, Question, RightAnswer, letter};
+use super::question::{Question, RightAnswer, letter};
 use crate::error::{Error, Result};
-use std::path::Path;
 use std::str::FromStr;
 
 /// A benchmark.
@@ -38,14 +36,6 @@ impl Task {
             Self::ActivityNetQa => "activitynetqa",
             Self::Jsonl => "jsonl",
         }
-    }
-
-    /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look for the videos.
-    ///
-    /// # Errors
-    /// [`Error::EvalData`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
-    pub fn load(self, data: &Path, videos: Option<&Path>) -> Result<Dataset> {
-        datasets::load(self, data, videos)
     }
 
     /// What the model is asked.

@@ -1,5 +1,6 @@
 //! What one session does of a run: it takes clip after clip, and sends what comes of them.
 
+use super::job::Job;
 use super::likelihood::{Letters, likeliest};
 use super::question::{Clip, Question, RightAnswer, letter};
 use super::run::Run;
@@ -10,33 +11,6 @@ use crate::lab::results::{BadRow, Judge, Row};
 use crate::prune::Method;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-
-/// A clip, and what is to be asked about it.
-#[derive(Debug)]
-pub struct Job<'a> {
-    pub clip: &'a Clip,
-    /// Questions without an answer; a variant is here only if it has any.
-    pub asks: Vec<(&'a Variant, Vec<&'a Question>)>,
-}
-
-impl Job<'_> {
-    /// The answers that come of it.
-    pub fn n_answers(&self) -> usize {
-        self.asks.iter().map(|(_, questions)| questions.len()).sum()
-    }
-
-    /// Each question once, and how many answers it misses.
-    fn questions(&self) -> Vec<(&Question, usize)> {
-        let mut all: Vec<(&Question, usize)> = Vec::new();
-        for &question in self.asks.iter().flat_map(|(_, questions)| questions) {
-            match all.iter_mut().find(|(known, _)| known.id == question.id) {
-                Some((_, n_answers)) => *n_answers += 1,
-                None => all.push((question, 1)),
-            }
-        }
-        all
-    }
-}
 
 /// What all workers of a run have in common.
 #[derive(Debug)]

@@ -1,4 +1,6 @@
-//! Results as pictures: what `sharpv eval` and `sharpv bench` wrote, as SVG or PNG and as one HTML page that needs nothing else.
+//! Results as pictures, as SVG or PNG, and as one HTML page that needs nothing else. For who shows results to others.
+//!
+//! [`Report::read`] takes what evaluations and benches wrote, [`Report::write`] draws it. `docs/bench.md` lists the pictures.
 
 mod bars;
 mod charts;

@@ -15,22 +15,27 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Reads the questions of `task` at `data`.
-pub(super) fn load(task: Task, data: &Path, videos: Option<&Path>) -> Result<Dataset> {
-    // A missing folder is told before its content is looked for.
-    std::fs::metadata(data).map_err(Error::io("opening the dataset", data))?;
-    let mut dataset = match task {
-        Task::VideoMme => videomme::load(data, videos),
-        Task::MvBench => mvbench::load(data, videos),
-        Task::NextQa => nextqa::load(data, videos),
-        Task::ActivityNetQa => activitynetqa::load(data, videos),
-        Task::Jsonl => jsonl::load(data, videos),
-    }?;
-    dataset.drop_doubles();
-    match dataset.bad_rows.first() {
-        _ if !dataset.questions.is_empty() => Ok(dataset),
-        Some(bad) => Err(unusable(data, format!("no row can be asked; {}: {}", bad.place, bad.reason))),
-        None => Err(unusable(data, "there are no questions in it")),
+impl Task {
+    /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look for the videos.
+    ///
+    /// # Errors
+    /// [`Error::EvalData`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
+    pub fn load(self, data: &Path, videos: Option<&Path>) -> Result<Dataset> {
+        // A missing folder is told before its content is looked for.
+        std::fs::metadata(data).map_err(Error::io("opening the dataset", data))?;
+        let mut dataset = match self {
+            Self::VideoMme => videomme::load(data, videos),
+            Self::MvBench => mvbench::load(data, videos),
+            Self::NextQa => nextqa::load(data, videos),
+            Self::ActivityNetQa => activitynetqa::load(data, videos),
+            Self::Jsonl => jsonl::load(data, videos),
+        }?;
+        dataset.drop_doubles();
+        match dataset.bad_rows.first() {
+            _ if !dataset.questions.is_empty() => Ok(dataset),
+            Some(bad) => Err(unusable(data, format!("no row can be asked; {}: {}", bad.place, bad.reason))),
+            None => Err(unusable(data, "there are no questions in it")),
+        }
     }
 }
 

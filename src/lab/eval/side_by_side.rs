@@ -1,0 +1,73 @@
+//! Runs: each video once, all methods on it, several videos side by side, each answer written as it comes.
+
+use super::likelihood::Letters;
+use super::run::{Run, RunObserver, Score};
+use super::worker::{Event, Shared, Worker};
+use crate::chat::Session;
+use crate::error::{Error, Result};
+use crate::lab::results::{BadRow, Results};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+impl Run<'_> {
+    /// Asks what is missing from `results`, with all `sessions` side by side, each with clips of its own. They must be alike, and opened with
+    /// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns what could not be asked.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if it was stopped: what was answered is in `results`. [`Error::Io`] if results cannot be written,
+    /// and [`Error::Llama`] if computing fails. A video that cannot be read is no error.
+    pub fn run(
+        &self,
+        sessions: &mut [Session],
+        results: &mut Results,
+        observer: &mut dyn RunObserver,
+    ) -> Result<Vec<BadRow>> {
+        let jobs = self.jobs(results);
+        let letters = match (self.score, sessions.first()) {
+            (Score::Likelihood, Some(session)) => Some(Letters::new(session.model())?),
+            _ => None,
+        };
+        let shared =
+            Shared { run: self, letters, jobs: &jobs, next: AtomicUsize::new(0), stop: AtomicBool::new(false) };
+        let mut bad_rows = Vec::new();
+        // Only the first failure is told: what it stopped is not worth telling.
+        let mut broke: Option<Error> = None;
+        std::thread::scope(|scope| {
+            let (sender, events) = mpsc::channel();
+            for session in sessions {
+                let worker = Worker { shared: &shared, session, events: sender.clone() };
+                scope.spawn(move || worker.work());
+            }
+            drop(sender);
+            // Until the last of the workers has ended.
+            for event in events {
+                let written = match event {
+                    Event::Clip(clip) => {
+                        observer.clip(clip);
+                        Ok(())
+                    }
+                    Event::Answered(row) => results.add(row).map(|()| {
+                        if let Some(row) = results.rows().last() {
+                            observer.answered(row);
+                        }
+                    }),
+                    Event::Failed(bad, n_answers) => {
+                        observer.failed(&bad, n_answers);
+                        bad_rows.push(bad);
+                        Ok(())
+                    }
+                    Event::Warning(message) => {
+                        observer.warning(&message);
+                        Ok(())
+                    }
+                    Event::Broke(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    shared.stop.store(true, Ordering::Relaxed);
+                    broke.get_or_insert(error);
+                }
+            }
+        });
+        broke.map_or(Ok(bad_rows), Err)
+    }
+}
