@@ -7,6 +7,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
+use sharpv::lab::results::Bench;
 use std::path::Path;
 
 fn sharpv(args: &[&str]) -> Command {
@@ -63,7 +64,12 @@ fn methods_are_measured_and_compared_with_the_first() {
         assert!(table.contains(row), "{row} is not in\n{table}");
     }
 
-    let bench: Value = serde_json::from_slice(&std::fs::read(format!("{folder}/bench.json")).unwrap()).unwrap();
+    let text = std::fs::read_to_string(format!("{folder}/bench.json")).unwrap();
+    let read: Bench = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string_pretty(&read).unwrap() + "\n", text, "what is read is what was written");
+    let bench: Value = serde_json::from_str(&text).unwrap();
+    // As it was given, not as the nearest number of 64 bits to one of 32.
+    assert_eq!(bench["video"]["settings"]["sampler"]["top_p"], 0.95);
     assert_eq!((&bench["kind"], &bench["format"]), (&"bench".into(), &1.into()));
     assert_eq!(bench["scaling"], Value::Null);
     let video = &bench["video"];

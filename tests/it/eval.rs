@@ -6,6 +6,7 @@ use crate::support::smol;
 
 use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, wilson};
+use sharpv::lab::results::Summary;
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::SamplerParams;
 use std::fs;
@@ -513,6 +514,9 @@ fn a_run_counts_what_is_right() {
     let run =
         eval_golden(&folder.path().join("q.jsonl"), &out, "--methods dense,sharpv,uniform").output().expect("it runs");
     succeeds(&run);
+    let text = fs::read_to_string(out.join("summary.json")).expect("a summary");
+    let read: Summary = serde_json::from_str(&text).expect("a summary");
+    assert_eq!(serde_json::to_string_pretty(&read).unwrap() + "\n", text, "what is read is what was written");
     let summary = summary(&out);
     let names: Vec<_> =
         summary["variants"].as_array().expect("variants").iter().map(|v| v["name"].as_str().unwrap()).collect();
