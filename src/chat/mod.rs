@@ -201,6 +201,8 @@ pub struct Session {
     bytes_per_cell: u64,
     /// What cells cost, once that was measured.
     cell_cost: OnceCell<CellCost>,
+    /// Of the model, the mmproj and the adapters, once a session is saved or loaded.
+    fingerprints: OnceCell<save::Fingerprints>,
     load: Duration,
 }
 

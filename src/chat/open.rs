@@ -99,6 +99,7 @@ impl Session {
             dense_rows: 0,
             bytes_per_cell: 0,
             cell_cost: OnceCell::new(),
+            fingerprints: OnceCell::new(),
             load: start.elapsed(),
         })
     }

@@ -18,7 +18,8 @@ use super::plan::{Marks, PlannedRow, RowKey};
 use super::template::Message;
 use super::{Session, no_context};
 use crate::error::{Error, Result};
-use crate::runtime::{Context, FlashAttention, Similarity};
+use crate::models;
+use crate::runtime::{Context, FlashAttention, LoraAdapter, Similarity};
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,7 +29,7 @@ use std::mem::{swap, take};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, length of the header.
 const START: u64 = 8 + 4 + 8;
 const CHECKSUM: u64 = 32;
@@ -75,6 +76,14 @@ struct SavedEvicted {
     similarity: Vec<Option<f32>>,
     n_measured: usize,
     calibrated: Option<Choice>,
+}
+
+/// Digests of the files that a session was opened with: fine-tunes of one model differ in nothing else.
+#[derive(Debug)]
+pub(super) struct Fingerprints {
+    model: String,
+    mmproj: String,
+    adapters: Vec<String>,
 }
 
 /// What a file puts in the place of what a session holds.
@@ -125,7 +134,7 @@ impl Session {
             Some(context) if !self.cached.is_empty() => (context.n_ctx(), context.state()?),
             _ => (0, Vec::new()),
         };
-        let header = self.header(n_ctx, state.len() as u64);
+        let header = self.header(n_ctx, state.len() as u64)?;
         let header = serde_json::to_vec(&header).map_err(|e| Error::io("saving the session", path)(e.into()))?;
         self.write(path, &header, &state).map_err(Error::io("saving the session", path))
     }
@@ -143,7 +152,7 @@ impl Session {
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let refused = |refused: Refused| refused.at(path);
         let (header, embeddings, state) = read(path)?;
-        self.check_fits(&header.fits).map_err(refused)?;
+        check_fits(&self.fits()?, &header.fits).map_err(refused)?;
         let n_ctx = header.n_ctx;
         let mut other = self.conversation(header, &embeddings, !state.is_empty()).map_err(refused)?;
         drop(embeddings);
@@ -155,7 +164,7 @@ impl Session {
         adopted
     }
 
-    fn header(&self, n_ctx: usize, state_bytes: u64) -> Header {
+    fn header(&self, n_ctx: usize, state_bytes: u64) -> Result<Header> {
         let slice = |s: &EncodedSlice| SavedSlice { time_s: s.time_s, n_tokens: s.n_tokens, kept: s.kept.clone() };
         let video = |v: &EncodedVideo| SavedVideo {
             info: v.info.clone(),
@@ -168,8 +177,8 @@ impl Session {
         let mut tokens: Vec<[i32; 3]> = evicted.tokens.iter().filter(|_| in_cache).copied().collect();
         tokens.sort_unstable();
         let floats: usize = self.videos.iter().flat_map(|v| &v.slices).map(|s| s.rows.len()).sum();
-        Header {
-            fits: self.fits(),
+        Ok(Header {
+            fits: self.fits()?,
             marks: self.marks.prefix().to_owned(),
             system: self.params.system.clone(),
             messages: self.messages.clone(),
@@ -188,7 +197,7 @@ impl Session {
             n_ctx,
             embeddings_bytes: 4 * floats as u64,
             state_bytes,
-        }
+        })
     }
 
     /// Writes beside the target first: a file that is cut short never has its name.
@@ -214,15 +223,17 @@ impl Session {
     }
 
     /// Everything that the embeddings and the KV state of this session depend on.
-    fn fits(&self) -> Vec<(String, String)> {
+    fn fits(&self) -> Result<Vec<(String, String)>> {
+        let weights = self.fingerprints()?;
         let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let adapters: Vec<String> =
-            self.adapters.iter().map(|a| format!("{} ({} bytes)", name(a.path()), size(a.path()))).collect();
+        let adapters: Vec<String> = (self.adapters.iter().map(LoraAdapter::path).zip(&weights.adapters))
+            .map(|(path, weights)| format!("{} ({} bytes, {weights})", name(path), size(path)))
+            .collect();
         let context = &self.params.context;
         let on_off = |on| String::from(if on { "on" } else { "off" });
         let model = &self.model;
-        [
+        let fits = [
             ("the model", model.description()),
             ("model layers", model.n_layer().to_string()),
             ("model width", model.n_embd().to_string()),
@@ -230,29 +241,28 @@ impl Session {
             ("vocabulary size", model.n_vocab().to_string()),
             ("model bytes", model.size_bytes().to_string()),
             ("mmproj bytes", size(self.vision.path()).to_string()),
+            ("model weights", weights.model.clone()),
+            ("mmproj weights", weights.mmproj.clone()),
             ("LoRA adapters", if adapters.is_empty() { "none".into() } else { adapters.join(", ") }),
             ("KV types", format!("{}/{}", context.type_k.name(), context.type_v.name())),
             ("eviction", on_off(self.evict_mode() != EvictMode::Off)),
             // Where `auto` finds that the device cannot, llama.cpp tells.
             ("flash attention", on_off(context.flash_attention != FlashAttention::Off)),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        ];
+        Ok(fits.map(|(name, value)| (name.to_owned(), value)).into())
     }
 
-    fn check_fits(&self, theirs: &[(String, String)]) -> std::result::Result<(), Refused> {
-        let ours = self.fits();
-        let names = |list: &[(String, String)]| list.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        if names(&ours) != names(theirs) {
-            return Err(Refused::damaged());
+    fn fingerprints(&self) -> Result<&Fingerprints> {
+        if let Some(known) = self.fingerprints.get() {
+            return Ok(known);
         }
-        match ours.iter().zip(theirs).find(|(ours, theirs)| ours != theirs) {
-            None => Ok(()),
-            Some(((name, ours), (_, theirs))) => Err(Refused {
-                reason: format!("the session was saved with {name} {theirs}, and this one has {ours}"),
-                advice: "open the session with the same model and settings".into(),
-            }),
-        }
+        let adapters = self.adapters.iter().map(|adapter| models::fingerprint(adapter.path()));
+        let found = Fingerprints {
+            model: models::fingerprint(self.model.path())?,
+            mmproj: models::fingerprint(self.vision.path())?,
+            adapters: adapters.collect::<Result<_>>()?,
+        };
+        Ok(self.fingerprints.get_or_init(|| found))
     }
 
     /// Checks what was read, as far as it can be without a context. `in_cache`: there is a state of the KV cache.
@@ -355,6 +365,19 @@ impl Session {
         }
         (self.cached, self.evicted) = (cached, evicted);
         Ok(())
+    }
+}
+
+fn check_fits(ours: &[(String, String)], theirs: &[(String, String)]) -> std::result::Result<(), Refused> {
+    if !ours.iter().map(|(name, _)| name).eq(theirs.iter().map(|(name, _)| name)) {
+        return Err(Refused::damaged());
+    }
+    match ours.iter().zip(theirs).find(|(ours, theirs)| ours != theirs) {
+        None => Ok(()),
+        Some(((name, ours), (_, theirs))) => Err(Refused {
+            reason: format!("the session was saved with {name} {theirs}, and this one has {ours}"),
+            advice: "open the session with the same model and settings".into(),
+        }),
     }
 }
 

@@ -163,6 +163,25 @@ pub fn read_floats(path: &Path, name: &str) -> Result<Option<Vec<f32>>> {
     reader.floats(name).map_err(unreadable(path))
 }
 
+/// Where the tensors of the GGUF file at `path` begin.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// What the file is.
+    pub metadata: Metadata,
+    /// The end of what describes the tensors, and the beginning of the first.
+    pub data: u64,
+    /// The beginning of each tensor, in the order of the file.
+    pub tensors: Vec<u64>,
+}
+
+/// Reads where the tensors of the GGUF file at `path` begin.
+///
+/// # Errors
+/// As [`read_metadata`].
+pub(super) fn read_layout(path: &Path) -> Result<Layout> {
+    Reader(open(path)?).layout().map_err(unreadable(path))
+}
+
 fn open(path: &Path) -> Result<BufReader<File>> {
     let open = || {
         let file = File::open(path)?;
@@ -187,20 +206,46 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 struct Reader<R>(R);
 
 impl<R: BufRead + Seek> Reader<R> {
+    /// A tensor's name, its number of values, its type, and where it begins behind the descriptions.
+    fn tensor(&mut self) -> io::Result<(Vec<u8>, u64, u32, u64)> {
+        let name = self.string(MAX_KEY_LEN)?;
+        let n_dims = self.u32()?;
+        if n_dims > MAX_DIMS {
+            return Err(invalid(format!("a tensor of {n_dims} dimensions")));
+        }
+        let mut len = 1_u64;
+        for _ in 0..n_dims {
+            len = len.checked_mul(self.u64()?).ok_or_else(|| invalid("a tensor is too large"))?;
+        }
+        Ok((name, len, self.u32()?, self.u64()?))
+    }
+
+    /// Where the first tensor begins, when all descriptions were read.
+    fn data_start(&mut self, metadata: &Metadata) -> io::Result<u64> {
+        let alignment = metadata.u64("general.alignment").unwrap_or(32).max(1);
+        let end = self.0.stream_position()?;
+        end.checked_next_multiple_of(alignment).ok_or_else(|| invalid("its tensors begin too far behind"))
+    }
+
+    fn layout(&mut self) -> io::Result<Layout> {
+        let (metadata, n_tensors) = Metadata::read(self)?;
+        let mut tensors = Vec::new();
+        for _ in 0..n_tensors {
+            tensors.push(self.tensor()?.3);
+        }
+        let data = self.data_start(&metadata)?;
+        for offset in &mut tensors {
+            *offset = offset.checked_add(data).ok_or_else(|| invalid("a tensor begins too far behind"))?;
+        }
+        tensors.sort_unstable();
+        Ok(Layout { metadata, data, tensors })
+    }
+
     fn floats(&mut self, wanted: &str) -> io::Result<Option<Vec<f32>>> {
         let (metadata, n_tensors) = Metadata::read(self)?;
         let mut found = None;
         for _ in 0..n_tensors {
-            let name = self.string(MAX_KEY_LEN)?;
-            let n_dims = self.u32()?;
-            if n_dims > MAX_DIMS {
-                return Err(invalid(format!("a tensor of {n_dims} dimensions")));
-            }
-            let mut len = 1_u64;
-            for _ in 0..n_dims {
-                len = len.checked_mul(self.u64()?).ok_or_else(|| invalid("a tensor is too large"))?;
-            }
-            let (kind, offset) = (self.u32()?, self.u64()?);
+            let (name, len, kind, offset) = self.tensor()?;
             if name == wanted.as_bytes() {
                 found = Some((len, kind, offset));
             }
@@ -212,9 +257,8 @@ impl<R: BufRead + Seek> Reader<R> {
             30 => (2, |b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)),
             other => return Err(invalid(format!("the tensor {wanted} has the type {other}, which is no float"))),
         };
-        let alignment = metadata.u64("general.alignment").unwrap_or(32).max(1);
         let too_large = || invalid(format!("the tensor {wanted} is too large"));
-        let data = self.0.stream_position()?.checked_next_multiple_of(alignment).ok_or_else(too_large)?;
+        let data = self.data_start(&metadata)?;
         self.0.seek(SeekFrom::Start(data.checked_add(offset).ok_or_else(too_large)?))?;
         let n_bytes = len.checked_mul(width).ok_or_else(too_large)?;
         let mut bytes = Vec::new();

@@ -16,6 +16,7 @@
 
 mod bundled;
 mod download;
+mod fingerprint;
 pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -27,6 +28,7 @@ mod video_llms;
 use std::path::{Path, PathBuf};
 
 pub use download::PyPiSource;
+pub(crate) use fingerprint::fingerprint;
 pub use known::{BundledFile, KnownModel, known};
 pub use store::Store;
 pub use video_llms::{FrameTokens, VideoLlm, video_llms};

@@ -1,9 +1,10 @@
 //! Sessions in files, with the model `smol`.
 
-use crate::support::smol;
+use crate::support::{families, smol};
 
 use sha2::{Digest, Sha256};
 use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
+use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{ContextParams, FlashAttention, KvType};
 use std::path::{Path, PathBuf};
@@ -190,7 +191,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         bytes
     };
     refuse(&flipped(0), "no saved session");
-    refuse(&flipped(8), "has format 3, and this version of sharpv reads format 2");
+    refuse(&flipped(8), "has format 2, and this version of sharpv reads format 3; load it with the version");
     refuse(&flipped(19), "cut short");
     for at in [20, 30, whole.len() / 2, whole.len() - 40, whole.len() - 1] {
         refuse(&flipped(at), "damaged");
@@ -307,4 +308,62 @@ fn saving_replaces_nothing_but_sessions() {
         session.load(&path).expect("restored");
     }
     assert_eq!(names(), ["chat.session"], "nothing is left beside it");
+}
+
+#[test]
+fn a_fine_tune_of_the_same_shape_is_another_model() {
+    let (folder, path) = folder();
+    let files = families::files("llava-onevision");
+    let open = |files: &ModelFiles| {
+        let params = SessionParams { n_predict: 4, ..SessionParams::default() };
+        Session::open(files, params, &mut Quiet).expect("the fixture opens")
+    };
+    let clip = folder.path().join("clip");
+    std::fs::create_dir(&clip).expect("a folder");
+    families::write_frames(&clip, (160, 120), 2);
+    let mut session = open(&files);
+    session.add_video(&clip, &VideoOptions::default(), &mut Quiet).expect("the frames are read");
+    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.save(&path).expect("saved");
+
+    // Weights that were trained: bytes of a tensor in the middle of the file, or near its end.
+    let tuned = |of: &Path, from_end: fn(usize) -> usize| {
+        let mut bytes = std::fs::read(of).expect("a model");
+        let start = bytes.len() - from_end(bytes.len());
+        bytes[start..start + 8].iter_mut().for_each(|byte| *byte ^= 1);
+        let tuned = folder.path().join(of.file_name().expect("a name"));
+        std::fs::write(&tuned, bytes).expect("a model");
+        tuned
+    };
+    let mmproj = files.mmproj.clone().expect("an mmproj");
+    let places: [fn(usize) -> usize; 2] = [|length| length / 2, |_| 64];
+    for place in places {
+        let with_model = ModelFiles { model: tuned(&files.model, place), ..files.clone() };
+        let with_mmproj = ModelFiles { mmproj: Some(tuned(&mmproj, place)), ..files.clone() };
+        for (files, reason) in [(with_model, "saved with model weights "), (with_mmproj, "saved with mmproj weights ")]
+        {
+            let error = open(&files).load(&path).expect_err(reason).to_string();
+            assert!(error.contains(reason) && error.contains("open the session with the same model"), "{error}");
+        }
+    }
+    // The same weights under another name are the same model.
+    let copy = folder.path().join("copy.gguf");
+    std::fs::copy(&files.model, &copy).expect("a copy");
+    open(&ModelFiles { model: copy, ..files }).load(&path).expect("restored");
+}
+
+#[test]
+fn an_adapter_with_other_weights_is_another() {
+    let (folder, path) = folder();
+    let mut files = smol::files();
+    let open = |files: &ModelFiles| Session::open(files, usual(), &mut Quiet).expect("smol opens");
+    open(&files).save(&path).expect("saved");
+    let adapter = files.lora[0].clone();
+    let mut bytes = std::fs::read(&adapter).expect("the adapter");
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    files.lora[0] = folder.path().join(adapter.file_name().expect("a name"));
+    std::fs::write(&files.lora[0], bytes).expect("an adapter");
+    let error = open(&files).load(&path).expect_err("another adapter").to_string();
+    assert!(error.contains("saved with LoRA adapters "), "{error}");
 }

@@ -1,0 +1,144 @@
+//! Telling whether two GGUF files hold the same weights, without reading them whole.
+
+use super::gguf::{self, Layout};
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// Files up to this size are read whole.
+const SMALL: u64 = 16 << 20;
+/// Of a larger file, all that describes the tensors is read, and blocks of this size of every tensor.
+const BLOCK: u64 = 4096;
+/// How far blocks of a large tensor are apart.
+const STRIDE: u64 = 8 << 20;
+/// Half a SHA-256, in hexadecimal: enough against chance.
+const DIGITS: usize = 32;
+
+/// A digest of the GGUF file at `path`, and of the other files that it was split into. Training changes every tensor that it touches nearly
+/// everywhere, so the blocks that are read tell a fine-tune from its base.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is something else or damaged.
+pub(crate) fn fingerprint(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for part in parts(path, &gguf::read_layout(path)?) {
+        let layout = gguf::read_layout(&part)?;
+        read(&part, &layout, &mut hasher).map_err(Error::io("reading the model file", &part))?;
+    }
+    let digits = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Ok(digits[..DIGITS].to_owned())
+}
+
+/// The files of a model that begins with `first`: of one that was split, they are numbered.
+fn parts(first: &Path, layout: &Layout) -> Vec<PathBuf> {
+    let count = layout.metadata.u64("split.count").unwrap_or(1);
+    let name = first.file_name().unwrap_or_default().to_string_lossy();
+    match name.strip_suffix(&format!("-00001-of-{count:05}.gguf")) {
+        Some(name) => (1..=count).map(|i| first.with_file_name(format!("{name}-{i:05}-of-{count:05}.gguf"))).collect(),
+        None => vec![first.to_owned()],
+    }
+}
+
+fn read(path: &Path, layout: &Layout, hasher: &mut Sha256) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    hasher.update(length.to_le_bytes());
+    let mut buffer = Vec::new();
+    let mut block = |start: u64, length: u64| {
+        buffer.clear();
+        file.seek(SeekFrom::Start(start))?;
+        file.by_ref().take(length).read_to_end(&mut buffer)?;
+        hasher.update(&buffer);
+        io::Result::Ok(())
+    };
+    if length <= SMALL {
+        return block(0, length);
+    }
+    block(0, layout.data.min(length))?;
+    let ends = layout.tensors.iter().skip(1).copied().chain([length]);
+    for (&start, end) in layout.tensors.iter().zip(ends) {
+        let size = end.saturating_sub(start);
+        let n = size.div_ceil(STRIDE);
+        // In the middle of each part.
+        (0..n).try_for_each(|i| block(start + (size - BLOCK.min(size)) / (2 * n) * (2 * i + 1), BLOCK.min(size)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A GGUF file with two tensors of 12 MB and one of 32 bytes.
+    fn file(path: &Path) -> Vec<u8> {
+        const LARGE: u64 = 3 << 20;
+        let mut bytes = [&b"GGUF"[..], &3_u32.to_le_bytes(), &3_u64.to_le_bytes(), &0_u64.to_le_bytes()].concat();
+        for (name, len, offset) in [("a", LARGE, 0), ("b", LARGE, 4 * LARGE), ("c", 8, 8 * LARGE)] {
+            bytes.extend_from_slice(&1_u64.to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(&1_u32.to_le_bytes());
+            bytes.extend_from_slice(&u64::to_le_bytes(len));
+            bytes.extend_from_slice(&0_u32.to_le_bytes());
+            bytes.extend_from_slice(&u64::to_le_bytes(offset));
+        }
+        bytes.resize(bytes.len().next_multiple_of(32) + (8 * LARGE) as usize + 32, 1);
+        std::fs::write(path, &bytes).expect("a file");
+        bytes
+    }
+
+    #[test]
+    fn a_large_file_is_known_by_blocks_of_every_tensor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("large.gguf");
+        let mut bytes = file(&path);
+        let (base, large) = (fingerprint(&path).expect("a digest"), 12 << 20);
+        assert_eq!(base.len(), DIGITS);
+        assert_eq!(fingerprint(&path).expect("a digest"), base);
+        let data = bytes.len() - 32 - 2 * large;
+        // A name, each of the tensors, half of one.
+        for range in [
+            30..34,
+            data..data + large,
+            data + large..data + 2 * large,
+            data + 2 * large..data + 2 * large + 32,
+            data..data + large / 2,
+        ] {
+            let before = bytes[range.clone()].to_vec();
+            if range.start < data {
+                bytes[32] ^= 1;
+            } else {
+                bytes[range.clone()].fill(2);
+            }
+            std::fs::write(&path, &bytes).expect("a file");
+            assert_ne!(fingerprint(&path).expect("a digest"), base, "{range:?}");
+            bytes[range].copy_from_slice(&before);
+        }
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).expect("a file");
+        assert_ne!(fingerprint(&path).expect("a digest"), base, "its size");
+    }
+
+    #[test]
+    fn all_files_of_a_split_model_count() {
+        let layout = |count| Layout {
+            metadata: gguf::Metadata::parse(split(count).as_slice()).expect("metadata"),
+            data: 0,
+            tensors: Vec::new(),
+        };
+        let names = |name: &str, count| parts(Path::new(name), &layout(count));
+        assert_eq!(
+            names("m/a-00001-of-00002.gguf", 2),
+            ["m/a-00001-of-00002.gguf", "m/a-00002-of-00002.gguf"].map(PathBuf::from)
+        );
+        assert_eq!(names("m/a-00001-of-00003.gguf", 2), [PathBuf::from("m/a-00001-of-00003.gguf")]);
+        assert_eq!(names("m/a.gguf", 1), [PathBuf::from("m/a.gguf")]);
+    }
+
+    /// The beginning of a GGUF file that says that it is one of `count`.
+    fn split(count: u16) -> Vec<u8> {
+        let key = b"split.count";
+        let start = [&b"GGUF"[..], &3_u32.to_le_bytes(), &0_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+        [&start[..], &(key.len() as u64).to_le_bytes(), key, &2_u32.to_le_bytes(), &count.to_le_bytes()].concat()
+    }
+}
