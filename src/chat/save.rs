@@ -346,8 +346,8 @@ impl Session {
                 return Err(refused.at(path));
             }
             Some(fixed) => fixed,
-            // A file does not make this process allocate what no conversation takes.
-            None => n_ctx.min(2 * (self.model.n_ctx_train() + self.params.n_predict)).max(used),
+            // A file does not make this process allocate what no conversation takes: one that grows gets half as much again.
+            None => n_ctx.min(2 * (used + self.params.n_predict)).max(used),
         };
         // A new context empties both.
         let (cached, evicted) = (take(&mut self.cached), take(&mut self.evicted));

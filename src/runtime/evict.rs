@@ -174,6 +174,9 @@ impl Context {
         self.clear();
         let (theirs, ours) = split_state(state)
             .ok_or_else(|| Error::Llama { action: ACTION, reason: "the saved state is damaged".into() })?;
+        if !theirs.starts_with(&state_start(&self.model().metadata("general.architecture").unwrap_or_default())) {
+            return Err(Error::Llama { action: ACTION, reason: "the saved state is of another kind of model".into() });
+        }
         // SAFETY: both buffers are passed with their lengths; llama.cpp and our part check what they read.
         let result = self.checked(ACTION, |err, err_len| unsafe {
             ffi::sharpv_state_set(self.ptr(), theirs.as_ptr(), theirs.len(), ours.as_ptr(), ours.len(), err, err_len)
@@ -192,6 +195,12 @@ impl Context {
 
 /// Ends a state with a part of ours, behind the part's length.
 const STATE_MARK: &[u8; 8] = b"sharpv\0\x01";
+
+/// How llama.cpp's part of a state begins: with the architecture's name behind its length, for which llama.cpp would allocate whatever it is.
+fn state_start(architecture: &str) -> Vec<u8> {
+    let length = u32::try_from(architecture.len()).unwrap_or(u32::MAX);
+    [&length.to_ne_bytes(), architecture.as_bytes()].concat()
+}
 
 /// llama.cpp's part of a state, and ours.
 fn split_state(state: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -310,6 +310,40 @@ fn saving_replaces_nothing_but_sessions() {
     assert_eq!(names(), ["chat.session"], "nothing is left beside it");
 }
 
+/// The parts of a saved session: magic and version, header, embeddings, state.
+struct Parts {
+    start: Vec<u8>,
+    header: serde_json::Value,
+    embeddings: Vec<u8>,
+    state: Vec<u8>,
+}
+
+impl Parts {
+    fn read(path: &Path) -> Self {
+        let whole = std::fs::read(path).expect("the file");
+        let header_bytes = u64::from_le_bytes(whole[12..20].try_into().expect("8 bytes")) as usize;
+        let (header, body) = whole[20..whole.len() - 32].split_at(header_bytes);
+        let header: serde_json::Value = serde_json::from_slice(header).expect("a header");
+        let (embeddings, state) = body.split_at(header["embeddings_bytes"].as_u64().expect("a number") as usize);
+        Self { start: whole[..12].to_vec(), embeddings: embeddings.to_vec(), state: state.to_vec(), header }
+    }
+
+    /// A file that is whole.
+    fn write(&self, path: &Path) {
+        let mut header = self.header.clone();
+        header["state_bytes"] = self.state.len().into();
+        let header = serde_json::to_vec(&header).expect("JSON");
+        let length = (header.len() as u64).to_le_bytes();
+        std::fs::write(path, sealed([&self.start[..], &length, &header, &self.embeddings, &self.state].concat()))
+            .expect("a test file");
+    }
+
+    /// The number of four bytes at `at` of the state.
+    fn number(&self, at: usize) -> usize {
+        u32::from_le_bytes(self.state[at..at + 4].try_into().expect("4 bytes")) as usize
+    }
+}
+
 #[test]
 fn a_fine_tune_of_the_same_shape_is_another_model() {
     let (folder, path) = folder();
@@ -366,4 +400,24 @@ fn an_adapter_with_other_weights_is_another() {
     std::fs::write(&files.lora[0], bytes).expect("an adapter");
     let error = open(&files).load(&path).expect_err("another adapter").to_string();
     assert!(error.contains("saved with LoRA adapters "), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forged_length_in_the_state_allocates_nothing() {
+    let (_folder, path) = folder();
+    let mut session = open(usual());
+    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.save(&path).expect("saved");
+    let mut parts = Parts::read(&path);
+    // It begins with the length of the architecture's name.
+    let length = parts.number(0);
+    assert_eq!(&parts.state[4..4 + length], b"llama");
+    parts.state[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    parts.write(&path);
+    let before = sharpv::runtime::peak_rss_bytes().expect("Linux tells");
+    let error = session.load(&path).expect_err("forged").to_string();
+    assert!(error.contains("its KV cache cannot be restored: "), "{error}");
+    let grown = sharpv::runtime::peak_rss_bytes().expect("Linux tells") - before;
+    assert!(grown < 1 << 30, "{grown} bytes more");
 }
