@@ -121,7 +121,11 @@ void sharpv_kv::shape(const std::vector<uint8_t> & data) {
         if (it == kv.layers.end() || !layers.empty()) {
             throw std::runtime_error("the saved KV cache has other layers");
         }
-        targets.push_back(it - kv.layers.begin());
+        const size_t target = it - kv.layers.begin();
+        if (std::find(targets.begin(), targets.end(), target) != targets.end()) {
+            throw std::runtime_error("the saved KV cache is damaged");
+        }
+        targets.push_back(target);
     }
     if (!targets.empty()) {
         if (h.transposed != (uint32_t) kv.v_trans) {

@@ -421,3 +421,23 @@ fn a_forged_length_in_the_state_allocates_nothing() {
     let grown = sharpv::runtime::peak_rss_bytes().expect("Linux tells") - before;
     assert!(grown < 1 << 30, "{grown} bytes more");
 }
+
+#[test]
+fn a_forged_state_that_names_a_layer_twice_is_refused() {
+    let (_folder, path) = folder();
+    let mut session = open(usual());
+    add(&mut session, "order-1");
+    session.ask(FIRST, &mut Quiet).expect("an answer");
+    assert_eq!(session.kv().layers_evicted, 29);
+    session.save(&path).expect("saved");
+    let mut parts = Parts::read(&path);
+    // Our part of the state stands at its end, before its length and a mark: a header of six numbers, then the layers.
+    let end = parts.state.len() - 16;
+    let length = u64::from_le_bytes(parts.state[end..end + 8].try_into().expect("8 bytes")) as usize;
+    let layers = end - length + 24;
+    assert_eq!(parts.number(layers - 4), 29);
+    parts.state.copy_within(layers..layers + 4, layers + 4);
+    parts.write(&path);
+    let error = session.load(&path).expect_err("forged").to_string();
+    assert!(error.contains("its KV cache cannot be restored: the saved KV cache is damaged"), "{error}");
+}
