@@ -70,6 +70,12 @@ pub enum Error {
         reason: String,
     },
 
+    /// What the model computed are no numbers, so that there is no next token.
+    #[error(
+        "the model's logits are no finite numbers: its file or the saved session is damaged, or the values overflow; ask again without the saved session, get the model again, or take f32 for the KV cache and no flash attention"
+    )]
+    LogitsNotFinite,
+
     /// The KV cache has no room for a batch.
     #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; use a larger -c, or /clear in a chat")]
     ContextFull {

@@ -4,7 +4,7 @@ use super::plan::{Plan, PlannedRow, RowKey};
 use super::utf8::Utf8Stream;
 use super::{Observer, Session, StopReason, evict, no_context};
 use crate::error::{Error, Result};
-use crate::runtime::{Row, RowInput, Sampler};
+use crate::runtime::{Context, Row, RowInput, Sampler};
 use std::time::{Duration, Instant};
 
 impl Session {
@@ -21,7 +21,7 @@ impl Session {
         let mut evicted = false;
         let looks = self.evicted.has_to_look(self.params.evict.threshold);
         let stop = loop {
-            let token = sampler.sample(self.context.as_mut().ok_or_else(no_context)?)?;
+            let token = self.read_logits(|context| sampler.sample(context))?;
             first_token_at.get_or_insert_with(Instant::now);
             if self.model.is_end_of_generation(token) {
                 break StopReason::EndOfTurn;
@@ -69,6 +69,15 @@ impl Session {
         let first_token_at = first_token_at.unwrap_or_else(Instant::now);
         let decode = generated.saturating_sub(evict);
         Ok(Generated { text, stop, n_tokens, first_token_at, decode, evict })
+    }
+
+    /// Reads logits with `read`. A cache that gives no numbers is dropped, so that the next question computes it anew.
+    pub(super) fn read_logits<T>(&mut self, read: impl FnOnce(&mut Context) -> Result<T>) -> Result<T> {
+        let result = read(self.context.as_mut().ok_or_else(no_context)?);
+        if matches!(result, Err(Error::LogitsNotFinite)) {
+            self.free_cache();
+        }
+        result
     }
 }
 

@@ -314,8 +314,7 @@ impl Session {
         let message = self.user_message(question);
         let plan = self.plan(&message)?;
         self.prefill(&plan, observer)?;
-        let context = self.context.as_mut().ok_or_else(no_context)?;
-        context.logits().map(<[f32]>::to_vec)
+        self.read_logits(|context| context.logits().map(<[f32]>::to_vec))
     }
 
     /// Forgets the conversation and its videos, and frees the KV cache.

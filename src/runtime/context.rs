@@ -2,7 +2,7 @@
 
 use super::call::{Outcome, guarded};
 use super::memory::{KvType, MemoryUsage};
-use super::{CancelToken, LoraAdapter, Model, Token, log};
+use super::{CancelToken, LoraAdapter, Model, Token, log, sampler};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::ffi::c_void;
@@ -341,7 +341,7 @@ impl Context {
     /// The logits of the last row that asked for them, `[n_vocab]`.
     ///
     /// # Errors
-    /// [`Error::Llama`] if no row of the last batch asked.
+    /// [`Error::Llama`] if no row of the last batch asked; [`Error::LogitsNotFinite`].
     pub fn logits(&mut self) -> Result<&[f32]> {
         let missing = || Error::Llama { action: "reading logits", reason: "the last batch asked for none".into() };
         if !self.has_logits {
@@ -353,7 +353,7 @@ impl Context {
             return Err(missing());
         }
         // SAFETY: a row of logits has one value for each token of the vocabulary, and stays until the next batch.
-        Ok(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
+        sampler::checked(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
     }
 
     /// The logits of row `row` of the last batch, `[n_vocab]`.

@@ -73,6 +73,16 @@ impl SamplerParams {
     }
 }
 
+/// `logits`, if a token can be chosen by them. A model may rule tokens out with minus infinity.
+pub(super) fn checked(logits: &[f32]) -> Result<&[f32]> {
+    // Without a branch for each value: this is done for every token.
+    let has_no_number = |some: &[f32]| some.iter().fold(false, |found, l| found | l.is_nan() | (*l == f32::INFINITY));
+    if logits.chunks(4096).any(has_no_number) || logits.iter().all(|&l| l == f32::NEG_INFINITY) {
+        return Err(Error::LogitsNotFinite);
+    }
+    Ok(logits)
+}
+
 /// A chain of samplers with its state: the tokens seen, the grammar's position, the random generator.
 #[derive(Debug)]
 pub struct Sampler {
@@ -160,9 +170,9 @@ impl Sampler {
     /// Chooses a token from the last logits of `context`, and remembers it.
     ///
     /// # Errors
-    /// [`Error::Llama`] if the context has no logits, or the grammar allows no token.
+    /// [`Error::Llama`] if the context has no logits, or the grammar allows no token; [`Error::LogitsNotFinite`].
     pub fn sample(&mut self, context: &mut Context) -> Result<Token> {
-        // llama.cpp ends the process when there are none.
+        // llama.cpp ends the process when there are none, and takes any token where they are no numbers.
         context.logits()?;
         // SAFETY: both objects live and are borrowed mutably; -1 names the last logits, which exist.
         let sampled = guarded(-1, |result, err, err_len| unsafe {
@@ -178,5 +188,21 @@ impl Sampler {
     pub fn reset(&mut self) {
         // SAFETY: the chain is ours.
         unsafe { ffi::llama_sampler_reset(self.chain.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_that_are_no_numbers_are_refused() {
+        let many = |value| [vec![0.5; 5000], vec![value]].concat();
+        for good in [vec![1.0, -2.0], vec![f32::NEG_INFINITY, 0.0], many(f32::MIN), many(f32::NEG_INFINITY)] {
+            assert_eq!(checked(&good).expect("good"), good);
+        }
+        for bad in [many(f32::NAN), many(-f32::NAN), many(f32::INFINITY), vec![f32::NEG_INFINITY; 3]] {
+            assert!(matches!(checked(&bad), Err(Error::LogitsNotFinite)));
+        }
     }
 }

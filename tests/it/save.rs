@@ -441,3 +441,37 @@ fn a_forged_state_that_names_a_layer_twice_is_refused() {
     let error = session.load(&path).expect_err("forged").to_string();
     assert!(error.contains("its KV cache cannot be restored: the saved KV cache is damaged"), "{error}");
 }
+
+#[test]
+fn logits_that_are_no_numbers_are_an_error_and_cost_only_the_cache() {
+    let (_folder, path) = folder();
+    let params = params(PruneParams::default(), EvictParams::off());
+    let mut session = open(params.clone());
+    add(&mut session, "order-1");
+    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.save(&path).expect("saved");
+    session.free_cache();
+    let expected = session.ask(NEXT, &mut Quiet).expect("an answer").answer;
+
+    let mut parts = Parts::read(&path);
+    // Behind the architecture's name: one stream, its cells of three numbers each, then four numbers. The keys of the first layer follow, behind
+    // their type and the bytes of a row.
+    let cells = 4 + parts.number(0) + 4;
+    let n_cells = parts.number(cells);
+    let keys = cells + 4 + 12 * n_cells + 16;
+    let row = parts.number(keys + 4);
+    assert_eq!((parts.number(keys), row), (1, 2 * 192));
+    parts.state[keys + 12..keys + 12 + row * n_cells].fill(0xff);
+    parts.write(&path);
+
+    let mut restored = open(params);
+    restored.load(&path).expect("it is whole");
+    let error = restored.ask(NEXT, &mut Quiet).expect_err("no numbers").to_string();
+    assert!(error.contains("no finite numbers") && error.contains("ask again"), "{error}");
+    // The embeddings are good: the prompt is computed anew.
+    let answer = restored.ask(NEXT, &mut Quiet).expect("an answer");
+    assert_eq!((answer.answer, answer.tokens.prompt_computed), (expected, answer.tokens.prompt));
+    restored.load(&path).expect("it is whole");
+    restored.first_logits(NEXT, &mut Quiet).expect_err("no numbers");
+    restored.first_logits(NEXT, &mut Quiet).expect("numbers");
+}
