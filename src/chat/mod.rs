@@ -9,6 +9,7 @@ mod encode;
 mod evict;
 mod fit;
 mod generate;
+mod guard;
 mod limits;
 mod memory;
 mod observer;
@@ -403,7 +404,7 @@ impl Session {
     /// # Errors
     /// [`Error::ChatTemplate`].
     pub fn prompt_text(&self, question: &str) -> Result<String> {
-        self.render(&self.user_message(question))
+        Ok(self.render(&self.user_message(question))?.replace(&self.marks.cut(), ""))
     }
 
     /// The rows that [`ask`](Self::ask) would feed to the model for `question`, and their positions. For looking at what a model is given.
@@ -432,6 +433,7 @@ impl Session {
         let system = self.params.system.iter().map(|text| Message::text(Role::System, text.clone()));
         let messages: Vec<Message> =
             system.chain(self.messages.iter().cloned()).chain(std::iter::once(message.clone())).collect();
+        let messages = self.template.guarded(messages, &self.marks.cut());
         Ok(self.template.render(&messages)? + &self.answer_start)
     }
 

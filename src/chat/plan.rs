@@ -56,12 +56,13 @@ pub enum Tokenization {
     Mtmd,
 }
 
-/// A piece of the rendered prompt: text, or the next slice of a video, or its line end.
+/// A piece of the rendered prompt: text, or the next slice of a video, or its line end, or a place where no token may reach across.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(String),
     Slice { video: usize },
     Newline { video: usize },
+    Cut,
 }
 
 /// The arrangement of a video as text, with a mark where each slice goes. [`split`](Marks::split) finds the marks again.
@@ -109,6 +110,11 @@ impl Marks {
         format!("{}{video}n]", self.prefix)
     }
 
+    /// A mark that parts the text before it from the text behind it.
+    pub fn cut(&self) -> String {
+        format!("{}cut]", self.prefix)
+    }
+
     /// Cuts a rendered prompt at the marks.
     pub fn split(&self, prompt: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
@@ -120,10 +126,14 @@ impl Marks {
         let mut found = prompt.split(&self.prefix);
         text(found.next().unwrap_or_default());
         for after in found {
-            let Some((video, rest)) = after.split_once(']') else { continue };
-            let (number, is_newline) = video.strip_suffix('n').map_or((video, false), |number| (number, true));
-            let Ok(video) = number.parse() else { continue };
-            pieces.push(if is_newline { Piece::Newline { video } } else { Piece::Slice { video } });
+            let Some((mark, rest)) = after.split_once(']') else { continue };
+            let (number, is_newline) = mark.strip_suffix('n').map_or((mark, false), |number| (number, true));
+            pieces.push(match number.parse() {
+                Ok(video) if is_newline => Piece::Newline { video },
+                Ok(video) => Piece::Slice { video },
+                Err(_) if mark == "cut" => Piece::Cut,
+                Err(_) => continue,
+            });
             if !rest.is_empty() {
                 pieces.push(Piece::Text(rest.to_owned()));
             }
@@ -326,6 +336,10 @@ fn items(model: &Model, pieces: &[Piece], markers: &[Markers], tokenization: Tok
                 run.push(text, tokenization)?;
                 continue;
             }
+            Piece::Cut => {
+                run.tokenize()?;
+                continue;
+            }
             Piece::Slice { video } | Piece::Newline { video } => *video,
         };
         let Some(markers) = markers.get(video) else { continue };
@@ -469,6 +483,13 @@ mod tests {
             marks.split(&prompt),
             [text("<user>Frame1: "), Piece::Slice { video: 0 }, text("\n"), Piece::Slice { video: 1 }, text("why?")]
         );
+    }
+
+    #[test]
+    fn a_cut_is_a_piece_of_its_own() {
+        let marks = Marks::new();
+        let text = |s: &str| Piece::Text(s.into());
+        assert_eq!(marks.split(&format!("a <{}s>", marks.cut())), [text("a <"), Piece::Cut, text("s>")]);
     }
 
     #[test]

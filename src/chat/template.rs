@@ -1,5 +1,6 @@
 //! The model's own chat template (Jinja), rendered as Hugging Face's `apply_chat_template` does.
 
+use super::guard::Guard;
 use crate::error::{Error, Result};
 use crate::runtime::Model;
 use minijinja::syntax::SyntaxConfig;
@@ -107,6 +108,7 @@ pub(super) struct ChatTemplate {
     bos: String,
     eos: String,
     content: Content,
+    guard: Guard,
     model: PathBuf,
 }
 
@@ -129,7 +131,8 @@ impl ChatTemplate {
         let text = |token: Option<_>| {
             token.map_or(String::new(), |t| String::from_utf8_lossy(&model.token_bytes(t, true)).into_owned())
         };
-        Self::compile(&source, text(bos), text(eos), model.path().to_owned()).map_err(failed)
+        let template = Self::compile(&source, text(bos), text(eos), model.path().to_owned()).map_err(failed)?;
+        Ok(Self { guard: Guard::new(model, &source), ..template })
     }
 
     fn compile(source: &str, bos: String, eos: String, model: PathBuf) -> Result<Self, String> {
@@ -153,7 +156,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|e| format!("it does not compile: {}", describe(&e)))?;
-        let mut template = Self { environment, bos, eos, content: Content::Text, model };
+        let mut template = Self { environment, bos, eos, content: Content::Text, guard: Guard::default(), model };
         template.content = template.find_content();
         Ok(template)
     }
@@ -187,6 +190,14 @@ impl ChatTemplate {
             (None, Some(_)) => Content::TextParts,
             _ => Content::Text,
         }
+    }
+
+    /// `messages` with `mark` wherever they name a token that is the template's to write.
+    pub fn guarded(&self, mut messages: Vec<Message>, mark: &str) -> Vec<Message> {
+        for message in &mut messages {
+            message.content = self.guard.cut(&message.content, message.role, mark);
+        }
+        messages
     }
 
     /// The prompt for `messages`, up to where the model's answer begins.

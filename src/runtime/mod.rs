@@ -20,6 +20,6 @@ pub use context::{Context, ContextParams, FlashAttention, Position, Row, RowInpu
 pub use device::{Device, DeviceKind, devices};
 pub use evict::{KvLayer, Similarity};
 pub use memory::{KvType, MemoryUsage, free_system_bytes};
-pub use model::{LoraAdapter, Model, ModelParams, Token};
+pub use model::{LoraAdapter, Model, ModelParams, SpecialToken, Token};
 pub use sampler::{Sampler, SamplerParams};
 pub use vision::{Bitmap, Chunk, Chunks, ImageChunk, Part, Vision, VisionParams};

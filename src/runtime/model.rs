@@ -297,6 +297,25 @@ impl Model {
         Vec::new()
     }
 
+    /// The tokens that a tokenizer finds by their name before it reads anything else as text.
+    pub fn special_tokens(&self) -> Vec<SpecialToken> {
+        const CONTROL: ffi::llama_token_attr = ffi::LLAMA_TOKEN_ATTR_CONTROL | ffi::LLAMA_TOKEN_ATTR_UNKNOWN;
+        let special = |token: Token| {
+            // SAFETY: see `n_ctx_train`; the id is one of the vocabulary's.
+            let attr = unsafe { ffi::llama_vocab_get_attr(self.vocab(), token) };
+            if attr & (CONTROL | ffi::LLAMA_TOKEN_ATTR_USER_DEFINED) == 0 {
+                return None;
+            }
+            // SAFETY: as before.
+            let text = unsafe { ffi::llama_vocab_get_text(self.vocab(), token) };
+            // SAFETY: the string is NUL-terminated and belongs to the vocabulary.
+            let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })?;
+            let text = text.to_str().ok().filter(|text| !text.is_empty())?.to_owned();
+            Some(SpecialToken { token, text, is_control: attr & CONTROL != 0 })
+        };
+        (0..self.n_vocab()).filter_map(|token| special(token as Token)).collect()
+    }
+
     /// Loads a LoRA adapter for this model. It stays in memory as long as the model.
     ///
     /// # Errors
@@ -317,6 +336,17 @@ impl Model {
         })?;
         Ok(LoraAdapter { ptr, scale, path: path.to_owned(), _model: self.clone() })
     }
+}
+
+/// A token of [`Model::special_tokens`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecialToken {
+    /// Its id.
+    pub token: Token,
+    /// Its name, for example `<|im_end|>`.
+    pub text: String,
+    /// It is read as a token only where [`Model::tokenize`] is told to; others always are.
+    pub is_control: bool,
 }
 
 /// A LoRA adapter, to be given to a [`Context`](super::Context).
