@@ -129,7 +129,30 @@ impl Evicted {
         answer: &[PlannedRow],
     ) -> Result<usize> {
         let Some(tail) = self.pending.take() else { return Ok(0) };
-        self.similarity = context.similarity()?;
+        // Stopped, or failed: it can be done later.
+        self.evict_behind(&tail, mode, threshold, context, answer).inspect_err(|_| self.pending = Some(tail))
+    }
+
+    /// Measures what is in the cache, without touching it.
+    pub fn measure(&mut self, context: &mut Context) -> Result<()> {
+        match context.similarity() {
+            Ok(similarity) => self.similarity = similarity,
+            Err(error) if context.can_evict() => return Err(error),
+            // Some kinds of cache cannot be looked into.
+            Err(error) => tracing::debug!("{error}"),
+        }
+        Ok(())
+    }
+
+    fn evict_behind(
+        &mut self,
+        tail: &Tail,
+        mode: EvictMode,
+        threshold: Option<f32>,
+        context: &mut Context,
+        answer: &[PlannedRow],
+    ) -> Result<usize> {
+        self.measure(context)?;
         if !context.can_evict() {
             tracing::debug!("this model has no KV cache that could be evicted layer by layer");
             return Ok(0);
@@ -142,9 +165,12 @@ impl Evicted {
             (Some(threshold), _) => Some(by_threshold(mode, threshold, &self.similarity, &layers)),
             (None, Some(choice)) => Some(choice.clone()),
             (None, None) => {
-                let texts = tail.texts(answer);
-                self.calibrated = calibrate(mode, context, texts, &self.similarity, &layers)?;
-                self.calibrated.clone()
+                let found = calibrate(mode, context, tail.texts(answer), &self.similarity, &layers)?;
+                // A layer without its visual tokens does not show what evicting them does: that holds for this cache only.
+                if layers.iter().all(|layer| !layer.evicted) {
+                    self.calibrated.clone_from(&found);
+                }
+                found
             }
         };
         match choice {

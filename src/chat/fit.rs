@@ -69,6 +69,8 @@ pub struct MemoryNeed {
     pub kv_per_token: u64,
     /// The KV cache with all visual tokens and room for an answer.
     pub kv_dense: u64,
+    /// The KV cache that is made at most: as `kv_dense`, or with the visual tokens that are kept at most.
+    pub kv: u64,
     /// Buffers for intermediate results, beside such a cache.
     pub compute: u64,
     /// The embeddings of all visual tokens, which are in the system's memory until they are pruned.
@@ -175,6 +177,7 @@ impl Session {
         let free = self.free_memory();
         let cells = need.prompt_tokens + self.params.n_predict;
         let kv_dense = cost.kv_bytes(cells);
+        let dropped = proposal.max_kept.map_or(0, |kept| need.visual_tokens.saturating_sub(kept));
         Ok(VideoPlan {
             info: proposal.source.info().clone(),
             layout: self.layout.name(),
@@ -192,6 +195,7 @@ impl Session {
                 encoder: std::fs::metadata(self.vision.path()).map_or(0, |meta| meta.len()),
                 kv_per_token: cost.kv_per_cell as u64,
                 kv_dense,
+                kv: self.params.n_ctx.map_or_else(|| cost.kv_bytes(cells - dropped), |cells| cost.kv_bytes(cells)),
                 compute: cost.bytes(cells) - kv_dense,
                 embeddings: self.embedding_bytes(need.visual_tokens),
                 free: free.as_ref().map(|free| free.bytes),

@@ -1,11 +1,14 @@
 //! What a prompt may take, and the errors that say by how much it is too long.
 
-use super::plan::Plan;
+use super::plan::{Plan, RowKey};
 use crate::error::{Error, Result};
 use std::path::Path;
 
 /// Positions that must be left for an answer when a prompt is accepted.
 pub(super) const ANSWER_ROOM: usize = 64;
+
+/// What to do where the text alone does not fit.
+const TOO_MUCH_TEXT: &str = "the text alone is too long: ask a shorter question, or begin a new conversation";
 
 /// A prompt that does not fit: what it passes, and by how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,6 +56,8 @@ impl Shortage {
     /// The error for the video at `path`, of `n_frames`.
     pub fn error(&self, path: &Path, n_frames: usize) -> Error {
         let advice = match (self.share() * n_frames as f64) as usize {
+            // What stands around the video does not fit by itself.
+            _ if self.needed.saturating_sub(self.by_video) > self.limit => TOO_MUCH_TEXT.to_owned(),
             0 => format!("not one frame of {} fits", path.display()),
             frames => format!("of {}, {frames} of its {n_frames} frames fit (--max-frames {frames})", path.display()),
         };
@@ -78,6 +83,8 @@ pub(super) struct Limits {
 impl Limits {
     pub fn check_prompt(&self, plan: &Plan, n_predict: usize) -> Result<()> {
         let room = ANSWER_ROOM.min(n_predict);
+        let text = plan.rows.iter().filter(|row| matches!(row.key, RowKey::Token(_))).count() + room;
+        let advice = |limit: usize, advice: String| if text > limit { TOO_MUCH_TEXT.to_owned() } else { advice };
         let needed = plan.next_position.max(0) as usize + room;
         if needed > self.positions {
             return Err(Error::PromptTooLong {
@@ -85,7 +92,7 @@ impl Limits {
                 needed,
                 limit: self.positions,
                 of: "the model was trained for",
-                advice: "take fewer frames (--max-frames), or /clear in a chat".into(),
+                advice: advice(self.positions, "take fewer frames (--max-frames), or /clear in a chat".into()),
             });
         }
         let needed = plan.rows.len() + room;
@@ -95,7 +102,10 @@ impl Limits {
                 needed,
                 limit: cells,
                 of: "the context has (-c)",
-                advice: format!("give -c {needed} or more, or keep fewer visual tokens (--keep, --max-visual-tokens)"),
+                advice: advice(
+                    cells,
+                    format!("give -c {needed} or more, or keep fewer visual tokens (--keep, --max-visual-tokens)"),
+                ),
             }),
             _ => Ok(()),
         }

@@ -48,7 +48,7 @@ impl CellCost {
 
     /// Bytes of the KV cache with `cells`.
     pub fn kv_bytes(&self, cells: usize) -> u64 {
-        (self.kv_fixed + self.kv_per_cell * cells.next_multiple_of(CELL_STEP) as f64) as u64
+        (self.kv_fixed + self.kv_per_cell * cells.next_multiple_of(CELL_STEP) as f64).round() as u64
     }
 
     /// Bytes of a context with `cells`.

@@ -219,7 +219,21 @@ impl Session {
         options: &VideoOptions,
         observer: &mut dyn Observer,
     ) -> Result<VideoReport> {
-        let proposal = self.propose(path, options, "")?;
+        self.add_video_for(path, options, "", observer)
+    }
+
+    /// As [`add_video`](Self::add_video), and leaves room for `question`: one that is too long is told before a frame is encoded.
+    ///
+    /// # Errors
+    /// As [`add_video`](Self::add_video).
+    pub fn add_video_for(
+        &mut self,
+        path: &Path,
+        options: &VideoOptions,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        let proposal = self.propose(path, options, question)?;
         if let Some(shortage) = proposal.shortage {
             return Err(shortage.error(path, proposal.need.frames));
         }
@@ -267,7 +281,7 @@ impl Session {
         let generated = self.generate(&plan, observer)?;
         if let Some(context) = self.context.as_mut().filter(|_| self.evicted.pending.is_some()) {
             // Nothing was evicted yet; the curve is there to be looked at.
-            self.evicted.similarity = context.similarity()?;
+            self.evicted.measure(context)?;
         }
 
         self.messages.push(message);
@@ -312,6 +326,7 @@ impl Session {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
+        self.settle(observer)?;
         let message = self.user_message(question);
         let plan = self.plan(&message)?;
         self.prefill(&plan, observer)?;
@@ -479,10 +494,12 @@ impl Session {
             }
             return Err(error);
         }
-        if plan.rows[first..].iter().any(is_visual) && self.evict_mode() != EvictMode::Off {
-            self.evicted.pending = Some(self.tail(plan)?);
-        }
         self.cached.extend_from_slice(&plan.rows[first..]);
+        // What is pending describes the prompt that was there before.
+        let to_look_at = plan.rows[first..].iter().any(is_visual) || self.evicted.pending.is_some();
+        if to_look_at && self.evict_mode() != EvictMode::Off {
+            self.evicted.pending = Some(self.tail(plan));
+        }
         Ok(first)
     }
 
@@ -504,6 +521,11 @@ impl Session {
 
     /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache stay.
     fn make_room(&mut self, plan: &Plan, keep: usize) -> Result<()> {
+        // Layers without visual tokens have no rows for them either: where a video has to be computed again, all is.
+        let evicted = |context: &Context| context.kv_layers().is_ok_and(|layers| layers.iter().any(|l| l.evicted));
+        if self.cached.iter().skip(keep).any(is_visual) && self.context.as_ref().is_some_and(evicted) {
+            self.free_cache();
+        }
         let gone =
             self.cached.get(keep.wrapping_sub(1)).map_or(0, |row| self.evicted.tokens_before(row.position[0] + 1));
         let wanted = plan.rows.len() - gone.min(plan.rows.len()) + self.params.n_predict;
@@ -515,7 +537,8 @@ impl Session {
             (Some(context), None) => wanted.max(context.n_ctx() * 3 / 2),
             (None, None) => wanted,
         };
-        self.resize(n_ctx)
+        // What could not be moved is computed anew, from the embeddings that were kept.
+        self.resize(n_ctx).map(|_| ())
     }
 
     fn context_params(&self, n_ctx: usize) -> ContextParams {
@@ -530,8 +553,8 @@ impl Session {
         }
     }
 
-    /// Moves the cache to a context with `n_ctx` cells.
-    fn resize(&mut self, n_ctx: usize) -> Result<()> {
+    /// Moves the cache to a context with `n_ctx` cells. Returns false if its contents could not be moved: the cache is then empty.
+    fn resize(&mut self, n_ctx: usize) -> Result<bool> {
         let state = match self.context.as_mut() {
             Some(context) if !self.cached.is_empty() => Some(context.state()?),
             _ => None,
@@ -543,21 +566,26 @@ impl Session {
         let made = Context::new(&self.model, &params, &self.adapters, &self.params.cancel);
         let mut context = made.inspect_err(|_| self.evicted.clear())?;
         self.bytes_per_cell = context.memory_usage().context / context.n_ctx().max(1) as u64;
-        match state.map(|state| context.set_state(&state)) {
-            Some(Ok(())) => self.cached = cached,
-            // The prompt is then computed anew from the embeddings that were kept.
+        let moved = match state.map(|state| context.set_state(&state)) {
+            Some(Ok(())) => {
+                self.cached = cached;
+                true
+            }
             Some(Err(error)) => {
                 tracing::debug!("{error}");
-                self.evicted.clear();
+                false
             }
-            None => self.evicted.clear(),
+            None => true,
+        };
+        if self.cached.is_empty() {
+            self.evicted.clear();
         }
         self.context = Some(context);
-        Ok(())
+        Ok(moved)
     }
 
     /// What stands behind the last picture of `plan`.
-    fn tail(&self, plan: &Plan) -> Result<Tail> {
+    fn tail(&self, plan: &Plan) -> Tail {
         let start = behind_pictures(&plan.rows);
         let mut tail = Tail { question: plan.rows[start..].to_vec(), describe: Vec::new() };
         if self.evicted.has_to_look(self.params.evict.threshold) {
@@ -565,12 +593,12 @@ impl Session {
                 Ok(other) if other.rows.get(..start) == Some(&plan.rows[..start]) => {
                     tail.describe = other.rows[start..].to_vec();
                 }
-                // Without room for it, the question has to do.
-                Ok(_) | Err(Error::PromptTooLong { .. }) => {}
-                Err(error) => return Err(error),
+                Ok(_) => {}
+                // Without room for it, or with a template that refuses it, the question has to do.
+                Err(error) => tracing::debug!("no second question to try evictions with: {error}"),
             }
         }
-        Ok(tail)
+        tail
     }
 
     /// Evicts now what the last answer left to evict because it was too short to tell what can go. The next question would do it, and take
@@ -591,7 +619,14 @@ impl Session {
         match self.evicted.evict(mode, threshold, context, &self.cached[answer..]) {
             Ok(0) => Ok(()),
             // Cells that became free are memory only when the cache is made smaller.
-            Ok(_) if self.params.n_ctx.is_none() => self.resize(self.cells_used() + self.params.n_predict),
+            Ok(_) if self.params.n_ctx.is_none() => match self.resize(self.cells_used() + self.params.n_predict)? {
+                true => Ok(()),
+                // An answer cannot go on without what it answers.
+                false => Err(Error::Llama {
+                    action: "making the KV cache smaller",
+                    reason: "its contents could not be moved; ask again".into(),
+                }),
+            },
             Ok(_) => Ok(()),
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
@@ -615,12 +650,19 @@ impl Session {
             cells,
             cells_used: self.cells_used(),
             bytes,
-            bytes_dense: self.bytes_per_cell * dense_cells as u64,
+            bytes_dense: self.whole_bytes(dense_cells),
             layers: self.model.n_layer(),
             layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
             layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),
             tokens_evicted: self.evicted.tokens_before(i32::MAX),
         }
+    }
+
+    /// Bytes of a KV cache with `cells` from which nothing was evicted.
+    fn whole_bytes(&self, cells: usize) -> u64 {
+        // Recurrent layers have a state of a fixed size beside the cells.
+        let with_state = self.model.is_recurrent().then(|| self.cell_cost().ok()).flatten();
+        with_state.map_or(self.bytes_per_cell * cells as u64, |cost| cost.kv_bytes(cells))
     }
 
     fn settings(&self) -> Settings {

@@ -385,8 +385,8 @@ impl Context {
         unsafe { ffi::llama_set_causal_attn(self.ptr.as_ptr(), causal) };
     }
 
-    /// Removes everything at `position` and behind it from the cache. Returns false if the model cannot go back to a
-    /// position (recurrent layers): then [`clear`](Self::clear) is all that is left.
+    /// Removes everything at `position` and behind it from the cache. Returns false if the model cannot go on from there (recurrent layers,
+    /// or a sliding window whose rows were overwritten since): then [`clear`](Self::clear) is all that is left.
     #[must_use]
     pub fn truncate(&mut self, position: i32) -> bool {
         self.truncate_sequence(0, position)
@@ -400,7 +400,23 @@ impl Context {
             return false;
         }
         // SAFETY: the context lives and is borrowed mutably; the sequence exists.
-        unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32, position, -1) }
+        let removed =
+            unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32, position, -1) };
+        removed && self.has_window_before(sequence, position)
+    }
+
+    /// Whether the rows that a row at `position` sees through a sliding window are there. llama.cpp takes the cells of rows that have left the
+    /// window for new rows, and does not say so when it is told to go back.
+    fn has_window_before(&self, sequence: usize, position: i32) -> bool {
+        // SAFETY: the model lives; a getter.
+        let window = unsafe { ffi::llama_model_n_swa(self.model.as_ptr()) };
+        if window <= 0 || position <= 0 {
+            return true;
+        }
+        // SAFETY: the context lives; a getter. It gives -1 for an empty sequence.
+        let first =
+            unsafe { ffi::llama_memory_seq_pos_min(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32) };
+        (0..=(position - window).max(0)).contains(&first)
     }
 
     /// Lets sequence `to` begin with everything that is in sequence 0, without copying it.

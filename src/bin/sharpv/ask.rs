@@ -24,7 +24,7 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     let mut session = open(&args.session, &videos, &interrupts, &mut screen, args.json)?;
     let work = interrupts.work();
     for video in videos {
-        add_video(&mut session, video, &args.session, &mut screen)?;
+        add_video(&mut session, video, &args.session, &question, &mut screen)?;
     }
     screen.busy("reading the question");
     let writer = (!args.json).then(AnswerWriter::new);
@@ -88,16 +88,17 @@ pub fn about_default_model(files: &ModelFiles) -> String {
     format!("Model: {}, the small default. A larger one sees more: -m ORG/REPO (`sharpv models --known`)", files.name)
 }
 
-/// Adds a video to the session, for the next question.
+/// Adds a video to the session, for the next question, which is empty where it is not known yet.
 pub fn add_video(
     session: &mut Session,
     path: &Path,
     args: &SessionArgs,
+    question: &str,
     screen: &mut Screen,
 ) -> sharpv::Result<VideoReport> {
     let cancel = session.cancel_token().clone();
     screen.busy(&format!("opening {}", path.display()));
-    let added = session.add_video(path, &args.video_options(), &mut Watch::new(screen, None, &cancel));
+    let added = session.add_video_for(path, &args.video_options(), question, &mut Watch::new(screen, None, &cancel));
     screen.clear();
     added
 }

@@ -33,9 +33,7 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
         rows.push(("context", format!("{cells} cells (-c)")));
     }
     let at_most = if prunes { "at most " } else { "" };
-    let cells = plan.max_kept.map_or(plan.planned.prompt_tokens, |kept| text + kept);
-    let kv = cells as u64 * memory.kv_per_token;
-    rows.push(("KV cache", format!("{at_most}{}, {} a token", bytes(kv), bytes(memory.kv_per_token))));
+    rows.push(("KV cache", format!("{at_most}{}, {} a token", bytes(memory.kv), bytes(memory.kv_per_token))));
     rows.push(("buffers", format!("{}; embeddings {}", bytes(memory.compute), bytes(memory.embeddings))));
     rows.push(("weights", format!("{}; encoder {}", bytes(memory.weights), bytes(memory.encoder))));
     let free = memory.free.map_or_else(|| "unknown".to_owned(), |free| format!("{} ({})", bytes(free), memory.place));

@@ -126,7 +126,7 @@ impl Chat<'_> {
 
     fn add_video(&mut self, path: &Path) -> sharpv::Result<()> {
         let _work = self.interrupts.work();
-        let report = ask::add_video(&mut self.session, path, self.args, &mut self.screen)?;
+        let report = ask::add_video(&mut self.session, path, self.args, "", &mut self.screen)?;
         self.screen.note(&about_video(&report));
         Ok(())
     }

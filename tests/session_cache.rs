@@ -1,0 +1,180 @@
+//! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction, behind a failure.
+
+#[path = "support/families.rs"]
+mod families;
+#[path = "support/smol.rs"]
+mod smol;
+
+use sharpv::Error;
+use sharpv::chat::{EvictMode, EvictParams, Observer, Quiet, Session, SessionParams, Stage, VideoOptions};
+use sharpv::models::ModelFiles;
+use sharpv::prune::PruneParams;
+use sharpv::runtime::CancelToken;
+use std::path::{Path, PathBuf};
+
+const QUESTION: &str = "What is in the video?";
+
+fn clip(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
+}
+
+fn dense() -> SessionParams {
+    SessionParams { prune: PruneParams::off(), n_predict: 24, ..SessionParams::default() }
+}
+
+fn evicting(threshold: Option<f32>) -> SessionParams {
+    SessionParams { evict: EvictParams { mode: Some(EvictMode::Layers), threshold }, ..dense() }
+}
+
+fn open(params: SessionParams, name: &str) -> Session {
+    let mut session = Session::open(&smol::files(), params, &mut Quiet).expect("smol opens");
+    session.add_video(&clip(name), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+    session
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+    (square(&mut a.iter().zip(b).map(|(a, b)| a - b)) / square(&mut b.iter().copied())).sqrt()
+}
+
+#[test]
+fn a_window_that_was_overwritten_is_computed_again() {
+    // Gemma 3 of the fixtures: five of six layers see 64 rows.
+    let params = SessionParams { prune: PruneParams::off(), n_predict: 8, ..SessionParams::default() };
+    let mut session = Session::open(&families::files("gemma3"), params, &mut Quiet).expect("the model opens");
+    let long = "What does it say about the way that things go round and round? ".repeat(4);
+    for _ in 0..4 {
+        // The cache grows with each turn: its contents move, and what comes then takes the oldest cells of the windows.
+        session.ask(&long, &mut Quiet).expect("an answer");
+    }
+    session.set_system(Some("Be brief.".into()));
+    let warm = session.first_logits(QUESTION, &mut Quiet).expect("logits");
+    session.free_cache();
+    let cold = session.first_logits(QUESTION, &mut Quiet).expect("logits");
+    let moved = distance(&warm, &cold);
+    assert!(moved < 0.01, "going back moved the logits by {moved}");
+}
+
+#[test]
+fn logits_are_those_of_the_question_that_would_be_asked() {
+    let next = "What color is the background?";
+    let mut settled = open(evicting(None), "enter-2");
+    settled.ask(QUESTION, &mut Quiet).expect("an answer");
+    settled.settle(&mut Quiet).expect("settled");
+    assert!(settled.kv().layers_evicted > 0, "this clip must have something to evict for the test to tell anything");
+    let expected = settled.first_logits(next, &mut Quiet).expect("logits");
+
+    // The answer was too short to evict behind it: the next question does, and so do logits.
+    let mut session = open(evicting(None), "enter-2");
+    session.ask(QUESTION, &mut Quiet).expect("an answer");
+    assert_eq!(session.kv().layers_evicted, 0);
+    assert_eq!(session.first_logits(next, &mut Quiet).expect("logits"), expected);
+    assert_eq!(session.kv().layers_evicted, settled.kv().layers_evicted);
+}
+
+#[test]
+fn a_prompt_that_parts_before_an_evicted_video_is_computed_anew() {
+    for n_ctx in [None, Some(1024)] {
+        let params = SessionParams { n_ctx, ..evicting(Some(0.2)) };
+        let mut session = open(params.clone(), "enter-2");
+        let first = session.ask(QUESTION, &mut Quiet).expect("an answer");
+        assert!(first.kv.layers_evicted > 20, "{} layers", first.kv.layers_evicted);
+
+        session.restart();
+        session.set_system(Some("You are brief.".into()));
+        let warm = session.ask(QUESTION, &mut Quiet).expect("an answer behind another system message");
+        let mut fresh = open(SessionParams { system: Some("You are brief.".into()), ..params }, "enter-2");
+        let cold = fresh.ask(QUESTION, &mut Quiet).expect("an answer");
+        assert_eq!(warm.answer, cold.answer);
+        assert_eq!(warm.kv.layers_evicted, cold.kv.layers_evicted);
+    }
+}
+
+#[test]
+fn a_settle_that_was_stopped_can_be_done_again() {
+    let cancel = CancelToken::new();
+    let mut session = open(SessionParams { cancel: cancel.clone(), ..evicting(None) }, "enter-2");
+    session.ask(QUESTION, &mut Quiet).expect("an answer");
+    cancel.cancel();
+    let error = session.settle(&mut Quiet).expect_err("stopped");
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    cancel.reset();
+    session.settle(&mut Quiet).expect("settled");
+    assert!(session.kv().layers_evicted > 0);
+}
+
+#[test]
+fn a_template_that_refuses_the_trial_question_does_not_refuse_the_users() {
+    // What is evicted is tried with a question of the session's own, which no user asked.
+    let template = "{% for message in messages %}{% if 'Describe what you see' in message['content'] %}\
+                    {{ raise_exception('not this one') }}{% endif %}<|im_start|>{{ message['role'] }}\n\
+                    {{ message['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+    let mut session = open(SessionParams { chat_template: Some(template.into()), ..evicting(None) }, "enter-2");
+    session.ask(QUESTION, &mut Quiet).expect("an answer");
+    session.settle(&mut Quiet).expect("settled");
+}
+
+#[test]
+fn what_a_dense_cache_would_take_is_told_right_for_recurrent_layers() {
+    // LFM2: two of four layers keep a state of a fixed size, however many cells there are.
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let files = ModelFiles { model: fixtures.join("lfm2.gguf"), ..families::files("minicpmv") };
+    let frames = tempfile::tempdir().expect("a folder");
+    families::write_frames(frames.path(), (64, 64), 12);
+    let ask = |prune| {
+        let params = SessionParams { prune, n_predict: 8, ..SessionParams::default() };
+        let mut session = Session::open(&files, params, &mut Quiet).expect("the model opens");
+        session.add_video(frames.path(), &VideoOptions::default(), &mut Quiet).expect("the frames are read");
+        session.ask(QUESTION, &mut Quiet).expect("an answer").kv
+    };
+    let dense = ask(PruneParams::off());
+    let pruned = ask(PruneParams { cap: Some(24), ..PruneParams::default() });
+    assert!(pruned.cells < dense.cells, "{} cells in place of {}", pruned.cells, dense.cells);
+    assert_eq!(pruned.bytes_dense, dense.bytes);
+}
+
+/// Counts what was encoded.
+#[derive(Default)]
+struct Encoded(u64);
+
+impl Observer for Encoded {
+    fn progress(&mut self, stage: Stage, done: u64, _: u64) {
+        if stage == Stage::Encode {
+            self.0 = done;
+        }
+    }
+}
+
+#[test]
+fn a_question_that_leaves_no_room_is_told_before_a_frame_is_encoded() {
+    let mut session = Session::open(&smol::files(), dense(), &mut Quiet).expect("smol opens");
+    let question = "Why? ".repeat(20_000);
+    let mut encoded = Encoded::default();
+    let error = session
+        .add_video_for(&clip("enter-2"), &VideoOptions::default(), &question, &mut encoded)
+        .expect_err("there is no room");
+    assert_eq!(encoded.0, 0, "frames were encoded for nothing");
+    assert!(matches!(error, Error::PromptTooLong { .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains("shorter question") && !told.contains("frames"), "{told}");
+
+    let error = session.ask(&question, &mut Quiet).expect_err("there is no room").to_string();
+    assert!(error.contains("shorter question") && !error.contains("frames"), "{error}");
+}
+
+#[test]
+fn a_plan_names_the_cache_that_the_answer_takes() {
+    for params in [dense(), SessionParams { n_predict: 24, ..SessionParams::default() }] {
+        let prunes = params.prune != PruneParams::off();
+        let mut session = Session::open(&smol::files(), params, &mut Quiet).expect("smol opens");
+        let plan = session.plan_video(&clip("enter-2"), &VideoOptions::default(), QUESTION).expect("a plan");
+        session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+        let kv = session.ask(QUESTION, &mut Quiet).expect("an answer").kv;
+        if prunes {
+            assert!(kv.bytes <= plan.memory.kv, "{} > {}", kv.bytes, plan.memory.kv);
+        } else {
+            assert_eq!(kv.bytes, plan.memory.kv);
+        }
+    }
+}
