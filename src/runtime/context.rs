@@ -53,14 +53,12 @@ impl std::str::FromStr for FlashAttention {
     }
 }
 
-/// How to make a context.
+/// How a language model computes.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct ContextParams {
-    /// Cells of the KV cache: how many rows (text tokens and kept visual tokens) fit.
-    pub n_ctx: usize,
+pub struct ComputeParams {
     /// Rows that are computed at once.
     pub n_ubatch: usize,
-    /// Threads for computing; `None` is one for each physical core.
+    /// Threads for computing; `None` is one for each core.
     pub n_threads: Option<usize>,
     /// Fused attention.
     pub flash_attention: FlashAttention,
@@ -70,6 +68,28 @@ pub struct ContextParams {
     pub type_v: KvType,
     /// Keep the KV cache on the GPU, where there is one.
     pub offload_kv: bool,
+}
+
+impl Default for ComputeParams {
+    fn default() -> Self {
+        Self {
+            n_ubatch: 512,
+            n_threads: None,
+            flash_attention: FlashAttention::Auto,
+            type_k: KvType::F16,
+            type_v: KvType::F16,
+            offload_kv: true,
+        }
+    }
+}
+
+/// How to make a context.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ContextParams {
+    /// Cells of the KV cache: how many rows (text tokens and kept visual tokens) fit.
+    pub n_ctx: usize,
+    /// How it computes.
+    pub compute: ComputeParams,
     /// Sequences that rows can belong to. They share the cells.
     pub n_sequences: usize,
     /// Rows of one batch whose logits can be read. Each takes `n_vocab` floats.
@@ -81,18 +101,7 @@ pub struct ContextParams {
 
 impl Default for ContextParams {
     fn default() -> Self {
-        Self {
-            n_ctx: 4096,
-            n_ubatch: 512,
-            n_threads: None,
-            flash_attention: FlashAttention::Auto,
-            type_k: KvType::F16,
-            type_v: KvType::F16,
-            offload_kv: true,
-            n_sequences: 1,
-            n_outputs: 1,
-            evictable: false,
-        }
+        Self { n_ctx: 4096, compute: ComputeParams::default(), n_sequences: 1, n_outputs: 1, evictable: false }
     }
 }
 
@@ -167,12 +176,13 @@ impl Context {
         let count = |name, value: usize| {
             u32::try_from(value).ok().filter(|&v| v > 0 && v <= i32::MAX as u32).ok_or_else(|| too_large(name, value))
         };
-        let threads = count("threads", params.n_threads.unwrap_or_else(default_threads))? as i32;
+        let compute = &params.compute;
+        let threads = count("threads", compute.n_threads.unwrap_or_else(default_threads))? as i32;
         // SAFETY: returns a plain struct.
         let mut raw = unsafe { ffi::llama_context_default_params() };
         raw.n_ctx = count("ctx-size", params.n_ctx)?;
         // A batch is a ubatch: every call then computes one full ubatch, and a cancel waits for one at most.
-        raw.n_ubatch = count("ubatch-size", params.n_ubatch)?;
+        raw.n_ubatch = count("ubatch-size", compute.n_ubatch)?;
         raw.n_batch = raw.n_ubatch;
         raw.n_seq_max = count("sequences", params.n_sequences)?;
         raw.kv_unified = true;
@@ -180,10 +190,10 @@ impl Context {
         raw.n_outputs_max = count("outputs", params.n_outputs)?.max(raw.n_seq_max);
         raw.n_threads = threads;
         raw.n_threads_batch = threads;
-        raw.flash_attn_type = params.flash_attention.as_raw();
-        raw.type_k = params.type_k.as_raw();
-        raw.type_v = params.type_v.as_raw();
-        raw.offload_kqv = params.offload_kv;
+        raw.flash_attn_type = compute.flash_attention.as_raw();
+        raw.type_k = compute.type_k.as_raw();
+        raw.type_v = compute.type_v.as_raw();
+        raw.offload_kqv = compute.offload_kv;
         raw.no_perf = true;
         raw.abort_callback = Some(is_cancelled);
         raw.abort_callback_data = cancel.as_ptr().cast_mut().cast();

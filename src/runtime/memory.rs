@@ -71,12 +71,3 @@ impl MemoryUsage {
         Self { model: raw.model as u64, context: raw.context as u64, compute: raw.compute as u64 }
     }
 }
-
-/// Memory that the system could still give this process, in bytes, within the limit of its container if it has one; `None` where the
-/// system does not tell.
-pub fn free_system_bytes() -> Option<u64> {
-    let mut system = sysinfo::System::new().ok()?;
-    system.refresh_memory();
-    let available = Some(system.available_memory()).filter(|&bytes| bytes > 0)?;
-    Some(system.cgroup_limits().map_or(available, |limits| available.min(limits.free_memory)))
-}

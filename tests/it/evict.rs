@@ -2,7 +2,7 @@
 //! (`tests/fixtures`), one for each kind of attention.
 
 use sharpv::runtime::{
-    CancelToken, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row, RowInput,
+    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row, RowInput,
 };
 use std::path::PathBuf;
 
@@ -17,7 +17,12 @@ fn load(name: &str) -> Model {
 }
 
 fn params() -> ContextParams {
-    ContextParams { n_ctx: N_CTX, n_ubatch: 64, n_threads: Some(1), evictable: true, ..ContextParams::default() }
+    let compute = ComputeParams { n_ubatch: 64, n_threads: Some(1), ..ComputeParams::default() };
+    ContextParams { n_ctx: N_CTX, compute, evictable: true, ..ContextParams::default() }
+}
+
+fn computed(compute: ComputeParams) -> ContextParams {
+    ContextParams { compute, ..params() }
 }
 
 fn open(model: &Model, params: &ContextParams) -> Context {
@@ -156,12 +161,12 @@ fn every_second(model: &Model) -> Vec<bool> {
 }
 
 fn variants() -> Vec<(&'static str, ContextParams)> {
-    let flash = |flash_attention| ContextParams { flash_attention, ..params() };
-    let quantized = ContextParams { type_k: KvType::Q8_0, type_v: KvType::Q4_0, ..flash(FlashAttention::On) };
+    let flash = |flash_attention| ComputeParams { flash_attention, ..params().compute };
+    let quantized = ComputeParams { type_k: KvType::Q8_0, type_v: KvType::Q4_0, ..flash(FlashAttention::On) };
     vec![
-        ("flash attention", flash(FlashAttention::On)),
-        ("no flash attention", flash(FlashAttention::Off)),
-        ("q8_0 keys, q4_0 values", quantized),
+        ("flash attention", computed(flash(FlashAttention::On))),
+        ("no flash attention", computed(flash(FlashAttention::Off))),
+        ("q8_0 keys, q4_0 values", computed(quantized)),
     ]
 }
 
@@ -232,7 +237,7 @@ fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
         let model = load(name);
         let prompt = two_pictures(&model);
         // New rows take the cells that become free, so that sums are formed in another order: with flash attention they are rounded to f16.
-        let exact = ContextParams { flash_attention: FlashAttention::Off, ..params() };
+        let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
         let mut ours = open(&model, &exact);
         let mut reference = open(&model, &exact);
         let first = prompt.prefill(&mut ours);
@@ -311,7 +316,7 @@ fn the_memory_of_evicted_rows_is_returned() {
 fn evicting_takes_no_room_from_what_comes() {
     let model = load("qwen2");
     let prompt = two_pictures(&model);
-    let exact = ContextParams { flash_attention: FlashAttention::Off, ..params() };
+    let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
     let mut context = open(&model, &exact);
     let mut reference = open(&model, &exact);
     let first = prompt.prefill(&mut context);
@@ -427,7 +432,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let at = damaged.len() - 12;
     damaged[at] ^= 1;
     refuse(open(&model, &params()), &damaged, "damaged");
-    refuse(open(&model, &ContextParams { type_k: KvType::F32, ..params() }), &state, "other types");
+    refuse(open(&model, &computed(ComputeParams { type_k: KvType::F32, ..params().compute })), &state, "other types");
     refuse(
         open(&model, &ContextParams { n_ctx: 256, ..params() }),
         &{
@@ -475,7 +480,7 @@ fn similarities_do_not_depend_on_batches_and_turns() {
         let model = load(name);
         let prompt = two_pictures(&model);
         let curve = |n_ubatch| {
-            let mut context = open(&model, &ContextParams { n_ubatch, ..params() });
+            let mut context = open(&model, &computed(ComputeParams { n_ubatch, ..params().compute }));
             prompt.prefill(&mut context);
             // Text and generated tokens change nothing.
             decode(&mut context, 0, 20, prompt.next);

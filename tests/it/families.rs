@@ -14,7 +14,7 @@ use sharpv::layout::{self, Layout, PictureSize, Tiles};
 use sharpv::models::{ModelFiles, gguf};
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{
-    Bitmap, CancelToken, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Part, Row, RowInput,
+    Bitmap, CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Part, Row, RowInput,
     Vision, VisionParams,
 };
 use std::path::Path;
@@ -33,18 +33,18 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// As exact as it gets: keys and values as they are computed.
-fn exact() -> ContextParams {
-    ContextParams {
+fn exact() -> ComputeParams {
+    ComputeParams {
         type_k: KvType::F32,
         type_v: KvType::F32,
         flash_attention: FlashAttention::Off,
         n_threads: Some(2),
-        ..ContextParams::default()
+        ..ComputeParams::default()
     }
 }
 
 fn dense() -> SessionParams {
-    SessionParams { prune: PruneParams::off(), context: exact(), n_predict: 8, ..SessionParams::default() }
+    SessionParams { prune: PruneParams::off(), compute: exact(), n_predict: 8, ..SessionParams::default() }
 }
 
 fn open(family: &str, params: SessionParams) -> Session {
@@ -173,7 +173,7 @@ fn logits_of(model: &Model, rows: &[PlannedRow], embeddings: &[f32], newline: &[
         })
         .collect();
     assert!(visual.next().is_none(), "more embeddings than visual rows");
-    let params = ContextParams { n_ctx: rows.len() + 8, ..exact() };
+    let params = ContextParams { n_ctx: rows.len() + 8, compute: exact(), ..ContextParams::default() };
     let mut context = Context::new(model, &params, &[], &CancelToken::new()).expect("a context");
     for chunk in rows.chunk_by(|a, b| matches!(a.input, RowInput::Token(_)) == matches!(b.input, RowInput::Token(_))) {
         let is_picture = !matches!(chunk[0].input, RowInput::Token(_));
@@ -281,7 +281,7 @@ fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
         assert_eq!(all.len() * n_embd, embeddings.len(), "{family}");
         for budget in [Budget::Adaptive, Budget::Keep(0.3)] {
             let prune = PruneParams { budget, ..PruneParams::default() };
-            let mut pruned = open(family, SessionParams { prune, context: exact(), ..SessionParams::default() });
+            let mut pruned = open(family, SessionParams { prune, compute: exact(), ..SessionParams::default() });
             add_frames(&mut pruned, folder.path());
             let rows = pruned.prompt_rows(QUESTION).expect("a prompt");
             let kept = visual_rows(&rows);
@@ -313,12 +313,13 @@ fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
     let picture = families::picture((200, 150), 1);
     picture.save(&path).expect("a picture");
     for family in FAMILIES {
-        let context = ContextParams { n_ctx: N_CTX, n_threads: Some(2), ..ContextParams::default() };
+        let compute = ComputeParams { n_threads: Some(2), ..ComputeParams::default() };
+        let context = ContextParams { n_ctx: N_CTX, compute: compute.clone(), ..ContextParams::default() };
         let params = SessionParams {
             n_ctx: Some(N_CTX),
             prefill: PrefillMode::PerChunk,
             tokenization: Tokenization::Mtmd,
-            context: context.clone(),
+            compute,
             ..dense()
         };
         let mut session = open(family, params);
@@ -340,7 +341,7 @@ fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
         let after = after.split_once(']').expect("the end of a mark").1;
         let parts = [Part::Text(before), Part::Image(&bitmap), Part::Text(after)];
         let chunks = vision.tokenize(&parts, true).expect("chunks");
-        vision.eval_stock(&mut stock, &chunks, 0, context.n_ubatch).expect("stock computes it");
+        vision.eval_stock(&mut stock, &chunks, 0, context.compute.n_ubatch).expect("stock computes it");
         assert!(logits == stock.logits().expect("logits"), "{family}");
     }
 }

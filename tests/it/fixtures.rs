@@ -2,7 +2,7 @@
 //! input. Tests that drop rows of the KV cache build on this.
 
 use sharpv::runtime::{
-    CancelToken, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row, RowInput,
+    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row, RowInput,
 };
 use std::path::Path;
 
@@ -42,13 +42,17 @@ impl Fixture {
 }
 
 fn context(model: &Model, params: ContextParams) -> Context {
-    let params = ContextParams { n_threads: Some(2), ..params };
+    let params = ContextParams { compute: ComputeParams { n_threads: Some(2), ..params.compute }, ..params };
     Context::new(model, &params, &[], &CancelToken::new()).expect("a context")
+}
+
+fn with(compute: ComputeParams) -> ContextParams {
+    ContextParams { n_ctx: 256, compute, ..ContextParams::default() }
 }
 
 /// For prompts.
 fn small() -> ContextParams {
-    ContextParams { n_ctx: 256, n_ubatch: 128, ..ContextParams::default() }
+    with(ComputeParams { n_ubatch: 128, ..ComputeParams::default() })
 }
 
 /// Numbers that look random.
@@ -145,7 +149,8 @@ fn each_has_the_shape_of_its_name() {
 
         // What more cells cost: the state of convolutions has one size in any context.
         let bytes = |n_ctx| {
-            context(&model, ContextParams { n_ctx, n_ubatch: 64, ..ContextParams::default() }).memory_usage().context
+            let compute = ComputeParams { n_ubatch: 64, ..ComputeParams::default() };
+            context(&model, ContextParams { n_ctx, ..with(compute) }).memory_usage().context
         };
         assert_eq!(bytes(2048) - bytes(1024), 1024 * fixture.kv_values * 2, "{name}");
     }
@@ -236,11 +241,12 @@ fn batches_and_kinds_of_attention_make_no_difference() {
         let one_by_one: Vec<usize> = (1..N_ROWS).collect();
         near("one by one", &logits_in_batches(&mut default, &prompt, &one_by_one), NOISE);
 
-        let with = |params| logits(&mut context(&model, params), &prompt);
-        near("unfused", &with(ContextParams { flash_attention: FlashAttention::Off, ..small() }), NOISE);
-        let quantized = |kv| ContextParams { type_k: kv, type_v: kv, flash_attention: FlashAttention::On, ..small() };
-        let eight = near("q8_0", &with(quantized(KvType::Q8_0)), 0.1);
-        let four = distance(&with(quantized(KvType::Q4_0)), &expected);
+        let logits_with = |compute| logits(&mut context(&model, with(compute)), &prompt);
+        let usual = || small().compute;
+        near("unfused", &logits_with(ComputeParams { flash_attention: FlashAttention::Off, ..usual() }), NOISE);
+        let quantized = |kv| ComputeParams { type_k: kv, type_v: kv, flash_attention: FlashAttention::On, ..usual() };
+        let eight = near("q8_0", &logits_with(quantized(KvType::Q8_0)), 0.1);
+        let four = distance(&logits_with(quantized(KvType::Q4_0)), &expected);
         assert!(0.0 < eight && eight < four, "{name}: {eight} {four}");
     }
 }

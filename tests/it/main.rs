@@ -20,6 +20,7 @@ mod prune;
 mod report;
 mod save;
 mod session;
+mod session_cache;
 mod session_evict;
 mod support;
 mod video;

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::runtime::{ContextParams, FlashAttention, KvType};
+use sharpv::runtime::{ComputeParams, FlashAttention, KvType};
 use std::path::{Path, PathBuf};
 
 const FIRST: &str = "What appears first?";
@@ -267,14 +267,14 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
 
     // Other settings.
     let usual = usual();
-    let context = |context| SessionParams { context, ..usual.clone() };
-    let q8 = ContextParams { type_k: KvType::Q8_0, type_v: KvType::Q8_0, ..usual.context.clone() };
-    let slow = ContextParams { flash_attention: FlashAttention::Off, ..usual.context.clone() };
+    let with = |compute| SessionParams { compute, ..usual.clone() };
+    let q8 = ComputeParams { type_k: KvType::Q8_0, type_v: KvType::Q8_0, ..usual.compute.clone() };
+    let slow = ComputeParams { flash_attention: FlashAttention::Off, ..usual.compute.clone() };
     let mut files = smol::files();
     files.lora.clear();
     for (files, params, reason) in [
-        (smol::files(), context(q8), "saved with KV types f16/f16, and this one has q8_0/q8_0; open the session with"),
-        (smol::files(), context(slow), "saved with flash attention on"),
+        (smol::files(), with(q8), "saved with KV types f16/f16, and this one has q8_0/q8_0; open the session with"),
+        (smol::files(), with(slow), "saved with flash attention on"),
         (smol::files(), SessionParams { evict: EvictParams::off(), ..usual.clone() }, "saved with eviction on"),
         (smol::files(), SessionParams { n_ctx: Some(64), ..usual.clone() }, "more than the 64 of this one"),
         (files, usual.clone(), "saved with LoRA adapters "),

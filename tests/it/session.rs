@@ -9,7 +9,7 @@ use sharpv::chat::{
 };
 use sharpv::prune::{Method, PruneParams};
 use sharpv::runtime::{
-    Bitmap, CancelToken, Context, ContextParams, Model, ModelParams, Part, Row, RowInput, Sampler, SamplerParams,
+    Bitmap, CancelToken, ComputeParams, Context, ContextParams, Model, ModelParams, Part, Row, RowInput, Sampler, SamplerParams,
     Vision, VisionParams,
 };
 use sharpv::video::{Frame, FrameSource, Sampling};
@@ -137,7 +137,7 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
             n_ctx: Some(N_CTX),
             tokenization: Tokenization::Mtmd,
             prefill,
-            context: ContextParams { n_ubatch, ..ContextParams::default() },
+            compute: ComputeParams { n_ubatch, ..ComputeParams::default() },
             ..dense()
         };
         open_with(params, "order-1", &frames(FRAMES))
@@ -352,8 +352,8 @@ impl Observer for StopAt {
 #[test]
 fn a_stop_leaves_the_session_as_it_was() {
     let token = CancelToken::new();
-    let small_batches = ContextParams { n_ubatch: 32, ..ContextParams::default() };
-    let params = SessionParams { cancel: token.clone(), context: small_batches, ..params() };
+    let small_batches = ComputeParams { n_ubatch: 32, ..ComputeParams::default() };
+    let params = SessionParams { cancel: token.clone(), compute: small_batches, ..params() };
     let mut session = open(params);
     let stop = |stage| StopAt { token: token.clone(), stage, text: String::new() };
 
@@ -456,8 +456,8 @@ fn a_seed_repeats_an_answer() {
 fn quantized_and_unfused_caches_answer_too() {
     use sharpv::runtime::{FlashAttention, KvType};
     let answer = |flash_attention, kv| {
-        let context = ContextParams { flash_attention, type_k: kv, type_v: kv, ..ContextParams::default() };
-        let mut session = open_with(SessionParams { context, ..params() }, "order-1", &VideoOptions::default());
+        let compute = ComputeParams { flash_attention, type_k: kv, type_v: kv, ..ComputeParams::default() };
+        let mut session = open_with(SessionParams { compute, ..params() }, "order-1", &VideoOptions::default());
         let answer = session.ask(QUESTION, &mut Quiet).expect("an answer");
         (answer.answer, answer.kv.bytes)
     };
@@ -466,9 +466,9 @@ fn quantized_and_unfused_caches_answer_too() {
     assert_eq!((half.as_str(), eight.as_str()), ("The tent appears first.", "The tent appears first."));
     assert!(bytes_eight < bytes_half);
 
-    let context =
-        ContextParams { flash_attention: FlashAttention::Off, type_v: KvType::Q8_0, ..ContextParams::default() };
-    let error = open(SessionParams { context, ..params() }).ask("?", &mut Quiet).unwrap_err().to_string();
+    let compute =
+        ComputeParams { flash_attention: FlashAttention::Off, type_v: KvType::Q8_0, ..ComputeParams::default() };
+    let error = open(SessionParams { compute, ..params() }).ask("?", &mut Quiet).unwrap_err().to_string();
     assert!(error.contains("context"), "{error}");
 }
 

@@ -149,8 +149,8 @@ fn synthetic(job: &Job, files: &ModelFiles, interrupts: &Interrupts, screen: &mu
     screen.clear();
     let _work = interrupts.work();
     let mut progress = Progress::new(screen, "scaling");
-    let (context, counts) = (&job.params.context, (job.repeats, job.predict));
-    let measured = cost::scale(&model, context, &adapters, &job.sizes, &job.methods, counts, &cancel, &mut progress);
+    let (compute, counts) = (&job.params.compute, (job.repeats, job.predict));
+    let measured = cost::scale(&model, compute, &adapters, &job.sizes, &job.methods, counts, &cancel, &mut progress);
     screen.clear();
     Ok(measured?)
 }

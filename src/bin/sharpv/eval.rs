@@ -120,8 +120,8 @@ fn open(
 ) -> sharpv::Result<Vec<Session>> {
     let mut params = params.clone();
     if n > 1 {
-        let threads = params.context.n_threads.unwrap_or_else(|| (default_threads() / n).max(1));
-        (params.context.n_threads, params.vision.n_threads) = (Some(threads), Some(threads));
+        let threads = params.compute.n_threads.unwrap_or_else(|| (default_threads() / n).max(1));
+        (params.compute.n_threads, params.vision.n_threads) = (Some(threads), Some(threads));
     }
     let mut sessions = vec![Session::open(files, params.clone(), observer)?];
     while let Some(first) = sessions.first().filter(|_| sessions.len() < n) {

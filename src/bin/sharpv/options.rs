@@ -8,7 +8,7 @@ use clap::Args;
 use sharpv::chat::{self, EvictMode, EvictParams, SessionParams};
 use sharpv::models::{self, ModelFiles};
 use sharpv::prune::{Budget, Method, PruneParams};
-use sharpv::runtime::{CancelToken, ContextParams, FlashAttention, KvType, ModelParams, SamplerParams, VisionParams};
+use sharpv::runtime::{CancelToken, ComputeParams, FlashAttention, KvType, ModelParams, SamplerParams, VisionParams};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub struct ModelOptions {
     max_memory: Option<u64>,
 
     /// Rows (text and visual tokens) computed at once [short: -ub]
-    #[arg(long, value_name = "N", default_value_t = ContextParams::default().n_ubatch as u32)]
+    #[arg(long, value_name = "N", default_value_t = ComputeParams::default().n_ubatch as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     ubatch_size: u32,
 
@@ -310,14 +310,13 @@ impl ModelOptions {
                 n_threads,
                 flash_attention: self.flash_attn,
             },
-            context: ContextParams {
+            compute: ComputeParams {
                 n_ubatch: self.ubatch_size as usize,
                 n_threads,
                 flash_attention: self.flash_attn,
                 type_k: self.cache_type_k,
                 type_v: self.cache_type_v,
                 offload_kv: !self.no_kv_offload && !cpu_only,
-                ..ContextParams::default()
             },
             n_ctx: Some(self.ctx_size as usize).filter(|&n| n > 0),
             max_memory: self.max_memory,

@@ -5,7 +5,7 @@ use super::{BenchObserver, check, method_name};
 use crate::error::{Error, Result};
 use crate::lab::results::{Scaling, ScalingPoint, Spread};
 use crate::prune::{self, Budget, PruneParams, SliceView};
-use crate::runtime::{CancelToken, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token};
+use crate::runtime::{CancelToken, ComputeParams, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -56,7 +56,7 @@ impl FromStr for ScalingSize {
 #[allow(clippy::too_many_arguments)] // The model with what it computes with, what to measure, and who watches.
 pub fn scale(
     model: &Model,
-    context: &ContextParams,
+    compute: &ComputeParams,
     adapters: &[LoraAdapter],
     sizes: &[ScalingSize],
     methods: &[PruneParams],
@@ -65,7 +65,7 @@ pub fn scale(
     observer: &mut dyn BenchObserver,
 ) -> Result<Scaling> {
     check(methods, repeats)?;
-    let bench = Runner { model, context, adapters, decoded, cancel };
+    let bench = Runner { model, compute, adapters, decoded, cancel };
     let work = |size: &ScalingSize| (size.frames * size.tokens) as f64;
     let all_work = sizes.iter().map(work).sum::<f64>() * (methods.len() * repeats) as f64;
     let all_work = all_work + sizes.first().map_or(0.0, work) * methods.len() as f64;
@@ -114,7 +114,7 @@ pub fn scale(
 
 struct Runner<'a> {
     model: &'a Model,
-    context: &'a ContextParams,
+    compute: &'a ComputeParams,
     adapters: &'a [LoraAdapter],
     decoded: usize,
     cancel: &'a CancelToken,
@@ -150,7 +150,8 @@ impl Runner<'_> {
         let n_rows = inputs.len();
 
         let start = Instant::now();
-        let context_params = ContextParams { n_ctx: n_rows + self.decoded, ..self.context.clone() };
+        let n_ctx = n_rows + self.decoded;
+        let context_params = ContextParams { n_ctx, compute: self.compute.clone(), ..ContextParams::default() };
         let mut context = Context::new(model, &context_params, self.adapters, self.cancel)?;
         let rows: Vec<Row<'_>> = inputs
             .iter()

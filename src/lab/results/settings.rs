@@ -32,7 +32,7 @@ impl Conditions<'_> {
             format!("{name} ({bytes} bytes)")
         };
         let Self { task, questions, score, files, params, video } = self;
-        let context = &params.context;
+        let compute = &params.compute;
         let Value::Object(settings) = json!({
             "task": task,
             "questions": questions,
@@ -52,8 +52,8 @@ impl Conditions<'_> {
             "tile": params.tile,
             "system": params.system,
             "chat_template": params.chat_template,
-            "cache_type": [context.type_k.name(), context.type_v.name()],
-            "flash_attention": format!("{:?}", context.flash_attention).to_lowercase(),
+            "cache_type": [compute.type_k.name(), compute.type_v.name()],
+            "flash_attention": format!("{:?}", compute.flash_attention).to_lowercase(),
         }) else {
             return RunSettings::new();
         };

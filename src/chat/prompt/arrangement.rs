@@ -12,7 +12,7 @@ const MAX_SIDE: u32 = 1 << 16;
 
 /// A video's text and slices, and how the slices are encoded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Arrangement {
+pub(in crate::chat) struct Arrangement {
     /// Text and slices in prompt order.
     pub parts: Vec<Part>,
     /// The picture size that the encoder is given.

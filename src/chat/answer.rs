@@ -1,8 +1,10 @@
 //! What a turn cost: the numbers behind `--json` and `/stats`.
 
-use super::EvictParams;
+use super::kv::EvictParams;
+use super::video::EncodedVideo;
 use crate::prune::PruneParams;
 use crate::runtime::SamplerParams;
+use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
 
 /// Why an answer ended.
@@ -155,4 +157,27 @@ impl Answer {
         let decoded = self.tokens.generated.saturating_sub(1) as f64;
         if self.timings_ms.generate > 0.0 { decoded * 1000.0 / self.timings_ms.generate } else { 0.0 }
     }
+}
+
+/// A video that was added to a session.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VideoReport {
+    /// What was opened.
+    pub info: VideoInfo,
+    /// Its frames.
+    pub slices: Vec<SliceReport>,
+    /// Its visual tokens.
+    pub visual_tokens: VisualTokens,
+}
+
+pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
+    let slices = videos.iter().flat_map(|video| &video.slices);
+    slices.map(|s| SliceReport { time_s: s.time_s, total: s.n_tokens, kept: s.kept.len() }).collect()
+}
+
+pub(super) fn count(slices: &[SliceReport]) -> VisualTokens {
+    let (total, kept) = slices.iter().fold((0, 0), |(total, kept), s| (total + s.total, kept + s.kept));
+    let keep_ratio = if total == 0 { 1.0 } else { kept as f64 / total as f64 };
+    VisualTokens { total, kept, keep_ratio }
 }

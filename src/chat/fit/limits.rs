@@ -1,18 +1,18 @@
 //! What a prompt may take, and the errors that say by how much it is too long.
 
-use super::plan::{Plan, RowKey};
+use crate::chat::prompt::{Plan, RowKey};
 use crate::error::{Error, Result};
 use std::path::Path;
 
 /// Positions that must be left for an answer when a prompt is accepted.
-pub(super) const ANSWER_ROOM: usize = 64;
+pub(in crate::chat) const ANSWER_ROOM: usize = 64;
 
 /// What to do where the text alone does not fit.
 const TOO_MUCH_TEXT: &str = "the text alone is too long: ask a shorter question, or begin a new conversation";
 
 /// A prompt that does not fit: what it passes, and by how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Shortage {
+pub(in crate::chat) struct Shortage {
     pub resource: Resource,
     /// What the prompt takes, with room for an answer.
     pub needed: u64,
@@ -24,7 +24,7 @@ pub(super) struct Shortage {
 
 /// What a prompt can run out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resource {
+pub(in crate::chat) enum Resource {
     /// Positions that the model was trained for.
     Positions,
     /// Cells of a context whose size the user fixed.
@@ -73,7 +73,7 @@ impl Shortage {
 
 /// How much a prompt may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(in crate::chat) struct Limits {
     /// Positions that the model was trained for.
     pub positions: usize,
     /// Cells, if the user fixed them.

@@ -4,7 +4,7 @@
 //! common with their embeddings any more holds little visual information: `s_l < M`. `M` differs between models. Where it is not
 //! given, the layers are taken in the order of their similarity, as many as do not change what the model is about to say.
 
-use super::plan::PlannedRow;
+use crate::chat::prompt::{Plan, PlannedRow, RowKey};
 use crate::error::{Error, Result};
 use crate::runtime::{Context, KvLayer, Position, Row, RowInput, Similarity};
 use std::collections::HashSet;
@@ -77,7 +77,7 @@ impl EvictParams {
 
 /// What an eviction took out.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(super) enum Choice {
+pub(in crate::chat) enum Choice {
     /// The marked layers.
     Layers(Vec<bool>),
     /// Tokens with less than this mean similarity.
@@ -86,7 +86,7 @@ pub(super) enum Choice {
 
 /// What a session knows of the evictions from its cache.
 #[derive(Debug, Default)]
-pub(super) struct Evicted {
+pub(in crate::chat) struct Evicted {
     /// Where the tokens stand that left all layers: temporal, vertical, horizontal.
     pub tokens: HashSet<[i32; 3]>,
     /// The rows behind the last picture, if the cache holds visual tokens that were not looked at yet.
@@ -188,7 +188,7 @@ impl Evicted {
 
 /// What stands behind the last picture of a prompt.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub(super) struct Tail {
+pub(in crate::chat) struct Tail {
     /// The rest of the prompt.
     pub question: Vec<PlannedRow>,
     /// The same rest with [`DESCRIBE`] in place of the question; empty if that is no continuation of the same pictures.
@@ -196,9 +196,14 @@ pub(super) struct Tail {
 }
 
 /// A question whose answer draws on everything in the pictures. A user's own question may need little of them, and the next one more.
-pub(super) const DESCRIBE: &str = "What is in the video? Describe what you see in detail.";
+pub(in crate::chat) const DESCRIBE: &str = "What is in the video? Describe what you see in detail.";
 
 impl Tail {
+    /// The rows of `plan` from `start` on.
+    pub fn of(plan: &Plan, start: usize) -> Self {
+        Self { question: plan.rows[start..].to_vec(), describe: Vec::new() }
+    }
+
     fn texts(&self, answer: &[PlannedRow]) -> Vec<Text> {
         let mut texts = vec![Text { n_prompt: self.question.len(), rows: self.question.clone(), generate: 0 }];
         texts[0].rows.extend_from_slice(&answer[..answer.len().min(LOOKED_AT - 1)]);
@@ -226,7 +231,7 @@ struct Text {
 const MAX_DIVERGENCE: f64 = 0.01;
 
 /// Tokens of an answer that are looked at.
-pub(super) const LOOKED_AT: usize = 16;
+pub(in crate::chat) const LOOKED_AT: usize = 16;
 
 /// Steps in which the number of layers is searched for, if not all can go.
 const STEPS: usize = 8;
@@ -235,7 +240,7 @@ const STEPS: usize = 8;
 const PAPER_THRESHOLD: f32 = 0.2;
 
 /// What a threshold means for this context.
-pub(super) fn by_threshold(mode: EvictMode, threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Choice {
+pub(in crate::chat) fn by_threshold(mode: EvictMode, threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Choice {
     match mode {
         EvictMode::Tokens => Choice::Tokens(threshold),
         _ => Choice::Layers(mark(&candidates(threshold, similarity, layers), layers.len())),
@@ -341,7 +346,7 @@ fn complete(context: &mut Context, text: &mut Text) -> Result<bool> {
             break;
         }
         let position = text.rows.last().map_or(0, |row| row.position[0] + 1);
-        let row = PlannedRow { key: super::RowKey::Token(token), position: [position, 0, 0, 0] };
+        let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
         let input = Row { input: RowInput::Token(token), position: row.position, logits: true };
         context.process_sequence(TRIAL, &[input])?;
         logits = log_softmax(context.logits()?);
@@ -361,7 +366,7 @@ fn trial(context: &mut Context, texts: &[Text]) -> Result<Option<Vec<Vec<f64>>>>
         }
         let mut rows = Vec::with_capacity(text.rows.len());
         for (i, row) in text.rows.iter().enumerate() {
-            let super::RowKey::Token(token) = row.key else { return Ok(None) };
+            let RowKey::Token(token) = row.key else { return Ok(None) };
             // The prompt's last row gives the answer's first token.
             let logits = i + 1 >= text.n_prompt;
             rows.push(Row { input: RowInput::Token(token), position: row.position, logits });

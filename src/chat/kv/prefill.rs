@@ -1,8 +1,8 @@
 //! Feeding a planned prompt to the model.
 
-use super::encode::EncodedVideo;
-use super::observer::{Observer, Stage};
-use super::plan::{Plan, PlannedRow, RowKey};
+use crate::chat::observer::{Observer, Stage};
+use crate::chat::prompt::{Plan, PlannedRow, RowKey};
+use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
 use crate::runtime::{Context, Row, RowInput};
 
@@ -21,7 +21,7 @@ pub enum PrefillMode {
 
 /// What the model wants of its prompt.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Batching {
+pub(in crate::chat) struct Batching {
     /// Text and visual tokens may share a batch.
     pub mixed: bool,
     /// The tokens of a picture see each other in both directions, so that a picture is one batch.
@@ -36,7 +36,7 @@ impl Batching {
 }
 
 /// Computes the rows of `plan` from `first` on, and the logits of the last. Tells the observer, row by row.
-pub(super) fn prefill(
+pub(in crate::chat) fn prefill(
     context: &mut Context,
     plan: &Plan,
     first: usize,
@@ -100,7 +100,7 @@ fn chunks(plan: &Plan, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
 
 /// Where the embeddings of rows are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Inputs<'a> {
+pub(in crate::chat) struct Inputs<'a> {
     pub videos: &'a [EncodedVideo],
     /// The encoder's embedding of a line end.
     pub newline: Option<&'a [f32]>,

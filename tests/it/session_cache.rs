@@ -1,10 +1,6 @@
 //! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction, behind a failure.
 
-#[path = "support/families.rs"]
-mod families;
-#[path = "support/smol.rs"]
-mod smol;
-
+use crate::support::{families, smol};
 use sharpv::Error;
 use sharpv::chat::{EvictMode, EvictParams, Observer, Quiet, Session, SessionParams, Stage, VideoOptions};
 use sharpv::models::ModelFiles;
@@ -123,7 +119,8 @@ fn what_a_dense_cache_would_take_is_told_right_for_recurrent_layers() {
     let frames = tempfile::tempdir().expect("a folder");
     families::write_frames(frames.path(), (64, 64), 12);
     let ask = |prune| {
-        let params = SessionParams { prune, n_predict: 8, ..SessionParams::default() };
+        // A session that evicts has a second state, to try evictions in.
+        let params = SessionParams { prune, evict: EvictParams::off(), n_predict: 8, ..SessionParams::default() };
         let mut session = Session::open(&files, params, &mut Quiet).expect("the model opens");
         session.add_video(frames.path(), &VideoOptions::default(), &mut Quiet).expect("the frames are read");
         session.ask(QUESTION, &mut Quiet).expect("an answer").kv

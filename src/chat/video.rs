@@ -1,10 +1,10 @@
 //! From a video file to the visual tokens that are kept of it.
 
-use super::arrangement::Arrangement;
 use super::observer::{Observer, Stage};
+use super::prompt::{Arrangement, Markers};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Size};
-use crate::prune::{Decision, PruneParams, Scorer, SliceView};
+use crate::prune::{self, Decision, PruneParams, Scorer, SliceDecision, SliceView};
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
 use crate::video::{Frame, FrameSource, VideoInfo};
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ pub(super) struct EncodedVideo {
     pub info: VideoInfo,
     /// How it stands in the prompt.
     pub arrangement: Arrangement,
+    /// What the encoder puts around its slices.
+    pub markers: Markers,
     /// One for each slice.
     pub slices: Vec<EncodedSlice>,
     /// How long each step took.
@@ -126,7 +128,8 @@ impl Encoder<'_> {
         // that they were encoded in.
         let arrangement =
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
-        Ok(EncodedVideo { info, arrangement, slices, timings, max_kept: None, unpruned })
+        let markers = Markers::of(self.model, self.vision, &arrangement)?;
+        Ok(EncodedVideo { info, arrangement, markers, slices, timings, max_kept: None, unpruned })
     }
 
     fn encode_slice(&mut self, frames: &[Frame], arrangement: &Arrangement) -> Result<EncodedSlice> {
@@ -146,7 +149,7 @@ impl Encoder<'_> {
 }
 
 /// What a pruning method sees of a slice: without what some models append to each row for deeper layers.
-pub(super) fn view<'a>(rows: &'a [f32], n_tokens: usize, model: &Model) -> Result<SliceView<'a>> {
+fn view<'a>(rows: &'a [f32], n_tokens: usize, model: &Model) -> Result<SliceView<'a>> {
     SliceView::with_stride(rows, n_tokens, model.n_embd(), model.n_embd_inp())
 }
 
@@ -159,7 +162,7 @@ fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
 }
 
 /// Leaves the rows of the kept tokens only.
-pub(super) fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
+fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     for (slice, decided) in slices.iter_mut().zip(&decision.slices) {
         for (to, &from) in decided.kept.iter().enumerate() {
             let from = from as usize * stride;
@@ -170,6 +173,27 @@ pub(super) fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usi
         slice.rows.shrink_to_fit();
         slice.kept.clone_from(&decided.kept);
     }
+}
+
+/// What `params` keep of a video whose embeddings are all here. For comparing methods and budgets without encoding anew.
+pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) -> Result<Decision> {
+    let slices = video.slices.iter().zip(&video.unpruned);
+    let views: Vec<_> = slices.map(|(slice, all)| view(all, slice.n_tokens, model)).collect::<Result<_>>()?;
+    let cap = params.cap.into_iter().chain(video.max_kept).min();
+    prune::prune(&PruneParams { cap, ..params.clone() }, &views)
+}
+
+/// Keeps what was decided of a video whose embeddings are all here, rows of `stride` values. Returns whether that is another selection than before.
+pub(super) fn select(video: &mut EncodedVideo, decision: &Decision, stride: usize) -> bool {
+    let same = |(slice, decided): (&EncodedSlice, &SliceDecision)| slice.kept == decided.kept;
+    if video.slices.len() == decision.slices.len() && video.slices.iter().zip(&decision.slices).all(same) {
+        return false;
+    }
+    for (slice, all) in video.slices.iter_mut().zip(&video.unpruned) {
+        slice.rows.clone_from(all);
+    }
+    keep(&mut video.slices, decision, stride);
+    true
 }
 
 /// Bicubic, as most of Hugging Face's video processors do it.

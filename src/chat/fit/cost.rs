@@ -1,13 +1,11 @@
 //! What a prompt costs in memory, told before it is computed.
 
 use crate::error::Result;
-use crate::runtime::{
-    CancelToken, Context, ContextParams, DeviceKind, LoraAdapter, Model, ModelParams, devices, free_system_bytes,
-};
+use crate::runtime::{CancelToken, Context, ContextParams, LoraAdapter, Model};
 
 /// Bytes of a context, by its number of cells.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct CellCost {
+pub(in crate::chat) struct CellCost {
     /// The KV cache: bytes of one more cell, in all layers.
     pub kv_per_cell: f64,
     /// The KV cache (or recurrent state) without a cell.
@@ -19,7 +17,7 @@ pub(super) struct CellCost {
 }
 
 /// llama.cpp allocates cells in steps of this many.
-pub(super) const CELL_STEP: usize = 256;
+pub(in crate::chat) const CELL_STEP: usize = 256;
 
 impl CellCost {
     /// Makes two small contexts and compares them: that holds for every kind of cache.
@@ -30,7 +28,7 @@ impl CellCost {
         cancel: &CancelToken,
     ) -> Result<Self> {
         // Not below a ubatch, whose buffers a smaller context would make smaller.
-        let small = params.n_ubatch.next_multiple_of(CELL_STEP);
+        let small = params.compute.n_ubatch.next_multiple_of(CELL_STEP);
         let usage = |n_ctx| {
             let params = ContextParams { n_ctx, ..params.clone() };
             Context::new(model, &params, adapters, cancel).map(|context| context.memory_usage())
@@ -69,43 +67,6 @@ impl CellCost {
     }
 }
 
-/// The memory that a KV cache goes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FreeMemory {
-    /// Bytes that can be taken now.
-    pub bytes: u64,
-    /// Where they are: `RAM`, or the names of the GPUs.
-    pub place: String,
-    /// The system's memory, which holds the embeddings too.
-    pub is_system: bool,
-}
-
-/// What stays free of the memory that there is: other programs grow as well.
-const SHARE: f64 = 0.95;
-
-impl FreeMemory {
-    /// The memory for a KV cache of `model` as it is loaded with `params`; `None` if that is not known.
-    pub fn find(model: &Model, params: &ModelParams, offload_kv: bool) -> Option<Self> {
-        let system = || {
-            let bytes = (free_system_bytes()? as f64 * SHARE) as u64;
-            Some(Self { bytes, place: "RAM".into(), is_system: true })
-        };
-        let gpus: Vec<_> = devices()
-            .into_iter()
-            .filter(|d| d.kind == DeviceKind::Gpu && params.uses_gpu(&d.name) && d.memory_total > 0)
-            .collect();
-        // A layer's cache is where the layer is.
-        let n_layer = model.n_layer().max(1);
-        let on_gpu = params.n_gpu_layers.map_or(n_layer, |n| (n as usize).min(n_layer)) as f64 / n_layer as f64;
-        if gpus.is_empty() || !offload_kv {
-            return system();
-        }
-        let free: usize = gpus.iter().map(|gpu| gpu.memory_free).sum();
-        let place = gpus.iter().map(|gpu| gpu.name.as_str()).collect::<Vec<_>>().join(", ");
-        Some(Self { bytes: (free as f64 * SHARE / on_gpu) as u64, place, is_system: false })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,10 +79,5 @@ mod tests {
         assert_eq!(cost.cells_in(cost.bytes(512)), 512);
         assert_eq!(cost.cells_in(cost.bytes(512) - 1), 256);
         assert_eq!(cost.cells_in(0), 0);
-    }
-
-    #[test]
-    fn this_system_tells_its_memory() {
-        assert!(free_system_bytes().expect("a number") > 1 << 20);
     }
 }

@@ -103,7 +103,7 @@ impl Placeholders {
 
 /// A compiled chat template.
 #[derive(Debug)]
-pub(super) struct ChatTemplate {
+pub(in crate::chat) struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,

@@ -1,10 +1,12 @@
 //! The prompt, row by row: what stands where in the KV cache.
 
 use super::arrangement::Arrangement;
-use super::encode::{EncodedSlice, EncodedVideo};
-use crate::error::{Error, Result};
-use crate::layout::{self, Tiles};
-use crate::runtime::{Bitmap, Chunk, Chunks, ImageChunk, Model, Part, Position, Token, Vision};
+use super::markers::Markers;
+use super::marks::Piece;
+use super::mismatch;
+use crate::chat::video::{EncodedSlice, EncodedVideo};
+use crate::error::Result;
+use crate::runtime::{Bitmap, Chunks, ImageChunk, Model, Part, Position, Token, Vision};
 
 /// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows before do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,7 +37,7 @@ pub struct PlannedRow {
 
 /// A prompt, ready to be fed to the model.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(in crate::chat) struct Plan {
     pub rows: Vec<PlannedRow>,
     /// Where each chunk (piece of text, or picture) begins in `rows`.
     pub chunk_starts: Vec<usize>,
@@ -56,119 +58,33 @@ pub enum Tokenization {
     Mtmd,
 }
 
-/// A piece of the rendered prompt: text, or the next slice of a video, or its line end, or a place where no token may reach across.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
-    Text(String),
-    Slice { video: usize },
-    Newline { video: usize },
-    Cut,
-}
-
-/// The arrangement of a video as text, with a mark where each slice goes. [`split`](Marks::split) finds the marks again.
-pub(super) fn marked_text(marks: &Marks, video: usize, parts: &[layout::Part]) -> String {
-    parts
-        .iter()
-        .map(|part| match part {
-            layout::Part::Text(text) => text.clone(),
-            layout::Part::Slice(_) => marks.of(video),
-            layout::Part::Newline => marks.newline_of(video),
-        })
-        .collect()
-}
-
-/// The text that stands for a frame while the chat template is rendered. It carries a number of the session's own, so that no question
-/// holds it by chance.
-#[derive(Debug)]
-pub(super) struct Marks {
-    prefix: String,
-}
-
-impl Marks {
-    pub fn new() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        Self { prefix: format!("[sharpv-frame-{:016x}-", RandomState::new().hash_one(0)) }
-    }
-
-    /// The marks of a saved session; `None` if no session makes such.
-    pub fn with_prefix(prefix: String) -> Option<Self> {
-        let number = prefix.strip_prefix("[sharpv-frame-")?.strip_suffix('-')?;
-        let is_ours = number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit());
-        is_ours.then_some(Self { prefix })
-    }
-
-    /// How every mark begins.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    fn of(&self, video: usize) -> String {
-        format!("{}{video}]", self.prefix)
-    }
-
-    fn newline_of(&self, video: usize) -> String {
-        format!("{}{video}n]", self.prefix)
-    }
-
-    /// A mark that parts the text before it from the text behind it.
-    pub fn cut(&self) -> String {
-        format!("{}cut]", self.prefix)
-    }
-
-    /// Cuts a rendered prompt at the marks.
-    pub fn split(&self, prompt: &str) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        let mut text = |text: &str| {
-            if !text.is_empty() {
-                pieces.push(Piece::Text(text.to_owned()));
-            }
-        };
-        let mut found = prompt.split(&self.prefix);
-        text(found.next().unwrap_or_default());
-        for after in found {
-            let Some((mark, rest)) = after.split_once(']') else { continue };
-            let (number, is_newline) = mark.strip_suffix('n').map_or((mark, false), |number| (number, true));
-            pieces.push(match number.parse() {
-                Ok(video) if is_newline => Piece::Newline { video },
-                Ok(video) => Piece::Slice { video },
-                Err(_) if mark == "cut" => Piece::Cut,
-                Err(_) => continue,
-            });
-            if !rest.is_empty() {
-                pieces.push(Piece::Text(rest.to_owned()));
-            }
-        }
-        pieces
-    }
-}
-
 /// A video, as far as the prompt has to know it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Placed<'a> {
+pub(in crate::chat) struct Placed<'a> {
     pub arrangement: &'a Arrangement,
+    /// What the encoder puts around its slices.
+    pub markers: &'a Markers,
     /// Its slices with the tokens that are kept of each; all tokens, if it is not encoded yet.
     pub slices: Option<&'a [EncodedSlice]>,
 }
 
 impl<'a> From<&'a EncodedVideo> for Placed<'a> {
     fn from(video: &'a EncodedVideo) -> Self {
-        Self { arrangement: &video.arrangement, slices: Some(&video.slices) }
+        Self { arrangement: &video.arrangement, markers: &video.markers, slices: Some(&video.slices) }
     }
 }
 
 /// Tokenizes `pieces` and puts the kept tokens of `videos` in their places.
 ///
 /// Every row keeps the position it has in the unpruned prompt.
-pub(super) fn plan(
+pub(in crate::chat) fn plan(
     model: &Model,
     vision: &Vision,
     pieces: &[Piece],
     videos: &[Placed<'_>],
     tokenization: Tokenization,
 ) -> Result<Plan> {
-    let markers: Vec<Markers> =
-        videos.iter().map(|video| Markers::of(model, vision, video.arrangement)).collect::<Result<_>>()?;
-    let items = items(model, pieces, &markers, tokenization)?;
+    let items = items(model, pieces, videos, tokenization)?;
     let (tiled, whole) =
         (picture_chunks(vision, pieces, videos, false)?, picture_chunks(vision, pieces, videos, true)?);
     let (mut tiled, mut whole) = (tiled.images(), whole.images());
@@ -203,7 +119,7 @@ pub(super) fn plan(
             }
             None => None,
         };
-        let n_pictures = markers[video_index].n_pictures();
+        let n_pictures = video.markers.n_pictures();
         let all: Vec<ImageChunk<'_>> = match arrangement.is_whole() {
             true => whole.by_ref().take(n_pictures).collect(),
             false => tiled.by_ref().take(n_pictures).collect(),
@@ -213,7 +129,7 @@ pub(super) fn plan(
         }
         let mut visual = VisualRows::of(video, video_index, slice)?;
         for (i, picture) in arrangement.used(all).into_iter().enumerate() {
-            if let Some(between) = markers[video_index].between.get(i.wrapping_sub(1)) {
+            if let Some(between) = video.markers.between.get(i.wrapping_sub(1)) {
                 plan.push_text(between);
             }
             let n_tokens = arrangement.tokens_left(picture.n_tokens());
@@ -327,7 +243,7 @@ enum Item {
 ///
 /// mtmd tokenizes the markers apart. Where they are control tokens that is the same; where they are plain text, as in `smol`, the model
 /// was trained on `Frame1: <img>` in one piece, and apart it has other tokens (measured in `docs/results.md`).
-fn items(model: &Model, pieces: &[Piece], markers: &[Markers], tokenization: Tokenization) -> Result<Vec<Item>> {
+fn items(model: &Model, pieces: &[Piece], videos: &[Placed<'_>], tokenization: Tokenization) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut run = Run { model, text: String::new(), tokens: Vec::new(), is_first: true };
     for piece in pieces {
@@ -342,7 +258,7 @@ fn items(model: &Model, pieces: &[Piece], markers: &[Markers], tokenization: Tok
             }
             Piece::Slice { video } | Piece::Newline { video } => *video,
         };
-        let Some(markers) = markers.get(video) else { continue };
+        let Some(markers) = videos.get(video).map(|video| video.markers) else { continue };
         let is_slice = matches!(piece, Piece::Slice { .. });
         if is_slice {
             run.push(&markers.begin, tokenization)?;
@@ -392,57 +308,6 @@ impl Run<'_> {
     }
 }
 
-/// What mtmd puts around and between the pictures that it makes of a slice.
-struct Markers {
-    begin: String,
-    end: String,
-    /// Behind each picture but the last.
-    between: Vec<Vec<Token>>,
-}
-
-impl Markers {
-    fn of(model: &Model, vision: &Vision, arrangement: &Arrangement) -> Result<Self> {
-        let texts = texts_around(vision, arrangement, &arrangement.placeholder()?)?;
-        // Of a frame that is cut up, only the picture of the whole is used: its markers are those of a frame too small to be cut up.
-        let whole = match arrangement.tiles {
-            Tiles::All => texts.clone(),
-            Tiles::First | Tiles::Last => {
-                texts_around(vision, arrangement, &Bitmap::placeholder(SMALL, SMALL, false)?)?
-            }
-        };
-        let text = |tokens: Option<&Vec<Token>>| {
-            let bytes =
-                tokens.into_iter().flatten().flat_map(|&token| model.token_bytes(token, true)).collect::<Vec<_>>();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let (begin, end) =
-            if arrangement.encoder_markers { (text(whole.first()), text(whole.last())) } else { Default::default() };
-        let between = texts.get(1..texts.len() - 1).unwrap_or_default().to_vec();
-        Ok(Self { begin, end, between })
-    }
-
-    /// How many pictures mtmd makes of a slice.
-    fn n_pictures(&self) -> usize {
-        self.between.len() + 1
-    }
-}
-
-/// A side in pixels that is smaller than any encoder's tile.
-const SMALL: u32 = 16;
-
-/// The text before, between and behind the pictures that mtmd makes of a frame; many are empty.
-fn texts_around(vision: &Vision, arrangement: &Arrangement, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
-    let chunks = arrangement.tokenize(vision, &[Part::Image(frame)])?;
-    let mut texts: Vec<Vec<Token>> = vec![Vec::new()];
-    for chunk in chunks.iter() {
-        match chunk {
-            Chunk::Text(tokens) => texts.last_mut().ok_or_else(mismatch)?.extend_from_slice(tokens),
-            Chunk::Image(_) => texts.push(Vec::new()),
-        }
-    }
-    if texts.len() > 1 { Ok(texts) } else { Err(mismatch()) }
-}
-
 /// The pictures of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the others. All of these at once,
 /// because some models number them.
 fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whole: bool) -> Result<Chunks> {
@@ -460,52 +325,4 @@ fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whol
         parts.extend(std::iter::repeat_n(Part::Image(&placeholders[video]), n_frames));
     }
     if whole { vision.tokenize_whole(&parts) } else { vision.tokenize(&parts, false) }
-}
-
-fn mismatch() -> Error {
-    Error::Llama {
-        action: "preparing the prompt",
-        reason: "the encoder's frames and the prompt's do not match; please report this".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_are_found_again() {
-        let marks = Marks::new();
-        let parts = [layout::Part::Text("Frame1: ".into()), layout::Part::Slice(0), layout::Part::Text("\n".into())];
-        let prompt = format!("<user>{}{}why?", marked_text(&marks, 0, &parts), marked_text(&marks, 1, &parts[1..2]));
-        let text = |s: &str| Piece::Text(s.into());
-        assert_eq!(
-            marks.split(&prompt),
-            [text("<user>Frame1: "), Piece::Slice { video: 0 }, text("\n"), Piece::Slice { video: 1 }, text("why?")]
-        );
-    }
-
-    #[test]
-    fn a_cut_is_a_piece_of_its_own() {
-        let marks = Marks::new();
-        let text = |s: &str| Piece::Text(s.into());
-        assert_eq!(marks.split(&format!("a <{}s>", marks.cut())), [text("a <"), Piece::Cut, text("s>")]);
-    }
-
-    #[test]
-    fn marks_can_be_made_again() {
-        let marks = Marks::new();
-        let again = Marks::with_prefix(marks.prefix().to_owned()).expect("its own prefix");
-        assert_eq!(again.split(&marks.of(3)), [Piece::Slice { video: 3 }]);
-        for other in ["", "x", "[sharpv-frame-", "[sharpv-frame-0123-", "[sharpv-frame-0123456789abcde]-"] {
-            assert!(Marks::with_prefix(other.to_owned()).is_none(), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_question_with_brackets_is_text() {
-        let marks = Marks::new();
-        assert_eq!(marks.split("a [sharpv-frame-0] b"), [Piece::Text("a [sharpv-frame-0] b".into())]);
-        assert!(marks.split("").is_empty());
-    }
 }

@@ -1,51 +1,62 @@
-//! Opening a session: loading its files, and checking that they belong together.
+//! What is loaded: the models of a session and how they want to be talked to. No question changes it.
 
-use super::encode::EncodeTimings;
-use super::evict::Evicted;
+use super::fit::CellCost;
 use super::observer::{Observer, Stage};
-use super::plan::Marks;
-use super::{Session, SessionParams, template};
+use super::params::SessionParams;
+use super::prompt::ChatTemplate;
 use crate::error::{Error, Result};
-use crate::layout::{self, EncoderFacts};
-use crate::models::{ModelFiles, gguf};
-use crate::runtime::{Model, Sampler, Vision};
+use crate::layout::{self, EncoderFacts, Layout};
+use crate::models::{self, ModelFiles, gguf};
+use crate::runtime::{LoraAdapter, Model, Sampler, Vision};
 use std::cell::OnceCell;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-impl Session {
-    /// Loads the model, its vision encoder and its adapters.
-    ///
-    /// # Errors
-    /// [`Error::Io`] and [`Error::Load`] for a file that cannot be used, [`Error::ChatTemplate`], and
-    /// [`Error::InvalidParameter`] for a parameter out of range.
-    pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
-        // What can be told of these is told before a large file is loaded.
-        validate(&params)?;
-        mmproj(files)?;
-        let start = Instant::now();
-        let model = Model::load(&files.model, &params.model, |p| {
-            observer.progress(Stage::LoadModel, thousandths(p), 1000);
-        })?;
-        let mut session = Self::with_model(model, files, params, observer)?;
-        session.load = start.elapsed();
-        Ok(session)
-    }
+/// A language model with its vision encoder and adapters, its chat template and its prompt layout.
+#[derive(Debug)]
+pub(super) struct Engine {
+    // Dropped before what it was made from.
+    pub vision: Vision,
+    pub adapters: Vec<LoraAdapter>,
+    pub model: Model,
+    pub template: ChatTemplate,
+    pub layout: Box<dyn Layout>,
+    /// The encoder's embedding of a line end, `[n_embd_inp]`, if it has one.
+    pub newline: Option<Vec<f32>>,
+    /// How long loading took.
+    pub load: Duration,
+    /// What cells cost, once that was measured.
+    cell_cost: OnceCell<CellCost>,
+    /// Once a session is saved or loaded.
+    fingerprints: OnceCell<Fingerprints>,
+}
 
-    /// Opens a session with a model that is loaded already, so that several sessions share its weights. Vision encoder and adapters are
-    /// loaded; `files.model` is not looked at.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn with_model(
-        model: Model,
+/// Digests of the files that were loaded: fine-tunes of one model differ in nothing else.
+#[derive(Debug)]
+pub(super) struct Fingerprints {
+    pub model: String,
+    pub mmproj: String,
+    pub adapters: Vec<String>,
+}
+
+impl Engine {
+    /// Loads `files`; the language model only if it is not given.
+    pub fn load(
+        model: Option<Model>,
         files: &ModelFiles,
-        params: SessionParams,
+        params: &SessionParams,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let start = Instant::now();
-        validate(&params)?;
+        // What can be told of these is told before a large file is loaded.
+        params.validate()?;
         let mmproj = mmproj(files)?;
+        let start = Instant::now();
+        let model = match model {
+            Some(model) => model,
+            None => Model::load(&files.model, &params.model, |p| {
+                observer.progress(Stage::LoadModel, thousandths(p), 1000);
+            })?,
+        };
         if model.has_encoder() {
             return Err(Error::Load {
                 what: "a VideoLLM's language model",
@@ -72,7 +83,7 @@ impl Session {
         }
         // A grammar that does not parse is told before anything is encoded.
         Sampler::new(&model, &params.sampler)?;
-        let template = template::ChatTemplate::new(&model, params.chat_template.as_deref())?;
+        let template = ChatTemplate::new(&model, params.chat_template.as_deref())?;
         let vision = Vision::load(mmproj, &model, &params.vision, |p| {
             observer.progress(Stage::LoadVision, thousandths(p), 1000);
         })?;
@@ -80,40 +91,40 @@ impl Session {
         let model_width = model.n_embd_inp();
         let adapters = files.lora.iter().map(|path| model.load_lora(path, 1.0)).collect::<Result<_>>()?;
         Ok(Self {
-            context: None,
             vision,
             adapters,
             model,
-            params,
             template,
             layout,
             newline: newline.filter(|row| row.len() == model_width),
-            marks: Marks::new(),
-            answer_start: String::new(),
-            messages: Vec::new(),
-            videos: Vec::new(),
-            videos_sent: 0,
-            spent: EncodeTimings::default(),
-            cached: Vec::new(),
-            evicted: Evicted::default(),
-            dense_rows: 0,
-            bytes_per_cell: 0,
+            load: start.elapsed(),
             cell_cost: OnceCell::new(),
             fingerprints: OnceCell::new(),
-            load: start.elapsed(),
         })
     }
-}
 
-/// What can be told before anything is loaded.
-fn validate(params: &SessionParams) -> Result<()> {
-    params.prune.validate()?;
-    params.sampler.validate()?;
-    params.evict.validate()?;
-    if params.n_predict == 0 {
-        return Err(Error::InvalidParameter { name: "n-predict", value: "0".into(), expected: "at least 1".into() });
+    /// What a cell of a context for `params` costs. Measured once.
+    pub fn cell_cost(&self, params: &SessionParams) -> Result<CellCost> {
+        if let Some(cost) = self.cell_cost.get() {
+            return Ok(*cost);
+        }
+        let cost = CellCost::measure(&self.model, &params.context(0), &self.adapters, &params.cancel)?;
+        Ok(*self.cell_cost.get_or_init(|| cost))
     }
-    Ok(())
+
+    /// Digests of the files that were loaded. Read once.
+    pub fn fingerprints(&self) -> Result<&Fingerprints> {
+        if let Some(known) = self.fingerprints.get() {
+            return Ok(known);
+        }
+        let adapters = self.adapters.iter().map(|adapter| models::fingerprint(adapter.path()));
+        let found = Fingerprints {
+            model: models::fingerprint(self.model.path())?,
+            mmproj: models::fingerprint(self.vision.path())?,
+            adapters: adapters.collect::<Result<_>>()?,
+        };
+        Ok(self.fingerprints.get_or_init(|| found))
+    }
 }
 
 fn mmproj(files: &ModelFiles) -> Result<&Path> {

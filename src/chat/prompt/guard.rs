@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The names of the tokens that only a template may write.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(in crate::chat) struct Guard {
     /// Whether the model's own answers may have the token.
     names: HashMap<String, bool>,
     /// How long they are, in bytes.

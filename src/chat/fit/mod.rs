@@ -3,17 +3,21 @@
 //! What the user asked for stays. What is left open becomes less, in this order: the size of pictures, where a family has a choice of sizes;
 //! where memory or cells are short and tokens are pruned anyway, the number of tokens that are kept; the number of frames.
 
-use super::arrangement::Arrangement;
-use super::encode::{EncodeTimings, timed};
-use super::limits::{ANSWER_ROOM, Resource, Shortage};
-use super::memory::{CellCost, FreeMemory};
-use super::plan::{self, Placed, Plan};
-use super::template::Message;
-use super::{Session, VideoOptions};
+mod cost;
+mod limits;
+
+pub(super) use cost::{CELL_STEP, CellCost};
+use limits::{ANSWER_ROOM, Limits, Resource, Shortage};
+
+use super::params::VideoOptions;
+use super::engine::Engine;
+use super::prompt::{self, Arrangement, Markers, Message, Placed, PlannedRow, RowKey};
+use super::session::Session;
+use super::video::{EncodeTimings, timed};
 use crate::error::Result;
 use crate::layout::{Layout, Size};
 use crate::prune::Method;
-use crate::runtime::ContextParams;
+use crate::runtime::FreeMemory;
 use crate::video::{FrameSource, Rate, Sampling, VideoInfo};
 use serde::Serialize;
 use std::path::Path;
@@ -143,6 +147,15 @@ pub(super) struct Proposal {
     pub shortage: Option<Shortage>,
 }
 
+/// A prompt without the video that is to be added.
+struct Without {
+    message: Message,
+    rows: usize,
+    next_position: i32,
+    /// Tokens by which the question may become longer.
+    question_room: usize,
+}
+
 /// Whether a video fits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fitting {
@@ -171,7 +184,7 @@ impl Session {
     /// [`Error::Llama`](crate::Error::Llama) if there is not even memory for a small context.
     pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
         let proposal = self.propose(path, options, question)?;
-        let cost = self.cell_cost()?;
+        let cost = self.engine.cell_cost(&self.params)?;
         let (asked, need) = (proposal.asked, proposal.need);
         let shortage = proposal.shortage.or(proposal.first_shortage);
         let free = self.free_memory();
@@ -180,7 +193,7 @@ impl Session {
         let dropped = proposal.max_kept.map_or(0, |kept| need.visual_tokens.saturating_sub(kept));
         Ok(VideoPlan {
             info: proposal.source.info().clone(),
-            layout: self.layout.name(),
+            layout: self.layout().name(),
             asked,
             planned: need,
             max_kept: proposal.max_kept,
@@ -188,11 +201,11 @@ impl Session {
             shortage: shortage.map(|shortage| shortage.reason()),
             changes: proposal.changes.into_iter().chain(proposal.capped).collect(),
             suggestions: self.suggestions(asked, &cost, free.as_ref()),
-            positions_limit: self.model.n_ctx_train(),
+            positions_limit: self.engine.model.n_ctx_train(),
             cells_limit: self.params.n_ctx,
             memory: MemoryNeed {
-                weights: self.model.size_bytes(),
-                encoder: std::fs::metadata(self.vision.path()).map_or(0, |meta| meta.len()),
+                weights: self.engine.model.size_bytes(),
+                encoder: std::fs::metadata(self.engine.vision.path()).map_or(0, |meta| meta.len()),
                 kv_per_token: cost.kv_per_cell as u64,
                 kv_dense,
                 kv: self.params.n_ctx.map_or_else(|| cost.kv_bytes(cells - dropped), |cells| cost.kv_bytes(cells)),
@@ -206,15 +219,16 @@ impl Session {
 
     /// Opens a video and makes it fit, if the user wants that and leaves room for it.
     pub(super) fn propose(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<Proposal> {
-        let mut sampling = options.sampling(self.layout.as_ref());
+        let mut sampling = options.sampling(self.layout());
         let mut layout: Option<Box<dyn Layout>> = None;
+        let without = self.without(question)?;
         let mut first: Option<(Need, Fitting)> = None;
         let mut attempts = ATTEMPTS;
         loop {
             let mut timings = EncodeTimings::default();
             let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
-            let used_layout = layout.as_deref().unwrap_or(self.layout.as_ref());
-            let need = self.need(&source, used_layout, question)?;
+            let used_layout = layout.as_deref().unwrap_or(self.layout());
+            let need = self.need(&source, used_layout, &without)?;
             let fitting = self.fitting(&need)?;
             let (asked, first_fitting) = *first.get_or_insert((need, fitting));
             let (max_kept, shortage) = match fitting {
@@ -257,33 +271,48 @@ impl Session {
         }
     }
 
-    /// What the frames of `source` take, unpruned, in a prompt with `question`.
-    fn need(&self, source: &FrameSource, layout: &dyn Layout, question: &str) -> Result<Need> {
-        let mrope = self.vision.uses_mrope();
-        let arrangement = Arrangement::new(layout, source.info(), source.planned_times(), mrope);
-        let without = self.user_message(question);
-        let mut with = without.clone();
-        with.media.push(self.media(self.videos.len(), &arrangement, source.info()));
-        let videos = self.videos.iter().map(Placed::from);
-        let placed: Vec<Placed<'_>> = videos.chain([Placed { arrangement: &arrangement, slices: None }]).collect();
-        let plan = |message: &Message| -> Result<Plan> {
-            plan::plan(&self.model, &self.vision, &self.pieces(message)?, &placed, self.params.tokenization)
-        };
-        let (with, without) = (plan(&with)?, plan(&without)?);
-        let question_room = QUESTION.saturating_sub(self.model.tokenize(question, false, false)?.len());
-        let index = self.videos.len();
-        let is_own = |row: &&plan::PlannedRow| matches!(row.key, plan::RowKey::Visual { video, .. } if video == index);
+    /// What the prompt of `question` takes without the video that is to be added.
+    fn without(&self, question: &str) -> Result<Without> {
+        let message = self.user_message(question);
+        let plan = prompt::plan(&self.engine, &self.conversation, &message, self.params.tokenization)?;
+        let question = self.engine.model.tokenize(question, false, false)?.len();
+        Ok(Without {
+            message,
+            rows: plan.rows.len(),
+            next_position: plan.next_position,
+            question_room: QUESTION.saturating_sub(question),
+        })
+    }
+
+    /// What the frames of `source` take, unpruned, in a prompt that is `without` them.
+    fn need(&self, source: &FrameSource, layout: &dyn Layout, without: &Without) -> Result<Need> {
+        let Engine { model, vision, .. } = &self.engine;
+        let conversation = &self.conversation;
+        let arrangement = Arrangement::new(layout, source.info(), source.planned_times(), vision.uses_mrope());
+        let markers = Markers::of(model, vision, &arrangement)?;
+        let index = conversation.videos.len();
+        let mut message = without.message.clone();
+        message.media.push(conversation.media(self.layout(), index, &arrangement, source.info()));
+        let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
+        let videos: Vec<Placed<'_>> = conversation.videos.iter().map(Placed::from).chain([own]).collect();
+        let plan = prompt::plan_with(&self.engine, conversation, &message, &videos, self.params.tokenization)?;
+        let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
         Ok(Need {
             frames: arrangement.n_frames,
             slices: arrangement.n_slices(),
             picture: arrangement.picture_size,
-            visual_tokens: with.rows.iter().filter(is_own).count(),
-            prompt_tokens: with.rows.len(),
-            positions: with.next_position.max(0) as usize,
-            own_rows: with.rows.len().saturating_sub(without.rows.len()),
-            own_positions: (with.next_position - without.next_position).max(0) as usize,
-            question_room,
+            visual_tokens: plan.rows.iter().filter(is_own).count(),
+            prompt_tokens: plan.rows.len(),
+            positions: plan.next_position.max(0) as usize,
+            own_rows: plan.rows.len().saturating_sub(without.rows),
+            own_positions: (plan.next_position - without.next_position).max(0) as usize,
+            question_room: without.question_room,
         })
+    }
+
+    /// What a prompt may take.
+    pub(super) fn limits(&self) -> Limits {
+        Limits { positions: self.engine.model.n_ctx_train(), cells: self.params.n_ctx }
     }
 
     /// Whether a video fits, and how many of its visual tokens can be kept if that helps.
@@ -291,7 +320,7 @@ impl Session {
         let room = ANSWER_ROOM.min(self.params.n_predict) + need.question_room;
         let positions = (need.positions + room) as u64;
         let own_positions = need.own_positions as u64;
-        let limit = self.model.n_ctx_train() as u64;
+        let limit = self.engine.model.n_ctx_train() as u64;
         if let Some(shortage) = Shortage::of(Resource::Positions, positions, limit, own_positions) {
             return Ok(Fitting::Short(shortage));
         }
@@ -318,11 +347,11 @@ impl Session {
         let Some(free) = self.free_memory() else { return Ok((None, usize::MAX)) };
         let cells = need.prompt_tokens + need.question_room + self.params.n_predict;
         // Four times what keys and values of the model's width take as 32-bit floats.
-        let surely = 32 * (cells * self.model.n_layer() * self.model.n_embd()) as u64;
+        let surely = 32 * (cells * self.engine.model.n_layer() * self.engine.model.n_embd()) as u64;
         if (surely as f64) < SURELY_FREE * free.bytes as f64 {
             return Ok((None, usize::MAX));
         }
-        let cost = self.cell_cost()?;
+        let cost = self.engine.cell_cost(&self.params)?;
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
         let shortage = Shortage::of(Resource::Bytes, cost.bytes(cells) + embeddings, free.bytes, own);
@@ -331,27 +360,18 @@ impl Session {
     }
 
     fn embedding_bytes(&self, visual_tokens: usize) -> u64 {
-        (visual_tokens * self.model.n_embd_inp() * size_of::<f32>()) as u64
+        (visual_tokens * self.engine.model.n_embd_inp() * size_of::<f32>()) as u64
     }
 
     /// The memory that the KV cache can take, that of the present one included.
     fn free_memory(&self) -> Option<FreeMemory> {
-        let mut free = FreeMemory::find(&self.model, &self.params.model, self.params.context.offload_kv)?;
-        let present = self.context.as_ref().map(|context| context.memory_usage());
-        free.bytes += present.map_or(0, |usage| usage.context + usage.compute);
+        let mut free = FreeMemory::for_kv(&self.engine.model, &self.params.model, self.params.compute.offload_kv)?;
+        let present = self.kv.memory_usage();
+        free.bytes += present.context + present.compute;
         if let Some(limit) = self.params.max_memory {
             free.bytes = free.bytes.min(limit);
         }
         Some(free)
-    }
-
-    fn cell_cost(&self) -> Result<CellCost> {
-        if let Some(cost) = self.cell_cost.get() {
-            return Ok(*cost);
-        }
-        let params = ContextParams { n_ctx: 0, ..self.context_params(0) };
-        let cost = CellCost::measure(&self.model, &params, &self.adapters, &self.params.cancel)?;
-        Ok(*self.cell_cost.get_or_init(|| cost))
     }
 
     fn suggestions(&self, asked: Need, cost: &CellCost, free: Option<&FreeMemory>) -> Suggestions {
@@ -363,7 +383,7 @@ impl Session {
             cells.saturating_sub(asked.question_room + self.params.n_predict)
         });
         let rows = by_memory.min(self.params.n_ctx.map_or(usize::MAX, |cells| cells.saturating_sub(room)));
-        let positions = self.model.n_ctx_train().saturating_sub(room + others);
+        let positions = self.engine.model.n_ctx_train().saturating_sub(room + others);
         let share = |left: usize, of: usize| if of == 0 { 1.0 } else { (left as f64 / of as f64).min(1.0) };
         let frames = share(positions, asked.own_positions).min(share(rows.saturating_sub(other_rows), asked.own_rows));
         let text = asked.prompt_tokens - asked.visual_tokens;

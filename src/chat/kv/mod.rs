@@ -1,0 +1,411 @@
+//! The KV cache of a session: which rows it holds, and how it gets from one prompt to the next.
+
+pub(in crate::chat) mod evict;
+mod prefill;
+
+pub use evict::{EvictMode, EvictParams};
+pub use prefill::PrefillMode;
+
+use super::answer::Kv;
+use super::engine::Engine;
+use super::fit::CELL_STEP;
+use super::observer::Observer;
+use super::params::SessionParams;
+use super::prompt::{Plan, PlannedRow, RowKey};
+use crate::error::{Error, Result};
+use crate::runtime::{Context, MemoryUsage, Row, RowInput, Similarity};
+use evict::{Evicted, Tail};
+use prefill::Batching;
+pub(in crate::chat) use prefill::Inputs;
+use std::mem::take;
+
+/// A context, and what is in its cache.
+///
+/// Every way back goes through [`go_back`](Self::go_back), so that rows, evictions and the context never tell different things.
+#[derive(Debug, Default)]
+pub(super) struct KvState {
+    context: Option<Context>,
+    /// The rows in the cache, and those that were evicted from it.
+    rows: Vec<PlannedRow>,
+    /// What was evicted from `rows`, and what was measured of it.
+    evicted: Evicted,
+    /// Rows that the last prompt would have had if nothing had been pruned.
+    dense_rows: usize,
+    /// Bytes of a cell in all layers, before anything is evicted.
+    bytes_per_cell: u64,
+}
+
+/// What a saved session holds of a cache: see [`KvState::restore`].
+#[derive(Debug)]
+pub(super) struct SavedKv {
+    pub rows: Vec<PlannedRow>,
+    pub evicted: Evicted,
+    pub dense_rows: usize,
+    /// Cells of the context.
+    pub n_ctx: usize,
+}
+
+impl SavedKv {
+    /// Cells that its rows take.
+    pub fn cells_used(&self) -> usize {
+        cells_used(&self.rows, &self.evicted)
+    }
+}
+
+impl KvState {
+    /// What was in the cache, for looking at.
+    pub fn rows(&self) -> &[PlannedRow] {
+        &self.rows
+    }
+
+    /// What was evicted.
+    pub fn evicted(&self) -> &Evicted {
+        &self.evicted
+    }
+
+    pub fn dense_rows(&self) -> usize {
+        self.dense_rows
+    }
+
+    fn context(&mut self) -> Result<&mut Context> {
+        self.context.as_mut().ok_or_else(no_context)
+    }
+
+    /// Reads logits with `read`. A cache that gives no numbers is dropped, so that the next question computes it anew.
+    pub fn read_logits<T>(&mut self, read: impl FnOnce(&mut Context) -> Result<T>) -> Result<T> {
+        let result = read(self.context()?);
+        if matches!(result, Err(Error::LogitsNotFinite)) {
+            self.free();
+        }
+        result
+    }
+
+    /// Bytes that the context takes; all zero if there is none.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.context.as_ref().map(Context::memory_usage).unwrap_or_default()
+    }
+
+    /// Cells and contents of the context; none if nothing is in it.
+    pub fn state(&mut self) -> Result<Option<(usize, Vec<u8>)>> {
+        match self.context.as_mut() {
+            Some(context) if !self.rows.is_empty() => Ok(Some((context.n_ctx(), context.state()?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Frees the context. What was found out about evicting stays.
+    pub fn free(&mut self) {
+        self.context = None;
+        self.forget_rows();
+    }
+
+    /// As [`free`](Self::free), and forgets what was found out about evicting.
+    pub fn reset(&mut self) {
+        self.free();
+        self.evicted = Evicted::default();
+    }
+
+    /// The cache is empty.
+    fn forget_rows(&mut self) {
+        self.rows.clear();
+        self.evicted.clear();
+    }
+
+    /// Removes the rows at `position` and behind it, or all rows if the model cannot go back there.
+    fn go_back(&mut self, position: i32) {
+        let Some(context) = self.context.as_mut() else { return self.forget_rows() };
+        if context.truncate(position) {
+            let keep = self.rows.partition_point(|row| row.position[0] < position);
+            self.evicted.truncate(position);
+            self.rows.truncate(keep);
+        } else {
+            context.clear();
+            self.forget_rows();
+        }
+    }
+
+    /// Cells that rows take: those of the rows that were not evicted from all layers.
+    pub fn cells_used(&self) -> usize {
+        cells_used(&self.rows, &self.evicted)
+    }
+
+    /// Whether another row has a cell.
+    pub fn has_room(&self) -> bool {
+        self.context.as_ref().is_some_and(|context| self.cells_used() < context.n_ctx())
+    }
+
+    /// Brings the cache from what it holds to `plan`, and computes the logits of its last row. Returns how many rows of the plan were there
+    /// already.
+    pub fn prefill(
+        &mut self,
+        engine: &Engine,
+        params: &SessionParams,
+        plan: &Plan,
+        inputs: Inputs<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<usize> {
+        let keep = shared_rows(&self.rows, &plan.rows);
+        self.make_room(engine, params, plan, keep)?;
+        if let Some(next) = self.rows.get(keep) {
+            self.go_back(next.position[0]);
+        }
+        // A new context may hold nothing of what was there, and a model may not be able to go back.
+        let first = keep.min(self.rows.len());
+        let batching =
+            Batching { mixed: engine.model.supports_mixed_batch(), non_causal: engine.vision.uses_non_causal() };
+        let how = (params.prefill, batching);
+        if let Err(error) = prefill::prefill(self.context()?, plan, first, inputs, how, observer) {
+            // Whole ubatches of this prompt may be in the cache.
+            self.go_back(plan.rows[first].position[0]);
+            return Err(error);
+        }
+        self.rows.extend_from_slice(&plan.rows[first..]);
+        // What waits for eviction describes the prompt that was there before.
+        let to_look_at = self.evicted.pending.is_some() || plan.rows[first..].iter().any(is_visual);
+        self.evicted.pending =
+            (to_look_at && params.evict_mode() != EvictMode::Off).then(|| Tail::of(plan, behind_pictures(&plan.rows)));
+        self.dense_rows = plan.dense_rows;
+        Ok(first)
+    }
+
+    /// Whether an eviction waits that would be told more by another question: see [`describe`](Self::describe).
+    pub fn wants_description(&self, params: &SessionParams) -> bool {
+        self.evicted.pending.is_some() && self.looks(params)
+    }
+
+    /// Gives the waiting eviction another question about the same pictures to try itself on, as far as `plan` is that.
+    pub fn describe(&mut self, plan: &Plan) {
+        let rows = &self.rows;
+        if let Some(tail) = self.evicted.pending.as_mut() {
+            let start = behind_pictures(&plan.rows);
+            if rows.get(..start) == plan.rows.get(..start) {
+                tail.describe = plan.rows[start..].to_vec();
+            }
+        }
+    }
+
+    /// Whether an eviction has to look at answers first.
+    pub fn looks(&self, params: &SessionParams) -> bool {
+        self.evicted.has_to_look(params.evict.threshold)
+    }
+
+    /// Feeds one token of an answer.
+    pub fn push_token(&mut self, token: i32, position: i32) -> Result<()> {
+        let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
+        let input = Row { input: RowInput::Token(token), position: row.position, logits: true };
+        match self.context()?.process(&[input]) {
+            Ok(()) => {
+                self.rows.push(row);
+                Ok(())
+            }
+            Err(error) => {
+                self.go_back(position);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache stay.
+    fn make_room(&mut self, engine: &Engine, params: &SessionParams, plan: &Plan, keep: usize) -> Result<()> {
+        // Layers without visual tokens have no rows for them either: where a video has to be computed again, all is.
+        let evicted = |context: &Context| context.kv_layers().is_ok_and(|layers| layers.iter().any(|l| l.evicted));
+        if self.rows.iter().skip(keep).any(is_visual) && self.context.as_ref().is_some_and(evicted) {
+            self.free();
+        }
+        let gone = self.rows.get(keep.wrapping_sub(1)).map_or(0, |row| self.evicted.tokens_before(row.position[0] + 1));
+        let wanted = plan.rows.len() - gone.min(plan.rows.len()) + params.n_predict;
+        let n_ctx = match (&self.context, params.n_ctx) {
+            (Some(_), Some(_)) => return Ok(()),
+            (Some(context), None) if context.n_ctx() >= wanted => return Ok(()),
+            (None, Some(fixed)) => fixed,
+            // Half as much again: a conversation that goes on does not pay for every turn.
+            (Some(context), None) => wanted.max(context.n_ctx() * 3 / 2),
+            (None, None) => wanted,
+        };
+        // What could not be moved is computed anew, from the embeddings that were kept.
+        self.resize(engine, params, n_ctx).map(|_| ())
+    }
+
+    /// Moves the cache to a context with `n_ctx` cells. Returns false if its contents could not be moved: the cache is then empty.
+    fn resize(&mut self, engine: &Engine, params: &SessionParams, n_ctx: usize) -> Result<bool> {
+        let state = self.state()?.map(|(_, state)| state);
+        // Free the old cache before the new one is allocated: they need not fit at once.
+        self.context = None;
+        let (rows, evicted) = (take(&mut self.rows), take(&mut self.evicted));
+        // What was found out about evicting holds for any cache.
+        self.evicted.calibrated.clone_from(&evicted.calibrated);
+        let mut context =
+            Context::new(&engine.model, &params.context(n_ctx), &engine.adapters, &params.cancel)?;
+        self.bytes_per_cell = context.memory_usage().context / context.n_ctx().max(1) as u64;
+        let moved = state.map(|state| context.set_state(&state));
+        self.context = Some(context);
+        match moved {
+            Some(Ok(())) => (self.rows, self.evicted) = (rows, evicted),
+            Some(Err(error)) => {
+                tracing::debug!("{error}");
+                return Ok(false);
+            }
+            None => {}
+        }
+        Ok(true)
+    }
+
+    /// Evicts what waits for it: see [`Session::settle`](super::Session::settle).
+    pub fn settle(&mut self, engine: &Engine, params: &SessionParams, observer: &mut dyn Observer) -> Result<()> {
+        let Some(tail) = self.evicted.pending.as_ref() else { return Ok(()) };
+        let Some(context) = self.context.as_mut() else { return Ok(()) };
+        if !context.can_evict() && params.evict.mode.is_some() {
+            observer.warning("this model has no KV cache that can be evicted layer by layer: it stays whole");
+        }
+        // The answer stands behind the question, and both at the end of the cache.
+        let answer = tail.question.last().map_or(0, |row| row.position[0] + 1);
+        let answer = self.rows.iter().rposition(|row| row.position[0] < answer).map_or(0, |last| last + 1);
+        match self.evicted.evict(params.evict_mode(), params.evict.threshold, context, &self.rows[answer..]) {
+            Ok(0) => Ok(()),
+            // Cells that became free are memory only when the cache is made smaller.
+            Ok(_) if params.n_ctx.is_none() => {
+                match self.resize(engine, params, self.cells_used() + params.n_predict)? {
+                    true => Ok(()),
+                    // An answer cannot go on without what it answers.
+                    false => Err(Error::Llama {
+                        action: "making the KV cache smaller",
+                        reason: "its contents could not be moved; ask again".into(),
+                    }),
+                }
+            }
+            Ok(_) => Ok(()),
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                observer.warning(&format!("the KV cache stays as it is: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Measures the visual tokens behind an answer after which nothing was evicted yet, for looking at.
+    pub fn measure(&mut self) -> Result<()> {
+        match self.context.as_mut().filter(|_| self.evicted.pending.is_some()) {
+            Some(context) => self.evicted.measure(context),
+            None => Ok(()),
+        }
+    }
+
+    /// The curve as it was measured last.
+    pub fn similarity(&self) -> &Similarity {
+        &self.evicted.similarity
+    }
+
+    /// The cache of a saved session, in a context that holds `state`.
+    ///
+    /// The inner error is for a state that does not go into it; its text says why.
+    pub fn restore(
+        engine: &Engine,
+        params: &SessionParams,
+        saved: SavedKv,
+        state: &[u8],
+    ) -> Result<std::result::Result<Self, String>> {
+        let mut kv = Self { dense_rows: saved.dense_rows, ..Self::default() };
+        if state.is_empty() {
+            kv.evicted = saved.evicted;
+            return Ok(Ok(kv));
+        }
+        kv.resize(engine, params, saved.n_ctx)?;
+        let context = kv.context()?;
+        match context.set_state(state) {
+            Ok(()) => {}
+            Err(Error::Llama { reason, .. }) => return Ok(Err(reason.trim().to_owned())),
+            Err(error) => return Err(error),
+        }
+        let last = context.last_position();
+        if !saved.rows.iter().any(|row| Some(row.position[0]) == last) {
+            return Ok(Err("its rows are not those of the conversation".into()));
+        }
+        (kv.rows, kv.evicted) = (saved.rows, saved.evicted);
+        Ok(Ok(kv))
+    }
+
+    /// The cache as it is now; all zero if there is none.
+    pub fn report(&self, engine: &Engine, params: &SessionParams) -> Kv {
+        let Some(context) = &self.context else { return Kv::default() };
+        let (cells, bytes) = (context.n_ctx(), context.memory_usage().context);
+        let layers = context.kv_layers().unwrap_or_default();
+        let dense_cells = (self.dense_rows + params.n_predict).next_multiple_of(CELL_STEP).max(cells);
+        // Recurrent layers have a state of a fixed size beside the cells.
+        let with_state = engine.model.is_recurrent().then(|| engine.cell_cost(params).ok()).flatten();
+        Kv {
+            cells,
+            cells_used: self.cells_used(),
+            bytes,
+            bytes_dense: with_state
+                .map_or(self.bytes_per_cell * dense_cells as u64, |cost| cost.kv_bytes(dense_cells)),
+            layers: engine.model.n_layer(),
+            layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
+            layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),
+            tokens_evicted: self.evicted.tokens_before(i32::MAX),
+        }
+    }
+}
+
+fn cells_used(rows: &[PlannedRow], evicted: &Evicted) -> usize {
+    rows.len() - evicted.tokens_before(i32::MAX).min(rows.len())
+}
+
+fn is_visual(row: &PlannedRow) -> bool {
+    matches!(row.key, RowKey::Visual { .. } | RowKey::Newline)
+}
+
+/// Where the rows behind the last visual token begin.
+fn behind_pictures(rows: &[PlannedRow]) -> usize {
+    rows.iter().rposition(is_visual).map_or(0, |last| last + 1)
+}
+
+/// How many rows at the start of the cache can stay for `wanted`. At least one row of `wanted` is left to compute, for its logits.
+fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
+    let equal = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+    let mut keep = equal.min(wanted.len().saturating_sub(1));
+    // The cache is cut by position, and under M-RoPE the rows of a picture share theirs: cut before the picture.
+    let starts_behind = |keep: usize, next: &PlannedRow| wanted[keep - 1].position[0] >= next.position[0];
+    while keep > 0 && [cached.get(keep), wanted.get(keep)].into_iter().flatten().any(|next| starts_behind(keep, next)) {
+        keep -= 1;
+    }
+    keep
+}
+
+fn no_context() -> Error {
+    Error::Llama { action: "computing", reason: "there is no context; please report this".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(token: i32, position: i32) -> PlannedRow {
+        PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] }
+    }
+
+    fn visual(kept: usize, position: i32) -> PlannedRow {
+        PlannedRow { key: RowKey::Visual { video: 0, slice: 0, kept }, position: [position, 0, 0, 0] }
+    }
+
+    #[test]
+    fn a_longer_prompt_keeps_what_it_shares() {
+        let cached = [text(1, 0), text(2, 1), text(3, 2)];
+        assert_eq!(shared_rows(&cached, &[text(1, 0), text(2, 1), text(3, 2), text(4, 3)]), 3);
+        assert_eq!(shared_rows(&cached, &[text(1, 0), text(9, 1), text(3, 2)]), 1);
+        assert_eq!(shared_rows(&[], &cached), 0);
+    }
+
+    #[test]
+    fn the_same_prompt_computes_its_last_row_again() {
+        let rows = [text(1, 0), text(2, 1)];
+        assert_eq!(shared_rows(&rows, &rows), 1);
+    }
+
+    #[test]
+    fn rows_that_share_a_position_are_not_parted() {
+        // M-RoPE: three visual tokens at position 1; the prompts part at the third of them.
+        let cached = [text(1, 0), visual(0, 1), visual(1, 1), visual(2, 1), text(2, 3)];
+        let wanted = [text(1, 0), visual(0, 1), visual(1, 1), text(7, 3), text(8, 4)];
+        assert_eq!(shared_rows(&cached, &wanted), 1);
+    }
+}

@@ -1,0 +1,171 @@
+//! How a session is opened: everything a user can choose.
+
+use super::kv::{EvictMode, EvictParams, PrefillMode};
+use super::prompt::Tokenization;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::prune::{Method, PruneParams};
+use crate::runtime::{
+    CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams,
+};
+use crate::video::{Rate, Sampling};
+
+/// How to open a [`Session`](super::Session).
+///
+/// Write it with `..SessionParams::default()` or through [`Session::builder`](super::Session::builder): any version may add fields.
+#[derive(Debug, Clone)]
+pub struct SessionParams {
+    /// The language model.
+    pub model: ModelParams,
+    /// The vision encoder.
+    pub vision: VisionParams,
+    /// How the language model computes: threads, batch size, types of the KV cache.
+    pub compute: ComputeParams,
+    /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets it
+    /// grow with the conversation.
+    pub n_ctx: Option<usize>,
+    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit the model, the context or memory and nothing else
+    /// was asked for. Without it, such a video is an error.
+    pub fit: bool,
+    /// Memory for KV cache and buffers, in bytes, where less than what is free should be taken.
+    pub max_memory: Option<u64>,
+    /// Which visual tokens to keep.
+    pub prune: PruneParams,
+    /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune) can select anew from them.
+    pub keep_unpruned: bool,
+    /// Which of them leave the KV cache again, behind the prefill.
+    pub evict: EvictParams,
+    /// How tokens are chosen.
+    pub sampler: SamplerParams,
+    /// The most tokens an answer may have.
+    pub n_predict: usize,
+    /// The prompt layout, by name; `None` takes that of the model's family.
+    pub layout: Option<String>,
+    /// Cut frames into tiles, as the encoder does with single pictures, where it does: many more visual tokens.
+    pub tile: bool,
+    /// A system message; `None` leaves it to the chat template.
+    pub system: Option<String>,
+    /// A chat template (Jinja) to use in place of the model's own.
+    pub chat_template: Option<String>,
+    /// How the text around frames becomes tokens.
+    pub tokenization: Tokenization,
+    /// How text and visual tokens are batched.
+    pub prefill: PrefillMode,
+    /// Stops the session's work.
+    pub cancel: CancelToken,
+}
+
+impl Default for SessionParams {
+    fn default() -> Self {
+        Self {
+            model: ModelParams::default(),
+            vision: VisionParams::default(),
+            compute: ComputeParams::default(),
+            n_ctx: None,
+            fit: true,
+            max_memory: None,
+            prune: PruneParams::default(),
+            keep_unpruned: false,
+            evict: EvictParams::default(),
+            sampler: SamplerParams::default(),
+            n_predict: 512,
+            layout: None,
+            tile: false,
+            system: None,
+            chat_template: None,
+            tokenization: Tokenization::Joined,
+            prefill: PrefillMode::Auto,
+            cancel: CancelToken::new(),
+        }
+    }
+}
+
+impl SessionParams {
+    /// What can be told before anything is loaded.
+    pub(super) fn validate(&self) -> Result<()> {
+        self.prune.validate()?;
+        self.sampler.validate()?;
+        self.evict.validate()?;
+        if self.n_predict == 0 {
+            return Err(Error::InvalidParameter { name: "n-predict", value: "0".into(), expected: "at least 1".into() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn evict_mode(&self) -> EvictMode {
+        self.evict.mode(self.prune.method != Method::Off)
+    }
+
+    /// A context with `n_ctx` cells for such a session.
+    pub(super) fn context(&self, n_ctx: usize) -> ContextParams {
+        let evicts = self.evict_mode() != EvictMode::Off;
+        let looks = evicts && self.evict.threshold.is_none();
+        ContextParams {
+            n_ctx,
+            evictable: evicts,
+            // One to try evictions in.
+            n_sequences: if looks { 2 } else { 1 },
+            n_outputs: if looks { super::kv::evict::LOOKED_AT } else { 1 },
+            compute: self.compute.clone(),
+        }
+    }
+}
+
+/// Which frames of a video to take. What is left out is as the model's family wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct VideoOptions {
+    /// Frames for each second of video.
+    pub fps: Option<f64>,
+    /// The most frames to take; without `fps`, the number of frames, spread evenly.
+    pub max_frames: Option<usize>,
+    /// Where to begin, in seconds.
+    pub start_s: Option<f64>,
+    /// Where to end, in seconds.
+    pub end_s: Option<f64>,
+    /// Frames for each second of a folder of frames; 1 if not given.
+    pub folder_fps: Option<f64>,
+}
+
+impl VideoOptions {
+    pub(super) fn sampling(&self, layout: &dyn Layout) -> Sampling {
+        let frames = layout.frames();
+        let rate = match (self.fps, self.max_frames) {
+            (Some(fps), max) => Rate::Fps { fps, max_frames: max.unwrap_or(frames.max) },
+            (None, None) => frames.rate,
+            (None, Some(max)) => match frames.rate {
+                Rate::Uniform { .. } => Rate::Uniform { frames: max },
+                Rate::Fps { fps, .. } => Rate::Fps { fps, max_frames: max },
+            },
+        };
+        // Who asks for a rate gets it, with an odd frame at the end if it comes so.
+        let (min_frames, multiple_of) = if self.fps.is_none() { (frames.min, frames.per_slice) } else { (1, 1) };
+        let default = Sampling::default();
+        Sampling {
+            rate,
+            start_s: self.start_s,
+            end_s: self.end_s,
+            folder_fps: self.folder_fps.unwrap_or(default.folder_fps),
+            min_frames,
+            multiple_of,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{self, EncoderFacts};
+
+    #[test]
+    fn frames_asked_for_override_the_family() {
+        let internvl = layout::InternVl::new(&EncoderFacts::default());
+        let rate =
+            |fps, max_frames| VideoOptions { fps, max_frames, ..VideoOptions::default() }.sampling(&internvl).rate;
+        assert_eq!(rate(None, None), Rate::Uniform { frames: 8 });
+        assert_eq!(rate(None, Some(4)), Rate::Uniform { frames: 4 });
+        assert_eq!(rate(Some(2.0), None), Rate::Fps { fps: 2.0, max_frames: 32 });
+        assert_eq!(rate(Some(2.0), Some(5)), Rate::Fps { fps: 2.0, max_frames: 5 });
+        let general = VideoOptions { max_frames: Some(5), ..VideoOptions::default() }.sampling(&layout::General).rate;
+        assert_eq!(general, Rate::Fps { fps: 1.0, max_frames: 5 });
+    }
+}

@@ -1,0 +1,103 @@
+//! A session in a file: saved, and restored in another process.
+//!
+//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used. The state is llama.cpp's
+//! to check, which stops the process at some of what only a forger would write (a negative position).
+
+mod check;
+mod format;
+
+use super::kv::KvState;
+use super::prompt;
+use super::session::Session;
+use super::video::{EncodedSlice, EncodedVideo};
+use crate::error::{Error, Result};
+use check::Refused;
+use format::{Header, SavedEvicted, SavedSlice, SavedVideo};
+use std::path::Path;
+
+impl Session {
+    /// Writes the session to a file, for [`load`](Self::load): the conversation, the embeddings of the kept visual tokens, and the KV cache
+    /// as it is, with what was evicted from it. A file from an earlier call is replaced, in one step when all is written; any other is
+    /// left alone.
+    ///
+    /// The file holds what was said, and what the model saw of the videos, in the clear; on Unix no other user can read it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written; [`Error::SessionFile`] if something else is there; [`Error::Llama`] if the KV cache
+    /// cannot be copied. What was there before is then still there.
+    pub fn save(&mut self, path: &Path) -> Result<()> {
+        format::check_target(path)?;
+        let (n_ctx, state) = self.kv.state()?.unwrap_or_default();
+        let header = self.header(n_ctx, state.len() as u64)?;
+        let header = serde_json::to_vec(&header).map_err(|e| Error::io("saving the session", path)(e.into()))?;
+        format::write(path, &header, &self.conversation.videos, &state)
+            .map_err(Error::io("saving the session", path))
+    }
+
+    /// Goes on with the session that [`save`](Self::save) wrote to a file, in the place of this one's conversation: with the same videos,
+    /// without reading, encoding or prefilling them again. The system message is that of the file; all other parameters stay.
+    ///
+    /// Load only files that you trust: damage is found, but a state of the KV cache that was forged can stop the process.
+    ///
+    /// This session must have been opened with the same model, mmproj and adapters, the same KV types, and eviction likewise on or off.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read; [`Error::SessionFile`] if it is no saved session, cut short, damaged, of another version,
+    /// or does not fit this session; [`Error::Llama`] if there is no memory for its KV cache beside that of this session.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let (engine, params) = (&self.engine, &self.params);
+        let refused = |refused: Refused| refused.at(path);
+        let (header, embeddings, state) = format::read(path)?;
+        check::check_fits(&check::fits(engine, params)?, &header.fits).map_err(refused)?;
+        let contents = check::contents(engine, params, header, &embeddings, !state.is_empty());
+        let (mut conversation, mut kv) = contents.map_err(refused)?;
+        drop(embeddings);
+        // Marks, frames and their sizes have to go together.
+        let question = conversation.user_message(engine.layout.as_ref(), "");
+        prompt::plan(engine, &conversation, &question, params.tokenization)
+            .map_err(|error| Refused::because(format!("its conversation cannot be used: {error}")).at(path))?;
+        kv.n_ctx = check::cells(params, &kv).map_err(refused)?;
+        let kv = KvState::restore(engine, params, kv, &state)?.map_err(|reason| {
+            Refused::because(format!("its KV cache cannot be restored: {reason}")).at(path)
+        })?;
+        conversation.answer_start.clone_from(&self.conversation.answer_start);
+        (self.conversation, self.kv) = (conversation, kv);
+        Ok(())
+    }
+
+    fn header(&self, n_ctx: usize, state_bytes: u64) -> Result<Header> {
+        let slice = |s: &EncodedSlice| SavedSlice { time_s: s.time_s, n_tokens: s.n_tokens, kept: s.kept.clone() };
+        let video = |v: &EncodedVideo| SavedVideo {
+            info: v.info.clone(),
+            arrangement: v.arrangement.clone(),
+            slices: v.slices.iter().map(slice).collect(),
+        };
+        let (conversation, evicted) = (&self.conversation, self.kv.evicted());
+        // Without a state there is nothing in the cache, and nothing that left it.
+        let in_cache = state_bytes > 0;
+        let mut tokens: Vec<[i32; 3]> = evicted.tokens.iter().filter(|_| in_cache).copied().collect();
+        tokens.sort_unstable();
+        let floats: usize = conversation.videos.iter().flat_map(|v| &v.slices).map(|s| s.rows.len()).sum();
+        Ok(Header {
+            fits: check::fits(&self.engine, &self.params)?,
+            marks: conversation.marks.prefix().to_owned(),
+            system: conversation.system.clone(),
+            messages: conversation.messages.clone(),
+            videos: conversation.videos.iter().map(video).collect(),
+            videos_sent: conversation.videos_sent,
+            cached: if in_cache { self.kv.rows().to_vec() } else { Vec::new() },
+            evicted: SavedEvicted {
+                mode: self.params.evict_mode(),
+                tokens,
+                pending: evicted.pending.clone().filter(|_| in_cache),
+                similarity: evicted.similarity.layers.iter().map(|&s| Some(s).filter(|s| s.is_finite())).collect(),
+                n_measured: evicted.similarity.n_tokens,
+                calibrated: evicted.calibrated.clone(),
+            },
+            dense_rows: u32::try_from(self.kv.dense_rows()).unwrap_or(u32::MAX),
+            n_ctx,
+            embeddings_bytes: 4 * floats as u64,
+            state_bytes,
+        })
+    }
+}

@@ -1,0 +1,380 @@
+//! The session: an engine, a conversation and a KV cache, and what is done with them in turn.
+
+use super::answer::{Answer, Kv, Settings, Timings, Tokens, VideoReport, VisualTokens, count, slice_reports};
+use super::conversation::Conversation;
+use super::engine::Engine;
+use super::generate::generate;
+use super::kv::{EvictMode, EvictParams, Inputs, KvState, evict};
+use super::observer::Observer;
+use super::params::{SessionParams, VideoOptions};
+use super::prompt::{self, Message, Plan, PlannedRow};
+use super::video::{Encoder, decide, select, timed};
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::models::ModelFiles;
+use crate::prune::{Decision, PruneParams};
+use crate::runtime::{CancelToken, Model, default_threads, peak_rss_bytes};
+use crate::video::VideoInfo;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A conversation about videos.
+///
+/// Every method that fails leaves the session as it was before the call.
+#[derive(Debug)]
+pub struct Session {
+    // Dropped before what it was made from.
+    pub(super) kv: KvState,
+    pub(super) engine: Engine,
+    pub(super) conversation: Conversation,
+    pub(super) params: SessionParams,
+}
+
+impl Session {
+    /// Loads the model, its vision encoder and its adapters.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Load`] for a file that cannot be used, [`Error::ChatTemplate`], and
+    /// [`Error::InvalidParameter`] for a parameter out of range.
+    pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
+        Ok(Self::new(Engine::load(None, files, &params, observer)?, params))
+    }
+
+    /// Opens a session with a model that is loaded already, so that several sessions share its weights. Vision encoder and adapters are
+    /// loaded; `files.model` is not looked at.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn with_model(
+        model: Model,
+        files: &ModelFiles,
+        params: SessionParams,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        Ok(Self::new(Engine::load(Some(model), files, &params, observer)?, params))
+    }
+
+    fn new(engine: Engine, params: SessionParams) -> Self {
+        let conversation = Conversation::new(params.system.clone());
+        Self { kv: KvState::default(), engine, conversation, params }
+    }
+
+    /// Decodes, encodes and prunes a video, for the next question.
+    ///
+    /// # Errors
+    /// What [`FrameSource::open`](crate::video::FrameSource::open) gives for a file that cannot be used;
+    /// [`Error::PromptTooLong`] if its frames do not fit the model, before any is encoded; [`Error::Cancelled`].
+    pub fn add_video(
+        &mut self,
+        path: &Path,
+        options: &VideoOptions,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        self.add_video_for(path, options, "", observer)
+    }
+
+    /// As [`add_video`](Self::add_video), and leaves room for `question`: one that is too long is told before a frame is encoded.
+    ///
+    /// # Errors
+    /// As [`add_video`](Self::add_video).
+    pub fn add_video_for(
+        &mut self,
+        path: &Path,
+        options: &VideoOptions,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        let proposal = self.propose(path, options, question)?;
+        if let Some(shortage) = proposal.shortage {
+            return Err(shortage.error(path, proposal.need.frames));
+        }
+        for change in &proposal.changes {
+            observer.warning(&format!("{}: {change}", path.display()));
+        }
+        let cap = self.params.prune.cap.into_iter().chain(proposal.max_kept).min();
+        let prune = PruneParams { cap, ..self.params.prune.clone() };
+        let engine = &mut self.engine;
+        let mut encoder = Encoder {
+            model: &engine.model,
+            vision: &mut engine.vision,
+            layout: proposal.layout.as_deref().unwrap_or(engine.layout.as_ref()),
+            prune: &prune,
+            keep_unpruned: self.params.keep_unpruned,
+            cancel: &self.params.cancel,
+        };
+        let mut video = encoder.encode(proposal.source, proposal.timings, observer)?;
+        video.max_kept = proposal.max_kept;
+        let slices = slice_reports(std::slice::from_ref(&video));
+        let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
+        if let Some(capped) = proposal.capped.filter(|_| Some(report.visual_tokens.kept) == proposal.max_kept) {
+            observer.warning(&format!("{}: {capped}", path.display()));
+        }
+        self.conversation.spent += video.timings;
+        self.conversation.videos.push(video);
+        Ok(report)
+    }
+
+    /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to `observer`.
+    ///
+    /// A stop through the [`CancelToken`] during the answer gives what there is of it; during the prefill it is
+    /// [`Error::Cancelled`].
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and [`Error::Llama`] if
+    /// computing fails.
+    pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
+        self.settle(observer)?;
+        let start = Instant::now();
+        let message = self.user_message(question);
+        let plan = self.plan(&message)?;
+        let first = self.prefill(&plan, observer)?;
+        let prefill = start.elapsed();
+        let generated = generate(&self.engine, &self.params, &mut self.kv, plan.next_position, observer)?;
+        // Nothing was evicted behind a short answer; the curve is there to be looked at.
+        self.kv.measure()?;
+
+        let spent = self.conversation.end_turn(message, &generated.text);
+        let before = spent.decode_video + spent.encode + spent.prune;
+        let slices = slice_reports(&self.conversation.videos);
+        Ok(Answer {
+            answer: generated.text.trim().to_owned(),
+            stop: generated.stop,
+            model: self.engine.model.description(),
+            frames: self.conversation.videos.iter().map(|video| video.arrangement.n_frames).sum(),
+            visual_tokens: count(&slices),
+            slices,
+            timings_ms: Timings {
+                load: ms(self.engine.load),
+                decode_video: ms(spent.decode_video),
+                encode: ms(spent.encode),
+                prune: ms(spent.prune),
+                prefill: ms(prefill),
+                ttft: ms(before + generated.first_token_at.duration_since(start)),
+                evict: ms(generated.evict),
+                generate: ms(generated.decode),
+            },
+            tokens: Tokens {
+                prompt: plan.rows.len(),
+                prompt_computed: plan.rows.len() - first,
+                generated: generated.n_tokens,
+            },
+            kv: self.kv(),
+            similarity: self.similarity().to_vec(),
+            peak_rss_bytes: peak_rss_bytes(),
+            settings: self.settings(),
+        })
+    }
+
+    /// Computes the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`; the conversation stays as it was.
+    ///
+    /// For comparing methods and for scoring choices by their likelihood.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
+        self.settle(observer)?;
+        let plan = self.plan(&self.user_message(question))?;
+        self.prefill(&plan, observer)?;
+        self.kv.read_logits(|context| context.logits().map(<[f32]>::to_vec))
+    }
+
+    /// Evicts now what the last answer left to evict because it was too short to tell what can go. The next question would do it, and take
+    /// longer. Does nothing if nothing is left.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
+    pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.kv.settle(&self.engine, &self.params, observer)
+    }
+
+    /// Forgets the conversation and its videos, and frees the KV cache.
+    pub fn clear(&mut self) {
+        self.free_cache();
+        self.conversation.clear();
+    }
+
+    /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about the same videos. They are
+    /// neither encoded nor prefilled again. What was evicted stays evicted: see [`free_cache`](Self::free_cache).
+    pub fn restart(&mut self) {
+        self.conversation.restart();
+    }
+
+    /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the embeddings that were kept.
+    pub fn free_cache(&mut self) {
+        self.kv.free();
+    }
+
+    /// Changes what is evicted, from the next question on. Frees the KV cache, as [`free_cache`](Self::free_cache) does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the threshold is no cosine.
+    pub fn set_evict(&mut self, evict: EvictParams) -> Result<()> {
+        evict.validate()?;
+        self.params.evict = evict;
+        self.kv.reset();
+        Ok(())
+    }
+
+    /// Changes which visual tokens are kept, of the videos that are here and of those to come. The selection is the one that a new session
+    /// with these parameters makes. If it differs from the one before, the KV cache is freed; the conversation stays.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if `prune` is out of range, if the session was not opened with
+    /// [`keep_unpruned`](SessionParams::keep_unpruned), or if a video came from a saved session, which holds only what was kept.
+    pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
+        prune.validate()?;
+        if !self.params.keep_unpruned {
+            return Err(Error::InvalidParameter {
+                name: "SessionParams::keep_unpruned",
+                value: "false".into(),
+                expected: "true for selecting visual tokens anew".into(),
+            });
+        }
+        let videos = &mut self.conversation.videos;
+        if let Some(video) = videos.iter().find(|video| video.unpruned.len() != video.slices.len()) {
+            return Err(Error::InvalidParameter {
+                name: "the video",
+                value: video.info.path.display().to_string(),
+                expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
+            });
+        }
+        let model = &self.engine.model;
+        let mut taken = Duration::ZERO;
+        let decisions: Vec<Decision> =
+            timed(&mut taken, || videos.iter().map(|video| decide(video, &prune, model)).collect::<Result<_>>())?;
+
+        // Nothing fails from here on.
+        let mut changed = false;
+        timed(&mut taken, || {
+            for (video, decision) in videos.iter_mut().zip(&decisions) {
+                changed |= select(video, decision, model.n_embd_inp());
+            }
+        });
+        self.conversation.spent.prune += taken;
+        let evicted_before = self.params.evict_mode();
+        self.params.prune = prune;
+        // What was evicted, and what was found out about evicting, belongs to the selection before.
+        if [evicted_before, self.params.evict_mode()].iter().any(|&mode| mode != EvictMode::Off) {
+            self.kv.reset();
+        } else if changed {
+            self.kv.free();
+        }
+        Ok(())
+    }
+
+    /// Sets the system message, for the next question and those after it. `None` leaves it to the chat template.
+    pub fn set_system(&mut self, system: Option<String>) {
+        self.conversation.system = system;
+    }
+
+    /// Lets every answer from now on begin with `text`, which stands behind the prompt as if the model had written it. [`ask`](Self::ask)
+    /// gives what comes behind it. An empty text leaves the beginning to the model.
+    ///
+    /// Benchmarks use it: after `Best option:(` hardly anything but a letter can follow.
+    pub fn set_answer_start(&mut self, text: &str) {
+        text.clone_into(&mut self.conversation.answer_start);
+    }
+
+    /// The conversation so far, without the system message.
+    pub fn messages(&self) -> &[Message] {
+        &self.conversation.messages
+    }
+
+    /// The videos of the conversation, and those that wait for the next question.
+    pub fn videos(&self) -> impl ExactSizeIterator<Item = &VideoInfo> {
+        self.conversation.videos.iter().map(|video| &video.info)
+    }
+
+    /// The visual tokens of all videos of the conversation, and how many of them are kept.
+    pub fn visual_tokens(&self) -> VisualTokens {
+        count(&slice_reports(&self.conversation.videos))
+    }
+
+    /// How similar the visual tokens in the cache were to what entered the model, for each of its layers, when the last answer began: the mean
+    /// cosine of a layer's input with the tokens' embeddings. Empty if nothing was measured: no video, or nothing is evicted
+    /// ([`EvictMode::Off`]). NaN for a layer without a value.
+    pub fn similarity(&self) -> &[f32] {
+        &self.kv.similarity().layers
+    }
+
+    /// The KV cache as it is now; all zero if there is none.
+    pub fn kv(&self) -> Kv {
+        self.kv.report(&self.engine, &self.params)
+    }
+
+    /// The flag that stops this session's work.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.params.cancel
+    }
+
+    /// The language model.
+    pub fn model(&self) -> &Model {
+        &self.engine.model
+    }
+
+    /// The layout of its prompts.
+    pub fn layout(&self) -> &dyn Layout {
+        self.engine.layout.as_ref()
+    }
+
+    /// The prompt of `question` as text, with a mark in place of each frame. For looking at what a model is given.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`].
+    pub fn prompt_text(&self, question: &str) -> Result<String> {
+        let text = prompt::render(&self.engine, &self.conversation, &self.user_message(question))?;
+        Ok(text.replace(&self.conversation.marks.cut(), ""))
+    }
+
+    /// The rows that [`ask`](Self::ask) would feed to the model for `question`, and their positions. For looking at what a model is given.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`], [`Error::PromptTooLong`].
+    pub fn prompt_rows(&self, question: &str) -> Result<Vec<PlannedRow>> {
+        Ok(self.plan(&self.user_message(question))?.rows)
+    }
+
+    pub(super) fn user_message(&self, question: &str) -> Message {
+        self.conversation.user_message(self.layout(), question)
+    }
+
+    /// The prompt that ends with `message`, if it is not too long.
+    pub(super) fn plan(&self, message: &Message) -> Result<Plan> {
+        let plan = prompt::plan(&self.engine, &self.conversation, message, self.params.tokenization)?;
+        self.limits().check_prompt(&plan, self.params.n_predict)?;
+        Ok(plan)
+    }
+
+    /// Brings the KV cache to `plan`. Returns how many rows of it were there already.
+    fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
+        let inputs = Inputs { videos: &self.conversation.videos, newline: self.engine.newline.as_deref() };
+        let first = self.kv.prefill(&self.engine, &self.params, plan, inputs, observer)?;
+        if self.kv.wants_description(&self.params) {
+            match self.plan(&self.user_message(evict::DESCRIBE)) {
+                Ok(other) => self.kv.describe(&other),
+                // Without room for it, or with a template that refuses it, the question has to do.
+                Err(error) => tracing::debug!("no second question to try evictions with: {error}"),
+            }
+        }
+        Ok(first)
+    }
+
+    fn settings(&self) -> Settings {
+        let compute = &self.params.compute;
+        let caps = self.conversation.videos.iter().filter_map(|video| video.max_kept).chain(self.params.prune.cap);
+        Settings {
+            layout: self.layout().name(),
+            prune: PruneParams { cap: caps.min(), ..self.params.prune.clone() },
+            evict: EvictParams { mode: Some(self.params.evict_mode()), ..self.params.evict },
+            sampler: self.params.sampler.clone(),
+            n_predict: self.params.n_predict,
+            n_ubatch: compute.n_ubatch,
+            n_threads: compute.n_threads.unwrap_or_else(default_threads),
+            cache_type: [compute.type_k.name(), compute.type_v.name()],
+        }
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
