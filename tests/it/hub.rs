@@ -299,6 +299,40 @@ fn a_server_without_ranges_sends_all_again() {
     assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
 }
 
+/// Once it begins anew, what each try brings counts, not what was there before.
+#[test]
+fn a_download_that_began_anew_has_all_its_tries() {
+    let setup = Setup::new();
+    let cut = || Fault::Cut(20_000);
+    setup.server.fault(MODEL, &[Fault::Cut(300_000), Fault::NoRangeCut(20_000), cut(), cut(), cut(), cut(), cut()]);
+    let files = setup.pull(REPO).unwrap();
+    assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
+    assert_eq!(ranges(&setup.server, MODEL).last(), Some(&Some("bytes=120000-".to_owned())));
+}
+
+#[test]
+fn a_server_that_always_begins_anew_and_breaks_off_is_given_up() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &vec![Fault::NoRangeCut(100_000); 20]);
+    assert!(setup.error(REPO).contains("the download ended after 100.00 kB"));
+    assert!(setup.server.content_requests(MODEL).len() < 8);
+}
+
+/// A hub may claim anything.
+#[test]
+fn sizes_beyond_all_bounds_fit_nowhere() {
+    let setup = Setup::new();
+    // Sums that are small where they wrap.
+    let parts = ["Huge-Q8_0-00001-of-00002.gguf", "Huge-Q8_0-00002-of-00002.gguf"].map(|name| (name, 1 << 63));
+    for (weights, projector) in [(parts.as_slice(), 1000), (&[("Huge-Q8_0.gguf", 1000)], u64::MAX)] {
+        let files: Vec<_> = weights.iter().copied().chain([("mmproj.gguf", projector)]).collect();
+        setup.server.claim("org/Huge", &files);
+        let error = setup.hub().pull(&spec("org/Huge"), within(Some(8 << 30)), &mut ()).unwrap_err();
+        assert!(matches!(error, Error::HubFiles { .. }), "{error:?}");
+        assert!(error.to_string().contains("nothing in it fits"), "{error}");
+    }
+}
+
 #[test]
 fn parts_that_are_complete_too_long_or_wrong_do_no_harm() {
     let content = fixture("llama.gguf");
@@ -469,6 +503,29 @@ fn what_other_tools_fetched_is_found_without_a_network() {
     fs::remove_file(setup.blob(&mmproj())).unwrap();
     assert!(resolve(REPO).is_err());
     assert!(setup.server.requests().is_empty(), "{:?}", setup.server.requests());
+}
+
+/// A quantization stays where it was fetched when another one comes at a newer commit.
+#[test]
+fn what_was_fetched_at_an_older_commit_is_found_without_a_network() {
+    let setup = Setup::new();
+    let second = "Tiny-Q4_K_M.gguf";
+    let first = setup.pull("org/Tiny-GGUF:Q8_0").unwrap();
+    setup.server.state().commit = "fedcba9876543210fedcba9876543210fedcba98".into();
+    setup.server.publish(REPO, &[(MODEL, fixture("llama.gguf")), (second, fixture("qwen2.gguf")), (MMPROJ, mmproj())]);
+    let newer = setup.pull("org/Tiny-GGUF:Q4_K_M").unwrap();
+
+    let offline = setup.hub().with_offline(true);
+    let resolve = |name: &str| offline.resolve(&spec(name), Wish::default(), &mut ());
+    assert_eq!(resolve("org/Tiny-GGUF:Q8_0").unwrap(), first);
+    assert_eq!(resolve("org/Tiny-GGUF:Q4_K_M").unwrap(), newer);
+    // Where the name leaves it open, the newest commit decides.
+    assert_eq!(resolve(REPO).unwrap(), newer);
+    assert_eq!(setup.hub().cached(), [newer.clone(), first]);
+    // The same quantization of two commits is one model: the newer.
+    let updated = setup.pull("org/Tiny-GGUF:Q8_0").unwrap();
+    assert_eq!(resolve("org/Tiny-GGUF:Q8_0").unwrap(), updated);
+    assert_eq!(setup.hub().cached(), [newer, updated]);
 }
 
 // --- the program ------------------------------------------------------------------------------------

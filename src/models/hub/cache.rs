@@ -50,13 +50,22 @@ impl LocalRepo {
         &self.repo
     }
 
-    /// The files of the commit that was fetched last, and the folder that they are in.
-    pub fn snapshot(&self) -> Option<(PathBuf, Files)> {
-        let commit = fs::read_to_string(self.folder().join("refs").join("main")).ok()?;
-        let folder = self.entry().pointer_path(commit.trim());
-        let mut files = Vec::new();
-        collect(&folder, "", MAX_DEPTH, &mut files);
-        Some((folder, Files::new(files)))
+    /// The files of each commit of which something was fetched, and the folder that they are in: the commit that was fetched last, then the
+    /// others, the newest first. A file stays with its commit when another one is fetched at a later commit.
+    pub fn snapshots(&self) -> impl Iterator<Item = (PathBuf, Files)> {
+        let main = fs::read_to_string(self.folder().join("refs").join("main")).ok();
+        let main = main.map(|commit| self.entry().pointer_path(commit.trim()));
+        let entries = self.folder().join("snapshots").read_dir().into_iter().flatten().flatten();
+        let mut others: Vec<_> = entries
+            .map(|entry| (entry.metadata().and_then(|meta| meta.modified()).ok(), entry.path()))
+            .filter(|(_, folder)| Some(folder) != main.as_ref())
+            .collect();
+        others.sort();
+        main.into_iter().chain(others.into_iter().rev().map(|(_, folder)| folder)).map(|folder| {
+            let mut files = Vec::new();
+            collect(&folder, "", MAX_DEPTH, &mut files);
+            (folder, Files::new(files))
+        })
     }
 
     pub fn pointer(&self, commit: &str, path: &str) -> PathBuf {
@@ -72,7 +81,7 @@ impl LocalRepo {
         self.entry().blob_path(&format!("{content_id}.part"))
     }
 
-    /// Makes `commit` the one that [`snapshot`](Self::snapshot) finds.
+    /// Makes `commit` the one that [`snapshots`](Self::snapshots) finds first.
     pub fn set_main(&self, commit: &str) -> Result<()> {
         self.entry().create_ref(commit).map_err(cache_error(&self.folder().join("refs")))
     }

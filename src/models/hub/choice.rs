@@ -44,7 +44,8 @@ pub(super) struct Choice {
 
 /// Bytes that weights and a projector need, with room for a KV cache and what is computed: 512 MiB, and a tenth of the weights.
 fn needed(weights: &Weights, mmproj: Option<&Projector>) -> u64 {
-    weights.bytes() + mmproj.map_or(0, |mmproj| mmproj.file.size) + (512 << 20) + weights.bytes() / 10
+    let parts = [mmproj.map_or(0, |mmproj| mmproj.file.size), 512 << 20, weights.bytes() / 10];
+    parts.into_iter().fold(weights.bytes(), u64::saturating_add)
 }
 
 /// Chooses among the files of a repository.

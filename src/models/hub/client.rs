@@ -4,6 +4,7 @@
 //! what the cache has under another commit, appends to a part whatever a server sends, retries from where it began, and waits forever for a
 //! server that fell silent.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -26,6 +27,9 @@ const MAX_FRUITLESS_TRIES: u32 = 4;
 
 /// The wait after the first of them; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
+
+/// How often a download that begins anew has all its tries again.
+const MAX_FRESH_STARTS: u32 = 3;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -70,6 +74,16 @@ struct Sibling {
 struct Lfs {
     sha256: String,
     size: u64,
+}
+
+/// What is there of a file that is being fetched.
+struct Part<'a> {
+    content: &'a mut File,
+    path: &'a Path,
+    /// Its bytes.
+    have: u64,
+    /// Set where they are given up.
+    began_anew: &'a Cell<bool>,
 }
 
 /// Why a try failed.
@@ -161,6 +175,8 @@ impl Client {
             output.set_len(0).map_err(cache_error(part))?;
         }
         let mut best = length(&output)?;
+        // A server that knows no ranges begins anew each time, and may break off each time: not each of them is a fresh start.
+        let (began_anew, mut fresh_starts) = (Cell::new(false), 0);
         progress.begin("downloading", file.size);
         progress.advance(best);
         let fetched = retry(
@@ -169,11 +185,15 @@ impl Client {
                 if have == file.size {
                     Ok(())
                 } else {
-                    self.attempt(&what, &url, file, (&mut output, have, part), progress)
+                    let part = Part { content: &mut output, have, path: part, began_anew: &began_anew };
+                    self.attempt(&what, &url, file, part, progress)
                 }
             },
             || {
                 let now = part.metadata().map_or(0, |meta| meta.len());
+                if began_anew.take() && fresh_starts < MAX_FRESH_STARTS {
+                    (fresh_starts, best) = (fresh_starts + 1, 0);
+                }
                 let has_progressed = now > best;
                 best = best.max(now);
                 has_progressed
@@ -190,7 +210,7 @@ impl Client {
         what: &str,
         url: &str,
         file: &RepoFile,
-        (output, have, part): (&mut File, u64, &Path),
+        Part { content: output, have, path: part, began_anew }: Part<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), Trouble> {
         let mut request = self.agent.get(url);
@@ -209,11 +229,13 @@ impl Client {
             StatusCode::OK => {
                 if have > 0 {
                     output.set_len(0).map_err(write_error)?;
+                    began_anew.set(true);
                 }
                 0
             }
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
                 output.set_len(0).map_err(write_error)?;
+                began_anew.set(true);
                 return Err(Trouble::Passing(self.wrong_size(what, file, have)));
             }
             _ => return Err(self.refused(what, true, status, response.headers())),

@@ -34,7 +34,8 @@ pub(super) struct Weights {
 
 impl Weights {
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.size).sum()
+        // A hub may claim any sizes.
+        self.parts.iter().fold(0, |bytes, part| bytes.saturating_add(part.size))
     }
 
     /// The quantization, or the model's name where that is all there is: what follows `ORG/REPO:`.

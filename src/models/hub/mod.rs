@@ -132,11 +132,12 @@ impl Hub {
 
     /// The files of a model, where all of them are in the cache.
     pub fn find(&self, spec: &HubSpec, wish: Wish) -> Option<ModelFiles> {
-        let (folder, files) = LocalRepo::new(&self.cache, &spec.repo).snapshot()?;
-        let choose = |wish| choice::choose(spec, &files, wish).ok();
-        // What somebody fetched is what they want, even if it is too large.
-        let choice = choose(wish).or_else(|| choose(Wish { memory: None, ..wish }))?;
-        Some(model_files(&spec.repo, &choice, |file| folder.join(&file.path)))
+        LocalRepo::new(&self.cache, &spec.repo).snapshots().find_map(|(folder, files)| {
+            let choose = |wish| choice::choose(spec, &files, wish).ok();
+            // What somebody fetched is what they want, even if it is too large.
+            let choice = choose(wish).or_else(|| choose(Wish { memory: None, ..wish }))?;
+            Some(model_files(&spec.repo, &choice, |file| folder.join(&file.path)))
+        })
     }
 
     /// Brings a model up to date: asks the hub for the repository's files, chooses, and fetches what is not in the cache. What is there is
@@ -173,18 +174,23 @@ impl Hub {
 
     /// The models in the cache that are complete and have a projector, each in all its quantizations.
     pub fn cached(&self) -> Vec<ModelFiles> {
-        let of_repo = |local: LocalRepo| {
-            let Some((folder, files)) = local.snapshot() else { return Vec::new() };
-            let choose = |weights: &files::Weights| {
-                let name = weights.parts.first()?.file_name().to_owned();
-                // A file's name says which one it is where a quantization leaves several.
-                let by_file = HubSpec { repo: local.name().to_owned(), file: Some(name) };
-                let choice = choice::choose(&by_file, &files, Wish::default()).ok()?;
-                Some(model_files(local.name(), &choice, |file| folder.join(&file.path)))
-            };
-            files.weights.iter().filter_map(choose).collect()
-        };
-        LocalRepo::all(&self.cache).into_iter().flat_map(of_repo).collect()
+        let mut cached: Vec<ModelFiles> = Vec::new();
+        for local in LocalRepo::all(&self.cache) {
+            for (folder, files) in local.snapshots() {
+                let choose = |weights: &files::Weights| {
+                    let name = weights.parts.first()?.file_name().to_owned();
+                    // A file's name says which one it is where a quantization leaves several.
+                    let by_file = HubSpec { repo: local.name().to_owned(), file: Some(name) };
+                    let choice = choice::choose(&by_file, &files, Wish::default()).ok()?;
+                    Some(model_files(local.name(), &choice, |file| folder.join(&file.path)))
+                };
+                // Of what several commits have, the first is the one that `find` takes.
+                let known = |files: &ModelFiles| cached.iter().any(|known| known.name == files.name);
+                let new: Vec<_> = files.weights.iter().filter_map(choose).filter(|files| !known(files)).collect();
+                cached.extend(new);
+            }
+        }
+        cached
     }
 
     fn missing(&self, spec: &HubSpec, wish: Wish) -> Error {

@@ -19,6 +19,8 @@ pub enum Fault {
     Silence(usize),
     /// Sends the whole file, whatever range was asked for.
     NoRange,
+    /// As [`NoRange`](Self::NoRange), and closes the connection after so many bytes.
+    NoRangeCut(usize),
     /// Sends as many bytes, but others.
     Garbage,
     /// Answers with a status.
@@ -60,6 +62,8 @@ pub struct State {
     /// What the second server does wrong, by the file's name, each once.
     pub faults: HashMap<String, VecDeque<Fault>>,
     pub commit: String,
+    /// Sizes that the list tells in place of the right ones, by the file's name.
+    pub claims: HashMap<String, u64>,
     requests: Vec<Request>,
     content_requests: Vec<(String, Request)>,
 }
@@ -92,6 +96,12 @@ impl HubServer {
     pub fn publish(&self, repo: &str, files: &[(&str, Vec<u8>)]) {
         let files = files.iter().map(|(path, content)| ((*path).to_owned(), Arc::new(content.clone()))).collect();
         self.state().repos.insert(repo.to_owned(), files);
+    }
+
+    /// Puts empty files into a repository and tells that they had these sizes.
+    pub fn claim(&self, repo: &str, sizes: &[(&str, u64)]) {
+        self.publish(repo, &sizes.iter().map(|(path, _)| (*path, Vec::new())).collect::<Vec<_>>());
+        self.state().claims.extend(sizes.iter().map(|(path, size)| ((*path).to_owned(), *size)));
     }
 
     pub fn fault(&self, file: &str, faults: &[Fault]) {
@@ -170,7 +180,7 @@ fn answer(state: &Mutex<State>, contents: &str, request: &Request, stream: TcpSt
                 refuse(401, "RepoNotFound", "Invalid credentials in Authorization header")
             } else {
                 match state.repos.get(&repo) {
-                    Some(files) => (200, Vec::new(), list(&state.commit, files).into_bytes()),
+                    Some(files) => (200, Vec::new(), list(&state, files).into_bytes()),
                     None => refuse(404, "RepoNotFound", "Repository not found"),
                 }
             }
@@ -208,14 +218,15 @@ fn answer(state: &Mutex<State>, contents: &str, request: &Request, stream: TcpSt
     send(stream, status, &headers, body.len(), &body);
 }
 
-fn list(commit: &str, files: &Files) -> String {
+fn list(state: &State, files: &Files) -> String {
     let sibling = |(path, content): &(String, Arc<Vec<u8>>)| {
-        let (size, sha256) = (content.len(), sha256(content));
+        let size = state.claims.get(path).copied().unwrap_or(content.len() as u64);
+        let sha256 = sha256(content);
         serde_json::json!({ "rfilename": path, "size": size, "blobId": "00aa".repeat(10),
             "lfs": { "sha256": sha256, "size": size, "pointerSize": 134 } })
     };
     let siblings: Vec<_> = files.iter().map(sibling).collect();
-    serde_json::json!({ "id": "any", "sha": commit, "siblings": siblings, "gated": false }).to_string()
+    serde_json::json!({ "id": "any", "sha": state.commit, "siblings": siblings, "gated": false }).to_string()
 }
 
 fn send_content(state: &Mutex<State>, request: &Request, stream: TcpStream) {
@@ -233,7 +244,7 @@ fn send_content(state: &Mutex<State>, request: &Request, stream: TcpStream) {
     drop(state);
 
     let asked = || request.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok();
-    let start = asked().filter(|_| !matches!(fault, Some(Fault::NoRange)));
+    let start = asked().filter(|_| !matches!(fault, Some(Fault::NoRange | Fault::NoRangeCut(_))));
     let rest = match start {
         Some(start) if start >= content.len() => return send(stream, 416, &[], 0, &[]),
         start => &content[start.unwrap_or(0)..],
@@ -243,7 +254,7 @@ fn send_content(state: &Mutex<State>, request: &Request, stream: TcpStream) {
     let status = if start.is_some() { 206 } else { 200 };
     match fault {
         Some(Fault::Status(status)) => send(stream, status, &[], 0, &[]),
-        Some(Fault::Cut(bytes)) => send(stream, status, headers, rest.len(), &rest[..bytes]),
+        Some(Fault::Cut(bytes) | Fault::NoRangeCut(bytes)) => send(stream, status, headers, rest.len(), &rest[..bytes]),
         Some(Fault::Silence(bytes)) => {
             let held = stream.try_clone();
             send(stream, status, headers, rest.len(), &rest[..bytes]);
