@@ -239,6 +239,15 @@ pub enum Error {
         name: &'static str,
     },
 
+    /// A known model is not in the cache, and this build lacks what it takes to fetch it.
+    #[error(
+        "the model {name} is not on this machine, and this build cannot fetch it: what was trained for it comes with the feature `{name}`"
+    )]
+    ModelNotCarried {
+        /// The model, and the feature.
+        name: &'static str,
+    },
+
     /// A file is not a GGUF file that can be read.
     #[error("{}: not a usable GGUF file: {reason}; download it again, or give another file", path.display())]
     NotGguf {

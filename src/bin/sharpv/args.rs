@@ -29,7 +29,7 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Start:
-  sharpv pull smol                                         fetch the small default model (98 MB)
+  sharpv pull smol                                         fetch the small default model (134 MB)
   sharpv ask holiday.mp4 \"What happens in the video?\"
   sharpv chat holiday.mp4
 

@@ -31,13 +31,12 @@ struct Listed {
 
 impl Listed {
     fn known(model: &KnownModel, files: Option<ModelFiles>) -> Self {
-        let bundled = std::iter::once(&model.mmproj).chain(model.lora).map(|file| file.content.len() as u64);
         Self {
             name: model.name.to_owned(),
             description: model.description,
             default: model.name == options::default_model(),
-            bytes: model.source.member_bytes + bundled.sum::<u64>(),
-            download_bytes: model.source.wheel_bytes,
+            bytes: model.bytes(),
+            download_bytes: model.download_bytes(),
             installed: files.is_some(),
             files: files.into_iter().flat_map(paths).collect(),
         }
@@ -138,7 +137,8 @@ fn table(listed: &[Listed], verbose: bool) -> String {
         }
     }
     if let Some(missing) = listed.iter().find(|model| !model.installed) {
-        text += &format!("\nFetch one with: sharpv pull {}\n", missing.name);
+        let download = DecimalBytes(missing.download_bytes);
+        text += &format!("\nFetch one with: sharpv pull {} (downloads {download})\n", missing.name);
     }
     text + "\nAny other model that llama.cpp can see pictures with: -m MODEL.gguf --mmproj MMPROJ.gguf, or -m ORG/REPO of Hugging Face\n\
             (`sharpv models --known` lists some)\n"

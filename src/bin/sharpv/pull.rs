@@ -3,8 +3,9 @@
 use crate::args::PullArgs;
 use crate::memory;
 use crate::screen::Screen;
+use indicatif::DecimalBytes;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
-use sharpv::models::{self, KnownModel};
+use sharpv::models::{KnownModel, Store};
 use sharpv::runtime::ModelParams;
 
 pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
@@ -13,7 +14,15 @@ pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
             let wish = Wish { memory: memory::for_model(&ModelParams::default()), ..Wish::default() };
             Hub::from_env()?.pull(&spec, wish, &mut screen)?
         }
-        _ => models::pull(&args.name, &mut screen)?,
+        _ => {
+            let model = KnownModel::find(&args.name)?;
+            let store = Store::from_env()?;
+            if store.files(model).is_none() {
+                let (bytes, download) = (DecimalBytes(model.bytes()), DecimalBytes(model.download_bytes()));
+                screen.note(&format!("{} takes {bytes}, for which up to {download} are downloaded", model.name));
+            }
+            store.pull(model, &mut screen)?
+        }
     };
     screen.note(&format!("{0} is ready: sharpv ask VIDEO QUESTION -m {0}", files.name));
     Ok(())
