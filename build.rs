@@ -38,25 +38,29 @@ fn run() -> Result<()> {
     let config = Config::from_env()?;
     tools::check(&config)?;
 
-    let pin = source::locate(&config)?;
     let patches = patch::read_series(&config.manifest_dir.join("patches"))?;
+    if config.documents && bindings::copy_prepared(&config)? {
+        emit_facts(&config, "", "", &patches);
+        return Ok(());
+    }
+    let pin = source::locate(&config)?;
     let tree = source::copy_patched(&config, &pin, &patches)?;
     bindings::generate(&config, &tree)?;
 
     if config.links {
         llama::build(&config, &tree)?;
     }
-    emit_facts(&config, &pin, &patches);
+    emit_facts(&config, &pin.label, &pin.version, &patches);
     Ok(())
 }
 
 /// Facts about this build that the program shows (`sharpv doctor`), read there with `env!`.
-fn emit_facts(config: &Config, pin: &source::Pin, patches: &[patch::Patch]) {
+fn emit_facts(config: &Config, pin: &str, version: &str, patches: &[patch::Patch]) {
     let backends: Vec<&str> = config.backends().collect();
     let patches: Vec<&str> = patches.iter().map(|patch| patch.name.as_str()).collect();
     for (name, value) in [
-        ("SHARPV_LLAMA_PIN", pin.label.as_str()),
-        ("SHARPV_LLAMA_VERSION", pin.version.as_str()),
+        ("SHARPV_LLAMA_PIN", pin),
+        ("SHARPV_LLAMA_VERSION", version),
         ("SHARPV_LLAMA_PATCHES", &patches.join(" ")),
         ("SHARPV_LLAMA_BACKENDS", &backends.join(" ")),
         ("SHARPV_LLAMA_NATIVE", if config.native { "yes" } else { "no" }),

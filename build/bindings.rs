@@ -4,9 +4,20 @@ use std::path::Path;
 
 use crate::Result;
 use crate::config::Config;
+use crate::source::write_if_changed;
 
 /// The folders with the public headers, relative to the source.
 pub const PUBLIC_HEADERS: [&str; 3] = ["include", "ggml/include", "tools/mtmd"];
+
+/// The bindings that `./x package` puts into the published package, for documentation without a network.
+const PREPARED: &str = "vendor/llama.cpp/bindings.rs";
+
+/// Writes `OUT_DIR/bindings.rs` from the prepared ones, if there are any.
+pub fn copy_prepared(config: &Config) -> Result<bool> {
+    let Ok(prepared) = std::fs::read(config.manifest_dir.join(PREPARED)) else { return Ok(false) };
+    write_if_changed(&config.out_dir.join("bindings.rs"), &prepared)?;
+    Ok(true)
+}
 
 /// Writes `OUT_DIR/bindings.rs`.
 pub fn generate(config: &Config, tree: &Path) -> Result<()> {

@@ -36,6 +36,8 @@ pub struct Config {
     pub cmake_vars: Vec<(String, String)>,
     /// False when nothing will be linked (documentation on docs.rs, clippy): the bindings are enough then.
     pub links: bool,
+    /// Documentation on docs.rs, where there is no network to fetch the source over.
+    pub documents: bool,
 }
 
 impl Config {
@@ -43,6 +45,7 @@ impl Config {
         let feature = |name: &str| std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
         // Clippy runs build scripts in an output folder of its own; without this it would build llama.cpp once more.
         let clippy = std::env::var("RUSTC_WORKSPACE_WRAPPER").is_ok_and(|wrapper| wrapper.contains("clippy"));
+        let documents = user_var("DOCS_RS").is_some();
         Ok(Self {
             manifest_dir: cargo_var("CARGO_MANIFEST_DIR")?.into(),
             out_dir: cargo_var("OUT_DIR")?.into(),
@@ -59,7 +62,8 @@ impl Config {
             vulkan_sdk: user_var("VULKAN_SDK").map(PathBuf::from),
             cmake: user_var("CMAKE").unwrap_or_else(|| "cmake".into()).into(),
             cmake_vars: cmake_vars()?,
-            links: user_var("DOCS_RS").is_none() && !clippy,
+            links: !documents && !clippy,
+            documents,
         })
     }
 

@@ -50,7 +50,15 @@ pub fn locate(config: &Config) -> Result<Pin> {
 /// against the lock file, and obeys mirrors, vendored sources and offline mode, all without our help.
 fn pinned(config: &Config) -> Result<Pin> {
     let vendor = config.manifest_dir.join("vendor/llama.cpp");
-    let manifest = vendor.join("Cargo.toml");
+    // Not under these names in `vendor`: Cargo leaves folders with a manifest out of a package that is published.
+    let folder = config.out_dir.join("pin");
+    for (from, to) in [("pin.toml", "Cargo.toml"), ("pin.lock", "Cargo.lock")] {
+        let from = vendor.join(from);
+        let text = fs::read(&from).map_err(|error| format!("{}: {error}", from.display()))?;
+        write_if_changed(&folder.join(to), &text)?;
+    }
+    write_if_changed(&folder.join("empty.rs"), b"")?;
+    let manifest = folder.join("Cargo.toml");
     let output = Command::new(&config.cargo)
         .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
         .arg(&manifest)
@@ -59,9 +67,10 @@ fn pinned(config: &Config) -> Result<Pin> {
     if !output.status.success() {
         return Err(format!(
             "the pinned source of llama.cpp cannot be fetched; `cargo metadata` said:\n{}\n\
-             Check the network once (`cargo fetch --locked --manifest-path vendor/llama.cpp/Cargo.toml`), or set \
+             Check the network once (`cargo fetch --locked --manifest-path {}`), or set \
              SHARPV_LLAMA_SOURCE_DIR to a folder with llama.cpp's source.",
-            String::from_utf8_lossy(&output.stderr).trim_end()
+            String::from_utf8_lossy(&output.stderr).trim_end(),
+            manifest.display()
         ));
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
