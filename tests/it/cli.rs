@@ -154,6 +154,41 @@ fn wrong_use_ends_with_2() {
 }
 
 #[test]
+fn a_command_line_that_another_program_would_take_is_told_with_ours() {
+    let clip = clip("order-1");
+    let cases: [(&[&str], String); 9] = [
+        (&[&clip, "What's this?"], format!("sharpv ask {clip} 'What'\\''s this?'")),
+        (&["-q", &clip, "--keep", "0.3", "What?"], format!("sharpv -q ask {clip} --keep 0.3 'What?'")),
+        (&[&clip], format!("sharpv chat {clip}")),
+        (&["chat.mp4"], "sharpv chat chat.mp4".into()),
+        (&["run", "smol"], "sharpv chat -m smol".into()),
+        (&["run", "smol", "a clip.mp4", "What?"], "sharpv ask -m smol 'a clip.mp4' 'What?'".into()),
+        (&["run", "clip.mp4", "-ngl", "0"], "sharpv chat clip.mp4 --gpu-layers 0".into()),
+        (&["list", "--json"], "sharpv models --json".into()),
+        (&["download", "smol"], "sharpv pull smol".into()),
+    ];
+    for (args, expected) in cases {
+        let expected = contains(format!("is no command; did you mean this?\n\n  {expected}\n"));
+        sharpv(args).assert().code(2).stdout(is_empty()).stderr(expected);
+    }
+    // What would not be taken is not offered.
+    for args in [&["nonsense"][..], &["list", "smol"], &["clip.mp4", "--nonsense"], &["run"]] {
+        sharpv(args).assert().code(2).stderr(contains("unrecognized subcommand").and(contains("did you mean").not()));
+    }
+}
+
+#[test]
+fn a_file_is_no_folder_for_results() {
+    let (_folder, path) = temporary("notes.txt", "These are notes.");
+    let path = path.to_str().expect("a path in UTF-8");
+    for command in ["bench v.mp4", "eval jsonl --data q.jsonl", "report results"] {
+        let args: Vec<&str> = command.split(' ').chain(["--out", path]).collect();
+        let expected = contains("notes.txt").and(contains("is a file, not a folder")).and(contains("os error").not());
+        sharpv(&args).assert().code(2).stdout(is_empty()).stderr(expected);
+    }
+}
+
+#[test]
 fn an_unknown_model_is_told_with_the_names_there_are() {
     sharpv(&["pull", "nonsense"]).assert().code(1).stderr(contains("error: nonsense").and(contains("smol")));
     sharpv(&["ask", &clip("order-1"), "q", "-m", "nonsense"]).assert().code(1).stderr(contains("error: nonsense"));
@@ -342,14 +377,11 @@ fn a_context_that_is_too_small_is_told_with_what_would_do() {
 
 #[test]
 fn a_chat_reads_lines_and_encodes_a_video_once() {
-    let input =
-        "What appears first?\n\n/video /nonsense/v.mp4\n/nonsense\nWhat appears last?\n/stats\n/exit\nnot read\n";
+    let input = "What appears first?\n\nWhat appears last?\n/stats\n/exit\nnot read\n";
     let chat = with_smol(&["chat", &clip("order-1")]).write_stdin(input).assert().success();
     let output = chat.get_output();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "The tent appears first.\nThe house appears last.\n");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("error: /nonsense/v.mp4: opening the video failed"), "{stderr}");
-    assert!(stderr.contains("/nonsense is no command"), "{stderr}");
     let statistics: Vec<&str> = stderr.lines().filter(|line| line.contains("first token after")).collect();
     assert_eq!(statistics.len(), 2, "{stderr}");
     assert!(statistics[0].contains("encode") && !statistics[1].contains("encode"), "{stderr}");
@@ -357,6 +389,29 @@ fn a_chat_reads_lines_and_encodes_a_video_once() {
     let computed =
         stderr.lines().find_map(|line| line.strip_prefix("prompt")?.split(',').nth(1)?.split_whitespace().next());
     assert!(computed.and_then(|n| n.parse().ok()).is_some_and(|n: u32| n < 30), "{stderr}");
+}
+
+/// The lines behind one that failed may count on it: without its video, a question would get an answer that is made up.
+#[test]
+fn a_script_ends_at_the_first_line_that_fails() {
+    let this_file = file!();
+    let cases = [
+        ("/video /nonsense/v.mp4", "error: /nonsense/v.mp4: opening the video failed"),
+        ("/vidoe v.mp4", "error: /vidoe is no command; /help lists them"),
+        ("/load /nonsense", "error: /nonsense: opening the saved session failed"),
+        (&format!("/load {this_file}"), "cli.rs: this is no saved session; give a file"),
+        ("/load", "error: /load wants the name of a FILE"),
+        ("/save", "error: /save wants the name of a FILE"),
+        ("/save /nonsense/folder/file", "error: /nonsense/folder/file: "),
+    ];
+    for (line, expected) in cases {
+        let input = format!("/help\n{line}\nWhat color is the background?\n");
+        let chat = with_smol(&["chat", "--max-frames", "1"]).write_stdin(input).assert();
+        chat.code(1).stdout(is_empty()).stderr(contains("/stats").and(contains(expected)));
+    }
+    // A question that has no room is a line that failed, too.
+    let chat = with_smol(&["chat", "-c", "8"]).write_stdin("What is it?\n/help\n").assert();
+    chat.code(1).stdout(is_empty()).stderr(contains("error: ").and(contains("/stats").not()));
 }
 
 #[test]
@@ -378,25 +433,17 @@ fn a_chat_takes_videos_a_system_message_and_a_new_start() {
 fn a_chat_is_saved_and_goes_on_in_another_process() {
     let (_folder, path) = temporary("a chat.session", "");
     let path = path.to_str().expect("a path in UTF-8");
-    let input = format!("What appears first?\n/save\n/save {path}\n");
+    let input = format!("What appears first?\n/save {path}\n");
     let saved = with_smol(&["chat", &clip("order-1")]).write_stdin(input).assert().success();
     let stderr = String::from_utf8_lossy(&saved.get_output().stderr).into_owned();
-    assert!(stderr.contains("/save wants the name of a FILE"), "{stderr}");
     assert!(stderr.contains(&format!("Saved to {path}: 1 answer, 1 video, ")) && stderr.contains("MB"), "{stderr}");
 
-    let input = format!("/load\n/load /nonsense\n/load {}\n/load '{path}'\nWhat appears last?\n/stats\n", file!());
+    let input = format!("/load '{path}'\nWhat appears last?\n/stats\n");
     let loaded = with_smol(&["chat"]).write_stdin(input).assert().success();
     let output = loaded.get_output();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "The house appears last.\n");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    for part in [
-        "/load wants the name of a FILE",
-        "error: /nonsense: opening the saved session failed",
-        "cli.rs: this is no saved session; give a file",
-        &format!("Restored from {path}: 1 answer, 1 video, "),
-    ] {
-        assert!(stderr.contains(part), "{part} in {stderr}");
-    }
+    assert!(stderr.contains(&format!("Restored from {path}: 1 answer, 1 video, ")), "{stderr}");
     assert!(!stderr.contains("encode"), "{stderr}");
     let computed =
         stderr.lines().find_map(|line| line.strip_prefix("prompt")?.split(',').nth(1)?.split_whitespace().next());

@@ -113,7 +113,8 @@ Examples:
 
 /// Talk about videos. `/help` lists the commands of the chat.
 ///
-/// Ctrl-C stops an answer, Ctrl-D ends the chat. When stdin is not a terminal, every line is a question or a command.
+/// Ctrl-C stops an answer, Ctrl-D ends the chat. When stdin is not a terminal, every line is a question or a command, and the
+/// first one that fails ends the chat.
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_EXAMPLES)]
 pub struct ChatArgs {
@@ -190,7 +191,7 @@ pub struct EvalArgs {
     pub videos: Option<PathBuf>,
 
     /// Where results go; may hold those of a stopped run [default: sharpv-eval-TASK]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = values::folder())]
     pub out: Option<PathBuf>,
 
     /// Ways to keep visual tokens: `dense` keeps all, the others are those of --prune in `ask`
@@ -309,7 +310,7 @@ pub struct BenchArgs {
     pub json: bool,
 
     /// Write bench.json, bench.md, pictures and an HTML page into this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = values::folder())]
     pub out: Option<PathBuf>,
 
     /// Measure the memory of one method and print it: what the program calls itself with
@@ -340,7 +341,7 @@ pub struct ReportArgs {
     pub results: Vec<PathBuf>,
 
     /// The folder for pictures and report.html
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = values::folder())]
     pub out: PathBuf,
 
     /// What the pictures are: svg, png, or both

@@ -12,6 +12,7 @@ mod chat;
 mod doctor;
 mod eval;
 mod exit;
+mod habits;
 mod interrupt;
 mod logging;
 mod memory;
@@ -32,10 +33,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = argv::spell_out(std::env::args_os(), &Cli::command());
-    let cli = Cli::command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = Cli::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match cli {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(&habits::explain(error, &args, &Cli::command())),
     };
     logging::start(cli.verbose, cli.quiet);
     let screen = Screen::new(cli.quiet, cli.verbose);

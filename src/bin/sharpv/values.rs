@@ -7,6 +7,7 @@ use sharpv::lab::report::PictureFormat;
 use sharpv::layout;
 use sharpv::prune::Method;
 use sharpv::runtime::{FlashAttention, KvType};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// A moment in a video: seconds, `MM:SS` or `H:MM:SS`, the seconds with a fraction if need be. In seconds.
@@ -80,6 +81,15 @@ impl FromStr for Seed {
             number => number.parse().map(|n| Self(Some(n))).map_err(|_| format!("give 0 to {}, or -1", u32::MAX)),
         }
     }
+}
+
+/// A folder for results, which is made if need be.
+pub fn folder() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{PathBufValueParser, TypedValueParser};
+    PathBufValueParser::new().try_map(|path| {
+        let is_other = path.exists() && !path.is_dir();
+        if is_other { Err("this is a file, not a folder; name another one") } else { Ok(path) }
+    })
 }
 
 /// Reads one of `names`, and lists them in help texts and errors.

@@ -8,6 +8,7 @@ use crate::interrupt::Interrupts;
 use crate::output::AnswerWriter;
 use crate::screen::{self, Screen, Watch};
 use crate::{ask, exit, stats};
+use anyhow::bail;
 use command::{Command, Line};
 use indicatif::DecimalBytes;
 use input::{Event, Input};
@@ -43,6 +44,8 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
             Ok(Next::Go) => {}
             Ok(Next::Exit) => return Ok(()),
             Err(error) if exit::is_broken_pipe(&error) => return Err(error),
+            // The lines behind it may count on what failed: a question would be answered without its video.
+            Err(error) if !input.is_terminal() => return Err(error),
             // The session is as it was before the line.
             Err(error) => match error.downcast_ref::<sharpv::Error>() {
                 Some(sharpv::Error::Cancelled) => chat.screen.note("stopped"),
@@ -71,9 +74,7 @@ impl Chat<'_> {
         match command::parse(line) {
             Line::Empty => {}
             Line::Question(question) => self.ask(question)?,
-            Line::Unknown(name) => {
-                self.screen.note(&format!("{name} is no command; /help lists them"));
-            }
+            Line::Unknown(name) => bail!("{name} is no command; /help lists them"),
             Line::Command(Command::Video(None)) => self.list_videos(),
             Line::Command(Command::Video(Some(path))) => self.add_video(&path)?,
             Line::Command(Command::Clear) => {
@@ -83,8 +84,8 @@ impl Chat<'_> {
             }
             Line::Command(Command::Save(Some(path))) => self.save(&path)?,
             Line::Command(Command::Load(Some(path))) => self.load(&path)?,
-            Line::Command(Command::Save(None)) => self.screen.note("/save wants the name of a FILE."),
-            Line::Command(Command::Load(None)) => self.screen.note("/load wants the name of a FILE."),
+            Line::Command(Command::Save(None)) => bail!("/save wants the name of a FILE"),
+            Line::Command(Command::Load(None)) => bail!("/load wants the name of a FILE"),
             Line::Command(Command::System(text)) => {
                 self.screen.note(if text.is_some() { "Set, from the next question on." } else { "Removed." });
                 self.session.set_system(text);

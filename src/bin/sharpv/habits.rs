@@ -1,0 +1,62 @@
+//! Command lines as other programs take them (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`): no command, but the message tells ours.
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsString;
+use std::path::Path;
+
+/// What other programs call our commands.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("list", "models"),
+    ("ls", "models"),
+    ("download", "pull"),
+    ("fetch", "pull"),
+    ("get", "pull"),
+    ("install", "pull"),
+];
+
+/// `error`, or if `args` would be right with a command of ours, an error that tells so.
+pub fn explain(error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let Some(at) = args.iter().skip(1).position(|arg| arg == word.as_str()) else { return error };
+    let (before, after) = (&args[..=at], &args[at + 2..]);
+    let is_right = |line: &Vec<OsString>| command.clone().try_get_matches_from(line).is_ok();
+    let lines = meanings(word, after).into_iter().map(|meant| before.iter().cloned().chain(meant).collect());
+    let Some(line) = lines.into_iter().find(is_right) else { return error };
+    let line: Vec<String> = line.iter().skip(1).map(|arg| quoted(&arg.to_string_lossy())).collect();
+    let message =
+        format!("'{word}' is no command; did you mean this?\n\n  {} {}\n", command.get_name(), line.join(" "));
+    command.clone().error(ErrorKind::InvalidSubcommand, message)
+}
+
+/// What `word`, in the place of a command, and the arguments after it may mean, the likeliest first.
+fn meanings(word: &str, after: &[OsString]) -> Vec<Vec<OsString>> {
+    let line = |start: &[&str]| start.iter().map(OsString::from).chain(after.iter().cloned()).collect();
+    if is_path(word) {
+        return vec![line(&["ask", word]), line(&["chat", word])];
+    }
+    if word == "run" {
+        return match after.first() {
+            Some(first) if is_path(&first.to_string_lossy()) => vec![line(&["ask"]), line(&["chat"])],
+            Some(_) => vec![line(&["ask", "-m"]), line(&["chat", "-m"])],
+            None => Vec::new(),
+        };
+    }
+    OTHER_NAMES.iter().filter(|(name, _)| *name == word).map(|(_, ours)| line(&[ours])).collect()
+}
+
+/// Whether `word` looks like a video rather than a name.
+fn is_path(word: &str) -> bool {
+    let path = Path::new(word);
+    path.exists() || path.extension().is_some() || path.components().count() > 1
+}
+
+/// `word` as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
