@@ -2,6 +2,7 @@
 //!
 //! One module for each concept. This is the only Rust that calls [`ffi`](crate::ffi).
 
+mod abort;
 mod backend;
 mod call;
 mod cancel;
@@ -15,6 +16,7 @@ mod model;
 mod sampler;
 mod vision;
 
+pub use abort::{Abort, on_abort};
 pub use backend::{exit_now, peak_rss_bytes, system_info};
 pub use cancel::CancelToken;
 pub use context::{ComputeParams, Context, ContextParams, FlashAttention, Position, Row, RowInput, default_threads};

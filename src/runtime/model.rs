@@ -1,6 +1,6 @@
 //! The language model: weights, vocabulary, metadata, and LoRA adapters.
 
-use super::{backend, call::guarded, device};
+use super::{abort, backend, call::guarded, device};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::ffi::{CStr, CString, c_void};
@@ -108,9 +108,10 @@ impl Model {
         raw.progress_callback = Some(report_progress);
         raw.progress_callback_user_data = (&raw mut report).cast();
         // SAFETY: `c_path`, `devices` and `report` outlive the call; llama.cpp keeps none of them.
-        let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+        let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_model_load_from_file(c_path.as_ptr(), raw, result, err, err_len)
-        });
+        };
+        let loaded = abort::loading(path, || guarded(std::ptr::null_mut(), load));
         let ptr = loaded.value.and_then(NonNull::new).ok_or_else(|| Error::Load {
             what: "a language model",
             path: path.to_owned(),
@@ -196,10 +197,17 @@ impl Model {
         matches!(rope, ffi::LLAMA_ROPE_TYPE_MROPE | ffi::LLAMA_ROPE_TYPE_IMROPE)
     }
 
-    /// A one-line description: architecture, size, quantization.
+    /// A one-line description: architecture, size, quantization. The size is the one that the file names, or else what llama.cpp takes it for.
     pub fn description(&self) -> String {
         // SAFETY: the buffer's length is passed along.
-        read_string(|buffer, len| unsafe { ffi::llama_model_desc(self.as_ptr(), buffer, len) }).unwrap_or_default()
+        let known = read_string(|buffer, len| unsafe { ffi::llama_model_desc(self.as_ptr(), buffer, len) });
+        let known = known.unwrap_or_default();
+        // llama.cpp guesses it from the number of layers.
+        let size = self.metadata("general.size_label").filter(|label| is_size(label));
+        match (size, known.splitn(3, ' ').collect::<Vec<_>>().as_slice()) {
+            (Some(size), [architecture, _, quantization]) => format!("{architecture} {size} {quantization}"),
+            _ => known,
+        }
     }
 
     /// A value of the GGUF's metadata as text.
@@ -326,9 +334,10 @@ impl Model {
         // A poisoned lock only means that another load panicked; the lock guards nothing but the call.
         let _guard = self.0.adding_adapter.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // SAFETY: the model lives, `c_path` outlives the call, and the lock keeps other loads out.
-        let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+        let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_adapter_lora_init(self.as_ptr(), c_path.as_ptr(), result, err, err_len)
-        });
+        };
+        let loaded = abort::loading(path, || guarded(std::ptr::null_mut(), load));
         let ptr = loaded.value.and_then(NonNull::new).ok_or_else(|| Error::Load {
             what: "a LoRA adapter of this model",
             path: path.to_owned(),
@@ -371,6 +380,12 @@ unsafe impl Send for LoraAdapter {}
 // SAFETY: see above.
 unsafe impl Sync for LoraAdapter {}
 
+/// Whether `label`, out of a file, is the size of a model: `135M`, `1.5B`, `8x7B`, `30B-A3B`.
+fn is_size(label: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    label.len() <= 16 && label.starts_with(|c: char| c.is_ascii_digit()) && label.chars().all(is_part)
+}
+
 /// Reads a string from a llama.cpp getter that takes a buffer and returns the full length, or a negative number.
 fn read_string(get: impl Fn(*mut std::ffi::c_char, usize) -> i32) -> Option<String> {
     let mut buffer = vec![0_u8; 256];
@@ -383,4 +398,19 @@ fn read_string(get: impl Fn(*mut std::ffi::c_char, usize) -> i32) -> Option<Stri
         buffer.resize(n + 1, 0);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_size_is_not_shown() {
+        for label in ["135M", "1.5B", "8x7B", "30B-A3B"] {
+            assert!(is_size(label), "{label}");
+        }
+        for label in ["", "large", "7B\x1b[2J", "7 B", "12345678901234567"] {
+            assert!(!is_size(label), "{label}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::call::{Outcome, guarded};
 use super::context::{FlashAttention, Position, default_threads};
 use super::model::{OnProgress, c_path, report_progress};
-use super::{Model, Token, log};
+use super::{Model, Token, abort, log};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::marker::PhantomData;
@@ -67,9 +67,10 @@ impl Vision {
         raw.progress_callback_user_data = (&raw mut report).cast();
         let failed = |reason| Error::Load { what: "the mmproj of this model", path: path.to_owned(), reason };
         // SAFETY: path and callback outlive the call; the model outlives the context, which holds a clone.
-        let loaded = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+        let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_init_from_file(c_path.as_ptr(), model.as_ptr(), raw, result, err, err_len)
-        });
+        };
+        let loaded = abort::loading(path, || guarded(std::ptr::null_mut(), load));
         let reason = if loaded.reason.contains("mismatch between text model") {
             let width = model.n_embd_inp();
             let model = model.path().display();

@@ -1,7 +1,9 @@
 //! How the program ends: exit codes, and the last message.
 
 use crate::screen;
-use std::io;
+use sharpv::runtime::Abort;
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The job failed.
@@ -41,6 +43,29 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(WRONG_USE) } else { ExitCode::SUCCESS }
 }
 
+/// Says why llama.cpp aborts the program.
+pub fn on_abort(abort: &Abort<'_>) {
+    // What is left of a bar stands where the message begins.
+    let start = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+    screen::to_stderr(&format!("{start}{}", about_abort(abort.file, abort.reason)));
+}
+
+fn about_abort(file: Option<&Path>, reason: &str) -> String {
+    // The name of the source file is enough to find the place: its folder is that of whoever built the program.
+    let (place, what) = reason.split_once(": ").unwrap_or(("", reason));
+    let place = place.rsplit(['/', '\\']).next().unwrap_or_default();
+    match file {
+        Some(file) => format!(
+            "error: {}: llama.cpp broke down while loading this file ({what}, {place}); it is damaged, or of a kind that this llama.cpp does not \
+             know: download it again, or take another one",
+            file.display()
+        ),
+        None => format!(
+            "error: llama.cpp broke down ({what}, {place}); if the model's files are not damaged, this is a bug: please report it with this line"
+        ),
+    }
+}
+
 /// The error and its causes. Most messages of the library quote their cause already.
 pub fn describe(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}");
@@ -57,4 +82,21 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     // The library's own errors wrap theirs: only the program writes to stdout.
     let direct = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.downcast_ref::<io::Error>().is_some_and(direct)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abort_is_told_with_its_file_and_what_to_do() {
+        let reason = "/build/llama.cpp/ggml/src/ggml.c:12: GGML_ASSERT(a > 0) failed";
+        let text = about_abort(Some(Path::new("m.gguf")), reason);
+        assert!(text.starts_with("error: m.gguf: "), "{text}");
+        assert!(
+            text.contains("(GGML_ASSERT(a > 0) failed, ggml.c:12)") && text.contains("download it again"),
+            "{text}"
+        );
+        assert!(about_abort(None, reason).contains("report it"));
+    }
 }

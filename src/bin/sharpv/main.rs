@@ -29,9 +29,11 @@ mod values;
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
 use screen::Screen;
+use sharpv::runtime;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    runtime::on_abort(exit::on_abort);
     let args = argv::spell_out(std::env::args_os(), &Cli::command());
     let cli = Cli::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match cli {

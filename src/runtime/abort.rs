@@ -1,0 +1,56 @@
+//! What is told before llama.cpp aborts the process.
+//!
+//! Where an assertion of ggml fails, the process ends: there is no way back into it. ggml's own handler writes the assertion to stderr and starts a
+//! debugger for a backtrace. A program can have its own words in place of both.
+
+use crate::ffi;
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+thread_local! {
+    /// The file that this thread is loading.
+    static LOADING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+static HANDLER: OnceLock<fn(&Abort<'_>)> = OnceLock::new();
+
+/// llama.cpp found itself in a state that should not be, and is about to abort the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Abort<'a> {
+    /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`.
+    pub reason: &'a str,
+    /// The file that was being loaded, if one was.
+    pub file: Option<&'a Path>,
+}
+
+/// Calls `handler` when llama.cpp aborts the process, in place of ggml's own. The process is aborted when `handler` returns.
+///
+/// To be called before anything else of this library. The first handler stays.
+pub fn on_abort(handler: fn(&Abort<'_>)) {
+    if HANDLER.set(handler).is_ok() {
+        // SAFETY: `forward` matches the callback type and never unwinds. ggml keeps the pointer in a variable that is read when it aborts.
+        unsafe { ffi::ggml_set_abort_callback(Some(forward)) };
+    }
+}
+
+/// Loads the file at `path` with `load`, so that an abort on the way can name it.
+pub(super) fn loading<T>(path: &Path, load: impl FnOnce() -> T) -> T {
+    let outer = LOADING.replace(Some(path.to_owned()));
+    let result = load();
+    LOADING.set(outer);
+    result
+}
+
+unsafe extern "C" fn forward(reason: *const c_char) {
+    let Some(handler) = HANDLER.get().filter(|_| !reason.is_null()) else { return };
+    // SAFETY: ggml passes a NUL-terminated string that lives during the call.
+    let reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
+    // A panic must not unwind into C++; a thread that is ending has no thread-locals.
+    let _ = std::panic::catch_unwind(|| {
+        let file = LOADING.try_with(|file| file.try_borrow().ok()?.clone()).ok().flatten();
+        handler(&Abort { reason: &reason, file: file.as_deref() });
+    });
+}
