@@ -1,9 +1,8 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
-use crate::options::{EvictOptions, ModelOptions, PruneOptions, SamplerOptions, VideoOptions};
+use crate::options::{EvictOptions, FrameOptions, ModelOptions, SessionArgs, VideoOptions, WeightOptions};
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
-use sharpv::chat::EvictMode;
 use sharpv::lab::cost::ScalingSize;
 use sharpv::lab::eval::{Score, Task};
 use sharpv::lab::report::PictureFormat;
@@ -159,21 +158,6 @@ Examples:
   sharpv plan lecture.mp4 --fps 2 --max-frames 256 --prune off
   sharpv plan lecture.mp4 -m MODEL.gguf --mmproj MMPROJ.gguf --max-memory 4G";
 
-/// What `ask`, `chat` and `plan` have in common.
-#[derive(Debug, Args)]
-pub struct SessionArgs {
-    #[command(flatten)]
-    pub model: ModelOptions,
-    #[command(flatten)]
-    pub video: VideoOptions,
-    #[command(flatten)]
-    pub prune: PruneOptions,
-    #[command(flatten)]
-    pub evict: EvictOptions,
-    #[command(flatten)]
-    pub sampler: SamplerOptions,
-}
-
 /// See [`Command::Eval`].
 #[derive(Debug, Args)]
 #[command(after_help = EVAL_EXAMPLES)]
@@ -222,42 +206,20 @@ pub struct EvalArgs {
     #[arg(long, value_name = "SEED")]
     pub shuffle: Option<u64>,
 
-    /// Frames to take for each second of video [default: that of the model's family]
-    #[arg(long, value_name = "N", value_parser = values::rate)]
-    pub fps: Option<f64>,
-
-    /// Take no more frames than this; without --fps, the number of frames
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_frames: Option<u32>,
-
-    /// Pictures for each second of a folder of numbered pictures [default: 1; mvbench: 3]
-    #[arg(long, value_name = "N", value_parser = values::rate)]
-    pub folder_fps: Option<f64>,
-
     /// The most tokens an answer may have [default: 16 for a choice, 64 for an open answer]
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub predict: Option<u32>,
-
-    /// Weight of spatial against temporal importance
-    #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
-    pub spatial_weight: f32,
-
-    /// Keep at least this many tokens of a video's first frame
-    #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
-    pub min_keep: usize,
 
     /// Seed of the method random
     #[arg(short, long, value_name = "N", default_value_t = PruneParams::default().seed)]
     pub seed: u64,
 
-    /// What leaves the KV cache behind the prompt: layers, tokens, or nothing. Every question then has a prompt of its own
-    #[arg(long, value_name = "WHAT", default_value = "off", value_parser = values::evict_mode())]
-    pub evict: EvictMode,
-
-    /// Evict below this similarity, -1 to 1 [default: as much as leaves answers as they are]
-    #[arg(long, value_name = "M", allow_negative_numbers = true)]
-    pub evict_threshold: Option<f32>,
-
+    #[command(flatten)]
+    pub frames: FrameOptions,
+    #[command(flatten)]
+    pub weights: WeightOptions,
+    #[command(flatten)]
+    pub evict: EvictOptions,
     #[command(flatten)]
     pub model: ModelOptions,
 }

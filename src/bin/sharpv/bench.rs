@@ -1,12 +1,11 @@
 //! `sharpv bench`: what methods cost, side by side.
 
-use crate::args::{BenchArgs, SessionArgs};
-use crate::ask;
+use crate::args::BenchArgs;
 use crate::interrupt::Interrupts;
-use crate::options::{PruneOptions, SamplerOptions};
-use crate::output;
-use crate::report;
+use crate::options::{PruneOptions, SamplerOptions, SessionArgs};
 use crate::screen::{Screen, Watch};
+use crate::session::about_default_model;
+use crate::{output, report};
 use anyhow::{Context as _, bail};
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, Stage};
 use sharpv::lab::cost::{self, BenchObserver, ScalingSize};
@@ -50,7 +49,7 @@ pub fn run(args: BenchArgs, mut screen: Screen) -> anyhow::Result<()> {
     if let Some(video) = &job.video {
         sharpv::video::probe(video)?;
     }
-    let files = job.session.model_files(&mut screen)?;
+    let files = job.session.model.files(&mut screen)?;
     if let Some(method) = measured {
         return measure(&job, method, &files);
     }
@@ -110,15 +109,15 @@ fn on_video(
     screen: &mut Screen,
 ) -> anyhow::Result<VideoBench> {
     let cancel = interrupts.cancel_token();
-    if job.session.uses_default_model() {
-        screen.note(&ask::about_default_model(files));
+    if job.session.model.uses_default() {
+        screen.note(&about_default_model(files));
     }
     let session = Session::open(files, job.params.clone(), &mut Watch::new(screen, None, &cancel));
     screen.clear();
     let mut session = session?;
     let work = interrupts.work();
     let mut progress = Progress::new(screen, "runs");
-    let options = job.session.video_options();
+    let options = job.session.video.options();
     let measured = cost::run(&mut session, (video, &options), &job.question, &job.methods, job.repeats, &mut progress);
     screen.clear();
     let mut measured = measured?;
@@ -139,7 +138,12 @@ fn on_video(
     Ok(measured)
 }
 
-fn synthetic(job: &Job, files: &ModelFiles, interrupts: &Interrupts, screen: &mut Screen) -> anyhow::Result<Scaling> {
+fn synthetic(
+    job: &Job,
+    files: &ModelFiles,
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+) -> anyhow::Result<Scaling> {
     let cancel = interrupts.cancel_token();
     let mut watch = Watch::new(screen, None, &cancel);
     let model = Model::load(&files.model, &job.params.model, |part| {
@@ -163,7 +167,7 @@ fn measure(job: &Job, method: Method, files: &ModelFiles) -> anyhow::Result<()> 
     let free_before = cost::gpu_bytes_free();
     let params = SessionParams { prune, keep_unpruned: false, ..job.params.clone() };
     let mut session = Session::open(files, params, &mut Quiet)?;
-    session.add_video(video, &job.session.video_options(), &mut Quiet)?;
+    session.add_video(video, &job.session.video.options(), &mut Quiet)?;
     let answer = session.ask(&job.question, &mut Quiet)?;
     let device_bytes = free_before.zip(cost::gpu_bytes_free()).map(|(before, after)| before.saturating_sub(after));
     output::print_json(&MemoryUse { peak_rss_bytes: answer.peak_rss_bytes, device_bytes })

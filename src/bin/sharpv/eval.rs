@@ -1,10 +1,10 @@
 //! `sharpv eval`: a benchmark, methods side by side.
 
 use crate::args::EvalArgs;
-use crate::ask::about_default_model;
 use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
+use crate::session::about_default_model;
 use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{self, Clip, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
@@ -25,12 +25,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let cancel = interrupts.cancel_token();
     // What is wrong with the command line or the data is told before a large model is loaded.
     let variants = Variant::all(&args.methods, &args.budgets)?;
-    let prune = PruneParams {
-        spatial_weight: args.spatial_weight,
-        min_keep: args.min_keep,
-        seed: args.seed,
-        ..PruneParams::default()
-    };
+    let prune = PruneParams { seed: args.seed, ..args.weights.params() };
     prune.validate()?;
     let evict = evict_params(args)?;
     let files = args.model.files(&mut screen)?;
@@ -49,12 +44,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         n_predict: args.predict.map(|n| n as usize).or(n_predict).unwrap_or(16),
         ..args.model.session_params(cancel.clone())?
     };
-    let video = VideoOptions {
-        fps: args.fps,
-        max_frames: args.max_frames.map(|n| n as usize),
-        folder_fps: args.folder_fps,
-        ..VideoOptions::default()
-    };
+    let video = args.frames.of_whole_video();
     let settings = Conditions {
         task: args.task.name(),
         questions: &fingerprint,
@@ -132,20 +122,15 @@ fn open(
 }
 
 fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {
-    let evict = EvictParams { mode: Some(args.evict), threshold: args.evict_threshold };
-    evict.validate()?;
-    let refuse = |name, value: &str, expected: &str| {
-        Err(sharpv::Error::InvalidParameter { name, value: value.into(), expected: expected.into() })
-    };
-    match (args.evict, args.score) {
-        (EvictMode::Off, _) if args.evict_threshold.is_some() => {
-            refuse("--evict", "off", "layers or tokens where --evict-threshold is given")
-        }
-        (EvictMode::Off, _) | (_, Score::Generate) => Ok(evict),
-        (_, Score::Likelihood) => {
-            refuse("--score", "likelihood", "generate with --evict: eviction comes behind an answer's first token")
-        }
+    let evict = args.evict.or_off().params(true)?;
+    if evict.mode(true) != EvictMode::Off && args.score == Score::Likelihood {
+        return Err(sharpv::Error::InvalidParameter {
+            name: "--score",
+            value: "likelihood".into(),
+            expected: "generate with --evict: eviction comes behind an answer's first token".into(),
+        });
     }
+    Ok(evict)
 }
 
 /// Leaves the questions that were asked for.

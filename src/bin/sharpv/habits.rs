@@ -21,8 +21,8 @@ pub fn explain(error: clap::Error, args: &[OsString], command: &Command) -> clap
     let Some(at) = args.iter().skip(1).position(|arg| arg == word.as_str()) else { return error };
     let (before, after) = (&args[..=at], &args[at + 2..]);
     let is_right = |line: &Vec<OsString>| command.clone().try_get_matches_from(line).is_ok();
-    let lines = meanings(word, after).into_iter().map(|meant| before.iter().cloned().chain(meant).collect());
-    let Some(line) = lines.into_iter().find(is_right) else { return error };
+    let whole = |meant: Vec<OsString>| before.iter().cloned().chain(meant).collect();
+    let Some(line) = meanings(word, after).into_iter().map(whole).find(is_right) else { return error };
     let line: Vec<String> = line.iter().skip(1).map(|arg| quoted(&arg.to_string_lossy())).collect();
     let message =
         format!("'{word}' is no command; did you mean this?\n\n  {} {}\n", command.get_name(), line.join(" "));

@@ -15,7 +15,6 @@ mod exit;
 mod habits;
 mod interrupt;
 mod logging;
-mod memory;
 mod models;
 mod options;
 mod output;
@@ -23,6 +22,7 @@ mod plan;
 mod pull;
 mod report;
 mod screen;
+mod session;
 mod stats;
 mod values;
 

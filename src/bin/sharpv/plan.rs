@@ -1,25 +1,24 @@
 //! `sharpv plan`: what a video will take, before anything is encoded.
 
 use crate::args::PlanArgs;
-use crate::ask;
 use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::Screen;
+use crate::session;
 use indicatif::DecimalBytes;
 use sharpv::chat::{Need, VideoPlan};
-use sharpv::prune::Method;
 
 /// Ctrl-C ends the program at once: there is nothing to clean up.
 const PATIENCE: u32 = 1;
 
 pub fn run(args: &PlanArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
-    let session = ask::open(&args.session, &[&args.video], &interrupts, &mut screen, args.json)?;
-    let plan = session.plan_video(&args.video, &args.session.video_options(), &args.question)?;
+    let session = session::open(&args.session, &[&args.video], &interrupts, &mut screen, args.json)?;
+    let plan = session.plan_video(&args.video, &args.session.video.options(), &args.question)?;
     if args.json {
         return output::print_json(&plan);
     }
-    Ok(output::print(&table(&plan, args.session.prunes()))?)
+    Ok(output::print(&table(&plan, args.session.prune.prunes()))?)
 }
 
 fn table(plan: &VideoPlan, prunes: bool) -> String {
@@ -97,12 +96,5 @@ fn advice(plan: &VideoPlan) -> String {
     match would.as_slice() {
         [] => format!("\nAs asked for ({asked}), nothing makes it fit: take another model, or free memory.\n"),
         would => format!("\nAs asked for ({asked}), it would fit with {}.\n", would.join(" or ")),
-    }
-}
-
-impl crate::args::SessionArgs {
-    /// Whether visual tokens are pruned.
-    fn prunes(&self) -> bool {
-        self.prune.method() != Method::Off
     }
 }

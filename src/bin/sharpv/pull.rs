@@ -1,17 +1,17 @@
 //! `sharpv pull`: fetches a model.
 
 use crate::args::PullArgs;
-use crate::memory;
 use crate::screen::Screen;
 use indicatif::DecimalBytes;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
 use sharpv::models::{KnownModel, Store};
-use sharpv::runtime::ModelParams;
+use sharpv::runtime::{FreeMemory, ModelParams};
 
 pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
     let files = match HubSpec::parse(&args.name) {
         Some(spec) if KnownModel::find(&args.name).is_err() => {
-            let wish = Wish { memory: memory::for_model(&ModelParams::default()), ..Wish::default() };
+            let memory = FreeMemory::for_weights(&ModelParams::default()).map(|free| free.bytes);
+            let wish = Wish { memory, ..Wish::default() };
             Hub::from_env()?.pull(&spec, wish, &mut screen)?
         }
         _ => {

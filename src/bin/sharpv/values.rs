@@ -1,13 +1,14 @@
 //! Values of options that need reading.
 
-use sharpv::chat::EvictMode;
+use anyhow::Context as _;
 use sharpv::lab::cost;
+use sharpv::chat::EvictMode;
 use sharpv::lab::eval::{Score, Task};
-use sharpv::lab::report::PictureFormat;
 use sharpv::layout;
 use sharpv::prune::Method;
+use sharpv::lab::report::PictureFormat;
 use sharpv::runtime::{FlashAttention, KvType};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A moment in a video: seconds, `MM:SS` or `H:MM:SS`, the seconds with a fraction if need be. In seconds.
@@ -81,6 +82,14 @@ impl FromStr for Seed {
             number => number.parse().map(|n| Self(Some(n))).map_err(|_| format!("give 0 to {}, or -1", u32::MAX)),
         }
     }
+}
+
+/// What the file at `path`, if one is given, holds: a `what`.
+pub fn text_of(what: &str, path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("{}: reading the {what} failed", path.display()))
+    };
+    path.map(read).transpose()
 }
 
 /// A folder for results, which is made if need be.

@@ -3,11 +3,12 @@
 mod command;
 mod input;
 
-use crate::args::{ChatArgs, SessionArgs};
+use crate::args::ChatArgs;
 use crate::interrupt::Interrupts;
+use crate::options::SessionArgs;
 use crate::output::AnswerWriter;
 use crate::screen::{self, Screen, Watch};
-use crate::{ask, exit, stats};
+use crate::{exit, session, stats};
 use anyhow::bail;
 use command::{Command, Line};
 use indicatif::DecimalBytes;
@@ -21,7 +22,7 @@ const PATIENCE: u32 = 4;
 pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
     let videos: Vec<&Path> = args.videos.iter().map(AsRef::as_ref).collect();
-    let session = ask::open(&args.session, &videos, &interrupts, &mut screen, false)?;
+    let session = session::open(&args.session, &videos, &interrupts, &mut screen, false)?;
     let mut chat = Chat { session, args: &args.session, screen, interrupts, last_answer: None };
     for video in videos {
         chat.add_video(video)?;
@@ -127,7 +128,7 @@ impl Chat<'_> {
 
     fn add_video(&mut self, path: &Path) -> sharpv::Result<()> {
         let _work = self.interrupts.work();
-        let report = ask::add_video(&mut self.session, path, self.args, "", &mut self.screen)?;
+        let report = session::add_video(&mut self.session, path, self.args, "", &mut self.screen)?;
         self.screen.note(&about_video(&report));
         Ok(())
     }

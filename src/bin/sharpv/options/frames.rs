@@ -1,0 +1,71 @@
+//! Which frames of a video to take.
+
+use crate::values;
+use clap::Args;
+use sharpv::chat;
+
+/// What all commands that read videos have in common.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Frames")]
+pub struct FrameOptions {
+    /// Frames to take for each second of video [default: that of the model's family (docs/layouts.md)]
+    #[arg(long, value_name = "N", value_parser = values::rate)]
+    fps: Option<f64>,
+
+    /// Take no more frames than this; without --fps, the number of frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_frames: Option<u32>,
+
+    /// Pictures for each second of a folder of numbered pictures [default: 1; `eval mvbench`: 3]
+    #[arg(long, value_name = "N", value_parser = values::rate)]
+    folder_fps: Option<f64>,
+}
+
+impl FrameOptions {
+    /// These frames, of the whole video.
+    pub fn of_whole_video(&self) -> chat::VideoOptions {
+        let &Self { fps, max_frames, folder_fps } = self;
+        chat::VideoOptions {
+            fps,
+            max_frames: max_frames.map(|n| n as usize),
+            folder_fps,
+            ..chat::VideoOptions::default()
+        }
+    }
+}
+
+/// Frames, the part of the video that they are taken of, and what to do where they are too many.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Frames")]
+pub struct VideoOptions {
+    #[command(flatten)]
+    frames: FrameOptions,
+
+    /// Where to begin: seconds or [H:]MM:SS [default: the video's start]
+    #[arg(long, value_name = "TIME", value_parser = values::moment)]
+    start: Option<f64>,
+
+    /// Where to end: seconds or [H:]MM:SS [default: the video's end]
+    #[arg(long, value_name = "TIME", value_parser = values::moment)]
+    end: Option<f64>,
+
+    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit; what is asked for stays [default]
+    #[arg(long, overrides_with = "no_fit")]
+    fit: bool,
+
+    /// Refuse a video that does not fit
+    #[arg(long, overrides_with = "fit")]
+    no_fit: bool,
+}
+
+impl VideoOptions {
+    /// What they mean to the library.
+    pub fn options(&self) -> chat::VideoOptions {
+        chat::VideoOptions { start_s: self.start, end_s: self.end, ..self.frames.of_whole_video() }
+    }
+
+    /// Whether a video may be made to fit.
+    pub fn fits(&self) -> bool {
+        self.fit || !self.no_fit
+    }
+}

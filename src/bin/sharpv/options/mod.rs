@@ -1,0 +1,44 @@
+//! The options that commands share, in the groups in which the help shows them, and what they mean to the library.
+
+mod answer;
+mod frames;
+mod model;
+mod tokens;
+
+pub use answer::SamplerOptions;
+pub use frames::{FrameOptions, VideoOptions};
+pub use model::{ModelOptions, default_model};
+pub use tokens::{EvictOptions, PruneOptions, WeightOptions};
+
+use clap::Args;
+use sharpv::chat::SessionParams;
+use sharpv::runtime::CancelToken;
+
+/// What `ask`, `chat` and `plan` have in common.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub video: VideoOptions,
+    #[command(flatten)]
+    pub prune: PruneOptions,
+    #[command(flatten)]
+    pub evict: EvictOptions,
+    #[command(flatten)]
+    pub sampler: SamplerOptions,
+}
+
+impl SessionArgs {
+    /// How to open the session. Reads the files that hold texts, and checks every value.
+    pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
+        Ok(SessionParams {
+            fit: self.video.fits(),
+            prune: self.prune.params(self.sampler.seed())?,
+            evict: self.evict.params(self.prune.prunes())?,
+            sampler: self.sampler.params()?,
+            n_predict: self.sampler.n_predict(),
+            ..self.model.session_params(cancel)?
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Which model to use, and how to load and run it.
+
+use crate::values::{self, GpuLayers};
+use clap::Args;
+use sharpv::chat::SessionParams;
+use sharpv::models::{self, ModelFiles};
+use sharpv::runtime::{CancelToken, ComputeParams, FlashAttention, FreeMemory, KvType, ModelParams, VisionParams};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelOptions {
+    /// A name of `sharpv models`, a language model in GGUF, or a repository of Hugging Face, fetched if need be [default: smol]
+    #[arg(short, long, value_name = "NAME|FILE|ORG/REPO[:QUANT]")]
+    pub model: Option<String>,
+
+    /// The model's multimodal projector in GGUF [default: the *mmproj*.gguf beside the model, or of its repository]
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
+
+    /// A LoRA adapter in GGUF; may be given more than once
+    #[arg(long, value_name = "FILE")]
+    lora: Vec<PathBuf>,
+
+    /// Layers of the model to put on the GPU: a number, or `all` [short: -ngl] [default: all]
+    #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", allow_hyphen_values = true)]
+    gpu_layers: Option<GpuLayers>,
+
+    /// Devices to use, separated by commas (`sharpv doctor` lists them); `none` is the CPU alone [short: -dev] [default: all GPUs]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    device: Vec<String>,
+
+    /// Run the vision encoder on the CPU
+    #[arg(long)]
+    no_mmproj_offload: bool,
+
+    /// Keep the KV cache in the system's memory [short: -nkvo]
+    #[arg(long)]
+    no_kv_offload: bool,
+
+    /// Read the model into memory rather than map its file
+    #[arg(long)]
+    no_mmap: bool,
+
+    /// Threads to compute with [default: one for each core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
+
+    /// Cells of the KV cache; 0 allocates what the conversation needs
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    ctx_size: u32,
+
+    /// Take no more memory than this for KV cache and buffers: bytes, or with K, M, G [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    max_memory: Option<u64>,
+
+    /// Rows (text and visual tokens) computed at once [short: -ub]
+    #[arg(long, value_name = "N", default_value_t = ComputeParams::default().n_ubatch as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    ubatch_size: u32,
+
+    /// Fused attention [short: -fa]
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::flash_attention())]
+    flash_attn: FlashAttention,
+
+    /// How the KV cache stores keys [short: -ctk]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::kv_type())]
+    cache_type_k: KvType,
+
+    /// How the KV cache stores values; a quantized type needs flash attention [short: -ctv]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::kv_type())]
+    cache_type_v: KvType,
+
+    /// A chat template (Jinja) in place of the model's own
+    #[arg(long, value_name = "FILE")]
+    chat_template_file: Option<PathBuf>,
+
+    /// The prompt layout: what stands between the frames [default: that of the model's family]
+    #[arg(long, value_name = "NAME", value_parser = values::layout_name())]
+    layout: Option<String>,
+
+    /// Cut frames into tiles where the encoder cuts up single pictures: many more visual tokens
+    #[arg(long)]
+    tile: bool,
+
+    /// A system message [short: -sys] [default: none, or the chat template's]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system_prompt: Option<String>,
+}
+
+impl ModelOptions {
+    /// The files of the model, which are fetched where they are not here yet.
+    pub fn files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
+        let memory = FreeMemory::for_weights(&self.model_params()).map(|free| free.bytes);
+        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, progress)
+    }
+
+    fn model_params(&self) -> ModelParams {
+        let cpu_only = self.is_cpu_only();
+        ModelParams {
+            n_gpu_layers: if cpu_only { Some(0) } else { self.gpu_layers.and_then(|layers| layers.0) },
+            devices: if cpu_only { Vec::new() } else { self.device.clone() },
+            mmap: !self.no_mmap,
+        }
+    }
+
+    fn is_cpu_only(&self) -> bool {
+        matches!(self.device.as_slice(), [name] if name == "none")
+    }
+
+    fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or_else(|| default_model())
+    }
+
+    /// Whether the default model is used because none was named.
+    pub fn uses_default(&self) -> bool {
+        self.model.is_none()
+    }
+
+    /// How to open a session with this model; what is no matter of the model is as it is by default. Reads the files that hold texts.
+    pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
+        if self.flash_attn == FlashAttention::Off && !is_float(self.cache_type_v) {
+            return Err(sharpv::Error::InvalidParameter {
+                name: "--cache-type-v",
+                value: self.cache_type_v.name().into(),
+                expected: "f32, f16 or bf16 without flash attention (-fa off)".into(),
+            }
+            .into());
+        }
+        let cpu_only = self.is_cpu_only();
+        let n_threads = self.threads.map(usize::from);
+        let params = SessionParams {
+            model: self.model_params(),
+            vision: VisionParams {
+                use_gpu: !self.no_mmproj_offload && !cpu_only,
+                n_threads,
+                flash_attention: self.flash_attn,
+            },
+            compute: ComputeParams {
+                n_ubatch: self.ubatch_size as usize,
+                n_threads,
+                flash_attention: self.flash_attn,
+                type_k: self.cache_type_k,
+                type_v: self.cache_type_v,
+                offload_kv: !self.no_kv_offload && !cpu_only,
+            },
+            n_ctx: Some(self.ctx_size as usize).filter(|&n| n > 0),
+            max_memory: self.max_memory,
+            layout: self.layout.clone(),
+            tile: self.tile,
+            system: self.system_prompt.clone(),
+            chat_template: values::text_of("chat template", self.chat_template_file.as_deref())?,
+            cancel,
+            ..SessionParams::default()
+        };
+        Ok(params)
+    }
+}
+
+/// The name of the model that is used when none is named.
+pub fn default_model() -> &'static str {
+    models::known().first().map_or("", |model| model.name)
+}
+
+fn is_float(kv_type: KvType) -> bool {
+    matches!(kv_type, KvType::F32 | KvType::F16 | KvType::Bf16)
+}

@@ -1,0 +1,121 @@
+//! Which visual tokens are kept, and which leave the KV cache again.
+
+use crate::values;
+use clap::Args;
+use sharpv::chat::{EvictMode, EvictParams};
+use sharpv::prune::{Budget, Method, PruneParams};
+
+/// What all commands that prune with SharpV have in common.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Visual tokens")]
+pub struct WeightOptions {
+    /// SharpV's weight of spatial against temporal importance
+    #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
+    spatial_weight: f32,
+
+    /// Keep at least this many tokens of a video's first frame (SharpV, random, uniform)
+    #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
+    min_keep: usize,
+}
+
+impl WeightOptions {
+    /// How to prune with them; the rest is as it is by default.
+    pub fn params(&self) -> PruneParams {
+        PruneParams { spatial_weight: self.spatial_weight, min_keep: self.min_keep, ..PruneParams::default() }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Visual tokens")]
+pub struct PruneOptions {
+    /// Which visual tokens to keep: those that SharpV finds important; all (off); as many as SharpV, chosen blindly (random, uniform); or what
+    /// another method chooses (evs, vidcom2, dycoke, divprune)
+    #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::method())]
+    prune: Method,
+
+    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it; with other methods what their papers keep]
+    #[arg(long, value_name = "SHARE", group = "budget")]
+    keep: Option<f32>,
+
+    /// Keep at most this many visual tokens in all
+    #[arg(long, value_name = "N", group = "budget")]
+    max_visual_tokens: Option<usize>,
+
+    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6. Not with --prune divprune
+    #[arg(long, value_name = "K", group = "budget")]
+    threshold: Option<f32>,
+
+    #[command(flatten)]
+    weights: WeightOptions,
+}
+
+impl PruneOptions {
+    /// The options of SharpV as it is without any.
+    pub fn default_method() -> Self {
+        let PruneParams { method, spatial_weight, min_keep, .. } = PruneParams::default();
+        let weights = WeightOptions { spatial_weight, min_keep };
+        Self { prune: method, keep: None, max_visual_tokens: None, threshold: None, weights }
+    }
+
+    /// Whether visual tokens are pruned.
+    pub fn prunes(&self) -> bool {
+        self.prune != Method::Off
+    }
+
+    /// How to prune; `seed` is that of the method random.
+    pub fn params(&self, seed: Option<u32>) -> sharpv::Result<PruneParams> {
+        let budgets = [
+            self.keep.map(Budget::Keep),
+            self.max_visual_tokens.map(Budget::MaxTokens),
+            self.threshold.map(Budget::Threshold),
+        ];
+        let budget = budgets.into_iter().flatten().next();
+        if !self.prunes() && budget.is_some() {
+            return Err(sharpv::Error::InvalidParameter {
+                name: "--prune",
+                value: "off".into(),
+                expected: "another method where --keep, --max-visual-tokens or --threshold is given".into(),
+            });
+        }
+        let weights = self.weights.params();
+        let seed = seed.map_or(weights.seed, u64::from);
+        let params = PruneParams { method: self.prune, budget: budget.unwrap_or_default(), seed, ..weights };
+        params.validate()?;
+        Ok(params)
+    }
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "KV cache")]
+pub struct EvictOptions {
+    /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them (layers), the visual tokens of
+    /// which little is left (tokens), or nothing (off) [default: layers; off with --prune off, and in `eval`, where each question then has a
+    /// prompt of its own]
+    #[arg(long, value_name = "WHAT", value_parser = values::evict_mode())]
+    evict: Option<EvictMode>,
+
+    /// Evict below this similarity, -1 to 1; the paper has 0.2 [default: as much as leaves answers as they are]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    evict_threshold: Option<f32>,
+}
+
+impl EvictOptions {
+    /// The same, but that nothing is evicted unless asked for.
+    pub fn or_off(self) -> Self {
+        Self { evict: self.evict.or(Some(EvictMode::Off)), ..self }
+    }
+
+    /// How to evict, where visual tokens are pruned or not.
+    pub fn params(&self, prunes: bool) -> sharpv::Result<EvictParams> {
+        let params = EvictParams { mode: self.evict, threshold: self.evict_threshold };
+        params.validate()?;
+        if params.threshold.is_some() && params.mode(prunes) == EvictMode::Off {
+            return Err(sharpv::Error::InvalidParameter {
+                name: "--evict",
+                value: "off".into(),
+                expected: "layers or tokens where --evict-threshold is given".into(),
+            });
+        }
+        Ok(params)
+    }
+}
