@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 thread_local! {
-    /// The file that this thread is loading.
-    static LOADING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+    /// The file that this thread loads, or runs the network of.
+    static AT_WORK_ON: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
 }
 
 static HANDLER: OnceLock<fn(&Abort<'_>)> = OnceLock::new();
@@ -22,7 +22,7 @@ static HANDLER: OnceLock<fn(&Abort<'_>)> = OnceLock::new();
 pub struct Abort<'a> {
     /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`.
     pub reason: &'a str,
-    /// The file that was being loaded, if one was.
+    /// The file that llama.cpp was loading, or whose network it was running, where that is known.
     pub file: Option<&'a Path>,
 }
 
@@ -36,11 +36,11 @@ pub fn on_abort(handler: fn(&Abort<'_>)) {
     }
 }
 
-/// Loads the file at `path` with `load`, so that an abort on the way can name it.
-pub(super) fn loading<T>(path: &Path, load: impl FnOnce() -> T) -> T {
-    let outer = LOADING.replace(Some(path.to_owned()));
-    let result = load();
-    LOADING.set(outer);
+/// Does `work` with the file at `path`, so that an abort on the way can name it.
+pub(super) fn at_work_on<T>(path: &Path, work: impl FnOnce() -> T) -> T {
+    let outer = AT_WORK_ON.replace(Some(path.to_owned()));
+    let result = work();
+    AT_WORK_ON.set(outer);
     result
 }
 
@@ -50,7 +50,7 @@ unsafe extern "C" fn forward(reason: *const c_char) {
     let reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
     // A panic must not unwind into C++; a thread that is ending has no thread-locals.
     let _ = std::panic::catch_unwind(|| {
-        let file = LOADING.try_with(|file| file.try_borrow().ok()?.clone()).ok().flatten();
+        let file = AT_WORK_ON.try_with(|file| file.try_borrow().ok()?.clone()).ok().flatten();
         handler(&Abort { reason: &reason, file: file.as_deref() });
     });
 }

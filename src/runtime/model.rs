@@ -111,7 +111,7 @@ impl Model {
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_model_load_from_file(c_path.as_ptr(), raw, result, err, err_len)
         };
-        let loaded = abort::loading(path, || guarded(std::ptr::null_mut(), load));
+        let loaded = abort::at_work_on(path, || guarded(std::ptr::null_mut(), load));
         let ptr = loaded.value.and_then(NonNull::new).ok_or_else(|| Error::Load {
             what: "a language model",
             path: path.to_owned(),
@@ -337,7 +337,7 @@ impl Model {
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_adapter_lora_init(self.as_ptr(), c_path.as_ptr(), result, err, err_len)
         };
-        let loaded = abort::loading(path, || guarded(std::ptr::null_mut(), load));
+        let loaded = abort::at_work_on(path, || guarded(std::ptr::null_mut(), load));
         let ptr = loaded.value.and_then(NonNull::new).ok_or_else(|| Error::Load {
             what: "a LoRA adapter of this model",
             path: path.to_owned(),

@@ -70,7 +70,7 @@ impl Vision {
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_init_from_file(c_path.as_ptr(), model.as_ptr(), raw, result, err, err_len)
         };
-        let loaded = abort::loading(path, || guarded(std::ptr::null_mut(), load));
+        let loaded = abort::at_work_on(path, || guarded(std::ptr::null_mut(), load));
         let reason = if loaded.reason.contains("mismatch between text model") {
             let width = model.n_embd_inp();
             let model = model.path().display();
@@ -183,9 +183,10 @@ impl Vision {
     /// [`Error::Llama`] if encoding fails, for example for want of memory, or the chunk is a placeholder.
     pub fn encode(&mut self, chunk: &ImageChunk<'_>) -> Result<&[f32]> {
         // SAFETY: context and chunk live.
-        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+        let encode = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_encode_chunk(self.ptr.as_ptr(), chunk.ptr.as_ptr(), result, err, err_len)
-        });
+        };
+        let Outcome { value, reason } = abort::at_work_on(&self.path, || guarded(0, encode));
         let failed = |reason| Error::Llama { action: "encoding a frame", reason };
         if value != Some(0) {
             return Err(failed(reason));

@@ -56,8 +56,8 @@ fn about_abort(file: Option<&Path>, reason: &str) -> String {
     let place = place.rsplit(['/', '\\']).next().unwrap_or_default();
     match file {
         Some(file) => format!(
-            "error: {}: llama.cpp broke down while loading this file ({what}, {place}); it is damaged, or of a kind that this llama.cpp does not \
-             know: download it again, or take another one",
+            "error: {}: llama.cpp broke down over this file ({what}, {place}); it is damaged, or of a kind that this llama.cpp does not know: \
+             download it again, or take another one",
             file.display()
         ),
         None => format!(

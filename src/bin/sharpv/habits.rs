@@ -24,8 +24,7 @@ pub fn explain(error: clap::Error, args: &[OsString], command: &Command) -> clap
     let whole = |meant: Vec<OsString>| before.iter().cloned().chain(meant).collect();
     let Some(line) = meanings(word, after).into_iter().map(whole).find(is_right) else { return error };
     let line: Vec<String> = line.iter().skip(1).map(|arg| quoted(&arg.to_string_lossy())).collect();
-    let message =
-        format!("'{word}' is no command; did you mean this?\n\n  {} {}\n", command.get_name(), line.join(" "));
+    let message = format!("'{word}' is no command; did you mean this?\n\n  {} {}", command.get_name(), line.join(" "));
     command.clone().error(ErrorKind::InvalidSubcommand, message)
 }
 
