@@ -364,6 +364,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// For `value`, which should be one of the names of a `T`; `what` says what they are names of.
+    pub(crate) fn unknown_name<T: strum::VariantNames>(what: &'static str, value: &str) -> Self {
+        let expected = format!("one of {}", T::VARIANTS.join(", "));
+        Self::InvalidParameter { name: what, value: format!("\"{value}\""), expected }
+    }
+
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -1,8 +1,5 @@
 //! What the caller can choose.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -11,15 +8,29 @@ use crate::error::{Error, Result};
 pub const DEFAULT_THRESHOLD: f32 = 1.6;
 
 /// How the tokens to keep are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    Serialize,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_method)]
 #[non_exhaustive]
 pub enum Method {
-    /// Keep every token of every slice, without a look at the embeddings.
-    Off,
     /// Visual SharpV: the tokens of highest spatial and temporal importance.
     #[default]
     SharpV,
+    /// Keep every token of every slice, without a look at the embeddings.
+    Off,
     /// Control: in each slice as many tokens as SharpV keeps there under the same parameters, drawn at random.
     Random,
     /// Control: whole slices, evenly spaced, up to the total that SharpV keeps under the same parameters. The last
@@ -46,35 +57,12 @@ impl Method {
 
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::SharpV => "sharpv",
-            Self::Random => "random",
-            Self::Uniform => "uniform",
-            Self::Evs => "evs",
-            Self::VidCom2 => "vidcom2",
-            Self::DyCoke => "dycoke",
-            Self::DivPrune => "divprune",
-        }
+        self.into()
     }
 }
 
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Method {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| Error::InvalidParameter {
-            name: "the pruning method",
-            value: format!("\"{name}\""),
-            expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
-        })
-    }
+fn unknown_method(name: &str) -> Error {
+    Error::unknown_name::<Method>("the pruning method", name)
 }
 
 /// How many tokens to keep.
@@ -146,7 +134,7 @@ impl PruneParams {
     /// # Errors
     /// [`Error::InvalidParameter`], naming the parameter, its value and its range.
     pub fn validate(&self) -> Result<()> {
-        let check = |valid: bool, name: &'static str, value: &dyn fmt::Display, expected: &str| {
+        let check = |valid: bool, name: &'static str, value: &dyn std::fmt::Display, expected: &str| {
             if valid {
                 return Ok(());
             }

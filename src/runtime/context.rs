@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub type Position = [i32; 4];
 
 /// When attention is computed in its fused form, which needs no matrix of scores.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, strum::EnumString, strum::VariantNames)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_attention)]
 pub enum FlashAttention {
     /// Where the device can.
     #[default]
@@ -36,21 +37,8 @@ impl FlashAttention {
     }
 }
 
-impl std::str::FromStr for FlashAttention {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "on" | "1" | "true" => Ok(Self::On),
-            "off" | "0" | "false" => Ok(Self::Off),
-            _ => Err(Error::InvalidParameter {
-                name: "flash-attn",
-                value: s.to_owned(),
-                expected: "auto, on or off".into(),
-            }),
-        }
-    }
+fn unknown_attention(name: &str) -> Error {
+    Error::unknown_name::<FlashAttention>("when to use flash attention", name)
 }
 
 /// How a language model computes.

@@ -1,15 +1,17 @@
 //! What a context costs: the types of a KV cache, and the bytes that are allocated.
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::ffi;
 
 macro_rules! kv_types {
     ($($variant:ident $name:literal $raw:ident $doc:literal),+ $(,)?) => {
         /// How keys or values are stored in the KV cache.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+        #[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+        #[strum(parse_err_ty = Error, parse_err_fn = unknown_type)]
         #[non_exhaustive]
         pub enum KvType {
-            $(#[doc = $doc] #[serde(rename = $name)] $variant),+
+            $(#[doc = $doc] #[serde(rename = $name)] #[strum(serialize = $name)] $variant),+
         }
 
         impl KvType {
@@ -18,7 +20,7 @@ macro_rules! kv_types {
 
             /// llama.cpp's name for it.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),+ }
+                self.into()
             }
 
             pub(super) fn as_raw(self) -> ffi::ggml_type {
@@ -40,16 +42,8 @@ kv_types! {
     Q5_1 "q5_1" GGML_TYPE_Q5_1 "5 bits a value and an offset, blocks of 32.",
 }
 
-impl std::str::FromStr for KvType {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        Self::ALL.iter().copied().find(|t| t.name() == s).ok_or_else(|| Error::InvalidParameter {
-            name: "cache-type",
-            value: s.to_owned(),
-            expected: format!("one of {}", Self::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ")),
-        })
-    }
+fn unknown_type(name: &str) -> Error {
+    Error::unknown_name::<KvType>("the type of the cache", name)
 }
 
 /// Bytes allocated by a context, over all devices.

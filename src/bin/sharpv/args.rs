@@ -163,7 +163,7 @@ Examples:
 #[command(after_help = EVAL_EXAMPLES)]
 pub struct EvalArgs {
     /// The benchmark; jsonl is a file of your own
-    #[arg(value_name = "TASK", value_parser = values::task())]
+    #[arg(value_name = "TASK", value_parser = values::one_of::<Task>())]
     pub task: Task,
 
     /// The dataset: its folder, or the file with the questions
@@ -187,7 +187,7 @@ pub struct EvalArgs {
     pub budgets: Vec<String>,
 
     /// How a choice is read: from the letter that the model writes, or as the letter that it finds likeliest, which is steadier on small models
-    #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::score())]
+    #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::one_of::<Score>())]
     pub score: Score,
 
     /// Work on N videos at once; each takes the memory of a session, and --threads, or else its share of the processor's cores
@@ -307,7 +307,7 @@ pub struct ReportArgs {
     pub out: PathBuf,
 
     /// What the pictures are: svg, png, or both
-    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "svg", value_parser = values::picture_format())]
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "svg", value_parser = values::one_of::<PictureFormat>())]
     pub format: Vec<PictureFormat>,
 }
 

@@ -2,14 +2,11 @@
 
 use anyhow::Context as _;
 use sharpv::lab::cost;
-use sharpv::chat::EvictMode;
-use sharpv::lab::eval::{Score, Task};
 use sharpv::layout;
 use sharpv::prune::Method;
-use sharpv::lab::report::PictureFormat;
-use sharpv::runtime::{FlashAttention, KvType};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use strum::VariantNames;
 
 /// A moment in a video: seconds, `MM:SS` or `H:MM:SS`, the seconds with a fraction if need be. In seconds.
 pub fn moment(text: &str) -> Result<f64, String> {
@@ -101,38 +98,18 @@ pub fn folder() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
     })
 }
 
-/// Reads one of `names`, and lists them in help texts and errors.
-fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> impl clap::builder::TypedValueParser<Value = T>
+/// Reads one of the names of `T`, and lists them in help texts and errors.
+pub fn one_of<T>() -> impl clap::builder::TypedValueParser<Value = T>
 where
-    T: FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
+    T: VariantNames + FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
 {
     use clap::builder::TypedValueParser;
-    clap::builder::PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
-}
-
-/// A pruning method.
-pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
-    one_of(Method::ALL.map(Method::name))
-}
-
-/// A benchmark.
-pub fn task() -> impl clap::builder::TypedValueParser<Value = Task> {
-    one_of(Task::ALL.map(Task::name))
-}
-
-/// What a picture is saved as.
-pub fn picture_format() -> impl clap::builder::TypedValueParser<Value = PictureFormat> {
-    one_of(PictureFormat::ALL.map(PictureFormat::name))
+    clap::builder::PossibleValuesParser::new(T::VARIANTS.iter().copied()).try_map(|name| name.parse::<T>())
 }
 
 /// How many videos to work on at once.
 pub fn jobs() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64)
-}
-
-/// How choices are scored.
-pub fn score() -> impl clap::builder::TypedValueParser<Value = Score> {
-    one_of([Score::Generate, Score::Likelihood].map(Score::name))
 }
 
 /// A method of `sharpv bench`.
@@ -141,21 +118,6 @@ pub fn bench_method() -> impl clap::builder::TypedValueParser<Value = Method> {
     let names = Method::ALL.map(cost::method_name).map(PossibleValue::new);
     let off = PossibleValue::new(Method::Off.name()).hide(true);
     PossibleValuesParser::new(names.into_iter().chain([off])).try_map(|name| cost::method_by_name(&name))
-}
-
-/// The type of cached keys or values.
-pub fn kv_type() -> impl clap::builder::TypedValueParser<Value = KvType> {
-    one_of(KvType::ALL.iter().map(|kv_type| kv_type.name()))
-}
-
-/// What to evict from the KV cache.
-pub fn evict_mode() -> impl clap::builder::TypedValueParser<Value = EvictMode> {
-    one_of(["layers", "tokens", "off"])
-}
-
-/// When to use flash attention.
-pub fn flash_attention() -> impl clap::builder::TypedValueParser<Value = FlashAttention> {
-    one_of(["auto", "on", "off"])
 }
 
 /// The name of a layout.

@@ -10,8 +10,11 @@ use crate::runtime::{Context, KvLayer, Position, Row, RowInput, Similarity};
 use std::collections::HashSet;
 
 /// What leaves the KV cache after the prefill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, strum::EnumString, strum::VariantNames,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
 pub enum EvictMode {
     /// All visual tokens, in the layers in which little of them is left. Their memory is returned.
     Layers,
@@ -21,21 +24,8 @@ pub enum EvictMode {
     Off,
 }
 
-impl std::str::FromStr for EvictMode {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "layers" => Ok(Self::Layers),
-            "tokens" => Ok(Self::Tokens),
-            "off" => Ok(Self::Off),
-            _ => Err(Error::InvalidParameter {
-                name: "evict",
-                value: s.to_owned(),
-                expected: "layers, tokens or off".into(),
-            }),
-        }
-    }
+fn unknown_mode(name: &str) -> Error {
+    Error::unknown_name::<EvictMode>("what to evict", name)
 }
 
 /// How a session evicts.

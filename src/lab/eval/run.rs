@@ -8,11 +8,13 @@ use crate::chat::{EvictParams, VideoOptions};
 use crate::error::{Error, Result};
 use crate::lab::results::{BadRow, Results, Row};
 use crate::prune::PruneParams;
-use std::str::FromStr;
 
 /// How a choice is read from the model. Open questions are always generated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, strum::EnumString, strum::IntoStaticStr, strum::VariantNames,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_score)]
 pub enum Score {
     /// The model writes, and the letter is found in it.
     Generate,
@@ -23,25 +25,12 @@ pub enum Score {
 impl Score {
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Generate => "generate",
-            Self::Likelihood => "likelihood",
-        }
+        self.into()
     }
 }
 
-impl FromStr for Score {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Self::Generate, Self::Likelihood].into_iter().find(|score| score.name() == name).ok_or_else(|| {
-            Error::InvalidParameter {
-                name: "--score",
-                value: format!("\"{name}\""),
-                expected: "generate or likelihood".into(),
-            }
-        })
-    }
+fn unknown_score(name: &str) -> Error {
+    Error::unknown_name::<Score>("how choices are read", name)
 }
 
 /// What to run.

@@ -5,11 +5,13 @@
 use super::extract;
 use super::question::{Question, RightAnswer, letter};
 use crate::error::{Error, Result};
-use std::str::FromStr;
 
 /// A benchmark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, strum::EnumString, strum::IntoStaticStr, strum::VariantNames,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_task)]
 pub enum Task {
     /// Video-MME: parquet or TSV.
     VideoMme,
@@ -29,13 +31,7 @@ impl Task {
 
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::VideoMme => "videomme",
-            Self::MvBench => "mvbench",
-            Self::NextQa => "nextqa",
-            Self::ActivityNetQa => "activitynetqa",
-            Self::Jsonl => "jsonl",
-        }
+        self.into()
     }
 
     /// What the model is asked.
@@ -81,16 +77,8 @@ fn lettered(question: &Question, line: impl Fn(char, &str) -> String) -> String 
     lines.collect::<Vec<_>>().join("\n")
 }
 
-impl FromStr for Task {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| Error::InvalidParameter {
-            name: "the task",
-            value: format!("\"{name}\""),
-            expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
-        })
-    }
+fn unknown_task(name: &str) -> Error {
+    Error::unknown_name::<Task>("the task", name)
 }
 
 /// What a model's answer came to.

@@ -1,10 +1,9 @@
 //! The files that a picture can be: SVG as it was drawn, and PNG made from that.
 
 use super::draw::DrawError;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// Pixels of a PNG for each pixel of the drawing: enough for print and for dense screens.
@@ -14,7 +13,8 @@ const SCALE: f32 = 2.0;
 const FONT: &str = "DejaVu Sans";
 
 /// A format of pictures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_format)]
 pub enum PictureFormat {
     /// Drawn with lines and text: sharp at any size, text in the reader's own sans-serif font.
     Svg,
@@ -28,23 +28,12 @@ impl PictureFormat {
 
     /// The name as written on the command line, and the ending of files.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Svg => "svg",
-            Self::Png => "png",
-        }
+        self.into()
     }
 }
 
-impl FromStr for PictureFormat {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| Error::InvalidParameter {
-            name: "--format",
-            value: format!("\"{name}\""),
-            expected: "svg or png".into(),
-        })
-    }
+fn unknown_format(name: &str) -> Error {
+    Error::unknown_name::<PictureFormat>("the format of pictures", name)
 }
 
 /// An SVG as a PNG file.

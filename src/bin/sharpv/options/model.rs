@@ -60,15 +60,15 @@ pub struct ModelOptions {
     ubatch_size: u32,
 
     /// Fused attention [short: -fa]
-    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::flash_attention())]
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::one_of::<FlashAttention>())]
     flash_attn: FlashAttention,
 
     /// How the KV cache stores keys [short: -ctk]
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::kv_type())]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::one_of::<KvType>())]
     cache_type_k: KvType,
 
     /// How the KV cache stores values; a quantized type needs flash attention [short: -ctv]
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::kv_type())]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::one_of::<KvType>())]
     cache_type_v: KvType,
 
     /// A chat template (Jinja) in place of the model's own

@@ -30,7 +30,7 @@ impl WeightOptions {
 pub struct PruneOptions {
     /// Which visual tokens to keep: those that SharpV finds important; all (off); as many as SharpV, chosen blindly (random, uniform); or what
     /// another method chooses (evs, vidcom2, dycoke, divprune)
-    #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::method())]
+    #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::one_of::<Method>())]
     prune: Method,
 
     /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it; with other methods what their papers keep]
@@ -89,9 +89,9 @@ impl PruneOptions {
 #[command(next_help_heading = "KV cache")]
 pub struct EvictOptions {
     /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them (layers), the visual tokens of
-    /// which little is left (tokens), or nothing (off) [default: layers; off with --prune off, and in `eval`, where each question then has a
-    /// prompt of its own]
-    #[arg(long, value_name = "WHAT", value_parser = values::evict_mode())]
+    /// which little is left (tokens), or nothing (off). In `eval`, eviction gives each question a prompt of its own [default: layers; off in
+    /// `eval`, and with --prune off]
+    #[arg(long, value_name = "WHAT", value_parser = values::one_of::<EvictMode>())]
     evict: Option<EvictMode>,
 
     /// Evict below this similarity, -1 to 1; the paper has 0.2 [default: as much as leaves answers as they are]
