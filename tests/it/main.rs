@@ -3,6 +3,8 @@
 //! So no test may assume to be alone in its process, or change what belongs to all of it: environment, current folder, log
 //! subscriber. What needs that is a child process (`models::helper`), or a file of its own beside this folder (`evict_rss.rs`).
 
+#[cfg(unix)]
+mod abort;
 mod bench;
 mod cli;
 mod eval;
@@ -14,6 +16,7 @@ mod hub;
 mod install;
 mod make_clips;
 mod models;
+mod package;
 mod patches;
 mod prompts;
 mod prune;

@@ -1,5 +1,4 @@
 //! What a program can say when llama.cpp aborts the process. The test runs itself as that process.
-#![cfg(unix)]
 
 use sharpv::ffi;
 use sharpv::runtime::{Abort, on_abort};
@@ -35,7 +34,7 @@ fn child() {
 fn a_handler_has_the_last_word() {
     let program = std::env::current_exe().expect("this program");
     let mut command = Command::new(program);
-    command.args(["--exact", "child", "--nocapture"]).env(ROLE, "yes").env_remove("GGML_NO_BACKTRACE");
+    command.args(["--exact", "abort::child", "--nocapture"]).env(ROLE, "yes").env_remove("GGML_NO_BACKTRACE");
     let Output { status, stderr, .. } = command.output().expect("it runs");
     assert_eq!(status.signal(), Some(SIGABRT));
     let stderr = String::from_utf8_lossy(&stderr);

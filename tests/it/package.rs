@@ -172,5 +172,5 @@ fn only_the_program_has_the_small_model() {
     let data = ["sharpv-smol-lora", "sharpv-smol-vision"];
     let has = |tree: &BTreeSet<String>| data.map(|name| tree.contains(name));
     assert_eq!(has(&of_features(&[])), [true; 2]);
-    assert_eq!(has(&of_features(&["--no-default-features", "--features", "hub,parquet,report"])), [false; 2]);
+    assert_eq!(has(&of_features(&["--no-default-features", "--features", "hub,lab"])), [false; 2]);
 }
