@@ -65,7 +65,8 @@ fn logits_are_those_of_the_question_that_would_be_asked() {
     let mut session = open(evicting(None), "enter-2");
     session.ask(QUESTION, &mut Quiet).expect("an answer");
     assert_eq!(session.kv().layers_evicted, 0);
-    assert_eq!(session.first_logits(next, &mut Quiet).expect("logits"), expected);
+    let logits = session.first_logits(next, &mut Quiet).expect("logits");
+    assert!(logits == expected, "another distribution, by {}", distance(&logits, &expected));
     assert_eq!(session.kv().layers_evicted, settled.kv().layers_evicted);
 }
 
