@@ -41,4 +41,6 @@ pub mod prune;
 pub mod runtime;
 pub mod video;
 
-pub use error::{Error, Result};
+pub use chat::{Answer, Observer, Session, SessionBuilder, SessionParams, VideoOptions};
+pub use error::{Error, Fix, Result};
+pub use runtime::CancelToken;

@@ -55,6 +55,7 @@ pub struct Answer {
 
 /// One frame, or merged pair of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct SliceReport {
     /// Its time in the video, in seconds.
     pub time_s: f64,
@@ -66,6 +67,7 @@ pub struct SliceReport {
 
 /// Visual tokens over all slices.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VisualTokens {
     /// Before pruning.
     pub total: usize,
@@ -77,6 +79,7 @@ pub struct VisualTokens {
 
 /// Wall time in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Timings {
     /// Loading language model and vision encoder, before the first turn.
     pub load: f64,
@@ -98,6 +101,7 @@ pub struct Timings {
 
 /// Tokens of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Tokens {
     /// Rows of the prompt: text tokens and kept visual tokens, with all earlier turns.
     pub prompt: usize,
@@ -109,6 +113,7 @@ pub struct Tokens {
 
 /// The KV cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Kv {
     /// Cells allocated. A cell holds the keys and values of one row in all layers.
     pub cells: usize,
@@ -131,6 +136,7 @@ pub struct Kv {
 
 /// What produced an answer.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Settings {
     /// The prompt layout.
     pub layout: &'static str,

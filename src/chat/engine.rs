@@ -131,7 +131,7 @@ fn mmproj(files: &ModelFiles) -> Result<&Path> {
     files.mmproj.as_deref().ok_or_else(|| Error::InvalidParameter {
         name: "mmproj",
         value: "missing".into(),
-        expected: "the model's vision encoder, a GGUF file (--mmproj FILE)".into(),
+        expected: "the model's vision encoder, a GGUF file".into(),
     })
 }
 

@@ -8,6 +8,7 @@
 //! `generate` writes the answer, `save` puts a session into a file.
 
 mod answer;
+mod builder;
 mod conversation;
 mod engine;
 mod fit;
@@ -22,6 +23,7 @@ mod utf8;
 mod video;
 
 pub use answer::{Answer, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VideoReport, VisualTokens};
+pub use builder::SessionBuilder;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
 pub use kv::{EvictMode, EvictParams, PrefillMode};
 pub use observer::{Observer, Quiet, Stage};

@@ -1,6 +1,7 @@
 //! The session: an engine, a conversation and a KV cache, and what is done with them in turn.
 
 use super::answer::{Answer, Kv, Settings, Timings, Tokens, VideoReport, VisualTokens, count, slice_reports};
+use super::builder::SessionBuilder;
 use super::conversation::Conversation;
 use super::engine::Engine;
 use super::generate::generate;
@@ -31,32 +32,34 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the model, its vision encoder and its adapters.
+    /// Opens a session with `files`, one setting at a time:
     ///
-    /// # Errors
-    /// [`Error::Io`] and [`Error::Load`] for a file that cannot be used, [`Error::ChatTemplate`], and
-    /// [`Error::InvalidParameter`] for a parameter out of range.
-    pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
-        Ok(Self::new(Engine::load(None, files, &params, observer)?, params))
+    /// ```no_run
+    /// # let files = sharpv::models::resolve("smol", None, &[])?;
+    /// let session = sharpv::Session::builder(&files).n_predict(64).system("Be brief.").open()?;
+    /// # Ok::<(), sharpv::Error>(())
+    /// ```
+    pub fn builder(files: &ModelFiles) -> SessionBuilder<'_> {
+        SessionBuilder::new(files)
     }
 
-    /// Opens a session with a model that is loaded already, so that several sessions share its weights. Vision encoder and adapters are
-    /// loaded; `files.model` is not looked at.
+    /// As [`builder`](Self::builder), with everything at once.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
-    pub fn with_model(
-        model: Model,
+    /// As [`SessionBuilder::open`].
+    pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
+        Self::load_with(None, files, params, observer)
+    }
+
+    pub(super) fn load_with(
+        model: Option<Model>,
         files: &ModelFiles,
         params: SessionParams,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        Ok(Self::new(Engine::load(Some(model), files, &params, observer)?, params))
-    }
-
-    fn new(engine: Engine, params: SessionParams) -> Self {
+        let engine = Engine::load(model, files, &params, observer)?;
         let conversation = Conversation::new(params.system.clone());
-        Self { kv: KvState::default(), engine, conversation, params }
+        Ok(Self { kv: KvState::default(), engine, conversation, params })
     }
 
     /// Decodes, encodes and prunes a video, for the next question.

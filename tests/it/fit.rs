@@ -2,7 +2,7 @@
 
 use crate::support::families;
 
-use sharpv::Error;
+use sharpv::{Error, Fix};
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, VideoOptions, VideoPlan};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
@@ -95,7 +95,7 @@ fn a_video_that_passes_the_models_positions_gets_fewer_frames() {
     let error = session.add_video(clip.path(), &all, &mut Quiet).expect_err("it does not fit");
     assert!(matches!(error, Error::PromptTooLong { limit: 450, .. }), "{error}");
     let suggested = plan.suggestions.max_frames;
-    assert!(error.to_string().contains("--max-frames"), "{error}");
+    assert!(error.fixes().contains(&Fix::MaxFrames(suggested)), "{error}");
     let fewer = VideoOptions { max_frames: Some(suggested), ..VideoOptions::default() };
     session.add_video(clip.path(), &fewer, &mut Quiet).expect("what is suggested fits");
 

@@ -3,7 +3,7 @@
 use crate::support::npy;
 use crate::support::smol;
 
-use sharpv::Error;
+use sharpv::error::{Error, Fix, Resource};
 use sharpv::chat::{
     Observer, PrefillMode, Quiet, RowKey, Session, SessionParams, Stage, StopReason, Tokenization, VideoOptions,
 };
@@ -407,12 +407,12 @@ fn a_context_that_is_too_small_says_what_is_needed() {
     let mut session = open(SessionParams { n_ctx: Some(256), fit: false, ..dense() });
     let error = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut Quiet).unwrap_err();
     assert!(matches!(error, Error::PromptTooLong { limit: 256, .. }), "{error}");
-    let advice = error.to_string();
-    assert!(advice.contains("2 of its 8 frames fit (--max-frames 2)"), "{advice}");
+    assert!(error.fixes().contains(&Fix::MaxFrames(2)), "{error}");
     // What it says is true.
     session.add_video(&clip("order-1"), &frames(2), &mut Quiet).expect("two frames fit");
-    let error = session.ask(&"Why? ".repeat(200), &mut Quiet).unwrap_err().to_string();
-    assert!(error.contains("cells") && error.contains("-c "), "{error}");
+    let error = session.ask(&"Why? ".repeat(200), &mut Quiet).unwrap_err();
+    let Error::PromptTooLong { resource: Resource::Cells, needed, .. } = error else { panic!("{error}") };
+    assert_eq!(error.fixes(), [Fix::CtxSize(needed), Fix::ShorterQuestion, Fix::NewConversation]);
     session.ask(QUESTION, &mut Quiet).expect("a short question fits");
 }
 

@@ -115,7 +115,7 @@ fn open(
     }
     let mut sessions = vec![Session::open(files, params.clone(), observer)?];
     while let Some(first) = sessions.first().filter(|_| sessions.len() < n) {
-        let another = Session::with_model(first.model().clone(), files, params.clone(), observer)?;
+        let another = Session::builder(files).model(first.model().clone()).params(params.clone()).observer(observer).open()?;
         sessions.push(another);
     }
     Ok(sessions)

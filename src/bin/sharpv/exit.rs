@@ -1,6 +1,6 @@
 //! How the program ends: exit codes, and the last message.
 
-use crate::screen;
+use crate::{advice, screen};
 use sharpv::runtime::Abort;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -73,6 +73,9 @@ pub fn describe(error: &anyhow::Error) -> String {
         if !text.contains(&cause) {
             text.push_str(&format!(": {cause}"));
         }
+    }
+    if let Some(advice) = error.downcast_ref::<sharpv::Error>().and_then(|error| advice::line(&error.fixes())) {
+        text.push_str(&format!("\n       {advice}"));
     }
     text
 }

@@ -1,18 +1,16 @@
 //! What a prompt may take, and the errors that say by how much it is too long.
 
 use crate::chat::prompt::{Plan, RowKey};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fix, Resource, Result};
 use std::path::Path;
 
 /// Positions that must be left for an answer when a prompt is accepted.
 pub(in crate::chat) const ANSWER_ROOM: usize = 64;
 
-/// What to do where the text alone does not fit.
-const TOO_MUCH_TEXT: &str = "the text alone is too long: ask a shorter question, or begin a new conversation";
-
 /// A prompt that does not fit: what it passes, and by how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::chat) struct Shortage {
+    /// What is short; [`Resource::Memory`] in bytes.
     pub resource: Resource,
     /// What the prompt takes, with room for an answer.
     pub needed: u64,
@@ -20,17 +18,6 @@ pub(in crate::chat) struct Shortage {
     pub limit: u64,
     /// What the video takes of it.
     pub by_video: u64,
-}
-
-/// What a prompt can run out of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::chat) enum Resource {
-    /// Positions that the model was trained for.
-    Positions,
-    /// Cells of a context whose size the user fixed.
-    Cells,
-    /// Bytes of memory.
-    Bytes,
 }
 
 impl Shortage {
@@ -48,26 +35,40 @@ impl Shortage {
     pub fn reason(&self) -> String {
         match self.resource {
             Resource::Positions => format!("the model was trained for {} positions", self.limit),
-            Resource::Cells => format!("the context has {} cells (-c)", self.limit),
-            Resource::Bytes => format!("{} MB of memory are free", self.limit >> 20),
+            Resource::Cells => format!("the context has {} cells", self.limit),
+            Resource::Memory => format!("{} MB of memory are free", self.limit >> 20),
         }
     }
 
     /// The error for the video at `path`, of `n_frames`.
     pub fn error(&self, path: &Path, n_frames: usize) -> Error {
-        let advice = match (self.share() * n_frames as f64) as usize {
-            // What stands around the video does not fit by itself.
-            _ if self.needed.saturating_sub(self.by_video) > self.limit => TOO_MUCH_TEXT.to_owned(),
-            0 => format!("not one frame of {} fits", path.display()),
-            frames => format!("of {}, {frames} of its {n_frames} frames fit (--max-frames {frames})", path.display()),
-        };
-        let (unit, of, scale, more) = match self.resource {
-            Resource::Positions => ("positions", "the model was trained for", 0, String::new()),
-            Resource::Cells => ("cells", "the context has (-c)", 0, format!("; or give -c {}, or prune", self.needed)),
-            Resource::Bytes => ("MB of memory", "are free", 20, "; or quantize the KV cache (-ctk, -ctv)".to_owned()),
-        };
+        let mut fixes = Vec::new();
+        // What stands around the video may not fit by itself.
+        let text_fits = self.needed.saturating_sub(self.by_video) <= self.limit;
+        match (self.share() * n_frames as f64) as usize {
+            0 => {}
+            frames => fixes.push(Fix::MaxFrames(frames)),
+        }
+        match self.resource {
+            Resource::Cells => fixes.push(Fix::CtxSize(self.needed as usize)),
+            Resource::Memory => fixes.push(Fix::QuantizeKv),
+            Resource::Positions => {}
+        }
+        if text_fits && self.resource != Resource::Positions {
+            fixes.push(Fix::KeepFewer);
+        }
+        if !text_fits || fixes.is_empty() {
+            fixes.extend([Fix::ShorterQuestion, Fix::NewConversation]);
+        }
+        let scale = if self.resource == Resource::Memory { 20 } else { 0 };
         let (limit, needed) = (self.limit >> scale, (self.needed >> scale).max((self.limit >> scale) + 1));
-        Error::PromptTooLong { unit, needed: needed as usize, limit: limit as usize, of, advice: advice + &more }
+        Error::PromptTooLong {
+            video: Some(path.to_owned()),
+            resource: self.resource,
+            needed: needed as usize,
+            limit: limit as usize,
+            fixes,
+        }
     }
 }
 
@@ -84,31 +85,24 @@ impl Limits {
     pub fn check_prompt(&self, plan: &Plan, n_predict: usize) -> Result<()> {
         let room = ANSWER_ROOM.min(n_predict);
         let text = plan.rows.iter().filter(|row| matches!(row.key, RowKey::Token(_))).count() + room;
-        let advice = |limit: usize, advice: String| if text > limit { TOO_MUCH_TEXT.to_owned() } else { advice };
-        let needed = plan.next_position.max(0) as usize + room;
-        if needed > self.positions {
-            return Err(Error::PromptTooLong {
-                unit: "positions",
-                needed,
-                limit: self.positions,
-                of: "the model was trained for",
-                advice: advice(self.positions, "take fewer frames (--max-frames), or /clear in a chat".into()),
-            });
-        }
-        let needed = plan.rows.len() + room;
-        match self.cells {
-            Some(cells) if needed > cells => Err(Error::PromptTooLong {
-                unit: "cells",
-                needed,
-                limit: cells,
-                of: "the context has (-c)",
-                advice: advice(
-                    cells,
-                    format!("give -c {needed} or more, or keep fewer visual tokens (--keep, --max-visual-tokens)"),
-                ),
-            }),
-            _ => Ok(()),
-        }
+        let check = |resource: Resource, needed: usize, limit: usize| {
+            if needed <= limit {
+                return Ok(());
+            }
+            let mut fixes = Vec::new();
+            if resource == Resource::Cells {
+                fixes.push(Fix::CtxSize(needed));
+            }
+            match (resource, text > limit) {
+                (_, true) => fixes.push(Fix::ShorterQuestion),
+                (Resource::Positions, false) => fixes.push(Fix::FewerFrames),
+                (_, false) => fixes.push(Fix::KeepFewer),
+            }
+            fixes.push(Fix::NewConversation);
+            Err(Error::PromptTooLong { video: None, resource, needed, limit, fixes })
+        };
+        check(Resource::Positions, plan.next_position.max(0) as usize + room, self.positions)?;
+        self.cells.map_or(Ok(()), |cells| check(Resource::Cells, plan.rows.len() + room, cells))
     }
 }
 
@@ -116,28 +110,34 @@ impl Limits {
 mod tests {
     use super::*;
 
+    fn fixes(error: &Error) -> Vec<Fix> {
+        error.fixes()
+    }
+
     #[test]
     fn a_video_that_is_too_long_is_told_what_fits() {
         let shortage = Shortage::of(Resource::Positions, 1764, 1000, 1600).expect("too long");
-        let error = shortage.error("clip.mp4".as_ref(), 16).to_string();
+        let error = shortage.error("clip.mp4".as_ref(), 16);
         // 1000 − 164 positions are left, at 100 a frame.
-        assert!(error.contains("1764 positions, 764 more than the 1000"), "{error}");
-        assert!(error.contains("of clip.mp4, 8 of its 16 frames"), "{error}");
+        assert_eq!(fixes(&error), [Fix::MaxFrames(8)]);
+        let told = error.to_string();
+        assert!(told.contains("clip.mp4: the prompt needs 1764 positions, 764 more than the 1000"), "{told}");
+        assert!(told.ends_with("take at most 8 of its frames"), "{told}");
         assert_eq!(Shortage::of(Resource::Positions, 1000, 1000, 900), None);
     }
 
     #[test]
     fn a_fixed_context_is_told_how_large_it_has_to_be() {
-        let error =
-            Shortage::of(Resource::Cells, 864, 512, 800).expect("too long").error("clip.mp4".as_ref(), 8).to_string();
-        assert!(error.contains("-c 864") && error.contains("4 of its 8 frames"), "{error}");
+        let error = Shortage::of(Resource::Cells, 864, 512, 800).expect("too long").error("clip.mp4".as_ref(), 8);
+        assert_eq!(fixes(&error), [Fix::MaxFrames(4), Fix::CtxSize(864), Fix::KeepFewer]);
     }
 
     #[test]
     fn memory_is_told_in_megabytes() {
-        let shortage = Shortage::of(Resource::Bytes, (100 << 20) + 1, 100 << 20, 10).expect("too long");
+        let shortage = Shortage::of(Resource::Memory, (100 << 20) + 1, 100 << 20, 10).expect("too long");
         let error = shortage.error("clip.mp4".as_ref(), 8).to_string();
         assert!(error.contains("101 MB of memory, 1 more than the 100 that are free"), "{error}");
-        assert!(Shortage { limit: 0, ..shortage }.error("clip.mp4".as_ref(), 8).to_string().contains("not one frame"));
+        let none = Shortage { limit: 0, ..shortage }.error("clip.mp4".as_ref(), 8);
+        assert_eq!(fixes(&none), [Fix::QuantizeKv, Fix::ShorterQuestion, Fix::NewConversation]);
     }
 }

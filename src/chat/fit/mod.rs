@@ -7,14 +7,14 @@ mod cost;
 mod limits;
 
 pub(super) use cost::{CELL_STEP, CellCost};
-use limits::{ANSWER_ROOM, Limits, Resource, Shortage};
+use limits::{ANSWER_ROOM, Limits, Shortage};
 
 use super::params::VideoOptions;
 use super::engine::Engine;
 use super::prompt::{self, Arrangement, Markers, Message, Placed, PlannedRow, RowKey};
 use super::session::Session;
 use super::video::{EncodeTimings, timed};
-use crate::error::Result;
+use crate::error::{Resource, Result};
 use crate::layout::{Layout, Size};
 use crate::prune::Method;
 use crate::runtime::FreeMemory;
@@ -354,7 +354,7 @@ impl Session {
         let cost = self.engine.cell_cost(&self.params)?;
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
-        let shortage = Shortage::of(Resource::Bytes, cost.bytes(cells) + embeddings, free.bytes, own);
+        let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
         let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
         Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
     }

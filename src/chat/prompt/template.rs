@@ -124,7 +124,7 @@ impl ChatTemplate {
         let source = match source {
             Some(source) => source.to_owned(),
             None => model.chat_template().ok_or_else(|| {
-                failed("the model has none, so it is no chat model; give one with --chat-template-file".into())
+                failed("the model has none, so it is no chat model; give a template for it".into())
             })?,
         };
         let (bos, eos) = model.bos_eos();

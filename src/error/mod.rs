@@ -1,6 +1,11 @@
 //! The one error type of the library.
 //!
-//! A message names the file or the value, the reason, and the next step, so that a program can show it as it is.
+//! A message names the file or the value, the reason, and the next step, so that a program can show it as it is. What can be done is
+//! there as data, too ([`Error::fixes`]): the library does not know what a program calls it.
+
+mod fix;
+
+pub use fix::Fix;
 
 use std::path::PathBuf;
 
@@ -77,7 +82,7 @@ pub enum Error {
     LogitsNotFinite,
 
     /// The KV cache has no room for a batch.
-    #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; use a larger -c, or /clear in a chat")]
+    #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; {}", fix::in_words(&self.fixes()))]
     ContextFull {
         /// Cells of the context.
         n_ctx: usize,
@@ -86,18 +91,24 @@ pub enum Error {
     },
 
     /// A prompt does not fit the model or the context that was asked for.
-    #[error("the prompt needs {needed} {unit}, {} more than the {limit} that {of}; {advice}", needed - limit)]
+    #[error(
+        "{}the prompt needs {needed} {resource}, {} more than the {limit} that {}; {}",
+        video.iter().map(|path| format!("{}: ", path.display())).collect::<String>(),
+        needed - limit,
+        resource.owner(),
+        fix::in_words(fixes)
+    )]
     PromptTooLong {
-        /// What is counted: `positions` or `cells`.
-        unit: &'static str,
+        /// The video that does not fit, if one was to be added.
+        video: Option<PathBuf>,
+        /// What is short.
+        resource: Resource,
         /// What the prompt and the room for an answer take.
         needed: usize,
         /// What there is.
         limit: usize,
-        /// Whose limit it is: `the context has (-c)`.
-        of: &'static str,
-        /// What would fit.
-        advice: String,
+        /// What would make it fit.
+        fixes: Vec<Fix>,
     },
 
     /// A file cannot be used as a saved session.
@@ -233,7 +244,7 @@ pub enum Error {
     },
 
     /// A known model is not in the cache, or not completely.
-    #[error("the model {name} is not on this machine yet; run `sharpv pull {name}`")]
+    #[error("the model {name} is not on this machine yet; {}", fix::in_words(&self.fixes()))]
     ModelNotPulled {
         /// The model.
         name: &'static str,
@@ -258,7 +269,7 @@ pub enum Error {
     },
 
     /// A GGUF file was given in the place of one of another kind.
-    #[error("{}: this is {found}, but {expected} was expected; -m takes the language model, --mmproj the multimodal projector, --lora an adapter", path.display())]
+    #[error("{}: this is {found}, but {expected} was expected; {}", path.display(), fix::in_words(&self.fixes()))]
     WrongModelFile {
         /// The file.
         path: PathBuf,
@@ -269,7 +280,7 @@ pub enum Error {
     },
 
     /// A language model was given without its multimodal projector, and the folder does not tell which one it is.
-    #[error("{}: {} multimodal projectors (*mmproj*.gguf) in the same folder; name the one to use with --mmproj FILE", model.display(), match found.len() { 0 => "no".to_owned(), n => n.to_string() })]
+    #[error("{}: {} multimodal projectors (*mmproj*.gguf) in the same folder; {}", model.display(), match found.len() { 0 => "no".to_owned(), n => n.to_string() }, fix::in_words(&self.fixes()))]
     MmprojNotFound {
         /// The language model.
         model: PathBuf,
@@ -363,11 +374,57 @@ pub enum Error {
     },
 }
 
+/// What a prompt can run out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Resource {
+    /// Positions that the model was trained for.
+    Positions,
+    /// Cells of a context of a fixed size.
+    Cells,
+    /// Memory, in MB of 2²⁰ bytes.
+    Memory,
+}
+
+impl Resource {
+    /// Whose it is, for a sentence.
+    fn owner(self) -> &'static str {
+        match self {
+            Self::Positions => "the model was trained for",
+            Self::Cells => "the context has",
+            Self::Memory => "are free",
+        }
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Positions => "positions",
+            Self::Cells => "cells",
+            Self::Memory => "MB of memory",
+        })
+    }
+}
+
 impl Error {
     /// For `value`, which should be one of the names of a `T`; `what` says what they are names of.
     pub(crate) fn unknown_name<T: strum::VariantNames>(what: &'static str, value: &str) -> Self {
         let expected = format!("one of {}", T::VARIANTS.join(", "));
         Self::InvalidParameter { name: what, value: format!("\"{value}\""), expected }
+    }
+
+    /// What can be done about it, the best first, for a program that offers it; often empty, and the message then says what to do.
+    pub fn fixes(&self) -> Vec<Fix> {
+        match self {
+            Self::PromptTooLong { fixes, .. } => fixes.clone(),
+            Self::ContextFull { .. } => vec![Fix::LargerCtx, Fix::NewConversation],
+            Self::ModelNotPulled { name } => vec![Fix::Pull((*name).to_owned())],
+            Self::MmprojNotFound { .. } => vec![Fix::NameMmproj],
+            Self::WrongModelFile { .. } => vec![Fix::SortModelFiles],
+            _ => Vec::new(),
+        }
     }
 
     /// An [`Error::Io`] for `path`, to be used with `map_err`.

@@ -1,0 +1,38 @@
+//! What the library says can be done about an error, in the words of this program.
+
+use sharpv::Fix;
+
+/// A line to go below an error, if there is something to try.
+pub fn line(fixes: &[Fix]) -> Option<String> {
+    let tries: Vec<String> = fixes.iter().filter_map(option).collect();
+    (!tries.is_empty()).then(|| format!("try {}", tries.join(", or ")))
+}
+
+/// `None` where the library's own words say it all.
+fn option(fix: &Fix) -> Option<String> {
+    Some(match fix {
+        Fix::MaxFrames(n) => format!("--max-frames {n}"),
+        Fix::FewerFrames => "--max-frames N".to_owned(),
+        Fix::KeepFewer => "--keep SHARE, --max-visual-tokens N".to_owned(),
+        Fix::CtxSize(cells) => format!("-c {cells}"),
+        Fix::LargerCtx => "a larger -c".to_owned(),
+        Fix::QuantizeKv => "-ctk q8_0 -ctv q8_0".to_owned(),
+        Fix::NewConversation => "/clear in a chat".to_owned(),
+        Fix::Pull(name) => format!("`sharpv pull {name}`"),
+        Fix::NameMmproj => "--mmproj FILE".to_owned(),
+        Fix::SortModelFiles => "-m for the language model, --mmproj for the multimodal projector, --lora for an adapter".to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_tried_is_one_line() {
+        let fixes = [Fix::MaxFrames(8), Fix::ShorterQuestion, Fix::CtxSize(864)];
+        assert_eq!(line(&fixes).as_deref(), Some("try --max-frames 8, or -c 864"));
+        assert_eq!(line(&[Fix::ShorterQuestion]), None);
+    }
+}
