@@ -16,7 +16,12 @@ fn the_process_becomes_smaller_by_what_was_evicted() {
     const N_VISUAL: usize = 7936;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
     let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
-    let params = ContextParams { n_ctx: N_VISUAL + 256, compute: ComputeParams { n_threads: Some(2), ..Default::default() }, evictable: true, ..Default::default() };
+    let params = ContextParams {
+        n_ctx: N_VISUAL + 256,
+        compute: ComputeParams { n_threads: Some(2), ..Default::default() },
+        evictable: true,
+        ..Default::default()
+    };
     let mut context = Context::new(&model, &params, &[], &CancelToken::new()).expect("a context");
     let embeddings: Vec<f32> = (0..params.compute.n_ubatch * model.n_embd_inp()).map(|i| (i as f32).sin()).collect();
     let rows: Vec<&[f32]> = embeddings.chunks(model.n_embd_inp()).collect();

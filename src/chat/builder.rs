@@ -102,6 +102,9 @@ impl<'a> SessionBuilder<'a> {
 
 impl std::fmt::Debug for SessionBuilder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionBuilder").field("files", self.files).field("params", &self.params).finish_non_exhaustive()
+        f.debug_struct("SessionBuilder")
+            .field("files", self.files)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
     }
 }

@@ -5,9 +5,7 @@ use super::prompt::Tokenization;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::prune::{Method, PruneParams};
-use crate::runtime::{
-    CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams,
-};
+use crate::runtime::{CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams};
 use crate::video::{Rate, Sampling};
 
 /// How to open a [`Session`](super::Session).
@@ -87,7 +85,11 @@ impl SessionParams {
         self.sampler.validate()?;
         self.evict.validate()?;
         if self.n_predict == 0 {
-            return Err(Error::InvalidParameter { name: "n-predict", value: "0".into(), expected: "at least 1".into() });
+            return Err(Error::InvalidParameter {
+                name: "n-predict",
+                value: "0".into(),
+                expected: "at least 1".into(),
+            });
         }
         Ok(())
     }

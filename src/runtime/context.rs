@@ -398,8 +398,9 @@ impl Context {
             return false;
         }
         // SAFETY: the context lives and is borrowed mutably; the sequence exists.
-        let removed =
-            unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32, position, -1) };
+        let removed = unsafe {
+            ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32, position, -1)
+        };
         removed && self.has_window_before(sequence, position)
     }
 
@@ -412,8 +413,7 @@ impl Context {
             return true;
         }
         // SAFETY: the context lives; a getter. It gives -1 for an empty sequence.
-        let first =
-            unsafe { ffi::llama_memory_seq_pos_min(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32) };
+        let first = unsafe { ffi::llama_memory_seq_pos_min(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32) };
         (0..=(position - window).max(0)).contains(&first)
     }
 

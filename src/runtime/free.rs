@@ -70,8 +70,7 @@ fn weights(devices: &[Device], params: &ModelParams) -> Option<FreeMemory> {
 
 /// What is free on the GPUs that a model with `params` uses; `None` if there are none.
 fn used_gpus(devices: &[Device], params: &ModelParams) -> Option<FreeMemory> {
-    let is_used =
-        |d: &&Device| d.kind == DeviceKind::Gpu && d.memory_total > 0 && params.uses_gpu(&d.name);
+    let is_used = |d: &&Device| d.kind == DeviceKind::Gpu && d.memory_total > 0 && params.uses_gpu(&d.name);
     let gpus: Vec<&Device> = devices.iter().filter(is_used).collect();
     (!gpus.is_empty()).then(|| FreeMemory {
         bytes: gpus.iter().map(|gpu| gpu.memory_free as u64).sum(),

@@ -371,10 +371,7 @@ fn a_seed_makes_a_random_answer_repeatable() {
 #[test]
 fn a_context_that_is_too_small_is_told_with_what_would_do() {
     let result = ask("order-1", "What?", "--max-frames 2 -c 100");
-    result
-        .code(1)
-        .stdout(is_empty())
-        .stderr(contains("more than the 100 that the context has").and(contains(" -c ")));
+    result.code(1).stdout(is_empty()).stderr(contains("more than the 100 that the context has").and(contains(" -c ")));
 }
 
 #[test]

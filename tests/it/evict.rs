@@ -2,7 +2,8 @@
 //! (`tests/fixtures`), one for each kind of attention.
 
 use sharpv::runtime::{
-    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row, RowInput,
+    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row,
+    RowInput,
 };
 use std::path::PathBuf;
 

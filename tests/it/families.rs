@@ -14,8 +14,8 @@ use sharpv::layout::{self, Layout, PictureSize, Tiles};
 use sharpv::models::{ModelFiles, gguf};
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{
-    Bitmap, CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Part, Row, RowInput,
-    Vision, VisionParams,
+    Bitmap, CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Part, Row,
+    RowInput, Vision, VisionParams,
 };
 use std::path::Path;
 

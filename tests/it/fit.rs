@@ -2,10 +2,10 @@
 
 use crate::support::families;
 
-use sharpv::{Error, Fix};
 use sharpv::chat::{Observer, Quiet, Session, SessionParams, VideoOptions, VideoPlan};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
+use sharpv::{Error, Fix};
 use std::path::Path;
 
 const FRAMES: usize = 12;

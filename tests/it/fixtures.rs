@@ -2,7 +2,8 @@
 //! input. Tests that drop rows of the KV cache build on this.
 
 use sharpv::runtime::{
-    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row, RowInput,
+    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row,
+    RowInput,
 };
 use std::path::Path;
 

@@ -8,9 +8,9 @@ use std::sync::mpsc;
 
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
-use sharpv::{Error, Fix};
 use sharpv::models::gguf::{Kind, Metadata, Value, read_metadata};
 use sharpv::models::{self, Content, KnownFile, KnownModel, ModelFiles, Origin, Progress, PyPiSource, Recipe, Store};
+use sharpv::{Error, Fix};
 use tempfile::TempDir;
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 use crate::support::npy;
 use crate::support::smol;
 
-use sharpv::error::{Error, Fix, Resource};
 use sharpv::chat::{
     Observer, PrefillMode, Quiet, RowKey, Session, SessionParams, Stage, StopReason, Tokenization, VideoOptions,
 };
+use sharpv::error::{Error, Fix, Resource};
 use sharpv::prune::{Method, PruneParams};
 use sharpv::runtime::{
-    Bitmap, CancelToken, ComputeParams, Context, ContextParams, Model, ModelParams, Part, Row, RowInput, Sampler, SamplerParams,
-    Vision, VisionParams,
+    Bitmap, CancelToken, ComputeParams, Context, ContextParams, Model, ModelParams, Part, Row, RowInput, Sampler,
+    SamplerParams, Vision, VisionParams,
 };
 use sharpv::video::{Frame, FrameSource, Sampling};
 use std::path::{Path, PathBuf};

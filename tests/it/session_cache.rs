@@ -1,11 +1,11 @@
 //! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction, behind a failure.
 
 use crate::support::{families, smol};
-use sharpv::{Error, Fix};
 use sharpv::chat::{EvictMode, EvictParams, Observer, Quiet, Session, SessionParams, Stage, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::CancelToken;
+use sharpv::{Error, Fix};
 use std::path::{Path, PathBuf};
 
 const QUESTION: &str = "What is in the video?";

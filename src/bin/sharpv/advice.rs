@@ -20,7 +20,9 @@ fn option(fix: &Fix) -> Option<String> {
         Fix::NewConversation => "/clear in a chat".to_owned(),
         Fix::Pull(name) => format!("`sharpv pull {name}`"),
         Fix::NameMmproj => "--mmproj FILE".to_owned(),
-        Fix::SortModelFiles => "-m for the language model, --mmproj for the multimodal projector, --lora for an adapter".to_owned(),
+        Fix::SortModelFiles => {
+            "-m for the language model, --mmproj for the multimodal projector, --lora for an adapter".to_owned()
+        }
         _ => return None,
     })
 }

@@ -138,12 +138,7 @@ fn on_video(
     Ok(measured)
 }
 
-fn synthetic(
-    job: &Job,
-    files: &ModelFiles,
-    interrupts: &Interrupts,
-    screen: &mut Screen,
-) -> anyhow::Result<Scaling> {
+fn synthetic(job: &Job, files: &ModelFiles, interrupts: &Interrupts, screen: &mut Screen) -> anyhow::Result<Scaling> {
     let cancel = interrupts.cancel_token();
     let mut watch = Watch::new(screen, None, &cancel);
     let model = Model::load(&files.model, &job.params.model, |part| {

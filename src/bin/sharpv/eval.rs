@@ -5,7 +5,7 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
-use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams};
 use sharpv::lab::eval::{self, Clip, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::models::ModelFiles;
@@ -115,7 +115,8 @@ fn open(
     }
     let mut sessions = vec![Session::open(files, params.clone(), observer)?];
     while let Some(first) = sessions.first().filter(|_| sessions.len() < n) {
-        let another = Session::builder(files).model(first.model().clone()).params(params.clone()).observer(observer).open()?;
+        let another =
+            Session::builder(files).model(first.model().clone()).params(params.clone()).observer(observer).open()?;
         sessions.push(another);
     }
     Ok(sessions)

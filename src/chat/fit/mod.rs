@@ -9,8 +9,8 @@ mod limits;
 pub(super) use cost::{CELL_STEP, CellCost};
 use limits::{ANSWER_ROOM, Limits, Shortage};
 
-use super::params::VideoOptions;
 use super::engine::Engine;
+use super::params::VideoOptions;
 use super::prompt::{self, Arrangement, Markers, Message, Placed, PlannedRow, RowKey};
 use super::session::Session;
 use super::video::{EncodeTimings, timed};

@@ -230,7 +230,12 @@ const STEPS: usize = 8;
 const PAPER_THRESHOLD: f32 = 0.2;
 
 /// What a threshold means for this context.
-pub(in crate::chat) fn by_threshold(mode: EvictMode, threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Choice {
+pub(in crate::chat) fn by_threshold(
+    mode: EvictMode,
+    threshold: f32,
+    similarity: &Similarity,
+    layers: &[KvLayer],
+) -> Choice {
     match mode {
         EvictMode::Tokens => Choice::Tokens(threshold),
         _ => Choice::Layers(mark(&candidates(threshold, similarity, layers), layers.len())),

@@ -234,8 +234,7 @@ impl KvState {
         let (rows, evicted) = (take(&mut self.rows), take(&mut self.evicted));
         // What was found out about evicting holds for any cache.
         self.evicted.calibrated.clone_from(&evicted.calibrated);
-        let mut context =
-            Context::new(&engine.model, &params.context(n_ctx), &engine.adapters, &params.cancel)?;
+        let mut context = Context::new(&engine.model, &params.context(n_ctx), &engine.adapters, &params.cancel)?;
         self.bytes_per_cell = context.memory_usage().context / context.n_ctx().max(1) as u64;
         let moved = state.map(|state| context.set_state(&state));
         self.context = Some(context);
@@ -336,8 +335,7 @@ impl KvState {
             cells,
             cells_used: self.cells_used(),
             bytes,
-            bytes_dense: with_state
-                .map_or(self.bytes_per_cell * dense_cells as u64, |cost| cost.kv_bytes(dense_cells)),
+            bytes_dense: with_state.map_or(self.bytes_per_cell * dense_cells as u64, |cost| cost.kv_bytes(dense_cells)),
             layers: engine.model.n_layer(),
             layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
             layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),

@@ -123,9 +123,9 @@ impl ChatTemplate {
         let failed = |reason: String| Error::ChatTemplate { model: model.path().to_owned(), reason };
         let source = match source {
             Some(source) => source.to_owned(),
-            None => model.chat_template().ok_or_else(|| {
-                failed("the model has none, so it is no chat model; give a template for it".into())
-            })?,
+            None => model
+                .chat_template()
+                .ok_or_else(|| failed("the model has none, so it is no chat model; give a template for it".into()))?,
         };
         let (bos, eos) = model.bos_eos();
         let text = |token: Option<_>| {

@@ -3,9 +3,9 @@
 use super::format::{Header, SavedSlice, SavedVideo};
 use crate::chat::conversation::Conversation;
 use crate::chat::engine::Engine;
+use crate::chat::kv::EvictMode;
 use crate::chat::kv::SavedKv;
 use crate::chat::kv::evict::{Choice, Evicted};
-use crate::chat::kv::EvictMode;
 use crate::chat::params::SessionParams;
 use crate::chat::prompt::{Markers, Marks, PlannedRow, RowKey};
 use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo};

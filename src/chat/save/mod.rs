@@ -30,8 +30,7 @@ impl Session {
         let (n_ctx, state) = self.kv.state()?.unwrap_or_default();
         let header = self.header(n_ctx, state.len() as u64)?;
         let header = serde_json::to_vec(&header).map_err(|e| Error::io("saving the session", path)(e.into()))?;
-        format::write(path, &header, &self.conversation.videos, &state)
-            .map_err(Error::io("saving the session", path))
+        format::write(path, &header, &self.conversation.videos, &state).map_err(Error::io("saving the session", path))
     }
 
     /// Goes on with the session that [`save`](Self::save) wrote to a file, in the place of this one's conversation: with the same videos,
@@ -57,9 +56,8 @@ impl Session {
         prompt::plan(engine, &conversation, &question, params.tokenization)
             .map_err(|error| Refused::because(format!("its conversation cannot be used: {error}")).at(path))?;
         kv.n_ctx = check::cells(params, &kv).map_err(refused)?;
-        let kv = KvState::restore(engine, params, kv, &state)?.map_err(|reason| {
-            Refused::because(format!("its KV cache cannot be restored: {reason}")).at(path)
-        })?;
+        let kv = KvState::restore(engine, params, kv, &state)?
+            .map_err(|reason| Refused::because(format!("its KV cache cannot be restored: {reason}")).at(path))?;
         conversation.answer_start.clone_from(&self.conversation.answer_start);
         (self.conversation, self.kv) = (conversation, kv);
         Ok(())

@@ -5,7 +5,9 @@ use super::{BenchObserver, check, method_name};
 use crate::error::{Error, Result};
 use crate::lab::results::{Scaling, ScalingPoint, Spread};
 use crate::prune::{self, Budget, PruneParams, SliceView};
-use crate::runtime::{CancelToken, ComputeParams, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token};
+use crate::runtime::{
+    CancelToken, ComputeParams, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token,
+};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;

@@ -5,7 +5,7 @@ use super::question::{Clip, Question};
 use super::task::Task;
 use super::variant::Variant;
 use crate::chat::{EvictParams, VideoOptions};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::lab::results::{BadRow, Results, Row};
 use crate::prune::PruneParams;
 

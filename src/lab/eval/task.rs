@@ -4,7 +4,7 @@
 
 use super::extract;
 use super::question::{Question, RightAnswer, letter};
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// A benchmark.
 #[derive(
