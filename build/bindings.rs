@@ -22,7 +22,7 @@ pub fn copy_prepared(config: &Config) -> Result<bool> {
 /// Writes `OUT_DIR/bindings.rs`.
 pub fn generate(config: &Config, tree: &Path) -> Result<()> {
     let wrapper = config.manifest_dir.join("src/ffi/wrapper.h");
-    let names = "(llama|ggml|gguf|mtmd|sharpv|LLAMA|GGML|GGUF|MTMD|SHARPV)_.*";
+    let names = "(llama|ggml|gguf|mtmd|sharpv|LLAMA|GGML|GGUF|MTMD|SHARPV|RPC_PROTO)_.*";
     let bindings = bindgen::Builder::default()
         .header(wrapper.display().to_string())
         .clang_args(PUBLIC_HEADERS.iter().map(|folder| format!("-I{}", tree.join(folder).display())))

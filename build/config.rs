@@ -18,6 +18,7 @@ pub struct Config {
     pub cuda: bool,
     pub metal: bool,
     pub vulkan: bool,
+    pub rpc: bool,
     /// Tune for the processor that builds. Off: a baseline that runs on any current machine of the architecture.
     pub native: bool,
     /// A llama.cpp tree of the user's own, instead of the pinned one.
@@ -54,6 +55,7 @@ impl Config {
             cuda: feature("CUDA"),
             metal: feature("METAL"),
             vulkan: feature("VULKAN"),
+            rpc: feature("RPC"),
             native: feature("NATIVE"),
             source_dir: user_var("SHARPV_LLAMA_SOURCE_DIR").map(PathBuf::from),
             ffmpeg_dir: user_var("FFMPEG_DIR").map(PathBuf::from),
@@ -69,7 +71,7 @@ impl Config {
 
     /// The backends beside the CPU's that were asked for.
     pub fn backends(&self) -> impl Iterator<Item = &'static str> {
-        let all = [(self.cuda, "cuda"), (self.metal, "metal"), (self.vulkan, "vulkan")];
+        let all = [(self.cuda, "cuda"), (self.metal, "metal"), (self.vulkan, "vulkan"), (self.rpc, "rpc")];
         all.into_iter().filter_map(|(on, name)| on.then_some(name))
     }
 

@@ -25,8 +25,11 @@ fn build_shim(config: &Config, tree: &Path) -> Result<()> {
     let mut sources: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
     sources.sort();
-    cc::Build::new()
-        .cpp(true)
+    let mut shim = cc::Build::new();
+    if config.rpc {
+        shim.define("SHARPV_RPC", None);
+    }
+    shim.cpp(true)
         .std("c++17")
         .opt_level(3)
         // As llama.cpp itself is built: its headers hold inline functions with assertions.
@@ -59,6 +62,9 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
         ("GGML_CUDA", config.cuda),
         ("GGML_METAL", config.metal),
         ("GGML_VULKAN", config.vulkan),
+        ("GGML_RPC", config.rpc),
+        // Would be used, and need linking, if it happened to be installed.
+        ("GGML_RPC_RDMA", false),
         // ggml's own threads instead, which do not slow down when the cores are shared (patches/barrier-yield.patch).
         ("GGML_OPENMP", false),
         // Would be used if it happened to be installed.
@@ -102,6 +108,10 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
     cmake.env("CCACHE_BASEDIR", &config.out_dir).env("CCACHE_NOHASHDIR", "1");
     let relative = format!("-fmacro-prefix-map={}=.", config.out_dir.display());
     cmake.cflag(&relative).cxxflag(&relative);
+    if config.rpc {
+        // A lost server is an exception (patches/rpc-errors.patch), which may come through C.
+        cmake.cflag("-fexceptions");
+    }
     // Its version header takes the commit of the Git repository around it. That is ours, and would rebuild it all each time.
     cmake.env("GIT_CEILING_DIRECTORIES", &config.out_dir);
     if catch_unwind(move || cmake.build()).is_err() {

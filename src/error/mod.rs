@@ -81,6 +81,17 @@ pub enum Error {
     )]
     LogitsNotFinite,
 
+    /// Another machine cannot be used, or this one cannot be offered.
+    #[error("{address}: {reason}; {advice}")]
+    Rpc {
+        /// The address of the server.
+        address: String,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
+
     /// The KV cache has no room for a batch.
     #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; {}", fix::in_words(&self.fixes()))]
     ContextFull {

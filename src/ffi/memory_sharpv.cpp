@@ -18,6 +18,9 @@
 
 namespace {
 
+// No more than llama.cpp takes (GGML_RPC_MAX_SERVERS).
+constexpr int MAX_LOST_SERVERS = 16;
+
 // The side structures of a context's KV cache, with everything that was measured.
 sharpv_kv & cache_of(llama_context * ctx) {
     sharpv_kv * kv = sharpv_kv_of(llama_get_memory(ctx));
@@ -68,6 +71,11 @@ int32_t sharpv_try_init_from_model(
 
 void sharpv_free(llama_context * ctx) {
     const sharpv_probe * probe = ctx->get_cparams().sharpv;
+    // Its destructor waits for all devices; nothing may be thrown there. Each lost RPC server throws once.
+    int32_t waited = SHARPV_THROWN;
+    for (int i = 0; i < MAX_LOST_SERVERS && waited != SHARPV_OK; ++i) {
+        waited = sharpv_guarded(nullptr, 0, [&] { llama_synchronize(ctx); });
+    }
     llama_free(ctx);
     delete probe;
 }

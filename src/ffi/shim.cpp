@@ -2,12 +2,14 @@
 
 #include "guard.h"
 
+#include "ggml-rpc.h"
 #include "llama-arch.h"
 #include "llama-ext.h"
 #include "llama-model.h"
 #include "mtmd-helper.h"
 
 #include <cstdio>
+#include <stdexcept>
 
 namespace {
 
@@ -62,6 +64,48 @@ bool sharpv_supports_mixed_batch(const llama_model * model) {
 }
 
 //
+// devices
+//
+
+int32_t sharpv_try_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { ggml_backend_dev_memory(device, free, total); });
+}
+
+int32_t sharpv_try_rpc_add_server(
+        const char * endpoint,
+        ggml_backend_reg_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+#ifdef SHARPV_RPC
+        *result = ggml_backend_rpc_add_server(endpoint);
+        if (*result) {
+            ggml_backend_register(*result);
+        }
+#else
+        GGML_UNUSED(endpoint);
+        GGML_UNUSED(result);
+        throw std::runtime_error("built without RPC");
+#endif
+    });
+}
+
+int32_t sharpv_try_rpc_start_server(
+        const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices, ggml_backend_dev_t * devices,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+#ifdef SHARPV_RPC
+        ggml_backend_rpc_start_server(endpoint, cache_dir, n_threads, n_devices, devices);
+#else
+        GGML_UNUSED(endpoint);
+        GGML_UNUSED(cache_dir);
+        GGML_UNUSED(n_threads);
+        GGML_UNUSED(n_devices);
+        GGML_UNUSED(devices);
+        throw std::runtime_error("built without RPC");
+#endif
+    });
+}
+
+//
 // guarded calls
 //
 
@@ -81,6 +125,12 @@ int32_t sharpv_try_decode(
         llama_context * ctx, llama_batch batch,
         int32_t * result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] { *result = llama_decode(ctx, batch); });
+}
+
+int32_t sharpv_try_get_logits_ith(
+        llama_context * ctx, int32_t i,
+        float ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_get_logits_ith(ctx, i); });
 }
 
 int32_t sharpv_try_tokenize(

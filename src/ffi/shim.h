@@ -55,6 +55,24 @@ int32_t sharpv_memory_buffers(
 bool sharpv_supports_mixed_batch(const struct llama_model * model);
 
 //
+// devices
+//
+
+// Free and total memory of a device. One of an RPC server has to be asked, and may be lost.
+int32_t sharpv_try_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total, char * err, size_t err_len);
+
+// Connects to an RPC server and adds its devices to ggml's registry, where they stay. Builds without RPC (SHARPV_RPC) have no such
+// servers: this and the next function throw there.
+int32_t sharpv_try_rpc_add_server(
+        const char * endpoint,
+        ggml_backend_reg_t * result, char * err, size_t err_len);
+
+// Serves one client after the other; returns only if it cannot (any more). Prints to stdout.
+int32_t sharpv_try_rpc_start_server(
+        const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices, ggml_backend_dev_t * devices,
+        char * err, size_t err_len);
+
+//
 // preprocessing
 //
 
@@ -76,6 +94,10 @@ int32_t sharpv_try_process(
 int32_t sharpv_try_decode(
         struct llama_context * ctx, struct llama_batch batch,
         int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_get_logits_ith(
+        struct llama_context * ctx, int32_t i,
+        float ** result, char * err, size_t err_len);
 
 int32_t sharpv_try_tokenize(
         const struct llama_vocab * vocab, const char * text, int32_t text_len,

@@ -2,7 +2,7 @@
 
 use super::call::{Outcome, guarded};
 use super::memory::{KvType, MemoryUsage};
-use super::{CancelToken, LoraAdapter, Model, Token, log, sampler};
+use super::{CancelToken, LoraAdapter, Model, Token, device, log, sampler};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::ffi::c_void;
@@ -186,6 +186,7 @@ impl Context {
         raw.abort_callback = Some(is_cancelled);
         raw.abort_callback_data = cancel.as_ptr().cast_mut().cast();
 
+        let _registry = device::hold_registry();
         // SAFETY: the model lives as long as `self.model`; the flag lives as long as `self.cancel`.
         let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
             ffi::sharpv_try_init_from_model(model.as_ptr(), raw, params.evictable, result, err, err_len)
@@ -345,8 +346,7 @@ impl Context {
         if !self.has_logits {
             return Err(missing());
         }
-        // SAFETY: the last batch had an output; -1 names the last one.
-        let pointer = unsafe { ffi::llama_get_logits_ith(self.ptr.as_ptr(), -1) };
+        let pointer = self.logits_pointer(-1)?;
         if pointer.is_null() {
             return Err(missing());
         }
@@ -363,13 +363,21 @@ impl Context {
         if !self.has_logits || row >= self.n_ubatch() {
             return Err(missing());
         }
-        // SAFETY: the last batch had an output; llama.cpp checks the index.
-        let pointer = unsafe { ffi::llama_get_logits_ith(self.ptr.as_ptr(), row as i32) };
+        let pointer = self.logits_pointer(row as i32)?;
         if pointer.is_null() {
             return Err(missing());
         }
         // SAFETY: a row of logits has one value for each token of the vocabulary, and stays until the next batch.
         Ok(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
+    }
+
+    /// Where the logits of a row are: null if there are none, -1 names the last row. Waits for them, on all devices.
+    fn logits_pointer(&mut self, row: i32) -> Result<*mut f32> {
+        // SAFETY: the last batch had an output; llama.cpp checks the index.
+        let pointer = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_get_logits_ith(self.ptr.as_ptr(), row, result, err, err_len)
+        });
+        pointer.into_result().map_err(|reason| Error::Llama { action: "reading logits", reason })
     }
 
     /// Tells whether a call that bypassed [`process`](Self::process) left logits.

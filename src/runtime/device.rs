@@ -1,9 +1,12 @@
 //! The devices that this build can compute on.
 
 use super::backend;
+use super::call::guarded;
 use crate::error::{Error, Result};
 use crate::ffi;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What kind of processor a [`Device`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -12,7 +15,7 @@ use std::ffi::{CStr, c_char};
 pub enum DeviceKind {
     /// The main processor, with system memory.
     Cpu,
-    /// A GPU with memory of its own.
+    /// A GPU with memory of its own, or a device of another machine.
     Gpu,
     /// A GPU that shares the system's memory.
     IntegratedGpu,
@@ -25,7 +28,7 @@ pub enum DeviceKind {
 pub struct Device {
     /// ggml's name, as `--device` takes it, for example `CUDA0`.
     pub name: String,
-    /// The product's name.
+    /// The product's name; of a device of another machine, the address of its server.
     pub description: String,
     /// What it is.
     pub kind: DeviceKind,
@@ -35,48 +38,82 @@ pub struct Device {
     pub memory_total: usize,
 }
 
-/// Every device of this build, in ggml's order.
-pub fn devices() -> Vec<Device> {
-    backend::init();
-    // SAFETY: the registry is filled by `backend::init` and constant from then on; indices are below its count.
-    (0..unsafe { ffi::ggml_backend_dev_count() }).map(|i| describe(unsafe { ffi::ggml_backend_dev_get(i) })).collect()
+/// A device of ggml's registry, which lives as long as the program.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handle(pub ffi::ggml_backend_dev_t);
+
+// SAFETY: devices are tied to no thread.
+unsafe impl Send for Handle {}
+// SAFETY: ggml locks what changes in a device.
+unsafe impl Sync for Handle {}
+
+/// The devices of RPC servers that were added, by address. Its lock guards ggml's registry as well, which has none.
+type Added = BTreeMap<String, Vec<Handle>>;
+static ADDED: RwLock<Added> = RwLock::new(BTreeMap::new());
+
+/// Keeps ggml's registry as it is while llama.cpp reads it.
+pub(super) fn hold_registry() -> RwLockReadGuard<'static, Added> {
+    ADDED.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn describe(device: ffi::ggml_backend_dev_t) -> Device {
+/// Keeps all others from ggml's registry, to change it.
+pub(super) fn change_registry() -> RwLockWriteGuard<'static, Added> {
+    ADDED.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Every device of this build, in ggml's order, and then those of the RPC servers that were added.
+pub fn devices() -> Vec<Device> {
+    backend::init();
+    handles().into_iter().map(|Handle(device)| describe(device)).collect()
+}
+
+fn handles() -> Vec<Handle> {
+    let _registry = hold_registry();
+    // SAFETY: the registry was filled by `backend::init` and does not change while it is held; indices are below its count.
+    (0..unsafe { ffi::ggml_backend_dev_count() }).map(|i| Handle(unsafe { ffi::ggml_backend_dev_get(i) })).collect()
+}
+
+fn name(device: ffi::ggml_backend_dev_t) -> String {
+    // SAFETY: `device` comes from the registry; the string is owned by the device.
+    unsafe { text(ffi::ggml_backend_dev_name(device)) }
+}
+
+pub(super) fn describe(device: ffi::ggml_backend_dev_t) -> Device {
     let (mut memory_free, mut memory_total) = (0, 0);
+    // A server that cannot be asked any more has no memory to offer; using it tells why.
     // SAFETY: `device` comes from the registry, whose entries live as long as the program.
-    let kind = unsafe {
-        ffi::ggml_backend_dev_memory(device, &mut memory_free, &mut memory_total);
-        ffi::ggml_backend_dev_type(device)
-    };
+    let _ = guarded((), |(), err, err_len| unsafe {
+        ffi::sharpv_try_dev_memory(device, &mut memory_free, &mut memory_total, err, err_len)
+    });
+    // SAFETY: as above.
+    let kind = unsafe { ffi::ggml_backend_dev_type(device) };
     let kind = match kind {
         ffi::GGML_BACKEND_DEVICE_TYPE_GPU | ffi::GGML_BACKEND_DEVICE_TYPE_META => DeviceKind::Gpu,
         ffi::GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
         ffi::GGML_BACKEND_DEVICE_TYPE_ACCEL => DeviceKind::Accelerator,
         _ => DeviceKind::Cpu,
     };
-    // SAFETY: as above; the strings are owned by the device.
-    let (name, description) =
-        unsafe { (text(ffi::ggml_backend_dev_name(device)), text(ffi::ggml_backend_dev_description(device))) };
-    Device { name, description, kind, memory_free, memory_total }
+    // SAFETY: as above; the string is owned by the device.
+    let description = unsafe { text(ffi::ggml_backend_dev_description(device)) };
+    Device { name: name(device), description, kind, memory_free, memory_total }
 }
 
 /// The handles of the devices with these names, ended by a null pointer, as llama.cpp wants its list.
 pub(super) fn by_names(names: &[String]) -> Result<Vec<ffi::ggml_backend_dev_t>> {
-    let mut handles = Vec::with_capacity(names.len() + 1);
-    for name in names {
-        // SAFETY: see `devices`.
-        let found = (0..unsafe { ffi::ggml_backend_dev_count() })
-            .map(|i| unsafe { ffi::ggml_backend_dev_get(i) })
-            .find(|&device| describe(device).name.eq_ignore_ascii_case(name));
-        handles.push(found.ok_or_else(|| Error::InvalidParameter {
+    backend::init();
+    let all = handles();
+    let mut found = Vec::with_capacity(names.len() + 1);
+    for wanted in names {
+        let handle = all.iter().find(|handle| name(handle.0).eq_ignore_ascii_case(wanted));
+        let handle = handle.ok_or_else(|| Error::InvalidParameter {
             name: "device",
-            value: name.clone(),
-            expected: format!("one of {}", devices().iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")),
-        })?);
+            value: wanted.clone(),
+            expected: format!("one of {}", all.iter().map(|handle| name(handle.0)).collect::<Vec<_>>().join(", ")),
+        })?;
+        found.push(handle.0);
     }
-    handles.push(std::ptr::null_mut());
-    Ok(handles)
+    found.push(std::ptr::null_mut());
+    Ok(found)
 }
 
 /// Copies a C string that may be null.

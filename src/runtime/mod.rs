@@ -13,6 +13,7 @@ mod free;
 mod log;
 mod memory;
 mod model;
+mod rpc;
 mod sampler;
 mod vision;
 
@@ -25,5 +26,6 @@ pub use evict::{KvLayer, Similarity};
 pub use free::{FreeMemory, free_system_bytes};
 pub use memory::{KvType, MemoryUsage};
 pub use model::{LoraAdapter, Model, ModelParams, SpecialToken, Token};
+pub use rpc::{RPC_PORT, RpcServer, RpcServerParams, add_rpc_server};
 pub use sampler::{Sampler, SamplerParams};
 pub use vision::{Bitmap, Chunk, Chunks, ImageChunk, Part, Vision, VisionParams};

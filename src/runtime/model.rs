@@ -107,6 +107,7 @@ impl Model {
         }
         raw.progress_callback = Some(report_progress);
         raw.progress_callback_user_data = (&raw mut report).cast();
+        let _registry = device::hold_registry();
         // SAFETY: `c_path`, `devices` and `report` outlive the call; llama.cpp keeps none of them.
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_model_load_from_file(c_path.as_ptr(), raw, result, err, err_len)

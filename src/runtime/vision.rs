@@ -3,7 +3,7 @@
 use super::call::{Outcome, guarded};
 use super::context::{FlashAttention, Position, default_threads};
 use super::model::{OnProgress, c_path, report_progress};
-use super::{Model, Token, abort, log};
+use super::{Model, Token, abort, device, log};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::marker::PhantomData;
@@ -66,6 +66,7 @@ impl Vision {
         raw.progress_callback = Some(report_progress);
         raw.progress_callback_user_data = (&raw mut report).cast();
         let failed = |reason| Error::Load { what: "the mmproj of this model", path: path.to_owned(), reason };
+        let _registry = device::hold_registry();
         // SAFETY: path and callback outlive the call; the model outlives the context, which holds a clone.
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_init_from_file(c_path.as_ptr(), model.as_ptr(), raw, result, err, err_len)

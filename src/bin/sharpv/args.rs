@@ -8,6 +8,8 @@ use sharpv::lab::eval::{Score, Task};
 use sharpv::lab::report::PictureFormat;
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
+use sharpv::runtime::RPC_PORT;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// Chat about video files on your own machine, with quantized VideoLLMs in GGUF.
@@ -75,6 +77,11 @@ pub enum Command {
     Models(ModelsArgs),
     /// Show this build, the devices, and what is missing
     Doctor(DoctorArgs),
+    /// Let other machines compute on this one, with `--rpc` there; needs a build with the feature rpc
+    ///
+    /// llama.cpp's own protocol: without a password, without encryption, and not safe against who means harm. It belongs on a trusted network.
+    /// docs/rpc.md tells more.
+    RpcServer(RpcServerArgs),
 }
 
 /// Ask one question about a video. The answer streams to stdout; a line of statistics follows on stderr.
@@ -344,9 +351,44 @@ pub struct ModelsArgs {
     pub json: bool,
 }
 
+/// See [`Command::RpcServer`].
+#[derive(Debug, Args)]
+#[command(after_help = RPC_SERVER_EXAMPLES)]
+pub struct RpcServerArgs {
+    /// The IPv4 address of this machine to listen at; 0.0.0.0 is all it has [default: 127.0.0.1, which lets no other machine in]
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST, hide_default_value = true)]
+    pub host: Ipv4Addr,
+
+    /// The port; 0 is any free one
+    #[arg(short, long, value_name = "N", default_value_t = RPC_PORT)]
+    pub port: u16,
+
+    /// Devices to offer, separated by commas (`sharpv doctor` lists them) [short: -dev] [default: all GPUs, or else the CPU]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub device: Vec<String>,
+
+    /// Threads of the CPU [default: one for each core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+
+    /// Keep large weights in this folder, so that they need not be sent again
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+const RPC_SERVER_EXAMPLES: &str = "\
+Examples:
+  sharpv rpc-server                                        try it on one machine
+  sharpv rpc-server --host 192.168.1.20 --cache weights    on the machine with that address
+  sharpv ask clip.mp4 \"What moves?\" --rpc 192.168.1.20:50052        on another one";
+
 /// Show this build, the devices, and what is missing.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// RPC servers whose devices to list as well
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub rpc: Vec<String>,
+
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

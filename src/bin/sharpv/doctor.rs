@@ -1,7 +1,7 @@
 //! `sharpv doctor`: this build, the devices, and what is missing.
 
 use crate::args::DoctorArgs;
-use crate::{options, output};
+use crate::{options, output, rpc};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 use sharpv::models::{self, Store};
@@ -50,6 +50,7 @@ struct Problem {
 }
 
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    rpc::connect(&args.rpc)?;
     let report = Report::new();
     if args.json { output::print_json(&report) } else { Ok(output::print(&report.text())?) }
 }

@@ -22,6 +22,7 @@ mod output;
 mod plan;
 mod pull;
 mod report;
+mod rpc;
 mod screen;
 mod session;
 mod stats;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => pull::run(&args, screen),
         Command::Models(args) => models::run(&args, cli.verbose > 0),
         Command::Doctor(args) => doctor::run(&args),
+        Command::RpcServer(args) => rpc::run(&args, &screen),
     };
     exit::code(result)
 }

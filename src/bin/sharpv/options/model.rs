@@ -1,5 +1,6 @@
 //! Which model to use, and how to load and run it.
 
+use crate::rpc;
 use crate::values::{self, GpuLayers};
 use clap::Args;
 use sharpv::chat::SessionParams;
@@ -29,6 +30,10 @@ pub struct ModelOptions {
     /// Devices to use, separated by commas (`sharpv doctor` lists them); `none` is the CPU alone [short: -dev] [default: all GPUs]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     device: Vec<String>,
+
+    /// RPC servers on other machines, whose devices take layers as GPUs do; needs a build with the feature rpc (docs/rpc.md)
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    rpc: Vec<String>,
 
     /// Run the vision encoder on the CPU
     #[arg(long)]
@@ -91,6 +96,7 @@ pub struct ModelOptions {
 impl ModelOptions {
     /// The files of the model, which are fetched where they are not here yet.
     pub fn files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
+        rpc::connect(&self.rpc)?;
         let memory = FreeMemory::for_weights(&self.model_params()).map(|free| free.bytes);
         models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, progress)
     }
@@ -127,6 +133,7 @@ impl ModelOptions {
             }
             .into());
         }
+        rpc::connect(&self.rpc)?;
         let cpu_only = self.is_cpu_only();
         let n_threads = self.threads.map(usize::from);
         let params = SessionParams {

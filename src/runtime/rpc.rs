@@ -1,0 +1,266 @@
+//! Other machines: llama.cpp's RPC backend, as a client and as a server. It needs a build with the Cargo feature `rpc`.
+//!
+//! The protocol is llama.cpp's own, without encryption or authentication: whoever reaches the port can use the server, and perhaps
+//! take over its machine. It belongs on a trusted network.
+
+use super::backend;
+use super::call::guarded;
+use super::context::default_threads;
+use super::device::{self, Device, DeviceKind};
+use super::model::c_path;
+use crate::error::{Error, Result};
+use crate::ffi;
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The port that llama.cpp's RPC servers have by default.
+pub const RPC_PORT: u16 = 50052;
+
+/// How long a server may take to accept a connection, and then to answer. It does not answer while it serves another client.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connects to an RPC server and adds its devices to those of this program ([`devices`](super::devices)), where they stay. Models that
+/// are loaded from then on use them like GPUs. A server that was added before is not asked again.
+///
+/// Not to be called from the progress callback of a model that is being loaded.
+///
+/// # Errors
+/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Rpc`] if there is no server that can be used, or if this build
+/// has no RPC.
+pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
+    let (host, port) = parse(address)?;
+    needs_feature(address)?;
+    backend::init();
+    let mut added = device::change_registry();
+    if let Some(handles) = added.get(address) {
+        return Ok(handles.iter().map(|&handle| device::describe(handle.0)).collect());
+    }
+    greet(address, host, port)?;
+    let endpoint = c_string(address)?;
+    // SAFETY: the string outlives the call, which copies it; the registry is ours until `added` is dropped.
+    let registered = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+        ffi::sharpv_try_rpc_add_server(endpoint.as_ptr(), result, err, err_len)
+    });
+    let failed = |reason: String| failure(address, reason, "look at the server's output");
+    let registry = registered.into_result().map_err(failed)?;
+    if registry.is_null() {
+        return Err(failed("the server has no devices".into()));
+    }
+    // SAFETY: the registry of a server is never freed; indices are below its count.
+    let handles: Vec<_> = (0..unsafe { ffi::ggml_backend_reg_dev_count(registry) })
+        .map(|i| device::Handle(unsafe { ffi::ggml_backend_reg_dev_get(registry, i) }))
+        .collect();
+    let described = handles.iter().map(|&handle| device::describe(handle.0)).collect();
+    added.insert(address.to_owned(), handles);
+    Ok(described)
+}
+
+/// What an RPC server offers, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RpcServerParams {
+    /// The address of this machine to listen at. Any but a loopback address lets others in, without a password.
+    pub host: Ipv4Addr,
+    /// The port; 0 is any free one.
+    pub port: u16,
+    /// The devices to offer, by [`Device::name`]; empty is all GPUs there are, or else the CPU.
+    pub devices: Vec<String>,
+    /// Threads of the CPU; `None` is one for each core.
+    pub n_threads: Option<usize>,
+    /// A folder to keep large weights in, so that they need not be sent again; `None` keeps nothing.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for RpcServerParams {
+    fn default() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST, port: RPC_PORT, devices: Vec::new(), n_threads: None, cache: None }
+    }
+}
+
+/// A server that lets other machines compute on the devices of this one.
+#[derive(Debug)]
+pub struct RpcServer {
+    address: SocketAddrV4,
+    names: Vec<String>,
+    devices: Vec<Device>,
+    n_threads: usize,
+    cache: Option<CString>,
+}
+
+impl RpcServer {
+    /// Chooses the devices and checks that the port is free. It is opened by [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if there is no such device; [`Error::Io`] if the folder for weights cannot be made; [`Error::Rpc`] if the
+    /// port cannot be opened, or if this build has no RPC.
+    pub fn new(params: &RpcServerParams) -> Result<Self> {
+        let wanted = SocketAddrV4::new(params.host, params.port);
+        needs_feature(&wanted.to_string())?;
+        let advice = match params.port {
+            0 => "give an address of this machine",
+            _ => "give an address of this machine, and a port that no other program uses",
+        };
+        let cannot_listen =
+            |error: io::Error| failure(&wanted.to_string(), format!("cannot listen there: {error}"), advice);
+        // llama.cpp opens the port itself, and would tell less.
+        let port = TcpListener::bind(wanted).and_then(|listener| listener.local_addr()).map_err(cannot_listen)?.port();
+        let mut devices = super::devices();
+        let mut names = params.devices.clone();
+        if names.is_empty() {
+            let is_gpu = |device: &&Device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu);
+            let of = |devices: &[Device], gpu: bool| -> Vec<String> {
+                devices.iter().filter(|device| is_gpu(device) == gpu).map(|device| device.name.clone()).collect()
+            };
+            names = of(&devices, true);
+            if names.is_empty() {
+                names = of(&devices, false);
+            }
+        }
+        device::by_names(&names)?;
+        devices.retain(|device| names.iter().any(|name| name.eq_ignore_ascii_case(&device.name)));
+        let cache = match &params.cache {
+            None => None,
+            Some(folder) => {
+                std::fs::create_dir_all(folder).map_err(Error::io("creating the folder for weights", folder))?;
+                Some(c_path(folder)?)
+            }
+        };
+        let n_threads = params.n_threads.unwrap_or_else(default_threads);
+        Ok(Self { address: SocketAddrV4::new(params.host, port), names, devices, n_threads, cache })
+    }
+
+    /// Where clients find it.
+    pub fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// What it offers.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Serves, one client after the other, to the end of the program. llama.cpp tells on stdout who comes and goes.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the port cannot be opened, or accepts no more clients.
+    pub fn run(self) -> Result<Infallible> {
+        let address = self.address.to_string();
+        let endpoint = c_string(&address)?;
+        let mut handles = device::by_names(&self.names)?;
+        let cache = self.cache.as_ref().map_or(std::ptr::null(), |folder| folder.as_ptr());
+        // SAFETY: strings and handles outlive the call; `by_names` puts a null pointer behind the handles, which is not counted.
+        let ended = guarded((), |(), err, err_len| unsafe {
+            ffi::sharpv_try_rpc_start_server(
+                endpoint.as_ptr(),
+                cache,
+                self.n_threads,
+                self.names.len(),
+                handles.as_mut_ptr(),
+                err,
+                err_len,
+            )
+        });
+        Err(failure(&address, format!("the server ended: {}", ended.reason), "start it again"))
+    }
+}
+
+fn failure(address: &str, reason: String, advice: &'static str) -> Error {
+    Error::Rpc { address: address.to_owned(), reason, advice }
+}
+
+fn needs_feature(address: &str) -> Result<()> {
+    if cfg!(feature = "rpc") {
+        return Ok(());
+    }
+    let reason = "this build cannot compute on other machines".into();
+    Err(failure(address, reason, "build it with the Cargo feature rpc (cargo build --release --features rpc)"))
+}
+
+fn c_string(address: &str) -> Result<CString> {
+    CString::new(address).map_err(|_| not_an_address(address))
+}
+
+fn not_an_address(address: &str) -> Error {
+    Error::InvalidParameter {
+        name: "the address of an RPC server",
+        value: if address.is_empty() { "empty".into() } else { address.to_owned() },
+        expected: format!("HOST:PORT, with a name or an IPv4 address, for example 192.168.1.20:{RPC_PORT}"),
+    }
+}
+
+/// `HOST:PORT`; llama.cpp would end the program over anything else.
+fn parse(address: &str) -> Result<(&str, u16)> {
+    let parts = address.split_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
+    let (host, port) = parts.ok_or_else(|| not_an_address(address))?;
+    let port = port.parse().ok().filter(|&port| port > 0).ok_or_else(|| not_an_address(address))?;
+    Ok((host, port))
+}
+
+/// Finds out whether a server is there that llama.cpp can talk with, by the first message of its protocol: ggml waits for an answer
+/// without end.
+fn greet(address: &str, host: &str, port: u16) -> Result<()> {
+    let start = "start an RPC server there (`sharpv rpc-server`), and let the firewall pass its port";
+    let found = (host, port).to_socket_addrs();
+    let advice = "check the name, or give its IPv4 address";
+    let found = found.map_err(|error| failure(address, format!("the host cannot be found: {error}"), advice))?;
+    // llama.cpp takes the first one, too.
+    let target = found.into_iter().find(SocketAddr::is_ipv4);
+    let target = target.ok_or_else(|| failure(address, "the host has no IPv4 address".into(), advice))?;
+    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
+        .map_err(|error| failure(address, format!("no RPC server can be reached: {error}"), start))?;
+    let version = match hello(&mut stream) {
+        Ok(version) => version,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            let reason = format!("no answer within {} s: a server has one client at a time", PATIENCE.as_secs());
+            return Err(failure(address, reason, "wait until it is free, or start another one"));
+        }
+        Err(error) => return Err(failure(address, format!("this is no RPC server of this kind: {error}"), start)),
+    };
+    let (major, minor) = (ffi::RPC_PROTO_MAJOR_VERSION, ffi::RPC_PROTO_MINOR_VERSION);
+    if u32::from(version[0]) != major || u32::from(version[1]) > minor {
+        let reason =
+            format!("the server speaks version {}.{} of the protocol, not {major}.{minor}", version[0], version[1]);
+        return Err(failure(address, reason, "use the same version of the program on both machines"));
+    }
+    Ok(())
+}
+
+/// Says hello and reads the version of the server.
+fn hello(stream: &mut TcpStream) -> io::Result<[u8; 2]> {
+    const HELLO: u8 = 14;
+    // What the transport can do: nothing but TCP.
+    const CAPABILITIES: usize = 24;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut request = vec![HELLO];
+    request.extend((CAPABILITIES as u64).to_le_bytes());
+    request.extend([0; CAPABILITIES]);
+    stream.write_all(&request)?;
+    // Its size, the version (three numbers and a byte of padding), and capabilities.
+    let mut answer = [0; 8 + 4 + CAPABILITIES];
+    stream.read_exact(&mut answer)?;
+    if answer[..8] != ((answer.len() - 8) as u64).to_le_bytes() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it answers something else"));
+    }
+    Ok([answer[8], answer[9]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        assert_eq!(parse("box:50052").expect("an address"), ("box", 50052));
+        assert_eq!(parse("127.0.0.1:1").expect("an address"), ("127.0.0.1", 1));
+        for wrong in
+            ["", "box", ":50052", "box:", "box:0", "box:65536", "box:port", "[::1]:50052", "::1:50052", "a b:1"]
+        {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("HOST:PORT") && error.contains(wrong), "{error}");
+        }
+    }
+}
