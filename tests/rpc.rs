@@ -313,7 +313,8 @@ mod with_servers {
             let model = ModelParams { devices: vec!["RPC0".into()], ..ModelParams::default() };
             let params = SessionParams { model, n_predict: 8, ..SessionParams::default() };
             let mut session = Session::open(&smol::files(), params, &mut Quiet)?;
-            session.add_video(&clip(), &VideoOptions::default(), &mut Quiet)?;
+            let options = VideoOptions { max_frames: Some(4), ..VideoOptions::default() };
+            session.add_video(&clip(), &options, &mut Quiet)?;
             Ok::<_, sharpv::Error>(session)
         };
         let mut session = open().expect("a session");
