@@ -21,6 +21,7 @@ mod patches;
 mod prompts;
 mod prune;
 mod report;
+mod rpc;
 mod save;
 mod session;
 mod session_cache;

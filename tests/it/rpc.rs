@@ -1,8 +1,9 @@
 //! Layers on other machines: servers are processes of their own, at loopback addresses.
 
+#![cfg(feature = "cli")]
+
 #[cfg(feature = "rpc")]
-#[path = "support/smol.rs"]
-mod smol;
+use crate::support::smol;
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
