@@ -7,7 +7,7 @@
 //! The encoder would take most of the time, and pruning does not touch it. So a clip has two different pictures only, each for half of the
 //! frames; sharpv encodes each once, and "encode" is what all frames would take, were they different.
 
-use sharpv::chat::{EvictParams, PrefillMode, Quiet, Session, SessionParams, Timings, VideoOptions};
+use sharpv::chat::{EvictParams, PrefillMode, Session, SessionParams, Timings, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{Bitmap, Model, ModelParams, Part, Vision, VisionParams};
@@ -94,9 +94,9 @@ impl Variant {
     ) -> Result<Self> {
         let params =
             SessionParams { prune, prefill, evict: EvictParams::off(), n_predict: 1, ..SessionParams::default() };
-        let mut session = Session::open(files, params, &mut Quiet)?;
-        session.add_video(clip, &VideoOptions::default(), &mut Quiet)?;
-        let first = session.ask(QUESTION, &mut Quiet)?;
+        let mut session = Session::open(files, params, &mut ())?;
+        session.add_video(clip, &VideoOptions::default(), &mut ())?;
+        let first = session.ask(QUESTION, &mut ())?;
         let prefill = vec![first.timings_ms.prefill];
         Ok(Self { name, session, before: first.timings_ms, rows: first.tokens.prompt, prefill })
     }
@@ -104,7 +104,7 @@ impl Variant {
     fn prefill(&mut self) -> Result<()> {
         self.session.restart();
         self.session.free_cache();
-        self.prefill.push(self.session.ask(QUESTION, &mut Quiet)?.timings_ms.prefill);
+        self.prefill.push(self.session.ask(QUESTION, &mut ())?.timings_ms.prefill);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Variants take turns within one run, so that the ratios mean something on a shared machine. Medians are shown, with minimum and maximum.
 
-use sharpv::chat::{PrefillMode, Quiet, Session, SessionParams, Timings, VideoOptions};
+use sharpv::chat::{PrefillMode, Session, SessionParams, Timings, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Budget, PruneParams};
 use std::path::Path;
@@ -33,7 +33,7 @@ fn one_pass_prefill(clip: &Path) -> Result<()> {
             let prune = PruneParams { budget: Budget::Keep(KEPT as f32 / 64.0), ..PruneParams::default() };
             let params = SessionParams { prune, prefill, n_predict: 16, ..SessionParams::default() };
             let mut session = open(params)?;
-            session.add_video(clip, &frames(FRAMES), &mut Quiet)?;
+            session.add_video(clip, &frames(FRAMES), &mut ())?;
             Ok(session)
         })
         .into_iter()
@@ -44,7 +44,7 @@ fn one_pass_prefill(clip: &Path) -> Result<()> {
         for (session, times) in sessions.iter_mut().zip(&mut times) {
             session.free_cache();
             let start = Instant::now();
-            session.first_logits(QUESTION, &mut Quiet)?;
+            session.first_logits(QUESTION, &mut ())?;
             times.push(start.elapsed().as_secs_f64() * 1000.0);
         }
     }
@@ -67,8 +67,8 @@ fn time_to_first_token(clip: &Path) -> Result<()> {
     for _ in 0..REPEATS {
         for (i, session) in sessions.iter_mut().enumerate() {
             session.clear();
-            session.add_video(clip, &frames(FRAMES), &mut Quiet)?;
-            let answer = session.ask(QUESTION, &mut Quiet)?;
+            session.add_video(clip, &frames(FRAMES), &mut ())?;
+            let answer = session.ask(QUESTION, &mut ())?;
             timings[i].push(answer.timings_ms);
             kept[i] = answer.visual_tokens.keep_ratio;
         }
@@ -89,7 +89,7 @@ fn time_to_first_token(clip: &Path) -> Result<()> {
 }
 
 fn open(params: SessionParams) -> Result<Session> {
-    Ok(Session::open(&models::resolve("smol", None, &[])?, params, &mut Quiet)?)
+    Ok(Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?)
 }
 
 fn frames(n: usize) -> VideoOptions {

@@ -6,7 +6,7 @@
 //! `sharpv+layers:0.1`. Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first
 //! question led to ("later"; the first questions do not count there).
 
-use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Method, PruneParams};
 use std::collections::BTreeMap;
@@ -93,13 +93,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let prune = PruneParams { method, ..PruneParams::default() };
         let params = SessionParams { prune, n_predict: 32, ..SessionParams::default() };
         let files = models::resolve("smol", None, &[])?;
-        let mut session = Session::open(&files, params, &mut Quiet)?;
+        let mut session = Session::open(&files, params, &mut ())?;
         let (mut kept, mut total) = (0, 0);
         // A clip is decoded and encoded once for all its questions and all variants.
         for questions in rows.chunk_by(|a, b| a.video == b.video) {
             session.clear();
             let clip = folder.join(&questions[0].video);
-            let report = session.add_video(&clip, &VideoOptions::default(), &mut Quiet)?;
+            let report = session.add_video(&clip, &VideoOptions::default(), &mut ())?;
             kept += report.visual_tokens.kept;
             total += report.visual_tokens.total;
             for variant in variants.iter_mut().filter(|v| v.method == method) {
@@ -128,7 +128,7 @@ fn ask_all(session: &mut Session, variant: &mut Variant, questions: &[Row]) -> s
     for row in questions {
         session.restart();
         session.free_cache();
-        let answer = session.ask(&row.question, &mut Quiet)?;
+        let answer = session.ask(&row.question, &mut ())?;
         let right = answer.answer == row.answer;
         variant.alone.add(right);
         variant.categories.entry(row.category.clone()).or_default().add(right);
@@ -138,7 +138,7 @@ fn ask_all(session: &mut Session, variant: &mut Variant, questions: &[Row]) -> s
     session.free_cache();
     for (i, row) in questions.iter().enumerate() {
         session.restart();
-        let answer = session.ask(&row.question, &mut Quiet)?;
+        let answer = session.ask(&row.question, &mut ())?;
         if i > 0 {
             variant.later.add(answer.answer == row.answer);
             variant.layers_evicted += answer.kv.layers_evicted;

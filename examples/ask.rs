@@ -1,6 +1,6 @@
 //! Asks one question about a video: `cargo run --release --example ask -- VIDEO QUESTION`.
 
-use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
+use sharpv::chat::{Session, SessionParams, VideoOptions};
 use sharpv::models;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -8,8 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(video), Some(question)) = (args.next(), args.next()) else { return Err("ask VIDEO QUESTION".into()) };
 
     let files = models::resolve("smol", None, &[])?;
-    let mut session = Session::open(&files, SessionParams::default(), &mut Quiet)?;
-    session.add_video(video.as_ref(), &VideoOptions::default(), &mut Quiet)?;
+    let mut session = Session::open(&files, SessionParams::default(), &mut ())?;
+    session.add_video(video.as_ref(), &VideoOptions::default(), &mut ())?;
     let answer = session.ask(&question, &mut |piece: &str| print!("{piece}"))?;
     println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
     Ok(())

@@ -5,11 +5,11 @@
 //! Behind the prefill, visual tokens can leave the layers of the KV cache in which little of them is left (Memory SharpV).
 //!
 //! ```no_run
-//! use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
+//! use sharpv::{Session, VideoOptions};
 //!
 //! let files = sharpv::models::resolve("smol", None, &[])?; // after `sharpv pull smol`
-//! let mut session = Session::open(&files, SessionParams::default(), &mut Quiet)?;
-//! session.add_video("clip.mp4".as_ref(), &VideoOptions::default(), &mut Quiet)?;
+//! let mut session = Session::builder(&files).open()?;
+//! session.add_video("clip.mp4".as_ref(), &VideoOptions::default(), &mut ())?;
 //! let answer = session.ask("What is in the video?", &mut |piece: &str| print!("{piece}"))?;
 //! println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
 //! # Ok::<(), sharpv::Error>(())
@@ -36,11 +36,13 @@ pub mod ffi;
 pub mod lab;
 pub mod layout;
 pub mod models;
+mod observer;
 pub mod prune;
 #[allow(unsafe_code)]
 pub mod runtime;
 pub mod video;
 
-pub use chat::{Answer, Observer, Session, SessionBuilder, SessionParams, VideoOptions};
+pub use chat::{Answer, Session, SessionBuilder, SessionParams, VideoOptions};
 pub use error::{Error, Fix, Result};
+pub use observer::{Observer, Stage};
 pub use runtime::CancelToken;

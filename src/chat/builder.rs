@@ -1,11 +1,11 @@
 //! Opening a session, one setting at a time.
 
 use super::kv::EvictParams;
-use super::observer::Observer;
 use super::params::SessionParams;
 use super::session::Session;
 use crate::error::Result;
 use crate::models::ModelFiles;
+use crate::observer::Observer;
 use crate::prune::PruneParams;
 use crate::runtime::{CancelToken, Model, SamplerParams};
 
@@ -96,7 +96,7 @@ impl<'a> SessionBuilder<'a> {
     /// of range.
     pub fn open(self) -> Result<Session> {
         let Self { files, model, params, observer } = self;
-        Session::load_with(model, files, params, observer.unwrap_or(&mut super::observer::Quiet))
+        Session::load_with(model, files, params, observer.unwrap_or(&mut ()))
     }
 }
 

@@ -1,12 +1,12 @@
 //! What is loaded: the models of a session and how they want to be talked to. No question changes it.
 
 use super::fit::CellCost;
-use super::observer::{Observer, Stage};
 use super::params::SessionParams;
 use super::prompt::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::layout::{self, EncoderFacts, Layout};
 use crate::models::{self, ModelFiles, gguf};
+use crate::observer::{Observer, Stage};
 use crate::runtime::{LoraAdapter, Model, Sampler, Vision};
 use std::cell::OnceCell;
 use std::path::Path;

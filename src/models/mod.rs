@@ -35,6 +35,7 @@ pub use store::Store;
 pub use video_llms::{FrameTokens, VideoLlm, video_llms};
 
 use crate::error::Result;
+use crate::observer::Observer;
 
 /// The files of one model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,29 +49,6 @@ pub struct ModelFiles {
     /// LoRA adapters of the language model, in the order in which they are applied.
     pub lora: Vec<PathBuf>,
 }
-
-/// Shows what a long operation does. The methods do nothing by default; `()` shows nothing.
-pub trait Progress {
-    /// Says one thing in one line.
-    fn message(&mut self, text: &str) {
-        let _ = text;
-    }
-
-    /// A step begins that handles `total` bytes; it takes the place of the step before it.
-    fn begin(&mut self, what: &str, total: u64) {
-        let _ = (what, total);
-    }
-
-    /// `done` bytes of the current step are handled. It may stop short of the total, or pass it a little.
-    fn advance(&mut self, done: u64) {
-        let _ = done;
-    }
-
-    /// The current step is over, whether it worked or not.
-    fn end(&mut self) {}
-}
-
-impl Progress for () {}
 
 /// The folder for models and downloads: `SHARPV_HOME`, or `sharpv` in the user's cache folder (`$XDG_CACHE_HOME` or
 /// `~/.cache` on Linux, `~/Library/Caches` on macOS). It may not exist yet.
@@ -103,11 +81,11 @@ pub fn obtain(
     mmproj: Option<&Path>,
     lora: &[PathBuf],
     memory: Option<u64>,
-    progress: &mut dyn Progress,
+    observer: &mut dyn Observer,
 ) -> Result<ModelFiles> {
     match hub::HubSpec::parse(spec) {
         Some(name) if KnownModel::find(spec).is_err() && !Path::new(spec).exists() => {
-            resolve::from_hub(&hub::Hub::from_env()?, &name, (mmproj, lora), memory, progress)
+            resolve::from_hub(&hub::Hub::from_env()?, &name, (mmproj, lora), memory, observer)
         }
         _ => resolve(spec, mmproj, lora),
     }
@@ -117,8 +95,8 @@ pub fn obtain(
 ///
 /// # Errors
 /// [`Error::UnknownModel`](crate::Error::UnknownModel), or as [`Store::pull`].
-pub fn pull(name: &str, progress: &mut dyn Progress) -> Result<ModelFiles> {
-    Store::from_env()?.pull(KnownModel::find(name)?, progress)
+pub fn pull(name: &str, observer: &mut dyn Observer) -> Result<ModelFiles> {
+    Store::from_env()?.pull(KnownModel::find(name)?, observer)
 }
 
 /// The known models that are complete in the cache of [`cache_dir`].

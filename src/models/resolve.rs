@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::gguf::{self, Kind};
 use super::{KnownModel, ModelFiles, Store};
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 
 impl Store {
     /// The files of a model. `spec` is the name of a known model that has been pulled, or the path of a language
@@ -56,11 +57,11 @@ pub(super) fn from_hub(
     spec: &super::hub::HubSpec,
     (mmproj, lora): (Option<&Path>, &[PathBuf]),
     memory: Option<u64>,
-    progress: &mut dyn super::Progress,
+    observer: &mut dyn Observer,
 ) -> Result<ModelFiles> {
     check_additions(mmproj, lora)?;
     let wish = super::hub::Wish { memory, mmproj: mmproj.is_none() };
-    let mut files = hub.resolve(spec, wish, progress)?;
+    let mut files = hub.resolve(spec, wish, observer)?;
     check_kind(&files.model, Kind::Model)?;
     if let Some(own) = &files.mmproj {
         check_kind(own, Kind::Mmproj)?;

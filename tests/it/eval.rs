@@ -4,7 +4,7 @@
 use crate::support::families;
 use crate::support::smol;
 
-use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
+use sharpv::chat::{Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, wilson};
 use sharpv::lab::results::Summary;
 use sharpv::prune::{Budget, Method, PruneParams};
@@ -346,7 +346,7 @@ fn intervals_of_differences_are_bonetts_and_prices() {
 
 fn open(files: &sharpv::models::ModelFiles, prune: PruneParams, keep_unpruned: bool) -> Session {
     let params = SessionParams { prune, keep_unpruned, n_predict: 8, ..SessionParams::default() };
-    Session::open(files, params, &mut Quiet).expect("the model opens")
+    Session::open(files, params, &mut ()).expect("the model opens")
 }
 
 /// A selection anew equals that of a new session, down to the bits of the logits, also behind an answer with another selection.
@@ -366,10 +366,10 @@ fn selecting_anew_equals_a_new_session() {
         let files = families::files(family);
         let ask = |session: &mut Session| {
             session.restart();
-            session.first_logits("What is it?", &mut Quiet).expect("logits")
+            session.first_logits("What is it?", &mut ()).expect("logits")
         };
         let add = |session: &mut Session| {
-            session.add_video(folder.path(), &VideoOptions::default(), &mut Quiet).expect("a video");
+            session.add_video(folder.path(), &VideoOptions::default(), &mut ()).expect("a video");
         };
         let mut session = open(&files, PruneParams { method: Method::Random, ..PruneParams::default() }, true);
         add(&mut session);
@@ -388,7 +388,7 @@ fn selecting_anew_equals_a_new_session() {
             let expected = ask(&mut fresh);
             assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{family} {prune:?}");
             // With an answer in the cache, and an eviction that it may have led to.
-            session.ask("And then?", &mut Quiet).expect("an answer");
+            session.ask("And then?", &mut ()).expect("an answer");
         }
     }
 }
@@ -399,7 +399,7 @@ fn selecting_anew_needs_the_tokens_that_were_left_out() {
     families::write_frames(folder.path(), (56, 56), 2);
     let files = families::files("internvl");
     let mut session = open(&files, PruneParams::default(), false);
-    session.add_video(folder.path(), &VideoOptions::default(), &mut Quiet).expect("a video");
+    session.add_video(folder.path(), &VideoOptions::default(), &mut ()).expect("a video");
     let before = session.visual_tokens();
     let error = session.set_prune(PruneParams::off()).unwrap_err().to_string();
     assert!(error.contains("keep_unpruned is false"), "{error}");
@@ -423,7 +423,7 @@ fn an_answer_can_be_begun() {
     let plain = session.prompt_text("Which?").expect("a prompt");
     session.set_answer_start("Best option:(");
     assert_eq!(session.prompt_text("Which?").expect("a prompt"), format!("{plain}Best option:("));
-    let answer = session.ask("Which?", &mut Quiet).expect("an answer");
+    let answer = session.ask("Which?", &mut ()).expect("an answer");
     assert!(!answer.answer.contains("Best option"), "{}", answer.answer);
     assert!(session.messages()[1].content.starts_with("Best option:("), "{}", session.messages()[1].content);
 }
@@ -436,14 +436,14 @@ fn the_likeliest_letter_is_the_one_that_the_model_writes() {
         n_predict: 1,
         ..SessionParams::default()
     };
-    let mut session = Session::open(&families::files("qwen2.5vl"), params, &mut Quiet).expect("the model opens");
+    let mut session = Session::open(&families::files("qwen2.5vl"), params, &mut ()).expect("the model opens");
     let letters = Letters::new(session.model()).expect("a model with letters");
     for question in ["Which?", "Where?", "Who is it?", "When?", "Why so?", "How many are there?"] {
         session.clear();
-        let logits = session.first_logits(question, &mut Quiet).expect("logits");
+        let logits = session.first_logits(question, &mut ()).expect("logits");
         let found = letters.log_probabilities(&logits, 4);
         let best = (0..4).max_by(|&a, &b| found[a].total_cmp(&found[b])).expect("four letters");
-        let answer = session.ask(question, &mut Quiet).expect("an answer").answer;
+        let answer = session.ask(question, &mut ()).expect("an answer").answer;
         assert_eq!(answer, ["A", "B", "C", "D"][best], "{question}: {found:?}");
         assert!(found.iter().map(|p| p.exp()).sum::<f64>() <= 1.0 + 1e-9);
     }

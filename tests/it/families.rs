@@ -8,7 +8,7 @@ use crate::support::families;
 use base64::Engine;
 use serde_json::Value;
 use sharpv::chat::{
-    EvictMode, EvictParams, PlannedRow, PrefillMode, Quiet, RowKey, Session, SessionParams, Tokenization, VideoOptions,
+    EvictMode, EvictParams, PlannedRow, PrefillMode, RowKey, Session, SessionParams, Tokenization, VideoOptions,
 };
 use sharpv::layout::{self, Layout, PictureSize, Tiles};
 use sharpv::models::{ModelFiles, gguf};
@@ -48,13 +48,13 @@ fn dense() -> SessionParams {
 }
 
 fn open(family: &str, params: SessionParams) -> Session {
-    Session::open(&families::files(family), params, &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"))
+    Session::open(&families::files(family), params, &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"))
 }
 
 /// Adds a folder of frames, shown once a second.
 fn add_frames(session: &mut Session, folder: &Path) {
     let options = VideoOptions { fps: Some(1.0), folder_fps: Some(1.0), ..VideoOptions::default() };
-    session.add_video(folder, &options, &mut Quiet).expect("the frames are read");
+    session.add_video(folder, &options, &mut ()).expect("the frames are read");
 }
 
 /// Frames of a size that every encoder resizes, the second and third alike.
@@ -72,7 +72,7 @@ fn every_family_answers_dense_pruned_and_evicted() {
     for family in FAMILIES {
         let mut session = open(family, SessionParams { n_predict: 8, ..SessionParams::default() });
         add_frames(&mut session, clip.path());
-        let answer = session.ask("What is it?", &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"));
+        let answer = session.ask("What is it?", &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"));
         let visual = answer.visual_tokens;
         assert!(answer.tokens.generated > 0 && visual.kept > 0 && visual.kept < visual.total, "{family}: {visual:?}");
         assert_eq!(answer.frames, 5, "{family}");
@@ -82,13 +82,13 @@ fn every_family_answers_dense_pruned_and_evicted() {
         let all = EvictParams { mode: Some(mode), threshold: Some(1.0) };
         let mut evicting = open(family, SessionParams { evict: all, n_predict: 8, ..SessionParams::default() });
         add_frames(&mut evicting, clip.path());
-        let answer = evicting.ask("What is it?", &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"));
+        let answer = evicting.ask("What is it?", &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"));
         let kv = answer.kv;
         match mode {
             EvictMode::Tokens => assert!(kv.tokens_evicted > 0, "{family}: {kv:?}"),
             _ => assert_eq!(kv.layers_evicted, kv.layers - 1, "{family}: {kv:?}"),
         }
-        let again = evicting.ask("And what else?", &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"));
+        let again = evicting.ask("And what else?", &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"));
         assert!(again.tokens.prompt_computed < again.tokens.prompt, "{family}: {:?}", again.tokens);
     }
 }
@@ -195,7 +195,7 @@ fn logits_equal_those_of_transformers_dense() {
         for reference in Reference::of(family) {
             session.clear();
             add_frames(&mut session, reference.folder.path());
-            let logits = session.first_logits(reference.question(), &mut Quiet).expect("logits");
+            let logits = session.first_logits(reference.question(), &mut ()).expect("logits");
             let distance = distance(&logits, &singles(&reference.case["logits"]));
             // llama.cpp's embeddings are 0.0005 off, for the encoder's weights are F16.
             assert!(distance < 0.005, "{}: {distance}", reference.name);
@@ -295,7 +295,7 @@ fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
             let kept: Vec<f32> = kept.iter().flat_map(embedding).copied().collect();
             let non_causal = vision.uses_non_causal();
             let expected = logits_of(pruned.model(), &rows, &kept, &newline(family), non_causal);
-            let logits = pruned.first_logits(QUESTION, &mut Quiet).expect("logits");
+            let logits = pruned.first_logits(QUESTION, &mut ()).expect("logits");
             assert!(distance(&logits, &expected) < 0.001, "{family}: {}", distance(&logits, &expected));
         }
     }
@@ -323,9 +323,9 @@ fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
             ..dense()
         };
         let mut session = open(family, params);
-        session.add_video(&path, &VideoOptions::default(), &mut Quiet).expect("the picture is read");
+        session.add_video(&path, &VideoOptions::default(), &mut ()).expect("the picture is read");
         let prompt = session.prompt_text("What is it?").expect("a prompt");
-        let logits = session.first_logits("What is it?", &mut Quiet).expect("logits");
+        let logits = session.first_logits("What is it?", &mut ()).expect("logits");
 
         let files = families::files(family);
         let model = Model::load(&files.model, &ModelParams::default(), |_| {}).expect("the model");
@@ -354,7 +354,7 @@ fn refused(model: &str, mmproj: &str) -> String {
         mmproj: Some(families::folder().join(mmproj)),
         lora: Vec::new(),
     };
-    Session::open(&files, SessionParams::default(), &mut Quiet).expect_err("it does not open").to_string()
+    Session::open(&files, SessionParams::default(), &mut ()).expect_err("it does not open").to_string()
 }
 
 #[test]

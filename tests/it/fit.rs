@@ -2,10 +2,10 @@
 
 use crate::support::families;
 
-use sharpv::chat::{Observer, Quiet, Session, SessionParams, VideoOptions, VideoPlan};
+use sharpv::chat::{Session, SessionParams, VideoOptions, VideoPlan};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::{Error, Fix};
+use sharpv::{Error, Fix, Observer};
 use std::path::Path;
 
 const FRAMES: usize = 12;
@@ -42,7 +42,7 @@ fn trained_for(family: &str, architecture: &str, n_ctx: u32, folder: &Path) -> M
 }
 
 fn open(files: &ModelFiles, params: SessionParams) -> Session {
-    Session::open(files, params, &mut Quiet).expect("the model opens")
+    Session::open(files, params, &mut ()).expect("the model opens")
 }
 
 fn unpruned() -> SessionParams {
@@ -61,8 +61,8 @@ fn a_plan_says_what_a_question_then_takes() {
         let plan = plan(&session, clip.path());
         assert!(plan.fits && plan.shortage.is_none() && plan.changes.is_empty(), "{family}: {plan:?}");
         assert_eq!(plan.asked, plan.planned, "{family}");
-        session.add_video(clip.path(), &VideoOptions::default(), &mut Quiet).expect("the video");
-        let answer = session.ask("What is it?", &mut Quiet).expect("an answer");
+        session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("the video");
+        let answer = session.ask("What is it?", &mut ()).expect("an answer");
         let planned = plan.planned;
         assert_eq!(planned.frames, answer.frames, "{family}");
         assert_eq!(planned.slices, answer.slices.len(), "{family}");
@@ -87,17 +87,17 @@ fn a_video_that_passes_the_models_positions_gets_fewer_frames() {
     session.add_video(clip.path(), &VideoOptions::default(), &mut warnings).expect("it fits");
     let told = warnings.0.join("\n");
     assert!(told.contains(&format!("{} of {FRAMES} frames", plan.planned.frames)), "{told}");
-    session.ask("What is it?", &mut Quiet).expect("an answer");
+    session.ask("What is it?", &mut ()).expect("an answer");
 
     // What is asked for stays.
     let all = VideoOptions { max_frames: Some(FRAMES), ..VideoOptions::default() };
     session.clear();
-    let error = session.add_video(clip.path(), &all, &mut Quiet).expect_err("it does not fit");
+    let error = session.add_video(clip.path(), &all, &mut ()).expect_err("it does not fit");
     assert!(matches!(error, Error::PromptTooLong { limit: 450, .. }), "{error}");
     let suggested = plan.suggestions.max_frames;
     assert!(error.fixes().contains(&Fix::MaxFrames(suggested)), "{error}");
     let fewer = VideoOptions { max_frames: Some(suggested), ..VideoOptions::default() };
-    session.add_video(clip.path(), &fewer, &mut Quiet).expect("what is suggested fits");
+    session.add_video(clip.path(), &fewer, &mut ()).expect("what is suggested fits");
 
     let strict = open(&files, SessionParams { fit: false, ..unpruned() });
     let plan = strict.plan_video(clip.path(), &VideoOptions::default(), "").expect("a plan");
@@ -118,8 +118,8 @@ fn pictures_become_smaller_before_frames_become_fewer() {
     let mut session = open(&families::files("qwen2.5vl"), with(400));
     let few = plan(&session, clip.path());
     assert!(few.fits && few.planned.frames < FRAMES && few.planned.frames.is_multiple_of(2), "{few:?}");
-    session.add_video(clip.path(), &VideoOptions::default(), &mut Quiet).expect("it fits");
-    let answer = session.ask("What is it?", &mut Quiet).expect("an answer");
+    session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("it fits");
+    let answer = session.ask("What is it?", &mut ()).expect("an answer");
     assert_eq!(answer.visual_tokens.total, few.planned.visual_tokens);
 }
 
@@ -130,8 +130,8 @@ fn pruning_is_told_how_much_there_is_room_for() {
     let mut session = open(&families::files("internvl"), params.clone());
     let roomy = plan(&session, clip.path());
     assert_eq!(roomy.max_kept, None, "{roomy:?}");
-    session.add_video(clip.path(), &VideoOptions::default(), &mut Quiet).expect("it fits");
-    let wanted = session.ask("What is it?", &mut Quiet).expect("an answer").visual_tokens.kept;
+    session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("it fits");
+    let wanted = session.ask("What is it?", &mut ()).expect("an answer").visual_tokens.kept;
 
     // Cells for the text, and for fewer visual tokens than are wanted.
     let text = roomy.planned.prompt_tokens - roomy.planned.visual_tokens;
@@ -141,10 +141,10 @@ fn pruning_is_told_how_much_there_is_room_for() {
     assert!(tight.fits && tight.planned.frames == roomy.planned.frames, "{tight:?}");
     let max_kept = tight.max_kept.expect("a limit");
     assert!(max_kept < wanted, "{max_kept} {wanted}");
-    let report = session.add_video(clip.path(), &VideoOptions::default(), &mut Quiet).expect("it fits");
+    let report = session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("it fits");
     assert!(report.visual_tokens.kept <= max_kept, "{report:?}");
     assert!(report.visual_tokens.kept < wanted, "{report:?}");
-    let answer = session.ask("What is it?", &mut Quiet).expect("an answer");
+    let answer = session.ask("What is it?", &mut ()).expect("an answer");
     assert_eq!(answer.settings.prune.cap, Some(max_kept));
 }
 
@@ -162,8 +162,8 @@ fn a_limit_of_memory_is_kept() {
     assert!(tight.fits && tight.planned.visual_tokens < free.planned.visual_tokens, "{tight:?}");
     assert!(memory.kv_dense + memory.compute + memory.embeddings <= limit, "{tight:?}");
     assert!(memory.free == Some(limit) && tight.shortage.expect("a reason").contains("memory"));
-    session.add_video(clip.path(), &VideoOptions::default(), &mut Quiet).expect("it fits");
-    session.ask("What is it?", &mut Quiet).expect("an answer");
+    session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("it fits");
+    session.ask("What is it?", &mut ()).expect("an answer");
 
     // Not even an empty context.
     let nothing = open(&files, SessionParams { max_memory: Some(1), ..unpruned() });

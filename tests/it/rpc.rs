@@ -52,7 +52,7 @@ fn a_build_without_rpc_names_the_feature() {
 mod with_servers {
     use super::*;
     use serde_json::Value;
-    use sharpv::chat::{Quiet, Session, SessionParams, VideoOptions};
+    use sharpv::chat::{Session, SessionParams, VideoOptions};
     use sharpv::runtime::{self, ModelParams};
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
@@ -313,16 +313,16 @@ mod with_servers {
         let open = || {
             let model = ModelParams { devices: vec!["RPC0".into()], ..ModelParams::default() };
             let params = SessionParams { model, n_predict: 8, ..SessionParams::default() };
-            let mut session = Session::open(&smol::files(), params, &mut Quiet)?;
+            let mut session = Session::open(&smol::files(), params, &mut ())?;
             let options = VideoOptions { max_frames: Some(4), ..VideoOptions::default() };
-            session.add_video(&clip(), &options, &mut Quiet)?;
+            session.add_video(&clip(), &options, &mut ())?;
             Ok::<_, sharpv::Error>(session)
         };
         let mut session = open().expect("a session");
-        let answer = session.ask(FIRST, &mut Quiet).expect("an answer").answer;
+        let answer = session.ask(FIRST, &mut ()).expect("an answer").answer;
         server.end();
         for _ in 0..2 {
-            let error = session.ask(NEXT, &mut Quiet).expect_err("no server").to_string();
+            let error = session.ask(NEXT, &mut ()).expect_err("no server").to_string();
             assert!(error.contains(&address) && error.contains("broke"), "{error}");
         }
         assert_eq!(
@@ -335,7 +335,7 @@ mod with_servers {
 
         let _server = Server::start(address.rsplit(':').next().expect("a port"));
         let mut session = open().expect("a session");
-        assert_eq!(session.ask(FIRST, &mut Quiet).expect("an answer").answer, answer);
+        assert_eq!(session.ask(FIRST, &mut ()).expect("an answer").answer, answer);
         assert_eq!(runtime::add_rpc_server(&address).expect("known").len(), 1);
     }
 }

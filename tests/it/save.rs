@@ -3,7 +3,7 @@
 use crate::support::{families, smol};
 
 use sha2::{Digest, Sha256};
-use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{ComputeParams, FlashAttention, KvType};
@@ -30,15 +30,15 @@ fn usual() -> SessionParams {
 }
 
 fn open(params: SessionParams) -> Session {
-    Session::open(&smol::files(), params, &mut Quiet).expect("smol opens")
+    Session::open(&smol::files(), params, &mut ()).expect("smol opens")
 }
 
 fn add(session: &mut Session, name: &str) {
-    session.add_video(&clip(name), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+    session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
 }
 
 fn logits(session: &mut Session, question: &str) -> Vec<f32> {
-    session.first_logits(question, &mut Quiet).expect("logits")
+    session.first_logits(question, &mut ()).expect("logits")
 }
 
 /// The largest difference of two vectors.
@@ -71,7 +71,7 @@ fn a_restored_session_goes_on_as_the_saved_one() {
         let (_folder, path) = folder();
         let mut session = open(SessionParams { system: Some("Be brief.".into()), ..params.clone() });
         add(&mut session, "order-1");
-        let first = session.ask(FIRST, &mut Quiet).expect("an answer");
+        let first = session.ask(FIRST, &mut ()).expect("an answer");
         assert_eq!((first.kv.layers_evicted, first.kv.tokens_evicted > 0), (layers, tokens));
         session.save(&path).expect("saved");
 
@@ -85,14 +85,14 @@ fn a_restored_session_goes_on_as_the_saved_one() {
 
         let far = distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT));
         assert_eq!(far, 0.0, "{:?}", params.evict);
-        let (a, b) = (restored.ask(NEXT, &mut Quiet), session.ask(NEXT, &mut Quiet));
+        let (a, b) = (restored.ask(NEXT, &mut ()), session.ask(NEXT, &mut ()));
         let (a, b) = (a.expect("an answer"), b.expect("an answer"));
         assert_eq!((a.answer, a.kv, a.slices), (b.answer, b.kv, b.slices));
         assert_eq!(a.similarity, b.similarity);
 
         // In a process that saves nothing of the first, nothing but the question is computed.
         restored.load(&path).expect("restored again");
-        let again = restored.ask(NEXT, &mut Quiet).expect("an answer");
+        let again = restored.ask(NEXT, &mut ()).expect("an answer");
         assert!(again.tokens.prompt_computed < 40, "{} rows", again.tokens.prompt_computed);
         assert_eq!((again.timings_ms.encode, again.timings_ms.decode_video), (0.0, 0.0));
         assert_eq!((again.kv.layers_evicted, again.kv.tokens_evicted), (layers, first.kv.tokens_evicted));
@@ -107,8 +107,8 @@ fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
         let params = SessionParams { n_ctx, n_predict: 1, ..tokens };
         let mut session = open(params.clone());
         add(&mut session, "order-1");
-        session.ask(FIRST, &mut Quiet).expect("an answer");
-        session.settle(&mut Quiet).expect("settled");
+        session.ask(FIRST, &mut ()).expect("an answer");
+        session.settle(&mut ()).expect("settled");
         (session, params)
     };
     let (mut packed, _) = run(None);
@@ -118,7 +118,7 @@ fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
     let mut restored = open(params);
     restored.load(&path).expect("restored");
     assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut packed, NEXT)), 0.0);
-    let kv = restored.ask(NEXT, &mut Quiet).expect("an answer").kv;
+    let kv = restored.ask(NEXT, &mut ()).expect("an answer").kv;
     assert!(kv.cells == 1024 && kv.tokens_evicted > 0 && kv.tokens_evicted < 512, "{kv:?}");
 }
 
@@ -126,11 +126,11 @@ fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
 fn what_waits_is_saved_too() {
     // This answer is too short to tell what can be evicted.
     let files = smol::files();
-    let open = || Session::open(&files, SessionParams { n_predict: 24, ..SessionParams::default() }, &mut Quiet);
+    let open = || Session::open(&files, SessionParams { n_predict: 24, ..SessionParams::default() }, &mut ());
     let (_folder, path) = folder();
     let mut session = open().expect("smol opens");
     add(&mut session, "order-1");
-    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.ask(FIRST, &mut ()).expect("an answer");
     add(&mut session, "enter-2");
     session.save(&path).expect("saved");
 
@@ -138,12 +138,12 @@ fn what_waits_is_saved_too() {
     restored.load(&path).expect("restored");
     assert_eq!(restored.videos().len(), 2);
     for session in [&mut session, &mut restored] {
-        session.settle(&mut Quiet).expect("settled");
+        session.settle(&mut ()).expect("settled");
         assert_eq!(session.similarity().len(), 30);
     }
     // The second video's embeddings come from the file.
     let question = "What is in the video?";
-    let (a, b) = (restored.ask(question, &mut Quiet), session.ask(question, &mut Quiet));
+    let (a, b) = (restored.ask(question, &mut ()), session.ask(question, &mut ()));
     let (a, b) = (a.expect("an answer"), b.expect("an answer"));
     assert_eq!((&a.answer, a.kv, a.tokens), (&b.answer, b.kv, b.tokens));
     assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT)), 0.0);
@@ -152,7 +152,7 @@ fn what_waits_is_saved_too() {
     session.free_cache();
     session.save(&path).expect("saved over the first");
     restored.load(&path).expect("restored");
-    let whole = restored.ask(NEXT, &mut Quiet).expect("an answer");
+    let whole = restored.ask(NEXT, &mut ()).expect("an answer");
     assert_eq!(whole.tokens.prompt, whole.tokens.prompt_computed);
     assert_eq!(whole.timings_ms.encode, 0.0);
     session.clear();
@@ -166,7 +166,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
     let (folder, path) = folder();
     let mut session = open(usual());
     add(&mut session, "order-1");
-    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
     let whole = std::fs::read(&path).expect("the file");
     // The second time computes the last row alone, as the third will.
@@ -262,7 +262,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
     assert!(error.contains("opening the saved session failed"), "{error}");
     session.load(folder.path()).expect_err("a folder");
     assert_eq!(distance(&logits(&mut session, NEXT), &before), 0.0);
-    let answer = session.ask(NEXT, &mut Quiet).expect("an answer");
+    let answer = session.ask(NEXT, &mut ()).expect("an answer");
     assert!(answer.tokens.prompt_computed < 40, "the cache is still there");
 
     // Other settings.
@@ -279,7 +279,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         (smol::files(), SessionParams { n_ctx: Some(64), ..usual.clone() }, "more than the 64 of this one"),
         (files, usual.clone(), "saved with LoRA adapters "),
     ] {
-        let mut other = Session::open(&files, params, &mut Quiet).expect("smol opens");
+        let mut other = Session::open(&files, params, &mut ()).expect("smol opens");
         let error = other.load(&path).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}");
         assert_eq!((other.messages().len(), other.videos().len()), (0, 0));
@@ -350,14 +350,14 @@ fn a_fine_tune_of_the_same_shape_is_another_model() {
     let files = families::files("llava-onevision");
     let open = |files: &ModelFiles| {
         let params = SessionParams { n_predict: 4, ..SessionParams::default() };
-        Session::open(files, params, &mut Quiet).expect("the fixture opens")
+        Session::open(files, params, &mut ()).expect("the fixture opens")
     };
     let clip = folder.path().join("clip");
     std::fs::create_dir(&clip).expect("a folder");
     families::write_frames(&clip, (160, 120), 2);
     let mut session = open(&files);
-    session.add_video(&clip, &VideoOptions::default(), &mut Quiet).expect("the frames are read");
-    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.add_video(&clip, &VideoOptions::default(), &mut ()).expect("the frames are read");
+    session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
 
     // Weights that were trained: bytes of a tensor in the middle of the file, or near its end.
@@ -390,7 +390,7 @@ fn a_fine_tune_of_the_same_shape_is_another_model() {
 fn an_adapter_with_other_weights_is_another() {
     let (folder, path) = folder();
     let mut files = smol::files();
-    let open = |files: &ModelFiles| Session::open(files, usual(), &mut Quiet).expect("smol opens");
+    let open = |files: &ModelFiles| Session::open(files, usual(), &mut ()).expect("smol opens");
     open(&files).save(&path).expect("saved");
     let adapter = files.lora[0].clone();
     let mut bytes = std::fs::read(&adapter).expect("the adapter");
@@ -407,7 +407,7 @@ fn an_adapter_with_other_weights_is_another() {
 fn a_forged_length_in_the_state_allocates_nothing() {
     let (_folder, path) = folder();
     let mut session = open(usual());
-    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
     let mut parts = Parts::read(&path);
     // It begins with the length of the architecture's name.
@@ -427,7 +427,7 @@ fn a_forged_state_that_names_a_layer_twice_is_refused() {
     let (_folder, path) = folder();
     let mut session = open(usual());
     add(&mut session, "order-1");
-    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.ask(FIRST, &mut ()).expect("an answer");
     assert_eq!(session.kv().layers_evicted, 29);
     session.save(&path).expect("saved");
     let mut parts = Parts::read(&path);
@@ -448,10 +448,10 @@ fn logits_that_are_no_numbers_are_an_error_and_cost_only_the_cache() {
     let params = params(PruneParams::default(), EvictParams::off());
     let mut session = open(params.clone());
     add(&mut session, "order-1");
-    session.ask(FIRST, &mut Quiet).expect("an answer");
+    session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
     session.free_cache();
-    let expected = session.ask(NEXT, &mut Quiet).expect("an answer").answer;
+    let expected = session.ask(NEXT, &mut ()).expect("an answer").answer;
 
     let mut parts = Parts::read(&path);
     // Behind the architecture's name: one stream, its cells of three numbers each, then four numbers. The keys of the first layer follow, behind
@@ -466,12 +466,12 @@ fn logits_that_are_no_numbers_are_an_error_and_cost_only_the_cache() {
 
     let mut restored = open(params);
     restored.load(&path).expect("it is whole");
-    let error = restored.ask(NEXT, &mut Quiet).expect_err("no numbers").to_string();
+    let error = restored.ask(NEXT, &mut ()).expect_err("no numbers").to_string();
     assert!(error.contains("no finite numbers") && error.contains("ask again"), "{error}");
     // The embeddings are good: the prompt is computed anew.
-    let answer = restored.ask(NEXT, &mut Quiet).expect("an answer");
+    let answer = restored.ask(NEXT, &mut ()).expect("an answer");
     assert_eq!((answer.answer, answer.tokens.prompt_computed), (expected, answer.tokens.prompt));
     restored.load(&path).expect("it is whole");
-    restored.first_logits(NEXT, &mut Quiet).expect_err("no numbers");
-    restored.first_logits(NEXT, &mut Quiet).expect("numbers");
+    restored.first_logits(NEXT, &mut ()).expect_err("no numbers");
+    restored.first_logits(NEXT, &mut ()).expect("numbers");
 }

@@ -3,9 +3,7 @@
 use crate::support::npy;
 use crate::support::smol;
 
-use sharpv::chat::{
-    Observer, PrefillMode, Quiet, RowKey, Session, SessionParams, Stage, StopReason, Tokenization, VideoOptions,
-};
+use sharpv::chat::{PrefillMode, RowKey, Session, SessionParams, StopReason, Tokenization, VideoOptions};
 use sharpv::error::{Error, Fix, Resource};
 use sharpv::prune::{Method, PruneParams};
 use sharpv::runtime::{
@@ -13,6 +11,7 @@ use sharpv::runtime::{
     SamplerParams, Vision, VisionParams,
 };
 use sharpv::video::{Frame, FrameSource, Sampling};
+use sharpv::{Observer, Stage};
 use std::path::{Path, PathBuf};
 
 /// How far apart the logits of one prompt are in different batches. Quantized weights on a CPU give 3 to 7 % with this model.
@@ -43,12 +42,12 @@ fn dense() -> SessionParams {
 }
 
 fn open(params: SessionParams) -> Session {
-    Session::open(&smol::files(), params, &mut Quiet).expect("smol opens")
+    Session::open(&smol::files(), params, &mut ()).expect("smol opens")
 }
 
 fn open_with(params: SessionParams, name: &str, options: &VideoOptions) -> Session {
     let mut session = open(params);
-    session.add_video(&clip(name), options, &mut Quiet).expect("the clip is read");
+    session.add_video(&clip(name), options, &mut ()).expect("the clip is read");
     session
 }
 
@@ -157,20 +156,20 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
         let (expected, next) = stock.logits(&prompt, 512);
 
         // The same batches: the same numbers.
-        let logits = same_batches.first_logits(question, &mut Quiet).expect("logits");
+        let logits = same_batches.first_logits(question, &mut ()).expect("logits");
         assert!(logits == expected, "{question} {}", relative_distance(&logits, &expected));
 
         // One pass computes the same in other batches, whose rounding differs: as it does for stock with another n_batch.
         spread += relative_distance(&small, &expected);
-        let logits = one_pass_small.first_logits(question, &mut Quiet).expect("logits");
+        let logits = one_pass_small.first_logits(question, &mut ()).expect("logits");
         distance_small += relative_distance(&logits, &small);
-        let logits = one_pass.first_logits(question, &mut Quiet).expect("logits");
+        let logits = one_pass.first_logits(question, &mut ()).expect("logits");
         distance += relative_distance(&logits, &expected).min(relative_distance(&logits, &small));
         assert_eq!(argmax(&logits), argmax(&expected), "{question}");
 
         stock.logits(&prompt, 512);
         let expected = stock.answer(next);
-        assert_eq!(one_pass.ask(question, &mut Quiet).expect("an answer").answer, expected);
+        assert_eq!(one_pass.ask(question, &mut ()).expect("an answer").answer, expected);
         one_pass.restart();
     }
     assert!(distance_small <= spread, "one pass {distance_small}, stock against itself {spread}");
@@ -200,7 +199,7 @@ fn answers_equal_the_reference_dense_and_pruned() {
         let question = golden["question"].as_str().expect("a question");
         for (prune, key) in [(PruneParams::off(), "dense"), (PruneParams::default(), "pruned")] {
             let mut session = open_with(SessionParams { prune, ..params() }, name, &VideoOptions::default());
-            let answer = session.ask(question, &mut Quiet).expect("an answer");
+            let answer = session.ask(question, &mut ()).expect("an answer");
             assert_eq!(answer.answer, golden[key]["answer"].as_str().expect("an answer"), "{name}, {key}");
             assert_eq!(answer.stop, StopReason::EndOfTurn);
         }
@@ -232,20 +231,20 @@ fn embeddings_point_where_the_reference_points() {
 #[test]
 fn a_second_question_neither_encodes_nor_prefills_the_video_again() {
     let mut session = open_with(params(), "order-1", &VideoOptions::default());
-    let first = session.ask(QUESTION, &mut Quiet).expect("an answer");
+    let first = session.ask(QUESTION, &mut ()).expect("an answer");
     assert!(first.timings_ms.encode > 0.0);
     assert_eq!(first.tokens.prompt_computed, first.tokens.prompt);
 
-    let second = session.ask("What appears last?", &mut Quiet).expect("an answer");
+    let second = session.ask("What appears last?", &mut ()).expect("an answer");
     assert_eq!(second.timings_ms.encode, 0.0);
     assert_eq!(second.frames, first.frames);
     assert!(second.tokens.prompt > first.tokens.prompt);
     assert!(second.tokens.prompt_computed < 40, "{:?}", second.tokens);
 
     // What was in the cache is what would be computed anew.
-    let warm = session.first_logits("Is there a tent in the video?", &mut Quiet).expect("logits");
+    let warm = session.first_logits("Is there a tent in the video?", &mut ()).expect("logits");
     session.free_cache();
-    let cold = session.first_logits("Is there a tent in the video?", &mut Quiet).expect("logits");
+    let cold = session.first_logits("Is there a tent in the video?", &mut ()).expect("logits");
     assert!(relative_distance(&warm, &cold) < BATCH_NOISE, "{}", relative_distance(&warm, &cold));
     assert_eq!(argmax(&warm), argmax(&cold));
 }
@@ -254,29 +253,29 @@ fn a_second_question_neither_encodes_nor_prefills_the_video_again() {
 fn the_cache_grows_with_the_conversation_and_keeps_its_contents() {
     let tight = SessionParams { n_predict: 8, ..params() };
     let mut session = open_with(tight, "enter-2", &frames(2));
-    let first = session.ask("What is in the video?", &mut Quiet).expect("an answer");
+    let first = session.ask("What is in the video?", &mut ()).expect("an answer");
     let mut last = first.clone();
     // Long questions, until the first allocation is too small.
     let question = format!("{}What is in the video?", "Please look at it again. ".repeat(20));
     while last.kv.cells == first.kv.cells {
-        last = session.ask(&question, &mut Quiet).expect("an answer");
+        last = session.ask(&question, &mut ()).expect("an answer");
         assert!(last.tokens.prompt < 4000, "it never grows");
     }
     assert!(last.kv.bytes > first.kv.bytes);
     assert!(last.tokens.prompt_computed < last.tokens.prompt / 2, "computed anew: {:?}", last.tokens);
-    let warm = session.first_logits("And now?", &mut Quiet).expect("logits");
+    let warm = session.first_logits("And now?", &mut ()).expect("logits");
     session.free_cache();
-    let cold = session.first_logits("And now?", &mut Quiet).expect("logits");
+    let cold = session.first_logits("And now?", &mut ()).expect("logits");
     assert!(relative_distance(&warm, &cold) < BATCH_NOISE, "{}", relative_distance(&warm, &cold));
 }
 
 #[test]
 fn two_videos_in_two_turns() {
     let mut session = open_with(params(), "order-1", &frames(2));
-    session.ask(QUESTION, &mut Quiet).expect("an answer");
-    let report = session.add_video(&clip("enter-2"), &frames(2), &mut Quiet).expect("the second clip");
+    session.ask(QUESTION, &mut ()).expect("an answer");
+    let report = session.add_video(&clip("enter-2"), &frames(2), &mut ()).expect("the second clip");
     assert_eq!(report.slices.len(), 2);
-    let answer = session.ask("What is in the video?", &mut Quiet).expect("an answer");
+    let answer = session.ask("What is in the video?", &mut ()).expect("an answer");
     assert_eq!(answer.frames, 4);
     assert!(answer.timings_ms.encode > 0.0);
     let rows = session.prompt_rows("?").expect("a prompt");
@@ -296,7 +295,7 @@ fn pruning_allocates_a_smaller_cache() {
     let mut pruned = open_with(params(), "order-1", &VideoOptions::default());
     let mut full = open_with(dense(), "order-1", &VideoOptions::default());
     let (pruned, full) =
-        (pruned.ask(QUESTION, &mut Quiet).expect("an answer"), full.ask(QUESTION, &mut Quiet).expect("an answer"));
+        (pruned.ask(QUESTION, &mut ()).expect("an answer"), full.ask(QUESTION, &mut ()).expect("an answer"));
     assert_eq!(full.visual_tokens.kept, full.visual_tokens.total);
     assert!(pruned.visual_tokens.kept * 10 < pruned.visual_tokens.total);
     assert!(pruned.kv.bytes * 2 < full.kv.bytes, "{:?} {:?}", pruned.kv, full.kv);
@@ -307,10 +306,10 @@ fn pruning_allocates_a_smaller_cache() {
 #[test]
 fn restart_keeps_the_video_and_its_cache() {
     let mut session = open_with(params(), "order-1", &VideoOptions::default());
-    let first = session.ask(QUESTION, &mut Quiet).expect("an answer");
+    let first = session.ask(QUESTION, &mut ()).expect("an answer");
     session.restart();
     assert!(session.messages().is_empty());
-    let again = session.ask(QUESTION, &mut Quiet).expect("an answer");
+    let again = session.ask(QUESTION, &mut ()).expect("an answer");
     assert_eq!(again.answer, first.answer);
     assert_eq!(again.tokens.prompt, first.tokens.prompt);
     assert!(again.tokens.prompt_computed < 20, "{:?}", again.tokens);
@@ -319,10 +318,10 @@ fn restart_keeps_the_video_and_its_cache() {
 #[test]
 fn clear_forgets_everything() {
     let mut session = open_with(params(), "order-1", &frames(2));
-    session.ask(QUESTION, &mut Quiet).expect("an answer");
+    session.ask(QUESTION, &mut ()).expect("an answer");
     session.clear();
     assert_eq!(session.videos().len(), 0);
-    let answer = session.ask("Hello!", &mut Quiet).expect("an answer without a video");
+    let answer = session.ask("Hello!", &mut ()).expect("an answer without a video");
     assert_eq!((answer.frames, answer.visual_tokens.total), (0, 0));
     assert_eq!(answer.visual_tokens.keep_ratio, 1.0);
 }
@@ -362,7 +361,7 @@ fn a_stop_leaves_the_session_as_it_was() {
     assert_eq!(session.videos().len(), 0);
 
     token.reset();
-    session.add_video(&clip("order-1"), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+    session.add_video(&clip("order-1"), &VideoOptions::default(), &mut ()).expect("the clip is read");
     let stopped = session.ask(QUESTION, &mut stop(Some(Stage::Prefill)));
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     assert!(session.messages().is_empty());
@@ -376,7 +375,7 @@ fn a_stop_leaves_the_session_as_it_was() {
 
     token.reset();
     session.restart();
-    assert_eq!(session.ask(QUESTION, &mut Quiet).expect("an answer").answer, "The tent appears first.");
+    assert_eq!(session.ask(QUESTION, &mut ()).expect("an answer").answer, "The tent appears first.");
 }
 
 #[test]
@@ -405,15 +404,15 @@ fn a_stop_from_another_thread_ends_a_long_answer() {
 #[test]
 fn a_context_that_is_too_small_says_what_is_needed() {
     let mut session = open(SessionParams { n_ctx: Some(256), fit: false, ..dense() });
-    let error = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut Quiet).unwrap_err();
+    let error = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut ()).unwrap_err();
     assert!(matches!(error, Error::PromptTooLong { limit: 256, .. }), "{error}");
     assert!(error.fixes().contains(&Fix::MaxFrames(2)), "{error}");
     // What it says is true.
-    session.add_video(&clip("order-1"), &frames(2), &mut Quiet).expect("two frames fit");
-    let error = session.ask(&"Why? ".repeat(200), &mut Quiet).unwrap_err();
+    session.add_video(&clip("order-1"), &frames(2), &mut ()).expect("two frames fit");
+    let error = session.ask(&"Why? ".repeat(200), &mut ()).unwrap_err();
     let Error::PromptTooLong { resource: Resource::Cells, needed, .. } = error else { panic!("{error}") };
     assert_eq!(error.fixes(), [Fix::CtxSize(needed), Fix::ShorterQuestion, Fix::NewConversation]);
-    session.ask(QUESTION, &mut Quiet).expect("a short question fits");
+    session.ask(QUESTION, &mut ()).expect("a short question fits");
 }
 
 #[test]
@@ -424,7 +423,7 @@ fn an_answer_ends_where_the_context_does() {
         sampler: SamplerParams { grammar: Some("root ::= [a-z ]+".into()), ..SamplerParams::default() },
         ..SessionParams::default()
     };
-    let answer = open(params).ask("Go on.", &mut Quiet).expect("an answer");
+    let answer = open(params).ask("Go on.", &mut ()).expect("an answer");
     assert_eq!(answer.stop, StopReason::ContextFull);
     assert_eq!(answer.kv.cells_used, answer.kv.cells);
 }
@@ -433,12 +432,12 @@ fn an_answer_ends_where_the_context_does() {
 fn a_grammar_binds_the_answer() {
     let sampler = SamplerParams { grammar: Some(r#"root ::= "yes" | "no""#.into()), ..SamplerParams::default() };
     let mut session = open(SessionParams { sampler, ..params() });
-    let answer = session.ask("Is the sky green?", &mut Quiet).expect("an answer").answer;
+    let answer = session.ask("Is the sky green?", &mut ()).expect("an answer").answer;
     assert!(answer == "yes" || answer == "no", "{answer}");
 
     // A bad one is told when the session opens, before a video is encoded.
     let sampler = SamplerParams { grammar: Some("root ::= (".into()), ..SamplerParams::default() };
-    let error = Session::open(&smol::files(), SessionParams { sampler, ..params() }, &mut Quiet).unwrap_err();
+    let error = Session::open(&smol::files(), SessionParams { sampler, ..params() }, &mut ()).unwrap_err();
     assert!(error.to_string().contains("grammar"), "{error}");
 }
 
@@ -446,7 +445,7 @@ fn a_grammar_binds_the_answer() {
 fn a_seed_repeats_an_answer() {
     let answer = |seed| {
         let sampler = SamplerParams { temperature: 1.5, min_p: 0.0, seed: Some(seed), ..SamplerParams::default() };
-        open(SessionParams { sampler, ..params() }).ask("Tell me a story.", &mut Quiet).expect("an answer").answer
+        open(SessionParams { sampler, ..params() }).ask("Tell me a story.", &mut ()).expect("an answer").answer
     };
     assert_eq!(answer(7), answer(7));
     assert_ne!(answer(7), answer(8));
@@ -458,7 +457,7 @@ fn quantized_and_unfused_caches_answer_too() {
     let answer = |flash_attention, kv| {
         let compute = ComputeParams { flash_attention, type_k: kv, type_v: kv, ..ComputeParams::default() };
         let mut session = open_with(SessionParams { compute, ..params() }, "order-1", &VideoOptions::default());
-        let answer = session.ask(QUESTION, &mut Quiet).expect("an answer");
+        let answer = session.ask(QUESTION, &mut ()).expect("an answer");
         (answer.answer, answer.kv.bytes)
     };
     let (half, bytes_half) = answer(FlashAttention::Off, KvType::F16);
@@ -468,7 +467,7 @@ fn quantized_and_unfused_caches_answer_too() {
 
     let compute =
         ComputeParams { flash_attention: FlashAttention::Off, type_v: KvType::Q8_0, ..ComputeParams::default() };
-    let error = open(SessionParams { compute, ..params() }).ask("?", &mut Quiet).unwrap_err().to_string();
+    let error = open(SessionParams { compute, ..params() }).ask("?", &mut ()).unwrap_err().to_string();
     assert!(error.contains("context"), "{error}");
 }
 
@@ -508,15 +507,15 @@ fn files_that_do_not_belong_together_are_named() {
     let mut files = smol::files();
     let mmproj = files.mmproj.clone();
     files.mmproj = None;
-    let error = Session::open(&files, params(), &mut Quiet).unwrap_err().to_string();
+    let error = Session::open(&files, params(), &mut ()).unwrap_err().to_string();
     assert!(error.contains("--mmproj"), "{error}");
 
     files.mmproj = Some(files.model.clone());
-    let error = Session::open(&files, params(), &mut Quiet).unwrap_err().to_string();
+    let error = Session::open(&files, params(), &mut ()).unwrap_err().to_string();
     assert!(error.contains(&files.model.display().to_string()), "{error}");
 
     files.mmproj = mmproj;
     files.lora = vec![files.model.clone()];
-    let error = Session::open(&files, params(), &mut Quiet).unwrap_err().to_string();
+    let error = Session::open(&files, params(), &mut ()).unwrap_err().to_string();
     assert!(error.contains("LoRA"), "{error}");
 }

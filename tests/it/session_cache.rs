@@ -1,11 +1,11 @@
 //! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction, behind a failure.
 
 use crate::support::{families, smol};
-use sharpv::chat::{EvictMode, EvictParams, Observer, Quiet, Session, SessionParams, Stage, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::CancelToken;
-use sharpv::{Error, Fix};
+use sharpv::{Error, Fix, Observer, Stage};
 use std::path::{Path, PathBuf};
 
 const QUESTION: &str = "What is in the video?";
@@ -23,8 +23,8 @@ fn evicting(threshold: Option<f32>) -> SessionParams {
 }
 
 fn open(params: SessionParams, name: &str) -> Session {
-    let mut session = Session::open(&smol::files(), params, &mut Quiet).expect("smol opens");
-    session.add_video(&clip(name), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+    let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
+    session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
     session
 }
 
@@ -38,16 +38,16 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 fn a_window_that_was_overwritten_is_computed_again() {
     // Gemma 3 of the fixtures: five of six layers see 64 rows.
     let params = SessionParams { prune: PruneParams::off(), n_predict: 8, ..SessionParams::default() };
-    let mut session = Session::open(&families::files("gemma3"), params, &mut Quiet).expect("the model opens");
+    let mut session = Session::open(&families::files("gemma3"), params, &mut ()).expect("the model opens");
     let long = "What does it say about the way that things go round and round? ".repeat(4);
     for _ in 0..4 {
         // The cache grows with each turn: its contents move, and what comes then takes the oldest cells of the windows.
-        session.ask(&long, &mut Quiet).expect("an answer");
+        session.ask(&long, &mut ()).expect("an answer");
     }
     session.set_system(Some("Be brief.".into()));
-    let warm = session.first_logits(QUESTION, &mut Quiet).expect("logits");
+    let warm = session.first_logits(QUESTION, &mut ()).expect("logits");
     session.free_cache();
-    let cold = session.first_logits(QUESTION, &mut Quiet).expect("logits");
+    let cold = session.first_logits(QUESTION, &mut ()).expect("logits");
     let moved = distance(&warm, &cold);
     assert!(moved < 0.01, "going back moved the logits by {moved}");
 }
@@ -56,16 +56,16 @@ fn a_window_that_was_overwritten_is_computed_again() {
 fn logits_are_those_of_the_question_that_would_be_asked() {
     let next = "What color is the background?";
     let mut settled = open(evicting(None), "enter-2");
-    settled.ask(QUESTION, &mut Quiet).expect("an answer");
-    settled.settle(&mut Quiet).expect("settled");
+    settled.ask(QUESTION, &mut ()).expect("an answer");
+    settled.settle(&mut ()).expect("settled");
     assert!(settled.kv().layers_evicted > 0, "this clip must have something to evict for the test to tell anything");
-    let expected = settled.first_logits(next, &mut Quiet).expect("logits");
+    let expected = settled.first_logits(next, &mut ()).expect("logits");
 
     // The answer was too short to evict behind it: the next question does, and so do logits.
     let mut session = open(evicting(None), "enter-2");
-    session.ask(QUESTION, &mut Quiet).expect("an answer");
+    session.ask(QUESTION, &mut ()).expect("an answer");
     assert_eq!(session.kv().layers_evicted, 0);
-    let logits = session.first_logits(next, &mut Quiet).expect("logits");
+    let logits = session.first_logits(next, &mut ()).expect("logits");
     assert!(logits == expected, "another distribution, by {}", distance(&logits, &expected));
     assert_eq!(session.kv().layers_evicted, settled.kv().layers_evicted);
 }
@@ -75,14 +75,14 @@ fn a_prompt_that_parts_before_an_evicted_video_is_computed_anew() {
     for n_ctx in [None, Some(1024)] {
         let params = SessionParams { n_ctx, ..evicting(Some(0.2)) };
         let mut session = open(params.clone(), "enter-2");
-        let first = session.ask(QUESTION, &mut Quiet).expect("an answer");
+        let first = session.ask(QUESTION, &mut ()).expect("an answer");
         assert!(first.kv.layers_evicted > 20, "{} layers", first.kv.layers_evicted);
 
         session.restart();
         session.set_system(Some("You are brief.".into()));
-        let warm = session.ask(QUESTION, &mut Quiet).expect("an answer behind another system message");
+        let warm = session.ask(QUESTION, &mut ()).expect("an answer behind another system message");
         let mut fresh = open(SessionParams { system: Some("You are brief.".into()), ..params }, "enter-2");
-        let cold = fresh.ask(QUESTION, &mut Quiet).expect("an answer");
+        let cold = fresh.ask(QUESTION, &mut ()).expect("an answer");
         assert_eq!(warm.answer, cold.answer);
         assert_eq!(warm.kv.layers_evicted, cold.kv.layers_evicted);
     }
@@ -92,12 +92,12 @@ fn a_prompt_that_parts_before_an_evicted_video_is_computed_anew() {
 fn a_settle_that_was_stopped_can_be_done_again() {
     let cancel = CancelToken::new();
     let mut session = open(SessionParams { cancel: cancel.clone(), ..evicting(None) }, "enter-2");
-    session.ask(QUESTION, &mut Quiet).expect("an answer");
+    session.ask(QUESTION, &mut ()).expect("an answer");
     cancel.cancel();
-    let error = session.settle(&mut Quiet).expect_err("stopped");
+    let error = session.settle(&mut ()).expect_err("stopped");
     assert!(matches!(error, Error::Cancelled), "{error}");
     cancel.reset();
-    session.settle(&mut Quiet).expect("settled");
+    session.settle(&mut ()).expect("settled");
     assert!(session.kv().layers_evicted > 0);
 }
 
@@ -108,8 +108,8 @@ fn a_template_that_refuses_the_trial_question_does_not_refuse_the_users() {
                     {{ raise_exception('not this one') }}{% endif %}<|im_start|>{{ message['role'] }}\n\
                     {{ message['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
     let mut session = open(SessionParams { chat_template: Some(template.into()), ..evicting(None) }, "enter-2");
-    session.ask(QUESTION, &mut Quiet).expect("an answer");
-    session.settle(&mut Quiet).expect("settled");
+    session.ask(QUESTION, &mut ()).expect("an answer");
+    session.settle(&mut ()).expect("settled");
 }
 
 #[test]
@@ -122,9 +122,9 @@ fn what_a_dense_cache_would_take_is_told_right_for_recurrent_layers() {
     let ask = |prune| {
         // A session that evicts has a second state, to try evictions in.
         let params = SessionParams { prune, evict: EvictParams::off(), n_predict: 8, ..SessionParams::default() };
-        let mut session = Session::open(&files, params, &mut Quiet).expect("the model opens");
-        session.add_video(frames.path(), &VideoOptions::default(), &mut Quiet).expect("the frames are read");
-        session.ask(QUESTION, &mut Quiet).expect("an answer").kv
+        let mut session = Session::open(&files, params, &mut ()).expect("the model opens");
+        session.add_video(frames.path(), &VideoOptions::default(), &mut ()).expect("the frames are read");
+        session.ask(QUESTION, &mut ()).expect("an answer").kv
     };
     let dense = ask(PruneParams::off());
     let pruned = ask(PruneParams { cap: Some(24), ..PruneParams::default() });
@@ -146,7 +146,7 @@ impl Observer for Encoded {
 
 #[test]
 fn a_question_that_leaves_no_room_is_told_before_a_frame_is_encoded() {
-    let mut session = Session::open(&smol::files(), dense(), &mut Quiet).expect("smol opens");
+    let mut session = Session::open(&smol::files(), dense(), &mut ()).expect("smol opens");
     let question = "Why? ".repeat(20_000);
     let mut encoded = Encoded::default();
     let error = session
@@ -156,7 +156,7 @@ fn a_question_that_leaves_no_room_is_told_before_a_frame_is_encoded() {
     assert!(matches!(error, Error::PromptTooLong { .. }), "{error}");
     assert_eq!(error.fixes(), [Fix::ShorterQuestion, Fix::NewConversation]);
 
-    let error = session.ask(&question, &mut Quiet).expect_err("there is no room");
+    let error = session.ask(&question, &mut ()).expect_err("there is no room");
     assert_eq!(error.fixes(), [Fix::ShorterQuestion, Fix::NewConversation]);
 }
 
@@ -164,10 +164,10 @@ fn a_question_that_leaves_no_room_is_told_before_a_frame_is_encoded() {
 fn a_plan_names_the_cache_that_the_answer_takes() {
     for params in [dense(), SessionParams { n_predict: 24, ..SessionParams::default() }] {
         let prunes = params.prune != PruneParams::off();
-        let mut session = Session::open(&smol::files(), params, &mut Quiet).expect("smol opens");
+        let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
         let plan = session.plan_video(&clip("enter-2"), &VideoOptions::default(), QUESTION).expect("a plan");
-        session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
-        let kv = session.ask(QUESTION, &mut Quiet).expect("an answer").kv;
+        session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut ()).expect("the clip is read");
+        let kv = session.ask(QUESTION, &mut ()).expect("an answer").kv;
         if prunes {
             assert!(kv.bytes <= plan.memory.kv, "{} > {}", kv.bytes, plan.memory.kv);
         } else {

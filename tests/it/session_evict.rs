@@ -2,7 +2,7 @@
 
 use crate::support::smol;
 
-use sharpv::chat::{EvictMode, EvictParams, Quiet, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::prune::PruneParams;
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,8 @@ fn params(prune: PruneParams, evict: EvictParams) -> SessionParams {
 }
 
 fn open(params: SessionParams, name: &str) -> Session {
-    let mut session = Session::open(&smol::files(), params, &mut Quiet).expect("smol opens");
-    session.add_video(&clip(name), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
+    let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
+    session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
     session
 }
 
@@ -39,7 +39,7 @@ fn the_similarity_curve_is_that_of_the_reference() {
         let golden = golden(name);
         for (kind, prune) in [("dense", PruneParams::off()), ("pruned", PruneParams::default())] {
             let mut session = open(params(prune, measure), name);
-            let answer = session.ask(golden["question"].as_str().expect("a question"), &mut Quiet).expect("an answer");
+            let answer = session.ask(golden["question"].as_str().expect("a question"), &mut ()).expect("an answer");
             assert_eq!(answer.kv.layers_evicted, 0);
             let expected = golden[kind]["similarity"].as_array().expect("a curve");
             assert_eq!(session.similarity().len(), expected.len());
@@ -56,12 +56,12 @@ fn the_similarity_curve_is_that_of_the_reference() {
 fn a_threshold_evicts_the_layers_below_it_and_returns_their_memory() {
     let prune = PruneParams::off();
     let mut stage_1 = open(params(prune.clone(), EvictParams::off()), "order-1");
-    let before = stage_1.ask("What appears first?", &mut Quiet).expect("an answer");
+    let before = stage_1.ask("What appears first?", &mut ()).expect("an answer");
     assert_eq!((before.kv.layers_evicted, before.kv.layers), (0, 30));
     assert!(before.similarity.is_empty() && stage_1.similarity().is_empty());
 
     let mut session = open(params(prune, evict(EvictMode::Layers, 0.2)), "order-1");
-    let answer = session.ask("What appears first?", &mut Quiet).expect("an answer");
+    let answer = session.ask("What appears first?", &mut ()).expect("an answer");
     assert_eq!(answer.kv.layers_evicted, 29);
     assert_eq!(answer.kv.cells, before.kv.cells);
     assert_eq!(answer.kv.cells_used, before.kv.cells_used);
@@ -73,14 +73,14 @@ fn a_threshold_evicts_the_layers_below_it_and_returns_their_memory() {
     assert!(freed > expected * 9 / 10 && freed <= expected, "{freed} bytes were freed, of {expected}");
 
     // Later turns land in all layers; the video is not computed again.
-    let next = session.ask("Is there a tent in the video?", &mut Quiet).expect("another answer");
+    let next = session.ask("Is there a tent in the video?", &mut ()).expect("another answer");
     assert!(next.tokens.prompt_computed < 40, "{} rows", next.tokens.prompt_computed);
     assert_eq!(next.kv.layers_evicted, 29);
 
     // Another video is evicted, too, from a cache that grew for it.
     let cells = next.kv.cells;
-    session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut Quiet).expect("another clip");
-    let both = session.ask("What is in the video?", &mut Quiet).expect("an answer");
+    session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut ()).expect("another clip");
+    let both = session.ask("What is in the video?", &mut ()).expect("an answer");
     assert!(both.kv.cells > cells && both.kv.layers_evicted == 29);
     let all = both.kv.cells as u64 * per_cell;
     let freed = all - both.kv.bytes;
@@ -90,7 +90,7 @@ fn a_threshold_evicts_the_layers_below_it_and_returns_their_memory() {
 
     // A cache that is computed anew holds everything again, until the eviction.
     session.free_cache();
-    let again = session.ask("What is in the video?", &mut Quiet).expect("an answer");
+    let again = session.ask("What is in the video?", &mut ()).expect("an answer");
     assert_eq!(again.kv.layers_evicted, 29);
     assert_eq!(again.tokens.prompt, again.tokens.prompt_computed);
 }
@@ -101,14 +101,9 @@ fn nothing_below_the_threshold_is_as_without_eviction() {
         let question = golden(name)["question"].as_str().expect("a question").to_owned();
         let run = |evict| {
             let mut session = open(params(PruneParams::default(), evict), name);
-            let first = session.ask(&question, &mut Quiet).expect("an answer");
-            let second = session.ask("What color is the background?", &mut Quiet).expect("an answer");
-            (
-                first.answer,
-                second.answer,
-                second.kv.bytes,
-                session.first_logits("And now?", &mut Quiet).expect("logits"),
-            )
+            let first = session.ask(&question, &mut ()).expect("an answer");
+            let second = session.ask("What color is the background?", &mut ()).expect("an answer");
+            (first.answer, second.answer, second.kv.bytes, session.first_logits("And now?", &mut ()).expect("logits"))
         };
         assert_eq!(run(EvictParams::off()), run(evict(EvictMode::Layers, -1.0)), "{name}");
         assert_eq!(run(EvictParams::off()), run(evict(EvictMode::Tokens, -1.0)), "{name}");
@@ -120,7 +115,7 @@ fn evicted_tokens_leave_their_cells() {
     let run = |n_ctx, threshold| {
         let params = SessionParams { n_ctx, ..params(PruneParams::off(), evict(EvictMode::Tokens, threshold)) };
         let mut session = open(params, "order-1");
-        let answer = session.ask("What appears first?", &mut Quiet).expect("an answer");
+        let answer = session.ask("What appears first?", &mut ()).expect("an answer");
         (session, answer)
     };
     let (_, whole) = run(None, -1.0);
@@ -129,11 +124,11 @@ fn evicted_tokens_leave_their_cells() {
     assert_eq!(answer.kv.cells_used + 512, whole.kv.cells_used);
     assert!(answer.kv.bytes < whole.kv.bytes, "the cache was made smaller");
     // The conversation goes on, without computing the text again.
-    let next = session.ask("What color is the background?", &mut Quiet).expect("an answer");
+    let next = session.ask("What color is the background?", &mut ()).expect("an answer");
     assert!(next.tokens.prompt_computed < 40, "{} rows", next.tokens.prompt_computed);
     assert_eq!(next.kv.tokens_evicted, 512);
     session.restart();
-    let again = session.ask("What appears first?", &mut Quiet).expect("an answer");
+    let again = session.ask("What appears first?", &mut ()).expect("an answer");
     assert!(again.tokens.prompt_computed < 40);
 
     // A part of them, in a cache of a fixed size.
@@ -151,17 +146,17 @@ fn without_a_threshold_answers_stay_as_they_are() {
             let question = golden["question"].as_str().expect("a question");
             let evict = EvictParams { mode: Some(mode), threshold: None };
             let mut session =
-                Session::open(&files, params(PruneParams::default(), evict), &mut Quiet).expect("smol opens");
-            session.add_video(&clip(name), &VideoOptions::default(), &mut Quiet).expect("the clip is read");
-            let answer = session.ask(question, &mut Quiet).expect("an answer");
+                Session::open(&files, params(PruneParams::default(), evict), &mut ()).expect("smol opens");
+            session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
+            let answer = session.ask(question, &mut ()).expect("an answer");
             assert_eq!(answer.answer, golden["pruned"]["answer"].as_str().expect("an answer"), "{name}, {mode:?}");
             // It was too short to tell: that comes now.
             assert_eq!((answer.kv.layers_evicted, answer.kv.tokens_evicted), (0, 0));
-            session.settle(&mut Quiet).expect("settled");
+            session.settle(&mut ()).expect("settled");
             assert_eq!(session.similarity().len(), 30);
             // The same question behind the eviction.
             session.restart();
-            let again = session.ask(question, &mut Quiet).expect("an answer");
+            let again = session.ask(question, &mut ()).expect("an answer");
             assert_eq!(again.answer, answer.answer, "{name}, {mode:?}");
             assert!(again.tokens.prompt_computed < 40, "the video is in the cache");
         }
@@ -171,6 +166,6 @@ fn without_a_threshold_answers_stay_as_they_are() {
 #[test]
 fn a_threshold_that_is_no_similarity_is_refused() {
     let params = params(PruneParams::default(), evict(EvictMode::Layers, 1.5));
-    let error = Session::open(&smol::files(), params, &mut Quiet).expect_err("refused").to_string();
+    let error = Session::open(&smol::files(), params, &mut ()).expect_err("refused").to_string();
     assert!(error.contains("evict-threshold"), "{error}");
 }

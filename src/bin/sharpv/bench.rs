@@ -7,13 +7,14 @@ use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
 use crate::{output, report};
 use anyhow::{Context as _, bail};
-use sharpv::chat::{Observer, Quiet, Session, SessionParams, Stage};
-use sharpv::lab::cost::{self, BenchObserver, ScalingSize};
+use sharpv::chat::{Session, SessionParams};
+use sharpv::lab::cost::{self, ScalingSize};
 use sharpv::lab::report::PictureFormat;
 use sharpv::lab::results::{Bench, Machine, MemoryUse, Scaling, VideoBench};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::{CancelToken, Model};
+use sharpv::{Observer, Stage};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -161,9 +162,9 @@ fn measure(job: &Job, method: Method, files: &ModelFiles) -> anyhow::Result<()> 
     let prune = prune.unwrap_or_else(|| prune_params(method, None));
     let free_before = cost::gpu_bytes_free();
     let params = SessionParams { prune, keep_unpruned: false, ..job.params.clone() };
-    let mut session = Session::open(files, params, &mut Quiet)?;
-    session.add_video(video, &job.session.video.options(), &mut Quiet)?;
-    let answer = session.ask(&job.question, &mut Quiet)?;
+    let mut session = Session::open(files, params, &mut ())?;
+    session.add_video(video, &job.session.video.options(), &mut ())?;
+    let answer = session.ask(&job.question, &mut ())?;
     let device_bytes = free_before.zip(cost::gpu_bytes_free()).map(|(before, after)| before.saturating_sub(after));
     output::print_json(&MemoryUse { peak_rss_bytes: answer.peak_rss_bytes, device_bytes })
 }
@@ -224,26 +225,33 @@ struct Progress<'a> {
     screen: &'a mut Screen,
     name: &'static str,
     start: Instant,
+    /// How much of all the work is done, 0 to 1.
+    share: f64,
 }
 
 impl<'a> Progress<'a> {
     fn new(screen: &'a mut Screen, name: &'static str) -> Self {
         screen.busy("first run, which does not count");
-        Self { screen, name, start: Instant::now() }
+        Self { screen, name, start: Instant::now(), share: 0.0 }
     }
 }
 
 impl Observer for Progress<'_> {
+    fn progress(&mut self, stage: Stage, done: u64, total: u64) {
+        match stage {
+            Stage::Work => self.share = done as f64 / total.max(1) as f64,
+            Stage::Runs => {
+                let seconds = self.start.elapsed().as_secs_f64() * (1.0 - self.share) / self.share.max(1e-6);
+                let seconds = seconds.ceil();
+                let left = if seconds < 120.0 { format!("{seconds} s") } else { format!("{:.0} min", seconds / 60.0) };
+                let message = if done == total { "done".to_owned() } else { format!("about {left} left") };
+                self.screen.runs(self.name, done, total, &message);
+            }
+            _ => {}
+        }
+    }
+
     fn warning(&mut self, message: &str) {
         self.screen.warning(message);
-    }
-}
-
-impl BenchObserver for Progress<'_> {
-    fn step(&mut self, done: usize, total: usize, share: f64) {
-        let seconds = (self.start.elapsed().as_secs_f64() * (1.0 - share) / share.max(1e-6)).ceil();
-        let left = if seconds < 120.0 { format!("{seconds} s") } else { format!("{:.0} min", seconds / 60.0) };
-        let message = if done == total { "done".to_owned() } else { format!("about {left} left") };
-        self.screen.runs(self.name, done as u64, total as u64, &message);
     }
 }

@@ -5,12 +5,13 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
-use sharpv::chat::{EvictMode, EvictParams, Observer, Session, SessionParams};
-use sharpv::lab::eval::{self, Clip, Dataset, Question, Run, RunObserver, Score, Variant};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams};
+use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{SamplerParams, default_threads};
+use sharpv::{Observer, Stage};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -185,10 +186,9 @@ impl<'a> Progress<'a> {
         Self { screen, total, done, new: 0, start: now, tally: Vec::new(), last_line: now, n_failed: 0 }
     }
 
-    fn advance(&mut self, n: usize) {
+    fn count(&mut self, n: usize) {
         self.done += n;
         self.new += n;
-        self.show();
     }
 
     fn show(&mut self) {
@@ -219,15 +219,19 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl RunObserver for Progress<'_> {
+impl Observer for Progress<'_> {
+    fn progress(&mut self, stage: Stage, _: u64, _: u64) {
+        if stage == Stage::Answers {
+            self.show();
+        }
+    }
+
     fn warning(&mut self, message: &str) {
         self.screen.warning(message);
     }
+}
 
-    fn clip(&mut self, _clip: &Clip) {
-        self.show();
-    }
-
+impl RunObserver for Progress<'_> {
     fn answered(&mut self, row: &Row) {
         let name = if row.method == "dense" { row.method.clone() } else { format!("{}@{}", row.method, row.budget) };
         let place = self.tally.iter().position(|(known, _, _)| *known == name);
@@ -239,7 +243,7 @@ impl RunObserver for Progress<'_> {
             *right += usize::from(row.correct);
             *n += 1;
         }
-        self.advance(1);
+        self.count(1);
     }
 
     fn failed(&mut self, bad: &BadRow, n_answers: usize) {
@@ -249,7 +253,7 @@ impl RunObserver for Progress<'_> {
         } else if self.n_failed == SHOWN + 1 {
             self.screen.warning("more questions cannot be asked; the summary will list them");
         }
-        self.advance(n_answers);
+        self.count(n_answers);
     }
 }
 

@@ -2,9 +2,8 @@
 
 use crate::output::AnswerWriter;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sharpv::chat::{Observer, Stage};
-use sharpv::models;
 use sharpv::runtime::CancelToken;
+use sharpv::{Observer, Stage};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ pub struct Screen {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    Session(Stage),
+    Stage(Stage),
     Runs(&'static str),
     Other,
 }
@@ -120,10 +119,15 @@ impl Screen {
         self.bar = Some((step, bar));
     }
 
-    fn progress(&mut self, stage: Stage, done: u64, total: u64) {
-        let step = Step::Session(stage);
-        if self.bar.as_ref().is_none_or(|(current, _)| *current != step) {
+    fn show(&mut self, stage: Stage, done: u64, total: u64) {
+        let step = Step::Stage(stage);
+        let goes_on = |(current, bar): &(Step, ProgressBar)| *current == step && bar.position() <= done;
+        if !self.bar.as_ref().is_some_and(goes_on) {
             let (name, template, unit) = match stage {
+                Stage::Download => ("downloading", BYTES, ""),
+                Stage::Verify => ("verifying", BYTES, ""),
+                Stage::Unpack => ("unpacking", BYTES, ""),
+                Stage::Assemble => ("assembling", BYTES, ""),
                 Stage::LoadModel => ("model", PERCENT, ""),
                 Stage::LoadVision => ("mmproj", PERCENT, ""),
                 Stage::Encode => ("encode", COUNTED, "frames"),
@@ -179,7 +183,11 @@ impl<'a> Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn progress(&mut self, stage: Stage, done: u64, total: u64) {
-        self.screen.progress(stage, done, total);
+        self.screen.show(stage, done, total);
+    }
+
+    fn message(&mut self, message: &str) {
+        self.screen.note(message);
     }
 
     fn warning(&mut self, message: &str) {
@@ -197,26 +205,20 @@ impl Observer for Watch<'_> {
     }
 }
 
-impl models::Progress for Screen {
-    fn message(&mut self, text: &str) {
-        self.note(text);
-    }
-
-    fn begin(&mut self, what: &str, total: u64) {
-        Screen::begin(self, Step::Other, BYTES, Some(total));
-        if let Some((_, bar)) = &self.bar {
-            bar.set_prefix(what.to_owned());
+/// Fetching models: bars, and lines.
+impl Observer for Screen {
+    fn progress(&mut self, stage: Stage, done: u64, total: u64) {
+        self.show(stage, done, total);
+        if done >= total {
+            self.clear();
         }
     }
 
-    fn advance(&mut self, done: u64) {
-        if let Some((_, bar)) = &self.bar {
-            // For a moment, a download lies in two places.
-            bar.set_position(bar.length().map_or(done, |total| done.min(total)));
-        }
+    fn message(&mut self, message: &str) {
+        self.note(message);
     }
 
-    fn end(&mut self) {
-        self.clear();
+    fn warning(&mut self, message: &str) {
+        Screen::warning(self, message);
     }
 }

@@ -1,9 +1,9 @@
 //! Feeding a planned prompt to the model.
 
-use crate::chat::observer::{Observer, Stage};
 use crate::chat::prompt::{Plan, PlannedRow, RowKey};
 use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
+use crate::observer::{Observer, Stage};
 use crate::runtime::{Context, Row, RowInput};
 
 /// How text and visual tokens are batched.

@@ -1,9 +1,10 @@
 //! Methods on one video, from the file to the last token of an answer.
 
-use super::{BenchObserver, check, method_name};
-use crate::chat::{Answer, Observer, Session, Settings, Timings, VideoOptions};
+use super::{check, method_name};
+use crate::chat::{Answer, Session, Settings, Timings, VideoOptions};
 use crate::error::{Error, Result};
 use crate::lab::results::{MemoryUse, MethodCost, Ratios, RunSettings, Spread, StageSpreads, VideoBench, ratio};
+use crate::observer::{Observer, Stage};
 use crate::prune::{Budget, PruneParams};
 use std::path::Path;
 
@@ -19,11 +20,11 @@ pub fn run(
     question: &str,
     methods: &[PruneParams],
     repeats: usize,
-    observer: &mut dyn BenchObserver,
+    observer: &mut dyn Observer,
 ) -> Result<VideoBench> {
     check(methods, repeats)?;
     let mut watch = Warnings { observer, told: Vec::new() };
-    let total = methods.len() * repeats + 1;
+    let total = (methods.len() * repeats + 1) as u64;
     let mut done = 0;
     let mut once = |session: &mut Session, params: &PruneParams| {
         session.clear();
@@ -33,7 +34,8 @@ pub fn run(
         // A stop during the answer leaves one, but it measures nothing.
         session.cancel_token().check()?;
         done += 1;
-        watch.observer.step(done, total, done as f64 / total as f64);
+        watch.observer.progress(Stage::Work, done * 1000 / total, 1000);
+        watch.observer.progress(Stage::Runs, done, total);
         Ok::<_, Error>(answer)
     };
     let first = methods.first().map(|params| once(session, params)).transpose()?;
@@ -92,7 +94,7 @@ impl VideoBench {
 
 /// Tells each warning once: every run gives the same. Steps within a run are not shown, as no run is to wait for the terminal.
 struct Warnings<'a> {
-    observer: &'a mut dyn BenchObserver,
+    observer: &'a mut dyn Observer,
     told: Vec<String>,
 }
 

@@ -15,19 +15,8 @@ pub use machine::gpu_bytes_free;
 pub use methods::run;
 pub use scaling::{ScalingSize, scale};
 
-use crate::chat::Observer;
 use crate::error::{Error, Result};
 use crate::prune::{Method, PruneParams};
-
-/// Is told how a bench goes on.
-pub trait BenchObserver: Observer {
-    /// `done` of `total` runs are done. They are about `share` of all the work, 0 to 1.
-    fn step(&mut self, done: usize, total: usize, share: f64) {
-        let _ = (done, total, share);
-    }
-}
-
-impl BenchObserver for crate::chat::Quiet {}
 
 /// A method under the name that comparisons give it: keeping all tokens is called `dense`.
 pub fn method_name(method: Method) -> &'static str {

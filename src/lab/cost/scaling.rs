@@ -1,9 +1,10 @@
 //! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and decoding.
 
 use super::synthetic::Frames;
-use super::{BenchObserver, check, method_name};
+use super::{check, method_name};
 use crate::error::{Error, Result};
 use crate::lab::results::{Scaling, ScalingPoint, Spread};
+use crate::observer::{Observer, Stage};
 use crate::prune::{self, Budget, PruneParams, SliceView};
 use crate::runtime::{
     CancelToken, ComputeParams, Context, ContextParams, LoraAdapter, Model, Position, Row, RowInput, Token,
@@ -64,19 +65,20 @@ pub fn scale(
     methods: &[PruneParams],
     (repeats, decoded): (usize, usize),
     cancel: &CancelToken,
-    observer: &mut dyn BenchObserver,
+    observer: &mut dyn Observer,
 ) -> Result<Scaling> {
     check(methods, repeats)?;
     let bench = Runner { model, compute, adapters, decoded, cancel };
     let work = |size: &ScalingSize| (size.frames * size.tokens) as f64;
     let all_work = sizes.iter().map(work).sum::<f64>() * (methods.len() * repeats) as f64;
     let all_work = all_work + sizes.first().map_or(0.0, work) * methods.len() as f64;
-    let total = (sizes.len() * repeats + 1) * methods.len();
+    let total = ((sizes.len() * repeats + 1) * methods.len()) as u64;
     let (mut done, mut done_work) = (0, 0.0);
-    let mut step = |size: &ScalingSize, observer: &mut dyn BenchObserver| {
+    let mut step = |size: &ScalingSize, observer: &mut dyn Observer| {
         done += 1;
         done_work += work(size);
-        observer.step(done, total, done_work / all_work);
+        observer.progress(Stage::Work, (1000.0 * done_work / all_work) as u64, 1000);
+        observer.progress(Stage::Runs, done, total);
     };
     let mut points = Vec::new();
     for size in sizes {

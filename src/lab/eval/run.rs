@@ -7,6 +7,7 @@ use super::variant::Variant;
 use crate::chat::{EvictParams, VideoOptions};
 use crate::error::Error;
 use crate::lab::results::{BadRow, Results, Row};
+use crate::observer::Observer;
 use crate::prune::PruneParams;
 
 /// How a choice is read from the model. Open questions are always generated.
@@ -52,13 +53,8 @@ pub struct Run<'a> {
     pub evict: EvictParams,
 }
 
-/// Is told how a run goes.
-pub trait RunObserver {
-    /// A clip is opened, decoded and encoded.
-    fn clip(&mut self, clip: &Clip) {
-        let _ = clip;
-    }
-
+/// Is told what comes of a run, answer by answer. [`Stage::Answers`](crate::Stage::Answers) is its progress.
+pub trait RunObserver: Observer {
     /// An answer was written.
     fn answered(&mut self, row: &Row) {
         let _ = row;
@@ -67,11 +63,6 @@ pub trait RunObserver {
     /// A question could not be asked. Its answers are missing from the results, and another run tries again.
     fn failed(&mut self, bad: &BadRow, n_answers: usize) {
         let _ = (bad, n_answers);
-    }
-
-    /// Something that the user should know, while the run goes on.
-    fn warning(&mut self, message: &str) {
-        tracing::warn!("{message}");
     }
 }
 

@@ -6,6 +6,7 @@ use super::worker::{Event, Shared, Worker};
 use crate::chat::Session;
 use crate::error::{Error, Result};
 use crate::lab::results::{BadRow, Results};
+use crate::observer::Stage;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -30,6 +31,8 @@ impl Run<'_> {
         let shared =
             Shared { run: self, letters, jobs: &jobs, next: AtomicUsize::new(0), stop: AtomicBool::new(false) };
         let mut bad_rows = Vec::new();
+        let total = (self.questions.len() * self.variants.len()) as u64;
+        let mut done = total.saturating_sub(self.missing(results) as u64);
         // Only the first failure is told: what it stopped is not worth telling.
         let mut broke: Option<Error> = None;
         std::thread::scope(|scope| {
@@ -42,16 +45,15 @@ impl Run<'_> {
             // Until the last of the workers has ended.
             for event in events {
                 let written = match event {
-                    Event::Clip(clip) => {
-                        observer.clip(clip);
-                        Ok(())
-                    }
+                    Event::Clip => Ok(()),
                     Event::Answered(row) => results.add(row).map(|()| {
+                        done += 1;
                         if let Some(row) = results.rows().last() {
                             observer.answered(row);
                         }
                     }),
                     Event::Failed(bad, n_answers) => {
+                        done += n_answers as u64;
                         observer.failed(&bad, n_answers);
                         bad_rows.push(bad);
                         Ok(())
@@ -62,6 +64,7 @@ impl Run<'_> {
                     }
                     Event::Broke(error) => Err(error),
                 };
+                observer.progress(Stage::Answers, done, total);
                 if let Err(error) = written {
                     shared.stop.store(true, Ordering::Relaxed);
                     broke.get_or_insert(error);

@@ -2,12 +2,13 @@
 
 use super::job::Job;
 use super::likelihood::{Letters, likeliest};
-use super::question::{Clip, Question, RightAnswer, letter};
+use super::question::{Question, RightAnswer, letter};
 use super::run::Run;
 use super::variant::Variant;
-use crate::chat::{EvictMode, Observer, Session, StopReason};
+use crate::chat::{EvictMode, Session, StopReason};
 use crate::error::{Error, Result};
 use crate::lab::results::{BadRow, Judge, Row};
+use crate::observer::Observer;
 use crate::prune::Method;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -26,8 +27,8 @@ pub struct Shared<'a> {
 
 /// What a worker has to say.
 #[derive(Debug)]
-pub enum Event<'a> {
-    Clip(&'a Clip),
+pub enum Event {
+    Clip,
     Answered(Row),
     /// What could not be asked, and how many answers it would have had.
     Failed(BadRow, usize),
@@ -41,13 +42,13 @@ pub enum Event<'a> {
 pub struct Worker<'a> {
     pub shared: &'a Shared<'a>,
     pub session: &'a mut Session,
-    pub events: Sender<Event<'a>>,
+    pub events: Sender<Event>,
 }
 
 /// Hands on what a session warns of.
-struct Warnings<'w, 'a>(&'w Sender<Event<'a>>);
+struct Warnings<'w>(&'w Sender<Event>);
 
-impl Observer for Warnings<'_, '_> {
+impl Observer for Warnings<'_> {
     fn warning(&mut self, message: &str) {
         // Without a receiver the run has ended, and nobody wants to know.
         let _ = self.0.send(Event::Warning(message.to_owned()));
@@ -75,14 +76,14 @@ impl<'a> Worker<'a> {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
-    fn send(&self, event: Event<'a>) {
+    fn send(&self, event: Event) {
         let _ = self.events.send(event);
     }
 
     /// All questions about a clip, all variants.
     fn clip(&mut self, job: &'a Job<'a>) -> Result<()> {
         let run = self.shared.run;
-        self.send(Event::Clip(job.clip));
+        self.send(Event::Clip);
         self.session.clear();
         // The last variant is not the dense one: a context that has no room for all tokens may have it for this one's.
         if let Some(variant) = run.variants.last() {

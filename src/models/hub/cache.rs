@@ -15,7 +15,8 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::files::{Files, RepoFile};
 use crate::error::{Error, Result};
-use crate::models::{Progress, store};
+use crate::models::store;
+use crate::observer::Observer;
 
 /// Folders of a repository below which files are looked for.
 const MAX_DEPTH: usize = 4;
@@ -92,11 +93,11 @@ impl LocalRepo {
     }
 
     /// Keeps other processes from fetching into this repository until the result is dropped.
-    pub fn lock(&self, progress: &mut dyn Progress) -> Result<File> {
+    pub fn lock(&self, observer: &mut dyn Observer) -> Result<File> {
         let folder = self.cache.path().join(".locks").join(self.repo_type().folder_name());
         create_dir(&folder)?;
         let path = folder.join("sharpv.lock");
-        store::lock(&path, &self.repo, progress).map_err(cache_error(&path))
+        store::lock(&path, &self.repo, observer).map_err(cache_error(&path))
     }
 
     /// Makes the content at `blob` the file at `pointer`.

@@ -20,7 +20,7 @@ use super::cache::{cache_error, remove};
 use super::files::{RepoFile, is_safe_path};
 use super::size;
 use crate::error::{Error, Result};
-use crate::models::Progress;
+use crate::observer::{Observer, Stage};
 
 /// Tries in a row that bring nothing, after which fetching ends.
 const MAX_FRUITLESS_TRIES: u32 = 4;
@@ -164,7 +164,7 @@ impl Client {
         commit: &str,
         file: &RepoFile,
         part: &Path,
-        progress: &mut dyn Progress,
+        observer: &mut dyn Observer,
     ) -> Result<()> {
         let what = format!("{} of {repo}", file.path);
         let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.to_owned());
@@ -177,8 +177,7 @@ impl Client {
         let mut best = length(&output)?;
         // A server that knows no ranges begins anew each time, and may break off each time: not each of them is a fresh start.
         let (began_anew, mut fresh_starts) = (Cell::new(false), 0);
-        progress.begin("downloading", file.size);
-        progress.advance(best);
+        observer.progress(Stage::Download, best, file.size);
         let fetched = retry(
             || {
                 let have = output.seek(SeekFrom::End(0)).map_err(|error| Trouble::Final(cache_error(part)(error)))?;
@@ -186,7 +185,7 @@ impl Client {
                     Ok(())
                 } else {
                     let part = Part { content: &mut output, have, path: part, began_anew: &began_anew };
-                    self.attempt(&what, &url, file, part, progress)
+                    self.attempt(&what, &url, file, part, observer)
                 }
             },
             || {
@@ -199,8 +198,8 @@ impl Client {
                 has_progressed
             },
         );
-        progress.end();
         fetched?;
+        observer.progress(Stage::Download, file.size, file.size);
         output.sync_all().map_err(cache_error(part))
     }
 
@@ -211,7 +210,7 @@ impl Client {
         url: &str,
         file: &RepoFile,
         Part { content: output, have, path: part, began_anew }: Part<'_>,
-        progress: &mut dyn Progress,
+        observer: &mut dyn Observer,
     ) -> Result<(), Trouble> {
         let mut request = self.agent.get(url);
         if have > 0 {
@@ -249,7 +248,7 @@ impl Client {
                 Ok(n) => {
                     output.write_all(&buffer[..n]).map_err(write_error)?;
                     done += n as u64;
-                    progress.advance(done);
+                    observer.progress(Stage::Download, done.min(file.size), file.size);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
                 Err(error) => return Err(Trouble::Passing(self.cut(what, file, done, &error.to_string()))),

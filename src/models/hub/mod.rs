@@ -29,8 +29,9 @@ use hf_hub::Cache;
 pub use choice::Wish;
 pub use spec::HubSpec;
 
-use super::{ModelFiles, Progress, download};
+use super::{ModelFiles, download};
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 use cache::LocalRepo;
 use choice::Choice;
 use client::Client;
@@ -120,14 +121,14 @@ impl Hub {
     ///
     /// # Errors
     /// As [`pull`](Self::pull).
-    pub fn resolve(&self, spec: &HubSpec, wish: Wish, progress: &mut dyn Progress) -> Result<ModelFiles> {
+    pub fn resolve(&self, spec: &HubSpec, wish: Wish, observer: &mut dyn Observer) -> Result<ModelFiles> {
         if let Some(files) = self.find(spec, wish) {
             return Ok(files);
         }
         if !self.offline {
-            progress.message(&format!("{spec} is not on this machine yet and will be fetched"));
+            observer.message(&format!("{spec} is not on this machine yet and will be fetched"));
         }
-        self.pull(spec, wish, progress)
+        self.pull(spec, wish, observer)
     }
 
     /// The files of a model, where all of them are in the cache.
@@ -149,24 +150,24 @@ impl Hub {
     /// - [`Error::HubFiles`]: the repository has no such model, or nothing that fits.
     /// - [`Error::Checksum`]: a file is not what it should be. It is deleted.
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
-    pub fn pull(&self, spec: &HubSpec, wish: Wish, progress: &mut dyn Progress) -> Result<ModelFiles> {
+    pub fn pull(&self, spec: &HubSpec, wish: Wish, observer: &mut dyn Observer) -> Result<ModelFiles> {
         if self.offline {
             let files = self.find(spec, wish).ok_or_else(|| self.missing(spec, wish))?;
-            progress
+            observer
                 .message(&format!("{} is in the cache; HF_HUB_OFFLINE forbids looking for a newer one", files.name));
             return Ok(files);
         }
         let client = Client::new(&self.cache, self.endpoint.as_deref(), self.token.as_deref())?;
         let listing = client.list(&spec.repo)?;
         let choice = choice::choose(spec, &files::Files::new(listing.files), wish)?;
-        progress.message(&choice.because);
+        observer.message(&choice.because);
 
         let local = LocalRepo::new(&self.cache, &spec.repo);
         local.prepare()?;
-        let _lock = local.lock(progress)?;
+        let _lock = local.lock(observer)?;
         let wanted = choice.weights.parts.iter().chain(choice.mmproj.as_ref().map(|mmproj| &mmproj.file));
         for file in wanted {
-            bring(&client, &local, &listing.commit, file, progress)?;
+            bring(&client, &local, &listing.commit, file, observer)?;
         }
         local.set_main(&listing.commit)?;
         Ok(model_files(&spec.repo, &choice, |file| local.pointer(&listing.commit, &file.path)))
@@ -203,25 +204,25 @@ impl Hub {
 }
 
 /// Makes a file of a repository be in the cache, under its name at `commit`.
-fn bring(client: &Client, local: &LocalRepo, commit: &str, file: &RepoFile, progress: &mut dyn Progress) -> Result<()> {
+fn bring(client: &Client, local: &LocalRepo, commit: &str, file: &RepoFile, observer: &mut dyn Observer) -> Result<()> {
     let content_id = file.content_id.as_deref().unwrap_or(&file.path);
     let (pointer, blob, part) = (local.pointer(commit, &file.path), local.blob(content_id), local.part(content_id));
     for there in [&pointer, &blob] {
         let Ok(meta) = there.metadata() else { continue };
-        if meta.len() == file.size && verified(there, file, progress)?.is_none() {
-            progress.message(&format!("{} is already here and intact", file.file_name()));
+        if meta.len() == file.size && verified(there, file, observer)?.is_none() {
+            observer.message(&format!("{} is already here and intact", file.file_name()));
             return if there == &blob { local.link(&blob, &pointer) } else { Ok(()) };
         }
-        progress.message(&format!("{} is damaged and will be replaced", there.display()));
+        observer.message(&format!("{} is damaged and will be replaced", there.display()));
         cache::remove(there)?;
         cache::remove(&blob)?;
     }
     let begun = part.metadata().map_or(0, |meta| meta.len());
     let rest =
         if (1..file.size).contains(&begun) { format!(", {} of it are here", size(begun)) } else { String::new() };
-    progress.message(&format!("fetching {} ({}{rest})", file.file_name(), size(file.size)));
-    client.fetch(local.name(), commit, file, &part, progress)?;
-    if let Some(got) = verified(&part, file, progress)? {
+    observer.message(&format!("fetching {} ({}{rest})", file.file_name(), size(file.size)));
+    client.fetch(local.name(), commit, file, &part, observer)?;
+    if let Some(got) = verified(&part, file, observer)? {
         cache::remove(&part)?;
         let expected = file.sha256.clone().unwrap_or_default();
         return Err(Error::Checksum { what: format!("{} of {}", file.path, local.name()), expected, got });
@@ -231,9 +232,9 @@ fn bring(client: &Client, local: &LocalRepo, commit: &str, file: &RepoFile, prog
 }
 
 /// The SHA-256 of what is at `path` where it is not the one of `file`.
-fn verified(path: &Path, file: &RepoFile, progress: &mut dyn Progress) -> Result<Option<String>> {
+fn verified(path: &Path, file: &RepoFile, observer: &mut dyn Observer) -> Result<Option<String>> {
     match &file.sha256 {
-        Some(expected) => Ok(Some(download::sha256_of(path, progress)?).filter(|got| got != expected)),
+        Some(expected) => Ok(Some(download::sha256_of(path, observer)?).filter(|got| got != expected)),
         // Files that git keeps itself are too small to be models. Their size is what was looked at.
         None => Ok(None),
     }

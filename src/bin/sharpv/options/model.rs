@@ -3,6 +3,7 @@
 use crate::rpc;
 use crate::values::{self, GpuLayers};
 use clap::Args;
+use sharpv::Observer;
 use sharpv::chat::SessionParams;
 use sharpv::models::{self, ModelFiles};
 use sharpv::runtime::{CancelToken, ComputeParams, FlashAttention, FreeMemory, KvType, ModelParams, VisionParams};
@@ -95,10 +96,10 @@ pub struct ModelOptions {
 
 impl ModelOptions {
     /// The files of the model, which are fetched where they are not here yet.
-    pub fn files(&self, progress: &mut dyn models::Progress) -> sharpv::Result<ModelFiles> {
+    pub fn files(&self, observer: &mut dyn Observer) -> sharpv::Result<ModelFiles> {
         rpc::connect(&self.rpc)?;
         let memory = FreeMemory::for_weights(&self.model_params()).map(|free| free.bytes);
-        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, progress)
+        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, observer)
     }
 
     fn model_params(&self) -> ModelParams {
