@@ -9,7 +9,7 @@ use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarte
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use sharpv::Error;
-use sharpv::video::{FrameSource, Kind, Rate, Sampling, probe};
+use sharpv::video::{Frame, FrameSource, Kind, Rate, Sampling, probe};
 
 const X264: &str = "-c:v libx264 -pix_fmt yuv420p";
 
@@ -510,6 +510,33 @@ fn pictures_that_are_shown_for_long_are_found_too() {
     for index in 0..49 {
         let start = index as f64 * 10.0 + 9.5;
         assert_eq!(indices(&clip, &part(Rate::Uniform { frames: 1 }, start, start + 0.1)), [index]);
+    }
+}
+
+/// MPEG-TS has no index: what was read ahead in search of a keyframe must not be decoded once more behind it.
+#[test]
+fn a_long_group_of_pictures_looks_the_same_in_each_container() {
+    let clips = Clips::new();
+    let encoder = format!("{X264} -g 250 -keyint_min 250 -sc_threshold 0");
+    let mkv = clips.draw("testsrc2=s=64x48:r=25:d=40", &encoder, "a.mkv");
+    let ts = clips.ffmpeg("-i {}/a.mkv -c copy", "a.ts");
+    // All of them in the order of the file: nothing is sought.
+    let all = frames(&mkv, &Sampling::uniform(1000));
+    assert_eq!(all.len(), 1000);
+    for clip in [mkv, ts] {
+        let second = Rate::Fps { fps: 1.0, max_frames: 100 };
+        for (sampling, n) in [
+            (Sampling::fps(1.0, 100), 40),
+            (Sampling::uniform(40), 40),
+            (part(second, 11.0, 40.0), 29),
+            (part(second, 9.5, 40.0), 31),
+        ] {
+            let sampled = frames(&clip, &sampling);
+            assert_eq!(sampled.len(), n, "{}", clip.display());
+            let is_wrong = |frame: &&Frame| frame.rgb != all[(frame.time_s * 25.0 + 0.025) as usize].rgb;
+            let wrong: Vec<_> = sampled.iter().filter(is_wrong).collect();
+            assert!(wrong.is_empty(), "{}, {sampling:?}: {wrong:?}", clip.display());
+        }
     }
 }
 

@@ -209,7 +209,11 @@ impl Decoder {
                 break;
             }
             match self.find_entry(time_s) {
-                Entry::Here => return Ok(false),
+                Entry::Here => {
+                    // What an earlier jump read ahead, the track gives once more.
+                    self.pending.clear();
+                    return Ok(false);
+                }
                 Entry::Keyframe(packets) => {
                     self.forget_position();
                     self.pending = packets;
@@ -221,6 +225,7 @@ impl Decoder {
         // No working index: from now on everything is decoded.
         self.can_seek = false;
         self.track = self.reopened()?;
+        self.pending.clear();
         let Some(last_sent) = self.last_sent else {
             self.forget_position();
             return Ok(false);
