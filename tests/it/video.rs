@@ -208,6 +208,24 @@ fn rotation_metadata_turns_the_picture_upright() {
     }
 }
 
+/// Where nothing has to be converted, FFmpeg hands the picture through, and a flip only turns its rows around.
+#[test]
+fn pictures_that_need_no_conversion_are_turned_too() {
+    let clips = Clips::new();
+    for format in ["rgb24", "rgba"] {
+        let clip = clips.draw(QUARTERS, &format!("-c:v png -pix_fmt {format}"), "a.mov");
+        for (matrix, expected) in [
+            ([1, 0, 0, 1], ["red", "lime", "blue", "white"]),
+            ([1, 0, 0, -1], ["blue", "white", "red", "lime"]),
+            ([-1, 0, 0, -1], ["white", "blue", "lime", "red"]),
+            ([0, 1, -1, 0], ["blue", "red", "white", "lime"]),
+        ] {
+            set_display_matrix(&clip, matrix);
+            assert_eq!(quarters(&frames(&clip, &Sampling::uniform(1))[0]), expected, "{format} {matrix:?}");
+        }
+    }
+}
+
 #[test]
 fn pixels_become_square_without_losing_any() {
     let clips = Clips::new();

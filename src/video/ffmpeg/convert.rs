@@ -57,7 +57,8 @@ impl Orientation {
             filters.push_str(",hflip");
         }
         if self.flip_vertically {
-            filters.push_str(",vflip");
+            // This filter copies nothing: it hands out the picture with a negative line size.
+            filters.push_str(",vflip,copy");
         }
         filters
     }
@@ -109,7 +110,7 @@ impl Converter {
         let mut converted = Picture::empty();
         graph.get("out").ok_or(ff::Error::FilterNotFound)?.sink().frame(&mut converted)?;
         self.graph = Some((input, graph));
-        Ok(to_frame(&converted, input.has_alpha()))
+        to_frame(&converted, input.has_alpha())
     }
 
     fn sar(&self, picture: &Picture) -> f64 {
@@ -196,13 +197,17 @@ impl Input {
 }
 
 /// Copies the rows of an RGB24 or RGBA picture together.
-fn to_frame(picture: &Picture, has_alpha: bool) -> Frame {
+fn to_frame(picture: &Picture, has_alpha: bool) -> Result<Frame, ff::Error> {
     let (width, height) = (picture.width(), picture.height());
+    // A negative line size comes as an immense one.
+    if isize::try_from(picture.stride(0)).is_err() {
+        return Err(ff::Error::InvalidData);
+    }
     let row_bytes = width as usize * if has_alpha { 4 } else { 3 };
     let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
     for row in picture.data(0).chunks(picture.stride(0).max(1)).take(height as usize) {
         let row = &row[..row_bytes.min(row.len())];
         if has_alpha { rgb.extend(over_white(row)) } else { rgb.extend_from_slice(row) }
     }
-    Frame { width, height, rgb, time_s: 0.0 }
+    Ok(Frame { width, height, rgb, time_s: 0.0 })
 }
