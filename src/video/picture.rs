@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{Frame, Kind, Opened, Pictures, VideoInfo};
 use crate::error::{Error, Result};
@@ -32,6 +32,9 @@ pub(super) fn read(path: &Path) -> Result<Frame> {
     let decode = || {
         // By content, not by name: pictures are often named wrongly.
         let mut decoder = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?.into_decoder()?;
+        // `from_decoder` believes any size that a file claims; only `ImageReader::decode`, which hides the orientation,
+        // looks first.
+        Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
