@@ -173,6 +173,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// Something that is no path was given in the place of a video, for example a URL.
+    #[error("{}: {reason}; {advice}", path.display())]
+    NotAPath {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        reason: &'static str,
+        /// What to give instead.
+        advice: String,
+    },
+
     /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
     #[error("{}: cannot be opened ({reason}): it is cut off or damaged; get the whole file", path.display())]
     VideoIncomplete {

@@ -114,10 +114,11 @@ impl Pictures for Folder {
     }
 
     fn warnings(&mut self) -> Vec<String> {
-        if self.n_damaged == 0 {
-            return Vec::new();
-        }
-        let n = self.n_damaged;
-        vec![format!("{}: {n} of the pictures could not be decoded; their neighbours were taken", self.path.display())]
+        let taken = match self.n_damaged {
+            0 => return Vec::new(),
+            1 => "its neighbour was taken",
+            _ => "their neighbours were taken",
+        };
+        vec![format!("{}: {} of the pictures could not be decoded; {taken}", self.path.display(), self.n_damaged)]
     }
 }

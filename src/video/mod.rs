@@ -134,7 +134,7 @@ impl FrameSource {
     ///
     /// # Errors
     ///
-    /// - [`Error::Io`]: missing or unreadable.
+    /// - [`Error::Io`]: missing or unreadable; [`Error::NotAPath`]: a URL, for example.
     /// - [`Error::NotAVideo`], [`Error::NoVideoStream`], [`Error::VideoIncomplete`], [`Error::UnsupportedCodec`],
     ///   [`Error::NoFrames`], [`Error::PictureDecode`]: nothing in it can be decoded, and why.
     /// - [`Error::NoPictures`]: a folder without pictures.
@@ -192,11 +192,13 @@ impl FrameSource {
 
     fn end_early(&mut self) {
         self.ended = true;
+        let (n_given, n_planned) = (self.n_given, self.times.len());
+        let last_s = n_given.checked_sub(1).map_or(0.0, |last| self.times[last]);
+        let of = self.info.duration_s.map_or_else(String::new, |duration_s| format!(" of {duration_s:.1} s"));
         self.warnings.push(format!(
-            "{}: only {} of {} frames could be decoded; the file may be cut off or damaged",
-            self.info.path.display(),
-            self.n_given,
-            self.times.len()
+            "{}: the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none behind \
+             {last_s:.1} s{of}",
+            self.info.path.display()
         ));
         self.warnings.extend(self.pictures.warnings());
     }

@@ -22,7 +22,8 @@ pub(super) enum Content {
 /// Looks at the first bytes of a file. Fails if there is nothing to read.
 pub(super) fn content(path: &Path) -> Result<Content> {
     let not_a_video = |reason: &str| Error::NotAVideo { path: path.to_owned(), reason: reason.to_owned() };
-    let kind = fs::metadata(path).map_err(Error::io("opening the video", path))?.file_type();
+    let io_error = Error::io("opening the video", path);
+    let kind = fs::metadata(path).map_err(|error| no_path(path).unwrap_or_else(|| io_error(error)))?.file_type();
     if kind.is_dir() {
         return Ok(Content::Folder);
     }
@@ -54,6 +55,28 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         }
         _ => Ok(Content::ForFfmpeg),
     }
+}
+
+/// The error for what cannot be a path, to be asked if there is nothing at `path`.
+fn no_path(path: &Path) -> Option<Error> {
+    let name = path.to_str()?;
+    let (reason, advice) = if name == "-" {
+        ("the standard input cannot be read as a video, which is read back and forth", "write it to a file".to_owned())
+    } else {
+        let (scheme, rest) = name.split_once("://")?;
+        if scheme.is_empty() || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
+            return None;
+        }
+        if scheme.eq_ignore_ascii_case("file") {
+            let local = rest.strip_prefix("localhost").unwrap_or(rest);
+            // Where characters are escaped, this is not the path.
+            let is_path = local.starts_with('/') && !local.contains('%');
+            ("this is a URL", if is_path { format!("give its path: {local}") } else { "give its path".to_owned() })
+        } else {
+            ("this is a URL, and nothing is fetched from the network", "download it and give the local file".to_owned())
+        }
+    };
+    Some(Error::NotAPath { path: path.to_owned(), reason, advice })
 }
 
 /// Whether the name ends in one of these (lower-case) extensions, in any case.

@@ -670,7 +670,11 @@ fn a_folder_may_hold_other_sizes_and_damaged_pictures() {
     assert_eq!(quarters(&frames[2])[0], "lime");
     assert_eq!(color_name(pixel(&frames[2], 0.1, 0.5)), "black");
     assert_eq!(source.warnings().len(), 1, "{:?}", source.warnings());
-    assert!(source.warnings()[0].contains("1 of the pictures"), "{:?}", source.warnings());
+    assert!(
+        source.warnings()[0].ends_with("1 of the pictures could not be decoded; its neighbour was taken"),
+        "{:?}",
+        source.warnings()
+    );
 }
 
 #[test]
@@ -744,6 +748,27 @@ fn what_is_no_video_is_said_so() {
 }
 
 #[test]
+fn what_is_no_path_is_said_so() {
+    let error = |path: &str| {
+        let error = FrameSource::open(Path::new(path), &Sampling::default()).expect_err("this should not open");
+        assert!(matches!(error, Error::NotAPath { .. }), "{error:?}");
+        error.to_string()
+    };
+    for url in ["https://example.org/a.mp4", "HTTP://example.org/a.mp4", "rtsp://camera.local:554/stream"] {
+        let text = error(url);
+        assert!(text.contains(url) && text.contains("URL") && text.contains("local file"), "{text}");
+    }
+    // Longer than the name of a file may be.
+    assert!(error(&format!("https://example.org/{}", "a".repeat(5000))).contains("local file"));
+    let text = error("file:///no/such/clip.mp4");
+    assert!(text.ends_with("give its path: /no/such/clip.mp4"), "{text}");
+    let text = error("file://localhost/no/such%20clip.mp4");
+    assert!(text.ends_with("give its path"), "{text}");
+    let text = error("-");
+    assert!(text.contains("standard input") && text.contains("file"), "{text}");
+}
+
+#[test]
 fn a_file_without_video_is_said_so() {
     let clips = Clips::new();
     let sound = clips.draw("sine=d=1", "-c:a aac", "sound.m4a");
@@ -811,8 +836,31 @@ fn a_cut_off_file_gives_what_it_has_and_a_warning() {
                 source.planned_times()
             );
         }
-        assert!(source.warnings().iter().any(|warning| warning.contains("cut off")), "{name}: {:?}", source.warnings());
+        let missing = format!("so {:.1} s ({:.0} %) are missing", 10.0 - end, 100.0 - 10.0 * end);
+        let told = source.warnings().iter().any(|warning| warning.contains("cut off") && warning.contains(&missing));
+        assert!(told, "{name}, {missing}: {:?}", source.warnings());
     }
+}
+
+#[test]
+fn fewer_frames_than_planned_are_told() {
+    let clips = Clips::new();
+    let source = colors(&["red", "lime", "blue"], 1.0, "40x30", 5);
+    let whole = fs::read(clips.draw(&source, "-c:v libwebp_anim -lossless 1", "a.webp")).unwrap();
+    // Only the decoder finds out.
+    let last = (0..whole.len() - 4).rfind(|&i| &whole[i..i + 4] == b"ANMF").unwrap();
+    let mut bytes = whole.clone();
+    bytes[last + 24 + 8..].fill(0xff);
+    let damaged = clips.write("damaged.webp", &bytes);
+    let mut source = FrameSource::open(&damaged, &Sampling::uniform(100)).unwrap();
+    let (n_planned, times) = (source.planned_times().len(), source.planned_times().to_vec());
+    let n_given = take_all(&mut source).len();
+    assert_eq!(n_given, n_planned - 1, "{:?}", source.warnings());
+    let expected = format!(
+        "the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none behind {:.1} s of 3.0 s",
+        times[n_given - 1]
+    );
+    assert!(source.warnings().iter().any(|warning| warning.ends_with(&expected)), "{:?}", source.warnings());
 }
 
 #[test]
@@ -828,6 +876,24 @@ fn damage_in_the_middle_is_passed_over_with_a_warning() {
     let mut source = FrameSource::open(&damaged, &Sampling::uniform(20)).unwrap();
     assert_eq!(take_all(&mut source).len(), 20);
     assert!(source.warnings().iter().any(|warning| warning.contains("damaged")), "{:?}", source.warnings());
+}
+
+#[test]
+fn one_damaged_picture_is_not_many() {
+    let clips = Clips::new();
+    let path = clips.draw(&numbered(10, 5), "-c:v png -pix_fmt rgb24", "a.mov");
+    let mut bytes = fs::read(&path).unwrap();
+    let pictures: Vec<_> = (0..bytes.len() - 4).filter(|&i| &bytes[i..i + 4] == b"\x89PNG").collect();
+    for (damaged, warning) in [
+        (5, "1 damaged packet or picture was met; frames near it may look wrong"),
+        (6, "2 damaged packets or pictures were met; frames near them may look wrong"),
+    ] {
+        bytes[pictures[damaged]..][..4].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let mut source = FrameSource::open(&path, &Sampling::uniform(10)).unwrap();
+        take_all(&mut source);
+        assert!(source.warnings().iter().any(|w| w.ends_with(warning)), "{:?}", source.warnings());
+    }
 }
 
 /// FFmpeg complains about this file on stderr unless it is told not to.

@@ -105,9 +105,10 @@ impl Timeline {
             let missing = claimed - end;
             if missing > tolerance.max(SUSPICIOUS_GAP_S.min(claimed / 10.0)) {
                 warnings.push(format!(
-                    "{}: the file says it is {claimed:.1} s long, but its pictures end at {end:.1} s; it may be cut off. \
-                     The frames are taken from what is there",
-                    path.display()
+                    "{}: the file is cut off or damaged: it says it is {claimed:.1} s long, but its pictures end at \
+                     {end:.1} s, so {missing:.1} s ({:.0} %) are missing. The frames are taken from what is there",
+                    path.display(),
+                    100.0 * missing / claimed
                 ));
             }
             // Some containers say when the last frame begins, not when it ends.
@@ -163,11 +164,11 @@ impl Pictures for FfmpegPictures {
     }
 
     fn warnings(&mut self) -> Vec<String> {
-        let damaged = self.decoder.take_damaged();
-        let (path, n) = (self.path.display(), damaged);
-        (damaged > 0)
-            .then(|| format!("{path}: {n} damaged packets or pictures were met; frames near them may look wrong"))
-            .into_iter()
-            .collect()
+        let what = match self.decoder.take_damaged() {
+            0 => return Vec::new(),
+            1 => "1 damaged packet or picture was met; frames near it may look wrong".to_owned(),
+            n => format!("{n} damaged packets or pictures were met; frames near them may look wrong"),
+        };
+        vec![format!("{}: {what}", self.path.display())]
     }
 }
