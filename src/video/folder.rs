@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::sampling::index_at;
 use super::sniff::has_extension;
-use super::{Frame, Kind, Opened, Pictures, Sampling, VideoInfo, picture};
+use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo, picture};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// The pictures of a folder, in the order of the numbers in their names, at `folder_fps` frames per second.
-pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
+pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     let files = list(path)?;
     let fps = sampling.folder_fps;
     let times: Vec<f64> = (0..files.len()).map(|i| i as f64 / fps).collect();
@@ -29,7 +29,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
         codec: files[0].extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
     };
     let planned = sampling.plan(&range, Some(&times));
-    let pictures = Folder { path: path.to_owned(), files, times, n_decoded: 0, n_damaged: 0 };
+    let pictures = Folder { path: path.to_owned(), files, times, stop: stop.clone(), n_decoded: 0, n_damaged: 0 };
     Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
 }
 
@@ -85,6 +85,7 @@ struct Folder {
     path: PathBuf,
     files: Vec<PathBuf>,
     times: Vec<f64>,
+    stop: Stop,
     n_decoded: u64,
     n_damaged: u64,
 }
@@ -95,6 +96,7 @@ impl Pictures for Folder {
         let wanted = index_at(&self.times, time_s).unwrap_or(0);
         let mut first_error = None;
         for i in (0..=wanted).rev().chain(wanted + 1..self.files.len()) {
+            self.stop.check()?;
             match picture::read(&self.files[i]) {
                 Ok(frame) => {
                     self.n_decoded += 1;

@@ -25,6 +25,7 @@ mod frame;
 mod picture;
 mod sampling;
 mod sniff;
+mod stop;
 mod webp;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 pub use frame::Frame;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
+use stop::Stop;
 
 /// What kind of thing the frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -140,16 +142,33 @@ impl FrameSource {
     /// - [`Error::NoPictures`]: a folder without pictures.
     /// - [`Error::InvalidParameter`], [`Error::StartBeyondEnd`]: `sampling` asks for what cannot be.
     pub fn open(path: &Path, sampling: &Sampling) -> Result<Self> {
+        Self::open_with(path, sampling, || false)
+    }
+
+    /// As [`open`](Self::open), but stops where `stop` says so: it is asked between packets and pictures, here and
+    /// while the frames are taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cancelled`] if it was stopped, and those of [`open`](Self::open).
+    pub fn open_with(
+        path: &Path,
+        sampling: &Sampling,
+        stop: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Self> {
         sampling.check()?;
+        let stop = Stop::new(stop);
         let Opened { mut info, times, mut pictures, mut warnings } = match sniff::content(path)? {
-            Content::Folder => folder::open(path, sampling)?,
+            Content::Folder => folder::open(path, sampling, &stop)?,
             Content::Picture(format) => picture::open(path, format)?,
-            Content::AnimatedWebp => webp::open(path, sampling)?,
-            Content::ForFfmpeg => ffmpeg::open(path, sampling)?,
+            Content::AnimatedWebp => webp::open(path, sampling, &stop)?,
+            Content::ForFfmpeg => ffmpeg::open(path, sampling, &stop)?,
         };
 
         let no_frames = || Error::NoFrames { path: path.to_owned() };
         let mut first = pictures.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
+        // What was read while it was stopped may be incomplete.
+        stop.check()?;
         first.time_s = times[0];
         (info.width, info.height) = (first.width, first.height);
         if times.len() == 1 {

@@ -8,14 +8,14 @@ use image_webp::WebPDecoder;
 
 use super::frame::over_white;
 use super::sampling::index_at;
-use super::{Frame, Kind, Opened, Pictures, Sampling, VideoInfo};
+use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, Result};
 
 /// No frame of a WebP file is larger, so neither is a canvas that is not damaged.
 const MAX_SIDE: u32 = 16384;
 
 /// An animated WebP, decoded frame by frame.
-pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
+pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io("opening the animation", path))?);
     let durations = frame_durations(&mut file).map_err(Error::io("reading the animation", path))?;
     file.rewind().map_err(Error::io("reading the animation", path))?;
@@ -48,7 +48,15 @@ pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
         container: "webp".to_owned(),
         codec: "webp".to_owned(),
     };
-    let pictures = Animation { path: path.to_owned(), decoder, times, n_decoded: 0, current: None, damage: None };
+    let pictures = Animation {
+        path: path.to_owned(),
+        decoder,
+        times,
+        stop: stop.clone(),
+        n_decoded: 0,
+        current: None,
+        damage: None,
+    };
     Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
 }
 
@@ -81,6 +89,7 @@ struct Animation {
     path: PathBuf,
     decoder: WebPDecoder<BufReader<File>>,
     times: Vec<f64>,
+    stop: Stop,
     n_decoded: usize,
     /// The last decoded picture: RGB, or RGBA if the file has an alpha channel.
     current: Option<Vec<u8>>,
@@ -92,6 +101,7 @@ impl Pictures for Animation {
         let wanted = index_at(&self.times, time_s).unwrap_or(0);
         let Some(size) = self.decoder.output_buffer_size() else { return Ok(None) };
         while self.n_decoded <= wanted {
+            self.stop.check()?;
             let picture = self.current.get_or_insert_with(|| vec![0; size]);
             if let Err(error) = self.decoder.read_frame(picture) {
                 if self.n_decoded == 0 {

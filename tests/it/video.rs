@@ -4,6 +4,8 @@ use crate::support::video_clips as clips;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarters, take_all};
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
@@ -590,6 +592,70 @@ fn a_picture_that_claims_an_immense_size_is_refused() {
         RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("1.png")).unwrap();
         assert_eq!(color_names(&clips.path(""), &Sampling::uniform(2)), ["red", "red"]);
     }
+}
+
+// --- stopping --------------------------------------------------------------------------------------------------------
+
+/// Says "stop" when it was asked `limit` times more.
+fn after(limit: u64) -> (Arc<AtomicU64>, impl Fn() -> bool + Send + Sync + 'static) {
+    let left = Arc::new(AtomicU64::new(limit));
+    let asked = Arc::clone(&left);
+    let stop = move || asked.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err();
+    (left, stop)
+}
+
+#[test]
+fn opening_can_be_stopped() {
+    let clips = Clips::new();
+    let clip = clips.draw(&numbered(50, 5), X264, "a.mp4");
+    let files = [
+        clips.ffmpeg("-i {}/a.mp4 -c copy", "a.ts"),
+        // Its packets are counted.
+        clips.ffmpeg("-i {}/a.mp4 -c copy", "raw.h264"),
+        clips.draw(&numbered(50, 5), "-c:v libwebp_anim -lossless 1", "a.webp"),
+        clip,
+    ];
+    for path in files {
+        let (left, stop) = after(u64::MAX);
+        let source = FrameSource::open_with(&path, &part(Rate::Uniform { frames: 1 }, 8.0, 9.0), stop).unwrap();
+        assert_eq!(source.count(), 1);
+        let n_asked = u64::MAX - left.load(Ordering::SeqCst);
+        assert!(n_asked > 20, "{}: asked {n_asked} times", path.display());
+        // Wherever it is stopped.
+        for limit in [0, 1, 2, n_asked / 4, n_asked / 2, n_asked - 2] {
+            let (_, stop) = after(limit);
+            let error = FrameSource::open_with(&path, &part(Rate::Uniform { frames: 1 }, 8.0, 9.0), stop).unwrap_err();
+            assert!(matches!(error, Error::Cancelled), "{}, {limit} of {n_asked}: {error:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn decoding_a_long_group_of_pictures_can_be_stopped() {
+    let clips = Clips::new();
+    let clip = clips.draw("testsrc2=s=64x48:r=25:d=40", &format!("{X264} -g 1000"), "a.mkv");
+    let (left, stop) = after(u64::MAX);
+    let mut source = FrameSource::open_with(&clip, &Sampling::uniform(2), stop).unwrap();
+    assert!(source.next().unwrap().is_ok());
+    let decoded = source.frames_decoded();
+    left.store(20, Ordering::SeqCst);
+    assert!(matches!(source.next(), Some(Err(Error::Cancelled))));
+    assert!(source.frames_decoded() < decoded + 100, "{decoded}, then {}", source.frames_decoded());
+    assert!(source.next().is_none());
+}
+
+#[test]
+fn a_folder_can_be_stopped() {
+    let clips = Clips::new();
+    RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("0.png")).unwrap();
+    for i in 1..10 {
+        clips.write(&format!("{i}.png"), b"not a picture");
+    }
+    let (left, stop) = after(u64::MAX);
+    let mut source = FrameSource::open_with(&clips.path(""), &Sampling::uniform(2), stop).unwrap();
+    left.store(3, Ordering::SeqCst);
+    assert!(source.next().unwrap().is_ok());
+    assert!(matches!(source.next(), Some(Err(Error::Cancelled))));
 }
 
 // --- animations, folders, pictures -----------------------------------------------------------------------------------

@@ -226,7 +226,9 @@ impl Session {
         let mut attempts = ATTEMPTS;
         loop {
             let mut timings = EncodeTimings::default();
-            let source = timed(&mut timings.decode_video, || FrameSource::open(path, &sampling))?;
+            let cancel = self.params.cancel.clone();
+            let open = || FrameSource::open_with(path, &sampling, move || cancel.is_cancelled());
+            let source = timed(&mut timings.decode_video, open)?;
             let used_layout = layout.as_deref().unwrap_or(self.layout());
             let need = self.need(&source, used_layout, &without)?;
             let fitting = self.fitting(&need)?;

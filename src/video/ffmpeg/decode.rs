@@ -136,7 +136,7 @@ impl Decoder {
         }
         if self.ahead.is_none() && !self.at_end {
             let jumped = self.is_far(time_s) && self.jump(time_s)?;
-            self.decode_until(time_s);
+            self.decode_until(time_s)?;
             self.check_jump(time_s, jumped)?;
             self.check_skipped(time_s)?;
         }
@@ -149,14 +149,15 @@ impl Decoder {
     }
 
     /// Decodes until a picture after `time_s` or the end.
-    fn decode_until(&mut self, time_s: f64) {
+    fn decode_until(&mut self, time_s: f64) -> Result<()> {
         while self.ahead.is_none() && !self.at_end {
-            match self.decode_next(time_s) {
+            match self.decode_next(time_s)? {
                 Some(next) if is_shown_by(next.time_s, time_s) => self.current = Some(next),
                 Some(next) => self.ahead = Some(next),
                 None => self.at_end = true,
             }
         }
+        Ok(())
     }
 
     /// A jump that landed after the wanted picture is repeated from farther back, at last from the start of the file.
@@ -170,7 +171,7 @@ impl Decoder {
                 self.restart()?;
                 false
             };
-            self.decode_until(time_s);
+            self.decode_until(time_s)?;
         }
         Ok(())
     }
@@ -185,7 +186,7 @@ impl Decoder {
             self.can_skip = false;
             self.forget_position();
             let jumped = self.jump(time_s)?;
-            self.decode_until(time_s);
+            self.decode_until(time_s)?;
             self.check_jump(time_s, jumped)?;
         }
         Ok(())
@@ -208,7 +209,7 @@ impl Decoder {
             if self.track.seek((time_s - SEEK_BACK_S[self.seek_back]).max(0.0)).is_err() {
                 break;
             }
-            match self.find_entry(time_s) {
+            match self.find_entry(time_s)? {
                 Entry::Here => {
                     // What an earlier jump read ahead, the track gives once more.
                     self.pending.clear();
@@ -230,7 +231,7 @@ impl Decoder {
             self.forget_position();
             return Ok(false);
         };
-        while let Some(packet) = self.track.next_packet() {
+        while let Some(packet) = self.track.next_packet()? {
             if timestamp(&packet) == Some(last_sent) {
                 return Ok(false);
             }
@@ -240,14 +241,14 @@ impl Decoder {
     }
 
     /// Where decoding can begin after a seek.
-    fn find_entry(&mut self, time_s: f64) -> Entry {
+    fn find_entry(&mut self, time_s: f64) -> Result<Entry> {
         let mut packets = VecDeque::new();
         while packets.len() < MAX_READ_AHEAD {
-            let Some(packet) = self.track.next_packet() else { break };
+            let Some(packet) = self.track.next_packet()? else { break };
             self.n_reread += 1;
-            let Some(stamp) = timestamp(&packet) else { return Entry::None };
+            let Some(stamp) = timestamp(&packet) else { return Ok(Entry::None) };
             if self.last_sent == Some(stamp) {
-                return Entry::Here;
+                return Ok(Entry::Here);
             }
             let packet_time = self.track.clock.seconds(stamp);
             let is_new_key = packet.is_key() && self.last_key.is_none_or(|last| last < stamp);
@@ -269,7 +270,7 @@ impl Decoder {
                 break;
             }
         }
-        if packets.is_empty() { Entry::None } else { Entry::Keyframe(packets) }
+        Ok(if packets.is_empty() { Entry::None } else { Entry::Keyframe(packets) })
     }
 
     /// Begins again with the first packet of the file.
@@ -282,7 +283,7 @@ impl Decoder {
     }
 
     fn reopened(&self) -> Result<Track> {
-        let mut track = Track::open(&self.path)?;
+        let mut track = Track::open(&self.path, self.track.stop())?;
         track.clock = self.track.clock;
         Ok(track)
     }
@@ -299,29 +300,34 @@ impl Decoder {
     }
 
     /// The next picture out of the decoder, in the order of display; `None` at the end.
-    fn decode_next(&mut self, wanted_s: f64) -> Option<Timed> {
+    fn decode_next(&mut self, wanted_s: f64) -> Result<Option<Timed>> {
         let mut errors = 0;
         while errors < MAX_ERRORS {
             let mut picture = Picture::empty();
             match self.codec.receive_frame(&mut picture) {
-                Ok(()) => return Some(self.timed(picture)),
-                Err(ff::Error::Eof) => return None,
-                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => self.feed(wanted_s),
+                Ok(()) => return Ok(Some(self.timed(picture))),
+                Err(ff::Error::Eof) => return Ok(None),
+                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => self.feed(wanted_s)?,
                 Err(_) => {
                     errors += 1;
                     self.n_damaged += 1;
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     /// Gives the decoder one packet, or the news that there are no more.
-    fn feed(&mut self, wanted_s: f64) {
-        let Some(packet) = self.pending.pop_front().or_else(|| self.track.next_packet()) else {
+    fn feed(&mut self, wanted_s: f64) -> Result<()> {
+        self.track.stop().check()?;
+        let next = match self.pending.pop_front() {
+            Some(packet) => Some(packet),
+            None => self.track.next_packet()?,
+        };
+        let Some(packet) = next else {
             // Fails only if it was told before.
             let _ = self.codec.send_eof();
-            return;
+            return Ok(());
         };
         let stamp = timestamp(&packet);
         let time_s = stamp.map(|stamp| self.track.clock.seconds(stamp));
@@ -338,6 +344,7 @@ impl Decoder {
         self.n_sent += 1;
         let accepted = self.codec.send_packet(&packet).is_ok();
         self.n_damaged += u64::from(!accepted || packet.is_corrupt());
+        Ok(())
     }
 
     fn timed(&mut self, picture: Picture) -> Timed {

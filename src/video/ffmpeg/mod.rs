@@ -11,7 +11,7 @@ use std::sync::Once;
 
 use ffmpeg_next as ff;
 
-use super::{Frame, Kind, Opened, Pictures, Sampling, VideoInfo};
+use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, Result};
 use convert::Converter;
 use decode::Decoder;
@@ -22,9 +22,9 @@ use track::Track;
 const SUSPICIOUS_GAP_S: f64 = 1.0;
 
 /// Opens a file with FFmpeg and plans the frames to take.
-pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
+pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     initialize();
-    let mut track = Track::open(path)?;
+    let mut track = Track::open(path, stop)?;
     let codec = decode::open_codec(path, &track)?;
     let mut warnings = Vec::new();
     let timeline = Timeline::of(path, &mut track, &mut warnings)?;
@@ -37,7 +37,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling) -> Result<Opened> {
         _ => Kind::Video,
     };
     let moving = kind != Kind::Picture;
-    let times = if moving { timeline.plan(path, sampling)? } else { vec![0.0] };
+    let times = if moving { timeline.plan(path, sampling, stop)? } else { vec![0.0] };
     let info = VideoInfo {
         path: path.to_owned(),
         kind,
@@ -96,10 +96,10 @@ impl Timeline {
         let fps = track.fps();
         let small = matches!(track.container().as_str(), "gif" | "apng");
         if let Some(claimed) = track.duration_s().filter(|_| !small && track.has_start_time()) {
-            let end = match scan::end_of(path, claimed)? {
+            let end = match scan::end_of(path, claimed, track.stop())? {
                 Some(end) => end,
                 // Nothing can be read where the end should be: learn where it really is.
-                None => Scan::whole(path)?.end_s,
+                None => Scan::whole(path, track.stop())?.end_s,
             };
             let tolerance = 2.0 * track.clock.frame_s;
             let missing = claimed - end;
@@ -117,7 +117,7 @@ impl Timeline {
             return Ok(Self { duration_s, fps, n_frames, frame_times: None });
         }
 
-        let scan = Scan::whole(path)?;
+        let scan = Scan::whole(path, track.stop())?;
         if scan.times.is_empty() {
             return Err(Error::NoFrames { path: path.to_owned() });
         }
@@ -126,7 +126,7 @@ impl Timeline {
         Ok(Self { duration_s: scan.end_s, fps, n_frames, frame_times: Some(scan.times) })
     }
 
-    fn plan(&self, path: &Path, sampling: &Sampling) -> Result<Vec<f64>> {
+    fn plan(&self, path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Vec<f64>> {
         let range = sampling.range(path, self.duration_s)?;
         if let Some(times) = &self.frame_times {
             return Ok(sampling.plan(&range, Some(times)));
@@ -135,13 +135,13 @@ impl Timeline {
         // packets to look at all of them.
         let n_frames = self.fps.map_or(0.0, |fps| (range.end - range.start) * fps);
         let dense = sampling.n_wanted(&range) as f64 > n_frames / 2.0;
-        let times = if dense { self.times_in(path, &range)? } else { None };
+        let times = if dense { Self::times_in(path, &range, stop)? } else { None };
         Ok(sampling.plan(&range, times.as_deref()))
     }
 
     /// When the frames in `range` begin.
-    fn times_in(&self, path: &Path, range: &Range<f64>) -> Result<Option<Vec<f64>>> {
-        let scan = Scan::part(path, range)?;
+    fn times_in(path: &Path, range: &Range<f64>, stop: &Stop) -> Result<Option<Vec<f64>>> {
+        let scan = Scan::part(path, range, stop)?;
         Ok((!scan.times.is_empty() && !scan.clock.counts_frames).then_some(scan.times))
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use ff::Packet;
 use ffmpeg_next as ff;
 
+use super::super::Stop;
 use super::super::sampling::TIMESTAMP_TOLERANCE_S;
 use super::track::{Clock, Track, timestamp};
 use crate::error::Result;
@@ -25,10 +26,10 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Reads the whole file.
-    pub(super) fn whole(path: &Path) -> Result<Self> {
-        let mut track = Track::open(path)?;
+    pub(super) fn whole(path: &Path, stop: &Stop) -> Result<Self> {
+        let mut track = Track::open(path, stop)?;
         let mut packets = Vec::new();
-        while let Some(packet) = track.next_packet() {
+        while let Some(packet) = track.next_packet()? {
             packets.push(Stamp::of(&packet, &track.clock));
         }
         let origin = packets.iter().filter_map(|packet| packet.timestamp).min();
@@ -43,30 +44,30 @@ impl Scan {
     }
 
     /// Reads what is needed to know the frames in `range`.
-    pub(super) fn part(path: &Path, range: &Range<f64>) -> Result<Self> {
-        let mut track = Track::open(path)?;
+    pub(super) fn part(path: &Path, range: &Range<f64>, stop: &Stop) -> Result<Self> {
+        let mut track = Track::open(path, stop)?;
         // Not every container goes to a keyframe, so that frames of the range may have been stored before that place.
         if range.start > 0.0 && track.seek((range.start - MAX_REORDERING_S).max(0.0)).is_ok() {
-            let scan = Self::until(&mut track, range.end);
+            let scan = Self::until(&mut track, range.end)?;
             if scan.times.first().is_some_and(|&first| first <= range.start + TIMESTAMP_TOLERANCE_S) {
                 return Ok(scan);
             }
             // The seek went too far.
-            track = Track::open(path)?;
+            track = Track::open(path, stop)?;
         }
-        Ok(Self::until(&mut track, range.end))
+        Self::until(&mut track, range.end)
     }
 
-    fn until(track: &mut Track, end_s: f64) -> Self {
+    fn until(track: &mut Track, end_s: f64) -> Result<Self> {
         let mut packets = Vec::new();
-        while let Some(packet) = track.next_packet() {
+        while let Some(packet) = track.next_packet()? {
             let stamp = Stamp::of(&packet, &track.clock);
             if stamp.timestamp.is_some_and(|t| track.clock.seconds(t) > end_s + MAX_REORDERING_S) {
                 break;
             }
             packets.push(stamp);
         }
-        Self::from_stamps(&packets, track.clock)
+        Ok(Self::from_stamps(&packets, track.clock))
     }
 
     fn from_stamps(packets: &[Stamp], clock: Clock) -> Self {
@@ -100,13 +101,13 @@ impl Stamp {
 /// Where the last frame of the track really ends, in seconds, from the packets near the `claimed_s` end.
 ///
 /// A file that is cut off ends earlier; one that was written live may go on. `None` if there are no packets there.
-pub(super) fn end_of(path: &Path, claimed_s: f64) -> Result<Option<f64>> {
-    let mut track = Track::open(path)?;
+pub(super) fn end_of(path: &Path, claimed_s: f64, stop: &Stop) -> Result<Option<f64>> {
+    let mut track = Track::open(path, stop)?;
     if track.seek((claimed_s - 1.0).max(0.0)).is_err() {
         return Ok(Some(claimed_s));
     }
     let mut end: Option<f64> = None;
-    while let Some(packet) = track.next_packet() {
+    while let Some(packet) = track.next_packet()? {
         if let Some(timestamp) = timestamp(&packet) {
             let packet_end = track.clock.seconds(timestamp) + track.clock.span(packet.duration());
             end = Some(end.map_or(packet_end, |end| end.max(packet_end)));

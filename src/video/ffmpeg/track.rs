@@ -10,6 +10,7 @@ use ff::format::stream::Disposition;
 use ff::{Packet, Rational, media};
 use ffmpeg_next as ff;
 
+use super::super::Stop;
 use super::convert::Orientation;
 use crate::error::{Error, Result};
 
@@ -68,12 +69,13 @@ pub(super) struct Track {
     index: usize,
     pub(super) clock: Clock,
     has_start_time: bool,
+    stop: Stop,
     n_unreadable: u64,
 }
 
 impl Track {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let input = open_container(path)?;
+    pub(super) fn open(path: &Path, stop: &Stop) -> Result<Self> {
+        let input = open_container(path, stop)?;
         let stream = input.streams().best(media::Type::Video);
         // Cover art of an audio file is a video track, too.
         let stream = stream.filter(|stream| !stream.disposition().contains(Disposition::ATTACHED_PIC));
@@ -93,7 +95,12 @@ impl Track {
             frame_s: frame_rate(&stream).map_or(0.04, |fps| 1.0 / fps),
             counts_frames: false,
         };
-        Ok(Self { input, index, clock, has_start_time, n_unreadable: 0 })
+        Ok(Self { input, index, clock, has_start_time, stop: stop.clone(), n_unreadable: 0 })
+    }
+
+    /// What the reading of the file is stopped by.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     fn stream(&self) -> Option<ff::Stream<'_>> {
@@ -155,21 +162,29 @@ impl Track {
     }
 
     /// The next packet of the track, `None` at the end. Unreadable parts of the file are skipped and counted.
-    pub(super) fn next_packet(&mut self) -> Option<Packet> {
+    ///
+    /// # Errors
+    ///
+    /// Only [`Error::Cancelled`].
+    pub(super) fn next_packet(&mut self) -> Result<Option<Packet>> {
         let mut unreadable_in_a_row = 0;
         while unreadable_in_a_row < MAX_UNREADABLE {
+            self.stop.check()?;
             let mut packet = Packet::empty();
             match packet.read(&mut self.input) {
-                Ok(()) if packet.stream() == self.index && packet.size() > 0 => return Some(packet),
+                Ok(()) if packet.stream() == self.index && packet.size() > 0 => return Ok(Some(packet)),
                 Ok(()) => unreadable_in_a_row = 0,
-                Err(ff::Error::Eof | ff::Error::Exit) => return None,
+                Err(ff::Error::Exit) => return Err(Error::Cancelled),
+                Err(ff::Error::Eof) => break,
                 Err(_) => {
                     unreadable_in_a_row += 1;
                     self.n_unreadable += 1;
                 }
             }
         }
-        None
+        // FFmpeg may take what it could not read because it was stopped for the end.
+        self.stop.check()?;
+        Ok(None)
     }
 
     /// Number of times that reading a packet failed.
@@ -191,15 +206,19 @@ pub(super) fn timestamp(packet: &Packet) -> Option<i64> {
     packet.pts().or(packet.dts())
 }
 
-fn open_container(path: &Path) -> Result<Input> {
+fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
+    let asked = stop.clone();
+    let interrupt = move || asked.is_wanted();
     let opened = match path.to_str() {
         // Without the prefix FFmpeg takes a name such as `a:b.mp4` for a protocol.
-        Some(name) => ff::format::input(&format!("file:{name}")),
+        Some(name) => ff::format::input_with_interrupt(&format!("file:{name}"), interrupt),
         None => {
             let file = File::open(path).map_err(Error::io("opening the video", path))?;
-            StreamIo::from_read_seek(file).and_then(|io| ff::format::input_from_stream(io, None, None))
+            StreamIo::from_read_seek(file)
+                .and_then(|io| ff::format::input_from_stream_with_interrupt(io, None, None, interrupt))
         }
     };
+    stop.check()?;
     opened.map_err(|error| {
         if is_mp4(path) {
             Error::VideoIncomplete { path: path.to_owned(), reason: error.to_string() }
