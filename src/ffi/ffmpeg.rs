@@ -1,6 +1,9 @@
 //! What `ffmpeg-next` has no safe function for.
 
-use ffmpeg_next::{Rational, Stream};
+use std::ffi::CStr;
+use std::ptr;
+
+use ffmpeg_next::{Rational, Stream, ffi};
 
 /// The sample aspect ratio (width to height of one pixel) that the container gives a stream; `0/1` if it gives none.
 ///
@@ -9,4 +12,15 @@ pub fn sample_aspect_ratio(stream: &Stream<'_>) -> Rational {
     // SAFETY: `Stream` borrows the format context that owns the `AVStream`, and its index was checked when it was made,
     // so the pointer is valid here; the field is plain data that FFmpeg does not write while the context is borrowed.
     unsafe { (*stream.as_ptr()).sample_aspect_ratio }.into()
+}
+
+/// A tag of a stream, if it is UTF-8. `Stream::metadata` takes for granted that it is, whatever the file holds.
+pub fn metadata(stream: &Stream<'_>, key: &CStr) -> Option<String> {
+    // SAFETY: as above, the `AVStream` and with it the dictionary (which may be null) live while the context is
+    // borrowed; an entry of a dictionary has a value that ends in NUL, and it is copied before the borrow ends.
+    let value = unsafe {
+        let entry = ffi::av_dict_get((*stream.as_ptr()).metadata, key.as_ptr(), ptr::null(), 0);
+        CStr::from_ptr(entry.as_ref()?.value)
+    };
+    value.to_str().ok().map(str::to_owned)
 }

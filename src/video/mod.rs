@@ -272,7 +272,9 @@ pub fn ffmpeg_versions() -> Vec<(&'static str, String)> {
 ///
 /// Those of [`FrameSource::open`]: it decodes one frame to see whether it can.
 pub fn probe(path: &Path) -> Result<VideoInfo> {
-    // The first frame, not one from the middle: nothing has to be searched for.
-    let first_only = Sampling { rate: Rate::Fps { fps: 1.0, max_frames: usize::MAX }, ..Sampling::default() };
+    // The first frame, not one from the middle: nothing has to be searched for. Nor is there a moment to plan for each
+    // second of a length that the file only claims.
+    let rate = Rate::Fps { fps: 1.0, max_frames: 1 };
+    let first_only = Sampling { rate, end_s: Some(f64::MIN_POSITIVE), ..Sampling::default() };
     Ok(FrameSource::open(path, &first_only)?.info)
 }

@@ -113,7 +113,7 @@ impl Sampling {
     /// `frame_times` is ascending and may leave out frames outside of `range`, except the one shown at its start.
     pub(super) fn plan(&self, range: &Range<f64>, frame_times: Option<&[f64]>) -> Vec<f64> {
         let moments = self.moments(range);
-        let Some(frame_times) = frame_times else { return moments.all().collect() };
+        let Some(frame_times) = frame_times else { return (0..moments.n).map(|i| moments.at(i)).collect() };
 
         let visible = &frame_times[index_at(frame_times, range.start).unwrap_or(0)..];
         let n_visible = visible.partition_point(|&t| t < range.end - TIMESTAMP_TOLERANCE_S);
@@ -122,19 +122,28 @@ impl Sampling {
             return visible.iter().map(|&t| t.max(range.start)).collect();
         }
 
-        let mut last_frame = None;
-        moments
-            .all()
-            .filter(|&t| {
-                let frame = index_at(visible, t).unwrap_or(0);
-                last_frame.replace(frame) != Some(frame)
-            })
-            .collect()
+        // From frame to frame, not from moment to moment: a file can claim that a frame lasts for a hundred years.
+        let mut times = Vec::new();
+        let mut i = 0;
+        while i < moments.n {
+            let time = moments.at(i);
+            times.push(time);
+            let Some(&next_begin) = visible.get(index_at(visible, time).unwrap_or(0) + 1) else { break };
+            i = moments.first_showing(next_begin, i + 1);
+        }
+        times
     }
 
     /// How many moments [`plan`](Self::plan) gives at most.
     pub(super) fn n_wanted(&self, range: &Range<f64>) -> usize {
         self.moments(range).n
+    }
+
+    /// Whether two of the moments may show the same one of `n_frames` frames in `range`, or a moment that is alone could
+    /// be that of the only frame.
+    pub(super) fn needs_frame_times(&self, range: &Range<f64>, n_frames: f64) -> bool {
+        let moments = self.moments(range);
+        (moments.n > 1 || moments.evenly_spread) && moments.n as f64 > n_frames / 2.0
     }
 
     fn moments(&self, range: &Range<f64>) -> Moments {
@@ -173,15 +182,29 @@ impl Moments {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = f64> + use<> {
-        let (first, step) = (self.first, self.step);
-        (0..self.n).map(move |i| first + i as f64 * step)
+    fn at(&self, i: usize) -> f64 {
+        self.first + i as f64 * self.step
+    }
+
+    /// Index of the first moment, from number `from` on, at which a frame is shown that begins at `begin_s`.
+    fn first_showing(&self, begin_s: f64, from: usize) -> usize {
+        let (mut low, mut high) = (from, self.n);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_shown(begin_s, self.at(middle)) { high = middle } else { low = middle + 1 }
+        }
+        low
     }
 }
 
 /// Index of the frame that is shown at `time`: the last one of `frame_times` that is not later.
 pub(super) fn index_at(frame_times: &[f64], time: f64) -> Option<usize> {
-    frame_times.partition_point(|&t| t <= time + TIMESTAMP_TOLERANCE_S).checked_sub(1)
+    frame_times.partition_point(|&t| is_shown(t, time)).checked_sub(1)
+}
+
+/// Whether a frame that begins at `begin_s` is on screen, or was, at `time_s`.
+pub(super) fn is_shown(begin_s: f64, time_s: f64) -> bool {
+    begin_s <= time_s + TIMESTAMP_TOLERANCE_S
 }
 
 fn seconds(value: f64) -> String {

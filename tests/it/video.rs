@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarters, take_all};
+use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarters, take_all, within};
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use sharpv::Error;
@@ -561,6 +561,54 @@ fn a_long_group_of_pictures_looks_the_same_in_each_container() {
 }
 
 // --- claims that are not true ----------------------------------------------------------------------------------------
+
+/// Overwrites what stands `offset` bytes behind the first `name` in a file.
+fn patch(path: &Path, name: &[u8], offset: usize, bytes: &[u8]) {
+    let mut content = fs::read(path).unwrap();
+    let found = content.windows(name.len()).position(|window| window == name).expect("the name is in the file");
+    let start = found + name.len() + offset;
+    content[start..start + bytes.len()].copy_from_slice(bytes);
+    fs::write(path, content).unwrap();
+}
+
+#[test]
+fn an_immense_length_is_planned_in_no_time() {
+    let clips = Clips::new();
+    // Frames that last for 68 years (ISO 14496-12, `mdhd` and `stts`, version 0).
+    let slow = clips.draw(&numbered(50, 25), &format!("{X264} -bf 0 -use_editlist 0"), "slow.mp4");
+    patch(&slow, b"mdhd", 12, &1_u32.to_be_bytes());
+    patch(&slow, b"stts", 12, &0x7fff_ffff_u32.to_be_bytes());
+    let path = slow.clone();
+    within(60, move || probe(&path).unwrap());
+    let path = slow.clone();
+    let sampled = within(60, move || indices(&path, &Sampling::fps(1.0, usize::MAX)));
+    assert_eq!(sampled, (0..50).collect::<Vec<_>>());
+
+    // Matroska keeps the length in a tag; what was no number must do no harm, either.
+    for tag in [
+        b"10000000000001e288",
+        b"99999999999999e99\0",
+        b"00:00:\xff\xfe.000000000",
+        b"inf\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    ] {
+        let path = clips.draw(&numbered(50, 25), X264, "tag.mkv");
+        let tag = &tag[..];
+        patch(&path, b"DURATION", tag_offset(&path), tag);
+        let info = within(60, {
+            let path = path.clone();
+            move || probe(&path).unwrap()
+        });
+        assert!((info.duration_s.unwrap() - 2.0).abs() < 0.05, "{info:?}");
+        assert_eq!(indices(&path, &Sampling::uniform(4)), [6, 18, 31, 43]);
+    }
+}
+
+/// How far behind the name of the tag `DURATION` its text begins.
+fn tag_offset(path: &Path) -> usize {
+    let content = fs::read(path).unwrap();
+    let name = content.windows(8).position(|window| window == b"DURATION").expect("a DURATION tag");
+    content[name + 8..].windows(3).position(|window| window == b"00:").expect("the text of the tag")
+}
 
 /// A PNG file that claims `side` × `side` pixels and has none.
 fn hollow_png(side: u32) -> Vec<u8> {

@@ -8,7 +8,7 @@ use ff::frame::Video as Picture;
 use ff::{Packet, decoder};
 use ffmpeg_next as ff;
 
-use super::super::sampling::TIMESTAMP_TOLERANCE_S;
+use super::super::sampling::is_shown;
 use super::track::{Track, timestamp};
 use crate::error::{Error, Result};
 
@@ -131,7 +131,7 @@ impl Decoder {
     /// the pictures end before.
     pub(super) fn picture_at(&mut self, time_s: f64) -> Result<Option<&Picture>> {
         let is_first = self.n_decoded == 0;
-        if self.ahead.as_ref().is_some_and(|ahead| is_shown_by(ahead.time_s, time_s)) {
+        if self.ahead.as_ref().is_some_and(|ahead| is_shown(ahead.time_s, time_s)) {
             self.current = self.ahead.take();
         }
         if self.ahead.is_none() && !self.at_end {
@@ -152,7 +152,7 @@ impl Decoder {
     fn decode_until(&mut self, time_s: f64) -> Result<()> {
         while self.ahead.is_none() && !self.at_end {
             match self.decode_next(time_s)? {
-                Some(next) if is_shown_by(next.time_s, time_s) => self.current = Some(next),
+                Some(next) if is_shown(next.time_s, time_s) => self.current = Some(next),
                 Some(next) => self.ahead = Some(next),
                 None => self.at_end = true,
             }
@@ -252,7 +252,7 @@ impl Decoder {
             }
             let packet_time = self.track.clock.seconds(stamp);
             let is_new_key = packet.is_key() && self.last_key.is_none_or(|last| last < stamp);
-            if packet_time > time_s + UNWANTED_S || (is_new_key && !is_shown_by(packet_time, time_s)) {
+            if packet_time > time_s + UNWANTED_S || (is_new_key && !is_shown(packet_time, time_s)) {
                 // Goes with the others: the decoder gets what was read.
                 if !packets.is_empty() {
                     packets.push_back(packet);
@@ -371,9 +371,4 @@ enum Entry {
     Keyframe(VecDeque<Packet>),
     /// Nowhere before the wanted moment.
     None,
-}
-
-/// Whether a picture that begins at `begin_s` is on screen, or was, at `time_s`.
-fn is_shown_by(begin_s: f64, time_s: f64) -> bool {
-    begin_s <= time_s + TIMESTAMP_TOLERANCE_S
 }

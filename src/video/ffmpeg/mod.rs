@@ -99,7 +99,13 @@ impl Timeline {
             let end = match scan::end_of(path, claimed, track.stop())? {
                 Some(end) => end,
                 // Nothing can be read where the end should be: learn where it really is.
-                None => Scan::whole(path, track.stop())?.end_s,
+                None => {
+                    let scan = Scan::whole(path, track.stop())?;
+                    if scan.times.is_empty() {
+                        return Err(Error::NoFrames { path: path.to_owned() });
+                    }
+                    scan.end_s
+                }
             };
             let tolerance = 2.0 * track.clock.frame_s;
             let missing = claimed - end;
@@ -134,8 +140,13 @@ impl Timeline {
         // Only where many of the frames are wanted can two moments show the same one, and then there are few enough
         // packets to look at all of them.
         let n_frames = self.fps.map_or(0.0, |fps| (range.end - range.start) * fps);
-        let dense = sampling.n_wanted(&range) as f64 > n_frames / 2.0;
+        // Whatever a file claims, a frame takes more than one byte of it.
+        let max_frames = file_bytes(path);
+        let dense = sampling.needs_frame_times(&range, n_frames.min(max_frames));
         let times = if dense { Self::times_in(path, &range, stop)? } else { None };
+        if times.is_none() && sampling.n_wanted(&range) as f64 > max_frames {
+            return Err(Error::NoFrames { path: path.to_owned() });
+        }
         Ok(sampling.plan(&range, times.as_deref()))
     }
 
@@ -144,6 +155,11 @@ impl Timeline {
         let scan = Scan::part(path, range, stop)?;
         Ok((!scan.times.is_empty() && !scan.clock.counts_frames).then_some(scan.times))
     }
+}
+
+/// Size of a file; infinite if it cannot be told.
+fn file_bytes(path: &Path) -> f64 {
+    std::fs::metadata(path).map_or(f64::INFINITY, |file| file.len() as f64)
 }
 
 struct FfmpegPictures {

@@ -13,9 +13,13 @@ use ffmpeg_next as ff;
 use super::super::Stop;
 use super::convert::Orientation;
 use crate::error::{Error, Result};
+use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio};
 
 /// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
 const MICROSECONDS: f64 = 1e6;
+
+/// A longer time does not fit FFmpeg's unit, so no file has it.
+const MAX_DURATION_S: f64 = i64::MAX as f64 / MICROSECONDS;
 
 /// `AV_NOPTS_VALUE`: no timestamp.
 const NO_TIMESTAMP: i64 = i64::MIN;
@@ -144,9 +148,9 @@ impl Track {
         let stream = self.stream()?;
         let of_track = (stream.duration() > 0).then(|| stream.duration() as f64 * self.clock.unit_s);
         // Matroska keeps it in a tag.
-        let of_tag = || stream.metadata().get("DURATION").and_then(parse_clock_time);
-        let of_file = || (self.input.duration() > 0).then(|| self.input.duration() as f64 / MICROSECONDS);
-        of_track.or_else(of_tag).or_else(of_file).filter(|duration| duration.is_finite())
+        let of_tag = metadata(&stream, c"DURATION").as_deref().and_then(parse_clock_time);
+        let of_file = (self.input.duration() > 0).then(|| self.input.duration() as f64 / MICROSECONDS);
+        [of_track, of_tag, of_file].into_iter().flatten().find(|&duration| duration < MAX_DURATION_S)
     }
 
     /// How the decoded pictures have to be turned to be upright.
@@ -158,7 +162,7 @@ impl Track {
 
     /// The container's sample aspect ratio, which goes before the codec's.
     pub(super) fn container_sar(&self) -> Option<f64> {
-        self.stream().and_then(|stream| positive(crate::ffi::ffmpeg::sample_aspect_ratio(&stream)))
+        self.stream().and_then(|stream| positive(sample_aspect_ratio(&stream)))
     }
 
     /// The next packet of the track, `None` at the end. Unreadable parts of the file are skipped and counted.

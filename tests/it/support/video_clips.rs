@@ -3,6 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use sharpv::video::{Frame, FrameSource, Sampling};
 use tempfile::TempDir;
@@ -133,4 +136,11 @@ pub fn take_all(source: &mut FrameSource) -> Vec<Frame> {
         assert_eq!(frame.rgb.len(), frame.width as usize * frame.height as usize * 3);
     }
     frames
+}
+
+/// What `work` returns; fails the test if it takes longer than `seconds`.
+pub fn within<T: Send + 'static>(seconds: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(Duration::from_secs(seconds)).expect("the work fails, or takes too long")
 }
