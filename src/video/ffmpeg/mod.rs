@@ -21,6 +21,12 @@ use track::Track;
 /// A video track that ends this much before the file says is worth a warning; less is what audio often overhangs.
 const SUSPICIOUS_GAP_S: f64 = 1.0;
 
+/// Size of a packet of MPEG-TS, which has at most one frame.
+const TS_PACKET_BYTES: f64 = 188.0;
+
+/// A transport stream that has room for less than one in as many of the frames that its length asks for has wrong times.
+const MAX_SPARSENESS: f64 = 100.0;
+
 /// Opens a file with FFmpeg and plans the frames to take.
 pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     initialize();
@@ -91,8 +97,29 @@ struct Timeline {
 }
 
 impl Timeline {
-    /// Believes what the file says about its length after looking at its end; reads all packets if it says nothing.
+    /// When the frames are by their timestamps, or by their number where the timestamps make no sense.
     fn of(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
+        let mut timeline_warnings = Vec::new();
+        let timeline = Self::by_timestamps(path, track, &mut timeline_warnings)?;
+        // One wrong timestamp can make it hours long; there is no index that would tell.
+        let room = MAX_SPARSENESS * file_bytes(path) / TS_PACKET_BYTES;
+        let fps = 1.0 / track.clock.frame_s;
+        if track.container() != "mpegts" || timeline.duration_s * fps <= room {
+            warnings.append(&mut timeline_warnings);
+            return Ok(timeline);
+        }
+        warnings.push(format!(
+            "{}: damaged times in the file make it {:.0} s long; its frames are taken to follow each other at {fps:.3} \
+             per second",
+            path.display(),
+            timeline.duration_s
+        ));
+        let scan = Scan::counted(path, track.stop())?;
+        Self::of_scan(path, track, scan)
+    }
+
+    /// Believes what the file says about its length after looking at its end; reads all packets if it says nothing.
+    fn by_timestamps(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
         let fps = track.fps();
         let small = matches!(track.container().as_str(), "gif" | "apng");
         if let Some(claimed) = track.duration_s().filter(|_| !small && track.has_start_time()) {
@@ -124,12 +151,17 @@ impl Timeline {
         }
 
         let scan = Scan::whole(path, track.stop())?;
+        Self::of_scan(path, track, scan)
+    }
+
+    /// What a look at all packets told.
+    fn of_scan(path: &Path, track: &mut Track, scan: Scan) -> Result<Self> {
         if scan.times.is_empty() {
             return Err(Error::NoFrames { path: path.to_owned() });
         }
         track.clock = scan.clock;
         let n_frames = Some(scan.times.len() as u64);
-        Ok(Self { duration_s: scan.end_s, fps, n_frames, frame_times: Some(scan.times) })
+        Ok(Self { duration_s: scan.end_s, fps: track.fps(), n_frames, frame_times: Some(scan.times) })
     }
 
     fn plan(&self, path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Vec<f64>> {

@@ -27,11 +27,7 @@ pub(super) struct Scan {
 impl Scan {
     /// Reads the whole file.
     pub(super) fn whole(path: &Path, stop: &Stop) -> Result<Self> {
-        let mut track = Track::open(path, stop)?;
-        let mut packets = Vec::new();
-        while let Some(packet) = track.next_packet()? {
-            packets.push(Stamp::of(&packet, &track.clock));
-        }
+        let (track, packets) = Self::all_stamps(path, stop)?;
         let origin = packets.iter().filter_map(|packet| packet.timestamp).min();
         let clock = match origin {
             // Raw MPEG has decoding timestamps, but they are made up from the frame rate.
@@ -41,6 +37,21 @@ impl Scan {
             Some(_) => track.clock,
         };
         Ok(Self::from_stamps(&packets, clock))
+    }
+
+    /// Reads the whole file and counts its frames, whatever their timestamps.
+    pub(super) fn counted(path: &Path, stop: &Stop) -> Result<Self> {
+        let (track, packets) = Self::all_stamps(path, stop)?;
+        Ok(Self::from_stamps(&packets, track.clock.counting_frames()))
+    }
+
+    fn all_stamps(path: &Path, stop: &Stop) -> Result<(Track, Vec<Stamp>)> {
+        let mut track = Track::open(path, stop)?;
+        let mut packets = Vec::new();
+        while let Some(packet) = track.next_packet()? {
+            packets.push(Stamp::of(&packet, &track.clock));
+        }
+        Ok((track, packets))
     }
 
     /// Reads what is needed to know the frames in `range`.
