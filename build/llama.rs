@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::Result;
 use crate::bindings::PUBLIC_HEADERS;
 use crate::config::Config;
-use crate::source::write_if_changed;
+use crate::source::{HOOKS, write_if_changed};
 use crate::tools;
 
 /// Builds everything and prints the lines for the linker.
@@ -77,6 +77,8 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
     if let Some(nvcc) = tools::nvcc(config).filter(|_| config.cuda) {
         vars.insert("CMAKE_CUDA_COMPILER", nvcc.display().to_string());
     }
+    let hooks = tree.join(HOOKS).join("hooks.cmake");
+    vars.insert("CMAKE_PROJECT_llama.cpp_INCLUDE", hooks.display().to_string());
     for (name, value) in &config.cmake_vars {
         vars.insert(name, value.clone());
     }

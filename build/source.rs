@@ -17,6 +17,9 @@ const FOLDER: &str = "llama.cpp";
 /// What of llama.cpp is used: the libraries llama, ggml and mtmd and what they need to be configured.
 const PARTS: [&str; 8] = ["CMakeLists.txt", "LICENSE", "cmake", "include", "src", "ggml", "tools/mtmd", "vendor"];
 
+/// The folder in the copy with the declarations of what the patches call, and with the cmake file that has them included.
+pub const HOOKS: &str = "sharpv-hooks";
+
 /// A llama.cpp to build.
 pub struct Pin {
     /// The unpatched source.
@@ -124,6 +127,7 @@ pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<Pat
     }
     patch::apply_series(patches, &pin.label, &mut tree)?;
     watch_ggml_options(&tree);
+    add_hooks(config, &mut tree)?;
 
     let copy = config.out_dir.join("llama.cpp");
     for (path, bytes) in &tree {
@@ -136,6 +140,18 @@ pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<Pat
         fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(copy)
+}
+
+/// Adds what the patches call, for the compiler ([`HOOKS`]). In the copy, where ccache knows it by the same relative path in every clone.
+fn add_hooks(config: &Config, tree: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let folder = config.manifest_dir.join("src/ffi/hooks");
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let bytes = fs::read(entry.path()).map_err(failed)?;
+        tree.insert(format!("{HOOKS}/{}", entry.file_name().to_string_lossy()), bytes);
+    }
+    Ok(())
 }
 
 /// Makes Cargo run the build again when one of ggml's options is set or changed in the environment.

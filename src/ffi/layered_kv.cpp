@@ -77,6 +77,14 @@ sharpv_kv::layer_size sharpv_kv::size_of(int32_t il) const {
     return {};
 }
 
+const ggml_tensor * sharpv_kv::keys_of(int32_t il) const {
+    if (const auto it = layer_of.find(il); it != layer_of.end()) {
+        return layers[it->second].k;
+    }
+    const auto it = kv.map_layer_ids.find(il);
+    return it != kv.map_layer_ids.end() ? kv.layers[it->second].k : nullptr;
+}
+
 bool sharpv_kv::can_evict() const {
     // Models with a compressed V (MLA) read the cache in another way.
     return !kv.layers.empty() && std::all_of(kv.layers.begin(), kv.layers.end(), [](const auto & l) { return l.v != nullptr; });
@@ -350,8 +358,4 @@ void sharpv_kv::store(const std::vector<uint32_t> & of_cells, const std::vector<
         }
         cell.measured = true;
     }
-}
-
-sharpv_kv * sharpv_kv::of(llama_kv_cache * kv) {
-    return kv ? kv->sharpv.get() : nullptr;
 }

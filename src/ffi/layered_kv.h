@@ -14,12 +14,12 @@
 #include <unordered_map>
 #include <vector>
 
-class sharpv_attn_input;
+struct llm_graph_context;
 
 struct sharpv_kv {
     explicit sharpv_kv(llama_kv_cache & kv);
 
-    // That of a cache; nullptr if it was made without.
+    // That of a cache; nullptr if it was made without. In a sharpv_kv_scope, makes it.
     static sharpv_kv * of(llama_kv_cache * kv);
 
     // What is known of a cell. Valid while llama.cpp's cell is in use.
@@ -53,6 +53,12 @@ struct sharpv_kv {
     bool hides(int32_t il) const { return il >= 0 && (size_t) il < hidden_layers.size() && hidden_layers[il]; }
 
     layer_size size_of(int32_t il) const;
+
+    // Of each token: a transposed V is written element by element.
+    int64_t n_v_idxs() const { return kv.v_trans ? kv.hparams.n_embd_v_gqa_max() : 1; }
+
+    // The tensor with the keys of a layer of the model, evicted or not; nullptr if it has none.
+    const ggml_tensor * keys_of(int32_t il) const;
 
     // Whether there are layers with K and V of which cells can be evicted.
     bool can_evict() const;
@@ -90,7 +96,6 @@ struct sharpv_kv {
 
     void     applied(const std::vector<uint32_t> & used_cells, const llama_ubatch & ubatch);
     uint32_t n_free_rows() const;
-    uint32_t n_kv_full() const { return n_rows; }
     bool     is_live(uint32_t row) const;
 
     llama_kv_cache & kv;
@@ -108,9 +113,6 @@ struct sharpv_kv {
     std::vector<bool> hidden_layers;
 
     std::vector<uint32_t> ubatch_cells; // of the current ubatch
-
-    // The inputs of the graph that is being built.
-    sharpv_attn_input * building = nullptr;
 
     // Of tensors that were allocated one by one.
     std::vector<ggml_context_ptr> contexts;
@@ -147,6 +149,9 @@ struct sharpv_kv_scope {
     explicit sharpv_kv_scope(bool on);
     ~sharpv_kv_scope();
 };
+
+// This thread builds `graph` now.
+void sharpv_kv_building(const llm_graph_context & graph);
 
 // The cache of a memory's attention layers; of models with sliding windows, that of the layers without one. nullptr if there is none,
 // or none that can be layered.

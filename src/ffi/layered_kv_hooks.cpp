@@ -1,19 +1,29 @@
 // The call sites in llama.cpp: what it asks of a layered KV cache while it creates caches, places rows and builds graphs.
 
+#include "hooks/sharpv-llama.h"
 #include "layered_kv.h"
 
 #include "llama-kv-cache-iswa.h"
 #include "llama-memory-hybrid-iswa.h"
 #include "llama-memory-hybrid.h"
-#include "sharpv-kv.h"
 
 #include <cmath>
+#include <utility>
 
 namespace {
 
 thread_local bool layered_wanted = false;
 
+// What this thread builds. Every graph names a tensor before it comes to its first attention, and again behind each: neither pointer is
+// looked at when what it points to is gone.
+thread_local struct {
+    const llm_graph_context * graph = nullptr;
+    sharpv_kv *               kv    = nullptr; // whose keys were asked for last
+} building;
+
 } // namespace
+
+void sharpv_kv_building(const llm_graph_context & graph) { building = { &graph, nullptr }; }
 
 sharpv_kv_scope::sharpv_kv_scope(bool on) { layered_wanted = on; }
 sharpv_kv_scope::~sharpv_kv_scope()       { layered_wanted = false; }
@@ -54,7 +64,28 @@ public:
     }
 
     bool can_reuse(const llm_graph_params & params) override {
-        return mask->ne[1] == params.ubatch.n_tokens && (!evicted || mask->ne[0] == kv.n_kv);
+        return mask && mask->ne[1] == params.ubatch.n_tokens && (!evicted || mask->ne[0] == kv.n_kv);
+    }
+
+    // The places where new rows of an evicted layer go.
+    void add_idxs(const llm_graph_context & graph) {
+        const int64_t n_tokens = graph.ubatch.n_tokens;
+        k_idxs = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_I64, n_tokens);
+        v_idxs = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_I64, n_tokens*kv.n_v_idxs());
+        ggml_set_input(k_idxs);
+        ggml_set_input(v_idxs);
+        ggml_set_name(k_idxs, "sharpv_k_idxs");
+        ggml_set_name(v_idxs, "sharpv_v_idxs");
+    }
+
+    // A mask over `n_kv` rows, filled from `kq_mask`.
+    void add_mask(const llm_graph_context & graph, ggml_tensor * kq_mask, int64_t n_kv) {
+        primary = kq_mask;
+        // In the graph even if no layer uses it itself: llama.cpp fills it.
+        ggml_build_forward_expand(graph.gf, kq_mask);
+        mask = ggml_new_tensor_4d(graph.ctx0, kq_mask->type, n_kv, kq_mask->ne[1], 1, 1);
+        ggml_set_input(mask);
+        ggml_set_name(mask, evicted ? "sharpv_mask_evicted" : "sharpv_mask_hidden");
     }
 
     sharpv_kv & kv;
@@ -91,17 +122,43 @@ private:
     }
 };
 
-//
-// the call sites
-//
+namespace {
 
-bool sharpv_kv_hooks::wanted(const llama_kv_cache & kv) {
-    // Sequences in streams of their own have a set of cells each.
-    return layered_wanted && kv.n_stream == 1 && !kv.other && !kv.hparams.no_alloc;
+// That of the graph that is being built.
+sharpv_attn_input & input_of(sharpv_kv & s, bool evicted) {
+    const llm_graph_context & graph = *building.graph;
+    for (const auto & other : graph.res->inputs) {
+        auto * mine = dynamic_cast<sharpv_attn_input *>(other.get());
+        if (mine && &mine->kv == &s && mine->evicted == evicted) {
+            return *mine;
+        }
+    }
+    auto made = std::make_unique<sharpv_attn_input>(s, evicted);
+    if (evicted) {
+        made->add_idxs(graph);
+    }
+    return *static_cast<sharpv_attn_input *>(graph.res->add_input(std::move(made)));
 }
 
-void sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft, ggml_context_ptr ctx) {
-    create(kv);
+} // namespace
+
+//
+// creation
+//
+
+sharpv_kv * sharpv_kv::of(llama_kv_cache * kv) {
+    // Sequences in streams of their own have a set of cells each.
+    if (kv && !kv->sharpv && layered_wanted && kv->n_stream == 1 && !kv->other && !kv->hparams.no_alloc) {
+        kv->sharpv = std::make_shared<sharpv_kv>(*kv);
+    }
+    return kv ? kv->sharpv.get() : nullptr;
+}
+
+bool sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft, ggml_context_ptr & ctx) {
+    sharpv_kv * s = sharpv_kv::of(&kv);
+    if (!s) {
+        return false;
+    }
     for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
         if (t->view_src) {
             ggml_backend_view_init(t);
@@ -109,14 +166,13 @@ void sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft
             sharpv_kv::alloc(kv.ctxs_bufs, buft, t);
         }
     }
-    kv.sharpv->contexts.push_back(std::move(ctx));
+    s->contexts.push_back(std::move(ctx));
+    return true;
 }
 
-void sharpv_kv_hooks::create(llama_kv_cache & kv) {
-    if (wanted(kv) && !kv.sharpv) {
-        kv.sharpv = std::make_shared<sharpv_kv>(kv);
-    }
-}
+//
+// cells
+//
 
 bool sharpv_kv_hooks::has_room(const llama_kv_cache & kv, const std::vector<llama_ubatch> & ubatches) {
     if (!kv.sharpv || kv.sharpv->layers.empty()) {
@@ -129,15 +185,9 @@ bool sharpv_kv_hooks::has_room(const llama_kv_cache & kv, const std::vector<llam
     return n <= kv.sharpv->n_free_rows();
 }
 
-void sharpv_kv_hooks::applied(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch) {
+void sharpv_kv_hooks::applied(llama_kv_cache & kv, const std::vector<uint32_t> & cells, const llama_ubatch & ubatch) {
     if (kv.sharpv) {
-        kv.sharpv->applied(sinfo.idxs[0], ubatch);
-    }
-}
-
-void sharpv_kv_hooks::full(llama_kv_cache & kv) {
-    if (kv.sharpv) {
-        kv.sharpv->n_kv = kv.sharpv->n_kv_full();
+        kv.sharpv->applied(cells, ubatch);
     }
 }
 
@@ -145,55 +195,64 @@ bool sharpv_kv_hooks::can_shift(const llama_kv_cache & kv) {
     return !kv.sharpv || kv.sharpv->layers.empty();
 }
 
-ggml_tensor * sharpv_kv_hooks::get_k(const llama_kv_cache & kv, ggml_context * ctx, int32_t il) {
+//
+// tensors
+//
+
+ggml_tensor * sharpv_kv_hooks::get_k(const llama_kv_cache & kv, ggml_context * ctx, int32_t il, bool full) {
+    building.kv = kv.sharpv.get();
     if (!kv.sharpv || !kv.sharpv->owns(il)) {
         return nullptr;
     }
     const sharpv_kv & s = *kv.sharpv;
     ggml_tensor * k = s.layers[s.layer_of.at(il)].k;
     const int64_t n_head = kv.hparams.n_embd_head_k(il);
-    return ggml_view_4d(ctx, k, n_head, kv.hparams.n_head_kv(il), s.n_kv, 1,
+    return ggml_view_4d(ctx, k, n_head, kv.hparams.n_head_kv(il), full ? s.n_rows : s.n_kv, 1,
             ggml_row_size(k->type, n_head), k->nb[1], k->nb[2], 0);
 }
 
-ggml_tensor * sharpv_kv_hooks::get_v(const llama_kv_cache & kv, ggml_context * ctx, int32_t il) {
+ggml_tensor * sharpv_kv_hooks::get_v(const llama_kv_cache & kv, ggml_context * ctx, int32_t il, bool full) {
     if (!kv.sharpv || !kv.sharpv->owns(il)) {
         return nullptr;
     }
     const sharpv_kv & s = *kv.sharpv;
     ggml_tensor * v = s.layers[s.layer_of.at(il)].v;
     const int64_t n_head = kv.hparams.n_embd_head_v(il);
+    const int64_t n_kv   = full ? s.n_rows : s.n_kv;
     if (!kv.v_trans) {
-        return ggml_view_4d(ctx, v, n_head, kv.hparams.n_head_kv(il), s.n_kv, 1,
+        return ggml_view_4d(ctx, v, n_head, kv.hparams.n_head_kv(il), n_kv, 1,
                 ggml_row_size(v->type, n_head), v->nb[1], v->nb[2], 0);
     }
     const size_t line = ggml_row_size(v->type, s.n_rows);
-    return ggml_view_4d(ctx, v, s.n_kv, kv.hparams.n_head_kv(il), n_head, 1, line*n_head, line, line*v->ne[0], 0);
+    return ggml_view_4d(ctx, v, n_kv, kv.hparams.n_head_kv(il), n_head, 1, line*n_head, line, line*v->ne[0], 0);
 }
 
 ggml_tensor * sharpv_kv_hooks::cpy_k(const llama_kv_cache & kv, ggml_context * ctx, ggml_tensor * k_cur, int32_t il) {
     if (!kv.sharpv || !kv.sharpv->owns(il)) {
         return nullptr;
     }
-    const sharpv_kv & s = *kv.sharpv;
+    sharpv_kv & s = *kv.sharpv;
     ggml_tensor * k = s.layers[s.layer_of.at(il)].k;
+    GGML_ASSERT(building.graph && building.graph->ctx0 == ctx);
     GGML_ASSERT(ggml_row_size(k_cur->type, k_cur->ne[0]) == k_cur->nb[1]);
     k_cur = ggml_view_2d(ctx, k_cur, k_cur->ne[0]*k_cur->ne[1], k_cur->ne[2], k_cur->nb[2], 0);
-    return ggml_set_rows(ctx, k, k_cur, s.building->k_idxs);
+    return ggml_set_rows(ctx, k, k_cur, input_of(s, true).k_idxs);
 }
 
 ggml_tensor * sharpv_kv_hooks::cpy_v(const llama_kv_cache & kv, ggml_context * ctx, ggml_tensor * v_cur, int32_t il) {
     if (!kv.sharpv || !kv.sharpv->owns(il)) {
         return nullptr;
     }
-    const sharpv_kv & s = *kv.sharpv;
+    sharpv_kv & s = *kv.sharpv;
     ggml_tensor * v = s.layers[s.layer_of.at(il)].v;
+    GGML_ASSERT(building.graph && building.graph->ctx0 == ctx);
     GGML_ASSERT(ggml_row_size(v_cur->type, v_cur->ne[0]) == v_cur->nb[1]);
     const int64_t n_embd   = v_cur->ne[0]*v_cur->ne[1];
     const int64_t n_tokens = v_cur->ne[2];
+    ggml_tensor * v_idxs   = input_of(s, true).v_idxs;
     if (!kv.v_trans) {
         v_cur = ggml_view_2d(ctx, v_cur, n_embd, n_tokens, v_cur->nb[2], 0);
-        return ggml_set_rows(ctx, v, v_cur, s.building->v_idxs);
+        return ggml_set_rows(ctx, v, v_cur, v_idxs);
     }
     v_cur = ggml_row_size(v_cur->type, n_embd) == v_cur->nb[2]
         ? ggml_reshape_2d(ctx, v_cur, n_embd, n_tokens)
@@ -204,52 +263,19 @@ ggml_tensor * sharpv_kv_hooks::cpy_v(const llama_kv_cache & kv, ggml_context * c
     }
     // A transposed V is written element by element.
     return ggml_set_rows(ctx,
-            ggml_reshape_2d(ctx, v, 1, ggml_nelements(v)), ggml_reshape_2d(ctx, v_cur, 1, ggml_nelements(v_cur)), s.building->v_idxs);
+            ggml_reshape_2d(ctx, v, 1, ggml_nelements(v)), ggml_reshape_2d(ctx, v_cur, 1, ggml_nelements(v_cur)), v_idxs);
 }
 
-ggml_tensor * sharpv_kv_hooks::mask(
-        llm_graph_result * res, ggml_context * ctx, const llama_ubatch & ubatch, const llama_kv_cache_context * mctx,
-        ggml_tensor * kq_mask, int32_t il) {
-    llama_kv_cache & kv = *mctx->kv;
-    if (!kv.sharpv) {
+ggml_tensor * sharpv_kv_hooks::mask(const ggml_tensor * k, ggml_tensor * kq_mask, int32_t il) {
+    sharpv_kv * s = std::exchange(building.kv, nullptr);
+    if (!s || (!s->owns(il) && !s->hides(il)) || k->view_src != s->keys_of(il)) {
         return kq_mask;
     }
-    sharpv_kv & s = *kv.sharpv;
-    const bool evicted = s.owns(il);
-    if (!evicted && !s.hides(il)) {
-        return kq_mask;
+    sharpv_attn_input & input = input_of(*s, s->owns(il));
+    if (!input.mask) {
+        input.add_mask(*building.graph, kq_mask, k->ne[2]);
     }
-    sharpv_attn_input * input = nullptr;
-    for (const auto & other : res->inputs) {
-        auto * mine = dynamic_cast<sharpv_attn_input *>(other.get());
-        if (mine && &mine->kv == &s && mine->evicted == evicted) {
-            input = mine;
-        }
-    }
-    if (!input) {
-        auto made = std::make_unique<sharpv_attn_input>(s, evicted);
-        made->primary = kq_mask;
-        // In the graph even if no layer uses it itself: llama.cpp fills it.
-        ggml_build_forward_expand(res->get_gf(), kq_mask);
-        made->mask = ggml_new_tensor_4d(ctx, kq_mask->type, evicted ? s.n_kv : kq_mask->ne[0], kq_mask->ne[1], 1, 1);
-        ggml_set_input(made->mask);
-        ggml_set_name(made->mask, evicted ? "sharpv_mask_evicted" : "sharpv_mask_hidden");
-        if (evicted) {
-            const int64_t n_tokens = ubatch.n_tokens;
-            made->k_idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_tokens);
-            made->v_idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, kv.v_trans ? n_tokens*kv.hparams.n_embd_v_gqa_max() : n_tokens);
-            for (ggml_tensor * idxs : { made->k_idxs, made->v_idxs }) {
-                ggml_set_input(idxs);
-            }
-            ggml_set_name(made->k_idxs, "sharpv_k_idxs");
-            ggml_set_name(made->v_idxs, "sharpv_v_idxs");
-        }
-        input = static_cast<sharpv_attn_input *>(res->add_input(std::move(made)));
-    }
-    if (evicted) {
-        s.building = input;
-    }
-    return input->mask;
+    return input.mask;
 }
 
 //

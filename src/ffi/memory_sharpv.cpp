@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 
 #if defined(__GLIBC__)
@@ -24,7 +25,7 @@ constexpr int MAX_LOST_SERVERS = 16;
 // The side structures of a context's KV cache, with everything that was measured.
 sharpv_kv & cache_of(llama_context * ctx) {
     sharpv_kv * kv = sharpv_kv_of(llama_get_memory(ctx));
-    sharpv_probe * probe = ctx->get_cparams().sharpv;
+    sharpv_probe * probe = sharpv_probe::of(ctx);
     if (!kv || !probe) {
         throw std::runtime_error("the KV cache of this context cannot be evicted");
     }
@@ -57,20 +58,26 @@ int32_t sharpv_try_init_from_model(
         llama_model * model, llama_context_params params, bool memory_sharpv,
         llama_context ** result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
-        sharpv_probe_scope    probe(memory_sharpv);
+        std::unique_ptr<sharpv_probe> probe;
+        if (memory_sharpv) {
+            if (params.cb_eval) {
+                throw std::runtime_error("a context with an evaluation callback cannot measure similarities");
+            }
+            probe = std::make_unique<sharpv_probe>();
+            params.cb_eval_user_data = probe.get();
+        }
         const sharpv_kv_scope kv(memory_sharpv);
         *result = llama_init_from_model(model, params);
-        if (*result) {
-            probe.keep();
-            if (sharpv_probe * made = (*result)->get_cparams().sharpv) {
-                made->kv = sharpv_kv_of(llama_get_memory(*result));
-            }
+        if (*result && probe) {
+            probe->kv = sharpv_kv_of(llama_get_memory(*result));
+            sharpv_kv_window_of(llama_get_memory(*result)); // makes that of a cache without tensors, too
+            probe.release(); // sharpv_free() frees it
         }
     });
 }
 
 void sharpv_free(llama_context * ctx) {
-    const sharpv_probe * probe = ctx->get_cparams().sharpv;
+    const sharpv_probe * probe = sharpv_probe::of(ctx);
     // Its destructor waits for all devices; nothing may be thrown there. Each lost RPC server throws once.
     int32_t waited = SHARPV_THROWN;
     for (int i = 0; i < MAX_LOST_SERVERS && waited != SHARPV_OK; ++i) {
@@ -151,7 +158,7 @@ int32_t sharpv_state_get(
     return sharpv_guarded(err, err_len, [&] {
         *data = nullptr;
         *size = 0;
-        if (!sharpv_kv_of(llama_get_memory(ctx)) || !ctx->get_cparams().sharpv) {
+        if (!sharpv_kv_of(llama_get_memory(ctx)) || !sharpv_probe::of(ctx)) {
             return;
         }
         const std::vector<uint8_t> saved = cache_of(ctx).save();

@@ -1,17 +1,20 @@
 #include "similarity.h"
 
+#include "hooks/sharpv-llama.h"
 #include "layered_kv.h"
 
 #include "llama-context.h"
 #include "llama-graph.h"
-#include "sharpv-probe.h"
 
 #include <cstring>
+#include <mutex>
+#include <set>
 
 namespace {
 
-thread_local bool           probe_wanted = false;
-thread_local sharpv_probe * probe_made   = nullptr;
+// All probes: what a context carries as user data may be somebody else's.
+std::mutex             live_mutex;
+std::set<const void *> live;
 
 // The probe's part of one graph. It has no inputs of its own; being one keeps it alive with the graph.
 class probe_nodes : public llm_graph_input_i {
@@ -71,28 +74,32 @@ void measure(const llm_graph_context & graph, probe_nodes & nodes) {
 
 } // namespace
 
-sharpv_probe_scope::sharpv_probe_scope(bool on) {
-    probe_wanted = on;
-    probe_made   = nullptr;
+sharpv_probe::sharpv_probe() {
+    const std::lock_guard<std::mutex> lock(live_mutex);
+    live.insert(this);
 }
 
-sharpv_probe_scope::~sharpv_probe_scope() {
-    delete probe_made;
-    probe_wanted = false;
-    probe_made   = nullptr;
+sharpv_probe::~sharpv_probe() {
+    const std::lock_guard<std::mutex> lock(live_mutex);
+    live.erase(this);
 }
 
-void sharpv_probe_scope::keep() { probe_made = nullptr; }
-
-sharpv_probe * sharpv_probe_of_new_context() {
-    if (probe_wanted) {
-        probe_made = new sharpv_probe();
+sharpv_probe * sharpv_probe::of(const llama_cparams & cparams) {
+    void * data = cparams.cb_eval ? nullptr : cparams.cb_eval_user_data;
+    if (!data) {
+        return nullptr;
     }
-    return probe_made;
+    const std::lock_guard<std::mutex> lock(live_mutex);
+    return live.count(data) ? static_cast<sharpv_probe *>(data) : nullptr;
 }
 
-void sharpv_probe_observe(const llm_graph_context & graph, ggml_tensor * cur, const char * name, int il) {
-    if (!graph.cparams.sharpv || il < 0 || !is_measured(graph.ubatch) || !graph.res->t_inp_embd) {
+sharpv_probe * sharpv_probe::of(const llama_context * lctx) {
+    return of(lctx->get_cparams());
+}
+
+void sharpv_graph_hooks::named(const llm_graph_context & graph, ggml_tensor * cur, const char * name, int il) {
+    sharpv_kv_building(graph);
+    if (il < 0 || !is_measured(graph.ubatch) || !graph.res->t_inp_embd || !sharpv_probe::of(graph.cparams)) {
         return;
     }
     probe_nodes * nodes = find(graph.res->inputs);
@@ -120,8 +127,8 @@ void sharpv_probe_observe(const llm_graph_context & graph, ggml_tensor * cur, co
     }
 }
 
-void sharpv_probe_collect(llama_context & lctx, const llm_graph_result & res) {
-    sharpv_probe * probe = lctx.get_cparams().sharpv;
+void sharpv_graph_hooks::computed(llama_context & lctx, const llm_graph_result & res) {
+    sharpv_probe * probe = sharpv_probe::of(&lctx);
     if (!probe) {
         return;
     }

@@ -9,9 +9,22 @@
 #include <memory>
 #include <vector>
 
+struct llama_cparams;
 struct sharpv_kv;
 
+// A context carries its probe as the user data of an evaluation callback that it does not have (llama_context_params.cb_eval): llama.cpp keeps
+// it, hands it on to each graph, and does not look at it.
 struct sharpv_probe {
+    sharpv_probe();
+    ~sharpv_probe();
+
+    sharpv_probe(const sharpv_probe &) = delete;
+    sharpv_probe & operator=(const sharpv_probe &) = delete;
+
+    // That of a context; nullptr if it has none.
+    static sharpv_probe * of(const llama_cparams & cparams);
+    static sharpv_probe * of(const llama_context * lctx);
+
     // Results that may still be on their way from the device.
     struct pending {
         std::vector<uint32_t> cells;
@@ -28,13 +41,4 @@ struct sharpv_probe {
     const sharpv_kv * kv = nullptr;
 
     std::vector<std::unique_ptr<pending>> results;
-};
-
-// Gives the context that this thread creates a probe, while it lives. Frees the probe, unless it is told to keep it: then whoever
-// frees the context does.
-struct sharpv_probe_scope {
-    explicit sharpv_probe_scope(bool on);
-    ~sharpv_probe_scope();
-
-    void keep();
 };

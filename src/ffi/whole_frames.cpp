@@ -2,7 +2,7 @@
 
 #include "shim.h"
 
-#include "sharpv-frames.h"
+#include "hooks/sharpv-mtmd.h"
 
 namespace {
 
