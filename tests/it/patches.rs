@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 #[path = "../../build/patch.rs"]
 mod patch;
@@ -213,15 +214,31 @@ fn folder_series_and_table_name_the_same_patches() {
     assert_eq!(table, series, "table in patches/README.md ≠ patches/series");
 }
 
-/// Each row of the table must name the files that its patch changes.
+/// Each row of the table must name the files that its patch changes, and say how many hunks it has.
 #[test]
-fn the_table_names_the_files_that_a_patch_changes() {
+fn the_table_names_the_files_that_a_patch_changes_and_counts_its_hunks() {
     let readme = fs::read_to_string(folder("patches/README.md")).unwrap();
     for patch in read_series(&folder("patches")).unwrap() {
         let row = readme.lines().find(|line| line.starts_with(&format!("| `{}`", patch.name))).unwrap();
         for file in patch.text.lines().filter_map(|line| line.strip_prefix("+++ b/")) {
             assert!(row.contains(&format!("`{file}`")), "{}: `{file}` is not in its row", patch.name);
         }
+        let hunks = patch.text.lines().filter(|line| line.starts_with("@@ ")).count();
+        assert!(
+            row.contains(&format!(" | {hunks} | ")),
+            "{}: it has {hunks} hunks, its row says otherwise",
+            patch.name
+        );
+    }
+}
+
+/// What a patch calls is declared in `src/ffi/hooks`, which the build includes everywhere.
+#[test]
+fn a_patch_adds_no_file_and_no_include() {
+    for patch in read_series(&folder("patches")).unwrap() {
+        let (_, diff) = patch.text.split_once("\ndiff --git").unwrap();
+        assert!(!diff.contains("\n--- /dev/null"), "{} adds a file", patch.name);
+        assert!(!diff.contains("\n+#include"), "{} adds an #include", patch.name);
     }
 }
 
@@ -234,4 +251,89 @@ fn every_patch_says_why_it_exists_and_when_it_can_go() {
         assert!(body.split_whitespace().count() >= 15, "{}: its message does not say why", patch.name);
         assert!(body.contains("\nDrop when: "), "{}: its message does not say when to drop it", patch.name);
     }
+}
+
+/// A copy of what `./x patches` reads, so that a failing test does not write into the repository.
+struct Workplace(tempfile::TempDir);
+
+impl Workplace {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["x", "patches", "vendor/llama.cpp"] {
+            let (from, to) = (folder(name), dir.path().join(name));
+            if from.is_file() {
+                fs::copy(from, to).unwrap();
+                continue;
+            }
+            fs::create_dir_all(&to).unwrap();
+            for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+        Self(dir)
+    }
+
+    /// `./x patches …`: whether it succeeded, and what it said.
+    fn x(&self, command: &str) -> (bool, String) {
+        let mut sh = Command::new("sh");
+        let output = sh.args(["x", "patches", command, "tree"]).current_dir(self.0.path()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(self.0.path().join("tree")).args(["-c", "user.name=a", "-c", "user.email=a@localhost"]);
+        assert!(git.args(arguments).status().unwrap().success(), "git {arguments:?}");
+    }
+
+    /// Every file of `patches/`, by name.
+    fn patches(&self) -> BTreeMap<String, String> {
+        let read =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
+        fs::read_dir(self.0.path().join("patches")).unwrap().map(|entry| read(entry.unwrap())).collect()
+    }
+}
+
+#[test]
+fn opening_and_saving_the_patches_changes_nothing_and_a_commit_becomes_a_patch() {
+    let place = Workplace::new();
+    let before = place.patches();
+    for command in ["open", "save"] {
+        let (done, said) = place.x(command);
+        assert!(done, "{said}");
+    }
+    assert_eq!(place.patches(), before);
+
+    // A commit that was changed, and a new one: only these two files change, and the series.
+    let tree = place.0.path().join("tree");
+    let file = tree.join("tools/mtmd/mtmd-image.cpp");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("sharpv_longest_edge(", "sharpv_other_edge(")).unwrap();
+    place.git(&["commit", "-q", "-a", "--amend", "--no-edit"]);
+    fs::write(
+        tree.join("include/llama.h"),
+        "// first line\n".to_owned() + &fs::read_to_string(tree.join("include/llama.h")).unwrap(),
+    )
+    .unwrap();
+    place.git(&["commit", "-q", "-a", "-m", "llama: add a line\n\nDrop when: now.\n\nPatch: first-line.patch"]);
+    let (done, said) = place.x("save");
+    assert!(!done && said.contains("no row for first-line.patch"), "the table was not checked: {said}");
+    let after = place.patches();
+    let last = series_names(&before["series"]).last().unwrap();
+    let changed: Vec<&String> =
+        after.iter().filter(|(name, text)| before.get(*name) != Some(text)).map(|(name, _)| name).collect();
+    assert_eq!(changed, ["first-line.patch", "series", last]);
+    assert_eq!(series_names(&after["series"]).last(), Some("first-line.patch"));
+    let (_, diff) =
+        after["first-line.patch"].split_once("\nDrop when: now.\n---\n").expect("the message is not as written");
+    assert!(diff.contains("\n+// first line\n"), "{diff}");
+    assert!(after[last].contains("sharpv_other_edge("));
+
+    // What nobody can have meant: a commit without a name, patches that changed behind its back.
+    place.git(&["commit", "-q", "--allow-empty", "-m", "llama: nothing"]);
+    let (done, said) = place.x("save");
+    assert!(!done && said.contains("Patch: NAME.patch"), "{said}");
+    fs::write(place.0.path().join("patches").join(last), "edited").unwrap();
+    let (done, said) = place.x("save");
+    assert!(!done && said.contains("changed since"), "{said}");
 }
