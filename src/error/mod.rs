@@ -81,17 +81,6 @@ pub enum Error {
     )]
     LogitsNotFinite,
 
-    /// Another machine cannot be used, or this one cannot be offered.
-    #[error("{address}: {reason}; {advice}")]
-    Rpc {
-        /// The address of the server.
-        address: String,
-        /// Why not.
-        reason: String,
-        /// What to do.
-        advice: &'static str,
-    },
-
     /// The KV cache has no room for a batch.
     #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; {}", fix::in_words(&self.fixes()))]
     ContextFull {
@@ -122,20 +111,11 @@ pub enum Error {
         fixes: Vec<Fix>,
     },
 
-    /// A file cannot be used as a saved session.
+    /// A file does not hold what it is given for.
     #[error("{}: {reason}; {advice}", path.display())]
-    SessionFile {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-        /// What to do.
-        advice: String,
-    },
-
-    /// The questions or the results of an evaluation cannot be used.
-    #[error("{}: {reason}; {advice}", path.display())]
-    EvalData {
+    Unusable {
+        /// What it is given for.
+        what: FileKind,
         /// The file or folder.
         path: PathBuf,
         /// Why not.
@@ -144,12 +124,27 @@ pub enum Error {
         advice: String,
     },
 
-    /// A file holds no results that can be drawn.
-    #[error("{}: no results to draw: {reason}; {advice}", path.display())]
-    ReportFile {
+    /// A video, an animation or a picture cannot be read.
+    #[error("{}: {}", path.display(), problem.sentence(reason))]
+    Media {
+        /// What is wrong with it.
+        problem: MediaProblem,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// What FFmpeg, or the decoder of pictures, says.
+        reason: String,
+    },
+
+    /// Another machine cannot be reached, refuses, or does not have what was asked for.
+    #[error("{what}: {reason}; {advice}")]
+    Remote {
+        /// What kind of machine it is.
+        kind: RemoteKind,
+        /// A repository, a file of it, or an address.
+        what: String,
+        /// The status of an HTTP answer, where there was one.
+        status: Option<u16>,
+        /// What went wrong.
         reason: String,
         /// What to do.
         advice: String,
@@ -161,35 +156,6 @@ pub enum Error {
         /// The model file.
         model: PathBuf,
         /// What is wrong with it, and what to do.
-        reason: String,
-    },
-
-    /// A file is no video, animation or picture that can be read.
-    #[error("{}: not a video: {reason}; give a video file, a picture or a folder of numbered pictures", path.display())]
-    NotAVideo {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-
-    /// Something that is no path was given in the place of a video, for example a URL.
-    #[error("{}: {reason}; {advice}", path.display())]
-    NotAPath {
-        /// What was given.
-        path: PathBuf,
-        /// What it is.
-        reason: &'static str,
-        /// What to give instead.
-        advice: String,
-    },
-
-    /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
-    #[error("{}: cannot be opened ({reason}): it is cut off or damaged; get the whole file", path.display())]
-    VideoIncomplete {
-        /// The file.
-        path: PathBuf,
-        /// What FFmpeg says.
         reason: String,
     },
 
@@ -216,24 +182,6 @@ pub enum Error {
         path: PathBuf,
         /// The codec, by FFmpeg's name.
         codec: String,
-    },
-
-    /// FFmpeg failed at decoding or converting a video.
-    #[error("{}: FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264", path.display())]
-    VideoDecode {
-        /// The file.
-        path: PathBuf,
-        /// What FFmpeg says.
-        reason: String,
-    },
-
-    /// A picture or animation cannot be decoded.
-    #[error("{}: the picture cannot be decoded: {reason}; it may be cut off or damaged", path.display())]
-    PictureDecode {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder says.
-        reason: String,
     },
 
     /// A folder given as a video has no pictures.
@@ -325,30 +273,6 @@ pub enum Error {
         variable: &'static str,
     },
 
-    /// The hub that a model comes from cannot be reached, or refuses.
-    #[error("{what}: {reason}; {advice}")]
-    Hub {
-        /// The repository, or a file of it.
-        what: String,
-        /// The status of the hub's answer, where there was one.
-        status: Option<u16>,
-        /// What went wrong.
-        reason: String,
-        /// What to do.
-        advice: String,
-    },
-
-    /// A repository of the hub does not have the model that was asked for.
-    #[error("{repo}: {reason}; {advice}")]
-    HubFiles {
-        /// The repository.
-        repo: String,
-        /// What is missing, or too much.
-        reason: String,
-        /// What to do.
-        advice: String,
-    },
-
     /// A model is not in the hub's cache, and the network is forbidden.
     #[error("{what} is not in the cache ({}), and HF_HUB_OFFLINE forbids fetching it; unset HF_HUB_OFFLINE", cache.display())]
     HubOffline {
@@ -394,6 +318,61 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// What a file was given for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A session that was saved.
+    SavedSession,
+    /// The questions of an evaluation, or its results to go on with.
+    Evaluation,
+    /// Results to draw.
+    Results,
+    /// A video, named by something that is no path: a URL, for example.
+    Video,
+}
+
+/// Why a video, an animation or a picture cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MediaProblem {
+    /// It is none.
+    NotAVideo,
+    /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
+    CutOff,
+    /// FFmpeg failed at decoding or converting it.
+    Decode,
+    /// The decoder of pictures and animations failed.
+    Picture,
+}
+
+impl MediaProblem {
+    fn sentence(self, reason: &str) -> String {
+        match self {
+            Self::NotAVideo => {
+                format!("not a video: {reason}; give a video file, a picture or a folder of numbered pictures")
+            }
+            Self::CutOff => format!("cannot be opened ({reason}): it is cut off or damaged; get the whole file"),
+            Self::Decode => {
+                format!("FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264")
+            }
+            Self::Picture => format!("the picture cannot be decoded: {reason}; it may be cut off or damaged"),
+        }
+    }
+}
+
+/// What kind of other machine something went wrong with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RemoteKind {
+    /// The hub that models come from.
+    Hub,
+    /// A repository of the hub: it does not have what was asked for.
+    Repository,
+    /// A server that computes.
+    RpcServer,
 }
 
 /// What a prompt can run out of.

@@ -8,7 +8,7 @@ use super::call::guarded;
 use super::context::default_threads;
 use super::device::{self, Device, DeviceKind};
 use super::model::c_path;
-use crate::error::{Error, Result};
+use crate::error::{Error, RemoteKind, Result};
 use crate::ffi;
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Not to be called from the progress callback of a model that is being loaded.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Rpc`] if there is no server that can be used, or if this build
+/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Remote`] if there is no server that can be used, or if this build
 /// has no RPC.
 pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
     let (host, port) = parse(address)?;
@@ -94,7 +94,7 @@ impl RpcServer {
     /// Chooses the devices and checks that the port is free. It is opened by [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such device; [`Error::Io`] if the folder for weights cannot be made; [`Error::Rpc`] if the
+    /// [`Error::InvalidParameter`] if there is no such device; [`Error::Io`] if the folder for weights cannot be made; [`Error::Remote`] if the
     /// port cannot be opened, or if this build has no RPC.
     pub fn new(params: &RpcServerParams) -> Result<Self> {
         let wanted = SocketAddrV4::new(params.host, params.port);
@@ -145,7 +145,7 @@ impl RpcServer {
     /// Serves, one client after the other, to the end of the program. llama.cpp tells on stdout who comes and goes.
     ///
     /// # Errors
-    /// [`Error::Rpc`] if the port cannot be opened, or accepts no more clients.
+    /// [`Error::Remote`] if the port cannot be opened, or accepts no more clients.
     pub fn run(self) -> Result<Infallible> {
         let address = self.address.to_string();
         let endpoint = c_string(&address)?;
@@ -168,7 +168,13 @@ impl RpcServer {
 }
 
 fn failure(address: &str, reason: String, advice: &'static str) -> Error {
-    Error::Rpc { address: address.to_owned(), reason, advice }
+    Error::Remote {
+        kind: RemoteKind::RpcServer,
+        what: address.to_owned(),
+        status: None,
+        reason,
+        advice: advice.to_owned(),
+    }
 }
 
 fn needs_feature(address: &str) -> Result<()> {

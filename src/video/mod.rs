@@ -136,9 +136,9 @@ impl FrameSource {
     ///
     /// # Errors
     ///
-    /// - [`Error::Io`]: missing or unreadable; [`Error::NotAPath`]: a URL, for example.
-    /// - [`Error::NotAVideo`], [`Error::NoVideoStream`], [`Error::VideoIncomplete`], [`Error::UnsupportedCodec`],
-    ///   [`Error::NoFrames`], [`Error::PictureDecode`]: nothing in it can be decoded, and why.
+    /// - [`Error::Io`]: missing or unreadable; [`Error::Unusable`]: a URL, for example.
+    /// - [`Error::Media`], [`Error::NoVideoStream`], [`Error::Media`], [`Error::UnsupportedCodec`],
+    ///   [`Error::NoFrames`], [`Error::Media`]: nothing in it can be decoded, and why.
     /// - [`Error::NoPictures`]: a folder without pictures.
     /// - [`Error::InvalidParameter`], [`Error::StartBeyondEnd`]: `sampling` asks for what cannot be.
     pub fn open(path: &Path, sampling: &Sampling) -> Result<Self> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{Frame, Kind, Opened, Pictures, VideoInfo};
-use crate::error::{Error, Result};
+use crate::error::{Error, MediaProblem, Result};
 
 /// One picture as a video of one frame.
 pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
@@ -40,7 +40,11 @@ pub(super) fn read(path: &Path) -> Result<Frame> {
         image.apply_orientation(orientation);
         Ok(Frame::from_image(image))
     };
-    decode().map_err(|e: image::ImageError| Error::PictureDecode { path: path.to_owned(), reason: e.to_string() })
+    decode().map_err(|e: image::ImageError| Error::Media {
+        problem: MediaProblem::Picture,
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })
 }
 
 struct Single(Option<Frame>);

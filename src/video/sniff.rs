@@ -7,7 +7,7 @@ use std::path::Path;
 use image::ImageFormat;
 use image::codecs::png::PngDecoder;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, MediaProblem, Result};
 
 /// Which decoder a path is for.
 pub(super) enum Content {
@@ -21,7 +21,11 @@ pub(super) enum Content {
 
 /// Looks at the first bytes of a file. Fails if there is nothing to read.
 pub(super) fn content(path: &Path) -> Result<Content> {
-    let not_a_video = |reason: &str| Error::NotAVideo { path: path.to_owned(), reason: reason.to_owned() };
+    let not_a_video = |reason: &str| Error::Media {
+        problem: MediaProblem::NotAVideo,
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
     let io_error = Error::io("opening the video", path);
     let kind = fs::metadata(path).map_err(|error| no_path(path).unwrap_or_else(|| io_error(error)))?.file_type();
     if kind.is_dir() {
@@ -76,7 +80,7 @@ fn no_path(path: &Path) -> Option<Error> {
             ("this is a URL, and nothing is fetched from the network", "download it and give the local file".to_owned())
         }
     };
-    Some(Error::NotAPath { path: path.to_owned(), reason, advice })
+    Some(Error::Unusable { what: FileKind::Video, path: path.to_owned(), reason: reason.to_owned(), advice })
 }
 
 /// Whether the name ends in one of these (lower-case) extensions, in any case.

@@ -9,7 +9,7 @@ use image_webp::WebPDecoder;
 use super::frame::over_white;
 use super::sampling::index_at;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
-use crate::error::{Error, Result};
+use crate::error::{Error, MediaProblem, Result};
 
 /// No frame of a WebP file is larger, so neither is a canvas that is not damaged.
 const MAX_SIDE: u32 = 16384;
@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
     let (width, height) = decoder.dimensions();
     if width.max(height) > MAX_SIDE {
         let reason = format!("a canvas of {width}x{height} pixels is more than WebP can fill");
-        return Err(Error::PictureDecode { path: path.to_owned(), reason });
+        return Err(Error::Media { problem: MediaProblem::Picture, path: path.to_owned(), reason });
     }
     let info = VideoInfo {
         path: path.to_owned(),
@@ -131,5 +131,5 @@ impl Pictures for Animation {
 }
 
 fn decode_error(path: &Path, error: &image_webp::DecodingError) -> Error {
-    Error::PictureDecode { path: path.to_owned(), reason: error.to_string() }
+    Error::Media { problem: MediaProblem::Picture, path: path.to_owned(), reason: error.to_string() }
 }

@@ -11,6 +11,7 @@ use predicates::str::{contains, is_empty};
 use serde_json::Value;
 use sharpv::Error;
 use sharpv::Observer;
+use sharpv::error::RemoteKind;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
 use sharpv::models::{ModelFiles, Origin};
 use std::fs;
@@ -222,7 +223,7 @@ fn the_quantization_is_named_or_chosen_by_memory() {
     assert_eq!(pulled("org/M", mebibytes(521)).unwrap().0, "org/M:Q4_K_M");
     assert_eq!(pulled("org/M:q2_k", mebibytes(521)).unwrap().0, "org/M:Q2_K");
     let error = pulled("org/M", mebibytes(500)).unwrap_err();
-    assert!(matches!(error, Error::HubFiles { .. }), "{error:?}");
+    assert!(matches!(error, Error::Remote { kind: RemoteKind::Repository, .. }), "{error:?}");
     assert!(
         error.to_string().contains("nothing in it fits 524.29 MB of memory: the smallest, Q2_K, needs about"),
         "{error}"
@@ -333,7 +334,7 @@ fn sizes_beyond_all_bounds_fit_nowhere() {
         let files: Vec<_> = weights.iter().copied().chain([("mmproj.gguf", projector)]).collect();
         setup.server.claim("org/Huge", &files);
         let error = setup.hub().pull(&spec("org/Huge"), within(Some(8 << 30)), &mut ()).unwrap_err();
-        assert!(matches!(error, Error::HubFiles { .. }), "{error:?}");
+        assert!(matches!(error, Error::Remote { kind: RemoteKind::Repository, .. }), "{error:?}");
         assert!(error.to_string().contains("nothing in it fits"), "{error}");
     }
 }
@@ -406,7 +407,7 @@ fn refusals_are_told_with_what_to_do() {
     assert!(error.contains("access is restricted (HTTP 401"), "{error}");
     assert!(error.contains(&format!("accept the license on {endpoint}/{REPO}, and set HF_TOKEN")), "{error}");
     let error = with_token("bad").unwrap_err();
-    assert!(matches!(error, Error::Hub { status: Some(403), .. }), "{error:?}");
+    assert!(matches!(error, Error::Remote { kind: RemoteKind::Hub, status: Some(403), .. }), "{error:?}");
     assert!(error.to_string().contains("check that HF_TOKEN is valid"), "{error}");
 
     // A token file ends with a line break.
@@ -427,7 +428,8 @@ fn a_server_in_trouble_gets_another_try() {
     setup.server.state().list_faults.extend([503; 4]);
     let error = setup.pull(REPO).unwrap_err();
     assert!(
-        matches!(error, Error::Hub { status: Some(503), .. }) && error.to_string().contains("try again later"),
+        matches!(error, Error::Remote { kind: RemoteKind::Hub, status: Some(503), .. })
+            && error.to_string().contains("try again later"),
         "{error}"
     );
     setup.server.state().list_faults.extend([429]);

@@ -11,6 +11,8 @@ use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarte
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use sharpv::Error;
+use sharpv::error::FileKind;
+use sharpv::error::MediaProblem;
 use sharpv::video::{Frame, FrameSource, Kind, Rate, Sampling, probe};
 
 const X264: &str = "-c:v libx264 -pix_fmt yuv420p";
@@ -658,7 +660,7 @@ fn a_picture_that_claims_an_immense_size_is_refused() {
     for side in [40_000, 1 << 20] {
         let clips = Clips::new();
         let error = open_error(&clips.write("2.png", &hollow_png(side)));
-        assert!(matches!(error, Error::PictureDecode { .. }), "{error:?}");
+        assert!(matches!(error, Error::Media { problem: MediaProblem::Picture, .. }), "{error:?}");
         // In a folder its neighbour is taken, as for any picture that is damaged.
         RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("1.png")).unwrap();
         assert_eq!(color_names(&clips.path(""), &Sampling::uniform(2)), ["red", "red"]);
@@ -871,9 +873,12 @@ fn what_is_no_video_is_said_so() {
 
     let text = "This is not a video. ".repeat(1000);
     let error = open_error(&clips.write("text.mp4", text.as_bytes()));
-    assert!(matches!(error, Error::NotAVideo { .. }), "{error:?}");
+    assert!(matches!(error, Error::Media { problem: MediaProblem::NotAVideo, .. }), "{error:?}");
     let error = open_error(&clips.write("empty.mp4", b""));
-    assert!(matches!(&error, Error::NotAVideo { reason, .. } if reason.contains("empty")), "{error:?}");
+    assert!(
+        matches!(&error, Error::Media { problem: MediaProblem::NotAVideo, reason, .. } if reason.contains("empty")),
+        "{error:?}"
+    );
 
     fs::create_dir(clips.path("folder")).unwrap();
     let error = open_error(&clips.path("folder"));
@@ -881,14 +886,14 @@ fn what_is_no_video_is_said_so() {
 
     let broken = clips.write("broken.png", b"\x89PNG\r\n\x1a\n and nothing more");
     let error = open_error(&broken);
-    assert!(matches!(error, Error::PictureDecode { .. }), "{error:?}");
+    assert!(matches!(error, Error::Media { problem: MediaProblem::Picture, .. }), "{error:?}");
 }
 
 #[test]
 fn what_is_no_path_is_said_so() {
     let error = |path: &str| {
         let error = FrameSource::open(Path::new(path), &Sampling::default()).expect_err("this should not open");
-        assert!(matches!(error, Error::NotAPath { .. }), "{error:?}");
+        assert!(matches!(error, Error::Unusable { what: FileKind::Video, .. }), "{error:?}");
         error.to_string()
     };
     for url in ["https://example.org/a.mp4", "HTTP://example.org/a.mp4", "rtsp://camera.local:554/stream"] {
@@ -930,7 +935,7 @@ fn an_mp4_without_its_index_is_said_to_be_incomplete() {
     let clips = Clips::new();
     let whole = fs::read(clips.draw(&numbered(50, 25), X264, "a.mp4")).unwrap();
     let error = open_error(&clips.write("cut.mp4", &whole[..whole.len() / 2]));
-    assert!(matches!(error, Error::VideoIncomplete { .. }), "{error:?}");
+    assert!(matches!(error, Error::Media { problem: MediaProblem::CutOff, .. }), "{error:?}");
 }
 
 #[test]

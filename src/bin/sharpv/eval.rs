@@ -97,7 +97,13 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     if summary.variants.iter().all(|variant| variant.all.n == 0) {
         let reason = "not one question could be asked".to_owned();
         let advice = "look at the reasons above; --videos DIR says where the videos are".to_owned();
-        return Err(sharpv::Error::EvalData { path: args.data.clone(), reason, advice }.into());
+        return Err(sharpv::Error::Unusable {
+            what: sharpv::error::FileKind::Evaluation,
+            path: args.data.clone(),
+            reason,
+            advice,
+        }
+        .into());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::chat::kv::evict::{Choice, Evicted};
 use crate::chat::params::SessionParams;
 use crate::chat::prompt::{Markers, Marks, PlannedRow, RowKey};
 use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
 use std::fs;
 use std::path::Path;
@@ -222,6 +222,11 @@ impl Refused {
     }
 
     pub fn at(self, path: &Path) -> Error {
-        Error::SessionFile { path: path.to_owned(), reason: self.reason, advice: self.advice }
+        Error::Unusable {
+            what: FileKind::SavedSession,
+            path: path.to_owned(),
+            reason: self.reason,
+            advice: self.advice,
+        }
     }
 }

@@ -23,7 +23,7 @@ impl Session {
     /// The file holds what was said, and what the model saw of the videos, in the clear; on Unix no other user can read it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written; [`Error::SessionFile`] if something else is there; [`Error::Llama`] if the KV cache
+    /// [`Error::Io`] if the file cannot be written; [`Error::Unusable`] if something else is there; [`Error::Llama`] if the KV cache
     /// cannot be copied. What was there before is then still there.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         format::check_target(path)?;
@@ -41,7 +41,7 @@ impl Session {
     /// This session must have been opened with the same model, mmproj and adapters, the same KV types, and eviction likewise on or off.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::SessionFile`] if it is no saved session, cut short, damaged, of another version,
+    /// [`Error::Io`] if the file cannot be read; [`Error::Unusable`] if it is no saved session, cut short, damaged, of another version,
     /// or does not fit this session; [`Error::Llama`] if there is no memory for its KV cache beside that of this session.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let (engine, params) = (&self.engine, &self.params);

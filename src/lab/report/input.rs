@@ -1,7 +1,7 @@
 //! The files that a report is made of.
 
 use super::draw::DrawError;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::lab::results::{BENCH_FORMAT, Bench, SUMMARY_FORMAT, Summary};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,8 @@ impl Input {
 
 fn refused(path: &Path, reason: String) -> Error {
     let advice = "give summary.json of `sharpv eval` or bench.json of `sharpv bench`".to_owned();
-    Error::ReportFile { path: path.to_owned(), reason, advice }
+    let reason = format!("no results to draw: {reason}");
+    Error::Unusable { what: FileKind::Results, path: path.to_owned(), reason, advice }
 }
 
 /// Leaves out of all texts what XML cannot hold.

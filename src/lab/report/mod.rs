@@ -28,7 +28,7 @@ impl Report {
     /// Reads results: files, or folders with `summary.json` or `bench.json` in them.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::ReportFile`] for one that holds no results.
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Unusable`] for one that holds no results.
     pub fn read(paths: &[PathBuf]) -> Result<Self> {
         let mut inputs = Vec::new();
         for path in paths {
@@ -42,7 +42,7 @@ impl Report {
     /// All pictures.
     ///
     /// # Errors
-    /// [`Error::ReportFile`] if one cannot be drawn.
+    /// [`Error::Unusable`] if one cannot be drawn.
     pub fn charts(&self) -> Result<Vec<Chart>> {
         Ok(self.sections()?.into_iter().flatten().collect())
     }

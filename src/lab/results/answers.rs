@@ -1,6 +1,6 @@
 //! The answers of an evaluation on disk: a line of settings, then a line for each answer, written as it comes. A run that was stopped goes on from there.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -78,7 +78,7 @@ impl Results {
     /// Opens the results at `path`, or begins them.
     ///
     /// # Errors
-    /// [`Error::EvalData`] if there are results of other settings, something else than results, or if another process is writing them;
+    /// [`Error::Unusable`] if there are results of other settings, something else than results, or if another process is writing them;
     /// [`Error::Io`].
     pub fn open(path: &Path, settings: &RunSettings) -> Result<Self> {
         const ACTION: &str = "opening the results";
@@ -195,7 +195,7 @@ fn check_header(path: &Path, line: &str, settings: &RunSettings) -> Result<()> {
 }
 
 fn refused(path: &Path, reason: String, advice: String) -> Error {
-    Error::EvalData { path: path.to_owned(), reason, advice }
+    Error::Unusable { what: FileKind::Evaluation, path: path.to_owned(), reason, advice }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::files::{Files, Projector, RepoFile, Weights, kind, plain};
 use super::{HubSpec, size};
-use crate::error::{Error, Result};
+use crate::error::{Error, RemoteKind, Result};
 
 /// Quantizations in the order in which they are wanted. 4 bits of this kind cost hardly any quality and a quarter of the memory; what is
 /// larger comes before what is smaller, for below 4 bits quality falls off.
@@ -50,7 +50,13 @@ fn needed(weights: &Weights, mmproj: Option<&Projector>) -> u64 {
 
 /// Chooses among the files of a repository.
 pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice> {
-    let problem = |reason: String, advice: String| Error::HubFiles { repo: spec.repo.clone(), reason, advice };
+    let problem = |reason: String, advice: String| Error::Remote {
+        kind: RemoteKind::Repository,
+        what: spec.repo.clone(),
+        status: None,
+        reason,
+        advice,
+    };
     let (candidates, named) = candidates(spec, files)?;
     let mmproj = match wish.mmproj.then(|| projector(&candidates, files)) {
         Some(None) => {
@@ -111,7 +117,13 @@ fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights]) -> String {
 
 /// The language models that the name may mean: one model, in one or several quantizations. And whether the name says which quantization.
 fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>, bool)> {
-    let problem = |reason: String, advice: String| Error::HubFiles { repo: spec.repo.clone(), reason, advice };
+    let problem = |reason: String, advice: String| Error::Remote {
+        kind: RemoteKind::Repository,
+        what: spec.repo.clone(),
+        status: None,
+        reason,
+        advice,
+    };
     if files.weights.is_empty() {
         return Err(match files.incomplete.as_slice() {
             [] => problem(

@@ -19,7 +19,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 use super::cache::{cache_error, remove};
 use super::files::{RepoFile, is_safe_path};
 use super::size;
-use crate::error::{Error, Result};
+use crate::error::{Error, RemoteKind, Result};
 use crate::observer::{Observer, Stage};
 
 /// Tries in a row that bring nothing, after which fetching ends.
@@ -117,7 +117,8 @@ impl Client {
             .with_user_agent("sharpv", env!("CARGO_PKG_VERSION"))
             .with_progress(false)
             .build()
-            .map_err(|error| Error::Hub {
+            .map_err(|error| Error::Remote {
+                kind: RemoteKind::Hub,
                 what: endpoint.unwrap_or("the hub").to_owned(),
                 status: None,
                 reason: error.to_string(),
@@ -142,7 +143,8 @@ impl Client {
             body.map_err(|error| self.unreachable(repo, &error))
         };
         let text = retry(request, || false)?;
-        let garbled = |reason: String| Error::Hub {
+        let garbled = |reason: String| Error::Remote {
+            kind: RemoteKind::Hub,
             what: repo.to_owned(),
             status: None,
             reason: format!("{} does not answer as the hub does: {reason}", self.endpoint),
@@ -265,7 +267,8 @@ impl Client {
     }
 
     fn cut(&self, what: &str, file: &RepoFile, done: u64, reason: &str) -> Error {
-        Error::Hub {
+        Error::Remote {
+            kind: RemoteKind::Hub,
             what: what.to_owned(),
             status: None,
             reason: format!("the download ended after {} of {}: {reason}", size(done), size(file.size)),
@@ -274,7 +277,8 @@ impl Client {
     }
 
     fn wrong_size(&self, what: &str, file: &RepoFile, got: u64) -> Error {
-        Error::Hub {
+        Error::Remote {
+            kind: RemoteKind::Hub,
             what: what.to_owned(),
             status: None,
             reason: format!("the server has another file than it lists, of {} bytes: {got} do not fit it", file.size),
@@ -289,7 +293,8 @@ impl Client {
             ureq::Error::Io(error) => error.to_string(),
             error => error.to_string(),
         };
-        Trouble::Passing(Error::Hub {
+        Trouble::Passing(Error::Remote {
+            kind: RemoteKind::Hub,
             what: what.to_owned(),
             status: None,
             reason: format!("{} cannot be reached: {error_text}", self.endpoint),
@@ -329,7 +334,8 @@ impl Client {
         let said = headers.get("x-error-message").and_then(|text| text.to_str().ok()).filter(|text| !text.is_empty());
         let said =
             said.map_or(String::new(), |text| format!("; it says: {}", text.chars().take(200).collect::<String>()));
-        let error = Error::Hub {
+        let error = Error::Remote {
+            kind: RemoteKind::Hub,
             what: what.to_owned(),
             status: Some(status.as_u16()),
             reason: format!("{reason} (HTTP {}{said})", status.as_u16()),

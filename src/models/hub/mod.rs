@@ -145,9 +145,9 @@ impl Hub {
     /// verified. An interrupted download goes on where it stopped; a second call for the same repository waits for the first.
     ///
     /// # Errors
-    /// - [`Error::Hub`]: the hub cannot be reached, or refuses.
+    /// - [`Error::Remote`]: the hub cannot be reached, or refuses.
     /// - [`Error::HubOffline`]: the network is forbidden, and the model is not in the cache.
-    /// - [`Error::HubFiles`]: the repository has no such model, or nothing that fits.
+    /// - [`Error::Remote`]: the repository has no such model, or nothing that fits.
     /// - [`Error::Checksum`]: a file is not what it should be. It is deleted.
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
     pub fn pull(&self, spec: &HubSpec, wish: Wish, observer: &mut dyn Observer) -> Result<ModelFiles> {

@@ -10,7 +10,7 @@ use ffmpeg_next as ff;
 
 use super::super::sampling::is_shown;
 use super::track::{Track, timestamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, MediaProblem, Result};
 
 /// More threads gain little but hold more decoded pictures.
 const MAX_THREADS: usize = 8;
@@ -53,7 +53,11 @@ pub(super) fn open_codec(path: &Path, track: &Track) -> Result<decoder::Video> {
         decoder.set_packet_time_base(track.time_base());
         decoder.open_as_with(codec, options)?.video()
     });
-    opened.map_err(|error| Error::VideoDecode { path: path.to_owned(), reason: error.to_string() })
+    opened.map_err(|error| Error::Media {
+        problem: MediaProblem::Decode,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// A decoded picture and when it is shown.

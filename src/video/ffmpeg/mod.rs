@@ -12,7 +12,7 @@ use std::sync::Once;
 use ffmpeg_next as ff;
 
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
-use crate::error::{Error, Result};
+use crate::error::{Error, MediaProblem, Result};
 use convert::Converter;
 use decode::Decoder;
 use scan::Scan;
@@ -204,7 +204,11 @@ impl Pictures for FfmpegPictures {
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
         let Some(picture) = self.decoder.picture_at(time_s)? else { return Ok(None) };
         let frame = self.converter.convert(picture);
-        frame.map(Some).map_err(|error| Error::VideoDecode { path: self.path.clone(), reason: error.to_string() })
+        frame.map(Some).map_err(|error| Error::Media {
+            problem: MediaProblem::Decode,
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })
     }
 
     fn frames_decoded(&self) -> u64 {

@@ -12,7 +12,7 @@ use ffmpeg_next as ff;
 
 use super::super::Stop;
 use super::convert::Orientation;
-use crate::error::{Error, Result};
+use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio};
 
 /// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
@@ -87,7 +87,7 @@ impl Track {
             // FFmpeg takes many a text for audio.
             if input.probe_score() < CERTAIN_FORMAT {
                 let reason = "its content is that of no known format".to_owned();
-                return Err(Error::NotAVideo { path: path.to_owned(), reason });
+                return Err(Error::Media { problem: MediaProblem::NotAVideo, path: path.to_owned(), reason });
             }
             return Err(Error::NoVideoStream { path: path.to_owned(), found: streams_found(&input) });
         };
@@ -225,9 +225,13 @@ fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
     stop.check()?;
     opened.map_err(|error| {
         if is_mp4(path) {
-            Error::VideoIncomplete { path: path.to_owned(), reason: error.to_string() }
+            Error::Media { problem: MediaProblem::CutOff, path: path.to_owned(), reason: error.to_string() }
         } else {
-            Error::NotAVideo { path: path.to_owned(), reason: format!("FFmpeg cannot read it ({error})") }
+            Error::Media {
+                problem: MediaProblem::NotAVideo,
+                path: path.to_owned(),
+                reason: format!("FFmpeg cannot read it ({error})"),
+            }
         }
     })
 }

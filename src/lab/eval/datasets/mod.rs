@@ -10,7 +10,7 @@ mod videomme;
 
 use super::question::Dataset;
 use super::task::Task;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ impl Task {
     /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look for the videos.
     ///
     /// # Errors
-    /// [`Error::EvalData`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
+    /// [`Error::Unusable`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
     pub fn load(self, data: &Path, videos: Option<&Path>) -> Result<Dataset> {
         // A missing folder is told before its content is looked for.
         std::fs::metadata(data).map_err(Error::io("opening the dataset", data))?;
@@ -41,7 +41,7 @@ impl Task {
 
 fn unusable(path: &Path, reason: impl Into<String>) -> Error {
     let advice = "docs/eval.md shows the files of each task".to_owned();
-    Error::EvalData { path: path.to_owned(), reason: reason.into(), advice }
+    Error::Unusable { what: FileKind::Evaluation, path: path.to_owned(), reason: reason.into(), advice }
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -49,7 +49,7 @@ impl Columns<'_> {
 /// Reads the table at `path`, by its extension.
 ///
 /// # Errors
-/// [`Error::EvalData`] if it lacks one of `required`, or is no such table.
+/// [`Error::Unusable`] if it lacks one of `required`, or is no such table.
 pub fn read(path: &Path, required: &[&str]) -> Result<Vec<TableRow>> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let (columns, rows) = match extension.as_str() {
