@@ -9,8 +9,8 @@ if [ "${GITHUB_REF_TYPE:-}" = tag ]; then
         echo "notes.sh: the tag is $GITHUB_REF_NAME, but Cargo.toml says $version" >&2
         exit 1
     fi
-else
-    # A trial: there may be no section of its own yet.
+elif grep -q '^## Unreleased' CHANGELOG.md; then
+    # A trial: there is no section of its own yet.
     version=Unreleased
 fi
 
