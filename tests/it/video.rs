@@ -616,23 +616,27 @@ fn tag_offset(path: &Path) -> usize {
 fn damaged_times_of_a_stream_are_replaced_by_counting() {
     let clips = Clips::new();
     let clip = clips.draw(&numbered(50, 25), &format!("{X264} -bf 0 -g 10"), "a.ts");
-    let mut bytes = fs::read(&clip).unwrap();
-    // The presentation times of the last pictures (ISO 13818-1, 2.4.3.6): 33 bits, of which the highest are set.
-    let headers: Vec<_> = (0..bytes.len() - 3).filter(|&i| bytes[i..i + 4] == [0, 0, 1, 0xe0]).collect();
+    let whole = fs::read(&clip).unwrap();
+    let headers: Vec<_> = (0..whole.len() - 3).filter(|&i| whole[i..i + 4] == [0, 0, 1, 0xe0]).collect();
     assert_eq!(headers.len(), 50);
-    for &header in &headers[47..] {
-        assert_eq!(bytes[header + 7] >> 6, 0b10, "a presentation time only");
-        bytes[header + 9] |= 0b0000_1100;
+    // Presentation times of 33 bits (ISO 13818-1, 2.4.3.6), of which the highest are changed: of pictures at the end, at
+    // the start, and of both, so that the end comes before the start.
+    for (pictures, bits) in [(vec![47, 48, 49], 0b1100), (vec![0], 0b0100), (vec![0, 1, 2, 49], 0b0110)] {
+        let mut bytes = whole.clone();
+        for &header in pictures.iter().map(|&picture: &usize| &headers[picture]) {
+            assert_eq!(bytes[header + 7] >> 6, 0b10, "a presentation time only");
+            bytes[header + 9] ^= bits;
+        }
+        let damaged = clips.write("damaged.ts", &bytes);
+        let (info, indices, warnings) = within(60, move || {
+            let mut source = FrameSource::open(&damaged, &Sampling::uniform(5)).unwrap_or_else(|e| panic!("{e}"));
+            let indices: Vec<_> = take_all(&mut source).iter().map(index_of).collect();
+            (source.info().clone(), indices, source.warnings().to_vec())
+        });
+        assert!((info.duration_s.unwrap() - 2.0).abs() < 0.1, "{pictures:?}: {info:?}");
+        assert_eq!(indices, [5, 15, 25, 35, 45], "{pictures:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("times")), "{pictures:?}: {warnings:?}");
     }
-    let damaged = clips.write("damaged.ts", &bytes);
-    let (info, indices, warnings) = within(60, move || {
-        let mut source = FrameSource::open(&damaged, &Sampling::uniform(5)).unwrap();
-        let indices: Vec<_> = take_all(&mut source).iter().map(index_of).collect();
-        (source.info().clone(), indices, source.warnings().to_vec())
-    });
-    assert!((info.duration_s.unwrap() - 2.0).abs() < 0.1, "{info:?}");
-    assert_eq!(indices, [5, 15, 25, 35, 45]);
-    assert!(warnings.iter().any(|warning| warning.contains("times")), "{warnings:?}");
 }
 
 /// A PNG file that claims `side` × `side` pixels and has none.

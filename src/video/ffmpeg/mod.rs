@@ -101,18 +101,18 @@ impl Timeline {
     fn of(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
         let mut timeline_warnings = Vec::new();
         let timeline = Self::by_timestamps(path, track, &mut timeline_warnings)?;
-        // One wrong timestamp can make it hours long; there is no index that would tell.
-        let room = MAX_SPARSENESS * file_bytes(path) / TS_PACKET_BYTES;
+        // One wrong timestamp can make it hours long, or end before it begins; there is no index that would tell.
+        let longest_s = timeline.duration_s.max(track.duration_s().unwrap_or(0.0));
         let fps = 1.0 / track.clock.frame_s;
-        if track.container() != "mpegts" || timeline.duration_s * fps <= room {
+        let room = MAX_SPARSENESS * file_bytes(path) / TS_PACKET_BYTES;
+        let too_long = track.container() == "mpegts" && longest_s * fps > room;
+        if timeline.duration_s > 0.0 && !too_long {
             warnings.append(&mut timeline_warnings);
             return Ok(timeline);
         }
         warnings.push(format!(
-            "{}: damaged times in the file make it {:.0} s long; its frames are taken to follow each other at {fps:.3} \
-             per second",
-            path.display(),
-            timeline.duration_s
+            "{}: the times in the file are damaged; its frames are taken to follow each other at {fps:.2} per second",
+            path.display()
         ));
         let scan = Scan::counted(path, track.stop())?;
         Self::of_scan(path, track, scan)
