@@ -182,7 +182,7 @@ fn needs_feature(address: &str) -> Result<()> {
         return Ok(());
     }
     let reason = "this build cannot compute on other machines".into();
-    Err(failure(address, reason, "build it with the Cargo feature rpc (cargo build --release --features rpc)"))
+    Err(failure(address, reason, "take one that was built with the Cargo feature rpc"))
 }
 
 fn c_string(address: &str) -> Result<CString> {

@@ -508,7 +508,7 @@ fn files_that_do_not_belong_together_are_named() {
     let mmproj = files.mmproj.clone();
     files.mmproj = None;
     let error = Session::open(&files, params(), &mut ()).unwrap_err().to_string();
-    assert!(error.contains("--mmproj"), "{error}");
+    assert!(error.contains("mmproj is missing"), "{error}");
 
     files.mmproj = Some(files.model.clone());
     let error = Session::open(&files, params(), &mut ()).unwrap_err().to_string();

@@ -61,8 +61,7 @@ pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice
     let mmproj = match wish.mmproj.then(|| projector(&candidates, files)) {
         Some(None) => {
             let reason = "there is no multimodal projector (*mmproj*.gguf) in it, so the model would see no pictures";
-            let advice = format!("take another repository, or give the projector: -m {spec} --mmproj FILE");
-            return Err(problem(reason.into(), advice));
+            return Err(problem(reason.into(), "take another repository, or give a projector for it".to_owned()));
         }
         projector => projector.flatten(),
     };

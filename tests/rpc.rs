@@ -3,7 +3,8 @@
 #![cfg(feature = "cli")]
 
 #[cfg(feature = "rpc")]
-use crate::support::smol;
+#[path = "it/support/smol.rs"]
+mod smol;
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
