@@ -1,6 +1,6 @@
 //! What a turn cost: the numbers behind `--json` and `/stats`.
 
-use super::kv::EvictParams;
+use super::kv::evict::EvictParams;
 use super::video::EncodedVideo;
 use crate::prune::PruneParams;
 use crate::runtime::SamplerParams;

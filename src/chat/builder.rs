@@ -1,6 +1,6 @@
 //! Opening a session, one setting at a time.
 
-use super::kv::EvictParams;
+use super::kv::evict::EvictParams;
 use super::params::SessionParams;
 use super::session::Session;
 use crate::error::Result;
@@ -18,11 +18,20 @@ pub struct SessionBuilder<'a> {
     observer: Option<&'a mut dyn Observer>,
 }
 
-impl<'a> SessionBuilder<'a> {
-    pub(super) fn new(files: &'a ModelFiles) -> Self {
-        Self { files, model: None, params: SessionParams::default(), observer: None }
+impl Session {
+    /// Opens a session with `files`, one setting at a time:
+    ///
+    /// ```no_run
+    /// # let files = sharpv::models::resolve("smol", None, &[])?;
+    /// let session = sharpv::Session::builder(&files).n_predict(64).system("Be brief.").open()?;
+    /// # Ok::<(), sharpv::Error>(())
+    /// ```
+    pub fn builder(files: &ModelFiles) -> SessionBuilder<'_> {
+        SessionBuilder { files, model: None, params: SessionParams::default(), observer: None }
     }
+}
 
+impl<'a> SessionBuilder<'a> {
     /// Everything at once, in the place of what was set before.
     pub fn params(self, params: SessionParams) -> Self {
         Self { params, ..self }

@@ -1,6 +1,8 @@
 //! What was said, and about which videos.
 
-use super::prompt::{Arrangement, Marks, Media, Message, Role, marked_text};
+use super::prompt::arrangement::Arrangement;
+use super::prompt::marks::{Marks, marked_text};
+use super::prompt::message::{Media, Message, Role};
 use super::video::{EncodeTimings, EncodedVideo};
 use crate::layout::Layout;
 use crate::video::{Kind, VideoInfo};

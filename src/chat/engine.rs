@@ -1,8 +1,8 @@
 //! What is loaded: the models of a session and how they want to be talked to. No question changes it.
 
-use super::fit::CellCost;
+use super::fit::cost::CellCost;
 use super::params::SessionParams;
-use super::prompt::ChatTemplate;
+use super::prompt::template::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::layout::{self, EncoderFacts, Layout};
 use crate::models::{self, ModelFiles, gguf};

@@ -1,6 +1,6 @@
 //! Generating: one token after the other, behind a prompt that is in the cache.
 
-use super::StopReason;
+use super::answer::StopReason;
 use super::engine::Engine;
 use super::kv::KvState;
 use super::kv::evict::LOOKED_AT;

@@ -1,7 +1,8 @@
 //! How a session is opened: everything a user can choose.
 
-use super::kv::{EvictMode, EvictParams, PrefillMode};
-use super::prompt::Tokenization;
+use super::kv::evict::{EvictMode, EvictParams, LOOKED_AT};
+use super::kv::prefill::PrefillMode;
+use super::prompt::plan::Tokenization;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::prune::{Method, PruneParams};
@@ -107,7 +108,7 @@ impl SessionParams {
             evictable: evicts,
             // One to try evictions in.
             n_sequences: if looks { 2 } else { 1 },
-            n_outputs: if looks { super::kv::evict::LOOKED_AT } else { 1 },
+            n_outputs: if looks { LOOKED_AT } else { 1 },
             compute: self.compute.clone(),
         }
     }

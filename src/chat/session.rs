@@ -1,13 +1,17 @@
 //! The session: an engine, a conversation and a KV cache, and what is done with them in turn.
 
 use super::answer::{Answer, Kv, Settings, Timings, Tokens, VideoReport, VisualTokens, count, slice_reports};
-use super::builder::SessionBuilder;
 use super::conversation::Conversation;
 use super::engine::Engine;
+use super::fit::{Fit, VideoPlan};
 use super::generate::generate;
-use super::kv::{EvictMode, EvictParams, Inputs, KvState, evict};
+use super::kv::KvState;
+use super::kv::evict::{DESCRIBE, EvictMode, EvictParams};
+use super::kv::prefill::Inputs;
 use super::params::{SessionParams, VideoOptions};
-use super::prompt::{self, Message, Plan, PlannedRow};
+use super::prompt::message::Message;
+use super::prompt::plan::{Plan, PlannedRow};
+use super::prompt::render;
 use super::video::{Encoder, decide, select, timed};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -32,21 +36,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session with `files`, one setting at a time:
-    ///
-    /// ```no_run
-    /// # let files = sharpv::models::resolve("smol", None, &[])?;
-    /// let session = sharpv::Session::builder(&files).n_predict(64).system("Be brief.").open()?;
-    /// # Ok::<(), sharpv::Error>(())
-    /// ```
-    pub fn builder(files: &ModelFiles) -> SessionBuilder<'_> {
-        SessionBuilder::new(files)
-    }
-
     /// As [`builder`](Self::builder), with everything at once.
     ///
     /// # Errors
-    /// As [`SessionBuilder::open`].
+    /// As [`SessionBuilder::open`](super::SessionBuilder::open).
     pub fn open(files: &ModelFiles, params: SessionParams, observer: &mut dyn Observer) -> Result<Self> {
         Self::load_with(None, files, params, observer)
     }
@@ -87,7 +80,7 @@ impl Session {
         question: &str,
         observer: &mut dyn Observer,
     ) -> Result<VideoReport> {
-        let proposal = self.propose(path, options, question)?;
+        let proposal = self.fit().propose(path, options, question)?;
         if let Some(shortage) = proposal.shortage {
             return Err(shortage.error(path, proposal.need.frames));
         }
@@ -325,7 +318,7 @@ impl Session {
     /// # Errors
     /// [`Error::ChatTemplate`].
     pub fn prompt_text(&self, question: &str) -> Result<String> {
-        let text = prompt::render(&self.engine, &self.conversation, &self.user_message(question))?;
+        let text = render::render(&self.engine, &self.conversation, &self.user_message(question))?;
         Ok(text.replace(&self.conversation.marks.cut(), ""))
     }
 
@@ -337,14 +330,29 @@ impl Session {
         Ok(self.plan(&self.user_message(question))?.rows)
     }
 
-    pub(super) fn user_message(&self, question: &str) -> Message {
+    /// Says what a video will take in the prompt of `question` and in memory, and what of it fits. Opens the file and decodes one frame; encodes
+    /// nothing.
+    ///
+    /// # Errors
+    /// What [`FrameSource::open`](crate::video::FrameSource::open) gives for a file that cannot be used; [`Error::ChatTemplate`];
+    /// [`Error::Llama`] if there is not even memory for a small context.
+    pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
+        self.fit().plan_video(path, options, question)
+    }
+
+    fn fit(&self) -> Fit<'_> {
+        let Self { engine, conversation, params, kv } = self;
+        Fit { engine, conversation, params, present: kv.memory_usage() }
+    }
+
+    fn user_message(&self, question: &str) -> Message {
         self.conversation.user_message(self.layout(), question)
     }
 
     /// The prompt that ends with `message`, if it is not too long.
-    pub(super) fn plan(&self, message: &Message) -> Result<Plan> {
-        let plan = prompt::plan(&self.engine, &self.conversation, message, self.params.tokenization)?;
-        self.limits().check_prompt(&plan, self.params.n_predict)?;
+    fn plan(&self, message: &Message) -> Result<Plan> {
+        let plan = render::plan(&self.engine, &self.conversation, message, self.params.tokenization)?;
+        self.fit().limits().check_prompt(&plan, self.params.n_predict)?;
         Ok(plan)
     }
 
@@ -353,7 +361,7 @@ impl Session {
         let inputs = Inputs { videos: &self.conversation.videos, newline: self.engine.newline.as_deref() };
         let first = self.kv.prefill(&self.engine, &self.params, plan, inputs, observer)?;
         if self.kv.wants_description(&self.params) {
-            match self.plan(&self.user_message(evict::DESCRIBE)) {
+            match self.plan(&self.user_message(DESCRIBE)) {
                 Ok(other) => self.kv.describe(&other),
                 // Without room for it, or with a template that refuses it, the question has to do.
                 Err(error) => tracing::debug!("no second question to try evictions with: {error}"),

@@ -1,6 +1,7 @@
 //! From a video file to the visual tokens that are kept of it.
 
-use super::prompt::{Arrangement, Markers};
+use super::prompt::arrangement::Arrangement;
+use super::prompt::markers::Markers;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Size};
 use crate::observer::{Observer, Stage};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::store::{cache_error, create_dir, for_each_chunk, write_whole};
+use super::files::{cache_error, create_dir, for_each_chunk, write_whole};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
 

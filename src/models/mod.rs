@@ -16,6 +16,7 @@
 
 mod assemble;
 mod download;
+mod files;
 mod fingerprint;
 pub mod gguf;
 #[cfg(feature = "hub")]

@@ -692,7 +692,7 @@ fn a_projector_is_assembled_of_another_packages_weights() {
     let mut shown = Recorder::default();
     let files = store.pull(&fixture.model, &mut shown).unwrap();
     assert_eq!(fs::read(files.mmproj.as_ref().unwrap()).unwrap(), makes);
-    assert!(shown.steps.iter().any(|step| *step == (Stage::Assemble, makes.len() as u64, makes.len() as u64)));
+    assert!(shown.steps.contains(&(Stage::Assemble, makes.len() as u64, makes.len() as u64)));
     assert_eq!((fixture.calls(), store.files(&fixture.model)), (2, Some(files.clone())));
     assert_eq!(files_under(&fixture.path("cache/downloads")), [fixture.path("cache/downloads/fake.lock")]);
 

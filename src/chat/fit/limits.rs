@@ -1,6 +1,6 @@
 //! What a prompt may take, and the errors that say by how much it is too long.
 
-use crate::chat::prompt::{Plan, RowKey};
+use crate::chat::prompt::plan::{Plan, RowKey};
 use crate::error::{Error, Fix, Resource, Result};
 use std::path::Path;
 

@@ -3,21 +3,25 @@
 //! What the user asked for stays. What is left open becomes less, in this order: the size of pictures, where a family has a choice of sizes;
 //! where memory or cells are short and tokens are pruned anyway, the number of tokens that are kept; the number of frames.
 
-mod cost;
+pub(super) mod cost;
 mod limits;
 
-pub(super) use cost::{CELL_STEP, CellCost};
+use cost::CellCost;
 use limits::{ANSWER_ROOM, Limits, Shortage};
 
+use super::conversation::Conversation;
 use super::engine::Engine;
-use super::params::VideoOptions;
-use super::prompt::{self, Arrangement, Markers, Message, Placed, PlannedRow, RowKey};
-use super::session::Session;
+use super::params::{SessionParams, VideoOptions};
+use super::prompt::arrangement::Arrangement;
+use super::prompt::markers::Markers;
+use super::prompt::message::Message;
+use super::prompt::plan::{Placed, PlannedRow, RowKey};
+use super::prompt::render;
 use super::video::{EncodeTimings, timed};
 use crate::error::{Resource, Result};
 use crate::layout::{Layout, Size};
 use crate::prune::Method;
-use crate::runtime::FreeMemory;
+use crate::runtime::{FreeMemory, MemoryUsage};
 use crate::video::{FrameSource, Rate, Sampling, VideoInfo};
 use serde::Serialize;
 use std::path::Path;
@@ -175,16 +179,21 @@ impl Fitting {
     }
 }
 
-impl Session {
-    /// Says what a video will take in the prompt of `question` and in memory, and what of it fits. Opens the file and decodes one frame; encodes
-    /// nothing.
-    ///
-    /// # Errors
-    /// What [`FrameSource::open`] gives for a file that cannot be used; [`Error::ChatTemplate`](crate::Error::ChatTemplate);
-    /// [`Error::Llama`](crate::Error::Llama) if there is not even memory for a small context.
+/// What decides whether a video fits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fit<'a> {
+    pub engine: &'a Engine,
+    pub conversation: &'a Conversation,
+    pub params: &'a SessionParams,
+    /// What the present context takes. It would make room.
+    pub present: MemoryUsage,
+}
+
+impl Fit<'_> {
+    /// See [`Session::plan_video`](super::Session::plan_video).
     pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
         let proposal = self.propose(path, options, question)?;
-        let cost = self.engine.cell_cost(&self.params)?;
+        let cost = self.engine.cell_cost(self.params)?;
         let (asked, need) = (proposal.asked, proposal.need);
         let shortage = proposal.shortage.or(proposal.first_shortage);
         let free = self.free_memory();
@@ -193,7 +202,7 @@ impl Session {
         let dropped = proposal.max_kept.map_or(0, |kept| need.visual_tokens.saturating_sub(kept));
         Ok(VideoPlan {
             info: proposal.source.info().clone(),
-            layout: self.layout().name(),
+            layout: self.engine.layout.name(),
             asked,
             planned: need,
             max_kept: proposal.max_kept,
@@ -219,7 +228,7 @@ impl Session {
 
     /// Opens a video and makes it fit, if the user wants that and leaves room for it.
     pub(super) fn propose(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<Proposal> {
-        let mut sampling = options.sampling(self.layout());
+        let mut sampling = options.sampling(self.engine.layout.as_ref());
         let mut layout: Option<Box<dyn Layout>> = None;
         let without = self.without(question)?;
         let mut first: Option<(Need, Fitting)> = None;
@@ -229,7 +238,7 @@ impl Session {
             let cancel = self.params.cancel.clone();
             let open = || FrameSource::open_with(path, &sampling, move || cancel.is_cancelled());
             let source = timed(&mut timings.decode_video, open)?;
-            let used_layout = layout.as_deref().unwrap_or(self.layout());
+            let used_layout = layout.as_deref().unwrap_or(self.engine.layout.as_ref());
             let need = self.need(&source, used_layout, &without)?;
             let fitting = self.fitting(&need)?;
             let (asked, first_fitting) = *first.get_or_insert((need, fitting));
@@ -275,8 +284,8 @@ impl Session {
 
     /// What the prompt of `question` takes without the video that is to be added.
     fn without(&self, question: &str) -> Result<Without> {
-        let message = self.user_message(question);
-        let plan = prompt::plan(&self.engine, &self.conversation, &message, self.params.tokenization)?;
+        let message = self.conversation.user_message(self.engine.layout.as_ref(), question);
+        let plan = render::plan(self.engine, self.conversation, &message, self.params.tokenization)?;
         let question = self.engine.model.tokenize(question, false, false)?.len();
         Ok(Without {
             message,
@@ -288,16 +297,16 @@ impl Session {
 
     /// What the frames of `source` take, unpruned, in a prompt that is `without` them.
     fn need(&self, source: &FrameSource, layout: &dyn Layout, without: &Without) -> Result<Need> {
-        let Engine { model, vision, .. } = &self.engine;
-        let conversation = &self.conversation;
+        let Engine { model, vision, .. } = self.engine;
+        let conversation = self.conversation;
         let arrangement = Arrangement::new(layout, source.info(), source.planned_times(), vision.uses_mrope());
         let markers = Markers::of(model, vision, &arrangement)?;
         let index = conversation.videos.len();
         let mut message = without.message.clone();
-        message.media.push(conversation.media(self.layout(), index, &arrangement, source.info()));
+        message.media.push(conversation.media(self.engine.layout.as_ref(), index, &arrangement, source.info()));
         let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
         let videos: Vec<Placed<'_>> = conversation.videos.iter().map(Placed::from).chain([own]).collect();
-        let plan = prompt::plan_with(&self.engine, conversation, &message, &videos, self.params.tokenization)?;
+        let plan = render::plan_with(self.engine, conversation, &message, &videos, self.params.tokenization)?;
         let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
         Ok(Need {
             frames: arrangement.n_frames,
@@ -353,7 +362,7 @@ impl Session {
         if (surely as f64) < SURELY_FREE * free.bytes as f64 {
             return Ok((None, usize::MAX));
         }
-        let cost = self.engine.cell_cost(&self.params)?;
+        let cost = self.engine.cell_cost(self.params)?;
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
         let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
@@ -368,8 +377,7 @@ impl Session {
     /// The memory that the KV cache can take, that of the present one included.
     fn free_memory(&self) -> Option<FreeMemory> {
         let mut free = FreeMemory::for_kv(&self.engine.model, &self.params.model, self.params.compute.offload_kv)?;
-        let present = self.kv.memory_usage();
-        free.bytes += present.context + present.compute;
+        free.bytes += self.present.context + self.present.compute;
         if let Some(limit) = self.params.max_memory {
             free.bytes = free.bytes.min(limit);
         }

@@ -4,7 +4,7 @@
 //! common with their embeddings any more holds little visual information: `s_l < M`. `M` differs between models. Where it is not
 //! given, the layers are taken in the order of their similarity, as many as do not change what the model is about to say.
 
-use crate::chat::prompt::{Plan, PlannedRow, RowKey};
+use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey};
 use crate::error::{Error, Result};
 use crate::runtime::{Context, KvLayer, Position, Row, RowInput, Similarity};
 use std::collections::HashSet;

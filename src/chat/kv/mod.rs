@@ -1,22 +1,18 @@
 //! The KV cache of a session: which rows it holds, and how it gets from one prompt to the next.
 
-pub(in crate::chat) mod evict;
-mod prefill;
-
-pub use evict::{EvictMode, EvictParams};
-pub use prefill::PrefillMode;
+pub(super) mod evict;
+pub(super) mod prefill;
 
 use super::answer::Kv;
 use super::engine::Engine;
-use super::fit::CELL_STEP;
+use super::fit::cost::CELL_STEP;
 use super::params::SessionParams;
-use super::prompt::{Plan, PlannedRow, RowKey};
+use super::prompt::plan::{Plan, PlannedRow, RowKey};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::runtime::{Context, MemoryUsage, Row, RowInput, Similarity};
-use evict::{Evicted, Tail};
-use prefill::Batching;
-pub(in crate::chat) use prefill::Inputs;
+use evict::{EvictMode, Evicted, Tail};
+use prefill::{Batching, Inputs};
 use std::mem::take;
 
 /// A context, and what is in its cache.

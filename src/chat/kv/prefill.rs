@@ -1,6 +1,6 @@
 //! Feeding a planned prompt to the model.
 
-use crate::chat::prompt::{Plan, PlannedRow, RowKey};
+use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey};
 use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};

@@ -3,7 +3,7 @@
 //! A tokenizer reads `<|im_end|>` in a question as the end of the question. Such a text gets a mark behind its first character, at which the
 //! rendered prompt is tokenized apart: the model then reads the characters and not the token. Texts without such names stay as they are.
 
-use super::template::Role;
+use super::message::Role;
 use crate::runtime::Model;
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -1,8 +1,7 @@
 //! The encoder's own markers: what mtmd puts around the pictures of a frame.
 
 use super::arrangement::Arrangement;
-use super::mismatch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::Tiles;
 use crate::runtime::{Bitmap, Chunk, Model, Part, Token, Vision};
 
@@ -56,4 +55,11 @@ fn texts_around(vision: &Vision, arrangement: &Arrangement, frame: &Bitmap) -> R
         }
     }
     if texts.len() > 1 { Ok(texts) } else { Err(mismatch()) }
+}
+
+pub(super) fn mismatch() -> Error {
+    Error::Llama {
+        action: "preparing the prompt",
+        reason: "the encoder's frames and the prompt's do not match; please report this".into(),
+    }
 }

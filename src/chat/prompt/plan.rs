@@ -1,9 +1,8 @@
 //! The prompt, row by row: what stands where in the KV cache.
 
 use super::arrangement::Arrangement;
-use super::markers::Markers;
+use super::markers::{Markers, mismatch};
 use super::marks::Piece;
-use super::mismatch;
 use crate::chat::video::{EncodedSlice, EncodedVideo};
 use crate::error::Result;
 use crate::runtime::{Bitmap, Chunks, ImageChunk, Model, Part, Position, Token, Vision};

@@ -1,15 +1,17 @@
 //! Whether a file goes with the session that is to go on with it. Damage is found by its checksum; this is about what it says.
 
 use super::format::{Header, SavedSlice, SavedVideo};
+use super::refused::Refused;
 use crate::chat::conversation::Conversation;
 use crate::chat::engine::Engine;
-use crate::chat::kv::EvictMode;
 use crate::chat::kv::SavedKv;
-use crate::chat::kv::evict::{Choice, Evicted};
+use crate::chat::kv::evict::{Choice, EvictMode, Evicted};
 use crate::chat::params::SessionParams;
-use crate::chat::prompt::{Markers, Marks, PlannedRow, RowKey};
+use crate::chat::prompt::markers::Markers;
+use crate::chat::prompt::marks::Marks;
+use crate::chat::prompt::plan::{PlannedRow, RowKey};
 use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo};
-use crate::error::{Error, FileKind, Result};
+use crate::error::Result;
 use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
 use std::fs;
 use std::path::Path;
@@ -195,38 +197,4 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
         });
     }
     embeddings.is_empty().then_some(videos)
-}
-
-/// Why a file is not used.
-#[derive(Debug)]
-pub struct Refused {
-    pub reason: String,
-    pub advice: String,
-}
-
-impl Refused {
-    pub fn because(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), advice: "take another file, or ask about the videos anew".into() }
-    }
-
-    pub fn damaged() -> Self {
-        Self::because("the saved session is damaged")
-    }
-
-    pub fn cut_short() -> Self {
-        Self::because("the saved session is cut short")
-    }
-
-    pub fn other_file() -> Self {
-        Self { reason: "this is no saved session".into(), advice: "give a file that was written by /save".into() }
-    }
-
-    pub fn at(self, path: &Path) -> Error {
-        Error::Unusable {
-            what: FileKind::SavedSession,
-            path: path.to_owned(),
-            reason: self.reason,
-            advice: self.advice,
-        }
-    }
 }

@@ -8,10 +8,11 @@
 //! Numbers are little-endian. The header tells how long the two parts behind it are, and which model and settings they are of. The state is
 //! what [`Context::state`](crate::runtime::Context::state) gives: it depends on the version of llama.cpp, and [`VERSION`] has to grow with it.
 
-use super::check::Refused;
-use crate::chat::kv::EvictMode;
-use crate::chat::kv::evict::{Choice, Tail};
-use crate::chat::prompt::{Arrangement, Message, PlannedRow};
+use super::refused::Refused;
+use crate::chat::kv::evict::{Choice, EvictMode, Tail};
+use crate::chat::prompt::arrangement::Arrangement;
+use crate::chat::prompt::message::Message;
+use crate::chat::prompt::plan::PlannedRow;
 use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
 use crate::video::VideoInfo;

@@ -5,14 +5,15 @@
 
 mod check;
 mod format;
+mod refused;
 
 use super::kv::KvState;
-use super::prompt;
+use super::prompt::render;
 use super::session::Session;
 use super::video::{EncodedSlice, EncodedVideo};
 use crate::error::{Error, Result};
-use check::Refused;
 use format::{Header, SavedEvicted, SavedSlice, SavedVideo};
+use refused::Refused;
 use std::path::Path;
 
 impl Session {
@@ -53,7 +54,7 @@ impl Session {
         drop(embeddings);
         // Marks, frames and their sizes have to go together.
         let question = conversation.user_message(engine.layout.as_ref(), "");
-        prompt::plan(engine, &conversation, &question, params.tokenization)
+        render::plan(engine, &conversation, &question, params.tokenization)
             .map_err(|error| Refused::because(format!("its conversation cannot be used: {error}")).at(path))?;
         kv.n_ctx = check::cells(params, &kv).map_err(refused)?;
         let kv = KvState::restore(engine, params, kv, &state)?

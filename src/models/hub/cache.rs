@@ -15,7 +15,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::files::{Files, RepoFile};
 use crate::error::{Error, Result};
-use crate::models::store;
+use crate::models::files::lock;
 use crate::observer::Observer;
 
 /// Folders of a repository below which files are looked for.
@@ -97,7 +97,7 @@ impl LocalRepo {
         let folder = self.cache.path().join(".locks").join(self.repo_type().folder_name());
         create_dir(&folder)?;
         let path = folder.join("sharpv.lock");
-        store::lock(&path, &self.repo, observer).map_err(cache_error(&path))
+        lock(&path, &self.repo, observer).map_err(cache_error(&path))
     }
 
     /// Makes the content at `blob` the file at `pointer`.

@@ -1,0 +1,46 @@
+//! From a conversation to its prompt.
+
+use super::marks::Piece;
+use super::message::Message;
+use super::plan::{self, Placed, Plan, Tokenization};
+use crate::chat::conversation::Conversation;
+use crate::chat::engine::Engine;
+use crate::error::Result;
+
+/// The prompt of `conversation` that ends with `message`, as text with marks.
+pub(in crate::chat) fn render(engine: &Engine, conversation: &Conversation, message: &Message) -> Result<String> {
+    // What people write is text, whatever it looks like.
+    let messages = engine.template.guarded(conversation.with(message), &conversation.marks.cut());
+    Ok(engine.template.render(&messages)? + &conversation.answer_start)
+}
+
+/// The prompt of `conversation` that ends with `message`.
+pub(in crate::chat) fn plan(
+    engine: &Engine,
+    conversation: &Conversation,
+    message: &Message,
+    tokenization: Tokenization,
+) -> Result<Plan> {
+    let videos: Vec<Placed<'_>> = conversation.videos.iter().map(Placed::from).collect();
+    plan_with(engine, conversation, message, &videos, tokenization)
+}
+
+/// As [`plan`], with `videos` in the place of the conversation's.
+pub(in crate::chat) fn plan_with(
+    engine: &Engine,
+    conversation: &Conversation,
+    message: &Message,
+    videos: &[Placed<'_>],
+    tokenization: Tokenization,
+) -> Result<Plan> {
+    let prompt = render(engine, conversation, message)?;
+    plan::plan(&engine.model, &engine.vision, &pieces(engine, conversation, &prompt), videos, tokenization)
+}
+
+/// `prompt`, cut at the places of slices.
+fn pieces(engine: &Engine, conversation: &Conversation, prompt: &str) -> Vec<Piece> {
+    // The tokenizer adds the BOS token itself; a template that writes it as well must not make it two.
+    let bos = engine.template.bos();
+    let is_twice = engine.model.adds_bos() && !bos.is_empty();
+    conversation.marks.split(prompt.strip_prefix(bos).filter(|_| is_twice).unwrap_or(prompt))
+}
