@@ -1,8 +1,8 @@
 //! Builds the pinned llama.cpp with our patches and links it, together with our own C++ and the bindings to both.
 //!
-//! In order: [`config`] reads the settings, [`tools`] names what is missing, [`source`] finds the pinned source, checks it
-//! and copies it to `OUT_DIR` with the patches applied ([`patch`]), [`bindings`] runs bindgen, [`llama`] runs cmake, compiles
-//! our C++ and prints what to link. The settings are listed in `vendor/llama.cpp/README.md`.
+//! In order: [`config`] reads the settings, [`tools`] names what is missing, [`source`] finds the pinned source, checks
+//! it and copies it to `OUT_DIR` with the patches applied ([`patch`]), [`bindings`] runs bindgen, [`llama`] runs cmake,
+//! compiles our C++ and prints what to link. The settings are listed in `vendor/llama.cpp/README.md`.
 
 #[path = "build/bindings.rs"]
 mod bindings;

@@ -1,8 +1,9 @@
-//! What evicting visual tokens from half of the layers buys, in bytes of the KV cache and in decoding speed, for all visual tokens and for the
-//! 12 % that Visual SharpV keeps; and what measuring similarities costs: `cargo bench --bench evict`.
+//! What evicting visual tokens from half of the layers buys, in bytes of the KV cache and in decoding speed, for all
+//! visual tokens and for the 12 % that Visual SharpV keeps; and what measuring similarities costs:
+//! `cargo bench --bench evict`.
 //!
-//! Embeddings are random: they cost what those of a video do. Variants take turns within one run, so that the ratios mean something on a shared
-//! machine. Medians are shown, with minimum and maximum.
+//! Embeddings are random: they cost what those of a video do. Variants take turns within one run, so that the ratios
+//! mean something on a shared machine. Medians are shown, with minimum and maximum.
 
 use sharpv::models;
 use sharpv::runtime::{CancelToken, Context, ContextParams, Model, ModelParams, Row, RowInput};

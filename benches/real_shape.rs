@@ -1,11 +1,12 @@
 //! Time to first token at the shape of real models, with random weights: `cargo bench --bench real_shape -- FOLDER`.
 //!
-//! Three ways to feed the same video: as stock llama.cpp does, with a batch for each picture and each piece of text; in one pass; in one pass
-//! with 12 % of the visual tokens. The prefills take turns, so that the ratios mean something on a shared machine; the last column is the
-//! median of the ratios within each turn.
+//! Three ways to feed the same video: as stock llama.cpp does, with a batch for each picture and each piece of text; in
+//! one pass; in one pass with 12 % of the visual tokens. The prefills take turns, so that the ratios mean something on
+//! a shared machine; the last column is the median of the ratios within each turn.
 //!
-//! The encoder would take most of the time, and pruning does not touch it. So a clip has two different pictures only, each for half of the
-//! frames; sharpv encodes each once, and "encode" is what all frames would take, were they different.
+//! The encoder would take most of the time, and pruning does not touch it. So a clip has two different pictures only,
+//! each for half of the frames; sharpv encodes each once, and "encode" is what all frames would take, were they
+//! different.
 
 use sharpv::chat::{EvictParams, PrefillMode, Session, SessionParams, Timings, VideoOptions};
 use sharpv::models::ModelFiles;

@@ -1,6 +1,7 @@
 //! What pruning and one-pass prefill buy, with the model `smol`: `cargo bench --bench session`.
 //!
-//! Variants take turns within one run, so that the ratios mean something on a shared machine. Medians are shown, with minimum and maximum.
+//! Variants take turns within one run, so that the ratios mean something on a shared machine. Medians are shown, with
+//! minimum and maximum.
 
 use sharpv::chat::{PrefillMode, Session, SessionParams, Timings, VideoOptions};
 use sharpv::models;
@@ -22,7 +23,8 @@ fn main() -> Result<()> {
     time_to_first_token(clip.path())
 }
 
-/// 32 frames with 24 visual tokens kept of each: in full ubatches, against a batch for each frame and each piece of text.
+/// 32 frames with 24 visual tokens kept of each: in full ubatches, against a batch for each frame and each piece of
+/// text.
 fn one_pass_prefill(clip: &Path) -> Result<()> {
     const FRAMES: usize = 32;
     const KEPT: usize = 24;

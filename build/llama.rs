@@ -105,8 +105,8 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
     for (name, value) in vars {
         cmake.define(name, value);
     }
-    // llama.cpp builds with ccache if there is one. With relative paths, also in `__FILE__`, another clone or profile finds the
-    // same objects.
+    // llama.cpp builds with ccache if there is one. With relative paths, also in `__FILE__`, another clone or profile
+    // finds the same objects.
     cmake.env("CCACHE_BASEDIR", &config.out_dir).env("CCACHE_NOHASHDIR", "1");
     let relative = format!("-fmacro-prefix-map={}=.", config.out_dir.display());
     cmake.cflag(&relative).cxxflag(&relative);
@@ -114,7 +114,8 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
         // A lost server is an exception (patches/rpc-errors.patch), which may come through C.
         cmake.cflag("-fexceptions");
     }
-    // Its version header takes the commit of the Git repository around it. That is ours, and would rebuild it all each time.
+    // Its version header takes the commit of the Git repository around it. That is ours, and would rebuild it all each
+    // time.
     cmake.env("GIT_CEILING_DIRECTORIES", &config.out_dir);
     if catch_unwind(move || cmake.build()).is_err() {
         // Cargo shows the output of a build script, and with it what the compiler said, only if the script fails.
@@ -189,7 +190,8 @@ fn static_libraries(build_dir: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
-    // mtmd → llama → ggml → the backends (ggml-cpu, …) → ggml-base; vendored helpers, which only mtmd uses, anywhere behind it.
+    // mtmd → llama → ggml → the backends (ggml-cpu, …) → ggml-base; vendored helpers, which only mtmd uses, anywhere
+    // behind it.
     found.sort_by_key(|path| {
         let name = library_name(path).unwrap_or_default();
         let rank = ["mtmd", "llama", "ggml"].iter().position(|first| *first == name);

@@ -1,7 +1,7 @@
 //! Applies the patch series to the source in memory.
 //!
-//! Stricter than `patch`: the lines that a hunk replaces or surrounds must occur exactly once in the file. Then it cannot
-//! matter that the line numbers moved, and a hunk never lands in a place that only looks right.
+//! Stricter than `patch`: the lines that a hunk replaces or surrounds must occur exactly once in the file. Then it
+//! cannot matter that the line numbers moved, and a hunk never lands in a place that only looks right.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -17,7 +17,8 @@ const FOLDER: &str = "llama.cpp";
 /// What of llama.cpp is used: the libraries llama, ggml and mtmd and what they need to be configured.
 const PARTS: [&str; 8] = ["CMakeLists.txt", "LICENSE", "cmake", "include", "src", "ggml", "tools/mtmd", "vendor"];
 
-/// The folder in the copy with the declarations of what the patches call, and with the cmake file that has them included.
+/// The folder in the copy with the declarations of what the patches call, and with the cmake file that has them
+/// included.
 pub const HOOKS: &str = "sharpv-hooks";
 
 /// A llama.cpp to build.
@@ -49,8 +50,8 @@ pub fn locate(config: &Config) -> Result<Pin> {
     Ok(Pin { version: version(&text).unwrap_or_default(), ..pin })
 }
 
-/// Asks Cargo for the package that `vendor/llama.cpp` pins. Cargo downloads it when it is not there yet, checks the archive
-/// against the lock file, and obeys mirrors, vendored sources and offline mode, all without our help.
+/// Asks Cargo for the package that `vendor/llama.cpp` pins. Cargo downloads it when it is not there yet, checks the
+/// archive against the lock file, and obeys mirrors, vendored sources and offline mode, all without our help.
 fn pinned(config: &Config) -> Result<Pin> {
     let vendor = config.manifest_dir.join("vendor/llama.cpp");
     // Not under these names in `vendor`: Cargo leaves folders with a manifest out of a package that is published.
@@ -142,7 +143,8 @@ pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<Pat
     Ok(copy)
 }
 
-/// Adds what the patches call, for the compiler ([`HOOKS`]). In the copy, where ccache knows it by the same relative path in every clone.
+/// Adds what the patches call, for the compiler ([`HOOKS`]). In the copy, where ccache knows it by the same relative
+/// path in every clone.
 fn add_hooks(config: &Config, tree: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
     let folder = config.manifest_dir.join("src/ffi/hooks");
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());

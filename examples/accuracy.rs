@@ -1,10 +1,11 @@
 //! Exact-match accuracy on a JSONL of questions, for several ways to prune and evict:
 //! `cargo run --release --example accuracy -- questions.jsonl [METHOD[+EVICT[:M]]…]`.
 //!
-//! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, the video's path relative to the file. Methods
-//! are those of `--prune`, and what follows the plus those of `--evict` and `--evict-threshold`: `off`, `sharpv+layers`,
-//! `sharpv+layers:0.1`. Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first
-//! question led to ("later"; the first questions do not count there).
+//! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, the video's path relative to
+//! the file. Methods are those of `--prune`, and what follows the plus those of `--evict` and `--evict-threshold`:
+//! `off`, `sharpv+layers`, `sharpv+layers:0.1`.
+//! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
+//! led to ("later"; the first questions do not count there).
 
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::models;

@@ -1,8 +1,9 @@
 //! Chat about video files on one's own machine, with quantized VideoLLMs in GGUF.
 //!
-//! sharpv builds a patched llama.cpp and drops the visual tokens that say nothing new before they reach the language model
-//! (Visual SharpV, after [arXiv 2511.08003](https://arxiv.org/abs/2511.08003)): the prompt is prefilled sooner and takes a smaller KV cache.
-//! Behind the prefill, visual tokens can leave the layers of the KV cache in which little of them is left (Memory SharpV).
+//! sharpv builds a patched llama.cpp and drops the visual tokens that say nothing new before they reach the language
+//! model (Visual SharpV, after [arXiv 2511.08003](https://arxiv.org/abs/2511.08003)): the prompt is prefilled sooner
+//! and takes a smaller KV cache. Behind the prefill, visual tokens can leave the layers of the KV cache in which little
+//! of them is left (Memory SharpV).
 //!
 //! ```no_run
 //! use sharpv::{Session, VideoOptions};
@@ -17,13 +18,15 @@
 //!
 //! # Modules
 //! - [`chat`]: the session, which is all that most programs need.
-//! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video in its prompt.
+//! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video
+//!   in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
-//! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as pictures and one HTML page.
+//! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as
+//!   pictures and one HTML page.
 //!
-//! Dependencies go one way: `lab → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know nothing of
-//! `runtime`. `unsafe` is in `ffi` and `runtime` only.
+//! Dependencies go one way: `lab → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know
+//! nothing of `runtime`. `unsafe` is in `ffi` and `runtime` only.
 
 #![warn(missing_docs)]
 #![deny(unsafe_code)]

@@ -32,7 +32,8 @@ pub enum Stage {
 ///
 /// A closure that takes `&str` is an observer of an answer's text.
 pub trait Observer {
-    /// `done` of `total` steps of a stage are done. A stage that begins anew, with another file, has `done` less than before.
+    /// `done` of `total` steps of a stage are done. A stage that begins anew, with another file, has `done` less than
+    /// before.
     fn progress(&mut self, stage: Stage, done: u64, total: u64) {
         let _ = (stage, done, total);
     }

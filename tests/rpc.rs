@@ -108,7 +108,8 @@ mod with_servers {
         line.split_whitespace().collect()
     }
 
-    /// Asks about the clip: what `--json` prints, and how many layers (of the model's and the output) llama.cpp gave to each of two servers.
+    /// Asks about the clip: what `--json` prints, and how many layers (of the model's and the output) llama.cpp gave to
+    /// each of two servers.
     fn ask(options: &str) -> (Value, [usize; 2]) {
         smol::files();
         let clip = clip();
@@ -164,7 +165,8 @@ mod with_servers {
         let (remote, local) = (curve(remote), curve(local));
         assert_eq!(remote.len(), local.len());
         for (il, (remote, local)) in remote.iter().zip(&local).enumerate() {
-            // Weights of this machine are laid out for its processor; those of a server are not, and are summed up in another order.
+            // Weights of this machine are laid out for its processor; those of a server are not, and are summed up in
+            // another order.
             assert!((remote - local).abs() < 0.02, "layer {il}: {remote} instead of {local}, {how}");
         }
     }

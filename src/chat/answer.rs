@@ -44,8 +44,8 @@ pub struct Answer {
     pub tokens: Tokens,
     /// The KV cache after this turn.
     pub kv: Kv,
-    /// How similar the visual tokens still are to what entered the model, for each of its layers: a mean cosine. Empty if nothing
-    /// is evicted; `null` (NaN) for a layer without a value.
+    /// How similar the visual tokens still are to what entered the model, for each of its layers: a mean cosine. Empty
+    /// if nothing is evicted; `null` (NaN) for a layer without a value.
     pub similarity: Vec<f32>,
     /// The most memory that the process has held at once, in bytes; `null` where the system does not tell.
     pub peak_rss_bytes: Option<u64>,
@@ -125,8 +125,8 @@ pub struct Kv {
     pub bytes_dense: u64,
     /// Layers of the model.
     pub layers: usize,
-    /// Those that have nothing to evict: recurrent layers, and layers with a sliding window, which are left as they are. Zero if nothing
-    /// is to be evicted at all.
+    /// Those that have nothing to evict: recurrent layers, and layers with a sliding window, which are left as they
+    /// are. Zero if nothing is to be evicted at all.
     pub layers_fixed: usize,
     /// Those from which visual tokens were evicted.
     pub layers_evicted: usize,

@@ -101,8 +101,8 @@ impl<'a> SessionBuilder<'a> {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) and [`Error::Load`](crate::Error::Load) for a file that cannot be used,
-    /// [`Error::ChatTemplate`](crate::Error::ChatTemplate), and [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a parameter out
-    /// of range.
+    /// [`Error::ChatTemplate`](crate::Error::ChatTemplate), and
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a parameter out of range.
     pub fn open(self) -> Result<Session> {
         let Self { files, model, params, observer } = self;
         Session::load_with(model, files, params, observer.unwrap_or(&mut ()))

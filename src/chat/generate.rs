@@ -11,7 +11,8 @@ use crate::observer::Observer;
 use crate::runtime::Sampler;
 use std::time::{Duration, Instant};
 
-/// Writes the answer that the prefilled prompt calls for, until the model ends it or it has to end. Its first token stands at `position`.
+/// Writes the answer that the prefilled prompt calls for, until the model ends it or it has to end. Its first token
+/// stands at `position`.
 pub(super) fn generate(
     engine: &Engine,
     params: &SessionParams,

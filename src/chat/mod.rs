@@ -1,11 +1,11 @@
 //! The session: videos and questions in, answers out.
 //!
-//! A turn goes plan → encode → prune → prefill → decode. A session keeps the KV cache and the embeddings of the kept visual tokens, so that a
-//! second question about a video neither encodes nor prefills it again.
+//! A turn goes plan → encode → prune → prefill → decode. A session keeps the KV cache and the embeddings of the kept
+//! visual tokens, so that a second question about a video neither encodes nor prefills it again.
 //!
-//! A [`Session`] is thin: what is loaded (`engine`), what was said (`conversation`) and what is in the KV cache (`kv`), none of which knows
-//! the others. `prompt` makes rows of a conversation, `fit` makes a video fit before it is encoded, `video` encodes and prunes it,
-//! `generate` writes the answer, `save` puts a session into a file.
+//! A [`Session`] is thin: what is loaded (`engine`), what was said (`conversation`) and what is in the KV cache (`kv`),
+//! none of which knows the others. `prompt` makes rows of a conversation, `fit` makes a video fit before it is encoded,
+//! `video` encodes and prunes it, `generate` writes the answer, `save` puts a session into a file.
 
 mod answer;
 mod builder;

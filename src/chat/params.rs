@@ -11,7 +11,8 @@ use crate::video::{Rate, Sampling};
 
 /// How to open a [`Session`](super::Session).
 ///
-/// Write it with `..SessionParams::default()` or through [`Session::builder`](super::Session::builder): any version may add fields.
+/// Write it with `..SessionParams::default()` or through [`Session::builder`](super::Session::builder): any version may
+/// add fields.
 #[derive(Debug, Clone)]
 pub struct SessionParams {
     /// The language model.
@@ -20,17 +21,18 @@ pub struct SessionParams {
     pub vision: VisionParams,
     /// How the language model computes: threads, batch size, types of the KV cache.
     pub compute: ComputeParams,
-    /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets it
-    /// grow with the conversation.
+    /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets
+    /// it grow with the conversation.
     pub n_ctx: Option<usize>,
-    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit the model, the context or memory and nothing else
-    /// was asked for. Without it, such a video is an error.
+    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit the model, the context or
+    /// memory and nothing else was asked for. Without it, such a video is an error.
     pub fit: bool,
     /// Memory for KV cache and buffers, in bytes, where less than what is free should be taken.
     pub max_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
-    /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune) can select anew from them.
+    /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune)
+    /// can select anew from them.
     pub keep_unpruned: bool,
     /// Which of them leave the KV cache again, behind the prefill.
     pub evict: EvictParams,

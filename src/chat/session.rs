@@ -69,7 +69,8 @@ impl Session {
         self.add_video_for(path, options, "", observer)
     }
 
-    /// As [`add_video`](Self::add_video), and leaves room for `question`: one that is too long is told before a frame is encoded.
+    /// As [`add_video`](Self::add_video), and leaves room for `question`: one that is too long is told before a frame
+    /// is encoded.
     ///
     /// # Errors
     /// As [`add_video`](Self::add_video).
@@ -110,14 +111,15 @@ impl Session {
         Ok(report)
     }
 
-    /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to `observer`.
+    /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to
+    /// `observer`.
     ///
     /// A stop through the [`CancelToken`] during the answer gives what there is of it; during the prefill it is
     /// [`Error::Cancelled`].
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and [`Error::Llama`] if
-    /// computing fails.
+    /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and
+    /// [`Error::Llama`] if computing fails.
     pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
         self.settle(observer)?;
         let start = Instant::now();
@@ -161,7 +163,8 @@ impl Session {
         })
     }
 
-    /// Computes the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`; the conversation stays as it was.
+    /// Computes the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`; the
+    /// conversation stays as it was.
     ///
     /// For comparing methods and for scoring choices by their likelihood.
     ///
@@ -174,8 +177,8 @@ impl Session {
         self.kv.read_logits(|context| context.logits().map(<[f32]>::to_vec))
     }
 
-    /// Evicts now what the last answer left to evict because it was too short to tell what can go. The next question would do it, and take
-    /// longer. Does nothing if nothing is left.
+    /// Evicts now what the last answer left to evict because it was too short to tell what can go. The next question
+    /// would do it, and take longer. Does nothing if nothing is left.
     ///
     /// # Errors
     /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
@@ -189,18 +192,21 @@ impl Session {
         self.conversation.clear();
     }
 
-    /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about the same videos. They are
-    /// neither encoded nor prefilled again. What was evicted stays evicted: see [`free_cache`](Self::free_cache).
+    /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about
+    /// the same videos. They are neither encoded nor prefilled again. What was evicted stays evicted: see
+    /// [`free_cache`](Self::free_cache).
     pub fn restart(&mut self) {
         self.conversation.restart();
     }
 
-    /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the embeddings that were kept.
+    /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the
+    /// embeddings that were kept.
     pub fn free_cache(&mut self) {
         self.kv.free();
     }
 
-    /// Changes what is evicted, from the next question on. Frees the KV cache, as [`free_cache`](Self::free_cache) does.
+    /// Changes what is evicted, from the next question on. Frees the KV cache, as [`free_cache`](Self::free_cache)
+    /// does.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if the threshold is no cosine.
@@ -211,12 +217,14 @@ impl Session {
         Ok(())
     }
 
-    /// Changes which visual tokens are kept, of the videos that are here and of those to come. The selection is the one that a new session
-    /// with these parameters makes. If it differs from the one before, the KV cache is freed; the conversation stays.
+    /// Changes which visual tokens are kept, of the videos that are here and of those to come. The selection is the one
+    /// that a new session with these parameters makes. If it differs from the one before, the KV cache is freed; the
+    /// conversation stays.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if `prune` is out of range, if the session was not opened with
-    /// [`keep_unpruned`](SessionParams::keep_unpruned), or if a video came from a saved session, which holds only what was kept.
+    /// [`keep_unpruned`](SessionParams::keep_unpruned), or if a video came from a saved session, which holds only what
+    /// was kept.
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
         if !self.params.keep_unpruned {
@@ -263,8 +271,8 @@ impl Session {
         self.conversation.system = system;
     }
 
-    /// Lets every answer from now on begin with `text`, which stands behind the prompt as if the model had written it. [`ask`](Self::ask)
-    /// gives what comes behind it. An empty text leaves the beginning to the model.
+    /// Lets every answer from now on begin with `text`, which stands behind the prompt as if the model had written it.
+    /// [`ask`](Self::ask) gives what comes behind it. An empty text leaves the beginning to the model.
     ///
     /// Benchmarks use it: after `Best option:(` hardly anything but a letter can follow.
     pub fn set_answer_start(&mut self, text: &str) {
@@ -286,9 +294,9 @@ impl Session {
         count(&slice_reports(&self.conversation.videos))
     }
 
-    /// How similar the visual tokens in the cache were to what entered the model, for each of its layers, when the last answer began: the mean
-    /// cosine of a layer's input with the tokens' embeddings. Empty if nothing was measured: no video, or nothing is evicted
-    /// ([`EvictMode::Off`]). NaN for a layer without a value.
+    /// How similar the visual tokens in the cache were to what entered the model, for each of its layers, when the last
+    /// answer began: the mean cosine of a layer's input with the tokens' embeddings. Empty if nothing was measured: no
+    /// video, or nothing is evicted ([`EvictMode::Off`]). NaN for a layer without a value.
     pub fn similarity(&self) -> &[f32] {
         &self.kv.similarity().layers
     }
@@ -322,7 +330,8 @@ impl Session {
         Ok(text.replace(&self.conversation.marks.cut(), ""))
     }
 
-    /// The rows that [`ask`](Self::ask) would feed to the model for `question`, and their positions. For looking at what a model is given.
+    /// The rows that [`ask`](Self::ask) would feed to the model for `question`, and their positions. For looking at
+    /// what a model is given.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`], [`Error::PromptTooLong`].
@@ -330,12 +339,12 @@ impl Session {
         Ok(self.plan(&self.user_message(question))?.rows)
     }
 
-    /// Says what a video will take in the prompt of `question` and in memory, and what of it fits. Opens the file and decodes one frame; encodes
-    /// nothing.
+    /// Says what a video will take in the prompt of `question` and in memory, and what of it fits. Opens the file and
+    /// decodes one frame; encodes nothing.
     ///
     /// # Errors
-    /// What [`FrameSource::open`](crate::video::FrameSource::open) gives for a file that cannot be used; [`Error::ChatTemplate`];
-    /// [`Error::Llama`] if there is not even memory for a small context.
+    /// What [`FrameSource::open`](crate::video::FrameSource::open) gives for a file that cannot be used;
+    /// [`Error::ChatTemplate`]; [`Error::Llama`] if there is not even memory for a small context.
     pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
         self.fit().plan_video(path, options, question)
     }

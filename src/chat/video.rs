@@ -93,7 +93,8 @@ impl Encoder<'_> {
             let same_pixels = frames.len() == previous.len()
                 && frames.iter().zip(&previous).all(|(frame, before)| frame.rgb == before.rgb);
             let slice = match slices.last().filter(|_| same_pixels) {
-                // The same pixels give the same embeddings: the encoder's work is the larger part of what is left after pruning.
+                // The same pixels give the same embeddings: the encoder's work is the larger part of what is left after
+                // pruning.
                 Some(encoded) => EncodedSlice {
                     time_s: first.time_s,
                     n_tokens: encoded.n_tokens,
@@ -125,8 +126,8 @@ impl Encoder<'_> {
                 decision.non_finite
             ));
         }
-        // Fewer frames than planned when the file is cut short: text and times are those of the frames there are. They keep the size
-        // that they were encoded in.
+        // Fewer frames than planned when the file is cut short: text and times are those of the frames there are. They
+        // keep the size that they were encoded in.
         let arrangement =
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
@@ -176,7 +177,8 @@ fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     }
 }
 
-/// What `params` keep of a video whose embeddings are all here. For comparing methods and budgets without encoding anew.
+/// What `params` keep of a video whose embeddings are all here. For comparing methods and budgets without encoding
+/// anew.
 pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) -> Result<Decision> {
     let slices = video.slices.iter().zip(&video.unpruned);
     let views: Vec<_> = slices.map(|(slice, all)| view(all, slice.n_tokens, model)).collect::<Result<_>>()?;
@@ -184,7 +186,8 @@ pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) 
     prune::prune(&PruneParams { cap, ..params.clone() }, &views)
 }
 
-/// Keeps what was decided of a video whose embeddings are all here, rows of `stride` values. Returns whether that is another selection than before.
+/// Keeps what was decided of a video whose embeddings are all here, rows of `stride` values. Returns whether that is
+/// another selection than before.
 pub(super) fn select(video: &mut EncodedVideo, decision: &Decision, stride: usize) -> bool {
     let same = |(slice, decided): (&EncodedSlice, &SliceDecision)| slice.kept == decided.kept;
     if video.slices.len() == decision.slices.len() && video.slices.iter().zip(&decision.slices).all(same) {

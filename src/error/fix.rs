@@ -5,7 +5,8 @@ use std::fmt;
 
 /// What a user can do about an [`Error`](super::Error): see [`Error::fixes`](super::Error::fixes).
 ///
-/// Its text is for people who do not know how a program is told so: a program adds its own word for it, a button or an option.
+/// Its text is for people who do not know how a program is told so: a program adds its own word for it, a button or an
+/// option.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

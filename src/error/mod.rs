@@ -1,7 +1,7 @@
 //! The one error type of the library.
 //!
-//! A message names the file or the value, the reason, and the next step, so that a program can show it as it is. What can be done is
-//! there as data, too ([`Error::fixes`]): the library does not know what a program calls it.
+//! A message names the file or the value, the reason, and the next step, so that a program can show it as it is. What
+//! can be done is there as data, too ([`Error::fixes`]): the library does not know what a program calls it.
 
 mod fix;
 
@@ -416,7 +416,8 @@ impl Error {
         Self::InvalidParameter { name: what, value: format!("\"{value}\""), expected }
     }
 
-    /// What can be done about it, the best first, for a program that offers it; often empty, and the message then says what to do.
+    /// What can be done about it, the best first, for a program that offers it; often empty, and the message then says
+    /// what to do.
     pub fn fixes(&self) -> Vec<Fix> {
         match self {
             Self::PromptTooLong { fixes, .. } => fixes.clone(),

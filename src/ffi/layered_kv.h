@@ -1,9 +1,10 @@
 // The layered KV cache: cells of visual tokens leave some layers and stay in others.
 //
-// Terms. A cell is what llama.cpp calls so: a place for one row of a batch, with its position and its sequences, the same for all
-// layers. A layer from which cells were evicted does not have a row for each cell: its K and V live in smaller tensors of their
-// own, and `sharpv_kv` knows which row belongs to which cell. Cells, positions and sequences stay llama.cpp's business, so that
-// truncating a sequence or copying it needs nothing from us: a row is free when its cell is.
+// Terms. A cell is what llama.cpp calls so: a place for one row of a batch, with its position and its sequences, the
+// same for all layers. A layer from which cells were evicted does not have a row for each cell: its K and V live in
+// smaller tensors of their own, and `sharpv_kv` knows which row belongs to which cell. Cells, positions and sequences
+// stay llama.cpp's business, so that truncating a sequence or copying it needs nothing from us: a row is free when its
+// cell is.
 
 #pragma once
 
@@ -63,29 +64,34 @@ struct sharpv_kv {
     // Whether there are layers with K and V of which cells can be evicted.
     bool can_evict() const;
 
-    // Takes the rows of all visual cells out of `layers` (by model layer) and of the layers that were evicted before, and gives their
-    // memory back. New rows go to all layers again. Throws if no layer would be left that has all cells.
+    // Takes the rows of all visual cells out of `layers` (by model layer) and of the layers that were evicted before,
+    // and gives their memory back. New rows go to all layers again. Throws if no layer would be left that has all
+    // cells.
     void evict(const std::vector<bool> & layers);
 
-    // The slow way to the same result, for comparing: the visual cells that are there now and whose similarity, averaged over the
-    // layers, is below `below` are masked in `layers` for every later query, and nothing is freed. An empty list ends it.
+    // The slow way to the same result, for comparing: the visual cells that are there now and whose similarity,
+    // averaged over the layers, is below `below` are masked in `layers` for every later query, and nothing is freed. An
+    // empty list ends it.
     void hide(const std::vector<bool> & layers, float below);
 
-    // Frees the visual cells in all layers whose similarity, averaged over the layers, is below `threshold`. Returns their positions,
-    // three for each cell: as in llama.cpp's batches, temporal, vertical, horizontal.
+    // Frees the visual cells in all layers whose similarity, averaged over the layers, is below `threshold`. Returns
+    // their positions, three for each cell: as in llama.cpp's batches, temporal, vertical, horizontal.
     std::vector<llama_pos> evict_tokens(float threshold);
 
     // Frees the visual cells at these positions, which another cache returned.
     void drop(const std::vector<llama_pos> & positions);
 
-    // The mean similarity of each layer of the model over the visual cells that were measured; NaN for a layer without a value.
+    // The mean similarity of each layer of the model over the visual cells that were measured; NaN for a layer without
+    // a value.
     std::vector<float> curve(size_t & n_cells) const;
 
-    // Results of the probe, `values[token][layer]` for the layers in `measured_layers`; `serials` tells whether a cell is still the same.
+    // Results of the probe, `values[token][layer]` for the layers in `measured_layers`; `serials` tells whether a cell
+    // is still the same.
     void store(const std::vector<uint32_t> & of_cells, const std::vector<uint32_t> & serials, const std::vector<int> & measured_layers,
             const float * values);
 
-    // What a saved state needs beside llama.cpp's own. `shape` goes before llama.cpp restores its part, `fill` behind it.
+    // What a saved state needs beside llama.cpp's own. `shape` goes before llama.cpp restores its part, `fill` behind
+    // it.
     std::vector<uint8_t> save() const;
     void shape(const std::vector<uint8_t> & data);
     void fill (const std::vector<uint8_t> & data);
@@ -135,8 +141,8 @@ private:
     uint32_t take_row(uint32_t cell);
     uint32_t find_row_end() const;
 
-    // Moves `targets` (indices in kv.layers) to the evicted ones, and gives all evicted layers tensors with `size` rows,
-    // which begin with the rows of `kept`.
+    // Moves `targets` (indices in kv.layers) to the evicted ones, and gives all evicted layers tensors with `size`
+    // rows, which begin with the rows of `kept`.
     void rebuild(const std::vector<size_t> & targets, const std::vector<uint32_t> & kept, uint32_t size);
     void release(ggml_tensor * tensor);
 
@@ -153,8 +159,8 @@ struct sharpv_kv_scope {
 // This thread builds `graph` now.
 void sharpv_kv_building(const llm_graph_context & graph);
 
-// The cache of a memory's attention layers; of models with sliding windows, that of the layers without one. nullptr if there is none,
-// or none that can be layered.
+// The cache of a memory's attention layers; of models with sliding windows, that of the layers without one. nullptr if
+// there is none, or none that can be layered.
 sharpv_kv * sharpv_kv_of(llama_memory_i * memory);
 
 // The cache of the layers with a sliding window; nullptr if there is none.

@@ -1,4 +1,5 @@
-// The call sites in llama.cpp: what it asks of a layered KV cache while it creates caches, places rows and builds graphs.
+// The call sites in llama.cpp: what it asks of a layered KV cache while it creates caches, places rows and builds
+// graphs.
 
 #include "hooks/sharpv-llama.h"
 #include "layered_kv.h"
@@ -14,8 +15,8 @@ namespace {
 
 thread_local bool layered_wanted = false;
 
-// What this thread builds. Every graph names a tensor before it comes to its first attention, and again behind each: neither pointer is
-// looked at when what it points to is gone.
+// What this thread builds. Every graph names a tensor before it comes to its first attention, and again behind each:
+// neither pointer is looked at when what it points to is gone.
 thread_local struct {
     const llm_graph_context * graph = nullptr;
     sharpv_kv *               kv    = nullptr; // whose keys were asked for last

@@ -37,8 +37,8 @@ std::vector<bool> to_vector(const bool * layers, size_t n_layer) {
     return std::vector<bool>(layers, layers + n_layer);
 }
 
-// Graphs that were built and memory that was planned belong to the old layout. Without this, ggml would take a graph with as many
-// nodes for one that it has planned already.
+// Graphs that were built and memory that was planned belong to the old layout. Without this, ggml would take a graph
+// with as many nodes for one that it has planned already.
 void layout_changed(llama_context * ctx) {
     // Sets nothing; makes llama.cpp forget its graphs and reserve anew before the next batch.
     llama_set_embeddings_layer_inp(ctx, 0, false);

@@ -1,6 +1,8 @@
-// Memory SharpV: how much of the visual tokens is left at each layer, and evicting them from the KV cache where little is.
+// Memory SharpV: how much of the visual tokens is left at each layer, and evicting them from the KV cache where little
+// is.
 //
-// Layers are counted as the model counts them, from 0. A visual token is any row that entered as an embedding. Errors as in shim.h.
+// Layers are counted as the model counts them, from 0. A visual token is any row that entered as an embedding. Errors
+// as in shim.h.
 
 #pragma once
 
@@ -22,7 +24,8 @@ struct sharpv_kv_layer {
     uint64_t bytes;
 };
 
-// llama_init_from_model. With `memory_sharpv` the context measures similarities, and its KV cache can be evicted; without, it is stock.
+// llama_init_from_model. With `memory_sharpv` the context measures similarities, and its KV cache can be evicted;
+// without, it is stock.
 int32_t sharpv_try_init_from_model(
         struct llama_model * model, struct llama_context_params params, bool memory_sharpv,
         struct llama_context ** result, char * err, size_t err_len);
@@ -38,8 +41,8 @@ int32_t sharpv_kv_layers(
         struct llama_context * ctx, struct sharpv_kv_layer * out, size_t n_layer,
         char * err, size_t err_len);
 
-// The mean cosine of each layer's input with the embedding that entered the model, over the visual tokens in the cache: `n_layer` values,
-// NaN where there is none. `*n_tokens` is the number of visual tokens that were measured.
+// The mean cosine of each layer's input with the embedding that entered the model, over the visual tokens in the cache:
+// `n_layer` values, NaN where there is none. `*n_tokens` is the number of visual tokens that were measured.
 int32_t sharpv_similarity(
         struct llama_context * ctx, float * out, size_t n_layer, size_t * n_tokens,
         char * err, size_t err_len);
@@ -49,20 +52,21 @@ int32_t sharpv_evict_layers(
         struct llama_context * ctx, const bool * layers, size_t n_layer,
         char * err, size_t err_len);
 
-// What eviction does to the answers, without doing it: the visual tokens that are in the cache, and whose similarity is less than `below` on
-// average (INFINITY for all), are masked in the layers that are marked, for every later query. With no layer marked, this ends.
+// What eviction does to the answers, without doing it: the visual tokens that are in the cache, and whose similarity is
+// less than `below` on average (INFINITY for all), are masked in the layers that are marked, for every later query.
+// With no layer marked, this ends.
 int32_t sharpv_hide_layers(
         struct llama_context * ctx, const bool * layers, size_t n_layer, float below,
         char * err, size_t err_len);
 
-// Takes the visual tokens whose similarity is less than `threshold` on average out of all layers. Their positions go to `positions`, three
-// for each (temporal, vertical, horizontal), up to `capacity` tokens; `*n_tokens` is their number.
+// Takes the visual tokens whose similarity is less than `threshold` on average out of all layers. Their positions go to
+// `positions`, three for each (temporal, vertical, horizontal), up to `capacity` tokens; `*n_tokens` is their number.
 int32_t sharpv_evict_tokens(
         struct llama_context * ctx, float threshold, llama_pos * positions, size_t capacity, size_t * n_tokens,
         char * err, size_t err_len);
 
-// What has to be saved beside llama_state_get_data to restore a layered cache. To be freed with sharpv_bytes_free; NULL if there is
-// nothing to save.
+// What has to be saved beside llama_state_get_data to restore a layered cache. To be freed with sharpv_bytes_free; NULL
+// if there is nothing to save.
 int32_t sharpv_state_get(
         struct llama_context * ctx, uint8_t ** data, size_t * size,
         char * err, size_t err_len);

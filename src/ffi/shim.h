@@ -1,8 +1,9 @@
 // Our C++ beside llama.cpp, as C functions. All start with `sharpv_`; no exception leaves any of them.
 //
-// `sharpv_try_X(…, result, err, err_len)` calls `X(…)` of llama.cpp or mtmd, which may throw. It returns SHARPV_OK and puts
-// what X returned into `*result`, or returns SHARPV_THROWN and puts the exception's message into `err`: UTF-8, always
-// zero-terminated, cut to `err_len` bytes. `result` is untouched then, and what X was changing is in an unknown state.
+// `sharpv_try_X(…, result, err, err_len)` calls `X(…)` of llama.cpp or mtmd, which may throw. It returns SHARPV_OK and
+// puts what X returned into `*result`, or returns SHARPV_THROWN and puts the exception's message into `err`: UTF-8,
+// always zero-terminated, cut to `err_len` bytes. `result` is untouched then, and what X was changing is in an unknown
+// state.
 
 #pragma once
 
@@ -61,8 +62,8 @@ bool sharpv_supports_mixed_batch(const struct llama_model * model);
 // Free and total memory of a device. One of an RPC server has to be asked, and may be lost.
 int32_t sharpv_try_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total, char * err, size_t err_len);
 
-// Connects to an RPC server and adds its devices to ggml's registry, where they stay. Builds without RPC (SHARPV_RPC) have no such
-// servers: this and the next function throw there.
+// Connects to an RPC server and adds its devices to ggml's registry, where they stay. Builds without RPC (SHARPV_RPC)
+// have no such servers: this and the next function throw there.
 int32_t sharpv_try_rpc_add_server(
         const char * endpoint,
         ggml_backend_reg_t * result, char * err, size_t err_len);

@@ -1,5 +1,6 @@
-// The similarity probe: the cosine of the state that enters a layer with the embedding that entered the model, for each row of a
-// ubatch and each layer. It is computed in the graph, next to the layers, so that only `n_layer × n_tokens` values leave the device.
+// The similarity probe: the cosine of the state that enters a layer with the embedding that entered the model, for each
+// row of a ubatch and each layer. It is computed in the graph, next to the layers, so that only `n_layer × n_tokens`
+// values leave the device.
 
 #pragma once
 
@@ -12,8 +13,8 @@
 struct llama_cparams;
 struct sharpv_kv;
 
-// A context carries its probe as the user data of an evaluation callback that it does not have (llama_context_params.cb_eval): llama.cpp keeps
-// it, hands it on to each graph, and does not look at it.
+// A context carries its probe as the user data of an evaluation callback that it does not have
+// (llama_context_params.cb_eval): llama.cpp keeps it, hands it on to each graph, and does not look at it.
 struct sharpv_probe {
     sharpv_probe();
     ~sharpv_probe();

@@ -1,7 +1,8 @@
-//! Measuring: how right a model's answers are with each way to keep visual tokens, what they cost, and both as pictures. Behind the feature `lab`.
+//! Measuring: how right a model's answers are with each way to keep visual tokens, what they cost, and both as
+//! pictures. Behind the feature `lab`.
 //!
-//! It is for people who compare methods, and is all that `sharpv eval`, `sharpv bench` and `sharpv report` do but for reading the command line. A program that
-//! chats about videos needs nothing of it.
+//! It is for people who compare methods, and is all that `sharpv eval`, `sharpv bench` and `sharpv report` do but for
+//! reading the command line. A program that chats about videos needs nothing of it.
 //!
 //! - [`eval`]: accuracy, on the questions of benchmarks or of one's own.
 //! - [`cost`]: time and memory.

@@ -1,4 +1,5 @@
-//! Gemma 3, which was trained on pictures alone: a time and a picture for each frame, in the lines that `Gemma3Processor` puts around pictures.
+//! Gemma 3, which was trained on pictures alone: a time and a picture for each frame, in the lines that
+//! `Gemma3Processor` puts around pictures.
 
 use super::{Frames, Layout, Part, PictureSize, Size, Slices, Tiles, clock};
 use crate::video::Rate;

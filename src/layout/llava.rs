@@ -1,4 +1,5 @@
-//! LLaVA-OneVision: frames back to back, each pooled two by two, and one line end behind them. Other LLaVAs: frames back to back.
+//! LLaVA-OneVision: frames back to back, each pooled two by two, and one line end behind them. Other LLaVAs: frames
+//! back to back.
 
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
 use crate::video::Rate;

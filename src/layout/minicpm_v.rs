@@ -29,8 +29,8 @@ impl Layout for MiniCpmV {
         Frames { rate: Rate::Fps { fps: 1.0, max_frames: 64 }, min: 1, max: 64, per_slice: 1 }
     }
 
-    /// The frame's shape with as many pixels as the square, as `find_best_resize` of the model's processor has it. mtmd makes a square of
-    /// what fits into the square, which is off by one patch for shapes close to it.
+    /// The frame's shape with as many pixels as the square, as `find_best_resize` of the model's processor has it. mtmd
+    /// makes a square of what fits into the square, which is off by one patch for shapes close to it.
     fn picture_size(&self, (width, height): Size, _n_frames: usize) -> PictureSize {
         if self.tiled {
             return PictureSize::AsItIs;

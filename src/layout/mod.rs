@@ -1,10 +1,11 @@
 //! How each model family wants a video in its prompt.
 //!
-//! A [`Layout`] says how many frames to take, how large their pictures are, which frames make one slice, what text stands between the
-//! slices, and where they stand in time. One file a family. What a family was trained with is in its Hugging Face processor; every
-//! layout is compared with that (`tests/it/prompts.rs`).
+//! A [`Layout`] says how many frames to take, how large their pictures are, which frames make one slice, what text
+//! stands between the slices, and where they stand in time. One file a family. What a family was trained with is in its
+//! Hugging Face processor; every layout is compared with that (`tests/it/prompts.rs`).
 //!
-//! A *slice* is what the encoder gives one set of visual tokens for: a frame, or a pair of frames in families that merge them.
+//! A *slice* is what the encoder gives one set of visual tokens for: a frame, or a pair of frames in families that
+//! merge them.
 
 mod gemma3;
 mod general;
@@ -142,7 +143,8 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
     /// The size in which the encoder is given frames of `size`, `n_frames` in all.
     fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize;
 
-    /// The fewest and the most visual tokens of a slice, where a slice can be made smaller by [`picture_size`](Self::picture_size).
+    /// The fewest and the most visual tokens of a slice, where a slice can be made smaller by
+    /// [`picture_size`](Self::picture_size).
     fn slice_tokens(&self) -> Option<(usize, usize)> {
         None
     }
@@ -156,13 +158,14 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
     /// Which of the pictures that the encoder makes of a frame are used.
     fn tiles(&self) -> Tiles;
 
-    /// The same layout with frames cut into tiles as single pictures are, each tile encoded; `None` if it never cuts them, or always.
+    /// The same layout with frames cut into tiles as single pictures are, each tile encoded; `None` if it never cuts
+    /// them, or always.
     fn tiled(&self) -> Option<Box<dyn Layout>> {
         None
     }
 
-    /// Whether the begin and end markers that mtmd puts around a picture (`<img>`, `<|vision_start|>`, …) go around each slice.
-    /// A layout that says no has its own in [`video`](Self::video).
+    /// Whether the begin and end markers that mtmd puts around a picture (`<img>`, `<|vision_start|>`, …) go around
+    /// each slice. A layout that says no has its own in [`video`](Self::video).
     fn uses_encoder_markers(&self) -> bool {
         true
     }
@@ -185,8 +188,8 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
         vec![Part::Slice(0)]
     }
 
-    /// For models with positions in time (M-RoPE): by how much each slice is later than the first, in positions, where all slices begin
-    /// at one position. `None` where each slice begins behind what stands before it.
+    /// For models with positions in time (M-RoPE): by how much each slice is later than the first, in positions, where
+    /// all slices begin at one position. `None` where each slice begins behind what stands before it.
     fn time_steps(&self, slices: &Slices) -> Option<Vec<i32>> {
         let _ = slices;
         None

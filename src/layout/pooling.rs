@@ -5,8 +5,9 @@ pub fn pooled_len(n: usize) -> usize {
     side(n).map_or(n, |side| side.div_ceil(2).pow(2))
 }
 
-/// Merges the tokens of a square picture, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`: each is what lies at its middle,
-/// mixed of the four tokens around (bilinear, as PyTorch's `interpolate` without `align_corners`). Tokens that form no square stay.
+/// Merges the tokens of a square picture, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`: each is what
+/// lies at its middle, mixed of the four tokens around (bilinear, as PyTorch's `interpolate` without `align_corners`).
+/// Tokens that form no square stay.
 pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
     let Some(side) = rows.len().checked_div(n_embd).and_then(side) else { return rows.to_vec() };
     let pooled = side.div_ceil(2);

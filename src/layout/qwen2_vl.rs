@@ -1,7 +1,8 @@
-//! Qwen2-VL and Qwen2.5-VL: one block of all frames, in pairs, with no time in words. Time is in the positions: slice after slice in
-//! Qwen2-VL, in seconds in Qwen2.5-VL.
+//! Qwen2-VL and Qwen2.5-VL: one block of all frames, in pairs, with no time in words. Time is in the positions: slice
+//! after slice in Qwen2-VL, in seconds in Qwen2.5-VL.
 //!
-//! Picture sizes are those of `qwen_vl_utils`: 128 to 768 tokens a pair, and fewer where many frames would pass 115,200 tokens in all.
+//! Picture sizes are those of `qwen_vl_utils`: 128 to 768 tokens a pair, and fewer where many frames would pass 115,200
+//! tokens in all.
 
 use super::size::{Pixels, smart_resize};
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};

@@ -38,14 +38,15 @@ impl Pixels {
     }
 }
 
-/// The size with the shape of `size`, whose sides are multiples of `factor` and whose area is within `pixels`, as Qwen's `smart_resize` has
-/// it: rounded to the nearest multiples, then scaled down or up if that is too large or too small.
+/// The size with the shape of `size`, whose sides are multiples of `factor` and whose area is within `pixels`, as
+/// Qwen's `smart_resize` has it: rounded to the nearest multiples, then scaled down or up if that is too large or too
+/// small.
 pub(super) fn smart_resize(size: Size, factor: u32, pixels: Pixels) -> Size {
     resize(size, factor, pixels, pixels)
 }
 
-/// The same for a video of `n` frames, all of which share `pixels`. Whether they are too many is told by whole pairs, and by how much by frames,
-/// as Qwen3-VL's `smart_resize` does.
+/// The same for a video of `n` frames, all of which share `pixels`. Whether they are too many is told by whole pairs,
+/// and by how much by frames, as Qwen3-VL's `smart_resize` does.
 pub(super) fn smart_resize_all(size: Size, factor: u32, n: usize, pixels: Pixels) -> Size {
     let whole_pairs = (n as f64 / 2.0).round_ties_even().max(1.0) * 2.0;
     resize(size, factor, pixels.over(whole_pairs), pixels.over(n.max(1) as f64))

@@ -1,6 +1,7 @@
 //! SmolVLM2: the number of frames and the video's length in words, then a time and one tile for each frame.
 //!
-//! The text is that of `SmolVLMProcessor`: "You are provided the following series of four frames from a 0:00:04 [H:MM:SS] video.".
+//! The text is that of `SmolVLMProcessor`: "You are provided the following series of four frames from a 0:00:04
+//! [H:MM:SS] video.".
 
 use super::words::in_words;
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};

@@ -12,8 +12,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 /// TYPE ROWSxCOLUMNS at BYTE transposed       the source has it column by column
 /// ```
 ///
-/// ROWS and COLUMNS are those of the file that is made, and TYPE what the values are converted to: `f32`, `f16`, or `q8_0` (blocks of 32 with an
-/// f16 scale, rounded half away from zero, as llama.cpp's Python tools do).
+/// ROWS and COLUMNS are those of the file that is made, and TYPE what the values are converted to: `f32`, `f16`, or
+/// `q8_0` (blocks of 32 with an f16 scale, rounded half away from zero, as llama.cpp's Python tools do).
 #[derive(Clone, Copy)]
 pub struct Recipe {
     /// Its text.
@@ -131,7 +131,8 @@ fn convert(kind: Type, values: &[f32]) -> Vec<u8> {
 fn quantize(block: &[f32; BLOCK]) -> [u8; BLOCK + 2] {
     let largest = block.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let scale = largest / 127.0;
-    // The scale before it is rounded to f16, and its inverse rather than a division, so that every byte is the one of the reference.
+    // The scale before it is rounded to f16, and its inverse rather than a division, so that every byte is the one of
+    // the reference.
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     let mut bytes = [0; BLOCK + 2];
     bytes[..2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());

@@ -16,8 +16,8 @@ const STRIDE: u64 = 8 << 20;
 /// Half a SHA-256, in hexadecimal: enough against chance.
 const DIGITS: usize = 32;
 
-/// A digest of the GGUF file at `path`, and of the other files that it was split into. Training changes every tensor that it touches nearly
-/// everywhere, so the blocks that are read tell a fine-tune from its base.
+/// A digest of the GGUF file at `path`, and of the other files that it was split into. Training changes every tensor
+/// that it touches nearly everywhere, so the blocks that are read tell a fine-tune from its base.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is something else or damaged.

@@ -1,4 +1,5 @@
-//! Reads the metadata, and small tensors, of GGUF files (versions 2 and 3, little-endian): what a file is, before llama.cpp loads it.
+//! Reads the metadata, and small tensors, of GGUF files (versions 2 and 3, little-endian): what a file is, before
+//! llama.cpp loads it.
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may be anything: nothing here
 //! panics, and memory grows only with bytes that are really there, never with a length that the file claims.
@@ -153,8 +154,8 @@ pub fn read_metadata(path: &Path) -> Result<Metadata> {
     Metadata::parse(open(path)?).map_err(unreadable(path))
 }
 
-/// Reads the values of the tensor `name` of the GGUF file at `path`; `None` if there is no such tensor. For small tensors of `f32`, `f16`
-/// or `bf16` values; others are an error.
+/// Reads the values of the tensor `name` of the GGUF file at `path`; `None` if there is no such tensor. For small
+/// tensors of `f32`, `f16` or `bf16` values; others are an error.
 ///
 /// # Errors
 /// As [`read_metadata`].

@@ -1,9 +1,10 @@
 //! Where models come from: names, paths, downloads, checksums.
 //!
-//! A model is three kinds of GGUF files that belong together ([`ModelFiles`]). [`resolve`] finds them, from a name
-//! that this library knows ([`known`]) or from a path. [`pull`] fetches a known model into the cache folder
-//! ([`cache_dir`]); what was trained for it comes with the feature of the model's name. Models of Hugging Face, `ORG/REPO[:QUANT]`, come from the module `hub` (feature `hub`); `obtain` takes all three. What some
-//! VideoLLMs there need, [`video_llms`] tells.
+//! A model is three kinds of GGUF files that belong together ([`ModelFiles`]). [`resolve`] finds them, from a name that
+//! this library knows ([`known`]) or from a path. [`pull`] fetches a known model into the cache folder ([`cache_dir`]);
+//! what was trained for it comes with the feature of the model's name. Models of Hugging Face, `ORG/REPO[:QUANT]`, come
+//! from the module `hub` (feature `hub`); `obtain` takes all three. What some VideoLLMs there need, [`video_llms`]
+//! tells.
 //!
 //! ```no_run
 //! use sharpv::models;
@@ -41,7 +42,8 @@ use crate::observer::Observer;
 /// The files of one model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// The name of a known model, `ORG/REPO:QUANT` of a hub's, or the file name of the language model without its extension.
+    /// The name of a known model, `ORG/REPO:QUANT` of a hub's, or the file name of the language model without its
+    /// extension.
     pub name: String,
     /// The language model.
     pub model: PathBuf,
@@ -68,11 +70,11 @@ pub fn resolve(spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<Mo
     Store::from_env()?.resolve(spec, mmproj, lora)
 }
 
-/// The files of a model given by a known name, a path, or `ORG/REPO[:QUANT]` of the hub, from which it is fetched if need be. A path that exists
-/// is never taken for a repository.
+/// The files of a model given by a known name, a path, or `ORG/REPO[:QUANT]` of the hub, from which it is fetched if
+/// need be. A path that exists is never taken for a repository.
 ///
-/// `memory` are the bytes that the model may take. It decides among the quantizations of a repository where none is named; without it, the
-/// memory is not looked at.
+/// `memory` are the bytes that the model may take. It decides among the quantizations of a repository where none is
+/// named; without it, the memory is not looked at.
 ///
 /// # Errors
 /// As [`Store::resolve`] and [`hub::Hub::pull`].

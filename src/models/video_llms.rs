@@ -1,7 +1,7 @@
 //! VideoLLMs that Hugging Face has in GGUF, and what they need.
 //!
-//! The figures are computed from each model's architecture, not measured: weights by the bits that the quantization has on average, the KV
-//! cache as it is laid out. What llama.cpp computes in comes on top, some hundred megabytes.
+//! The figures are computed from each model's architecture, not measured: weights by the bits that the quantization has
+//! on average, the KV cache as it is laid out. What llama.cpp computes in comes on top, some hundred megabytes.
 
 /// A VideoLLM in a repository of Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,8 +66,8 @@ impl VideoLlm {
         }
     }
 
-    /// Bytes of the KV cache, in f16, behind a prompt with `frames` frames of which the share `keep` of the visual tokens is kept:
-    /// 2 (keys and values) · layers · heads · head size · 2 bytes for each token.
+    /// Bytes of the KV cache, in f16, behind a prompt with `frames` frames of which the share `keep` of the visual
+    /// tokens is kept: 2 (keys and values) · layers · heads · head size · 2 bytes for each token.
     pub fn kv_bytes(&self, frames: u32, keep: f64) -> u64 {
         let token =
             2 * u64::from(self.n_layers) * u64::from(self.n_kv_heads) * u64::from(self.head_size) * KV_VALUE_BYTES;

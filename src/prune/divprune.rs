@@ -73,8 +73,8 @@ const BATCH: usize = 32;
 /// the first.
 ///
 /// A row's distance to the chosen ones only falls as more are chosen, so what was known of it earlier bounds it. Rows
-/// wait in a heap by that bound, and only those on top are brought up to date, until one that is stays on top: the result
-/// is the same as that of comparing every row with every chosen one, for a part of the work.
+/// wait in a heap by that bound, and only those on top are brought up to date, until one that is stays on top: the
+/// result is the same as that of comparing every row with every chosen one, for a part of the work.
 fn most_diverse(rows: &[&[f32]], k: usize) -> Vec<usize> {
     let k = k.min(rows.len());
     if k == rows.len() || k == 0 {

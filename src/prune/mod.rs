@@ -32,19 +32,20 @@
 //!
 //! - **EVS** ranks the tokens of all slices together. It follows the authors' released code in comparing embeddings.
 //! - **VidCom²** looks at the half of the channels that varies least over the video, as unit vectors.
-//!   `g(x, c) = Σ_α exp(−‖x − c‖²/(2α))`, `α = 2⁻³ … 2¹`, is a token's similarity to the mean `c` of the video or of its
-//!   slice; `p` is the softmax over slices of `−mean g(x, video)/0.01`. A total is shared in proportion to the ratios.
+//!   `g(x, c) = Σ_α exp(−‖x − c‖²/(2α))`, `α = 2⁻³ … 2¹`, is a token's similarity to the mean `c` of the video or of
+//!   its slice; `p` is the softmax over slices of `−mean g(x, video)/0.01`. A total is shared in proportion to the
+//!   ratios.
 //! - **DyCoke**'s window is four slices: the second is compared with the first, the third with the first, the fourth
 //!   with the third. Only the first stage of DyCoke is here; its second works in the KV cache. What a total leaves
 //!   after the first slices is shared evenly among the others.
-//! - **DivPrune** takes the token whose nearest neighbour is farthest, and then again and again the one that is farthest
-//!   from all those taken. It chooses among the tokens of all slices together, as its authors do.
+//! - **DivPrune** takes the token whose nearest neighbour is farthest, and then again and again the one that is
+//!   farthest from all those taken. It chooses among the tokens of all slices together, as its authors do.
 //!
 //! To EVS and DyCoke a *first slice* is one that is compared with none. Where a total is too small for first slices,
 //! evenly spaced tokens of them are kept, and nothing else. VidCom² and DivPrune keep a copy of all embeddings until
 //! the end, so that they need twice the memory of the video's embeddings; others keep one slice, or DyCoke two.
-//! DivPrune's time grows with the number of tokens times that of those kept, and for the first one up to its square (less
-//! the more tokens are alike); that of others with the number of tokens.
+//! DivPrune's time grows with the number of tokens times that of those kept, and for the first one up to its square
+//! (less the more tokens are alike); that of others with the number of tokens.
 //!
 //! # Special cases
 //! - **First slice**: the first of a video, one whose size differs from the slice before it, and one that shares no
@@ -52,10 +53,10 @@
 //!   these only, so a slice that equals the one before it costs nothing. EVS and DyCoke count the last kind as a slice
 //!   like any other: each token is new to them.
 //! - **Token without a direction** (norm under 1e-30): `dissim` is 0 to another such token, 1 to any other.
-//! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the LLM's whole
-//!   context, so every method but [`Method::Off`] drops it. It takes no part in the mean of its slice, its
-//!   importance is 0, the cell has no temporal term in the next slice (to EVS and DyCoke it is new: 2), and [`Decision::non_finite`] counts it. All
-//!   other tokens score as if it were absent.
+//! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the LLM's whole context,
+//!   so every method but [`Method::Off`] drops it. It takes no part in the mean of its slice, its importance is 0, the
+//!   cell has no temporal term in the next slice (to EVS and DyCoke it is new: 2), and [`Decision::non_finite`] counts
+//!   it. All other tokens score as if it were absent.
 //! - **No slices** give an empty [`Decision`].
 //!
 //! Results do not depend on the number of threads, nor on whether slices come at once ([`prune`]) or one by one

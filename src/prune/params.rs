@@ -45,8 +45,8 @@ pub enum Method {
     /// DyCoke's token temporal merging: in windows of four slices, tokens like those of an earlier slice go. The ratio
     /// is 1 in first slices of windows, 0.3 in others.
     DyCoke,
-    /// DivPrune: tokens as different from each other as can be, over the whole video. The ratio is 0.098 in every slice.
-    /// It scores no token by itself, so [`Budget::Threshold`] is refused.
+    /// DivPrune: tokens as different from each other as can be, over the whole video. The ratio is 0.098 in every
+    /// slice. It scores no token by itself, so [`Budget::Threshold`] is refused.
     DivPrune,
 }
 
@@ -77,8 +77,8 @@ fn unknown_method(name: &str) -> Error {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
-    /// What the video needs, as SharpV sees it: `ceil(r_t·n)` tokens of slice `t`. Other methods: as many as their papers
-    /// keep.
+    /// What the video needs, as SharpV sees it: `ceil(r_t·n)` tokens of slice `t`. Other methods: as many as their
+    /// papers keep.
     #[default]
     Adaptive,
     /// Every token whose importance is over this cut-off, [`DEFAULT_THRESHOLD`] in the paper. Importance lies in
@@ -99,7 +99,8 @@ pub struct PruneParams {
     pub method: Method,
     /// How many tokens are kept.
     pub budget: Budget,
-    /// No more tokens than this are kept in all, whatever the budget gives: what there is memory for. Means nothing to [`Method::Off`].
+    /// No more tokens than this are kept in all, whatever the budget gives: what there is memory for. Means nothing to
+    /// [`Method::Off`].
     pub cap: Option<usize>,
     /// `w` in SharpV's `I = T + w·S`: weight of spatial against temporal importance. 1 in the paper; 0 or more.
     pub spatial_weight: f32,

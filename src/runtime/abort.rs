@@ -1,7 +1,7 @@
 //! What is told before llama.cpp aborts the process.
 //!
-//! Where an assertion of ggml fails, the process ends: there is no way back into it. ggml's own handler writes the assertion to stderr and starts a
-//! debugger for a backtrace. A program can have its own words in place of both.
+//! Where an assertion of ggml fails, the process ends: there is no way back into it. ggml's own handler writes the
+//! assertion to stderr and starts a debugger for a backtrace. A program can have its own words in place of both.
 
 use crate::ffi;
 use std::cell::RefCell;
@@ -26,12 +26,14 @@ pub struct Abort<'a> {
     pub file: Option<&'a Path>,
 }
 
-/// Calls `handler` when llama.cpp aborts the process, in place of ggml's own. The process is aborted when `handler` returns.
+/// Calls `handler` when llama.cpp aborts the process, in place of ggml's own. The process is aborted when `handler`
+/// returns.
 ///
 /// To be called before anything else of this library. The first handler stays.
 pub fn on_abort(handler: fn(&Abort<'_>)) {
     if HANDLER.set(handler).is_ok() {
-        // SAFETY: `forward` matches the callback type and never unwinds. ggml keeps the pointer in a variable that is read when it aborts.
+        // SAFETY: `forward` matches the callback type and never unwinds. ggml keeps the pointer in a variable that is
+        // read when it aborts.
         unsafe { ffi::ggml_set_abort_callback(Some(forward)) };
     }
 }

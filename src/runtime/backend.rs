@@ -44,7 +44,8 @@ pub fn peak_rss_bytes() -> Option<u64> {
     None
 }
 
-/// Ends the process at once, as `_exit` does: without the destructors of C++, which would run under threads that still compute.
+/// Ends the process at once, as `_exit` does: without the destructors of C++, which would run under threads that still
+/// compute.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: never returns, and touches no memory of ours.
     unsafe { libc::_exit(code) }

@@ -19,8 +19,8 @@ impl<T> Outcome<T> {
     }
 }
 
-/// Runs one of the `sharpv_try_…` functions. `call` passes on what it is given: where the result goes, and the buffer for an
-/// exception's message with its length.
+/// Runs one of the `sharpv_try_…` functions. `call` passes on what it is given: where the result goes, and the buffer
+/// for an exception's message with its length.
 pub(super) fn guarded<T>(initial: T, call: impl FnOnce(&mut T, *mut c_char, usize) -> i32) -> Outcome<T> {
     let mut value = initial;
     let mut message = [0_u8; 512];

@@ -9,8 +9,8 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A position of a row: temporal, vertical, horizontal, and a fourth that few models use. Text and models without M-RoPE use the first
-/// alone.
+/// A position of a row: temporal, vertical, horizontal, and a fourth that few models use. Text and models without
+/// M-RoPE use the first alone.
 pub type Position = [i32; 4];
 
 /// When attention is computed in its fused form, which needs no matrix of scores.
@@ -259,16 +259,18 @@ impl Context {
     }
 
     /// Computes one batch of rows, text and visual mixed as they come, and puts their keys and values into the cache.
-    /// At most [`n_ubatch`](Self::n_ubatch) rows; at most [`ContextParams::n_outputs`] of them, in practice the prompt's last, with logits.
+    /// At most [`n_ubatch`](Self::n_ubatch) rows; at most [`ContextParams::n_outputs`] of them, in practice the
+    /// prompt's last, with logits.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has no room; [`Error::Llama`] otherwise. Rows of this call may
-    /// then be in the cache: remove them with [`truncate`](Self::truncate).
+    /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has no room; [`Error::Llama`] otherwise. Rows of this
+    /// call may then be in the cache: remove them with [`truncate`](Self::truncate).
     pub fn process(&mut self, rows: &[Row<'_>]) -> Result<()> {
         self.process_sequence(0, rows)
     }
 
-    /// As [`process`](Self::process), for a sequence from 0 to [`ContextParams::n_sequences`]: rows see those of their own sequence.
+    /// As [`process`](Self::process), for a sequence from 0 to [`ContextParams::n_sequences`]: rows see those of their
+    /// own sequence.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -385,14 +387,16 @@ impl Context {
         self.has_logits = has_logits;
     }
 
-    /// Lets the rows of the next batches see each other in both directions, as some models want it inside a picture; or not.
+    /// Lets the rows of the next batches see each other in both directions, as some models want it inside a picture; or
+    /// not.
     pub fn set_causal(&mut self, causal: bool) {
         // SAFETY: the context lives and is borrowed mutably.
         unsafe { ffi::llama_set_causal_attn(self.ptr.as_ptr(), causal) };
     }
 
-    /// Removes everything at `position` and behind it from the cache. Returns false if the model cannot go on from there (recurrent layers,
-    /// or a sliding window whose rows were overwritten since): then [`clear`](Self::clear) is all that is left.
+    /// Removes everything at `position` and behind it from the cache. Returns false if the model cannot go on from
+    /// there (recurrent layers, or a sliding window whose rows were overwritten since): then [`clear`](Self::clear) is
+    /// all that is left.
     #[must_use]
     pub fn truncate(&mut self, position: i32) -> bool {
         self.truncate_sequence(0, position)
@@ -412,8 +416,8 @@ impl Context {
         removed && self.has_window_before(sequence, position)
     }
 
-    /// Whether the rows that a row at `position` sees through a sliding window are there. llama.cpp takes the cells of rows that have left the
-    /// window for new rows, and does not say so when it is told to go back.
+    /// Whether the rows that a row at `position` sees through a sliding window are there. llama.cpp takes the cells of
+    /// rows that have left the window for new rows, and does not say so when it is told to go back.
     fn has_window_before(&self, sequence: usize, position: i32) -> bool {
         // SAFETY: the model lives; a getter.
         let window = unsafe { ffi::llama_model_n_swa(self.model.as_ptr()) };

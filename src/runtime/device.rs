@@ -69,7 +69,8 @@ pub fn devices() -> Vec<Device> {
 
 fn handles() -> Vec<Handle> {
     let _registry = hold_registry();
-    // SAFETY: the registry was filled by `backend::init` and does not change while it is held; indices are below its count.
+    // SAFETY: the registry was filled by `backend::init` and does not change while it is held; indices are below its
+    // count.
     (0..unsafe { ffi::ggml_backend_dev_count() }).map(|i| Handle(unsafe { ffi::ggml_backend_dev_get(i) })).collect()
 }
 

@@ -1,4 +1,5 @@
-//! Memory SharpV on a context: how much of the visual tokens is left at each layer, and taking them out of the KV cache.
+//! Memory SharpV on a context: how much of the visual tokens is left at each layer, and taking them out of the KV
+//! cache.
 
 use super::call::{Outcome, guarded};
 use super::context::{Context, Position};
@@ -8,8 +9,8 @@ use crate::ffi;
 /// How similar the visual tokens in a cache still are to what entered the model.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub struct Similarity {
-    /// For each layer of the model the mean cosine, over the visual tokens, of the state that enters the layer with the token's embedding.
-    /// The first is 1. NaN where nothing was measured.
+    /// For each layer of the model the mean cosine, over the visual tokens, of the state that enters the layer with the
+    /// token's embedding. The first is 1. NaN where nothing was measured.
     pub layers: Vec<f32>,
     /// The visual tokens that were measured.
     pub n_tokens: usize,
@@ -71,8 +72,9 @@ impl Context {
         Ok(Similarity { layers, n_tokens })
     }
 
-    /// Takes the visual tokens that are in the cache out of the marked layers, and out of the layers that were evicted before, and gives their
-    /// memory back. What is computed later lands in all layers. At least one layer has to keep its cells.
+    /// Takes the visual tokens that are in the cache out of the marked layers, and out of the layers that were evicted
+    /// before, and gives their memory back. What is computed later lands in all layers. At least one layer has to keep
+    /// its cells.
     ///
     /// # Errors
     /// [`Error::Llama`]; the cache is then as before.
@@ -83,8 +85,8 @@ impl Context {
         })
     }
 
-    /// What [`evict_layers`](Self::evict_layers) would do to the answers, without doing it: the visual tokens that are in the cache are masked in
-    /// the marked layers for every later query. With an empty list, this ends.
+    /// What [`evict_layers`](Self::evict_layers) would do to the answers, without doing it: the visual tokens that are
+    /// in the cache are masked in the marked layers for every later query. With an empty list, this ends.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -92,8 +94,8 @@ impl Context {
         self.hide(layers, f32::INFINITY)
     }
 
-    /// What [`evict_tokens`](Self::evict_tokens) would do to the answers, without doing it. [`hide_layers`](Self::hide_layers) with an empty list
-    /// ends it.
+    /// What [`evict_tokens`](Self::evict_tokens) would do to the answers, without doing it.
+    /// [`hide_layers`](Self::hide_layers) with an empty list ends it.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -108,8 +110,8 @@ impl Context {
         })
     }
 
-    /// Takes the visual tokens whose similarity, averaged over the layers, is less than `threshold` out of all layers. Returns their
-    /// positions. Their cells are free for others; the memory of the cache stays.
+    /// Takes the visual tokens whose similarity, averaged over the layers, is less than `threshold` out of all layers.
+    /// Returns their positions. Their cells are free for others; the memory of the cache stays.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -126,8 +128,9 @@ impl Context {
         Ok(positions.chunks_exact(3).map(|p| [p[0], p[1], p[2], 0]).collect())
     }
 
-    /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state). Begins with what llama.cpp saves; of an
-    /// [`evictable`](super::ContextParams::evictable) context, which layers were evicted and what is left in them follows.
+    /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state). Begins with what llama.cpp
+    /// saves; of an [`evictable`](super::ContextParams::evictable) context, which layers were evicted and what is left
+    /// in them follows.
     ///
     /// # Errors
     /// [`Error::Llama`] if llama.cpp cannot copy it.
@@ -164,8 +167,9 @@ impl Context {
         Ok(data)
     }
 
-    /// Replaces the cache's contents by `state`, from a context of the same model, KV types and flash attention setting. A state with evicted
-    /// layers wants a context from which nothing was evicted yet, and the same [`evictable`](super::ContextParams::evictable).
+    /// Replaces the cache's contents by `state`, from a context of the same model, KV types and flash attention
+    /// setting. A state with evicted layers wants a context from which nothing was evicted yet, and the same
+    /// [`evictable`](super::ContextParams::evictable).
     ///
     /// # Errors
     /// [`Error::Llama`] if it does not fit this context. The cache is then empty.
@@ -196,7 +200,8 @@ impl Context {
 /// Ends a state with a part of ours, behind the part's length.
 const STATE_MARK: &[u8; 8] = b"sharpv\0\x01";
 
-/// How llama.cpp's part of a state begins: with the architecture's name behind its length, for which llama.cpp would allocate whatever it is.
+/// How llama.cpp's part of a state begins: with the architecture's name behind its length, for which llama.cpp would
+/// allocate whatever it is.
 fn state_start(architecture: &str) -> Vec<u8> {
     let length = u32::try_from(architecture.len()).unwrap_or(u32::MAX);
     [&length.to_ne_bytes(), architecture.as_bytes()].concat()

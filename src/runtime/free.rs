@@ -14,22 +14,22 @@ pub struct FreeMemory {
     pub is_system: bool,
 }
 
-/// The share of the system's memory that a model may take: the rest is for the system and what else runs. Of the whole of it, not of what is
-/// free: which file is fetched should not hang on what runs at the moment.
+/// The share of the system's memory that a model may take: the rest is for the system and what else runs. Of the whole
+/// of it, not of what is free: which file is fetched should not hang on what runs at the moment.
 const WEIGHTS_SHARE: f64 = 0.8;
 
 /// What a KV cache may take of the memory that is free: other programs grow as well.
 const KV_SHARE: f64 = 0.95;
 
 impl FreeMemory {
-    /// For the weights of a model that is to be loaded with `params`: what is free on the GPUs that it uses, or most of the system's memory
-    /// where there is none. `None` where the machine does not say.
+    /// For the weights of a model that is to be loaded with `params`: what is free on the GPUs that it uses, or most of
+    /// the system's memory where there is none. `None` where the machine does not say.
     pub fn for_weights(params: &ModelParams) -> Option<Self> {
         weights(&devices(), params)
     }
 
-    /// For the KV cache and the buffers of `model` as it was loaded with `params`; `offload_kv`: they go where the layers are. `None` where the
-    /// machine does not say.
+    /// For the KV cache and the buffers of `model` as it was loaded with `params`; `offload_kv`: they go where the
+    /// layers are. `None` where the machine does not say.
     pub fn for_kv(model: &Model, params: &ModelParams, offload_kv: bool) -> Option<Self> {
         let gpus = used_gpus(&devices(), params);
         // A layer's cache is where the layer is.
@@ -50,8 +50,8 @@ impl FreeMemory {
     }
 }
 
-/// Memory that the system could still give this process, in bytes, within the limit of its container if it has one; `None` where the
-/// system does not tell.
+/// Memory that the system could still give this process, in bytes, within the limit of its container if it has one;
+/// `None` where the system does not tell.
 pub fn free_system_bytes() -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();

@@ -1,7 +1,7 @@
 //! llama.cpp's log: forwarded to `tracing`, and kept for error messages.
 //!
-//! llama.cpp reports most failures as a null pointer and a line in its log. [`capture`] collects the warnings and errors of
-//! one call, so that our errors can give the reason.
+//! llama.cpp reports most failures as a null pointer and a line in its log. [`capture`] collects the warnings and
+//! errors of one call, so that our errors can give the reason.
 
 use crate::ffi;
 use std::cell::RefCell;

@@ -49,16 +49,16 @@ struct Inner {
     adding_adapter: Mutex<()>,
 }
 
-// SAFETY: after loading, llama.cpp only reads a model, from any number of contexts and threads at once. The one call that
-// changes it, loading an adapter, is made under `adding_adapter`.
+// SAFETY: after loading, llama.cpp only reads a model, from any number of contexts and threads at once. The one call
+// that changes it, loading an adapter, is made under `adding_adapter`.
 unsafe impl Send for Inner {}
 // SAFETY: see above.
 unsafe impl Sync for Inner {}
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from llama_model_load_from_file and nothing else frees it. Contexts and adapters hold an
-        // `Arc` of this, so none is left.
+        // SAFETY: the pointer came from llama_model_load_from_file and nothing else frees it. Contexts and adapters
+        // hold an `Arc` of this, so none is left.
         unsafe { ffi::llama_model_free(self.ptr.as_ptr()) };
     }
 }
@@ -148,8 +148,8 @@ impl Model {
         unsafe { ffi::llama_model_n_embd(self.as_ptr()) }.max(0) as usize
     }
 
-    /// The width of an embedding row that the model takes as input: [`n_embd`](Self::n_embd), and for models with deepstack
-    /// features (Qwen3-VL) these behind it.
+    /// The width of an embedding row that the model takes as input: [`n_embd`](Self::n_embd), and for models with
+    /// deepstack features (Qwen3-VL) these behind it.
     pub fn n_embd_inp(&self) -> usize {
         // SAFETY: see `n_ctx_train`.
         unsafe { ffi::llama_model_n_embd_inp(self.as_ptr()) }.max(0) as usize
@@ -198,7 +198,8 @@ impl Model {
         matches!(rope, ffi::LLAMA_ROPE_TYPE_MROPE | ffi::LLAMA_ROPE_TYPE_IMROPE)
     }
 
-    /// A one-line description: architecture, size, quantization. The size is the one that the file names, or else what llama.cpp takes it for.
+    /// A one-line description: architecture, size, quantization. The size is the one that the file names, or else what
+    /// llama.cpp takes it for.
     pub fn description(&self) -> String {
         // SAFETY: the buffer's length is passed along.
         let known = read_string(|buffer, len| unsafe { ffi::llama_model_desc(self.as_ptr(), buffer, len) });
@@ -248,8 +249,8 @@ impl Model {
         unsafe { ffi::llama_vocab_is_eog(self.vocab(), token) }
     }
 
-    /// Turns text into tokens. `add_special` adds BOS and EOS as the model wants them; `parse_special` reads `<|im_end|>` and its
-    /// like as the control tokens they name.
+    /// Turns text into tokens. `add_special` adds BOS and EOS as the model wants them; `parse_special` reads
+    /// `<|im_end|>` and its like as the control tokens they name.
     ///
     /// # Errors
     /// [`Error::Llama`] if the text is too long to be tokenized (2 GiB).
@@ -287,7 +288,8 @@ impl Model {
         Err(too_long())
     }
 
-    /// The bytes of a token. They need not be valid UTF-8 by themselves. Control tokens give nothing unless `special` is set.
+    /// The bytes of a token. They need not be valid UTF-8 by themselves. Control tokens give nothing unless `special`
+    /// is set.
     pub fn token_bytes(&self, token: Token, special: bool) -> Vec<u8> {
         let mut buffer = vec![0_u8; 64];
         for _ in 0..2 {

@@ -1,7 +1,7 @@
 //! Other machines: llama.cpp's RPC backend, as a client and as a server. It needs a build with the Cargo feature `rpc`.
 //!
-//! The protocol is llama.cpp's own, without encryption or authentication: whoever reaches the port can use the server, and perhaps
-//! take over its machine. It belongs on a trusted network.
+//! The protocol is llama.cpp's own, without encryption or authentication: whoever reaches the port can use the server,
+//! and perhaps take over its machine. It belongs on a trusted network.
 
 use super::backend;
 use super::call::guarded;
@@ -20,17 +20,18 @@ use std::time::Duration;
 /// The port that llama.cpp's RPC servers have by default.
 pub const RPC_PORT: u16 = 50052;
 
-/// How long a server may take to accept a connection, and then to answer. It does not answer while it serves another client.
+/// How long a server may take to accept a connection, and then to answer. It does not answer while it serves another
+/// client.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connects to an RPC server and adds its devices to those of this program ([`devices`](super::devices)), where they stay. Models that
-/// are loaded from then on use them like GPUs. A server that was added before is not asked again.
+/// Connects to an RPC server and adds its devices to those of this program ([`devices`](super::devices)), where they
+/// stay. Models that are loaded from then on use them like GPUs. A server that was added before is not asked again.
 ///
 /// Not to be called from the progress callback of a model that is being loaded.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Remote`] if there is no server that can be used, or if this build
-/// has no RPC.
+/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Remote`] if there is no server that can be
+/// used, or if this build has no RPC.
 pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
     let (host, port) = parse(address)?;
     needs_feature(address)?;
@@ -94,8 +95,8 @@ impl RpcServer {
     /// Chooses the devices and checks that the port is free. It is opened by [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such device; [`Error::Io`] if the folder for weights cannot be made; [`Error::Remote`] if the
-    /// port cannot be opened, or if this build has no RPC.
+    /// [`Error::InvalidParameter`] if there is no such device; [`Error::Io`] if the folder for weights cannot be made;
+    /// [`Error::Remote`] if the port cannot be opened, or if this build has no RPC.
     pub fn new(params: &RpcServerParams) -> Result<Self> {
         let wanted = SocketAddrV4::new(params.host, params.port);
         needs_feature(&wanted.to_string())?;
@@ -151,7 +152,8 @@ impl RpcServer {
         let endpoint = c_string(&address)?;
         let mut handles = device::by_names(&self.names)?;
         let cache = self.cache.as_ref().map_or(std::ptr::null(), |folder| folder.as_ptr());
-        // SAFETY: strings and handles outlive the call; `by_names` puts a null pointer behind the handles, which is not counted.
+        // SAFETY: strings and handles outlive the call; `by_names` puts a null pointer behind the handles, which is not
+        // counted.
         let ended = guarded((), |(), err, err_len| unsafe {
             ffi::sharpv_try_rpc_start_server(
                 endpoint.as_ptr(),
@@ -205,8 +207,8 @@ fn parse(address: &str) -> Result<(&str, u16)> {
     Ok((host, port))
 }
 
-/// Finds out whether a server is there that llama.cpp can talk with, by the first message of its protocol: ggml waits for an answer
-/// without end.
+/// Finds out whether a server is there that llama.cpp can talk with, by the first message of its protocol: ggml waits
+/// for an answer without end.
 fn greet(address: &str, host: &str, port: u16) -> Result<()> {
     let start = "start an RPC server there (`sharpv rpc-server`), and let the firewall pass its port";
     let found = (host, port).to_socket_addrs();

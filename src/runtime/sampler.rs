@@ -7,8 +7,8 @@ use crate::ffi;
 use std::ffi::CString;
 use std::ptr::NonNull;
 
-/// How the next token is chosen. The defaults are llama.cpp's, but for the temperature: greedy, since a question about a video
-/// has a right answer.
+/// How the next token is chosen. The defaults are llama.cpp's, but for the temperature: greedy, since a question about
+/// a video has a right answer.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct SamplerParams {
     /// 0 takes the likeliest token always (greedy); higher is more random.
@@ -102,7 +102,8 @@ impl Drop for Sampler {
 }
 
 impl Sampler {
-    /// Builds the chain for `params`, in llama.cpp's order: grammar, penalties, top-k, top-p, min-p, temperature, choice.
+    /// Builds the chain for `params`, in llama.cpp's order: grammar, penalties, top-k, top-p, min-p, temperature,
+    /// choice.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a value out of range or a grammar that cannot be parsed.

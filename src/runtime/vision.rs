@@ -49,8 +49,8 @@ impl Vision {
     /// Loads the `mmproj` GGUF at `path` for `model`. `on_progress` is called with values from 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or sees no pictures
-    /// (audio only).
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or
+    /// sees no pictures (audio only).
     pub fn load(path: &Path, model: &Model, params: &VisionParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
         std::fs::File::open(path).map_err(Error::io("opening the mmproj", path))?;
         let c_path = c_path(path)?;
@@ -112,10 +112,11 @@ impl Vision {
         unsafe { ffi::mtmd_decode_use_non_causal(self.ptr.as_ptr(), std::ptr::null()) }
     }
 
-    /// Cuts a prompt into chunks of text tokens and of visual tokens, as mtmd does: the model's own begin and end markers
-    /// are put around each picture.
+    /// Cuts a prompt into chunks of text tokens and of visual tokens, as mtmd does: the model's own begin and end
+    /// markers are put around each picture.
     ///
-    /// Pictures may be [placeholders](Bitmap::placeholder): then the chunks tell counts and positions but cannot be encoded.
+    /// Pictures may be [placeholders](Bitmap::placeholder): then the chunks tell counts and positions but cannot be
+    /// encoded.
     ///
     /// # Errors
     /// [`Error::Llama`] if a picture cannot be preprocessed.
@@ -123,8 +124,8 @@ impl Vision {
         self.tokenize_as(parts, add_special, false)
     }
 
-    /// The same for frames of which the picture of the whole is enough: encoders that scale pictures up to cut them into many tiles (SmolVLM)
-    /// make one. It is the last; there may be a tile as well.
+    /// The same for frames of which the picture of the whole is enough: encoders that scale pictures up to cut them
+    /// into many tiles (SmolVLM) make one. It is the last; there may be a tile as well.
     ///
     /// # Errors
     /// As [`tokenize`](Self::tokenize).
@@ -178,7 +179,8 @@ impl Vision {
         if status == 0 { Ok(chunks) } else { Err(Error::Llama { action: "preparing the prompt", reason }) }
     }
 
-    /// Encodes the picture of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next call.
+    /// Encodes the picture of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next
+    /// call.
     ///
     /// # Errors
     /// [`Error::Llama`] if encoding fails, for example for want of memory, or the chunk is a placeholder.
@@ -201,8 +203,8 @@ impl Vision {
         Ok(unsafe { std::slice::from_raw_parts(data, chunk.n_tokens() * self.model.n_embd_inp()) })
     }
 
-    /// Feeds `chunks` to `context` exactly as llama.cpp's own tools do: one call for each piece of text and each picture, nothing
-    /// pruned. This is the reference that the one-pass prefill is compared with.
+    /// Feeds `chunks` to `context` exactly as llama.cpp's own tools do: one call for each piece of text and each
+    /// picture, nothing pruned. This is the reference that the one-pass prefill is compared with.
     ///
     /// Returns the next free position.
     ///
@@ -266,8 +268,8 @@ impl Drop for Bitmap {
 }
 
 impl Bitmap {
-    /// Copies a picture of `width × height` RGB pixels, `width * height * 3` bytes. Pictures that are `mergeable` and stand side by side
-    /// become one slice in models that merge frame pairs (Qwen-VL).
+    /// Copies a picture of `width × height` RGB pixels, `width * height * 3` bytes. Pictures that are `mergeable` and
+    /// stand side by side become one slice in models that merge frame pairs (Qwen-VL).
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if `rgb` has another length, or the picture is empty.
@@ -374,7 +376,8 @@ impl ImageChunk<'_> {
         unsafe { ffi::mtmd_input_chunk_get_n_tokens(self.ptr.as_ptr()) }
     }
 
-    /// By how much it advances the position of what follows: the number of its tokens, or under M-RoPE its largest side.
+    /// By how much it advances the position of what follows: the number of its tokens, or under M-RoPE its largest
+    /// side.
     pub fn n_pos(&self) -> i32 {
         // SAFETY: as above.
         unsafe { ffi::mtmd_input_chunk_get_n_pos(self.ptr.as_ptr()) }

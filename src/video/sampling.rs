@@ -44,8 +44,8 @@ pub struct Sampling {
     pub folder_fps: f64,
     /// Where [`Rate::Fps`] gives fewer frames, this many, spread evenly; 1 or more.
     pub min_frames: usize,
-    /// Where [`Rate::Fps`] gives another number of frames, the next smaller multiple of this, spread evenly; 1 or more. A number smaller
-    /// than this stays.
+    /// Where [`Rate::Fps`] gives another number of frames, the next smaller multiple of this, spread evenly; 1 or more.
+    /// A number smaller than this stays.
     pub multiple_of: usize,
 }
 
@@ -139,8 +139,8 @@ impl Sampling {
         self.moments(range).n
     }
 
-    /// Whether two of the moments may show the same one of `n_frames` frames in `range`, or a moment that is alone could
-    /// be that of the only frame.
+    /// Whether two of the moments may show the same one of `n_frames` frames in `range`, or a moment that is alone
+    /// could be that of the only frame.
     pub(super) fn needs_frame_times(&self, range: &Range<f64>, n_frames: f64) -> bool {
         let moments = self.moments(range);
         (moments.n > 1 || moments.evenly_spread) && moments.n as f64 > n_frames / 2.0

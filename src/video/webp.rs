@@ -62,8 +62,8 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
 
 /// How long each frame is shown, in seconds: from the headers of the `ANMF` chunks, without decoding.
 ///
-/// See the WebP container specification: a chunk is a name, a 32-bit length and as many bytes, padded to an even number;
-/// `ANMF` holds x, y, width, height and the duration in ms, 24 bits each, little endian.
+/// See the WebP container specification: a chunk is a name, a 32-bit length and as many bytes, padded to an even
+/// number; `ANMF` holds x, y, width, height and the duration in ms, 24 bits each, little endian.
 fn frame_durations(file: &mut (impl Read + Seek)) -> std::io::Result<Vec<f64>> {
     let mut durations = Vec::new();
     let end = file.seek(SeekFrom::End(0))?;

@@ -349,7 +349,8 @@ fn open(files: &sharpv::models::ModelFiles, prune: PruneParams, keep_unpruned: b
     Session::open(files, params, &mut ()).expect("the model opens")
 }
 
-/// A selection anew equals that of a new session, down to the bits of the logits, also behind an answer with another selection.
+/// A selection anew equals that of a new session, down to the bits of the logits, also behind an answer with another
+/// selection.
 #[test]
 fn selecting_anew_equals_a_new_session() {
     let selections = [

@@ -1,5 +1,5 @@
-//! Memory SharpV on contexts: the similarity curve, evicting layers and tokens, and states. On models with random weights
-//! (`tests/fixtures`), one for each kind of attention.
+//! Memory SharpV on contexts: the similarity curve, evicting layers and tokens, and states. On models with random
+//! weights (`tests/fixtures`), one for each kind of attention.
 
 use sharpv::runtime::{
     CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row,
@@ -237,7 +237,8 @@ fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
     for name in MODELS {
         let model = load(name);
         let prompt = two_pictures(&model);
-        // New rows take the cells that become free, so that sums are formed in another order: with flash attention they are rounded to f16.
+        // New rows take the cells that become free, so that sums are formed in another order: with flash attention they
+        // are rounded to f16.
         let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
         let mut ours = open(&model, &exact);
         let mut reference = open(&model, &exact);

@@ -1,7 +1,8 @@
-//! Every model family end to end, with a tiny model of random weights: load, lay out, encode, prune, prefill, evict, decode.
+//! Every model family end to end, with a tiny model of random weights: load, lay out, encode, prune, prefill, evict,
+//! decode.
 //!
-//! What is computed is compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and with the same rows fed one
-//! chunk after the other.
+//! What is computed is compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and
+//! with the same rows fed one chunk after the other.
 
 use crate::support::families;
 
@@ -77,7 +78,8 @@ fn every_family_answers_dense_pruned_and_evicted() {
         assert!(answer.tokens.generated > 0 && visual.kept > 0 && visual.kept < visual.total, "{family}: {visual:?}");
         assert_eq!(answer.frames, 5, "{family}");
 
-        // Gemma 3's windows keep their cells, and one layer with cells is always left: of so few there, only tokens can go.
+        // Gemma 3's windows keep their cells, and one layer with cells is always left: of so few there, only tokens can
+        // go.
         let mode = if family == "gemma3" { EvictMode::Tokens } else { EvictMode::Layers };
         let all = EvictParams { mode: Some(mode), threshold: Some(1.0) };
         let mut evicting = open(family, SessionParams { evict: all, n_predict: 8, ..SessionParams::default() });

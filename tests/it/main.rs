@@ -1,7 +1,8 @@
 //! The tests, black box, as one program: it is linked once, and runs tests of all modules beside each other.
 //!
-//! So no test may assume to be alone in its process, or change what belongs to all of it: environment, current folder, log
-//! subscriber. What needs that is a child process (`models::helper`), or a file of its own beside this folder (`evict_rss.rs`, `rpc.rs`).
+//! So no test may assume to be alone in its process, or change what belongs to all of it: environment, current folder,
+//! log subscriber. What needs that is a child process (`models::helper`), or a file of its own beside this folder
+//! (`evict_rss.rs`, `rpc.rs`).
 
 #[cfg(unix)]
 mod abort;
@@ -27,3 +28,4 @@ mod session_cache;
 mod session_evict;
 mod support;
 mod video;
+mod width;

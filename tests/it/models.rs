@@ -636,7 +636,8 @@ fn a_package_with_other_content_is_refused() {
     assert!(matches!(error, Error::Package { .. }), "{error:?}");
 }
 
-/// A matrix of 32 rows and 2 columns in f32, and its columns as llama.cpp's Python tools quantize them to Q8_0 (`gguf.quants`).
+/// A matrix of 32 rows and 2 columns in f32, and its columns as llama.cpp's Python tools quantize them to Q8_0
+/// (`gguf.quants`).
 const MATRIX: &str = "78fd503e00000000d7402b3d00000000b86739bd00000000b9d84ebe000000001532b1bd00000000e2f6b83c0000003f\
                       3f6ee6bc000000004718d8bd00000000a367453d000000002426c43d00000000ccfc1e3b0000000075465f3d00000000\
                       1dc895bc000000002c27463e00000000f585c7bc00000000088cb5bd0000000076beb43d00000000e3f0153c00000000\

@@ -171,7 +171,8 @@ fn gemma3() {
     check("gemma3", "gemma3");
 }
 
-/// mtmd has its own ways with some: MiniCPM-V's pictures have no numbers there, LLaVA-OneVision's tiles no line ends, and InternVL's are others.
+/// mtmd has its own ways with some: MiniCPM-V's pictures have no numbers there, LLaVA-OneVision's tiles no line ends,
+/// and InternVL's are others.
 #[test]
 fn pictures_where_mtmd_lays_them_out_as_the_processor_does() {
     for family in ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "gemma3"] {

@@ -847,7 +847,8 @@ fn dycoke_works_in_windows_of_four_slices() {
 fn dycoke_compares_the_third_slice_with_the_first_of_its_window() {
     let tokens = Video::noise(26, 1, 12, 8).slices.remove(0);
     let mut video = Video { n_embd: 8, slices: vec![tokens[..6].to_vec(); 4] };
-    // The second slice differs in its token 1; the third equals the first; the fourth differs from the third in token 4.
+    // The second slice differs in its token 1; the third equals the first; the fourth differs from the third in token
+    // 4.
     video.slices[1][1] = tokens[7].clone();
     video.slices[3][4] = tokens[8].clone();
     let decision = run(Method::DyCoke, &video, Budget::Adaptive);

@@ -454,8 +454,8 @@ fn logits_that_are_no_numbers_are_an_error_and_cost_only_the_cache() {
     let expected = session.ask(NEXT, &mut ()).expect("an answer").answer;
 
     let mut parts = Parts::read(&path);
-    // Behind the architecture's name: one stream, its cells of three numbers each, then four numbers. The keys of the first layer follow, behind
-    // their type and the bytes of a row.
+    // Behind the architecture's name: one stream, its cells of three numbers each, then four numbers. The keys of the
+    // first layer follow, behind their type and the bytes of a row.
     let cells = 4 + parts.number(0) + 4;
     let n_cells = parts.number(cells);
     let keys = cells + 4 + 12 * n_cells + 16;

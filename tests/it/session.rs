@@ -14,7 +14,8 @@ use sharpv::video::{Frame, FrameSource, Sampling};
 use sharpv::{Observer, Stage};
 use std::path::{Path, PathBuf};
 
-/// How far apart the logits of one prompt are in different batches. Quantized weights on a CPU give 3 to 7 % with this model.
+/// How far apart the logits of one prompt are in different batches. Quantized weights on a CPU give 3 to 7 % with this
+/// model.
 const BATCH_NOISE: f64 = 0.1;
 
 const QUESTION: &str = "What appears first?";
@@ -159,7 +160,8 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
         let logits = same_batches.first_logits(question, &mut ()).expect("logits");
         assert!(logits == expected, "{question} {}", relative_distance(&logits, &expected));
 
-        // One pass computes the same in other batches, whose rounding differs: as it does for stock with another n_batch.
+        // One pass computes the same in other batches, whose rounding differs: as it does for stock with another
+        // n_batch.
         spread += relative_distance(&small, &expected);
         let logits = one_pass_small.first_logits(question, &mut ()).expect("logits");
         distance_small += relative_distance(&logits, &small);

@@ -1,4 +1,5 @@
-//! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction, behind a failure.
+//! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction,
+//! behind a failure.
 
 use crate::support::{families, smol};
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};

@@ -619,8 +619,8 @@ fn damaged_times_of_a_stream_are_replaced_by_counting() {
     let whole = fs::read(&clip).unwrap();
     let headers: Vec<_> = (0..whole.len() - 3).filter(|&i| whole[i..i + 4] == [0, 0, 1, 0xe0]).collect();
     assert_eq!(headers.len(), 50);
-    // Presentation times of 33 bits (ISO 13818-1, 2.4.3.6), of which the highest are changed: of pictures at the end, at
-    // the start, and of both, so that the end comes before the start.
+    // Presentation times of 33 bits (ISO 13818-1, 2.4.3.6), of which the highest are changed: of pictures at the end,
+    // at the start, and of both, so that the end comes before the start.
     for (pictures, bits) in [(vec![47, 48, 49], 0b1100), (vec![0], 0b0100), (vec![0, 1, 2, 49], 0b0110)] {
         let mut bytes = whole.clone();
         for &header in pictures.iter().map(|&picture: &usize| &headers[picture]) {

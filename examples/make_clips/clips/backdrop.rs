@@ -1,4 +1,5 @@
-//! What is behind the things: a color with a gradient, grain and at times a checkerboard, as in what `smol` was trained on.
+//! What is behind the things: a color with a gradient, grain and at times a checkerboard, as in what `smol` was trained
+//! on.
 
 use super::random::Random;
 use image::{Rgb, RgbImage};

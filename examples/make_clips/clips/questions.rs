@@ -1,5 +1,5 @@
-//! Questions and answers, in the words that `smol` was trained on. Not asked is "Describe the video.": its answers are so long that `smol` gets next to
-//! none of them right, which tells nothing.
+//! Questions and answers, in the words that `smol` was trained on. Not asked is "Describe the video.": its answers are
+//! so long that `smol` gets next to none of them right, which tells nothing.
 
 use super::backdrop::COLORS;
 use super::random::Random;

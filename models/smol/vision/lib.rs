@@ -1,5 +1,5 @@
-//! Data of `sharpv`: the trained part of the vision encoder of its model `smol`, and the recipe by which `sharpv pull smol` puts it
-//! together with DINOv2's weights.
+//! Data of `sharpv`: the trained part of the vision encoder of its model `smol`, and the recipe by which
+//! `sharpv pull smol` puts it together with DINOv2's weights.
 #![no_std]
 
 /// Where each piece of the file comes from, a line for each. `sharpv::models::Recipe` says what the lines mean.

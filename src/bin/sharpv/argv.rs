@@ -1,4 +1,5 @@
-//! llama.cpp's options of several letters after one dash, such as `-ngl`. clap knows no such thing: they are spelled out for it.
+//! llama.cpp's options of several letters after one dash, such as `-ngl`. clap knows no such thing: they are spelled
+//! out for it.
 
 use std::ffi::OsString;
 

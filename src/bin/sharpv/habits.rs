@@ -1,4 +1,5 @@
-//! Command lines as other programs take them (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`): no command, but the message tells ours.
+//! Command lines as other programs take them (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`): no command,
+//! but the message tells ours.
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

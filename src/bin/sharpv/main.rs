@@ -1,6 +1,7 @@
 //! `sharpv`: chat about video files. The program over the library of the same name.
 //!
-//! Answers and `--json` go to stdout, all else to stderr. Exit codes: 0 done, 1 the job failed, 2 wrong use, 130 stopped with Ctrl-C.
+//! Answers and `--json` go to stdout, all else to stderr. Exit codes: 0 done, 1 the job failed, 2 wrong use, 130
+//! stopped with Ctrl-C.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
 //! Fitting a video to what there is: the model's positions, the context, memory. All before a frame of it is encoded.
 //!
-//! What the user asked for stays. What is left open becomes less, in this order: the size of pictures, where a family has a choice of sizes;
-//! where memory or cells are short and tokens are pruned anyway, the number of tokens that are kept; the number of frames.
+//! What the user asked for stays. What is left open becomes less, in this order: the size of pictures, where a family
+//! has a choice of sizes; where memory or cells are short and tokens are pruned anyway, the number of tokens that are
+//! kept; the number of frames.
 
 pub(super) mod cost;
 mod limits;

@@ -1,8 +1,9 @@
 //! Memory SharpV in a session: which visual tokens leave the KV cache behind a prefill.
 //!
-//! Source: stage 2 of "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). A layer in which the visual tokens' states have little in
-//! common with their embeddings any more holds little visual information: `s_l < M`. `M` differs between models. Where it is not
-//! given, the layers are taken in the order of their similarity, as many as do not change what the model is about to say.
+//! Source: stage 2 of "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). A layer in which the visual tokens'
+//! states have little in common with their embeddings any more holds little visual information: `s_l < M`. `M` differs
+//! between models. Where it is not given, the layers are taken in the order of their similarity, as many as do not
+//! change what the model is about to say.
 
 use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey};
 use crate::error::{Error, Result};
@@ -33,8 +34,8 @@ fn unknown_mode(name: &str) -> Error {
 pub struct EvictParams {
     /// What is evicted; `None` is [`EvictMode::Layers`] if visual tokens are pruned, and nothing if they are not.
     pub mode: Option<EvictMode>,
-    /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` finds out how much can be evicted without
-    /// changing what the model says.
+    /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` finds out how
+    /// much can be evicted without changing what the model says.
     pub threshold: Option<f32>,
 }
 
@@ -110,7 +111,8 @@ impl Evicted {
         threshold.is_none() && self.calibrated.is_none()
     }
 
-    /// Measures and evicts what the cache holds; `answer` are the rows of the answer so far. Returns how many tokens left all layers.
+    /// Measures and evicts what the cache holds; `answer` are the rows of the answer so far. Returns how many tokens
+    /// left all layers.
     pub fn evict(
         &mut self,
         mode: EvictMode,
@@ -156,7 +158,8 @@ impl Evicted {
             (None, Some(choice)) => Some(choice.clone()),
             (None, None) => {
                 let found = calibrate(mode, context, tail.texts(answer), &self.similarity, &layers)?;
-                // A layer without its visual tokens does not show what evicting them does: that holds for this cache only.
+                // A layer without its visual tokens does not show what evicting them does: that holds for this cache
+                // only.
                 if layers.iter().all(|layer| !layer.evicted) {
                     self.calibrated.clone_from(&found);
                 }
@@ -185,7 +188,8 @@ pub(in crate::chat) struct Tail {
     pub describe: Vec<PlannedRow>,
 }
 
-/// A question whose answer draws on everything in the pictures. A user's own question may need little of them, and the next one more.
+/// A question whose answer draws on everything in the pictures. A user's own question may need little of them, and the
+/// next one more.
 pub(in crate::chat) const DESCRIBE: &str = "What is in the video? Describe what you see in detail.";
 
 impl Tail {
@@ -215,9 +219,9 @@ struct Text {
     generate: usize,
 }
 
-/// How far the distribution of any token that is looked at may move if no threshold is given: the Kullback–Leibler divergence in nats. Not the
-/// mean: most tokens of an answer follow from the language alone, and those that the pictures decide are few. The likeliest token
-/// must stay the same in each place. Chosen on `smol` (docs/results.md).
+/// How far the distribution of any token that is looked at may move if no threshold is given: the Kullback–Leibler
+/// divergence in nats. Not the mean: most tokens of an answer follow from the language alone, and those that the
+/// pictures decide are few. The likeliest token must stay the same in each place. Chosen on `smol` (docs/results.md).
 const MAX_DIVERGENCE: f64 = 0.01;
 
 /// Tokens of an answer that are looked at.
@@ -256,9 +260,10 @@ fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
     (0..n_layer).map(|il| chosen.contains(&il)).collect()
 }
 
-/// Finds out how much can be evicted: what stands behind the last picture (the question and the beginning of its answer, and another
-/// question that asks for everything) is computed again, in a sequence of its own, with the visual tokens hidden from more or fewer
-/// layers, and the distributions of the answers' tokens compared. It is what a later question would meet.
+/// Finds out how much can be evicted: what stands behind the last picture (the question and the beginning of its
+/// answer, and another question that asks for everything) is computed again, in a sequence of its own, with the visual
+/// tokens hidden from more or fewer layers, and the distributions of the answers' tokens compared. It is what a later
+/// question would meet.
 ///
 /// `None` if this context cannot tell: it has no room for the rows, or its model cannot go back.
 fn calibrate(

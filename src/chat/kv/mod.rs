@@ -17,7 +17,8 @@ use std::mem::take;
 
 /// A context, and what is in its cache.
 ///
-/// Every way back goes through [`go_back`](Self::go_back), so that rows, evictions and the context never tell different things.
+/// Every way back goes through [`go_back`](Self::go_back), so that rows, evictions and the context never tell different
+/// things.
 #[derive(Debug, Default)]
 pub(super) struct KvState {
     context: Option<Context>,
@@ -130,8 +131,8 @@ impl KvState {
         self.context.as_ref().is_some_and(|context| self.cells_used() < context.n_ctx())
     }
 
-    /// Brings the cache from what it holds to `plan`, and computes the logits of its last row. Returns how many rows of the plan were there
-    /// already.
+    /// Brings the cache from what it holds to `plan`, and computes the logits of its last row. Returns how many rows of
+    /// the plan were there already.
     pub fn prefill(
         &mut self,
         engine: &Engine,
@@ -201,7 +202,8 @@ impl KvState {
         }
     }
 
-    /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache stay.
+    /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache
+    /// stay.
     fn make_room(&mut self, engine: &Engine, params: &SessionParams, plan: &Plan, keep: usize) -> Result<()> {
         // Layers without visual tokens have no rows for them either: where a video has to be computed again, all is.
         let evicted = |context: &Context| context.kv_layers().is_ok_and(|layers| layers.iter().any(|l| l.evicted));
@@ -222,7 +224,8 @@ impl KvState {
         self.resize(engine, params, n_ctx).map(|_| ())
     }
 
-    /// Moves the cache to a context with `n_ctx` cells. Returns false if its contents could not be moved: the cache is then empty.
+    /// Moves the cache to a context with `n_ctx` cells. Returns false if its contents could not be moved: the cache is
+    /// then empty.
     fn resize(&mut self, engine: &Engine, params: &SessionParams, n_ctx: usize) -> Result<bool> {
         let state = self.state()?.map(|(_, state)| state);
         // Free the old cache before the new one is allocated: they need not fit at once.
@@ -353,7 +356,8 @@ fn behind_pictures(rows: &[PlannedRow]) -> usize {
     rows.iter().rposition(is_visual).map_or(0, |last| last + 1)
 }
 
-/// How many rows at the start of the cache can stay for `wanted`. At least one row of `wanted` is left to compute, for its logits.
+/// How many rows at the start of the cache can stay for `wanted`. At least one row of `wanted` is left to compute, for
+/// its logits.
 fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
     let equal = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
     let mut keep = equal.min(wanted.len().saturating_sub(1));

@@ -1,7 +1,8 @@
 //! What people write is text: it must not become the tokens that a chat template parts messages with.
 //!
-//! A tokenizer reads `<|im_end|>` in a question as the end of the question. Such a text gets a mark behind its first character, at which the
-//! rendered prompt is tokenized apart: the model then reads the characters and not the token. Texts without such names stay as they are.
+//! A tokenizer reads `<|im_end|>` in a question as the end of the question. Such a text gets a mark behind its first
+//! character, at which the rendered prompt is tokenized apart: the model then reads the characters and not the token.
+//! Texts without such names stay as they are.
 
 use super::message::Role;
 use crate::runtime::Model;
@@ -19,8 +20,8 @@ pub(in crate::chat) struct Guard {
 }
 
 impl Guard {
-    /// All control tokens of `model`. Other tokens with a name, as HTML tags and runs of spaces are for some models, are what people mean when
-    /// they write them, unless `template` holds the name.
+    /// All control tokens of `model`. Other tokens with a name, as HTML tags and runs of spaces are for some models,
+    /// are what people mean when they write them, unless `template` holds the name.
     pub fn new(model: &Model, template: &str) -> Self {
         let mut guard = Self::default();
         for token in model.special_tokens() {

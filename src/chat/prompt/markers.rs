@@ -17,7 +17,8 @@ pub(in crate::chat) struct Markers {
 impl Markers {
     pub fn of(model: &Model, vision: &Vision, arrangement: &Arrangement) -> Result<Self> {
         let texts = texts_around(vision, arrangement, &arrangement.placeholder()?)?;
-        // Of a frame that is cut up, only the picture of the whole is used: its markers are those of a frame too small to be cut up.
+        // Of a frame that is cut up, only the picture of the whole is used: its markers are those of a frame too small
+        // to be cut up.
         let whole = match arrangement.tiles {
             Tiles::All => texts.clone(),
             Tiles::First | Tiles::Last => {

@@ -2,7 +2,8 @@
 
 use crate::layout;
 
-/// A piece of the rendered prompt: text, or the next slice of a video, or its line end, or a place where no token may reach across.
+/// A piece of the rendered prompt: text, or the next slice of a video, or its line end, or a place where no token may
+/// reach across.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::chat) enum Piece {
     Text(String),
@@ -11,7 +12,8 @@ pub(in crate::chat) enum Piece {
     Cut,
 }
 
-/// The arrangement of a video as text, with a mark where each slice goes. [`split`](Marks::split) finds the marks again.
+/// The arrangement of a video as text, with a mark where each slice goes. [`split`](Marks::split) finds the marks
+/// again.
 pub(in crate::chat) fn marked_text(marks: &Marks, video: usize, parts: &[layout::Part]) -> String {
     parts
         .iter()
@@ -23,8 +25,8 @@ pub(in crate::chat) fn marked_text(marks: &Marks, video: usize, parts: &[layout:
         .collect()
 }
 
-/// The text that stands for a frame while the chat template is rendered. It carries a number of the session's own, so that no question
-/// holds it by chance.
+/// The text that stands for a frame while the chat template is rendered. It carries a number of the session's own, so
+/// that no question holds it by chance.
 #[derive(Debug)]
 pub(in crate::chat) struct Marks {
     prefix: String,

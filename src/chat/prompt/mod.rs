@@ -1,7 +1,8 @@
 //! The prompt: from a conversation to the rows that the model is fed.
 //!
 //! A video is [arranged](arrangement) into text and slices; its place in a message is [marked](marks); the model's chat
-//! [template] makes one text of all messages; and a [plan] puts tokens in the place of text and marks. [render] does it all.
+//! [template] makes one text of all messages; and a [plan] puts tokens in the place of text and marks. [render] does it
+//! all.
 
 pub(super) mod arrangement;
 mod guard;

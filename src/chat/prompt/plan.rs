@@ -7,7 +7,8 @@ use crate::chat::video::{EncodedSlice, EncodedVideo};
 use crate::error::Result;
 use crate::runtime::{Bitmap, Chunks, ImageChunk, Model, Part, Position, Token, Vision};
 
-/// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows before do.
+/// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows
+/// before do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum RowKey {
     /// A text token.
@@ -240,8 +241,9 @@ enum Item {
 
 /// `pieces` with the markers around the slices, tokenized.
 ///
-/// mtmd tokenizes the markers apart. Where they are control tokens that is the same; where they are plain text, as in `smol`, the model
-/// was trained on `Frame1: <img>` in one piece, and apart it has other tokens (measured in `docs/results.md`).
+/// mtmd tokenizes the markers apart. Where they are control tokens that is the same; where they are plain text, as in
+/// `smol`, the model was trained on `Frame1: <img>` in one piece, and apart it has other tokens (measured in
+/// `docs/results.md`).
 fn items(model: &Model, pieces: &[Piece], videos: &[Placed<'_>], tokenization: Tokenization) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut run = Run { model, text: String::new(), tokens: Vec::new(), is_first: true };
@@ -307,8 +309,8 @@ impl Run<'_> {
     }
 }
 
-/// The pictures of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the others. All of these at once,
-/// because some models number them.
+/// The pictures of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the
+/// others. All of these at once, because some models number them.
 fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whole: bool) -> Result<Chunks> {
     let placeholders: Vec<Bitmap> =
         videos.iter().map(|video| video.arrangement.placeholder()).collect::<Result<_>>()?;

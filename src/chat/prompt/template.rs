@@ -101,8 +101,8 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// How the template takes a content is told by trying: some loop over the parts and print nothing of a plain string, and some write
-    /// a placeholder for a video.
+    /// How the template takes a content is told by trying: some loop over the parts and print nothing of a plain
+    /// string, and some write a placeholder for a video.
     fn find_content(&self) -> Content {
         const PROBE: &str = "a probe that no template holds";
         let probe = Message::text(Role::User, PROBE);
@@ -171,8 +171,8 @@ impl ChatTemplate {
         self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)
     }
 
-    /// With videos and pictures where the template puts them; `None` if it has no place for one of them, or its placeholders cannot be told
-    /// from what is said.
+    /// With videos and pictures where the template puts them; `None` if it has no place for one of them, or its
+    /// placeholders cannot be told from what is said.
     fn render_with_media(
         &self,
         messages: &[Message],
@@ -231,7 +231,8 @@ fn typed(message: &Message, are_pictures: &[bool]) -> Value {
     context! { role => message.role.name(), content => content }
 }
 
-/// `{% generation %}` marks what to train on; it prints nothing, and Jinja does not know it without Hugging Face's extension.
+/// `{% generation %}` marks what to train on; it prints nothing, and Jinja does not know it without Hugging Face's
+/// extension.
 fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;

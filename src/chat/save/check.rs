@@ -1,4 +1,5 @@
-//! Whether a file goes with the session that is to go on with it. Damage is found by its checksum; this is about what it says.
+//! Whether a file goes with the session that is to go on with it. Damage is found by its checksum; this is about what
+//! it says.
 
 use super::format::{Header, SavedSlice, SavedVideo};
 use super::refused::Refused;
@@ -60,7 +61,8 @@ pub fn check_fits(ours: &[(String, String)], theirs: &[(String, String)]) -> Res
     }
 }
 
-/// The conversation and the cache that a file tells of, as far as they can be checked without a context. `in_cache`: there is a state of the KV cache.
+/// The conversation and the cache that a file tells of, as far as they can be checked without a context. `in_cache`:
+/// there is a state of the KV cache.
 pub fn contents(
     engine: &Engine,
     params: &SessionParams,
@@ -133,7 +135,8 @@ pub fn cells(params: &SessionParams, kv: &SavedKv) -> Result<usize, Refused> {
             advice: format!("open the session with -c {} or more", used + params.n_predict),
         }),
         Some(fixed) => Ok(fixed),
-        // A file does not make this process allocate what no conversation takes: one that grows gets half as much again.
+        // A file does not make this process allocate what no conversation takes: one that grows gets half as much
+        // again.
         None => Ok(kv.n_ctx.min(2 * (used + params.n_predict)).max(used)),
     }
 }

@@ -5,8 +5,9 @@
 //! embeddings of the kept visual tokens, f32 | state of the KV cache | SHA-256 of everything before
 //! ```
 //!
-//! Numbers are little-endian. The header tells how long the two parts behind it are, and which model and settings they are of. The state is
-//! what [`Context::state`](crate::runtime::Context::state) gives: it depends on the version of llama.cpp, and [`VERSION`] has to grow with it.
+//! Numbers are little-endian. The header tells how long the two parts behind it are, and which model and settings they
+//! are of. The state is what [`Context::state`](crate::runtime::Context::state) gives: it depends on the version of
+//! llama.cpp, and [`VERSION`] has to grow with it.
 
 use super::refused::Refused;
 use crate::chat::kv::evict::{Choice, EvictMode, Tail};

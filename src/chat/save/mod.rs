@@ -1,7 +1,8 @@
 //! A session in a file: saved, and restored in another process.
 //!
-//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used. The state is llama.cpp's
-//! to check, which stops the process at some of what only a forger would write (a negative position).
+//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used.
+//! The state is llama.cpp's to check, which stops the process at some of what only a forger would write (a negative
+//! position).
 
 mod check;
 mod format;
@@ -17,15 +18,16 @@ use refused::Refused;
 use std::path::Path;
 
 impl Session {
-    /// Writes the session to a file, for [`load`](Self::load): the conversation, the embeddings of the kept visual tokens, and the KV cache
-    /// as it is, with what was evicted from it. A file from an earlier call is replaced, in one step when all is written; any other is
-    /// left alone.
+    /// Writes the session to a file, for [`load`](Self::load): the conversation, the embeddings of the kept visual
+    /// tokens, and the KV cache as it is, with what was evicted from it. A file from an earlier call is replaced, in
+    /// one step when all is written; any other is left alone.
     ///
-    /// The file holds what was said, and what the model saw of the videos, in the clear; on Unix no other user can read it.
+    /// The file holds what was said, and what the model saw of the videos, in the clear; on Unix no other user can read
+    /// it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written; [`Error::Unusable`] if something else is there; [`Error::Llama`] if the KV cache
-    /// cannot be copied. What was there before is then still there.
+    /// [`Error::Io`] if the file cannot be written; [`Error::Unusable`] if something else is there; [`Error::Llama`] if
+    /// the KV cache cannot be copied. What was there before is then still there.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         format::check_target(path)?;
         let (n_ctx, state) = self.kv.state()?.unwrap_or_default();
@@ -34,16 +36,20 @@ impl Session {
         format::write(path, &header, &self.conversation.videos, &state).map_err(Error::io("saving the session", path))
     }
 
-    /// Goes on with the session that [`save`](Self::save) wrote to a file, in the place of this one's conversation: with the same videos,
-    /// without reading, encoding or prefilling them again. The system message is that of the file; all other parameters stay.
+    /// Goes on with the session that [`save`](Self::save) wrote to a file, in the place of this one's conversation:
+    /// with the same videos, without reading, encoding or prefilling them again. The system message is that of the
+    /// file; all other parameters stay.
     ///
-    /// Load only files that you trust: damage is found, but a state of the KV cache that was forged can stop the process.
+    /// Load only files that you trust: damage is found, but a state of the KV cache that was forged can stop the
+    /// process.
     ///
-    /// This session must have been opened with the same model, mmproj and adapters, the same KV types, and eviction likewise on or off.
+    /// This session must have been opened with the same model, mmproj and adapters, the same KV types, and eviction
+    /// likewise on or off.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Unusable`] if it is no saved session, cut short, damaged, of another version,
-    /// or does not fit this session; [`Error::Llama`] if there is no memory for its KV cache beside that of this session.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Unusable`] if it is no saved session, cut short, damaged, of
+    /// another version, or does not fit this session; [`Error::Llama`] if there is no memory for its KV cache beside
+    /// that of this session.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let (engine, params) = (&self.engine, &self.params);
         let refused = |refused: Refused| refused.at(path);

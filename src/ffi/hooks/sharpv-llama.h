@@ -1,5 +1,6 @@
-// The call sites that the patches put into llama.cpp. The build includes this file before the sources that have them (hooks.cmake), so that
-// a patch needs no line for it. The functions are in sharpv's own C++ (src/ffi); until they are asked for something, they do nothing.
+// The call sites that the patches put into llama.cpp. The build includes this file before the sources that have them
+// (hooks.cmake), so that a patch needs no line for it. The functions are in sharpv's own C++ (src/ffi); until they are
+// asked for something, they do nothing.
 
 #pragma once
 
@@ -24,10 +25,11 @@ struct sharpv_graph_hooks {
     static void computed(llama_context & lctx, const llm_graph_result & res);
 };
 
-// The layered KV cache: layers from which cells were evicted live in smaller tensors of their own. For a cache that was made without it
-// (llama_kv_cache::sharpv is null) all of these say that llama.cpp is to do what it does.
+// The layered KV cache: layers from which cells were evicted live in smaller tensors of their own. For a cache that was
+// made without it (llama_kv_cache::sharpv is null) all of these say that llama.cpp is to do what it does.
 struct sharpv_kv_hooks {
-    // Creation: gives each tensor of `ctx` a buffer of its own, so that a layer can be freed, and takes `ctx`; false if llama.cpp is to.
+    // Creation: gives each tensor of `ctx` a buffer of its own, so that a layer can be freed, and takes `ctx`; false if
+    // llama.cpp is to.
     static bool alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft, ggml_context_ptr & ctx);
 
     // Cells: whether the evicted layers have rows for these ubatches; which cells a ubatch was given.
@@ -35,7 +37,8 @@ struct sharpv_kv_hooks {
     static void applied (llama_kv_cache & kv, const std::vector<uint32_t> & cells, const llama_ubatch & ubatch);
     static bool can_shift(const llama_kv_cache & kv);
 
-    // Tensors of an evicted layer, for the graph that is being built; null for the others. `full` asks for the graph of the worst case.
+    // Tensors of an evicted layer, for the graph that is being built; null for the others. `full` asks for the graph of
+    // the worst case.
     static ggml_tensor * get_k(const llama_kv_cache & kv, ggml_context * ctx, int32_t il, bool full);
     static ggml_tensor * get_v(const llama_kv_cache & kv, ggml_context * ctx, int32_t il, bool full);
     static ggml_tensor * cpy_k(const llama_kv_cache & kv, ggml_context * ctx, ggml_tensor * k_cur, int32_t il);

@@ -2,5 +2,6 @@
 
 #pragma once
 
-// The edge that a picture is scaled to before it is cut into tiles: `longest_edge`, or the side of one tile where the thread wants pictures whole.
+// The edge that a picture is scaled to before it is cut into tiles: `longest_edge`, or the side of one tile where the
+// thread wants pictures whole.
 int sharpv_longest_edge(int longest_edge, int tile_size);

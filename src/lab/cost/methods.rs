@@ -8,12 +8,13 @@ use crate::observer::{Observer, Stage};
 use crate::prune::{Budget, PruneParams};
 use std::path::Path;
 
-/// Runs each of `methods` on the video `repeats` times, taking turns, with nothing reused but the loaded model. One more run, of the first
-/// method, comes before and does not count. The session must have been opened with
+/// Runs each of `methods` on the video `repeats` times, taking turns, with nothing reused but the loaded model. One
+/// more run, of the first method, comes before and does not count. The session must have been opened with
 /// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Memory is left to [`VideoBench::set_memory`].
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for a method that is there twice, and what [`Session::add_video`] and [`Session::ask`] fail with.
+/// [`Error::InvalidParameter`] for a method that is there twice, and what [`Session::add_video`] and [`Session::ask`]
+/// fail with.
 pub fn run(
     session: &mut Session,
     (video, options): (&Path, &VideoOptions),
@@ -65,7 +66,8 @@ pub fn run(
     Ok(bench)
 }
 
-/// Settings as they are written. Through text: as a [`Value`](serde_json::Value), 0.1 of 32 bits would be 0.10000000149011612.
+/// Settings as they are written. Through text: as a [`Value`](serde_json::Value), 0.1 of 32 bits would be
+/// 0.10000000149011612.
 fn as_shown(settings: &Settings) -> Result<RunSettings> {
     let text = serde_json::to_string(settings);
     text.and_then(|text| serde_json::from_str(&text)).map_err(|error| broken(&format!("the settings: {error}")))
@@ -92,7 +94,8 @@ impl VideoBench {
     }
 }
 
-/// Tells each warning once: every run gives the same. Steps within a run are not shown, as no run is to wait for the terminal.
+/// Tells each warning once: every run gives the same. Steps within a run are not shown, as no run is to wait for the
+/// terminal.
 struct Warnings<'a> {
     observer: &'a mut dyn Observer,
     told: Vec<String>,

@@ -1,7 +1,8 @@
-//! What methods cost: time by stage, memory, and how both grow with a video's length. For who wants to know what a method wins.
+//! What methods cost: time by stage, memory, and how both grow with a video's length. For who wants to know what a
+//! method wins.
 //!
-//! [`run`] measures methods on a video, [`scale`] on made-up ones of any length; both go into a [`Bench`](super::results::Bench). `docs/bench.md` describes
-//! the numbers and `bench.json`.
+//! [`run`] measures methods on a video, [`scale`] on made-up ones of any length; both go into a
+//! [`Bench`](super::results::Bench). `docs/bench.md` describes the numbers and `bench.json`.
 //!
 //! Methods take turns within a run, so that the ratios mean something on a machine that does other things too.
 

@@ -1,4 +1,5 @@
-//! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and decoding.
+//! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and
+//! decoding.
 
 use super::synthetic::Frames;
 use super::{check, method_name};
@@ -51,11 +52,12 @@ impl FromStr for ScalingSize {
     }
 }
 
-/// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each prompt. One more run of each
-/// method, of the first size, comes before and does not count.
+/// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each
+/// prompt. One more run of each method, of the first size, comes before and does not count.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for a method that is there twice, [`Error::Cancelled`], and [`Error::Llama`] where there is not enough memory.
+/// [`Error::InvalidParameter`] for a method that is there twice, [`Error::Cancelled`], and [`Error::Llama`] where there
+/// is not enough memory.
 #[allow(clippy::too_many_arguments)] // The model with what it computes with, what to measure, and who watches.
 pub fn scale(
     model: &Model,

@@ -1,9 +1,10 @@
 //! Finding the answer in what a model wrote.
 
-/// The index of the choice that `text` names: by its letter, or else by its words. `None` if it names none, or names several by their words.
+/// The index of the choice that `text` names: by its letter, or else by its words. `None` if it names none, or names
+/// several by their words.
 ///
-/// The ways to write a letter are ranked, as lmms-eval ranks them: at the start, at the end, behind a phrase such as "answer is", `(A)`,
-/// `A.`, `A:`, `A)`, `A` as a word. The best rank that occurs counts, and in it the last hit.
+/// The ways to write a letter are ranked, as lmms-eval ranks them: at the start, at the end, behind a phrase such as
+/// "answer is", `(A)`, `A.`, `A:`, `A)`, `A` as a word. The best rank that occurs counts, and in it the last hit.
 pub fn choice(text: &str, choices: &[String]) -> Option<usize> {
     let text: String = text.chars().filter(|c| !matches!(c, '*' | '`' | '"')).collect();
     let text = text.trim();

@@ -11,8 +11,8 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// The letters as the tokens of `model`. A letter has one token at the start of a line, and often others behind a space or a bracket:
-    /// which of them a model uses behind a prompt is its own affair, so all count.
+    /// The letters as the tokens of `model`. A letter has one token at the start of a line, and often others behind a
+    /// space or a bracket: which of them a model uses behind a prompt is its own affair, so all count.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if a letter has no token of its own.

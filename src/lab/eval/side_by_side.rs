@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 impl Run<'_> {
-    /// Asks what is missing from `results`, with all `sessions` side by side, each with clips of its own. They must be alike, and opened with
-    /// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns what could not be asked.
+    /// Asks what is missing from `results`, with all `sessions` side by side, each with clips of its own. They must be
+    /// alike, and opened with [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns what could not be
+    /// asked.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was stopped: what was answered is in `results`. [`Error::Io`] if results cannot be written,
-    /// and [`Error::Llama`] if computing fails. A video that cannot be read is no error.
+    /// [`Error::Cancelled`] if it was stopped: what was answered is in `results`. [`Error::Io`] if results cannot be
+    /// written, and [`Error::Llama`] if computing fails. A video that cannot be read is no error.
     pub fn run(
         &self,
         sessions: &mut [Session],

@@ -53,8 +53,9 @@ impl Paired {
         [(b - a - half).max(-1.0), (b - a + half).min(1.0)]
     }
 
-    /// The exact p-value of McNemar's test, two-sided: how often chance alone would part the questions on which the two differ at least
-    /// as unevenly, `min(1, 2·Σ_{i≤k} C(m, i)/2^m)` with `m = only_a + only_b` and `k` the smaller of them.
+    /// The exact p-value of McNemar's test, two-sided: how often chance alone would part the questions on which the two
+    /// differ at least as unevenly, `min(1, 2·Σ_{i≤k} C(m, i)/2^m)` with `m = only_a + only_b` and `k` the smaller of
+    /// them.
     pub fn p_value(&self) -> f64 {
         let m = self.only_a + self.only_b;
         let k = self.only_a.min(self.only_b);

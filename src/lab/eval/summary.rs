@@ -13,7 +13,8 @@ use std::fmt::Write as _;
 /// Pairs that fit on a screen.
 const MOST_PAIRS: usize = 30;
 
-/// Characters of a cell that a screen has room for. Categories are whatever text a dataset has, and Rust pads to no more than 65,535.
+/// Characters of a cell that a screen has room for. Categories are whatever text a dataset has, and Rust pads to no
+/// more than 65,535.
 const WIDEST: usize = 64;
 
 /// How many of `rows` are right.

@@ -84,7 +84,8 @@ fn unknown_task(name: &str) -> Error {
 /// What a model's answer came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// What was found in the answer: a letter, or the text as it was compared. `None` if there was no answer in it, which counts as wrong.
+    /// What was found in the answer: a letter, or the text as it was compared. `None` if there was no answer in it,
+    /// which counts as wrong.
     pub predicted: Option<String>,
     /// Whether it is right.
     pub correct: bool,

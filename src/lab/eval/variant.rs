@@ -14,8 +14,8 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Every method at every budget, dense first and once. Names are those of [`Method`], and `dense`; a budget is a share of the visual
-    /// tokens, or `auto`: what the video needs, as the method sees it.
+    /// Every method at every budget, dense first and once. Names are those of [`Method`], and `dense`; a budget is a
+    /// share of the visual tokens, or `auto`: what the video needs, as the method sees it.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a name or a share that is none.

@@ -1,6 +1,7 @@
 //! Results as pictures, as SVG or PNG, and as one HTML page that needs nothing else. For who shows results to others.
 //!
-//! [`Report::read`] takes what evaluations and benches wrote, [`Report::write`] draws it. `docs/bench.md` lists the pictures.
+//! [`Report::read`] takes what evaluations and benches wrote, [`Report::write`] draws it. `docs/bench.md` lists the
+//! pictures.
 
 mod bars;
 mod charts;

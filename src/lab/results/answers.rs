@@ -1,4 +1,5 @@
-//! The answers of an evaluation on disk: a line of settings, then a line for each answer, written as it comes. A run that was stopped goes on from there.
+//! The answers of an evaluation on disk: a line of settings, then a line for each answer, written as it comes. A run
+//! that was stopped goes on from there.
 
 use crate::error::{Error, FileKind, Result};
 use serde::{Deserialize, Serialize};
@@ -78,8 +79,8 @@ impl Results {
     /// Opens the results at `path`, or begins them.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if there are results of other settings, something else than results, or if another process is writing them;
-    /// [`Error::Io`].
+    /// [`Error::Unusable`] if there are results of other settings, something else than results, or if another process
+    /// is writing them; [`Error::Io`].
     pub fn open(path: &Path, settings: &RunSettings) -> Result<Self> {
         const ACTION: &str = "opening the results";
         let io = |error| Error::io(ACTION, path)(error);

@@ -51,7 +51,8 @@ pub struct Machine {
     pub cpu: String,
     /// Cores that the process may use.
     pub cores: usize,
-    /// Processes that were running or waiting in the minute before the bench, on average; `null` where the system does not tell.
+    /// Processes that were running or waiting in the minute before the bench, on average; `null` where the system does
+    /// not tell.
     pub load_before: Option<f64>,
     /// Its GPUs, whether they were used or not.
     pub gpus: Vec<GpuFacts>,
@@ -83,7 +84,8 @@ pub struct VideoBench {
     pub repeats: usize,
     /// How many visual tokens all methods but dense may keep.
     pub budget: Budget,
-    /// What the answers were made with, as in an answer's [`Settings`](crate::chat::Settings); `prune` and `evict` are those of the last method.
+    /// What the answers were made with, as in an answer's [`Settings`](crate::chat::Settings); `prune` and `evict` are
+    /// those of the last method.
     #[serde(default)]
     pub settings: RunSettings,
     /// The method that the ratios are to.
@@ -143,7 +145,8 @@ pub struct MemoryUse {
     pub device_bytes: Option<u64>,
 }
 
-/// Medians over those of the base: under 1 is less time, or less memory. `null` where the base has 0 or nothing was measured.
+/// Medians over those of the base: under 1 is less time, or less memory. `null` where the base has 0 or nothing was
+/// measured.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Ratios {
     /// Of the kept visual tokens.

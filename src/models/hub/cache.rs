@@ -51,8 +51,9 @@ impl LocalRepo {
         &self.repo
     }
 
-    /// The files of each commit of which something was fetched, and the folder that they are in: the commit that was fetched last, then the
-    /// others, the newest first. A file stays with its commit when another one is fetched at a later commit.
+    /// The files of each commit of which something was fetched, and the folder that they are in: the commit that was
+    /// fetched last, then the others, the newest first. A file stays with its commit when another one is fetched at a
+    /// later commit.
     pub fn snapshots(&self) -> impl Iterator<Item = (PathBuf, Files)> {
         let main = fs::read_to_string(self.folder().join("refs").join("main")).ok();
         let main = main.map(|commit| self.entry().pointer_path(commit.trim()));

@@ -4,8 +4,8 @@ use super::files::{Files, Projector, RepoFile, Weights, kind, plain};
 use super::{HubSpec, size};
 use crate::error::{Error, RemoteKind, Result};
 
-/// Quantizations in the order in which they are wanted. 4 bits of this kind cost hardly any quality and a quarter of the memory; what is
-/// larger comes before what is smaller, for below 4 bits quality falls off.
+/// Quantizations in the order in which they are wanted. 4 bits of this kind cost hardly any quality and a quarter of
+/// the memory; what is larger comes before what is smaller, for below 4 bits quality falls off.
 const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 MXFP4 MXFP4_MOE \
                       Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_1 Q5_0 Q6_K Q6_K_L Q6_K_XL Q8_0 Q8_K_XL F16 BF16 F32 \
                       Q3_K_XL Q3_K_L Q3_K_M IQ3_M Q3_K Q3_K_S IQ3_S IQ3_XS IQ3_XXS \
@@ -14,7 +14,8 @@ const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 
 /// Below this, 8 bits cost little, and small models lose more to quantization.
 const SMALL_MODEL_BYTES: u64 = 1_000_000_000;
 
-/// Projectors in the order in which they are wanted: not all backends compute with bf16, and f32 gains nothing over f16.
+/// Projectors in the order in which they are wanted: not all backends compute with bf16, and f32 gains nothing over
+/// f16.
 const WANTED_PROJECTORS: &[&str] = &["F16", "BF16", "Q8_0", "F32"];
 
 /// What is asked of a model beside its name.
@@ -42,7 +43,8 @@ pub(super) struct Choice {
     pub because: String,
 }
 
-/// Bytes that weights and a projector need, with room for a KV cache and what is computed: 512 MiB, and a tenth of the weights.
+/// Bytes that weights and a projector need, with room for a KV cache and what is computed: 512 MiB, and a tenth of the
+/// weights.
 fn needed(weights: &Weights, mmproj: Option<&Projector>) -> u64 {
     let parts = [mmproj.map_or(0, |mmproj| mmproj.file.size), 512 << 20, weights.bytes() / 10];
     parts.into_iter().fold(weights.bytes(), u64::saturating_add)
@@ -114,7 +116,8 @@ fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights]) -> String {
     format!(". There are also {}: sharpv pull {}:{}", list.join(", "), spec.repo, first.label())
 }
 
-/// The language models that the name may mean: one model, in one or several quantizations. And whether the name says which quantization.
+/// The language models that the name may mean: one model, in one or several quantizations. And whether the name says
+/// which quantization.
 fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>, bool)> {
     let problem = |reason: String, advice: String| Error::Remote {
         kind: RemoteKind::Repository,
@@ -166,8 +169,8 @@ fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>,
     Ok((found, named))
 }
 
-/// Language models by quantization, by quantization without a quantizer's prefix, by file, or by model. And whether it is more than the model
-/// that `asked` names.
+/// Language models by quantization, by quantization without a quantizer's prefix, by file, or by model. And whether it
+/// is more than the model that `asked` names.
 fn matching<'a>(asked: &str, weights: &'a [Weights]) -> (Vec<&'a Weights>, bool) {
     let quant = plain(asked);
     let stem = asked.to_lowercase();

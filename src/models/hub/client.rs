@@ -1,8 +1,8 @@
 //! What goes over the network: the list of a repository's files, and the files.
 //!
-//! hf-hub names addresses and asks for the list. Files are fetched with ureq, on which hf-hub is built: hf-hub's own download fetches again
-//! what the cache has under another commit, appends to a part whatever a server sends, retries from where it began, and waits forever for a
-//! server that fell silent.
+//! hf-hub names addresses and asks for the list. Files are fetched with ureq, on which hf-hub is built: hf-hub's own
+//! download fetches again what the cache has under another commit, appends to a part whatever a server sends, retries
+//! from where it began, and waits forever for a server that fell silent.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -177,7 +177,8 @@ impl Client {
             output.set_len(0).map_err(cache_error(part))?;
         }
         let mut best = length(&output)?;
-        // A server that knows no ranges begins anew each time, and may break off each time: not each of them is a fresh start.
+        // A server that knows no ranges begins anew each time, and may break off each time: not each of them is a fresh
+        // start.
         let (began_anew, mut fresh_starts) = (Cell::new(false), 0);
         observer.progress(Stage::Download, best, file.size);
         let fetched = retry(

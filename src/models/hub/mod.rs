@@ -1,8 +1,8 @@
 //! Models from Hugging Face, or another hub of its kind.
 //!
-//! `ORG/REPO[:QUANT]` ([`HubSpec`]) names a language model in GGUF. [`Hub::pull`] finds it and its multimodal projector, chooses a quantization
-//! that fits the memory, fetches what is missing and verifies it. Files go to the cache that other tools of the hub use, and are found there:
-//! `$HF_HOME/hub`.
+//! `ORG/REPO[:QUANT]` ([`HubSpec`]) names a language model in GGUF. [`Hub::pull`] finds it and its multimodal
+//! projector, chooses a quantization that fits the memory, fetches what is missing and verifies it. Files go to the
+//! cache that other tools of the hub use, and are found there: `$HF_HOME/hub`.
 //!
 //! ```no_run
 //! use sharpv::models::hub::{Hub, HubSpec, Wish};
@@ -62,8 +62,8 @@ impl Hub {
     /// The hub and the cache that the environment names, by the variables that the hub's other tools know:
     ///
     /// - `HF_ENDPOINT`: the hub's address.
-    /// - `HF_HOME`: the folder with the cache (`hub`) and the user's token (`token`); `~/.cache/huggingface` where it is not set. `HF_HUB_CACHE`
-    ///   and `HF_TOKEN_PATH` name them one by one.
+    /// - `HF_HOME`: the folder with the cache (`hub`) and the user's token (`token`); `~/.cache/huggingface` where it
+    ///   is not set. `HF_HUB_CACHE` and `HF_TOKEN_PATH` name them one by one.
     /// - `HF_TOKEN`: the token.
     /// - `HF_HUB_OFFLINE`: 1 forbids the network.
     ///
@@ -141,8 +141,9 @@ impl Hub {
         })
     }
 
-    /// Brings a model up to date: asks the hub for the repository's files, chooses, and fetches what is not in the cache. What is there is
-    /// verified. An interrupted download goes on where it stopped; a second call for the same repository waits for the first.
+    /// Brings a model up to date: asks the hub for the repository's files, chooses, and fetches what is not in the
+    /// cache. What is there is verified. An interrupted download goes on where it stopped; a second call for the same
+    /// repository waits for the first.
     ///
     /// # Errors
     /// - [`Error::Remote`]: the hub cannot be reached, or refuses.

@@ -12,8 +12,8 @@ pub struct HubSpec {
 }
 
 impl HubSpec {
-    /// Reads `ORG/REPO` or `ORG/REPO:QUANT`. `hf:` may stand before it, and the address of the repository's page is as good.
-    /// `None` for anything that is no name of a repository, such as `./ORG/REPO` or `folder/model.gguf`.
+    /// Reads `ORG/REPO` or `ORG/REPO:QUANT`. `hf:` may stand before it, and the address of the repository's page is as
+    /// good. `None` for anything that is no name of a repository, such as `./ORG/REPO` or `folder/model.gguf`.
     pub fn parse(text: &str) -> Option<Self> {
         let (text, is_address) = match text.split_once("://") {
             Some(("https" | "http", address)) => (address.split_once('/')?.1, true),

@@ -24,7 +24,8 @@ const SUSPICIOUS_GAP_S: f64 = 1.0;
 /// Size of a packet of MPEG-TS, which has at most one frame.
 const TS_PACKET_BYTES: f64 = 188.0;
 
-/// A transport stream that has room for less than one in as many of the frames that its length asks for has wrong times.
+/// A transport stream that has room for less than one in as many of the frames that its length asks for has wrong
+/// times.
 const MAX_SPARSENESS: f64 = 100.0;
 
 /// Opens a file with FFmpeg and plans the frames to take.

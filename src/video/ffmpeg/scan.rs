@@ -111,8 +111,8 @@ impl Stamp {
 
 /// Where the last frame of the track really ends, in seconds, from the packets near the `claimed_s` end.
 ///
-/// A file that is cut off ends earlier; one that was written live may go on. `None` if there are no packets there, or no
-/// way to go there.
+/// A file that is cut off ends earlier; one that was written live may go on. `None` if there are no packets there, or
+/// no way to go there.
 pub(super) fn end_of(path: &Path, claimed_s: f64, stop: &Stop) -> Result<Option<f64>> {
     let mut track = Track::open(path, stop)?;
     if track.seek((claimed_s - 1.0).max(0.0)).is_err() {

@@ -1,5 +1,5 @@
-//! A server that answers as the hub does, on this machine: the list of a repository's files, redirects of the large ones to a second server that
-//! holds the contents, ranges, and what can go wrong.
+//! A server that answers as the hub does, on this machine: the list of a repository's files, redirects of the large
+//! ones to a second server that holds the contents, ranges, and what can go wrong.
 
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};

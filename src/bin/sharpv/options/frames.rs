@@ -49,7 +49,8 @@ pub struct VideoOptions {
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     end: Option<f64>,
 
-    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit; what is asked for stays [default]
+    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit; what is asked for stays
+    /// [default]
     #[arg(long, overrides_with = "no_fit")]
     fit: bool,
 

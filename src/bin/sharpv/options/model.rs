@@ -12,7 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
-    /// A name of `sharpv models`, a language model in GGUF, or a repository of Hugging Face, fetched if need be [default: smol]
+    /// A name of `sharpv models`, a language model in GGUF, or a repository of Hugging Face, fetched if need be
+    /// [default: smol]
     #[arg(short, long, value_name = "NAME|FILE|ORG/REPO[:QUANT]")]
     pub model: Option<String>,
 
@@ -28,11 +29,13 @@ pub struct ModelOptions {
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", allow_hyphen_values = true)]
     gpu_layers: Option<GpuLayers>,
 
-    /// Devices to use, separated by commas (`sharpv doctor` lists them); `none` is the CPU alone [short: -dev] [default: all GPUs]
+    /// Devices to use, separated by commas (`sharpv doctor` lists them); `none` is the CPU alone [short: -dev]
+    /// [default: all GPUs]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     device: Vec<String>,
 
-    /// RPC servers on other machines, whose devices take layers as GPUs do; needs a build with the feature rpc (docs/rpc.md)
+    /// RPC servers on other machines, whose devices take layers as GPUs do; needs a build with the feature rpc
+    /// (docs/rpc.md)
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     rpc: Vec<String>,
 
@@ -124,7 +127,8 @@ impl ModelOptions {
         self.model.is_none()
     }
 
-    /// How to open a session with this model; what is no matter of the model is as it is by default. Reads the files that hold texts.
+    /// How to open a session with this model; what is no matter of the model is as it is by default. Reads the files
+    /// that hold texts.
     pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
         if self.flash_attn == FlashAttention::Off && !is_float(self.cache_type_v) {
             return Err(sharpv::Error::InvalidParameter {

@@ -28,12 +28,13 @@ impl WeightOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct PruneOptions {
-    /// Which visual tokens to keep: those that SharpV finds important; all (off); as many as SharpV, chosen blindly (random, uniform); or what
-    /// another method chooses (evs, vidcom2, dycoke, divprune)
+    /// Which visual tokens to keep: those that SharpV finds important; all (off); as many as SharpV, chosen blindly
+    /// (random, uniform); or what another method chooses (evs, vidcom2, dycoke, divprune)
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::one_of::<Method>())]
     prune: Method,
 
-    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it; with other methods what their papers keep]
+    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it; with other
+    /// methods what their papers keep]
     #[arg(long, value_name = "SHARE", group = "budget")]
     keep: Option<f32>,
 
@@ -41,7 +42,8 @@ pub struct PruneOptions {
     #[arg(long, value_name = "N", group = "budget")]
     max_visual_tokens: Option<usize>,
 
-    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6. Not with --prune divprune
+    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6. Not with --prune
+    /// divprune
     #[arg(long, value_name = "K", group = "budget")]
     threshold: Option<f32>,
 
@@ -88,9 +90,9 @@ impl PruneOptions {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "KV cache")]
 pub struct EvictOptions {
-    /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them (layers), the visual tokens of
-    /// which little is left (tokens), or nothing (off). In `eval`, eviction gives each question a prompt of its own [default: layers; off in
-    /// `eval`, and with --prune off]
+    /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them
+    /// (layers), the visual tokens of which little is left (tokens), or nothing (off). In `eval`, eviction gives each
+    /// question a prompt of its own [default: layers; off in `eval`, and with --prune off]
     #[arg(long, value_name = "WHAT", value_parser = values::one_of::<EvictMode>())]
     evict: Option<EvictMode>,
 

@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 impl Task {
-    /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look for the videos.
+    /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look
+    /// for the videos.
     ///
     /// # Errors
     /// [`Error::Unusable`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
@@ -66,7 +67,8 @@ fn roots(path: &Path, videos: Option<&Path>) -> Vec<PathBuf> {
     videos.into_iter().chain([folder]).chain(above).map(Path::to_owned).collect()
 }
 
-/// The first of `folders` within `roots` that has one of `names`. If none has, where the first would be: the run reports it as missing.
+/// The first of `folders` within `roots` that has one of `names`. If none has, where the first would be: the run
+/// reports it as missing.
 fn find_video(roots: &[PathBuf], folders: &[&str], names: &[String]) -> PathBuf {
     let places = || roots.iter().flat_map(|root| folders.iter().map(move |folder| root.join(folder)));
     let paths = || places().flat_map(|place| names.iter().map(move |name| place.join(name)));

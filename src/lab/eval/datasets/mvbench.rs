@@ -6,7 +6,8 @@ use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Where each task has its videos: in the authors' folders, and in those of the published copy, where some are cut to the questions' bounds.
+/// Where each task has its videos: in the authors' folders, and in those of the published copy, where some are cut to
+/// the questions' bounds.
 const FOLDERS: [(&str, &[&str]); 20] = [
     ("action_antonym", &["ssv2_video", "ssv2_video_mp4"]),
     ("action_count", &["perception/videos"]),
