@@ -74,7 +74,7 @@ impl Origin {
 
 static KNOWN: [KnownModel; 1] = [KnownModel {
     name: "smol",
-    description: "SmolLM2 135M (Q4_1) with a small vision encoder: runs anywhere, tells simple shapes and moves",
+    description: "SmolLM2 135M (Q4_1) with a small vision encoder: runs anywhere, knows 75 things in synthetic clips",
     model: KnownFile {
         file_name: "SmolLM2-135M-Instruct.Q4_1.gguf",
         bytes: 98_362_432,

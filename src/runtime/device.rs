@@ -25,6 +25,7 @@ pub enum DeviceKind {
 
 /// One device of ggml's registry.
 #[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
 pub struct Device {
     /// ggml's name, as `--device` takes it, for example `CUDA0`.
     pub name: String,

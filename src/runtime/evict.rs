@@ -8,6 +8,7 @@ use crate::ffi;
 
 /// How similar the visual tokens in a cache still are to what entered the model.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct Similarity {
     /// For each layer of the model the mean cosine, over the visual tokens, of the state that enters the layer with the
     /// token's embedding. The first is 1. NaN where nothing was measured.
@@ -18,6 +19,7 @@ pub struct Similarity {
 
 /// A layer's part of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct KvLayer {
     /// Whether cells can be evicted from it. Recurrent layers and layers with a sliding window have none that can be.
     pub has_cells: bool,

@@ -48,6 +48,7 @@ fn unknown_type(name: &str) -> Error {
 
 /// Bytes allocated by a context, over all devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MemoryUsage {
     /// The model's weights.
     pub model: u64,

@@ -352,6 +352,7 @@ impl Model {
 
 /// A token of [`Model::special_tokens`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SpecialToken {
     /// Its id.
     pub token: Token,

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
+#[non_exhaustive]
 pub enum EvictMode {
     /// All visual tokens, in the layers in which little of them is left. Their memory is returned.
     Layers,

@@ -9,6 +9,7 @@ use crate::runtime::{Context, Row, RowInput};
 /// How text and visual tokens are batched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PrefillMode {
     /// One pass where the model can, chunk by chunk where it cannot.
     #[default]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Who says a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Role {
     /// Instructions for the whole conversation.
     System,

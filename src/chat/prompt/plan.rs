@@ -10,6 +10,7 @@ use crate::runtime::{Bitmap, Chunks, ImageChunk, Model, Part, Position, Token, V
 /// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows
 /// before do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub enum RowKey {
     /// A text token.
     Token(Token),
@@ -50,6 +51,7 @@ pub(in crate::chat) struct Plan {
 /// How the text around frames becomes tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Tokenization {
     /// Text and frame markers together, as the model's own processor does.
     #[default]
