@@ -10,7 +10,6 @@ use crate::runtime::{Bitmap, Chunks, ImageChunk, Model, Part, Position, Token, V
 /// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows
 /// before do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[non_exhaustive]
 pub enum RowKey {
     /// A text token.
     Token(Token),
