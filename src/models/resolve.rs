@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::gguf::{self, Kind};
 use super::{KnownModel, ModelFiles, Store};
 use crate::error::{Error, Result};
+#[cfg(feature = "hub")]
 use crate::observer::Observer;
 
 impl Store {
