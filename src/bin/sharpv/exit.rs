@@ -1,6 +1,8 @@
 //! How the program ends: exit codes, and the last message.
 
+use crate::args::Cli;
 use crate::{advice, screen};
+use clap::CommandFactory;
 use sharpv::runtime::Abort;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -68,7 +70,12 @@ fn about_abort(file: Option<&Path>, reason: &str) -> String {
 
 /// The error and its causes. Most messages of the library quote their cause already.
 pub fn describe(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error}");
+    let option = match error.downcast_ref::<sharpv::Error>() {
+        // The library knows no options, but calls what they set by their names.
+        Some(sharpv::Error::InvalidParameter { name, .. }) if is_option(name) => "--",
+        _ => "",
+    };
+    let mut text = format!("error: {option}{error}");
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
             text.push_str(&format!(": {cause}"));
@@ -78,6 +85,12 @@ pub fn describe(error: &anyhow::Error) -> String {
         text.push_str(&format!("\n       {advice}"));
     }
     text
+}
+
+/// Whether an option of any command has this name.
+fn is_option(name: &str) -> bool {
+    let program = Cli::command();
+    program.get_subcommands().flat_map(clap::Command::get_arguments).any(|argument| argument.get_long() == Some(name))
 }
 
 /// Whether stdout was closed.

@@ -132,7 +132,7 @@ pub fn cells(params: &SessionParams, kv: &SavedKv) -> Result<usize, Refused> {
     match params.n_ctx {
         Some(fixed) if fixed < used => Err(Refused {
             reason: format!("the session takes {used} cells of the KV cache, more than the {fixed} of this one"),
-            advice: format!("open the session with -c {} or more", used + params.n_predict),
+            advice: format!("open the session with a context of {} cells or more", used + params.n_predict),
         }),
         Some(fixed) => Ok(fixed),
         // A file does not make this process allocate what no conversation takes: one that grows gets half as much

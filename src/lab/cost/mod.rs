@@ -32,7 +32,7 @@ pub fn method_by_name(name: &str) -> Result<Method> {
     let dense = Some(Method::Off).filter(|_| name == "dense");
     let method = dense.or_else(|| Method::ALL.into_iter().find(|method| method.name() == name));
     method.ok_or_else(|| Error::InvalidParameter {
-        name: "--methods",
+        name: "methods",
         value: format!("\"{name}\""),
         expected: format!("of {}", Method::ALL.map(method_name).join(", ")),
     })
@@ -47,16 +47,16 @@ pub fn check(methods: &[PruneParams], repeats: usize) -> Result<()> {
         Err(Error::InvalidParameter { name, value, expected: expected.to_owned() })
     };
     if methods.is_empty() {
-        return refuse("--methods", "empty".into(), "at least one method");
+        return refuse("methods", "empty".into(), "at least one method");
     }
     for (i, params) in methods.iter().enumerate() {
         params.validate()?;
         if methods.iter().take(i).any(|before| before.method == params.method) {
-            return refuse("--methods", format!("{} twice", method_name(params.method)), "each method once");
+            return refuse("methods", format!("{} twice", method_name(params.method)), "each method once");
         }
     }
     if repeats == 0 {
-        return refuse("--repeats", "0".into(), "at least 1");
+        return refuse("repeats", "0".into(), "at least 1");
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ impl FromStr for ScalingSize {
             .and_then(|(frames, tokens)| Some(Self { frames: number(frames)?, tokens: number(tokens)? }));
         let small = |size: &Self| size.frames.checked_mul(size.tokens).is_some_and(|n| n <= MOST);
         size.filter(small).ok_or_else(|| Error::InvalidParameter {
-            name: "--synthetic",
+            name: "synthetic",
             value: format!("\"{text}\""),
             expected: "FRAMESxTOKENS, as in 32x196".into(),
         })

@@ -56,7 +56,7 @@ fn tokens_of(model: &Model, letter: char) -> Result<Vec<Token>> {
     }
     if found.is_empty() {
         return Err(Error::InvalidParameter {
-            name: "--score",
+            name: "score",
             value: "likelihood".into(),
             expected: format!("generate with this model: its vocabulary has no token for the letter {letter}"),
         });

@@ -39,7 +39,7 @@ impl Variant {
         variants.sort_by_key(|variant| variant.method != Method::Off);
         if variants.is_empty() {
             return Err(Error::InvalidParameter {
-                name: "--methods",
+                name: "methods",
                 value: "empty".into(),
                 expected: "at least one method, and a budget for those that prune".into(),
             });
@@ -83,7 +83,7 @@ fn method(name: &str) -> Result<Method> {
         return Ok(Method::Off);
     }
     name.parse().map_err(|_| Error::InvalidParameter {
-        name: "--methods",
+        name: "methods",
         value: format!("\"{name}\""),
         expected: format!("dense, or of {}", Method::ALL.map(Method::name).join(", ")),
     })
@@ -95,7 +95,7 @@ fn budget(text: &str) -> Result<Budget> {
     }
     let share = text.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
     share.map(Budget::Keep).ok_or_else(|| Error::InvalidParameter {
-        name: "--budgets",
+        name: "budgets",
         value: format!("\"{text}\""),
         expected: "auto, or shares of the visual tokens, over 0 and at most 1".into(),
     })
