@@ -2,10 +2,10 @@
 //! `cargo run --release --example make_clips -- FOLDER [COUNT [SEED]]`.
 //!
 //! It writes `COUNT` MP4 clips (320) of 8 seconds and `questions.jsonl`, five or six questions a clip, which
-//! `sharpv eval jsonl` and the example `accuracy` read. A row is `{"video": "move-000.mp4", "category": "move",
-//! "question": "…", "answer":
-//! "…"}`. Answers are in the sentences that the small model `smol` was trained to give, about things that it knows. `choices.jsonl` has those that can be asked as multiple choice, each with its `"choices":
-//! ["…"]`, for models that can answer with a letter.
+//! `sharpv eval jsonl` and the example `accuracy` read. A row is
+//! `{"video": "move-000.mp4", "category": "move", "question": "…", "answer": "…"}`. Answers are in the sentences that
+//! the small model `smol` was trained to give, about things that it knows. `choices.jsonl` has those that can be asked
+//! as multiple choice, each with its `"choices": ["…"]`, for models that can answer with a letter.
 //!
 //! The clips are encoded by the program `ffmpeg` with libx264. The things are drawn from Twemoji (CC BY 4.0, by Twitter
 //! and other contributors), which Cargo fetches.
