@@ -401,6 +401,8 @@ fn divergence(p: &[f64], q: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::{CancelToken, ContextParams, Model, ModelParams};
+    use std::path::Path;
 
     fn layer(has_cells: bool) -> KvLayer {
         KvLayer { has_cells, evicted: false, rows: 10, bytes: 100 }
@@ -453,5 +455,19 @@ mod tests {
         assert_eq!(EvictParams::off().mode(true), EvictMode::Off);
         assert!(EvictParams { threshold: Some(1.5), ..EvictParams::default() }.validate().is_err());
         assert!(EvictParams { threshold: Some(f32::NAN), ..EvictParams::default() }.validate().is_err());
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_looked_into_is_no_error() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
+        let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
+        // As of a model whose kind of cache has no layers to take out.
+        let params = ContextParams { n_ctx: 256, evictable: false, ..ContextParams::default() };
+        let mut context = Context::new(&model, &params, &[], &CancelToken::new()).expect("a context");
+        assert!(!context.can_evict() && context.similarity().is_err());
+        let mut evicted = Evicted { pending: Some(Tail::default()), ..Evicted::default() };
+        evicted.measure(&mut context).expect("nothing to measure");
+        assert_eq!(evicted.evict(EvictMode::Layers, None, &mut context, &[]).expect("nothing to evict"), 0);
+        assert!(evicted.pending.is_none(), "it is not tried again");
     }
 }

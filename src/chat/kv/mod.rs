@@ -261,22 +261,24 @@ impl KvState {
         match self.evicted.evict(params.evict_mode(), params.evict.threshold, context, &self.rows[answer..]) {
             Ok(0) => Ok(()),
             // Cells that became free are memory only when the cache is made smaller.
-            Ok(_) if params.n_ctx.is_none() => {
-                match self.resize(engine, params, self.cells_used() + params.n_predict)? {
-                    true => Ok(()),
-                    // An answer cannot go on without what it answers.
-                    false => Err(Error::Llama {
-                        action: "making the KV cache smaller",
-                        reason: "its contents could not be moved; ask again".into(),
-                    }),
-                }
-            }
+            Ok(_) if params.n_ctx.is_none() => self.shrink(engine, params, self.cells_used() + params.n_predict),
             Ok(_) => Ok(()),
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
                 observer.warning(&format!("the KV cache stays as it is: {error}"));
                 Ok(())
             }
+        }
+    }
+
+    /// Moves the cache to a smaller context in the middle of an answer, which cannot go on without what it answers.
+    fn shrink(&mut self, engine: &Engine, params: &SessionParams, n_ctx: usize) -> Result<()> {
+        match self.resize(engine, params, n_ctx)? {
+            true => Ok(()),
+            false => Err(Error::Llama {
+                action: "making the KV cache smaller",
+                reason: "its contents could not be moved; ask again".into(),
+            }),
         }
     }
 
@@ -376,6 +378,9 @@ fn no_context() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Session;
+    use crate::models::ModelFiles;
+    use std::path::Path;
 
     fn text(token: i32, position: i32) -> PlannedRow {
         PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] }
@@ -405,5 +410,26 @@ mod tests {
         let cached = [text(1, 0), visual(0, 1), visual(1, 1), visual(2, 1), text(2, 3)];
         let wanted = [text(1, 0), visual(0, 1), visual(1, 1), text(7, 3), text(8, 4)];
         assert_eq!(shared_rows(&cached, &wanted), 1);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_moved_ends_the_answer_and_is_computed_anew() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        let files = ModelFiles {
+            name: "smolvlm".into(),
+            model: folder.join("smolvlm.gguf"),
+            mmproj: Some(folder.join("smolvlm-mmproj.gguf")),
+            lora: Vec::new(),
+        };
+        let mut session = Session::builder(&files).n_predict(4).open().expect("the fixture opens");
+        let question = "Why? ".repeat(100);
+        session.ask(&question, &mut ()).expect("an answer");
+        assert!(session.kv.cells_used() > 256);
+        // llama.cpp makes contexts of 256 cells at least.
+        let error = session.kv.shrink(&session.engine, &session.params, 1).expect_err("it does not go in");
+        assert!(error.to_string().contains("could not be moved"), "{error}");
+        assert_eq!(session.kv.cells_used(), 0);
+        let again = session.ask("And now?", &mut ()).expect("the prompt is computed anew");
+        assert_eq!(again.tokens.prompt, again.tokens.prompt_computed);
     }
 }
