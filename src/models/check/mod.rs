@@ -1,0 +1,76 @@
+//! What llama.cpp takes a model file's header at its word for: values that it asserts on, divides by or allocates for, and tensors that it
+//! looks for only when they are used. Checked before it reads the file, since an assertion that fails ends the process.
+//!
+//! Only what is sure is refused: of architectures and projectors that are not named here, ranges and types alone are looked at.
+
+mod mmproj;
+mod model;
+
+use super::gguf::{self, Header, Kind, Value};
+use crate::error::{Error, Result};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// What llama.cpp keeps in an `int`.
+const INT: u64 = i32::MAX as u64;
+
+/// Looks at the header of the GGUF file at `path` for values that no model has and that would end the process, or give a model that is not the
+/// one that was made. Reads the header alone, so it takes milliseconds.
+///
+/// A [`Session`](crate::Session) does this itself. It is of use before [`Model::load`](crate::runtime::Model::load).
+///
+/// # Errors
+/// [`Error::NotGguf`], which names the value and what it should be; [`Error::Io`] when the file cannot be read.
+pub fn check(path: &Path) -> Result<()> {
+    let header = gguf::read_header(path)?;
+    let finding = match header.metadata.kind() {
+        Kind::Model => model::check(&header),
+        Kind::Mmproj => mmproj::check(&header),
+        Kind::Adapter => Ok(()),
+    };
+    finding.map_err(|reason| Error::NotGguf { path: path.to_owned(), reason })
+}
+
+/// What is wrong, in words.
+type Finding<T = ()> = Result<T, String>;
+
+impl Header {
+    /// That `key`, if it is there as a number, is in `range`.
+    fn in_range(&self, key: &str, range: RangeInclusive<u64>) -> Finding<Option<u64>> {
+        match self.metadata.get(key) {
+            None | Some(Value::Array { .. } | Value::String(_) | Value::Bool(_)) => Ok(None),
+            Some(value) => match self.metadata.u64(key).filter(|number| range.contains(number)) {
+                Some(number) => Ok(Some(number)),
+                None => Err(must_be(key, in_words(value), format!("from {} to {}", range.start(), range.end()))),
+            },
+        }
+    }
+
+    /// That the numbers with which layers keep a division from failing are small and not negative.
+    fn epsilons(&self) -> Finding {
+        for (key, value) in self.metadata.iter().filter(|(key, _)| key.ends_with("epsilon")) {
+            if let Value::Float(number) = *value
+                && !(0.0..1.0).contains(&number)
+            {
+                return Err(must_be(key, number, "from 0 to 1, such as 1e-6"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn must_be(key: &str, value: impl Display, expected: impl Display) -> String {
+    format!("{key} is {value}, but must be {expected}")
+}
+
+fn in_words(value: &Value) -> String {
+    match value {
+        Value::Uint(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::Bool(value) => value.to_string(),
+        Value::String(value) => format!("{value:?}"),
+        Value::Array { len } => format!("an array of {len} elements"),
+    }
+}
