@@ -143,16 +143,22 @@ impl<'a> Places<'a> {
 enum Wrong {
     Int(u32),
     Float(f32),
+    /// Another type, of values as wide.
+    Type(u32),
     /// One letter of a tensor's name is another.
     Name,
 }
 
 impl Wrong {
     fn put(self, place: &Place, bytes: &mut [u8]) {
+        if let Self::Type(kind) = self {
+            bytes[place.at - 4..place.at].copy_from_slice(&kind.to_le_bytes());
+        }
         let bytes = &mut bytes[place.at..place.at + place.len];
         match self {
             Self::Int(value) => bytes.copy_from_slice(&value.to_le_bytes()[..place.len]),
             Self::Float(value) => bytes.copy_from_slice(&value.to_le_bytes()),
+            Self::Type(_) => (),
             Self::Name => bytes[place.len - 4] = b'x',
         }
     }
@@ -180,13 +186,14 @@ fn frames() -> tempfile::TempDir {
 
 #[test]
 fn what_llama_cpp_would_die_of_is_told() {
-    use Wrong::{Float, Int, Name};
+    use Wrong::{Float, Int, Name, Type};
     const MAX: u32 = i32::MAX as u32;
     let mmproj = [
         ("internvl", "clip.vision.attention.head_count", Int(0)),
         ("internvl", "clip.vision.attention.head_count", Int(3)),
         ("internvl", "clip.vision.attention.head_count", Int(MAX)),
         ("internvl", "clip.vision.preproc_min_tiles", Int(0)),
+        ("internvl", "clip.vision.preproc_min_tiles", Int(7)),
         ("internvl", "clip.vision.preproc_max_tiles", Int(0)),
         ("internvl", "clip.vision.preproc_max_tiles", Int(MAX)),
         ("internvl", "clip.vision.embedding_length", Int(3)),
@@ -198,6 +205,9 @@ fn what_llama_cpp_would_die_of_is_told() {
         ("internvl", "clip.vision.attention.layer_norm_epsilon", Float(f32::NAN)),
         ("internvl", "clip.vision.block_count", Int(0)),
         ("internvl", "clip.vision.block_count", Int(MAX)),
+        ("internvl", "clip.vision.image_size", Type(6)),
+        ("internvl", "clip.vision.attention.layer_norm_epsilon", Type(4)),
+        ("internvl", "clip.use_gelu", Type(0)),
         ("smolvlm", "clip.vision.attention.head_count", Int(0)),
         ("smolvlm", "clip.vision.projector.scale_factor", Int(3)),
         ("smolvlm", "clip.vision.image_size", Int(0)),
@@ -209,6 +219,7 @@ fn what_llama_cpp_would_die_of_is_told() {
         ("qwen2vl", "clip.vision.patch_size", Int(3)),
         ("qwen2.5vl", "clip.vision.projection_dim", Int(3)),
         ("qwen3vl", "clip.vision.patch_size", Int(2)),
+        ("qwen3vl", "clip.vision.block_count", Int(2)),
         ("gemma3", "clip.vision.image_size", Int(3)),
         ("minicpmv", "clip.minicpmv_query_num", Int(3)),
         ("llava-onevision", "clip.vision.attention.head_count", Int(5)),
@@ -231,9 +242,11 @@ fn what_llama_cpp_would_die_of_is_told() {
         ("smolvlm", "llama.context_length", Int(0)),
         ("smolvlm", "tokenizer.ggml.bos_token_id", Int(MAX)),
         ("smolvlm", "tokenizer.ggml.eos_token_id", Int(369)),
+        ("internvl", "qwen2.attention.head_count", Int(1)),
         ("internvl", "qwen2.rope.dimension_count", Int(30)),
         ("internvl", "qwen2.rope.dimension_count", Int(0)),
         ("gemma3", "gemma3.rope.dimension_count", Int(7)),
+        ("gemma3", "gemma3.rope.freq_base_swa", Float(f32::INFINITY)),
         ("gemma3", "gemma3.attention.sliding_window", Int(u32::MAX)),
     ];
     let folder = tempfile::tempdir().expect("a folder");

@@ -21,7 +21,7 @@ const BOOL: u32 = 7;
 const STRING: u32 = 8;
 
 /// The types of the values that llama.cpp reads by their type, and asserts on.
-const TYPES: [(&str, u32); 33] = [
+const TYPES: [(&str, u32); 37] = [
     ("general.name", STRING),
     ("general.description", STRING),
     ("clip.has_vision_encoder", BOOL),
@@ -55,6 +55,10 @@ const TYPES: [(&str, u32); 33] = [
     ("clip.vision.preproc_max_tiles", UINT32),
     ("clip.vision.preproc_image_size", UINT32),
     ("clip.vision.projector.scale_factor", UINT32),
+    ("clip.vision.spatial_merge_size", UINT32),
+    ("clip.vision.n_wa_pattern", UINT32),
+    ("clip.vision.image_min_pixels", UINT32),
+    ("clip.vision.image_max_pixels", UINT32),
 ];
 
 /// The projectors whose encoders are checked in depth.
@@ -255,8 +259,9 @@ impl<'a> Encoder<'a> {
     fn layers(&self) -> Finding {
         let layers = self.kinds("v.blk.");
         let there = layers.iter().map(|(layer, _)| layer.saturating_add(1)).max().unwrap_or(0);
-        // Converters leave out the last one where its output is not used; some leave its tensors in.
-        if there < self.layers || there > 2 * self.layers {
+        // These read what comes out of an earlier layer; converters do not count those behind it, and some leave their tensors in.
+        let may_have_more = matches!(self.projector, Projector::Mlp | Projector::Resampler) && there <= 2 * self.layers;
+        if there != self.layers && !(may_have_more && there > self.layers) {
             return Err(must_be(LAYERS, self.layers, format!("the number of layers in the file, which is {there}")));
         }
         let attention: &[&str] = match layers.contains(&(0, "attn_qkv.weight")) {
@@ -348,7 +353,8 @@ impl<'a> Encoder<'a> {
     fn tiles(&self) -> Finding {
         if self.projector == Projector::InternVl {
             let max = self.header.in_range("clip.vision.preproc_max_tiles", 1..=MAX_TILES)?.unwrap_or(12);
-            self.header.in_range("clip.vision.preproc_min_tiles", 1..=max)?;
+            // There must be a grid with so many tiles on each side.
+            self.header.in_range("clip.vision.preproc_min_tiles", 1..=max.isqrt())?;
         }
         if self.projector == Projector::Idefics3 {
             self.header.in_range("clip.vision.preproc_image_size", 0..=MAX_SIDE)?;

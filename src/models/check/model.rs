@@ -7,8 +7,8 @@ use crate::models::gguf::Value;
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 1024;
 
-/// Architectures that rotate whole heads, and assert it.
-const ROTATE_WHOLE_HEADS: [&str; 12] = [
+/// Architectures of plain attention that rotate whole heads, and assert it.
+const WHOLE_HEADS: [&str; 12] = [
     "llama",
     "mistral3",
     "qwen2",
@@ -53,9 +53,27 @@ pub(super) fn check(header: &Header) -> Finding {
             format!("a multiple of head_count_kv, which is {kv}"),
         ));
     }
+    heads(header, architecture)?;
     experts(header, architecture)?;
     rotation(header, architecture)?;
     special_tokens(header)
+}
+
+/// Some of the architectures take the width of queries from elsewhere, and then cannot cut them into heads.
+fn heads(header: &Header, architecture: &str) -> Finding {
+    let number = |name: &str| header.metadata.u64(&format!("{architecture}.{name}"));
+    let (Some(heads), Some(width)) = (number("attention.head_count"), number("embedding_length")) else {
+        return Ok(());
+    };
+    let size = number("attention.key_length").or_else(|| width.checked_div(heads));
+    if let (Some(size), Some(shape)) = (size, header.tensors.get("blk.0.attn_q.weight"))
+        && WHOLE_HEADS.contains(&architecture)
+        && heads.checked_mul(size) != shape.get(1).copied()
+    {
+        let expected = format!("what the tensor blk.0.attn_q.weight has of {size} values each; its shape is {shape:?}");
+        return Err(must_be(&format!("{architecture}.attention.head_count"), heads, expected));
+    }
+    Ok(())
 }
 
 fn experts(header: &Header, architecture: &str) -> Finding {
@@ -77,11 +95,12 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
     let key = |name: &str| format!("{architecture}.{name}");
     let number = |name: &str| metadata.u64(&key(name));
 
-    let base = key("rope.freq_base");
-    if let Some(&Value::Float(value)) = metadata.get(&base)
-        && !(value.is_finite() && value >= 0.0)
-    {
-        return Err(must_be(&base, value, "a finite number, such as 10000"));
+    for base in [key("rope.freq_base"), key("rope.freq_base_swa")] {
+        if let Some(&Value::Float(value)) = metadata.get(&base)
+            && !(value.is_finite() && value >= 0.0)
+        {
+            return Err(must_be(&base, value, "a finite number, such as 10000"));
+        }
     }
     let kind = key("rope.scaling.type");
     if let Some(value) = metadata.string(&kind)
@@ -100,7 +119,7 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
     let Some(count) = header.in_range(&rotated, 0..=INT)? else { return Ok(()) };
     let of_heads = || number("embedding_length")?.checked_div(number("attention.head_count")?);
     if let Some(size) = number("attention.key_length").or_else(of_heads) {
-        if ROTATE_WHOLE_HEADS.contains(&architecture) && count != size {
+        if WHOLE_HEADS.contains(&architecture) && count != size {
             return Err(must_be(&rotated, count, format!("the size of a head, which is {size}")));
         }
         if ROTATE_HEADS.contains(&architecture) && count > size {
