@@ -50,9 +50,11 @@ impl Engine {
         // What can be told of these is told before a large file is loaded.
         params.validate()?;
         let mmproj = mmproj(files)?;
-        models::check(mmproj)?;
-        if model.is_none() {
-            models::check(&files.model)?;
+        if params.check_files {
+            models::check(mmproj)?;
+            if model.is_none() {
+                models::check(&files.model)?;
+            }
         }
         let start = Instant::now();
         let model = match model {

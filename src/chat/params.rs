@@ -19,6 +19,9 @@ pub struct SessionParams {
     pub model: ModelParams,
     /// The vision encoder.
     pub vision: VisionParams,
+    /// Look at the headers of the model's files first ([`models::check`](crate::models::check)): llama.cpp ends the
+    /// process over what it cannot use. The check refuses what no model is known to have, and could be wrong.
+    pub check_files: bool,
     /// How the language model computes: threads, batch size, types of the KV cache.
     pub compute: ComputeParams,
     /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets
@@ -61,6 +64,7 @@ impl Default for SessionParams {
         Self {
             model: ModelParams::default(),
             vision: VisionParams::default(),
+            check_files: true,
             compute: ComputeParams::default(),
             n_ctx: None,
             fit: true,

@@ -33,6 +33,8 @@ pub enum Fix {
     NameMmproj,
     /// Give each model file in its own place: language model, multimodal projector, adapter.
     SortModelFiles,
+    /// Leave it to llama.cpp whether it can use the file. It ends the process where it cannot.
+    SkipCheck,
 }
 
 impl fmt::Display for Fix {
@@ -49,6 +51,7 @@ impl fmt::Display for Fix {
             Self::Pull(name) => write!(f, "fetch {name} first"),
             Self::NameMmproj => f.write_str("name the one to use"),
             Self::SortModelFiles => f.write_str("give each file in its own place"),
+            Self::SkipCheck => f.write_str("leave the check out, where llama.cpp is known to load the file"),
         }
     }
 }

@@ -238,6 +238,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A model file has values or tensors with which llama.cpp cannot work.
+    #[error("{}: not a usable model: {reason}; download it again, or give another file", path.display())]
+    BadModel {
+        /// The file.
+        path: PathBuf,
+        /// Which value or tensor, and what it should be.
+        reason: String,
+    },
+
     /// A GGUF file was given in the place of one of another kind.
     #[error("{}: this is {found}, but {expected} was expected; {}", path.display(), fix::in_words(&self.fixes()))]
     WrongModelFile {
@@ -425,6 +434,7 @@ impl Error {
             Self::ModelNotPulled { name } => vec![Fix::Pull((*name).to_owned())],
             Self::MmprojNotFound { .. } => vec![Fix::NameMmproj],
             Self::WrongModelFile { .. } => vec![Fix::SortModelFiles],
+            Self::BadModel { .. } => vec![Fix::SkipCheck],
             _ => Vec::new(),
         }
     }

@@ -1,7 +1,8 @@
-//! Model files with values that llama.cpp ends the process over, or takes without a word: each is refused in one line that names file and value.
+//! Model files with values that llama.cpp ends the process over, or takes without a word: each is refused in one line
+//! that names file and value.
 //!
-//! The files are those of the families with a value or a name changed in place. They are opened in a child process, since what is tested is
-//! that it does not die.
+//! The files are those of the families with a value or a name changed in place. They are opened in a child process,
+//! since what is tested is that it does not die.
 
 use crate::support::{families, smol};
 

@@ -23,6 +23,7 @@ fn option(fix: &Fix) -> Option<String> {
         Fix::SortModelFiles => {
             "-m for the language model, --mmproj for the multimodal projector, --lora for an adapter".to_owned()
         }
+        Fix::SkipCheck => "--no-check, if llama.cpp is known to load this file".to_owned(),
         _ => return None,
     })
 }

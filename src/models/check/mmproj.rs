@@ -259,7 +259,8 @@ impl<'a> Encoder<'a> {
     fn layers(&self) -> Finding {
         let layers = self.kinds("v.blk.");
         let there = layers.iter().map(|(layer, _)| layer.saturating_add(1)).max().unwrap_or(0);
-        // These read what comes out of an earlier layer; converters do not count those behind it, and some leave their tensors in.
+        // These read what comes out of an earlier layer; converters do not count those behind it, and some leave their
+        // tensors in.
         let may_have_more = matches!(self.projector, Projector::Mlp | Projector::Resampler) && there <= 2 * self.layers;
         if there != self.layers && !(may_have_more && there > self.layers) {
             return Err(must_be(LAYERS, self.layers, format!("the number of layers in the file, which is {there}")));

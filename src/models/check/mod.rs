@@ -1,7 +1,9 @@
-//! What llama.cpp takes a model file's header at its word for: values that it asserts on, divides by or allocates for, and tensors that it
-//! looks for only when they are used. Checked before it reads the file, since an assertion that fails ends the process.
+//! What llama.cpp takes a model file's header at its word for: values that it asserts on, divides by or allocates for,
+//! and tensors that it looks for only when they are used. Checked before it reads the file, since an assertion that
+//! fails ends the process.
 //!
-//! Only what is sure is refused: of architectures and projectors that are not named here, ranges and types alone are looked at.
+//! Only what is sure is refused: of architectures and projectors that are not named here, ranges and types alone are
+//! looked at.
 
 mod mmproj;
 mod model;
@@ -15,13 +17,14 @@ use std::path::Path;
 /// What llama.cpp keeps in an `int`.
 const INT: u64 = i32::MAX as u64;
 
-/// Looks at the header of the GGUF file at `path` for values that no model has and that would end the process, or give a model that is not the
-/// one that was made. Reads the header alone, so it takes milliseconds.
+/// Looks at the header of the GGUF file at `path` for values that no model has and that would end the process, or give
+/// a model that is not the one that was made. Reads the header alone, so it takes milliseconds.
 ///
 /// A [`Session`](crate::Session) does this itself. It is of use before [`Model::load`](crate::runtime::Model::load).
 ///
 /// # Errors
-/// [`Error::NotGguf`], which names the value and what it should be; [`Error::Io`] when the file cannot be read.
+/// [`Error::BadModel`], which names the value and what it should be; [`Error::NotGguf`] and [`Error::Io`] when the file
+/// cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let header = gguf::read_header(path)?;
     let finding = match header.metadata.kind() {
@@ -29,7 +32,7 @@ pub fn check(path: &Path) -> Result<()> {
         Kind::Mmproj => mmproj::check(&header),
         Kind::Adapter => Ok(()),
     };
-    finding.map_err(|reason| Error::NotGguf { path: path.to_owned(), reason })
+    finding.map_err(|reason| Error::BadModel { path: path.to_owned(), reason })
 }
 
 /// What is wrong, in words.

@@ -88,6 +88,10 @@ pub struct ModelOptions {
     #[arg(long, value_name = "NAME", value_parser = values::layout_name())]
     layout: Option<String>,
 
+    /// Load model files without a look at their headers: llama.cpp ends the program over what it cannot use
+    #[arg(long)]
+    no_check: bool,
+
     /// Cut frames into tiles where the encoder cuts up single pictures: many more visual tokens
     #[arg(long)]
     tile: bool,
@@ -156,6 +160,7 @@ impl ModelOptions {
                 type_v: self.cache_type_v,
                 offload_kv: !self.no_kv_offload && !cpu_only,
             },
+            check_files: !self.no_check,
             n_ctx: Some(self.ctx_size as usize).filter(|&n| n > 0),
             max_memory: self.max_memory,
             layout: self.layout.clone(),
