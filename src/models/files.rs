@@ -51,15 +51,27 @@ pub(super) fn remove_partial_files(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A lock file, held until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do where another thread starts a process at this moment: that holds a copy until it
+        // runs its program. What cannot be freed here is freed by the system when the last copy is closed.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Holds the lock file at `path` until the result is dropped; the system frees it if the process dies.
-pub(super) fn lock(path: &Path, name: &str, observer: &mut dyn Observer) -> io::Result<File> {
+pub(super) fn lock(path: &Path, name: &str, observer: &mut dyn Observer) -> io::Result<Lock> {
     let file = File::options().create(true).append(true).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => {
             observer.message(&format!("waiting for another process that is fetching {name}"));
             file.lock()?;
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(TryLockError::Error(error)) => Err(error),
     }

@@ -75,6 +75,13 @@ pub struct Results {
     index: HashMap<Key, usize>,
 }
 
+impl Drop for Results {
+    fn drop(&mut self) {
+        // See `models::files::Lock`: closing alone may not free it at once.
+        let _ = self.file.unlock();
+    }
+}
+
 impl Results {
     /// Opens the results at `path`, or begins them.
     ///
@@ -91,7 +98,7 @@ impl Results {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let advice = "wait for it, or give another --out".to_owned();
+                let advice = "wait for it, or give another folder".to_owned();
                 return Err(refused(path, "another run is writing these results".into(), advice));
             }
             // A file system without locks.
@@ -105,7 +112,7 @@ impl Results {
         let mut lines = text[..whole].lines().enumerate();
         let Some((_, header)) = lines.next() else {
             if !text.is_empty() && !"{\"sharpv_eval\":".starts_with(text.get(..15).unwrap_or(&text)) {
-                return Err(refused(path, "this is no file of results".into(), "give another --out".into()));
+                return Err(refused(path, "this is no file of results".into(), "give another folder".into()));
             }
             results.cut(0)?;
             let header = Header { sharpv_eval: FORMAT, settings: settings.clone() };
@@ -115,7 +122,7 @@ impl Results {
         check_header(path, header, settings)?;
         for (number, line) in lines {
             let row: Row = serde_json::from_str(line).map_err(|error| {
-                let advice = "mend or remove the line, or give another --out".to_owned();
+                let advice = "mend or remove the line, or give another folder".to_owned();
                 refused(path, format!("line {} is no result: {error}", number + 1), advice)
             })?;
             results.keep(row);
@@ -171,7 +178,7 @@ impl Results {
 }
 
 fn check_header(path: &Path, line: &str, settings: &RunSettings) -> Result<()> {
-    let other_out = || "give another --out".to_owned();
+    let other_out = || "give another folder".to_owned();
     let Ok(header) = serde_json::from_str::<Header>(line) else {
         return Err(refused(path, "this is no file of results".into(), other_out()));
     };
@@ -191,7 +198,7 @@ fn check_header(path: &Path, line: &str, settings: &RunSettings) -> Result<()> {
     if differing.is_empty() {
         return Ok(());
     }
-    let advice = "run it with the settings of these results, or give another --out".to_owned();
+    let advice = "run it with the settings of these results, or give another folder".to_owned();
     Err(refused(path, format!("these results are of other settings: {}", differing.join("; ")), advice))
 }
 

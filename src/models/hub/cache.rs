@@ -7,7 +7,7 @@
 //! <root>/.locks/models--ORG--REPO/sharpv.lock                held while files of the repository are fetched
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::files::{Files, RepoFile};
 use crate::error::{Error, Result};
-use crate::models::files::lock;
+use crate::models::files::{Lock, lock};
 use crate::observer::Observer;
 
 /// Folders of a repository below which files are looked for.
@@ -94,7 +94,7 @@ impl LocalRepo {
     }
 
     /// Keeps other processes from fetching into this repository until the result is dropped.
-    pub fn lock(&self, observer: &mut dyn Observer) -> Result<File> {
+    pub fn lock(&self, observer: &mut dyn Observer) -> Result<Lock> {
         let folder = self.cache.path().join(".locks").join(self.repo_type().folder_name());
         create_dir(&folder)?;
         let path = folder.join("sharpv.lock");
