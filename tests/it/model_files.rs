@@ -227,6 +227,7 @@ fn what_llama_cpp_would_die_of_is_told() {
         ("smolvlm", "v.blk.1.attn_k.weight", Name),
         ("smolvlm", "v.blk.1.attn_k.bias", Name),
         ("qwen2vl", "v.blk.0.attn_q.bias", Name),
+        ("qwen2.5vl", "v.post_ln.weight", Name),
         ("internvl", "v.blk.2.ffn_up.bias", Name),
         ("internvl", "v.patch_embd.weight", Name),
         ("internvl", "v.position_embd.weight", Name),

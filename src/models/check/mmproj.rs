@@ -98,8 +98,10 @@ impl Projector {
         match self {
             Self::Mlp => &["v.position_embd.weight", "mm.0.weight", "mm.0.bias"],
             Self::Resampler | Self::Gemma3 | Self::Idefics3 => &["v.position_embd.weight", "v.patch_embd.bias"],
-            Self::Qwen2Vl | Self::Qwen25Vl => &["v.patch_embd.weight.1"],
-            Self::Qwen3Vl => &["v.patch_embd.weight.1", "v.patch_embd.bias", "v.position_embd.weight"],
+            Self::Qwen2Vl | Self::Qwen25Vl => &["v.patch_embd.weight.1", "v.post_ln.weight"],
+            Self::Qwen3Vl => {
+                &["v.patch_embd.weight.1", "v.patch_embd.bias", "v.position_embd.weight", "v.post_ln.weight"]
+            }
             Self::InternVl => &["v.position_embd.weight", "v.patch_embd.bias", "v.class_embd"],
         }
     }
@@ -217,6 +219,14 @@ impl<'a> Encoder<'a> {
             if !self.has(name) {
                 return Err(missing(name));
             }
+        }
+        let known = ["weight", "weight.1", "bias"];
+        let unknown = |name: &&String| name.strip_prefix("v.patch_embd.").is_some_and(|kind| !known.contains(&kind));
+        if let Some(name) = self.header.tensors.keys().find(unknown) {
+            return Err(format!(
+                "there is no tensor {name} in any encoder; those of v.patch_embd are {}",
+                known.join(", ")
+            ));
         }
         self.fits((WIDTH, self.width), tensor, 3, self.width)?;
         self.fits((PATCH_SIZE, self.patch_size), tensor, 0, self.patch_size)?;
@@ -405,7 +415,12 @@ impl<'a> Encoder<'a> {
                 }
             }
             Projector::Mlp => {
-                self.fits((WIDTH, self.width), "mm.0.weight", 0, self.width)?;
+                // It may take what comes out of several layers at once (Granite Vision).
+                if let Some([columns, ..]) = self.shape("mm.0.weight")
+                    && !columns.is_multiple_of(self.width)
+                {
+                    return self.fits((WIDTH, self.width), "mm.0.weight", 0, self.width);
+                }
                 if !self.has("mm.2.weight") && !self.has("mm.3.weight") {
                     return Err(missing("mm.2.weight"));
                 }

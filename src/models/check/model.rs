@@ -38,7 +38,9 @@ pub(super) fn check(header: &Header) -> Finding {
     header.in_range(&key("context_length"), 1..=INT)?;
     header.in_range(&key("embedding_length"), 1..=INT)?;
     header.in_range(&key("vocab_size"), 1..=INT)?;
-    header.in_range(&key("attention.sliding_window"), 0..=INT)?;
+    if architecture.starts_with("gemma") {
+        header.in_range(&key("attention.sliding_window"), 0..=INT)?;
+    }
     if let Some(layers) = layers {
         header.in_range(&key("nextn_predict_layers"), 0..=layers)?;
     }
@@ -70,7 +72,9 @@ fn heads(header: &Header, architecture: &str) -> Finding {
         && WHOLE_HEADS.contains(&architecture)
         && heads.checked_mul(size) != shape.get(1).copied()
     {
-        let expected = format!("what the tensor blk.0.attn_q.weight has of {size} values each; its shape is {shape:?}");
+        let expected = format!(
+            "such that heads of {size} values fit the tensor blk.0.attn_q.weight, which has the shape {shape:?}"
+        );
         return Err(must_be(&format!("{architecture}.attention.head_count"), heads, expected));
     }
     Ok(())
