@@ -223,6 +223,7 @@ fn what_llama_cpp_would_die_of_is_told() {
         ("qwen3vl", "clip.vision.block_count", Int(2)),
         ("gemma3", "clip.vision.image_size", Int(3)),
         ("minicpmv", "clip.minicpmv_query_num", Int(3)),
+        ("minicpmv", "clip.vision.image_size", Int(4097)),
         ("llava-onevision", "clip.vision.attention.head_count", Int(5)),
         ("smolvlm", "v.blk.1.attn_k.weight", Name),
         ("smolvlm", "v.blk.1.attn_k.bias", Name),

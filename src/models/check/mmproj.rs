@@ -10,8 +10,8 @@ const MAX_LAYERS: u64 = 1024;
 const MAX_TILES: u64 = 1024;
 /// Far more pixels than any encoder takes side by side.
 const MAX_SIDE: u64 = 1 << 16;
-/// MiniCPM-V has positions for a grid of 70 by 70, whatever the picture's size.
-const RESAMPLER_POSITIONS: u64 = 70 * 70;
+/// MiniCPM-V has positions for a grid of so many patches on a side, whatever the picture's size.
+const RESAMPLER_GRID: u64 = 70;
 
 /// GGUF's numbers for the types of values.
 const UINT32: u32 = 4;
@@ -350,7 +350,7 @@ impl<'a> Encoder<'a> {
         let fits = match self.projector {
             Projector::InternVl | Projector::Idefics3 | Projector::Gemma3 => rows == wanted,
             Projector::Mlp => grid > 0 && rows >= wanted,
-            Projector::Resampler => grid > 0 && rows >= RESAMPLER_POSITIONS,
+            Projector::Resampler => (1..=RESAMPLER_GRID).contains(&grid) && rows >= RESAMPLER_GRID.pow(2),
             Projector::Qwen2Vl | Projector::Qwen25Vl | Projector::Qwen3Vl => true,
         };
         if fits {
