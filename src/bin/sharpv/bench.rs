@@ -142,7 +142,9 @@ fn on_video(
 fn synthetic(job: &Job, files: &ModelFiles, interrupts: &Interrupts, screen: &mut Screen) -> anyhow::Result<Scaling> {
     let cancel = interrupts.cancel_token();
     let mut watch = Watch::new(screen, None, &cancel);
-    sharpv::models::check(&files.model)?;
+    if job.params.check_files {
+        sharpv::models::check(&files.model)?;
+    }
     let model = Model::load(&files.model, &job.params.model, |part| {
         watch.progress(Stage::LoadModel, (part.clamp(0.0, 1.0) * 1000.0) as u64, 1000);
     })?;
