@@ -1,25 +1,12 @@
 //! `sharpv bench` with the model `smol` on a clip of 8 frames.
 #![cfg(feature = "cli")]
 
-use crate::support::smol;
-
-use assert_cmd::Command;
+use crate::support::program::{sharpv, with_smol};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
 use sharpv::lab::results::Bench;
 use std::path::Path;
-
-fn sharpv(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
-    command.env_remove("SHARPV_LOG").args(args);
-    command
-}
-
-fn with_smol(args: &[&str]) -> Command {
-    smol::files();
-    sharpv(args)
-}
 
 fn clip() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/order-1");

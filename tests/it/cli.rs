@@ -2,9 +2,9 @@
 #![cfg(feature = "cli")]
 
 use crate::support::json_schema;
+use crate::support::program::{sharpv, with_smol};
 use crate::support::smol;
 
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, is_match, starts_with};
@@ -12,19 +12,6 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-
-/// The program, set up as for a user without any settings.
-fn sharpv(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
-    command.env_remove("SHARPV_LOG").args(args);
-    command
-}
-
-/// The program, where a test needs the model: it must be installed.
-fn with_smol(args: &[&str]) -> Command {
-    smol::files();
-    sharpv(args)
-}
 
 /// A folder with 8 frames.
 fn clip(name: &str) -> String {

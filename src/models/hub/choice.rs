@@ -52,13 +52,7 @@ fn needed(weights: &Weights, mmproj: Option<&Projector>) -> u64 {
 
 /// Chooses among the files of a repository.
 pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice> {
-    let problem = |reason: String, advice: String| Error::Remote {
-        kind: RemoteKind::Repository,
-        what: spec.repo.clone(),
-        status: None,
-        reason,
-        advice,
-    };
+    let problem = |reason: String, advice: String| problem(spec, reason, advice);
     let (candidates, named) = candidates(spec, files)?;
     let mmproj = match wish.mmproj.then(|| projector(&candidates, files)) {
         Some(None) => {
@@ -119,13 +113,7 @@ fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights]) -> String {
 /// The language models that the name may mean: one model, in one or several quantizations. And whether the name says
 /// which quantization.
 fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>, bool)> {
-    let problem = |reason: String, advice: String| Error::Remote {
-        kind: RemoteKind::Repository,
-        what: spec.repo.clone(),
-        status: None,
-        reason,
-        advice,
-    };
+    let problem = |reason: String, advice: String| problem(spec, reason, advice);
     if files.weights.is_empty() {
         return Err(match files.incomplete.as_slice() {
             [] => problem(
@@ -206,6 +194,11 @@ fn projector(candidates: &[&Weights], files: &Files) -> Option<Projector> {
         (name(&projector.model) != model, at.unwrap_or(WANTED_PROJECTORS.len()), projector.file.path.len())
     };
     files.projectors.iter().min_by_key(|projector| rank(projector)).cloned()
+}
+
+/// The error for a repository that does not have what was asked for.
+fn problem(spec: &HubSpec, reason: String, advice: String) -> Error {
+    Error::Remote { kind: RemoteKind::Repository, what: spec.repo.clone(), status: None, reason, advice }
 }
 
 #[cfg(test)]

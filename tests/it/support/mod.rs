@@ -6,5 +6,7 @@ pub mod hub_server;
 #[cfg(feature = "cli")]
 pub mod json_schema;
 pub mod npy;
+#[cfg(feature = "cli")]
+pub mod program;
 pub mod smol;
 pub mod video_clips;
