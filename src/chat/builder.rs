@@ -100,8 +100,9 @@ impl<'a> SessionBuilder<'a> {
     /// Loads the model, its vision encoder and its adapters.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) and [`Error::Load`](crate::Error::Load) for a file that cannot be used,
-    /// [`Error::ChatTemplate`](crate::Error::ChatTemplate), and
+    /// [`Error::Io`](crate::Error::Io), [`Error::NotGguf`](crate::Error::NotGguf),
+    /// [`Error::BadModel`](crate::Error::BadModel) and [`Error::Load`](crate::Error::Load) for a file that cannot be
+    /// used, [`Error::ChatTemplate`](crate::Error::ChatTemplate), and
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a parameter out of range.
     pub fn open(self) -> Result<Session> {
         let Self { files, model, params, observer } = self;
