@@ -43,6 +43,7 @@ mod observer;
 pub mod prune;
 #[allow(unsafe_code)]
 pub mod runtime;
+pub mod skip;
 pub mod video;
 
 pub use chat::{Answer, Session, SessionBuilder, SessionParams, VideoOptions};

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::prune::{Method, PruneParams};
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams};
+use crate::skip::EncodeParams;
 use crate::video::{Rate, Sampling};
 
 /// How to open a [`Session`](super::Session).
@@ -34,6 +35,8 @@ pub struct SessionParams {
     pub max_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
+    /// How much of each picture the vision encoder computes.
+    pub encode: EncodeParams,
     /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune)
     /// can select anew from them.
     pub keep_unpruned: bool,
@@ -70,6 +73,7 @@ impl Default for SessionParams {
             fit: true,
             max_memory: None,
             prune: PruneParams::default(),
+            encode: EncodeParams::default(),
             keep_unpruned: false,
             evict: EvictParams::default(),
             sampler: SamplerParams::default(),
@@ -89,6 +93,7 @@ impl SessionParams {
     /// What can be told before anything is loaded.
     pub(super) fn validate(&self) -> Result<()> {
         self.prune.validate()?;
+        self.encode.validate()?;
         self.sampler.validate()?;
         self.evict.validate()?;
         if self.n_predict == 0 {

@@ -96,6 +96,7 @@ impl Session {
             vision: &mut engine.vision,
             layout: proposal.layout.as_deref().unwrap_or(engine.layout.as_ref()),
             prune: &prune,
+            encode: &self.params.encode,
             keep_unpruned: self.params.keep_unpruned,
             cancel: &self.params.cancel,
         };

@@ -9,4 +9,5 @@
 #include "mtmd-helper.h"
 
 #include "memory_sharpv.h"
+#include "partial_vision.h"
 #include "shim.h"

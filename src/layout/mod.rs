@@ -24,7 +24,7 @@ pub use general::General;
 pub use internvl::InternVl;
 pub use llava::Llava;
 pub use minicpm_v::MiniCpmV;
-pub use pooling::{pool, pooled_len};
+pub use pooling::{pool, pooled_from, pooled_len};
 pub use qwen2_vl::Qwen2Vl;
 pub use qwen3_vl::Qwen3Vl;
 pub use size::{PictureSize, Size};

@@ -11,13 +11,7 @@ pub fn pooled_len(n: usize) -> usize {
 pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
     let Some(side) = rows.len().checked_div(n_embd).and_then(side) else { return rows.to_vec() };
     let pooled = side.div_ceil(2);
-    let scale = side as f32 / pooled as f32;
-    // Two neighbors, and how much of the second.
-    let between = |i: usize| {
-        let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
-        let first = (at as usize).min(side - 1);
-        (first, (first + 1).min(side - 1), at - first as f32)
-    };
+    let between = |i: usize| between(side, i);
     let mut result = Vec::with_capacity(pooled * pooled * n_embd);
     for (top, bottom, down) in (0..pooled).map(between) {
         for (left, right, across) in (0..pooled).map(between) {
@@ -32,6 +26,27 @@ pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
         }
     }
     result
+}
+
+/// Of which tokens of a picture that has `n` the token `pooled` of [`pool`]'s is mixed.
+pub fn pooled_from(n: usize, pooled: usize) -> Vec<usize> {
+    let Some(side) = side(n) else { return vec![pooled] };
+    let width = side.div_ceil(2);
+    let ((top, bottom, down), (left, right, across)) = (between(side, pooled / width), between(side, pooled % width));
+    let pair = |first: usize, second: usize, part: f32| if part > 0.0 { vec![first, second] } else { vec![first] };
+    let rows = pair(top, bottom, down);
+    let mut tokens: Vec<usize> =
+        rows.into_iter().flat_map(|y| pair(left, right, across).into_iter().map(move |x| y * side + x)).collect();
+    tokens.dedup();
+    tokens
+}
+
+/// Between which two of `side` values the middle of the pooled one `i` lies, and how much it has of the second.
+fn between(side: usize, i: usize) -> (usize, usize, f32) {
+    let scale = side as f32 / side.div_ceil(2) as f32;
+    let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
+    let first = (at as usize).min(side - 1);
+    (first, (first + 1).min(side - 1), at - first as f32)
 }
 
 fn side(n: usize) -> Option<usize> {
@@ -62,6 +77,22 @@ mod tests {
     fn values_stay_in_their_columns() {
         let rows: Vec<f32> = (0..4).flat_map(|i| [i as f32, -1.0]).collect();
         assert_eq!(pool(&rows, 2), [1.5, -1.0]);
+    }
+
+    #[test]
+    fn each_token_is_told_what_it_is_mixed_of() {
+        for side in [2, 3, 4, 7, 27] {
+            let n = side * side;
+            for pooled in 0..pooled_len(n) {
+                let sources = pooled_from(n, pooled);
+                let has_part = |token: usize| {
+                    let rows: Vec<f32> = (0..n).map(|i| if i == token { 1.0 } else { 0.0 }).collect();
+                    pool(&rows, 1)[pooled] > 0.0
+                };
+                assert_eq!(sources, (0..n).filter(|&token| has_part(token)).collect::<Vec<_>>(), "{side} {pooled}");
+            }
+        }
+        assert_eq!(pooled_from(6, 4), [4]);
     }
 
     #[test]

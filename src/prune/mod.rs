@@ -99,7 +99,9 @@ mod vidcom2;
 
 pub use decision::{Decision, SliceDecision};
 pub use params::{Budget, DEFAULT_THRESHOLD, Method, PruneParams};
+pub use score::SliceScores;
 pub use scorer::Scorer;
+pub use sharpv::RunningScores;
 pub use slice::SliceView;
 
 use crate::error::Result;

@@ -9,6 +9,17 @@
 use super::SliceView;
 use super::vector::{dissim, inverse_norm};
 
+/// SharpV's scores of one slice.
+#[derive(Debug, Clone, Copy)]
+pub struct SliceScores<'a> {
+    /// Importance of each token, 0 for one that is not finite.
+    pub importance: &'a [f32],
+    /// The adaptive ratio `r_t`, 0 to 1.
+    pub ratio: f64,
+    /// There was no slice to compare with.
+    pub first: bool,
+}
+
 /// What is known of a slice before it is compared with another.
 pub(super) struct Rows {
     /// `1/‖x‖` of each token: 0 without a direction, `None` when not finite.
@@ -27,6 +38,8 @@ pub(super) struct SliceScore {
     pub first: bool,
     /// Indices of non-finite tokens, ascending; as good as always empty.
     pub non_finite: Vec<u32>,
+    /// Indices of all tokens that may not be kept, ascending: non-finite ones, and those that are not finished.
+    pub barred: Vec<u32>,
 }
 
 impl SliceScore {
@@ -36,7 +49,7 @@ impl SliceScore {
 
     /// Tokens that may be kept.
     pub fn n_usable(&self) -> usize {
-        self.n_tokens() - self.non_finite.len()
+        self.n_tokens() - self.barred.len()
     }
 
     /// Tokens of an importance over `k`, 0 or more.
@@ -44,13 +57,18 @@ impl SliceScore {
         self.importance.iter().filter(|&&importance| importance > k).count()
     }
 
+    /// As it is shown to others.
+    pub fn shown(&self) -> SliceScores<'_> {
+        SliceScores { importance: &self.importance, ratio: self.ratio, first: self.first }
+    }
+
     /// Indices of the tokens that may be kept, ascending.
     pub fn usable(&self) -> Vec<u32> {
         let all = 0..self.n_tokens() as u32;
-        if self.non_finite.is_empty() {
+        if self.barred.is_empty() {
             return all.collect();
         }
-        all.filter(|index| self.non_finite.binary_search(index).is_err()).collect()
+        all.filter(|index| self.barred.binary_search(index).is_err()).collect()
     }
 }
 
@@ -116,8 +134,19 @@ pub(super) fn score(
             (half_rms(&spatial).unwrap_or(0.0), importance)
         }
     };
-    let non_finite = (0..).zip(&rows.inv_norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
-    SliceScore { importance, ratio, first: temporal.is_none(), non_finite }
+    let non_finite: Vec<u32> =
+        (0..).zip(&rows.inv_norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
+    let barred = barred(slice, &non_finite);
+    SliceScore { importance, ratio, first: temporal.is_none(), non_finite, barred }
+}
+
+/// The tokens of `slice` that may not be kept, ascending.
+pub(super) fn barred(slice: &SliceView<'_>, non_finite: &[u32]) -> Vec<u32> {
+    let mut barred = [slice.unfinished(), non_finite].concat();
+    barred.sort_unstable();
+    barred.dedup();
+    barred.retain(|&index| (index as usize) < slice.n_tokens());
+    barred
 }
 
 /// `S_t`; `None` for non-finite tokens.

@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use super::budget::{self, Claim};
 use super::previous::Previous;
-use super::score::{Rows, SliceScore, score};
+use super::score::{Rows, SliceScore, SliceScores, score};
 use super::select::top;
 use super::{Budget, Decision, PruneParams, Pruner, SliceView};
+use crate::error::Result;
 
 /// Keeps the tokens of highest importance.
 pub(super) struct SharpV {
@@ -30,6 +31,35 @@ impl Pruner for SharpV {
 
     fn finish(self: Box<Self>) -> Decision {
         self.scores.decide(|slices, counts| slices.iter().zip(counts).map(|(slice, &k)| top(slice, k)).collect())
+    }
+}
+
+/// SharpV's scores of slices as they come, for who has to choose before all are there.
+pub struct RunningScores {
+    scores: Scores,
+}
+
+impl RunningScores {
+    /// Scores for one video.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter), see [`PruneParams::validate`].
+    pub fn new(params: &PruneParams) -> Result<Self> {
+        params.validate()?;
+        Ok(Self { scores: Scores::new(params) })
+    }
+
+    /// Scores the next slice.
+    pub fn push(&mut self, slice: SliceView<'_>) -> SliceScores<'_> {
+        self.scores.slices.clear();
+        self.scores.push(slice);
+        self.scores.slices.first().map_or(SliceScores { importance: &[], ratio: 0.0, first: true }, SliceScore::shown)
+    }
+}
+
+impl std::fmt::Debug for RunningScores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningScores").finish_non_exhaustive()
     }
 }
 

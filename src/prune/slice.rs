@@ -13,6 +13,7 @@ pub struct SliceView<'a> {
     n_embd: usize,
     stride: usize,
     starts_video: bool,
+    unfinished: &'a [u32],
 }
 
 impl<'a> SliceView<'a> {
@@ -44,7 +45,7 @@ impl<'a> SliceView<'a> {
         if n_tokens.checked_mul(stride) != Some(data.len()) {
             return shape("number of floats", format!("n_tokens · stride = {n_tokens} · {stride}"), data.len());
         }
-        Ok(Self { data, n_tokens, n_embd, stride, starts_video: false })
+        Ok(Self { data, n_tokens, n_embd, stride, starts_video: false, unfinished: &[] })
     }
 
     /// Marks the slice as the first of a video: it has no temporal term, whatever came before it. Needed only where
@@ -52,6 +53,18 @@ impl<'a> SliceView<'a> {
     #[must_use]
     pub fn starting_video(self) -> Self {
         Self { starts_video: true, ..self }
+    }
+
+    /// Tokens (ascending) that may not be kept: their embeddings are estimates, good enough to compare others with.
+    /// Heeded by SharpV, and by random and uniform, which follow it.
+    #[must_use]
+    pub fn with_unfinished(self, unfinished: &'a [u32]) -> Self {
+        Self { unfinished, ..self }
+    }
+
+    /// What [`with_unfinished`](Self::with_unfinished) was given.
+    pub fn unfinished(&self) -> &'a [u32] {
+        self.unfinished
     }
 
     /// Tokens in this slice.

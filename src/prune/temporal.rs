@@ -107,6 +107,6 @@ fn compare(slice: &SliceView<'_>, norms: &Norms, reference: Option<(SliceView<'_
         }
         None => norms.iter().map(|norm| if norm.is_some() { NEW } else { 0.0 }).collect(),
     };
-    let non_finite = (0..).zip(norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
-    SliceScore { importance, ratio: 0.0, first: reference.is_none(), non_finite }
+    let non_finite: Vec<u32> = (0..).zip(norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
+    SliceScore { importance, ratio: 0.0, first: reference.is_none(), barred: non_finite.clone(), non_finite }
 }

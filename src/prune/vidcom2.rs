@@ -109,9 +109,10 @@ fn score_video(slices: &mut [Slice]) -> Vec<(SliceScore, f64)> {
             importance[index as usize] = (1.0 - both / (2.0 * MOST_SIMILAR)) as f32;
         }
         let usable = &slice.copied.usable;
-        let non_finite = (0..slice.copied.n_tokens as u32).filter(|index| usable.binary_search(index).is_err());
+        let all = 0..slice.copied.n_tokens as u32;
+        let non_finite: Vec<u32> = all.filter(|index| usable.binary_search(index).is_err()).collect();
         let ratio = (KEPT * weight).min(1.0);
-        (SliceScore { importance, ratio, first: false, non_finite: non_finite.collect() }, weight)
+        (SliceScore { importance, ratio, first: false, barred: non_finite.clone(), non_finite }, weight)
     };
     slices.iter_mut().zip(similar).zip(weights).map(score).collect()
 }

@@ -19,6 +19,7 @@ mod make_clips;
 mod model_files;
 mod models;
 mod package;
+mod partial;
 mod patches;
 mod prompts;
 mod prune;

@@ -187,7 +187,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             embeddings = rest;
             let (values, _) = bytes.as_chunks::<4>();
             let rows = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
-            slices.push(EncodedSlice { time_s, n_tokens, kept, rows });
+            slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished: Vec::new(), computed: 1.0 });
         }
         videos.push(EncodedVideo {
             info: video.info,

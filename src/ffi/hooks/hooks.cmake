@@ -10,3 +10,9 @@ cmake_language(DEFER CALL set_source_files_properties
 cmake_language(DEFER CALL set_source_files_properties
     "${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/mtmd-image.cpp"
     TARGET_DIRECTORY mtmd PROPERTIES COMPILE_OPTIONS "-include;${SHARPV_HOOKS}/sharpv-mtmd.h")
+cmake_language(DEFER CALL set_source_files_properties
+    "${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/clip.cpp"
+    "${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/models/llava.cpp"
+    "${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/models/qwen2vl.cpp"
+    "${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/models/qwen3vl.cpp"
+    TARGET_DIRECTORY mtmd PROPERTIES COMPILE_OPTIONS "-include;${SHARPV_HOOKS}/sharpv-clip.h")

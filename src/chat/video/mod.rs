@@ -1,5 +1,9 @@
 //! From a video file to the visual tokens that are kept of it.
 
+mod partial;
+
+use partial::{EncodedPicture, PartialEncoder, Purpose};
+
 use super::prompt::arrangement::Arrangement;
 use super::prompt::markers::Markers;
 use crate::error::{Error, Result};
@@ -7,6 +11,7 @@ use crate::layout::{Layout, Size};
 use crate::observer::{Observer, Stage};
 use crate::prune::{self, Decision, PruneParams, Scorer, SliceDecision, SliceView};
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
+use crate::skip::EncodeParams;
 use crate::video::{Frame, FrameSource, VideoInfo};
 use std::time::{Duration, Instant};
 
@@ -40,6 +45,10 @@ pub(super) struct EncodedSlice {
     pub kept: Vec<u32>,
     /// Their embeddings, `[kept × n_embd_inp]`.
     pub rows: Vec<f32>,
+    /// Tokens, ascending, that did not go through all of the encoder and may not be kept.
+    pub unfinished: Vec<u32>,
+    /// The share of the encoder's work that was done, 0 to 1; 0 if the slice before had the same pixels.
+    pub computed: f32,
 }
 
 /// Wall time of the steps before prefill.
@@ -64,6 +73,8 @@ pub(super) struct Encoder<'a> {
     pub vision: &'a mut Vision,
     pub layout: &'a dyn Layout,
     pub prune: &'a PruneParams,
+    /// How much of each picture is computed.
+    pub encode: &'a EncodeParams,
     /// Whether the embeddings of all tokens stay in memory.
     pub keep_unpruned: bool,
     pub cancel: &'a CancelToken,
@@ -81,6 +92,13 @@ impl Encoder<'_> {
         let planned = Arrangement::new(self.layout, source.info(), source.planned_times(), mrope);
         let mut slices: Vec<EncodedSlice> = Vec::with_capacity(planned.n_slices());
         let mut scorer = Scorer::new(self.prune)?;
+        let purpose = Purpose {
+            prune: self.prune,
+            keeps_all: self.keep_unpruned,
+            pools: planned.pools,
+            n_slices: planned.n_slices(),
+        };
+        let mut partial = PartialEncoder::new(self.encode, purpose)?;
         let mut times = Vec::with_capacity(planned.n_frames);
         let mut previous: Vec<Frame> = Vec::new();
         loop {
@@ -100,10 +118,14 @@ impl Encoder<'_> {
                     n_tokens: encoded.n_tokens,
                     kept: Vec::new(),
                     rows: encoded.rows.clone(),
+                    unfinished: encoded.unfinished.clone(),
+                    computed: 0.0,
                 },
-                None => timed(&mut timings.encode, || self.encode_slice(&frames, &planned))?,
+                None => timed(&mut timings.encode, || self.encode_slice(&frames, &planned, &mut partial))?,
             };
-            timed(&mut timings.prune, || scorer.push(view(&slice.rows, slice.n_tokens, self.model)?))?;
+            timed(&mut timings.prune, || {
+                scorer.push(view(&slice.rows, slice.n_tokens, self.model)?.with_unfinished(&slice.unfinished))
+            })?;
             slices.push(slice);
             previous = frames;
             observer.progress(Stage::Encode, times.len() as u64, planned.n_frames as u64);
@@ -134,17 +156,45 @@ impl Encoder<'_> {
         Ok(EncodedVideo { info, arrangement, markers, slices, timings, max_kept: None, unpruned })
     }
 
-    fn encode_slice(&mut self, frames: &[Frame], arrangement: &Arrangement) -> Result<EncodedSlice> {
+    fn encode_slice(
+        &mut self,
+        frames: &[Frame],
+        arrangement: &Arrangement,
+        partial: &mut Option<PartialEncoder>,
+    ) -> Result<EncodedSlice> {
         let bitmaps: Vec<Bitmap> = frames.iter().map(|frame| bitmap(frame, arrangement)).collect::<Result<_>>()?;
         let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
         let chunks = arrangement.tokenize(self.vision, &parts)?;
         let time_s = frames.first().map_or(0.0, |frame| frame.time_s);
-        let mut slice = EncodedSlice { time_s, n_tokens: 0, kept: Vec::new(), rows: Vec::new() };
-        for chunk in arrangement.used(chunks.images().collect()) {
+        let mut slice = EncodedSlice {
+            time_s,
+            n_tokens: 0,
+            kept: Vec::new(),
+            rows: Vec::new(),
+            unfinished: Vec::new(),
+            computed: 1.0,
+        };
+        let used = arrangement.used(chunks.images().collect());
+        // Tiles of one picture do not follow each other as frames do.
+        if used.len() > 1 {
+            *partial = None;
+        }
+        let n_embd = self.model.n_embd_inp();
+        for chunk in used {
             self.cancel.check()?;
-            let rows = self.vision.encode(&chunk)?;
-            slice.rows.extend_from_slice(&arrangement.rows_left(rows, self.model.n_embd_inp()));
             slice.n_tokens += arrangement.tokens_left(chunk.n_tokens());
+            let encoded = match partial {
+                Some(encoder) => encoder.encode(self.vision, &chunk)?,
+                None => None,
+            };
+            let Some(EncodedPicture { rows, unfinished, computed }) = encoded else {
+                *partial = None;
+                slice.rows.extend_from_slice(&arrangement.rows_left(self.vision.encode(&chunk)?, n_embd));
+                continue;
+            };
+            slice.rows = arrangement.rows_left(&rows, n_embd).into_owned();
+            slice.unfinished = unfinished;
+            slice.computed = computed;
         }
         Ok(slice)
     }
@@ -181,7 +231,9 @@ fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
 /// anew.
 pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) -> Result<Decision> {
     let slices = video.slices.iter().zip(&video.unpruned);
-    let views: Vec<_> = slices.map(|(slice, all)| view(all, slice.n_tokens, model)).collect::<Result<_>>()?;
+    let views: Vec<_> = slices
+        .map(|(slice, all)| Ok(view(all, slice.n_tokens, model)?.with_unfinished(&slice.unfinished)))
+        .collect::<Result<_>>()?;
     let cap = params.cap.into_iter().chain(video.max_kept).min();
     prune::prune(&PruneParams { cap, ..params.clone() }, &views)
 }

@@ -1,5 +1,9 @@
 //! The vision encoder (mtmd): pictures in, one embedding row for each visual token out.
 
+mod stream;
+
+pub use stream::{CellState, Picture, VisionStream};
+
 use super::call::{Outcome, guarded};
 use super::context::{FlashAttention, Position, default_threads};
 use super::model::{OnProgress, c_path, report_progress};
@@ -190,14 +194,18 @@ impl Vision {
             ffi::sharpv_try_mtmd_encode_chunk(self.ptr.as_ptr(), chunk.ptr.as_ptr(), result, err, err_len)
         };
         let Outcome { value, reason } = abort::at_work_on(&self.path, || guarded(0, encode));
-        let failed = |reason| Error::Llama { action: "encoding a frame", reason };
         if value != Some(0) {
-            return Err(failed(reason));
+            return Err(Error::Llama { action: "encoding a frame", reason });
         }
+        self.output(chunk)
+    }
+
+    /// The embeddings that were just computed of `chunk`.
+    fn output(&mut self, chunk: &ImageChunk<'_>) -> Result<&[f32]> {
         // SAFETY: the context lives and has just encoded.
         let data = unsafe { ffi::mtmd_get_output_embd(self.ptr.as_ptr()) };
         if data.is_null() {
-            return Err(failed("no embeddings came out".into()));
+            return Err(Error::Llama { action: "encoding a frame", reason: "no embeddings came out".into() });
         }
         // SAFETY: mtmd documents the size: n_embd_inp floats for each token of the chunk.
         Ok(unsafe { std::slice::from_raw_parts(data, chunk.n_tokens() * self.model.n_embd_inp()) })

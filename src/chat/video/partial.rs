@@ -1,0 +1,239 @@
+//! Encoding slices one after the other, each as far as it is needed.
+
+use crate::error::{Error, Result};
+use crate::layout::{pool, pooled_from, pooled_len};
+use crate::prune::{Method, PruneParams, RunningScores, SliceView};
+use crate::runtime::{CellState, ImageChunk, Picture, Vision, VisionStream};
+use crate::skip::{Blocks, Demand, EncodeMode, EncodeParams, PictureView, Reuse, Stop, candidates};
+
+/// If more than this share of the changed cells would go all the way, all of them do.
+const NEARLY_ALL: f32 = 0.8;
+
+/// The embeddings of a slice.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EncodedPicture {
+    /// Of all tokens that the encoder gives, `[n_tokens × n_embd_inp]`.
+    pub rows: Vec<f32>,
+    /// Visual tokens, ascending, that did not go all the way; numbered as they are behind pooling.
+    pub unfinished: Vec<u32>,
+    /// The share of the encoder's work that was done, 0 to 1: patches times layers.
+    pub computed: f32,
+}
+
+/// The encoder at work on the slices of one video.
+#[derive(Debug)]
+pub(super) struct PartialEncoder {
+    params: EncodeParams,
+    stream: VisionStream,
+    stopping: Option<Stopping>,
+    /// The slice before.
+    last: Option<LastPicture>,
+}
+
+#[derive(Debug)]
+struct LastPicture {
+    /// What was last encoded at each place; nothing where everything is computed anyway.
+    blocks: Option<Blocks>,
+    encoded: EncodedPicture,
+    /// Pictures since the last one that was computed whole.
+    since_whole: usize,
+}
+
+/// What is known of the middle layers.
+#[derive(Debug)]
+struct Stopping {
+    params: Stop,
+    pools: bool,
+    scores: RunningScores,
+    demand: Demand,
+    /// The state of each cell in the middle, the mean of its patches: `[cells × n_embd]`.
+    middle: Vec<f32>,
+    /// The cells that went all the way since they changed.
+    finished: Vec<bool>,
+}
+
+/// What the slices of a video are encoded for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Purpose<'a> {
+    /// How tokens are chosen.
+    pub prune: &'a PruneParams,
+    /// Other choices will be made from the same embeddings.
+    pub keeps_all: bool,
+    /// Visual tokens are merged two by two.
+    pub pools: bool,
+    /// Slices of the video.
+    pub n_slices: usize,
+}
+
+impl PartialEncoder {
+    /// For one video; `None` if all of it is to be computed.
+    pub fn new(params: &EncodeParams, purpose: Purpose<'_>) -> Result<Option<Self>> {
+        // What is not pruned has to be finished, and only SharpV's choice is known before the end.
+        let stop = params.stop().filter(|_| purpose.prune.method == Method::SharpV && !purpose.keeps_all);
+        if params.reuse().is_none() && stop.is_none() {
+            return Ok(None);
+        }
+        let stopping = match stop {
+            Some(&params) => Some(Stopping {
+                params,
+                pools: purpose.pools,
+                scores: RunningScores::new(purpose.prune)?,
+                demand: Demand::new(purpose.prune, purpose.n_slices),
+                middle: Vec::new(),
+                finished: Vec::new(),
+            }),
+            None => None,
+        };
+        Ok(Some(Self { params: *params, stream: VisionStream::new()?, stopping, last: None }))
+    }
+
+    /// Encodes the next slice. `None` if this encoder computes all or nothing, and whoever asked leaves the choice to
+    /// us.
+    pub fn encode(&mut self, vision: &mut Vision, chunk: &ImageChunk<'_>) -> Result<Option<EncodedPicture>> {
+        let Some(picture) = self.stream.look(vision, chunk)? else {
+            return match self.params.mode {
+                EncodeMode::Auto => Ok(None),
+                mode => Err(cannot(mode, "exact: this model's encoder cannot work on parts of a picture")),
+            };
+        };
+        let n_cells = picture.n_cells();
+        let blocks = self.params.reuse().map(|_| blocks(&picture));
+        let before = self.last.take();
+        let (cells, since_whole) = match (self.params.reuse(), &blocks, &before) {
+            (Some(reuse), Some(blocks), Some(before)) => to_compute(reuse, blocks, before),
+            _ => (all(n_cells), 0),
+        };
+        if let Some(before) = before.filter(|_| cells.is_empty()) {
+            let encoded = EncodedPicture { computed: 0.0, ..before.encoded.clone() };
+            self.last = Some(before);
+            return Ok(Some(encoded));
+        }
+        let encoded = self.compute(vision, chunk, &picture, &cells)?;
+        let seen = match (blocks, self.last.take().and_then(|last| last.blocks)) {
+            (Some(blocks), Some(mut seen)) => {
+                seen.take(&blocks, &cells);
+                Some(seen)
+            }
+            (blocks, _) => blocks,
+        };
+        self.last = Some(LastPicture { blocks: seen, encoded: encoded.clone(), since_whole });
+        Ok(Some(encoded))
+    }
+
+    fn compute(
+        &mut self,
+        vision: &mut Vision,
+        chunk: &ImageChunk<'_>,
+        picture: &Picture<'_>,
+        cells: &[u32],
+    ) -> Result<EncodedPicture> {
+        let n_cells = picture.n_cells();
+        let share = |cells: usize| cells as f32 / n_cells as f32;
+        let stopping = self.stopping.as_mut().filter(|_| picture.cells_are_tokens);
+        let Some((stopping, layer)) = stopping.and_then(|s| s.params.layer(picture.n_layers).map(|layer| (s, layer)))
+        else {
+            let rows = self.stream.encode(vision, chunk, cells)?.to_vec();
+            return Ok(EncodedPicture { rows, unfinished: Vec::new(), computed: share(cells.len()) });
+        };
+        let middle = self.stream.begin(vision, chunk, picture, cells, layer)?;
+        let states = stopping.choose(picture, cells, &middle)?;
+        let rows = self.stream.finish(vision, chunk, &states)?.to_vec();
+        let n_finished = states.iter().filter(|&&state| state == CellState::Computed).count();
+        let depth = layer as f32 / picture.n_layers as f32;
+        Ok(EncodedPicture {
+            rows,
+            unfinished: stopping.unfinished(),
+            computed: share(cells.len()) * depth + share(n_finished) * (1.0 - depth),
+        })
+    }
+}
+
+/// The cells of a picture that are computed, and how many pictures there will be since one was computed whole.
+fn to_compute(reuse: &Reuse, blocks: &Blocks, before: &LastPicture) -> (Vec<u32>, usize) {
+    let n_cells = blocks.n_cells();
+    let Some(seen) = &before.blocks else { return (all(n_cells), 0) };
+    let changed = blocks.changed_from(seen, reuse.threshold);
+    let since_whole = before.since_whole + usize::from(!changed.is_empty());
+    let is_cut = changed.len() as f32 > reuse.whole * n_cells as f32;
+    if is_cut || since_whole >= reuse.refresh { (all(n_cells), 0) } else { (changed, since_whole) }
+}
+
+impl Stopping {
+    /// What becomes of each cell of a picture, `cells` of which came to the middle layers as `middle`.
+    fn choose(&mut self, picture: &Picture<'_>, cells: &[u32], middle: &[f32]) -> Result<Vec<CellState>> {
+        let (n_cells, n_embd) = (picture.n_cells(), picture.n_embd);
+        if cells.len() == n_cells {
+            self.middle = vec![0.0; n_cells * n_embd];
+            self.finished = vec![false; n_cells];
+        }
+        let n_patches = (picture.merge * picture.merge) as f32;
+        for (&cell, states) in cells.iter().zip(middle.chunks_exact(picture.cell_len())) {
+            let mean = &mut self.middle[cell as usize * n_embd..][..n_embd];
+            mean.fill(0.0);
+            for state in states.chunks_exact(n_embd) {
+                mean.iter_mut().zip(state).for_each(|(mean, x)| *mean += x / n_patches);
+            }
+            self.finished[cell as usize] = false;
+        }
+        let pooled = self.pools.then(|| pool(&self.middle, n_embd));
+        let tokens = pooled.as_deref().unwrap_or(&self.middle);
+        let scores = self.scores.push(SliceView::new(tokens, tokens.len() / n_embd, n_embd)?);
+        let wanted = self.demand.next(&scores);
+        let mut is_changed = vec![false; n_cells];
+        cells.iter().for_each(|&cell| is_changed[cell as usize] = true);
+        let cells_of = |token: u32| cells_of(token, n_cells, self.pools);
+        let n_tokens = scores.importance.len() as u32;
+        let changed: Vec<u32> =
+            (0..n_tokens).filter(|&token| cells_of(token).iter().any(|&cell| is_changed[cell])).collect();
+
+        let mut states: Vec<CellState> = is_changed
+            .iter()
+            .zip(&self.finished)
+            .map(|states| match states {
+                (true, _) => CellState::Filled,
+                (false, true) => CellState::Kept,
+                (false, false) => CellState::Stopped,
+            })
+            .collect();
+        for token in candidates(&self.params, &scores, &changed, wanted) {
+            for cell in cells_of(token).into_iter().filter(|&cell| !self.finished[cell]) {
+                states[cell] = CellState::Computed;
+            }
+        }
+        let n_filled = states.iter().filter(|&&state| state == CellState::Filled).count();
+        if (n_filled as f32) < (1.0 - NEARLY_ALL) * cells.len() as f32 {
+            states.iter_mut().filter(|state| **state == CellState::Filled).for_each(|s| *s = CellState::Computed);
+        }
+        for (finished, state) in self.finished.iter_mut().zip(&states) {
+            *finished |= *state == CellState::Computed;
+        }
+        Ok(states)
+    }
+
+    /// The tokens that did not go all the way, ascending.
+    fn unfinished(&self) -> Vec<u32> {
+        let n_cells = self.finished.len();
+        let n_tokens = if self.pools { pooled_len(n_cells) } else { n_cells } as u32;
+        let is_finished = |token: u32| cells_of(token, n_cells, self.pools).iter().all(|&cell| self.finished[cell]);
+        (0..n_tokens).filter(|&token| !is_finished(token)).collect()
+    }
+}
+
+/// The cells that a visual token is made of.
+fn cells_of(token: u32, n_cells: usize, pools: bool) -> Vec<usize> {
+    if pools { pooled_from(n_cells, token as usize) } else { vec![token as usize] }
+}
+
+fn all(n_cells: usize) -> Vec<u32> {
+    (0..n_cells as u32).collect()
+}
+
+fn blocks(picture: &Picture<'_>) -> Blocks {
+    let &Picture { width, scale, patch, merge, cells_x, cells_y, ref images, .. } = picture;
+    Blocks::of(&PictureView { images, width, scale, patch, merge, cells_x, cells_y })
+}
+
+/// An encoder, or what it is used for, that cannot do what was asked for by name.
+fn cannot(mode: EncodeMode, expected: &str) -> Error {
+    Error::InvalidParameter { name: "how to encode", value: mode.to_string(), expected: expected.into() }
+}

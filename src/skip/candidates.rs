@@ -1,0 +1,93 @@
+//! Which tokens go all the way.
+
+use super::Stop;
+use crate::prune::{Budget, PruneParams, SliceScores};
+
+/// How many tokens of each slice will be kept, as far as it can be told before the last slice is there.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    budget: Budget,
+    min_keep: usize,
+    /// Slices that the video has, as it was planned.
+    n_slices: usize,
+    /// Ratios of the slices so far.
+    ratios: f64,
+    seen: usize,
+}
+
+impl Demand {
+    /// Of a video with so many slices.
+    pub fn new(prune: &PruneParams, n_slices: usize) -> Self {
+        Self { budget: prune.budget, min_keep: prune.min_keep, n_slices: n_slices.max(1), ratios: 0.0, seen: 0 }
+    }
+
+    /// How many tokens of the next slice will be kept. A total is shared by the ratios so far: slices to come may take
+    /// more of it or less.
+    pub fn next(&mut self, scores: &SliceScores<'_>) -> usize {
+        let n = scores.importance.len();
+        self.ratios += scores.ratio;
+        self.seen += 1;
+        let share_of = |mean: f64| {
+            let usual = self.ratios / self.seen as f64;
+            let relative = if usual > 0.0 { (scores.ratio / usual).clamp(0.5, 2.0) } else { 1.0 };
+            (mean * relative).ceil() as usize
+        };
+        let wanted = match self.budget {
+            Budget::Threshold(k) => scores.importance.iter().filter(|&&importance| importance > k).count(),
+            Budget::Keep(share) => share_of(f64::from(share) * n as f64),
+            Budget::MaxTokens(total) => share_of(total as f64 / self.n_slices as f64),
+            Budget::Adaptive => (scores.ratio * n as f64).ceil() as usize,
+        };
+        wanted.max(if scores.first { self.min_keep } else { 0 }).min(n)
+    }
+}
+
+/// The tokens that go all the way, ascending: those of highest importance among `changed` tokens (ascending), `stop`'s
+/// multiple of the `wanted` ones that will be kept.
+pub fn candidates(stop: &Stop, scores: &SliceScores<'_>, changed: &[u32], wanted: usize) -> Vec<u32> {
+    let n = scores.importance.len() as f32;
+    let count = (wanted as f32 * stop.multiple).max(n * stop.least).ceil() as usize;
+    let mut tokens = changed.to_vec();
+    if count < tokens.len() {
+        let importance = |token: u32| scores.importance.get(token as usize).copied().unwrap_or(0.0);
+        tokens.sort_by(|&a, &b| importance(b).total_cmp(&importance(a)).then(a.cmp(&b)));
+        tokens.truncate(count);
+        tokens.sort_unstable();
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(importance: &[f32], ratio: f64, first: bool) -> SliceScores<'_> {
+        SliceScores { importance, ratio, first }
+    }
+
+    #[test]
+    fn the_most_important_changed_tokens_go_on() {
+        let scores = scores(&[0.1, 0.9, 0.5, 0.9, 0.8], 0.2, false);
+        let stop = Stop { multiple: 2.0, least: 0.0, ..Stop::default() };
+        assert_eq!(candidates(&stop, &scores, &[0, 2, 3, 4], 1), [3, 4]);
+        assert_eq!(candidates(&stop, &scores, &[0, 2, 3, 4], 2), [0, 2, 3, 4]);
+        assert_eq!(candidates(&stop, &scores, &[0, 1, 3], 1), [1, 3]);
+        assert!(candidates(&stop, &scores, &[0, 1], 0).is_empty());
+        let least = Stop { least: 0.5, ..stop };
+        assert_eq!(candidates(&least, &scores, &[0, 1, 2, 3, 4], 0), [1, 3, 4]);
+    }
+
+    #[test]
+    fn demand_follows_the_budget() {
+        let importance = [1.0; 10];
+        let wanted = |budget, ratios: &[f64]| {
+            let mut demand = Demand::new(&PruneParams { budget, ..PruneParams::default() }, 4);
+            let slices = ratios.iter().enumerate().map(|(i, &ratio)| scores(&importance, ratio, i == 0));
+            slices.map(|slice| demand.next(&slice)).collect::<Vec<_>>()
+        };
+        assert_eq!(wanted(Budget::Adaptive, &[0.0, 0.31, 0.0]), [1, 4, 0]);
+        assert_eq!(wanted(Budget::Keep(0.2), &[0.2, 0.2, 0.6]), [2, 2, 4]);
+        assert_eq!(wanted(Budget::MaxTokens(8), &[0.2, 0.0]), [2, 1]);
+        assert_eq!(wanted(Budget::Threshold(0.5), &[0.2, 0.0]), [10, 10]);
+    }
+}

@@ -1,0 +1,239 @@
+//! The vision encoder at work on parts of pictures, with the tiny model of each family.
+
+use crate::support::families;
+
+use sharpv::runtime::{Bitmap, CellState, Chunks, Model, ModelParams, Part, Vision, VisionParams, VisionStream};
+
+/// What each family's encoder is given, in pixels; frames that are merged.
+const FAMILIES: [(&str, (u32, u32), usize); 8] = [
+    ("smolvlm", (128, 128), 1),
+    ("qwen2vl", (112, 84), 2),
+    ("qwen2.5vl", (112, 84), 2),
+    ("qwen3vl", (128, 96), 2),
+    ("llava-onevision", (126, 126), 1),
+    ("internvl", (112, 112), 1),
+    ("minicpmv", (224, 224), 1),
+    ("gemma3", (224, 224), 1),
+];
+
+/// ‖a − b‖ / ‖b‖.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
+}
+
+struct Encoder {
+    family: &'static str,
+    model: Model,
+    vision: Vision,
+    size: (u32, u32),
+    merged: usize,
+}
+
+impl Encoder {
+    fn of((family, size, merged): (&'static str, (u32, u32), usize)) -> Self {
+        let files = families::files(family);
+        let model = Model::load(&files.model, &ModelParams::default(), |_| ()).expect("the model");
+        let mmproj = files.mmproj.expect("an mmproj");
+        let params = VisionParams { n_threads: Some(2), ..VisionParams::default() };
+        let vision = Vision::load(&mmproj, &model, &params, |_| ()).expect("the mmproj");
+        Self { family, model, vision, size, merged }
+    }
+
+    /// A slice of pictures, `paint`ed over.
+    fn chunks(&self, number: u32, paint: impl Fn(u32, u32) -> bool) -> Chunks {
+        let frames = (0..self.merged as u32).map(|i| {
+            let mut picture = families::picture(self.size, number + i);
+            for (x, y, pixel) in picture.enumerate_pixels_mut() {
+                if paint(x, y) {
+                    pixel.0 = [250, (40 * x) as u8, 3];
+                }
+            }
+            Bitmap::rgb(self.size.0, self.size.1, picture.as_raw(), self.merged > 1).expect("a picture")
+        });
+        let bitmaps: Vec<Bitmap> = frames.collect();
+        let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
+        self.vision.tokenize_whole(&parts).expect("chunks")
+    }
+
+    fn exact(&mut self, chunks: &Chunks) -> Vec<f32> {
+        self.vision.encode(&chunks.images().last().expect("a chunk")).expect("it is encoded").to_vec()
+    }
+}
+
+/// All families' encoders.
+fn encoders() -> impl Iterator<Item = Encoder> {
+    FAMILIES.into_iter().map(Encoder::of)
+}
+
+fn plain(encoder: &Encoder, number: u32) -> Chunks {
+    encoder.chunks(number, |_, _| false)
+}
+
+#[test]
+fn all_cells_are_the_whole_picture() {
+    for mut encoder in encoders() {
+        let mut stream = VisionStream::new().expect("a stream");
+        for number in [0, 5] {
+            let chunks = plain(&encoder, number);
+            let exact = encoder.exact(&chunks);
+            let chunk = chunks.images().last().expect("a chunk");
+            let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+            let cells: Vec<u32> = (0..picture.n_cells() as u32).collect();
+            let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
+            assert!(distance(rows, &exact) < 1e-3, "{}: {}", encoder.family, distance(rows, &exact));
+
+            let (n, layers) = (picture.n_cells(), picture.n_layers);
+            for layer in 1..layers {
+                stream.begin(&mut encoder.vision, &chunk, &picture, &cells, layer).expect("it is begun");
+                let states = vec![CellState::Computed; n];
+                let rows = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished");
+                let distance = distance(rows, &exact);
+                assert!(distance < 1e-3, "{}, layer {layer} of {layers}: {distance}", encoder.family);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_of_the_same_picture_changes_nothing() {
+    for mut encoder in encoders() {
+        let family = encoder.family;
+        let mut stream = VisionStream::new().expect("a stream");
+        let chunks = plain(&encoder, 3);
+        let exact = encoder.exact(&chunks);
+        let chunk = chunks.images().last().expect("a chunk");
+        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
+        let last = picture.n_cells() as u32 - 1;
+        for cells in [vec![], vec![0], vec![last], vec![1, 2, last], all[1..].to_vec()] {
+            let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
+            assert!(distance(rows, &exact) < 1e-3, "{family}, {cells:?}: {}", distance(rows, &exact));
+        }
+        let middle = stream.begin(&mut encoder.vision, &chunk, &picture, &all, 1).expect("it is begun");
+        for cells in [vec![0], vec![1, 2, last]] {
+            let some = stream.begin(&mut encoder.vision, &chunk, &picture, &cells, 1).expect("it is begun");
+            let len = picture.cell_len();
+            let same: Vec<f32> = cells.iter().flat_map(|&c| &middle[c as usize * len..][..len]).copied().collect();
+            assert!(distance(&some, &same) < 1e-3, "{family}, {cells:?}: {}", distance(&some, &same));
+        }
+    }
+}
+
+#[test]
+fn a_cell_is_the_token_at_its_place() {
+    for mut encoder in encoders() {
+        let family = encoder.family;
+        let mut stream = VisionStream::new().expect("a stream");
+        let before = plain(&encoder, 1);
+        let chunk = before.images().last().expect("a chunk");
+        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        let (n, side) = (picture.n_cells(), (picture.patch * picture.merge) as u32);
+        let (cells_x, tokens) = (picture.cells_x as u32, picture.cells_are_tokens);
+        assert_eq!((picture.width as u32, picture.height as u32), encoder.size, "{family}");
+        if !tokens {
+            assert_eq!(family, "minicpmv");
+            continue;
+        }
+        assert_eq!(chunk.n_tokens(), n, "{family}");
+        let all: Vec<u32> = (0..n as u32).collect();
+        for cell in all.clone() {
+            let old = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded").to_vec();
+            let painted = encoder.chunks(1, |x, y| y / side * cells_x + x / side == cell);
+            let painted = painted.images().last().expect("a chunk");
+            let new = stream.encode(&mut encoder.vision, &painted, &[cell]).expect("it is encoded");
+            let width = encoder.model.n_embd_inp();
+            let changed = old.chunks(width).zip(new.chunks(width)).map(|(old, new)| distance(new, old) > 1e-3);
+            let changed: Vec<usize> = changed.enumerate().filter_map(|(i, changed)| changed.then_some(i)).collect();
+            assert_eq!(changed, [cell as usize], "{family}");
+        }
+    }
+}
+
+#[test]
+fn those_that_stop_are_seen_by_none_and_get_what_another_gained() {
+    for mut encoder in encoders() {
+        let family = encoder.family;
+        let mut stream = VisionStream::new().expect("a stream");
+        let chunks = plain(&encoder, 1);
+        let chunk = chunks.images().last().expect("a chunk");
+        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        if !picture.cells_are_tokens || picture.n_layers < 2 {
+            continue;
+        }
+        let n = picture.n_cells();
+        let all: Vec<u32> = (0..n as u32).collect();
+        let width = encoder.model.n_embd_inp();
+        stream.begin(&mut encoder.vision, &chunk, &picture, &all, 1).expect("it is begun");
+        let mut states = vec![CellState::Filled; n];
+        states[1] = CellState::Computed;
+        states[2] = CellState::Computed;
+        let one = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished").to_vec();
+        // Others that are not seen either way.
+        states[3..].fill(CellState::Stopped);
+        let two = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished").to_vec();
+        assert!(distance(&one[width..3 * width], &two[width..3 * width]) < 1e-3, "{family}");
+        states[3..].fill(CellState::Kept);
+        let seen = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished").to_vec();
+        assert!(distance(&one[width..3 * width], &seen[width..3 * width]) > 1e-4, "{family}");
+        assert!(one.iter().all(|x| x.is_finite()), "{family}");
+    }
+}
+
+#[test]
+fn mistakes_are_errors_and_cost_nothing_else() {
+    let mut encoder = Encoder::of(FAMILIES[0]);
+    let chunks = plain(&encoder, 1);
+    let exact = encoder.exact(&chunks);
+    let chunk = chunks.images().last().expect("a chunk");
+    let mut stream = VisionStream::new().expect("a stream");
+    // Before a look.
+    assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err());
+    let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+    let n = picture.n_cells() as u32;
+    let all: Vec<u32> = (0..n).collect();
+    // A first picture in part, cells that are not there, out of order, twice; layers that are not there.
+    for cells in [vec![0], vec![n], vec![1, 0], vec![0, 0]] {
+        assert!(stream.encode(&mut encoder.vision, &chunk, &cells).is_err(), "{cells:?}");
+    }
+    for layer in [0, picture.n_layers, usize::MAX] {
+        assert!(stream.begin(&mut encoder.vision, &chunk, &picture, &all, layer).is_err(), "{layer}");
+    }
+    assert!(stream.finish(&mut encoder.vision, &chunk, &[CellState::Computed]).is_err());
+    let placeholder = Bitmap::placeholder(128, 128, false).expect("a placeholder");
+    let empty = encoder.vision.tokenize_whole(&[Part::Image(&placeholder)]).expect("chunks");
+    assert!(stream.look(&mut encoder.vision, &empty.images().last().expect("a chunk")).is_err());
+
+    stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+    let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
+    assert!(distance(rows, &exact) < 1e-3);
+    assert_eq!(encoder.exact(&chunks), exact, "without a stream, as before");
+}
+
+#[test]
+fn a_picture_of_another_size_and_another_encoder_begin_anew() {
+    let mut encoder = Encoder::of(FAMILIES[1]);
+    let mut stream = VisionStream::new().expect("a stream");
+    for size in [(112, 84), (84, 112), (56, 56)] {
+        encoder.size = size;
+        let chunks = plain(&encoder, 1);
+        let exact = encoder.exact(&chunks);
+        let chunk = chunks.images().last().expect("a chunk");
+        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err(), "nothing is left of the one before");
+        stream.look(&mut encoder.vision, &chunk).expect("a look");
+        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
+        assert!(distance(rows, &exact) < 1e-3, "{size:?}");
+    }
+    // Another encoder has other weights; one that was not looked with cannot go on.
+    let mut other = Encoder::of(FAMILIES[1]);
+    other.size = encoder.size;
+    let chunks = plain(&other, 1);
+    let chunk = chunks.images().last().expect("a chunk");
+    assert!(stream.encode(&mut other.vision, &chunk, &[0]).is_err());
+    assert!(stream.look(&mut other.vision, &chunk).expect("a look").is_some());
+    assert!(stream.encode(&mut other.vision, &chunk, &[0]).is_err());
+}
