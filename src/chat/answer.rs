@@ -1,9 +1,10 @@
 //! What a turn cost: the numbers behind `--json` and `/stats`.
 
 use super::kv::evict::EvictParams;
-use super::video::EncodedVideo;
+use super::video::{EncodedSlice, EncodedVideo};
 use crate::prune::PruneParams;
 use crate::runtime::SamplerParams;
+use crate::skip::EncodeParams;
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct Answer {
     pub slices: Vec<SliceReport>,
     /// Visual tokens in the conversation.
     pub visual_tokens: VisualTokens,
+    /// What the vision encoder did of the work that the videos of the conversation would have taken.
+    pub encoder: EncoderWork,
     /// Wall time of this turn.
     pub timings_ms: Timings,
     /// Text and visual tokens of this turn.
@@ -63,6 +66,18 @@ pub struct SliceReport {
     pub total: usize,
     /// Those that were kept.
     pub kept: usize,
+    /// The share of its encoding that was computed, 0 to 1; 0 if nothing had changed.
+    pub computed: f32,
+}
+
+/// What the vision encoder did.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct EncoderWork {
+    /// The share of its work that was done, 0 to 1: patches times layers, mean over all slices. 1 when there are none.
+    pub computed: f64,
+    /// What the rest would have taken at the speed of what was done, in ms.
+    pub saved_ms: f64,
 }
 
 /// Visual tokens over all slices.
@@ -144,6 +159,8 @@ pub struct Settings {
     pub prune: PruneParams,
     /// What was evicted from the KV cache.
     pub evict: EvictParams,
+    /// How much of each picture was encoded.
+    pub encode: EncodeParams,
     /// How tokens were chosen.
     pub sampler: SamplerParams,
     /// The most tokens an answer may have.
@@ -175,11 +192,28 @@ pub struct VideoReport {
     pub slices: Vec<SliceReport>,
     /// Its visual tokens.
     pub visual_tokens: VisualTokens,
+    /// What the vision encoder did.
+    pub encoder: EncoderWork,
 }
 
 pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
     let slices = videos.iter().flat_map(|video| &video.slices);
-    slices.map(|s| SliceReport { time_s: s.time_s, total: s.n_tokens, kept: s.kept.len() }).collect()
+    let report = |s: &EncodedSlice| SliceReport {
+        time_s: s.time_s,
+        total: s.n_tokens,
+        kept: s.kept.len(),
+        computed: s.computed,
+    };
+    slices.map(report).collect()
+}
+
+pub(super) fn encoder_work(videos: &[EncodedVideo]) -> EncoderWork {
+    let slices = videos.iter().flat_map(|video| &video.slices);
+    let (n, done) = slices.fold((0, 0.0), |(n, done), slice| (n + 1, done + f64::from(slice.computed)));
+    let computed = if n == 0 { 1.0 } else { done / f64::from(n) };
+    let taken: f64 = videos.iter().map(|video| video.timings.encode.as_secs_f64() * 1000.0).sum();
+    let saved_ms = if computed > 0.0 { taken * (1.0 / computed - 1.0) } else { 0.0 };
+    EncoderWork { computed, saved_ms }
 }
 
 pub(super) fn count(slices: &[SliceReport]) -> VisualTokens {

@@ -1,6 +1,8 @@
 //! The session: an engine, a conversation and a KV cache, and what is done with them in turn.
 
-use super::answer::{Answer, Kv, Settings, Timings, Tokens, VideoReport, VisualTokens, count, slice_reports};
+use super::answer::{
+    Answer, EncoderWork, Kv, Settings, Timings, Tokens, VideoReport, VisualTokens, count, encoder_work, slice_reports,
+};
 use super::conversation::Conversation;
 use super::engine::Engine;
 use super::fit::{Fit, VideoPlan};
@@ -12,13 +14,14 @@ use super::params::{SessionParams, VideoOptions};
 use super::prompt::message::Message;
 use super::prompt::plan::{Plan, PlannedRow};
 use super::prompt::render;
-use super::video::{Encoder, decide, select, timed};
+use super::video::{EncodedVideo, Encoder, decide, select, timed};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::{Decision, PruneParams};
 use crate::runtime::{CancelToken, Model, default_threads, peak_rss_bytes};
+use crate::skip::EncodeParams;
 use crate::video::VideoInfo;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -103,7 +106,8 @@ impl Session {
         let mut video = encoder.encode(proposal.source, proposal.timings, observer)?;
         video.max_kept = proposal.max_kept;
         let slices = slice_reports(std::slice::from_ref(&video));
-        let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices };
+        let encoder = encoder_work(std::slice::from_ref(&video));
+        let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices, encoder };
         if let Some(capped) = proposal.capped.filter(|_| Some(report.visual_tokens.kept) == proposal.max_kept) {
             observer.warning(&format!("{}: {capped}", path.display()));
         }
@@ -135,6 +139,7 @@ impl Session {
         let spent = self.conversation.end_turn(message, &generated.text);
         let before = spent.decode_video + spent.encode + spent.prune;
         let slices = slice_reports(&self.conversation.videos);
+        let encoder = encoder_work(&self.conversation.videos);
         Ok(Answer {
             answer: generated.text.trim().to_owned(),
             stop: generated.stop,
@@ -142,6 +147,7 @@ impl Session {
             frames: self.conversation.videos.iter().map(|video| video.arrangement.n_frames).sum(),
             visual_tokens: count(&slices),
             slices,
+            encoder,
             timings_ms: Timings {
                 load: ms(self.engine.load),
                 decode_video: ms(spent.decode_video),
@@ -224,8 +230,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if `prune` is out of range, if the session was not opened with
-    /// [`keep_unpruned`](SessionParams::keep_unpruned), or if a video came from a saved session, which holds only what
-    /// was kept.
+    /// [`keep_unpruned`](SessionParams::keep_unpruned), if a video came from a saved session, which holds only what was
+    /// kept, or if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)).
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
         if !self.params.keep_unpruned {
@@ -241,6 +247,15 @@ impl Session {
                 name: "the video",
                 value: video.info.path.display().to_string(),
                 expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
+            });
+        }
+        let same = prune == self.params.prune;
+        let is_cut = |video: &EncodedVideo| video.slices.iter().any(|slice| !slice.unfinished.is_empty());
+        if let Some(video) = videos.iter().find(|video| !same && is_cut(video)) {
+            return Err(Error::InvalidParameter {
+                name: "the video",
+                value: video.info.path.display().to_string(),
+                expected: "encoded to the end, to select its visual tokens anew: add it again, encoded exactly".into(),
             });
         }
         let model = &self.engine.model;
@@ -264,6 +279,16 @@ impl Session {
         } else if changed {
             self.kv.free();
         }
+        Ok(())
+    }
+
+    /// Changes how much of each picture is encoded, of videos to come.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if a parameter is out of range.
+    pub fn set_encode(&mut self, encode: EncodeParams) -> Result<()> {
+        encode.validate()?;
+        self.params.encode = encode;
         Ok(())
     }
 
@@ -293,6 +318,11 @@ impl Session {
     /// The visual tokens of all videos of the conversation, and how many of them are kept.
     pub fn visual_tokens(&self) -> VisualTokens {
         count(&slice_reports(&self.conversation.videos))
+    }
+
+    /// What the vision encoder did of the work that the videos of the conversation would have taken.
+    pub fn encoder_work(&self) -> EncoderWork {
+        encoder_work(&self.conversation.videos)
     }
 
     /// How similar the visual tokens in the cache were to what entered the model, for each of its layers, when the last
@@ -387,6 +417,7 @@ impl Session {
             layout: self.layout().name(),
             prune: PruneParams { cap: caps.min(), ..self.params.prune.clone() },
             evict: EvictParams { mode: Some(self.params.evict_mode()), ..self.params.evict },
+            encode: self.params.encode,
             sampler: self.params.sampler.clone(),
             n_predict: self.params.n_predict,
             n_ubatch: compute.n_ubatch,

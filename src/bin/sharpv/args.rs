@@ -1,6 +1,6 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
-use crate::options::{EvictOptions, FrameOptions, ModelOptions, SessionArgs, VideoOptions, WeightOptions};
+use crate::options::{EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, SessionArgs, VideoOptions, WeightOptions};
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use sharpv::lab::cost::ScalingSize;
@@ -9,6 +9,7 @@ use sharpv::lab::report::PictureFormat;
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::RPC_PORT;
+use sharpv::skip::EncodeMode;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -195,6 +196,11 @@ pub struct EvalArgs {
     #[arg(long, value_name = "SHARE,…", value_delimiter = ',', default_value = "auto")]
     pub budgets: Vec<String>,
 
+    /// Ways to encode frames, all of them for each method: see --encode in `ask`. A method's name has it behind a plus
+    #[arg(long, value_name = "HOW,…", value_delimiter = ',', default_value = "exact",
+        value_parser = values::one_of::<EncodeMode>())]
+    pub encode: Vec<EncodeMode>,
+
     /// How a choice is read: from the letter that the model writes, or as the letter that it finds likeliest, which is
     /// steadier on small models
     #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::one_of::<Score>())]
@@ -231,6 +237,8 @@ pub struct EvalArgs {
     pub weights: WeightOptions,
     #[command(flatten)]
     pub evict: EvictOptions,
+    #[command(flatten)]
+    pub encoder: EncoderOptions,
     #[command(flatten)]
     pub model: ModelOptions,
 }
@@ -298,6 +306,8 @@ pub struct BenchArgs {
     pub frames: VideoOptions,
     #[command(flatten)]
     pub evict: EvictOptions,
+    #[command(flatten)]
+    pub encode: EncodeOptions,
 }
 
 const BENCH_EXAMPLES: &str = "\

@@ -78,6 +78,7 @@ impl Job {
             video: args.frames,
             prune: PruneOptions::default_method(),
             evict: args.evict,
+            encode: args.encode,
             sampler: SamplerOptions::greedy(args.predict),
         };
         let params = SessionParams { keep_unpruned: true, ..session.session_params(cancel.clone())? };

@@ -10,6 +10,7 @@ use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Varian
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
+use sharpv::skip::EncodeMode;
 use sharpv::runtime::{SamplerParams, default_threads};
 use sharpv::{Observer, Stage};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
     let cancel = interrupts.cancel_token();
     // What is wrong with the command line or the data is told before a large model is loaded.
-    let variants = Variant::all(&args.methods, &args.budgets)?;
+    let variants = Variant::all(&args.methods, &args.budgets, &args.encode)?;
     let prune = PruneParams { seed: args.seed, ..args.weights.params() };
     prune.validate()?;
     let evict = evict_params(args)?;
@@ -39,6 +40,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
 
     let params = SessionParams {
         prune: prune.clone(),
+        encode: args.encoder.params(EncodeMode::Exact)?,
         keep_unpruned: true,
         evict,
         sampler: SamplerParams { temperature: 0.0, ..SamplerParams::default() },
@@ -59,7 +61,16 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let mut results = Results::open(&out.join("results.jsonl"), &settings)?;
 
     let run =
-        Run { task: args.task, questions: &questions, variants: &variants, score: args.score, prune, video, evict };
+        Run {
+            task: args.task,
+            questions: &questions,
+            variants: &variants,
+            score: args.score,
+            prune,
+            video,
+            evict,
+            encode: params.encode,
+        };
     let missing = run.missing(&results);
     let total = questions.len() * variants.len();
     if missing < total {

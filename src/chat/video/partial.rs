@@ -69,7 +69,8 @@ impl PartialEncoder {
     /// For one video; `None` if all of it is to be computed.
     pub fn new(params: &EncodeParams, purpose: Purpose<'_>) -> Result<Option<Self>> {
         // What is not pruned has to be finished, and only SharpV's choice is known before the end.
-        let stop = params.stop().filter(|_| purpose.prune.method == Method::SharpV && !purpose.keeps_all);
+        let keeps_all = purpose.keeps_all && params.mode == EncodeMode::Auto;
+        let stop = params.stop().filter(|_| purpose.prune.method == Method::SharpV && !keeps_all);
         if params.reuse().is_none() && stop.is_none() {
             return Ok(None);
         }

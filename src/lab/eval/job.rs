@@ -47,7 +47,7 @@ pub fn missing<'a>(questions: &'a [Question], variants: &'a [Variant], results: 
 }
 
 fn is_there(results: &Results, question: &Question, variant: &Variant) -> bool {
-    results.find(&question.id, variant.method_name(), &variant.budget_name()).is_some()
+    results.find(&question.id, &variant.method_name(), &variant.budget_name()).is_some()
 }
 
 /// The questions of each clip together, clips in the order of their first questions.

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::lab::results::{BadRow, Results, Row};
 use crate::observer::Observer;
 use crate::prune::PruneParams;
+use crate::skip::EncodeParams;
 
 /// How a choice is read from the model. Open questions are always generated.
 #[derive(
@@ -51,6 +52,8 @@ pub struct Run<'a> {
     pub video: VideoOptions,
     /// What is evicted, as the session was told.
     pub evict: EvictParams,
+    /// The parameters of what is not computed; the mode is that of the variants.
+    pub encode: EncodeParams,
 }
 
 /// Is told what comes of a run, answer by answer. [`Stage::Answers`](crate::Stage::Answers) is its progress.

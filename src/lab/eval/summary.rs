@@ -7,6 +7,7 @@ use super::variant::Variant;
 use crate::lab::results::{
     Accuracy, BadRow, Comparison, Judge, Results, Row, RunSettings, SUMMARY_FORMAT, Summary, VariantSummary,
 };
+use crate::prune::Method;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -42,7 +43,7 @@ impl Summary {
             .iter()
             .map(|variant| {
                 let (method, budget) = (variant.method_name(), variant.budget_name());
-                questions.iter().map(|question| results.find(&question.id, method, &budget)).collect()
+                questions.iter().map(|question| results.find(&question.id, &method, &budget)).collect()
             })
             .collect();
         let mut judges = BTreeMap::new();
@@ -71,6 +72,7 @@ impl Summary {
             vec![
                 variant.name.clone(),
                 percent(variant.kept_share),
+                percent(variant.computed_share),
                 format!("{}/{}", variant.all.correct, variant.all.n),
                 percent(variant.all.accuracy),
                 span(variant.all.interval),
@@ -78,7 +80,7 @@ impl Summary {
             ]
         });
         text.push_str(&columns(
-            &["method", "tokens kept", "right", "accuracy", "95 % interval", "no answer"],
+            &["method", "tokens kept", "encoded", "right", "accuracy", "95 % interval", "no answer"],
             rows.collect(),
         ));
         let shown: Vec<&Comparison> = self.shown_comparisons().collect();
@@ -169,12 +171,16 @@ fn summarize(variant: &Variant, rows: &[Option<&Row>]) -> VariantSummary {
     let (kept, total) = rows.iter().fold((0, 0), |(kept, total), row| (kept + row.kept, total + row.visual_tokens));
     VariantSummary {
         name: variant.to_string(),
-        method: variant.method_name().to_owned(),
+        method: variant.method_name(),
         budget: variant.budget_name(),
         all: accuracy(rows.iter().copied()),
         no_answer: rows.iter().filter(|row| row.predicted.is_none()).count(),
         kept_share: if total == 0 { 1.0 } else { kept as f64 / total as f64 },
         kept_mean: kept as f64 / rows.len().max(1) as f64,
+        computed_share: match rows.len() {
+            0 => 1.0,
+            n => rows.iter().map(|row| row.computed).sum::<f64>() / n as f64,
+        },
         categories: categories.collect(),
     }
 }
@@ -184,7 +190,7 @@ fn compare_all(variants: &[Variant], answers: &[Vec<Option<&Row>>]) -> Vec<Compa
     let mut found = Vec::new();
     for (i, (a, a_rows)) in variants.iter().zip(answers).enumerate() {
         for (b, b_rows) in variants.iter().zip(answers).skip(i + 1) {
-            if a.method_name() != "dense" && a.budget != b.budget {
+            if a.method != Method::Off && a.budget != b.budget {
                 continue;
             }
             let mut paired = Paired::default();

@@ -1,7 +1,8 @@
-//! The methods and budgets that a run compares.
+//! The methods, budgets and ways to encode that a run compares.
 
 use crate::error::{Error, Result};
 use crate::prune::{Budget, Method, PruneParams};
+use crate::skip::EncodeMode;
 use std::fmt;
 
 /// One way to keep visual tokens.
@@ -11,24 +12,38 @@ pub struct Variant {
     pub method: Method,
     /// How many; means nothing to [`Method::Off`].
     pub budget: Budget,
+    /// How much of each picture is encoded.
+    pub encode: EncodeMode,
 }
 
 impl Variant {
-    /// Every method at every budget, dense first and once. Names are those of [`Method`], and `dense`; a budget is a
-    /// share of the visual tokens, or `auto`: what the video needs, as the method sees it.
+    /// Every method at every budget, encoded in every way; dense first and once. Names are those of [`Method`], and
+    /// `dense`; a budget is a share of the visual tokens, or `auto`: what the video needs, as the method sees it. Where
+    /// a way to encode is the same as another with a method (what is not pruned by SharpV is finished), one is left.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a name or a share that is none.
-    pub fn all(methods: &[impl AsRef<str>], budgets: &[impl AsRef<str>]) -> Result<Vec<Self>> {
+    pub fn all(
+        methods: &[impl AsRef<str>],
+        budgets: &[impl AsRef<str>],
+        encodes: &[EncodeMode],
+    ) -> Result<Vec<Self>> {
         let budgets: Vec<Budget> = budgets.iter().map(|text| budget(text.as_ref())).collect::<Result<_>>()?;
         let mut variants: Vec<Self> = Vec::new();
         for name in methods {
             let method = method(name.as_ref())?;
-            if method == Method::Off {
-                variants.push(Self { method, budget: Budget::Adaptive });
-                continue;
+            let encodes = encodes.iter().map(|&encode| match encode {
+                EncodeMode::Stop if method != Method::SharpV => EncodeMode::Exact,
+                EncodeMode::Fast if method != Method::SharpV => EncodeMode::Reuse,
+                encode => encode,
+            });
+            for encode in encodes {
+                if method == Method::Off {
+                    variants.push(Self { method, budget: Budget::Adaptive, encode });
+                    continue;
+                }
+                variants.extend(budgets.iter().map(|&budget| Self { method, budget, encode }));
             }
-            variants.extend(budgets.iter().map(|&budget| Self { method, budget }));
         }
         let mut seen: Vec<Self> = Vec::new();
         variants.retain(|variant| {
@@ -47,9 +62,13 @@ impl Variant {
         Ok(variants)
     }
 
-    /// The method's name; `dense` is the one that keeps all.
-    pub fn method_name(&self) -> &'static str {
-        if self.method == Method::Off { "dense" } else { self.method.name() }
+    /// The method's name; `dense` is the one that keeps all. Behind a plus how it is encoded, if not exactly.
+    pub fn method_name(&self) -> String {
+        let name = if self.method == Method::Off { "dense" } else { self.method.name() };
+        match self.encode {
+            EncodeMode::Exact => name.to_owned(),
+            encode => format!("{name}+{encode}"),
+        }
     }
 
     /// The budget as written on the command line; `all` for dense.
@@ -72,7 +91,7 @@ impl Variant {
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.method {
-            Method::Off => f.pad("dense"),
+            Method::Off => f.pad(&self.method_name()),
             _ => f.pad(&format!("{}@{}", self.method_name(), self.budget_name())),
         }
     }
@@ -106,7 +125,7 @@ mod tests {
     use super::*;
 
     fn names(methods: &[&str], budgets: &[&str]) -> Vec<String> {
-        Variant::all(methods, budgets).unwrap().iter().map(ToString::to_string).collect()
+        Variant::all(methods, budgets, &[EncodeMode::Exact]).unwrap().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -119,12 +138,23 @@ mod tests {
     }
 
     #[test]
+    fn ways_to_encode_are_told_behind_the_method_where_they_differ() {
+        let encodes = [EncodeMode::Exact, EncodeMode::Reuse, EncodeMode::Stop, EncodeMode::Fast];
+        let variants = Variant::all(&["dense", "random", "sharpv"], &["auto"], &encodes).unwrap();
+        let names: Vec<String> = variants.iter().map(ToString::to_string).collect();
+        let expected = ["dense", "dense+reuse", "random@auto", "random+reuse@auto"];
+        let sharpv = ["sharpv@auto", "sharpv+reuse@auto", "sharpv+stop@auto", "sharpv+fast@auto"];
+        assert_eq!(names, [expected, sharpv].concat());
+    }
+
+    #[test]
     fn what_is_no_method_or_budget_is_named() {
         for (methods, budgets) in
             [(["best"], ["0.1"]), (["sharpv"], ["0"]), (["sharpv"], ["1.5"]), (["sharpv"], ["nan"]), (["sharpv"], [""])]
         {
-            assert!(Variant::all(&methods, &budgets).is_err(), "{methods:?} {budgets:?}");
+            assert!(Variant::all(&methods, &budgets, &[EncodeMode::Exact]).is_err(), "{methods:?} {budgets:?}");
         }
-        assert!(Variant::all(&["sharpv"], &[""; 0]).is_err());
+        assert!(Variant::all(&["sharpv"], &[""; 0], &[EncodeMode::Exact]).is_err());
+        assert!(Variant::all(&["sharpv"], &["auto"], &[]).is_err());
     }
 }

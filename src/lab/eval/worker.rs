@@ -84,33 +84,40 @@ impl<'a> Worker<'a> {
     fn clip(&mut self, job: &'a Job<'a>) -> Result<()> {
         let run = self.shared.run;
         self.send(Event::Clip);
-        self.session.clear();
-        // The last variant is not the dense one: a context that has no room for all tokens may have it for this one's.
-        if let Some(variant) = run.variants.last() {
-            self.session.set_prune(variant.params(&run.prune))?;
-        }
-        let added = self.session.add_video(&job.clip.path, &run.options(job.clip), &mut Warnings(&self.events));
-        if let Err(error) = added {
-            let reason = excused(error)?;
-            for (question, n_answers) in job.questions() {
-                let bad = BadRow { place: format!("question {}", question.id), reason: reason.clone() };
-                self.send(Event::Failed(bad, n_answers));
-            }
-            return Ok(());
-        }
-        for (variant, questions) in &job.asks {
-            self.session.set_prune(variant.params(&run.prune))?;
-            for question in questions {
-                if self.is_stopped() {
-                    return Ok(());
+        // What is computed of a picture may depend on what is kept of it: such a variant is encoded by itself.
+        let alone = |variant: &Variant| run.encode.in_mode(variant.encode).stop().is_some();
+        let mut order: Vec<&(&Variant, Vec<&Question>)> = job.asks.iter().collect();
+        order.sort_by_key(|(variant, _)| (variant.encode as u8, variant.method != Method::Off));
+        for group in order.chunk_by(|(a, _), (b, _)| a.encode == b.encode && !alone(a)) {
+            // The last variant is not the dense one: a context that has no room for all tokens may have it for this
+            // one's.
+            let Some((last, _)) = group.last() else { continue };
+            self.session.clear();
+            self.session.set_prune(last.params(&run.prune))?;
+            self.session.set_encode(run.encode.in_mode(last.encode))?;
+            let added = self.session.add_video(&job.clip.path, &run.options(job.clip), &mut Warnings(&self.events));
+            if let Err(error) = added {
+                let reason = excused(error)?;
+                for (question, n_answers) in job.questions() {
+                    let bad = BadRow { place: format!("question {}", question.id), reason: reason.clone() };
+                    self.send(Event::Failed(bad, n_answers));
                 }
-                match self.ask(question, variant) {
-                    Ok(row) => self.send(Event::Answered(row)),
-                    Err(error @ (Error::PromptTooLong { .. } | Error::ContextFull { .. })) => {
-                        let place = format!("question {}, {variant}", question.id);
-                        self.send(Event::Failed(BadRow { place, reason: error.to_string() }, 1));
+                return Ok(());
+            }
+            for (variant, questions) in group {
+                self.session.set_prune(variant.params(&run.prune))?;
+                for question in questions {
+                    if self.is_stopped() {
+                        return Ok(());
                     }
-                    Err(error) => return Err(error),
+                    match self.ask(question, variant) {
+                        Ok(row) => self.send(Event::Answered(row)),
+                        Err(error @ (Error::PromptTooLong { .. } | Error::ContextFull { .. })) => {
+                            let place = format!("question {}, {variant}", question.id);
+                            self.send(Event::Failed(BadRow { place, reason: error.to_string() }, 1));
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
             }
         }
@@ -127,7 +134,7 @@ impl<'a> Worker<'a> {
         }
         let mut row = Row {
             id: question.id.clone(),
-            method: variant.method_name().to_owned(),
+            method: variant.method_name(),
             budget: variant.budget_name(),
             correct: false,
             predicted: None,
@@ -137,6 +144,7 @@ impl<'a> Worker<'a> {
             log_probabilities: Vec::new(),
             visual_tokens: 0,
             kept: 0,
+            computed: self.session.encoder_work().computed,
             categories: question.categories.clone(),
         };
         let mut warnings = Warnings(&self.events);

@@ -50,8 +50,16 @@ pub struct Row {
     pub visual_tokens: usize,
     /// Those that were kept.
     pub kept: usize,
+    /// The share of the vision encoder's work that was done, 0 to 1.
+    #[serde(default = "everything")]
+    pub computed: f64,
     /// The question's categories.
     pub categories: BTreeMap<String, String>,
+}
+
+/// Of results that are older than the choice.
+pub(super) fn everything() -> f64 {
+    1.0
 }
 
 /// Names and values of everything that an answer depends on, but for the question, the method and the budget.
@@ -229,6 +237,7 @@ mod tests {
             log_probabilities: Vec::new(),
             visual_tokens: 64,
             kept: 6,
+            computed: 1.0,
             categories: BTreeMap::new(),
         }
     }

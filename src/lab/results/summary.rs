@@ -55,6 +55,9 @@ pub struct VariantSummary {
     pub kept_share: f64,
     /// Visual tokens kept of a video, mean over all answers.
     pub kept_mean: f64,
+    /// Share of the vision encoder's work that was done, mean over all answers.
+    #[serde(default = "super::answers::everything")]
+    pub computed_share: f64,
     /// By kind of category, then category.
     pub categories: BTreeMap<String, BTreeMap<String, Accuracy>>,
 }

@@ -1,11 +1,13 @@
 //! The options that commands share, in the groups in which the help shows them, and what they mean to the library.
 
 mod answer;
+mod encoder;
 mod frames;
 mod model;
 mod tokens;
 
 pub use answer::SamplerOptions;
+pub use encoder::{EncodeOptions, EncoderOptions};
 pub use frames::{FrameOptions, VideoOptions};
 pub use model::{ModelOptions, default_model};
 pub use tokens::{EvictOptions, PruneOptions, WeightOptions};
@@ -26,6 +28,8 @@ pub struct SessionArgs {
     #[command(flatten)]
     pub evict: EvictOptions,
     #[command(flatten)]
+    pub encode: EncodeOptions,
+    #[command(flatten)]
     pub sampler: SamplerOptions,
 }
 
@@ -36,6 +40,7 @@ impl SessionArgs {
             fit: self.video.fits(),
             prune: self.prune.params(self.sampler.seed())?,
             evict: self.evict.params(self.prune.prunes())?,
+            encode: self.encode.params()?,
             sampler: self.sampler.params()?,
             n_predict: self.sampler.n_predict(),
             ..self.model.session_params(cancel)?
