@@ -22,8 +22,10 @@
 
 mod blocks;
 mod candidates;
+mod changes;
 mod params;
 
 pub use blocks::{Blocks, PictureView};
 pub use candidates::{Demand, candidates};
+pub use changes::Changes;
 pub use params::{EncodeMode, EncodeParams, Reuse, Stop};

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::layout::{pool, pooled_from, pooled_len};
 use crate::prune::{Method, PruneParams, RunningScores, SliceView};
 use crate::runtime::{CellState, ImageChunk, Picture, Vision, VisionStream};
-use crate::skip::{Blocks, Demand, EncodeMode, EncodeParams, PictureView, Reuse, Stop, candidates};
+use crate::skip::{Blocks, Changes, Demand, EncodeMode, EncodeParams, PictureView, Stop, candidates};
 
 /// If more than this share of the changed cells would go all the way, all of them do.
 const NEARLY_ALL: f32 = 0.8;
@@ -25,18 +25,10 @@ pub(super) struct EncodedPicture {
 pub(super) struct PartialEncoder {
     params: EncodeParams,
     stream: VisionStream,
+    changes: Option<Changes>,
     stopping: Option<Stopping>,
     /// The slice before.
-    last: Option<LastPicture>,
-}
-
-#[derive(Debug)]
-struct LastPicture {
-    /// What was last encoded at each place; nothing where everything is computed anyway.
-    blocks: Option<Blocks>,
-    encoded: EncodedPicture,
-    /// Pictures since the last one that was computed whole.
-    since_whole: usize,
+    last: Option<EncodedPicture>,
 }
 
 /// What is known of the middle layers.
@@ -85,7 +77,8 @@ impl PartialEncoder {
             }),
             None => None,
         };
-        Ok(Some(Self { params: *params, stream: VisionStream::new()?, stopping, last: None }))
+        let changes = params.reuse().map(|&reuse| Changes::new(reuse));
+        Ok(Some(Self { params: *params, stream: VisionStream::new()?, changes, stopping, last: None }))
     }
 
     /// Encodes the next slice. `None` if this encoder computes all or nothing, and whoever asked leaves the choice to
@@ -97,27 +90,15 @@ impl PartialEncoder {
                 mode => Err(cannot(mode, "exact: this model's encoder cannot work on parts of a picture")),
             };
         };
-        let n_cells = picture.n_cells();
-        let blocks = self.params.reuse().map(|_| blocks(&picture));
-        let before = self.last.take();
-        let (cells, since_whole) = match (self.params.reuse(), &blocks, &before) {
-            (Some(reuse), Some(blocks), Some(before)) => to_compute(reuse, blocks, before),
-            _ => (all(n_cells), 0),
+        let cells = match &mut self.changes {
+            Some(changes) => changes.next(blocks(&picture)),
+            None => (0..picture.n_cells() as u32).collect(),
         };
-        if let Some(before) = before.filter(|_| cells.is_empty()) {
-            let encoded = EncodedPicture { computed: 0.0, ..before.encoded.clone() };
-            self.last = Some(before);
-            return Ok(Some(encoded));
+        if let Some(last) = self.last.as_ref().filter(|_| cells.is_empty()) {
+            return Ok(Some(EncodedPicture { computed: 0.0, ..last.clone() }));
         }
         let encoded = self.compute(vision, chunk, &picture, &cells)?;
-        let seen = match (blocks, self.last.take().and_then(|last| last.blocks)) {
-            (Some(blocks), Some(mut seen)) => {
-                seen.take(&blocks, &cells);
-                Some(seen)
-            }
-            (blocks, _) => blocks,
-        };
-        self.last = Some(LastPicture { blocks: seen, encoded: encoded.clone(), since_whole });
+        self.last = Some(encoded.clone());
         Ok(Some(encoded))
     }
 
@@ -147,16 +128,6 @@ impl PartialEncoder {
             computed: share(cells.len()) * depth + share(n_finished) * (1.0 - depth),
         })
     }
-}
-
-/// The cells of a picture that are computed, and how many pictures there will be since one was computed whole.
-fn to_compute(reuse: &Reuse, blocks: &Blocks, before: &LastPicture) -> (Vec<u32>, usize) {
-    let n_cells = blocks.n_cells();
-    let Some(seen) = &before.blocks else { return (all(n_cells), 0) };
-    let changed = blocks.changed_from(seen, reuse.threshold);
-    let since_whole = before.since_whole + usize::from(!changed.is_empty());
-    let is_cut = changed.len() as f32 > reuse.whole * n_cells as f32;
-    if is_cut || since_whole >= reuse.refresh { (all(n_cells), 0) } else { (changed, since_whole) }
 }
 
 impl Stopping {
@@ -223,10 +194,6 @@ impl Stopping {
 /// The cells that a visual token is made of.
 fn cells_of(token: u32, n_cells: usize, pools: bool) -> Vec<usize> {
     if pools { pooled_from(n_cells, token as usize) } else { vec![token as usize] }
-}
-
-fn all(n_cells: usize) -> Vec<u32> {
-    (0..n_cells as u32).collect()
 }
 
 fn blocks(picture: &Picture<'_>) -> Blocks {
