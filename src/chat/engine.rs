@@ -5,9 +5,11 @@ use super::params::SessionParams;
 use super::prompt::template::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::layout::{self, EncoderFacts, Layout};
-use crate::models::{self, ModelFiles, gguf};
+use crate::models::gguf::{self, Metadata};
+use crate::models::{self, ModelFiles};
 use crate::observer::{Observer, Stage};
 use crate::runtime::{LoraAdapter, Model, Sampler, Vision};
+use crate::skip::EncoderShape;
 use std::cell::OnceCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ pub(super) struct Engine {
     pub model: Model,
     pub template: ChatTemplate,
     pub layout: Box<dyn Layout>,
+    /// What may be left out of its work.
+    pub shape: EncoderShape,
     /// The encoder's embedding of a line end, `[n_embd_inp]`, if it has one.
     pub newline: Option<Vec<f32>>,
     /// How long loading took.
@@ -71,7 +75,10 @@ impl Engine {
             });
         }
         let newline = read_newline(mmproj)?;
-        let encoder = encoder_facts(mmproj, &model, newline.is_some())?;
+        let metadata = gguf::read_metadata(mmproj)?;
+        let encoder = encoder_facts(&metadata, &model, newline.is_some());
+        let shape = encoder_shape(&metadata, &encoder);
+        shape.mode(&params.encode)?;
         if encoder.projector.starts_with("qwen") && !model.uses_mrope() {
             return Err(Error::Load {
                 what: "the mmproj of this model",
@@ -102,6 +109,7 @@ impl Engine {
             model,
             template,
             layout,
+            shape,
             newline: newline.filter(|row| row.len() == model_width),
             load: start.elapsed(),
             cell_cost: OnceCell::new(),
@@ -145,19 +153,31 @@ fn thousandths(progress: f32) -> u64 {
     (progress.clamp(0.0, 1.0) * 1000.0) as u64
 }
 
-/// What a layout may know of the encoder in the file `mmproj`.
-fn encoder_facts(mmproj: &Path, model: &Model, has_newline: bool) -> Result<EncoderFacts> {
-    let metadata = gguf::read_metadata(mmproj)?;
+/// What a layout may know of an encoder whose file has this `metadata`.
+fn encoder_facts(metadata: &Metadata, model: &Model, has_newline: bool) -> EncoderFacts {
     // Files with more than one encoder name each.
     let projector = ["clip.vision.projector_type", "clip.projector_type"].iter().find_map(|key| metadata.string(key));
     let number = |key| metadata.u64(key).and_then(|value| u32::try_from(value).ok());
-    Ok(EncoderFacts {
+    EncoderFacts {
         projector: projector.unwrap_or_default().to_owned(),
         architecture: model.metadata("general.architecture").unwrap_or_default(),
         image_size: number("clip.vision.image_size"),
         patch_size: number("clip.vision.patch_size"),
         has_newline,
-    })
+    }
+}
+
+/// What may be left out of its work.
+fn encoder_shape(metadata: &Metadata, facts: &EncoderFacts) -> EncoderShape {
+    let number = |key| metadata.u64(key).and_then(|value| usize::try_from(value).ok());
+    EncoderShape {
+        projector: facts.projector.clone(),
+        n_layers: number("clip.vision.block_count"),
+        n_embd: number("clip.vision.embedding_length"),
+        patch: number("clip.vision.patch_size"),
+        side: number("clip.vision.image_size"),
+        n_feature_layers: metadata.numbers("clip.vision.feature_layer").map_or(0, <[f64]>::len),
+    }
 }
 
 /// The embedding of a line end in the file `mmproj`, if it has one.

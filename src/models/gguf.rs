@@ -132,7 +132,7 @@ impl Metadata {
     }
 
     /// The elements of the array under `key`, if they are few, and numbers.
-    pub(super) fn numbers(&self, key: &str) -> Option<&[f64]> {
+    pub(crate) fn numbers(&self, key: &str) -> Option<&[f64]> {
         self.values.get(key)?.numbers.as_deref()
     }
 

@@ -4,39 +4,30 @@ use super::Stop;
 use crate::prune::{Budget, PruneParams, SliceScores};
 
 /// How many tokens of each slice will be kept, as far as it can be told before the last slice is there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Demand {
     budget: Budget,
     min_keep: usize,
     /// Slices that the video has, as it was planned.
     n_slices: usize,
-    /// Ratios of the slices so far.
-    ratios: f64,
-    seen: usize,
 }
 
 impl Demand {
     /// Of a video with so many slices.
     pub fn new(prune: &PruneParams, n_slices: usize) -> Self {
-        Self { budget: prune.budget, min_keep: prune.min_keep, n_slices: n_slices.max(1), ratios: 0.0, seen: 0 }
+        Self { budget: prune.budget, min_keep: prune.min_keep, n_slices: n_slices.max(1) }
     }
 
-    /// How many tokens of the next slice will be kept. A total is shared by the ratios so far: slices to come may take
-    /// more of it or less.
-    pub fn next(&mut self, scores: &SliceScores<'_>) -> usize {
+    /// How many tokens of the next slice will be kept. Of a total, each slice is given what it would have of its own
+    /// accord, and its even share: what slices to come will take is not known.
+    pub fn of(&self, scores: &SliceScores<'_>) -> usize {
         let n = scores.importance.len();
-        self.ratios += scores.ratio;
-        self.seen += 1;
-        let share_of = |mean: f64| {
-            let usual = self.ratios / self.seen as f64;
-            let relative = if usual > 0.0 { (scores.ratio / usual).clamp(0.5, 2.0) } else { 1.0 };
-            (mean * relative).ceil() as usize
-        };
+        let own = scores.ratio * n as f64;
         let wanted = match self.budget {
             Budget::Threshold(k) => scores.importance.iter().filter(|&&importance| importance > k).count(),
-            Budget::Keep(share) => share_of(f64::from(share) * n as f64),
-            Budget::MaxTokens(total) => share_of(total as f64 / self.n_slices as f64),
-            Budget::Adaptive => (scores.ratio * n as f64).ceil() as usize,
+            Budget::Keep(share) => own.max(f64::from(share) * n as f64).ceil() as usize,
+            Budget::MaxTokens(total) => own.max(total as f64 / self.n_slices as f64).ceil() as usize,
+            Budget::Adaptive => own.ceil() as usize,
         };
         wanted.max(if scores.first { self.min_keep } else { 0 }).min(n)
     }
@@ -81,13 +72,13 @@ mod tests {
     fn demand_follows_the_budget() {
         let importance = [1.0; 10];
         let wanted = |budget, ratios: &[f64]| {
-            let mut demand = Demand::new(&PruneParams { budget, ..PruneParams::default() }, 4);
+            let demand = Demand::new(&PruneParams { budget, ..PruneParams::default() }, 4);
             let slices = ratios.iter().enumerate().map(|(i, &ratio)| scores(&importance, ratio, i == 0));
-            slices.map(|slice| demand.next(&slice)).collect::<Vec<_>>()
+            slices.map(|slice| demand.of(&slice)).collect::<Vec<_>>()
         };
         assert_eq!(wanted(Budget::Adaptive, &[0.0, 0.31, 0.0]), [1, 4, 0]);
-        assert_eq!(wanted(Budget::Keep(0.2), &[0.2, 0.2, 0.6]), [2, 2, 4]);
-        assert_eq!(wanted(Budget::MaxTokens(8), &[0.2, 0.0]), [2, 1]);
+        assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.1, 0.6]), [4, 2, 6]);
+        assert_eq!(wanted(Budget::MaxTokens(8), &[0.3, 0.0]), [3, 2]);
         assert_eq!(wanted(Budget::Threshold(0.5), &[0.2, 0.0]), [10, 10]);
     }
 }

@@ -23,9 +23,11 @@
 mod blocks;
 mod candidates;
 mod changes;
+mod encoder;
 mod params;
 
 pub use blocks::{Blocks, PictureView};
 pub use candidates::{Demand, candidates};
 pub use changes::Changes;
+pub use encoder::{Ability, EncoderShape};
 pub use params::{EncodeMode, EncodeParams, Reuse, Stop};

@@ -8,6 +8,7 @@
 mod abort;
 mod bench;
 mod cli;
+mod encode;
 mod eval;
 mod evict;
 mod families;

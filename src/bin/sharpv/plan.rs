@@ -37,6 +37,11 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
     rows.push(("weights", format!("{}; encoder {}", bytes(memory.weights), bytes(memory.encoder))));
     let free = memory.free.map_or_else(|| "unknown".to_owned(), |free| format!("{} ({})", bytes(free), memory.place));
     rows.push(("free memory", free));
+    let cache = match memory.encoder_cache {
+        0 => String::new(),
+        n => format!("; keeps {} between frames", bytes(n)),
+    };
+    rows.push(("encoding", format!("{}{cache}", plan.encode)));
     rows.push(("fits", verdict(plan)));
     let mut text = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect::<String>();
     if !plan.fits || plan.asked != plan.planned || plan.max_kept.is_some() {

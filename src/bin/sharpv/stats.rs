@@ -2,6 +2,7 @@
 
 use indicatif::DecimalBytes;
 use sharpv::chat::{Answer, StopReason, VisualTokens};
+use sharpv::skip::EncodeMode;
 
 /// Everything in one line.
 pub fn line(answer: &Answer) -> String {
@@ -26,6 +27,7 @@ pub fn table(answer: &Answer) -> String {
         ("video", video(answer.frames, &answer.visual_tokens)),
         ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
         ("first token", first_token(answer)),
+        ("encoder", encoder(answer)),
         ("answer", speed(answer)),
         ("KV cache", format!("{}; {} cells used{}", kv(answer), answer.kv.cells_used, evicted(answer))),
         ("peak memory", memory),
@@ -63,6 +65,16 @@ fn first_token(answer: &Answer) -> String {
     let stages = [("decode", t.decode_video), ("encode", t.encode), ("prune", t.prune), ("prefill", t.prefill)];
     let stages = stages.into_iter().filter(|&(_, ms)| ms > 0.0).map(|(name, ms)| format!("{name} {}", seconds(ms)));
     format!("{} ({})", seconds(t.ttft), stages.collect::<Vec<_>>().join(", "))
+}
+
+/// How much of the frames was encoded.
+fn encoder(answer: &Answer) -> String {
+    let work = &answer.encoder;
+    let percent = work.computed * 100.0;
+    match answer.settings.encode.mode {
+        EncodeMode::Exact if percent >= 99.5 => "exact".to_owned(),
+        mode => format!("{mode}: {percent:.0} % of the work computed, about {} saved", seconds(work.saved_ms)),
+    }
 }
 
 fn speed(answer: &Answer) -> String {

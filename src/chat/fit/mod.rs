@@ -23,6 +23,7 @@ use crate::error::{Resource, Result};
 use crate::layout::{Layout, Size};
 use crate::prune::Method;
 use crate::runtime::{FreeMemory, MemoryUsage};
+use crate::skip::EncodeMode;
 use crate::video::{FrameSource, Rate, Sampling, VideoInfo};
 use serde::Serialize;
 use std::path::Path;
@@ -82,6 +83,8 @@ pub struct MemoryNeed {
     pub kv: u64,
     /// Buffers for intermediate results, beside such a cache.
     pub compute: u64,
+    /// What the encoder keeps of a frame while it encodes a video, on its device; 0 if it computes all of each frame.
+    pub encoder_cache: u64,
     /// The embeddings of all visual tokens, which are in the system's memory until they are pruned.
     pub embeddings: u64,
     /// What is free for KV cache and buffers, the weights being loaded; `null` if that is not known.
@@ -116,6 +119,8 @@ pub struct VideoPlan {
     pub planned: Need,
     /// Visual tokens that are kept at most, if memory or cells set a limit.
     pub max_kept: Option<usize>,
+    /// How much of each frame will be encoded: exact, or what may be left out.
+    pub encode: EncodeMode,
     /// Whether `planned` fits.
     pub fits: bool,
     /// What is short: as asked, or also as planned if `fits` is false.
@@ -200,6 +205,7 @@ impl Fit<'_> {
         let free = self.free_memory();
         let cells = need.prompt_tokens + self.params.n_predict;
         let kv_dense = cost.kv_bytes(cells);
+        let encode = self.encode_mode();
         let dropped = proposal.max_kept.map_or(0, |kept| need.visual_tokens.saturating_sub(kept));
         Ok(VideoPlan {
             info: proposal.source.info().clone(),
@@ -207,6 +213,7 @@ impl Fit<'_> {
             asked,
             planned: need,
             max_kept: proposal.max_kept,
+            encode,
             fits: proposal.shortage.is_none(),
             shortage: shortage.map(|shortage| shortage.reason()),
             changes: proposal.changes.into_iter().chain(proposal.capped).collect(),
@@ -220,6 +227,10 @@ impl Fit<'_> {
                 kv_dense,
                 kv: self.params.n_ctx.map_or_else(|| cost.kv_bytes(cells - dropped), |cells| cost.kv_bytes(cells)),
                 compute: cost.bytes(cells) - kv_dense,
+                encoder_cache: match encode {
+                    EncodeMode::Exact => 0,
+                    _ => self.engine.shape.cache_bytes(need.picture).unwrap_or(0),
+                },
                 embeddings: self.embedding_bytes(need.visual_tokens),
                 free: free.as_ref().map(|free| free.bytes),
                 place: free.map_or_else(|| "RAM".to_owned(), |free| free.place),
@@ -369,6 +380,18 @@ impl Fit<'_> {
         let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
         let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
         Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
+    }
+
+    /// How much of each frame will be encoded. What is not pruned by SharpV has to be finished.
+    fn encode_mode(&self) -> EncodeMode {
+        let params = &self.params.encode;
+        // What cannot be done was refused when it was asked for.
+        let mode = self.engine.shape.mode(params).unwrap_or(EncodeMode::Exact);
+        match mode {
+            EncodeMode::Fast if self.params.prune.method != Method::SharpV => EncodeMode::Reuse,
+            EncodeMode::Stop if self.params.prune.method != Method::SharpV => EncodeMode::Exact,
+            mode => mode,
+        }
     }
 
     fn embedding_bytes(&self, visual_tokens: usize) -> u64 {

@@ -29,6 +29,8 @@ pub(super) struct PartialEncoder {
     stopping: Option<Stopping>,
     /// The slice before.
     last: Option<EncodedPicture>,
+    /// The last slice of which anything was computed was computed whole.
+    was_whole: bool,
 }
 
 /// What is known of the middle layers.
@@ -78,7 +80,7 @@ impl PartialEncoder {
             None => None,
         };
         let changes = params.reuse().map(|&reuse| Changes::new(reuse));
-        Ok(Some(Self { params: *params, stream: VisionStream::new()?, changes, stopping, last: None }))
+        Ok(Some(Self { params: *params, stream: VisionStream::new()?, changes, stopping, last: None, was_whole: false }))
     }
 
     /// Encodes the next slice. `None` if this encoder computes all or nothing, and whoever asked leaves the choice to
@@ -97,7 +99,12 @@ impl PartialEncoder {
         if let Some(last) = self.last.as_ref().filter(|_| cells.is_empty()) {
             return Ok(Some(EncodedPicture { computed: 0.0, ..last.clone() }));
         }
-        let encoded = self.compute(vision, chunk, &picture, &cells)?;
+        let is_whole = cells.len() == picture.n_cells();
+        // The first picture of a scene is what others are computed from as long as the camera stands still: it is worth
+        // its finish. Where one whole picture follows the other, the camera moves.
+        let opens_scene = self.changes.is_some() && is_whole && !self.was_whole;
+        self.was_whole = is_whole;
+        let encoded = self.compute(vision, chunk, &picture, &cells, opens_scene)?;
         self.last = Some(encoded.clone());
         Ok(Some(encoded))
     }
@@ -108,6 +115,7 @@ impl PartialEncoder {
         chunk: &ImageChunk<'_>,
         picture: &Picture<'_>,
         cells: &[u32],
+        to_the_end: bool,
     ) -> Result<EncodedPicture> {
         let n_cells = picture.n_cells();
         let share = |cells: usize| cells as f32 / n_cells as f32;
@@ -118,7 +126,7 @@ impl PartialEncoder {
             return Ok(EncodedPicture { rows, unfinished: Vec::new(), computed: share(cells.len()) });
         };
         let middle = self.stream.begin(vision, chunk, picture, cells, layer)?;
-        let states = stopping.choose(picture, cells, &middle)?;
+        let states = stopping.choose(picture, cells, &middle, to_the_end)?;
         let rows = self.stream.finish(vision, chunk, &states)?.to_vec();
         let n_finished = states.iter().filter(|&&state| state == CellState::Computed).count();
         let depth = layer as f32 / picture.n_layers as f32;
@@ -131,8 +139,15 @@ impl PartialEncoder {
 }
 
 impl Stopping {
-    /// What becomes of each cell of a picture, `cells` of which came to the middle layers as `middle`.
-    fn choose(&mut self, picture: &Picture<'_>, cells: &[u32], middle: &[f32]) -> Result<Vec<CellState>> {
+    /// What becomes of each cell of a picture, `cells` of which came to the middle layers as `middle`. `to_the_end`: none
+    /// of them stops.
+    fn choose(
+        &mut self,
+        picture: &Picture<'_>,
+        cells: &[u32],
+        middle: &[f32],
+        to_the_end: bool,
+    ) -> Result<Vec<CellState>> {
         let (n_cells, n_embd) = (picture.n_cells(), picture.n_embd);
         if cells.len() == n_cells {
             self.middle = vec![0.0; n_cells * n_embd];
@@ -150,7 +165,7 @@ impl Stopping {
         let pooled = self.pools.then(|| pool(&self.middle, n_embd));
         let tokens = pooled.as_deref().unwrap_or(&self.middle);
         let scores = self.scores.push(SliceView::new(tokens, tokens.len() / n_embd, n_embd)?);
-        let wanted = self.demand.next(&scores);
+        let wanted = self.demand.of(&scores);
         let mut is_changed = vec![false; n_cells];
         cells.iter().for_each(|&cell| is_changed[cell as usize] = true);
         let cells_of = |token: u32| cells_of(token, n_cells, self.pools);
@@ -173,7 +188,7 @@ impl Stopping {
             }
         }
         let n_filled = states.iter().filter(|&&state| state == CellState::Filled).count();
-        if (n_filled as f32) < (1.0 - NEARLY_ALL) * cells.len() as f32 {
+        if to_the_end || (n_filled as f32) < (1.0 - NEARLY_ALL) * cells.len() as f32 {
             states.iter_mut().filter(|state| **state == CellState::Filled).for_each(|s| *s = CellState::Computed);
         }
         for (finished, state) in self.finished.iter_mut().zip(&states) {
