@@ -98,7 +98,8 @@ pub struct VisualTokens {
 pub struct Timings {
     /// Loading language model and vision encoder, before the first turn.
     pub load: f64,
-    /// Opening, seeking and decoding the videos that are new in this turn.
+    /// Opening the videos that are new in this turn, and waiting for their frames. Of the decoding that is done
+    /// [ahead](crate::chat::SessionParams::decode_ahead), only what the encoder had to wait for.
     pub decode_video: f64,
     /// The vision encoder, with its preprocessing.
     pub encode: f64,

@@ -42,6 +42,9 @@ pub struct SessionParams {
     pub keep_unpruned: bool,
     /// Which of them leave the KV cache again, behind the prefill.
     pub evict: EvictParams,
+    /// Decode the next frames of a video on a thread of its own while one is encoded
+    /// ([`FrameSource::decode_ahead`](crate::video::FrameSource::decode_ahead)).
+    pub decode_ahead: bool,
     /// How tokens are chosen.
     pub sampler: SamplerParams,
     /// The most tokens an answer may have.
@@ -76,6 +79,7 @@ impl Default for SessionParams {
             encode: EncodeParams::default(),
             keep_unpruned: false,
             evict: EvictParams::default(),
+            decode_ahead: true,
             sampler: SamplerParams::default(),
             n_predict: 512,
             layout: None,

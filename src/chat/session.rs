@@ -103,7 +103,8 @@ impl Session {
             keep_unpruned: self.params.keep_unpruned,
             cancel: &self.params.cancel,
         };
-        let mut video = encoder.encode(proposal.source, proposal.timings, observer)?;
+        let source = if self.params.decode_ahead { proposal.source.decode_ahead() } else { proposal.source };
+        let mut video = encoder.encode(source, proposal.timings, observer)?;
         video.max_kept = proposal.max_kept;
         let slices = slice_reports(std::slice::from_ref(&video));
         let encoder = encoder_work(std::slice::from_ref(&video));

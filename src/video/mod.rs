@@ -3,7 +3,7 @@
 //! [`FrameSource::open`] looks at a file or folder, decides at which moments to take a picture ([`Sampling`]) and then
 //! yields one upright RGB [`Frame`] after the other. How many there will be, when and how large is known before the
 //! second picture is decoded, so that a prompt can be planned first. Only a few full-size pictures are in memory at any
-//! time, however long the video.
+//! time, however long the video. [`FrameSource::decode_ahead`] decodes the next ones while one is used.
 //!
 //! - **Time** is in seconds since the first frame of the video track, whatever timestamps the file starts with.
 //! - **The picture at a moment** is the one a player would show then: the last one whose timestamp is not later.
@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod ffmpeg;
 mod folder;
 mod frame;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+use ahead::Ahead;
 pub use frame::Frame;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
@@ -106,6 +108,8 @@ pub struct FrameSource {
     n_given: usize,
     ended: bool,
     warnings: Vec<String>,
+    /// What `pictures` are stopped by.
+    stop: Stop,
 }
 
 /// What a kind of source has to be able to do; [`FrameSource`] does the rest.
@@ -174,7 +178,24 @@ impl FrameSource {
         if times.len() == 1 {
             warnings.extend(pictures.warnings());
         }
-        Ok(Self { info, times, pictures, first: Some(first), n_given: 0, ended: false, warnings })
+        Ok(Self { info, times, pictures, first: Some(first), n_given: 0, ended: false, warnings, stop })
+    }
+
+    /// Decodes the frames that are left on a thread of its own, from now on and until this is dropped: the next two
+    /// while one is used. Frames, errors and warnings are the same, in the same order; [`next`](Iterator::next) waits
+    /// for those that are not there yet.
+    ///
+    /// Dropping the source stops the thread as a wish to stop does ([`open_with`](Self::open_with)), and waits for it.
+    /// Does nothing where only one frame is left, or where the system has no thread to give.
+    pub fn decode_ahead(self) -> Self {
+        let n_here = self.n_given + usize::from(self.first.is_some());
+        let left = self.times.get(n_here..).unwrap_or_default();
+        // What is not left was asked for its warnings already.
+        if self.ended || left.is_empty() {
+            return self;
+        }
+        let pictures = Ahead::start(self.pictures, left.to_vec(), self.stop.clone());
+        Self { pictures, ..self }
     }
 
     /// What is known about the file or folder.
@@ -196,7 +217,8 @@ impl FrameSource {
         &self.warnings
     }
 
-    /// Number of pictures decoded so far, including those that had to be decoded to reach a wanted one.
+    /// Number of pictures decoded so far, including those that had to be decoded to reach a wanted one, and those
+    /// [ahead](Self::decode_ahead) of it.
     pub fn frames_decoded(&self) -> u64 {
         self.pictures.frames_decoded()
     }

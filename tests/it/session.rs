@@ -381,6 +381,22 @@ fn a_stop_leaves_the_session_as_it_was() {
 }
 
 #[test]
+fn decoding_ahead_changes_nothing_but_time() {
+    let [(ahead, stopped_ahead), (behind, stopped)] = [true, false].map(|decode_ahead| {
+        let cancel = CancelToken::new();
+        let params = SessionParams { decode_ahead, cancel: cancel.clone(), ..params() };
+        let mut session = open_with(params, "move-0", &frames(6));
+        let rows = session.prompt_rows(QUESTION).expect("a prompt");
+        let logits = session.first_logits(QUESTION, &mut ()).expect("logits");
+        let mut stop = StopAt { token: cancel, stage: Some(Stage::Encode), text: String::new() };
+        let stopped = session.add_video(&clip("order-1"), &frames(6), &mut stop);
+        ((rows, logits), stopped.expect_err("it is stopped").to_string())
+    });
+    assert!(ahead == behind);
+    assert_eq!(stopped_ahead, stopped);
+}
+
+#[test]
 fn a_stop_from_another_thread_ends_a_long_answer() {
     let token = CancelToken::new();
     let params = SessionParams {

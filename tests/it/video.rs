@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use clips::{Clips, color_name, colors, frames, index_of, numbered, pixel, quarters, take_all, within};
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
@@ -733,6 +734,132 @@ fn a_folder_can_be_stopped() {
     left.store(3, Ordering::SeqCst);
     assert!(source.next().unwrap().is_ok());
     assert!(matches!(source.next(), Some(Err(Error::Cancelled))));
+}
+
+// --- decoding ahead --------------------------------------------------------------------------------------------------
+
+/// All that a source gives, and what it says in the end.
+fn all_of(mut source: FrameSource) -> (Vec<Result<Frame, String>>, Vec<String>, u64) {
+    let (info, times) = (source.info().clone(), source.planned_times().to_vec());
+    let frames = source.by_ref().map(|frame| frame.map_err(|error| error.to_string())).collect();
+    assert_eq!((source.info(), source.planned_times()), (&info, &times[..]));
+    (frames, source.warnings().to_vec(), source.frames_decoded())
+}
+
+#[test]
+fn decoding_ahead_gives_the_same() {
+    let clips = Clips::new();
+    let clip = clips.draw(&numbered(50, 5), &format!("{X264} -g 1"), "a.mp4");
+    clips.ffmpeg("-i {}/a.mp4 -c copy", "a.mkv");
+    let whole = fs::read(clips.path("a.mkv")).unwrap();
+    let cut = clips.write("cut.mkv", &whole[..whole.len() * 7 / 10]);
+    let mut bytes = fs::read(clips.ffmpeg("-i {}/a.mp4 -c copy", "a.ts")).unwrap();
+    let (from, to) = (bytes.len() * 4 / 10, bytes.len() * 5 / 10);
+    bytes[from..to].fill(0x55);
+    let damaged = clips.write("damaged.ts", &bytes);
+    let lossless = "-c:v libwebp_anim -lossless 1";
+    let mut bytes =
+        fs::read(clips.draw(&colors(&["red", "lime", "blue"], 1.0, "40x30", 5), lossless, "a.webp")).unwrap();
+    let last = (0..bytes.len() - 4).rfind(|&i| &bytes[i..i + 4] == b"ANMF").unwrap();
+    bytes[last + 24 + 8..].fill(0xff);
+    let short = clips.write("short.webp", &bytes);
+    let gif = clips.draw(&colors(&["red", "lime"], 1.0, "40x30", 5), "", "a.gif");
+    let picture = clips.path("a.png");
+    RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(&picture).unwrap();
+    for path in [clip, cut, damaged, short, gif, picture] {
+        for n in [1, 2, 7, 100] {
+            let open = || FrameSource::open(&path, &Sampling::uniform(n)).unwrap();
+            let (expected, actual) = (all_of(open()), all_of(open().decode_ahead()));
+            assert!(expected == actual, "{}, {n}: {expected:?}, ahead {actual:?}", path.display());
+            // From the second frame on, too; and twice is as once.
+            let mut source = open();
+            let first = source.next().unwrap().map_err(|error| error.to_string());
+            assert_eq!(first, expected.0[0]);
+            let (rest, warnings, n_decoded) = all_of(source.decode_ahead().decode_ahead());
+            assert_eq!(
+                (&rest[..], warnings, n_decoded),
+                (&expected.0[1..], expected.1, expected.2),
+                "{}",
+                path.display()
+            );
+        }
+    }
+}
+
+/// A folder of `n` pictures: each is decoded when it is wanted, and not before.
+fn folder_of(n: u8) -> Clips {
+    let clips = Clips::new();
+    for i in 0..n {
+        RgbImage::from_pixel(40, 20, Rgb([i, 0, 0])).save(clips.path(&format!("{i:02}.png"))).unwrap();
+    }
+    clips
+}
+
+#[test]
+fn two_frames_are_decoded_ahead() {
+    let clips = folder_of(10);
+    let mut source = FrameSource::open(&clips.path(""), &Sampling::uniform(10)).unwrap().decode_ahead();
+    // The first is there when a source is open.
+    for n_given in 0..10 {
+        let expected = (n_given.max(1) + 2).min(10);
+        let start = Instant::now();
+        while source.frames_decoded() < expected && start.elapsed() < Duration::from_secs(20) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!(source.frames_decoded(), expected, "after {n_given}");
+        assert_eq!(source.next().unwrap().unwrap().rgb[0], n_given as u8);
+    }
+    assert!(source.next().is_none());
+}
+
+#[test]
+fn an_error_comes_ahead_of_nothing() {
+    let clips = folder_of(10);
+    for limit in 0..10 {
+        let open = || {
+            let (left, stop) = after(u64::MAX);
+            let source = FrameSource::open_with(&clips.path(""), &Sampling::uniform(10), stop).unwrap();
+            left.store(limit, Ordering::SeqCst);
+            source
+        };
+        let (expected, actual) = (all_of(open()), all_of(open().decode_ahead()));
+        assert_eq!(expected.0.last().unwrap().is_err(), limit < 9);
+        assert_eq!(actual.0, expected.0, "{limit}");
+    }
+}
+
+#[test]
+fn dropping_a_source_ends_its_thread() {
+    let clips = Clips::new();
+    let long = clips.draw("testsrc2=s=640x480:r=25:d=40", &format!("{X264} -g 1000"), "a.mkv");
+    let many = clips.draw(&numbered(50, 25), X264, "a.mp4");
+    for (path, n_frames, n_taken) in [(&long, 2, 0), (&long, 2, 1), (&many, 50, 0), (&many, 50, 5), (&many, 50, 50)] {
+        let (left, stop) = after(u64::MAX);
+        let mut source = FrameSource::open_with(path, &Sampling::uniform(n_frames), stop).unwrap().decode_ahead();
+        assert_eq!(source.by_ref().take(n_taken).filter(Result::is_ok).count(), n_taken);
+        let decoded = source.frames_decoded();
+        within(20, move || drop(source));
+        // What asks whether to stop is gone, and with it all that reads the file.
+        assert_eq!(Arc::strong_count(&left), 1, "{}", path.display());
+        assert!(decoded < 1000, "{}: {decoded}", path.display());
+    }
+}
+
+#[test]
+fn decoding_ahead_can_be_stopped() {
+    let clips = Clips::new();
+    let clip = clips.draw("testsrc2=s=64x48:r=25:d=40", &format!("{X264} -g 1000"), "a.mkv");
+    let (left, stop) = after(u64::MAX);
+    let mut source = FrameSource::open_with(&clip, &Sampling::uniform(8), stop).unwrap().decode_ahead();
+    assert!(source.next().unwrap().is_ok());
+    left.store(0, Ordering::SeqCst);
+    // Those that were decoded already come first.
+    let rest: Vec<_> = source.by_ref().collect();
+    assert!(rest.len() <= 4, "{rest:?}");
+    let (error, before) = rest.split_last().unwrap();
+    assert!(before.iter().all(Result::is_ok) && matches!(error, Err(Error::Cancelled)), "{rest:?}");
+    assert!(source.next().is_none());
 }
 
 // --- animations, folders, pictures -----------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ pub struct MethodCost {
 /// Milliseconds of each stage, as in [`Timings`](crate::chat::Timings).
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct StageSpreads {
-    /// Opening and decoding the video.
+    /// Opening the video and waiting for its frames.
     pub decode_video: Spread,
     /// The vision encoder.
     pub encode: Spread,

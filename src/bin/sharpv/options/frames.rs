@@ -57,6 +57,10 @@ pub struct VideoOptions {
     /// Refuse a video that does not fit
     #[arg(long, overrides_with = "fit")]
     no_fit: bool,
+
+    /// Decode a frame when the one before is encoded, not while it is
+    #[arg(long)]
+    no_decode_ahead: bool,
 }
 
 impl VideoOptions {
@@ -68,5 +72,10 @@ impl VideoOptions {
     /// Whether a video may be made to fit.
     pub fn fits(&self) -> bool {
         self.fit || !self.no_fit
+    }
+
+    /// Whether frames are decoded while others are encoded.
+    pub fn decodes_ahead(&self) -> bool {
+        !self.no_decode_ahead
     }
 }

@@ -38,6 +38,7 @@ impl SessionArgs {
     pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
         Ok(SessionParams {
             fit: self.video.fits(),
+            decode_ahead: self.video.decodes_ahead(),
             prune: self.prune.params(self.sampler.seed())?,
             evict: self.evict.params(self.prune.prunes())?,
             encode: self.encode.params()?,
