@@ -5,6 +5,7 @@
 //! the embeddings are to exact ones, in the first, the middle and the last frames. Then the same with other distances
 //! between frames that are computed whole: drift. Exact and partial encodings take turns, frame by frame.
 
+#[allow(dead_code)]
 mod footage;
 
 use footage::{Footage, MOVING, STATIC};
@@ -52,7 +53,9 @@ fn main() -> Result<()> {
         println!("| {name} | {}", run.row());
     }
     println!();
-    println!("| static, CRF 28; whole every | computed | time of exact | cosine, frames 2 to 16 | 17 to 64 | 65 to 128 |");
+    println!(
+        "| static, CRF 28; whole every | computed | time of exact | cosine, frames 2 to 16 | 17 to 64 | 65 to 128 |"
+    );
     println!("|---|--:|--:|--:|--:|--:|");
     for refresh in [usize::MAX, 64, 32, 16, 8, 4] {
         let reuse = Reuse { refresh, ..Reuse::default() };

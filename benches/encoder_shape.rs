@@ -57,14 +57,7 @@ fn files(folder: &Path, name: &str) -> ModelFiles {
     }
 }
 
-fn measure(
-    files: &ModelFiles,
-    model: &Model,
-    name: &str,
-    footage: &Footage,
-    side: u32,
-    n_frames: usize,
-) -> Result<()> {
+fn measure(files: &ModelFiles, model: &Model, name: &str, footage: &Footage, side: u32, n_frames: usize) -> Result<()> {
     let clip = tempfile::tempdir()?;
     footage.write_folder(clip.path(), side, n_frames, 1.0)?;
     let keep = PruneParams { budget: Budget::Keep(KEEP), ..PruneParams::default() };
@@ -75,7 +68,9 @@ fn measure(
         ("stop", EncodeMode::Stop, keep.clone(), PrefillMode::OnePass),
         ("fast", EncodeMode::Fast, keep, PrefillMode::OnePass),
     ];
-    println!("| {name} camera, ms | computed | kept | encode | prefill | first token | encode, stock / own | first token, stock / own |");
+    println!(
+        "| {name} camera, ms | computed | kept | encode | prefill | first token | encode, stock / own | first token, stock / own |"
+    );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
     let mut stock = None;
     for (name, mode, prune, prefill) in variants {

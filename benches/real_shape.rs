@@ -12,6 +12,7 @@ use sharpv::chat::{EvictParams, PrefillMode, Session, SessionParams, Timings, Vi
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{Bitmap, Model, ModelParams, Part, Vision, VisionParams};
+use sharpv::skip::{EncodeMode, EncodeParams};
 use std::path::{Path, PathBuf};
 
 const MODELS: [(&str, u32); 2] = [("smolvlm2-500m", 512), ("llava-onevision-0.5b", 384)];
@@ -93,8 +94,15 @@ impl Variant {
         prefill: PrefillMode,
         clip: &Path,
     ) -> Result<Self> {
-        let params =
-            SessionParams { prune, prefill, evict: EvictParams::off(), n_predict: 1, ..SessionParams::default() };
+        let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
+        let params = SessionParams {
+            prune,
+            prefill,
+            encode,
+            evict: EvictParams::off(),
+            n_predict: 1,
+            ..SessionParams::default()
+        };
         let mut session = Session::open(files, params, &mut ())?;
         session.add_video(clip, &VideoOptions::default(), &mut ())?;
         let first = session.ask(QUESTION, &mut ())?;

@@ -21,7 +21,9 @@ mod session;
 mod utf8;
 mod video;
 
-pub use answer::{Answer, EncoderWork, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VideoReport, VisualTokens};
+pub use answer::{
+    Answer, EncoderWork, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VideoReport, VisualTokens,
+};
 pub use builder::SessionBuilder;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
 pub use kv::evict::{EvictMode, EvictParams};

@@ -134,8 +134,7 @@ pub(super) fn score(
             (half_rms(&spatial).unwrap_or(0.0), importance)
         }
     };
-    let non_finite: Vec<u32> =
-        (0..).zip(&rows.inv_norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
+    let non_finite: Vec<u32> = (0..).zip(&rows.inv_norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
     let barred = barred(slice, &non_finite);
     SliceScore { importance, ratio, first: temporal.is_none(), non_finite, barred }
 }

@@ -28,6 +28,4 @@ pub use memory::{KvType, MemoryUsage};
 pub use model::{LoraAdapter, Model, ModelParams, SpecialToken, Token};
 pub use rpc::{RPC_PORT, RpcServer, RpcServerParams, add_rpc_server};
 pub use sampler::{Sampler, SamplerParams};
-pub use vision::{
-    Bitmap, CellState, Chunk, Chunks, ImageChunk, Part, Picture, Vision, VisionParams, VisionStream,
-};
+pub use vision::{Bitmap, CellState, Chunk, Chunks, ImageChunk, Part, Picture, Vision, VisionParams, VisionStream};

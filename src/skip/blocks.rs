@@ -84,8 +84,8 @@ impl Blocks {
             let patches = self.means[at.clone()].chunks_exact(self.of_patch);
             patches.zip(before.means[at].chunks_exact(self.of_patch)).any(|(now, then)| {
                 let sum: f32 = now.iter().zip(then).map(|(a, b)| (a - b).abs()).sum();
-                // Not `sum > …`: what is no number has changed.
-                !(sum / self.of_patch as f32 <= threshold)
+                let mean = sum / self.of_patch as f32;
+                mean > threshold || mean.is_nan()
             })
         };
         all.filter(differs).collect()

@@ -21,10 +21,10 @@ use serde::Serialize;
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
 #[non_exhaustive]
 pub enum EncodeMode {
-    /// Fast where the encoder can, exact where it cannot.
+    /// As much as the encoder can leave out: both of the following, the first alone, or nothing.
+    #[default]
     Auto,
     /// All of it, as llama.cpp does.
-    #[default]
     Exact,
     /// [`Reuse`] alone.
     Reuse,
@@ -38,7 +38,8 @@ fn unknown_mode(name: &str) -> Error {
     Error::unknown_name::<EncodeMode>("how to encode", name)
 }
 
-/// How the vision encoder works on a video. The default computes all of it.
+/// How the vision encoder works on a video. The default leaves out what it can: on questions that it was not tuned on, as
+/// many answers were right as with all of it (docs/results.md, "The encoder").
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct EncodeParams {
     /// Which of the two are on.

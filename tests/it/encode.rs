@@ -60,7 +60,8 @@ fn still_camera(n: u32, noise: u8) -> tempfile::TempDir {
     clip((0..n).map(|i| {
         RgbImage::from_fn(224, 224, |x, y| {
             let inside = (20 * i..20 * i + 40).contains(&x) && (60..100).contains(&y);
-            let base = if inside { [220, 40, 60] } else { [60 + (x / 8 * 7 % 90) as u8, 80 + (y / 8 * 5 % 90) as u8, 120] };
+            let base =
+                if inside { [220, 40, 60] } else { [60 + (x / 8 * 7 % 90) as u8, 80 + (y / 8 * 5 % 90) as u8, 120] };
             // In the first frame none.
             let noise = if i == 0 { 0 } else { noise };
             Rgb(base.map(|c| if (x + y) % 2 == 0 { c + noise } else { c - noise }))
@@ -112,12 +113,14 @@ fn a_still_camera_is_little_work_and_noise_is_none() {
 
 #[test]
 fn a_frame_with_nothing_new_costs_nothing_and_keeps_nothing() {
-    let frames = || (0..4).map(|i| {
-        let mut frame = families::picture((224, 224), 1);
-        // Not the same pixels, and nothing that anybody would see.
-        frame.put_pixel(i, 0, Rgb([0, 0, 0]));
-        frame
-    });
+    let frames = || {
+        (0..4).map(|i| {
+            let mut frame = families::picture((224, 224), 1);
+            // Not the same pixels, and nothing that anybody would see.
+            frame.put_pixel(i, 0, Rgb([0, 0, 0]));
+            frame
+        })
+    };
     for family in FAMILIES {
         let clip = clip(frames());
         let (_, answer) = ask(&mut open(family, params(in_mode(EncodeMode::Auto))), clip.path());
@@ -175,8 +178,7 @@ impl Observer for Impatient {
 fn a_stop_in_the_middle_leaves_nothing_behind() {
     let clip = still_camera(6, 0);
     let token = CancelToken::new();
-    let mut session =
-        open("internvl", SessionParams { cancel: token.clone(), ..params(in_mode(EncodeMode::Fast)) });
+    let mut session = open("internvl", SessionParams { cancel: token.clone(), ..params(in_mode(EncodeMode::Fast)) });
     let (expected, _) = ask(&mut session, clip.path());
     session.clear();
     let stopped = session.add_video(clip.path(), &options(), &mut Impatient(token.clone()));

@@ -79,7 +79,10 @@ fn all_cells_are_the_whole_picture() {
             let chunks = plain(&encoder, number);
             let exact = encoder.exact(&chunks);
             let chunk = chunks.images().last().expect("a chunk");
-            let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+            let picture = stream
+                .look(&mut encoder.vision, &chunk)
+                .expect("a look")
+                .unwrap_or_else(|| panic!("{}", encoder.family));
             let cells: Vec<u32> = (0..picture.n_cells() as u32).collect();
             let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
             assert!(distance(rows, &exact) < 1e-3, "{}: {}", encoder.family, distance(rows, &exact));
@@ -104,7 +107,8 @@ fn what_is_left_out_of_the_same_picture_changes_nothing() {
         let chunks = plain(&encoder, 3);
         let exact = encoder.exact(&chunks);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        let picture =
+            stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
         let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
         stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
         let last = picture.n_cells() as u32 - 1;
@@ -129,7 +133,8 @@ fn a_cell_is_the_token_at_its_place() {
         let mut stream = VisionStream::new().expect("a stream");
         let before = plain(&encoder, 1);
         let chunk = before.images().last().expect("a chunk");
-        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        let picture =
+            stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
         let (n, side) = (picture.n_cells(), (picture.patch * picture.merge) as u32);
         let (cells_x, tokens) = (picture.cells_x as u32, picture.cells_are_tokens);
         assert_eq!((picture.width as u32, picture.height as u32), encoder.size, "{family}");
@@ -159,7 +164,8 @@ fn those_that_stop_are_seen_by_none_and_get_what_another_gained() {
         let mut stream = VisionStream::new().expect("a stream");
         let chunks = plain(&encoder, 1);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        let picture =
+            stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
         if !picture.cells_are_tokens || picture.n_layers < 2 {
             continue;
         }
@@ -191,7 +197,8 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     let mut stream = VisionStream::new().expect("a stream");
     // Before a look.
     assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err());
-    let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+    let picture =
+        stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
     let n = picture.n_cells() as u32;
     let all: Vec<u32> = (0..n).collect();
     // A first picture in part, cells that are not there, out of order, twice; layers that are not there.
@@ -221,7 +228,8 @@ fn a_picture_of_another_size_and_another_encoder_begin_anew() {
         let chunks = plain(&encoder, 1);
         let exact = encoder.exact(&chunks);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
+        let picture =
+            stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
         assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err(), "nothing is left of the one before");
         stream.look(&mut encoder.vision, &chunk).expect("a look");
         let all: Vec<u32> = (0..picture.n_cells() as u32).collect();

@@ -1,6 +1,8 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
-use crate::options::{EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, SessionArgs, VideoOptions, WeightOptions};
+use crate::options::{
+    EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, SessionArgs, VideoOptions, WeightOptions,
+};
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use sharpv::lab::cost::ScalingSize;

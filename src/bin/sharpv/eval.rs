@@ -10,8 +10,8 @@ use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Varian
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::skip::EncodeMode;
 use sharpv::runtime::{SamplerParams, default_threads};
+use sharpv::skip::EncodeMode;
 use sharpv::{Observer, Stage};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -60,17 +60,16 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("sharpv-eval-{}", args.task.name())));
     let mut results = Results::open(&out.join("results.jsonl"), &settings)?;
 
-    let run =
-        Run {
-            task: args.task,
-            questions: &questions,
-            variants: &variants,
-            score: args.score,
-            prune,
-            video,
-            evict,
-            encode: params.encode,
-        };
+    let run = Run {
+        task: args.task,
+        questions: &questions,
+        variants: &variants,
+        score: args.score,
+        prune,
+        video,
+        evict,
+        encode: params.encode,
+    };
     let missing = run.missing(&results);
     let total = questions.len() * variants.len();
     if missing < total {

@@ -80,7 +80,14 @@ impl PartialEncoder {
             None => None,
         };
         let changes = params.reuse().map(|&reuse| Changes::new(reuse));
-        Ok(Some(Self { params: *params, stream: VisionStream::new()?, changes, stopping, last: None, was_whole: false }))
+        Ok(Some(Self {
+            params: *params,
+            stream: VisionStream::new()?,
+            changes,
+            stopping,
+            last: None,
+            was_whole: false,
+        }))
     }
 
     /// Encodes the next slice. `None` if this encoder computes all or nothing, and whoever asked leaves the choice to

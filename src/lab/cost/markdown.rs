@@ -48,6 +48,7 @@ fn video_table(bench: &VideoBench) -> String {
             }),
         ),
         ("video decode, ms", stage(|cost| &cost.timings_ms.decode_video)),
+        ("encoder's work done", Box::new(|cost| format!("{:.1} %", 100.0 * cost.computed))),
         ("encode, ms", timed(|cost| &cost.timings_ms.encode, |cost| cost.ratios.encode)),
         ("prune, ms", stage(|cost| &cost.timings_ms.prune)),
         ("prefill, ms", timed(|cost| &cost.timings_ms.prefill, |cost| cost.ratios.prefill)),

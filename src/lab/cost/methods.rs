@@ -117,6 +117,7 @@ fn cost(params: &PruneParams, answers: &[Answer]) -> Option<MethodCost> {
     Some(MethodCost {
         name: method_name(params.method).to_owned(),
         visual_tokens: last.visual_tokens,
+        computed: last.encoder.computed,
         prompt_rows: last.tokens.prompt,
         generated: last.tokens.generated,
         timings_ms: StageSpreads {

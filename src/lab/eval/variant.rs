@@ -23,11 +23,7 @@ impl Variant {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a name or a share that is none.
-    pub fn all(
-        methods: &[impl AsRef<str>],
-        budgets: &[impl AsRef<str>],
-        encodes: &[EncodeMode],
-    ) -> Result<Vec<Self>> {
+    pub fn all(methods: &[impl AsRef<str>], budgets: &[impl AsRef<str>], encodes: &[EncodeMode]) -> Result<Vec<Self>> {
         let budgets: Vec<Budget> = budgets.iter().map(|text| budget(text.as_ref())).collect::<Result<_>>()?;
         let mut variants: Vec<Self> = Vec::new();
         for name in methods {

@@ -41,8 +41,16 @@ pub fn color(i: usize) -> RGBColor {
     PALETTE.get(i % PALETTE.len()).copied().unwrap_or(DENSE)
 }
 
+/// Ways to encode, behind a plus after the method.
+const ENCODES: [&str; 4] = ["reuse", "stop", "fast", "auto"];
+
 /// The colour of a method.
 pub fn method_color(name: &str) -> RGBColor {
+    // Pictures that compare ways to encode have few methods: their colours are free.
+    let encode = name.split_once('+').and_then(|(_, encode)| ENCODES.iter().position(|known| *known == encode));
+    if let Some(i) = encode {
+        return color(i + 1);
+    }
     match METHODS.iter().position(|method| *method == name) {
         // More methods than colours: the last is darker than the one it is nearest to.
         Some(6) => RGBColor(140, 90, 60),

@@ -101,6 +101,9 @@ pub struct MethodCost {
     pub name: String,
     /// Visual tokens of the video.
     pub visual_tokens: VisualTokens,
+    /// The share of the vision encoder's work that was done, 0 to 1.
+    #[serde(default = "super::answers::everything")]
+    pub computed: f64,
     /// Rows of the prompt: text and kept visual tokens.
     pub prompt_rows: usize,
     /// Tokens of the answer; fewer than asked for if the model ended it.

@@ -148,12 +148,7 @@ impl VisionStream {
     /// # Errors
     /// [`Error::Llama`] if encoding fails, if there are no such cells, or if some are left out of a first picture. The
     /// stream is empty then.
-    pub fn encode<'v>(
-        &mut self,
-        vision: &'v mut Vision,
-        chunk: &ImageChunk<'_>,
-        cells: &[u32],
-    ) -> Result<&'v [f32]> {
+    pub fn encode<'v>(&mut self, vision: &'v mut Vision, chunk: &ImageChunk<'_>, cells: &[u32]) -> Result<&'v [f32]> {
         self.pass(vision, |vision, stream, err, err_len| {
             let (cells, n) = (cells.as_ptr(), cells.len());
             // SAFETY: all live.
@@ -214,9 +209,8 @@ impl VisionStream {
         call: impl FnOnce(*mut ffi::mtmd_context, *mut ffi::sharpv_vision_stream, *mut std::ffi::c_char, usize) -> i32,
     ) -> Result<()> {
         let (context, stream) = (vision.ptr.as_ptr(), self.ptr.as_ptr());
-        let Outcome { value, reason } = abort::at_work_on(&vision.path, || {
-            guarded((), |(), err, err_len| call(context, stream, err, err_len))
-        });
+        let Outcome { value, reason } =
+            abort::at_work_on(&vision.path, || guarded((), |(), err, err_len| call(context, stream, err, err_len)));
         value.ok_or(Error::Llama { action: "encoding a frame", reason })
     }
 }

@@ -43,11 +43,7 @@ impl EncoderOptions {
     pub fn params(&self, mode: EncodeMode) -> sharpv::Result<EncodeParams> {
         let params = EncodeParams {
             mode,
-            reuse: Reuse {
-                threshold: self.encode_change,
-                whole: self.encode_whole,
-                refresh: self.encode_refresh,
-            },
+            reuse: Reuse { threshold: self.encode_change, whole: self.encode_whole, refresh: self.encode_refresh },
             stop: Stop { depth: self.encode_depth, multiple: self.encode_multiple, least: self.encode_least },
         };
         params.validate()?;
