@@ -1,9 +1,9 @@
 //! Time to first token at the shape of real models, with random weights, by how much the encoder computes:
-//! `cargo bench --bench encoder_shape -- FOLDER [FRAMES]`.
+//! `cargo bench --bench encoder_shape -- FOLDER [FRAMES [still|moving]]`.
 //!
 //! A frame a second, of a camera that stands still and of one that moves. "As stock" encodes all, prunes nothing, and
-//! feeds each picture and each piece of text as a batch of its own, as llama.cpp's own tools do. The others keep 12 % of
-//! the visual tokens and feed them in one pass.
+//! feeds each picture and each piece of text as a batch of its own, as llama.cpp's own tools do. The others keep 12 %
+//! of the visual tokens and feed them in one pass.
 
 #[allow(dead_code)]
 mod footage;
@@ -41,7 +41,8 @@ fn main() -> Result<()> {
     for (files, side) in &there {
         println!("## {}, {n_frames} frames\n", files.name);
         let model = Model::load(&files.model, &Default::default(), |_| {})?;
-        for (name, footage) in [("still", STATIC), ("moving", MOVING)] {
+        let clips = [("still", STATIC), ("moving", MOVING)];
+        for (name, footage) in clips.into_iter().filter(|(name, _)| args.get(2).is_none_or(|only| only == name)) {
             measure(files, &model, name, &footage, *side, n_frames)?;
         }
     }
@@ -63,7 +64,6 @@ fn measure(files: &ModelFiles, model: &Model, name: &str, footage: &Footage, sid
     let keep = PruneParams { budget: Budget::Keep(KEEP), ..PruneParams::default() };
     let variants = [
         ("as stock", EncodeMode::Exact, PruneParams::off(), PrefillMode::PerChunk),
-        ("exact", EncodeMode::Exact, keep.clone(), PrefillMode::OnePass),
         ("reuse", EncodeMode::Reuse, keep.clone(), PrefillMode::OnePass),
         ("stop", EncodeMode::Stop, keep.clone(), PrefillMode::OnePass),
         ("fast", EncodeMode::Fast, keep, PrefillMode::OnePass),

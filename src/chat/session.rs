@@ -286,8 +286,8 @@ impl Session {
     /// Changes how much of each picture is encoded, of videos to come.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if a parameter is out of range, or if the model's encoder cannot do what is asked for
-    /// by name.
+    /// [`Error::InvalidParameter`] if a parameter is out of range, or if the model's encoder cannot do what is asked
+    /// for by name.
     pub fn set_encode(&mut self, encode: EncodeParams) -> Result<()> {
         encode.validate()?;
         self.engine.shape.mode(&encode)?;

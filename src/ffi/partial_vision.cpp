@@ -194,8 +194,10 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     if (merge < 1 || n_layers < 1 || n_layers > model.layers.size() || hparams.patch_size < 1 || first.is_placeholder() || first.anyres.is_tiled()) {
         return false;
     }
-    const uint32_t side = hparams.patch_size * merge;
-    if (first.nx() % side != 0 || first.ny() % side != 0) {
+    // What is left at the right and at the bottom, less than a patch, belongs to none (384 pixels are 27 patches of 14).
+    const uint32_t patches_x = first.nx() / hparams.patch_size;
+    const uint32_t patches_y = first.ny() / hparams.patch_size;
+    if (patches_x < merge || patches_y < merge || patches_x % merge != 0 || patches_y % merge != 0) {
         return false;
     }
     auto & p = s.picture;
@@ -208,8 +210,8 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     p.height   = first.ny();
     p.patch    = hparams.patch_size;
     p.merge    = merge;
-    p.cells_x  = first.nx() / side;
-    p.cells_y  = first.ny() / side;
+    p.cells_x  = patches_x / merge;
+    p.cells_y  = patches_y / merge;
     p.n_embd   = hparams.n_embd;
     p.n_layers = n_layers;
     p.cells_are_tokens = tokens;

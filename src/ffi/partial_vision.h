@@ -2,8 +2,8 @@
 //
 // Terms. A *cell* is the least part of a picture that can be computed alone: the patches of one visual token where the
 // encoder merges patches, else one patch. A *row* is a patch's vector between the layers; a class token is a row more,
-// which is computed in each pass. Keys, values and hidden states of every row stay in a stream's cache, in memory of the
-// encoder's backend. A pass computes some cells, whose queries meet the keys of all; the other cells are as they were.
+// which is computed in each pass. Keys, values and hidden states of every row stay in a stream's cache, in memory of
+// the encoder's backend. A pass computes some cells, whose queries meet the keys of all; the others are as they were.
 //
 // One stream serves one video: pictures of one size, one after the other. A pass that fails empties the cache.
 
@@ -56,7 +56,8 @@ int32_t sharpv_try_vision_encode(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
         const uint32_t * cells, size_t n_cells, char * err, size_t err_len);
 
-// Computes `cells` through the first `layer` layers. `middle` gets what enters the next one, [n_cells × merge² × n_embd].
+// Computes `cells` through the first `layer` layers. `middle` gets what enters the next one,
+// [n_cells × merge² × n_embd].
 int32_t sharpv_try_vision_begin(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
         const uint32_t * cells, size_t n_cells, uint32_t layer, float * middle, char * err, size_t err_len);

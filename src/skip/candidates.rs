@@ -10,23 +10,36 @@ pub struct Demand {
     min_keep: usize,
     /// Slices that the video has, as it was planned.
     n_slices: usize,
+    /// Ratios of the slices so far that had one before them.
+    later: f64,
+    n_later: usize,
 }
 
 impl Demand {
     /// Of a video with so many slices.
     pub fn new(prune: &PruneParams, n_slices: usize) -> Self {
-        Self { budget: prune.budget, min_keep: prune.min_keep, n_slices: n_slices.max(1) }
+        Self { budget: prune.budget, min_keep: prune.min_keep, n_slices: n_slices.max(1), later: 0.0, n_later: 0 }
     }
 
-    /// How many tokens of the next slice will be kept. Of a total, each slice is given what it would have of its own
-    /// accord, and its even share: what slices to come will take is not known.
-    pub fn of(&self, scores: &SliceScores<'_>) -> usize {
+    /// How many tokens of the next slice will be kept. Of a total, each slice is given its even share, or what it would
+    /// have of its own accord if that is more; this is scaled down where the slices so far would have more than there
+    /// is. A first slice is not: it wants more than those after it.
+    pub fn of(&mut self, scores: &SliceScores<'_>) -> usize {
         let n = scores.importance.len();
         let own = scores.ratio * n as f64;
+        if !scores.first {
+            self.later += scores.ratio;
+            self.n_later += 1;
+        }
+        let of_total = |even: f64| {
+            let usual = if scores.first { 0.0 } else { self.later / self.n_later as f64 * n as f64 };
+            let scale = if usual > even { even / usual } else { 1.0 };
+            (own * scale).max(even).ceil() as usize
+        };
         let wanted = match self.budget {
             Budget::Threshold(k) => scores.importance.iter().filter(|&&importance| importance > k).count(),
-            Budget::Keep(share) => own.max(f64::from(share) * n as f64).ceil() as usize,
-            Budget::MaxTokens(total) => own.max(total as f64 / self.n_slices as f64).ceil() as usize,
+            Budget::Keep(share) => of_total(f64::from(share * n as f32)),
+            Budget::MaxTokens(total) => of_total(total as f64 / self.n_slices as f64),
             Budget::Adaptive => own.ceil() as usize,
         };
         wanted.max(if scores.first { self.min_keep } else { 0 }).min(n)
@@ -72,12 +85,14 @@ mod tests {
     fn demand_follows_the_budget() {
         let importance = [1.0; 10];
         let wanted = |budget, ratios: &[f64]| {
-            let demand = Demand::new(&PruneParams { budget, ..PruneParams::default() }, 4);
+            let mut demand = Demand::new(&PruneParams { budget, ..PruneParams::default() }, 4);
             let slices = ratios.iter().enumerate().map(|(i, &ratio)| scores(&importance, ratio, i == 0));
             slices.map(|slice| demand.of(&slice)).collect::<Vec<_>>()
         };
         assert_eq!(wanted(Budget::Adaptive, &[0.0, 0.31, 0.0]), [1, 4, 0]);
-        assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.1, 0.6]), [4, 2, 6]);
+        assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.1, 0.2]), [4, 2, 2]);
+        // Twice as much as there is, then three times; a slice that wants more than others gets more.
+        assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.4, 0.8]), [4, 2, 3]);
         assert_eq!(wanted(Budget::MaxTokens(8), &[0.3, 0.0]), [3, 2]);
         assert_eq!(wanted(Budget::Threshold(0.5), &[0.2, 0.0]), [10, 10]);
     }

@@ -9,12 +9,12 @@
 //! as they were. After a cut, and now and then, a picture is computed whole, for what others see gets old
 //! ([`Reuse::refresh`]).
 //!
-//! **What will be dropped is not finished** ([`Stop`]). After a part of the layers, SharpV's scores of the states in the
-//! middle tell which tokens it will keep. A multiple of them goes on; the others stop, and end as their own state plus
-//! what the token most like them gained. Tokens to keep are chosen among those that went all the way.
+//! **What will be dropped is not finished** ([`Stop`]). After a part of the layers, SharpV's scores of the states in
+//! the middle tell which tokens it will keep. A multiple of them goes on; the others stop, and end as their own state
+//! plus what the token most like them gained. Tokens to keep are chosen among those that went all the way.
 //!
-//! Ideas: Eventful Transformers (arXiv 2308.13494) for the first, IPCV (arXiv 2512.18747) for the second; both were tried
-//! out anew for SharpV.
+//! Ideas: Eventful Transformers (arXiv 2308.13494) for the first, IPCV (arXiv 2512.18747) for the second; both were
+//! tried out anew for SharpV.
 //!
 //! Nothing here computes an embedding, and nothing knows llama.cpp.
 

@@ -38,8 +38,8 @@ fn unknown_mode(name: &str) -> Error {
     Error::unknown_name::<EncodeMode>("how to encode", name)
 }
 
-/// How the vision encoder works on a video. The default leaves out what it can: on questions that it was not tuned on, as
-/// many answers were right as with all of it (docs/results.md, "The encoder").
+/// How the vision encoder works on a video. The default leaves out what it can: on questions that it was not tuned on,
+/// as many answers were right as with all of it (docs/results.md, "The encoder").
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct EncodeParams {
     /// Which of the two are on.

@@ -54,8 +54,8 @@ fn clip(frames: impl Iterator<Item = RgbImage>) -> tempfile::TempDir {
     folder
 }
 
-/// A scene without motion, but for a square that is elsewhere in each frame. `noise` is added to every second pixel, and
-/// taken from the others.
+/// A scene without motion, but for a square that is elsewhere in each frame. `noise` is added to every second pixel,
+/// and taken from the others.
 fn still_camera(n: u32, noise: u8) -> tempfile::TempDir {
     clip((0..n).map(|i| {
         RgbImage::from_fn(224, 224, |x, y| {

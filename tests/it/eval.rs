@@ -9,6 +9,7 @@ use sharpv::lab::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, w
 use sharpv::lab::results::Summary;
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::SamplerParams;
+use sharpv::skip::{EncodeMode, EncodeParams};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -345,7 +346,9 @@ fn intervals_of_differences_are_bonetts_and_prices() {
 // --- selecting anew ---------------------------------------------------------------------------------
 
 fn open(files: &sharpv::models::ModelFiles, prune: PruneParams, keep_unpruned: bool) -> Session {
-    let params = SessionParams { prune, keep_unpruned, n_predict: 8, ..SessionParams::default() };
+    // What is encoded in part depends on what is kept.
+    let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
+    let params = SessionParams { prune, keep_unpruned, encode, n_predict: 8, ..SessionParams::default() };
     Session::open(files, params, &mut ()).expect("the model opens")
 }
 

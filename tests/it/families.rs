@@ -18,6 +18,7 @@ use sharpv::runtime::{
     Bitmap, CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Part, Row,
     RowInput, Vision, VisionParams,
 };
+use sharpv::skip::{EncodeMode, EncodeParams};
 use std::path::Path;
 
 const FAMILIES: [&str; 8] =
@@ -45,7 +46,8 @@ fn exact() -> ComputeParams {
 }
 
 fn dense() -> SessionParams {
-    SessionParams { prune: PruneParams::off(), compute: exact(), n_predict: 8, ..SessionParams::default() }
+    let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
+    SessionParams { prune: PruneParams::off(), encode, compute: exact(), n_predict: 8, ..SessionParams::default() }
 }
 
 fn open(family: &str, params: SessionParams) -> Session {
@@ -283,7 +285,9 @@ fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
         assert_eq!(all.len() * n_embd, embeddings.len(), "{family}");
         for budget in [Budget::Adaptive, Budget::Keep(0.3)] {
             let prune = PruneParams { budget, ..PruneParams::default() };
-            let mut pruned = open(family, SessionParams { prune, compute: exact(), ..SessionParams::default() });
+            let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
+            let params = SessionParams { prune, encode, compute: exact(), ..SessionParams::default() };
+            let mut pruned = open(family, params);
             add_frames(&mut pruned, folder.path());
             let rows = pruned.prompt_rows(QUESTION).expect("a prompt");
             let kept = visual_rows(&rows);

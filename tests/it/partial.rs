@@ -2,7 +2,9 @@
 
 use crate::support::families;
 
-use sharpv::runtime::{Bitmap, CellState, Chunks, Model, ModelParams, Part, Vision, VisionParams, VisionStream};
+use sharpv::runtime::{
+    Bitmap, CellState, Chunks, FlashAttention, Model, ModelParams, Part, Vision, VisionParams, VisionStream,
+};
 
 /// What each family's encoder is given, in pixels; frames that are merged.
 const FAMILIES: [(&str, (u32, u32), usize); 8] = [
@@ -32,11 +34,15 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn of((family, size, merged): (&'static str, (u32, u32), usize)) -> Self {
+    fn of(family: (&'static str, (u32, u32), usize)) -> Self {
+        Self::with(family, FlashAttention::Auto)
+    }
+
+    fn with((family, size, merged): (&'static str, (u32, u32), usize), flash_attention: FlashAttention) -> Self {
         let files = families::files(family);
         let model = Model::load(&files.model, &ModelParams::default(), |_| ()).expect("the model");
         let mmproj = files.mmproj.expect("an mmproj");
-        let params = VisionParams { n_threads: Some(2), ..VisionParams::default() };
+        let params = VisionParams { n_threads: Some(2), flash_attention, ..VisionParams::default() };
         let vision = Vision::load(&mmproj, &model, &params, |_| ()).expect("the mmproj");
         Self { family, model, vision, size, merged }
     }
@@ -244,4 +250,30 @@ fn a_picture_of_another_size_and_another_encoder_begin_anew() {
     assert!(stream.encode(&mut other.vision, &chunk, &[0]).is_err());
     assert!(stream.look(&mut other.vision, &chunk).expect("a look").is_some());
     assert!(stream.encode(&mut other.vision, &chunk, &[0]).is_err());
+}
+
+/// Keys and values are kept in 16 bits, which plain attention computes with 32.
+#[test]
+fn plain_attention_does_the_same() {
+    for family in FAMILIES {
+        let mut encoder = Encoder::with(family, FlashAttention::Off);
+        let family = encoder.family;
+        let mut stream = VisionStream::new().expect("a stream");
+        let chunks = plain(&encoder, 2);
+        let exact = encoder.exact(&chunks);
+        let chunk = chunks.images().last().expect("a chunk");
+        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("a picture");
+        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
+        assert!(distance(rows, &exact) < 1e-2, "{family}: {}", distance(rows, &exact));
+        stream.begin(&mut encoder.vision, &chunk, &picture, &[0, 1], 1).expect("it is begun");
+        let mut states = vec![CellState::Kept; all.len()];
+        states[..2].fill(CellState::Computed);
+        states[2] = CellState::Stopped;
+        let rows = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished");
+        assert!(rows.iter().all(|x| x.is_finite()), "{family}");
+        let width = encoder.model.n_embd_inp();
+        let (rows, exact) = (&rows[3 * width..], &exact[3 * width..]);
+        assert!(!picture.cells_are_tokens || distance(rows, exact) < 1e-2, "{family}: {}", distance(rows, exact));
+    }
 }

@@ -10,6 +10,7 @@ use sharpv::runtime::{
     Bitmap, CancelToken, ComputeParams, Context, ContextParams, Model, ModelParams, Part, Row, RowInput, Sampler,
     SamplerParams, Vision, VisionParams,
 };
+use sharpv::skip::{EncodeMode, EncodeParams};
 use sharpv::video::{Frame, FrameSource, Sampling};
 use sharpv::{Observer, Stage};
 use std::path::{Path, PathBuf};
@@ -34,8 +35,10 @@ fn frames(n: usize) -> VideoOptions {
 }
 
 /// Short answers and a fixed context: what most tests need.
+/// What is compared with the reference and with stock llama.cpp: all of each frame is encoded.
 fn params() -> SessionParams {
-    SessionParams { n_predict: 16, ..SessionParams::default() }
+    let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
+    SessionParams { n_predict: 16, encode, ..SessionParams::default() }
 }
 
 fn dense() -> SessionParams {

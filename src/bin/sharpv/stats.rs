@@ -27,7 +27,7 @@ pub fn table(answer: &Answer) -> String {
         ("video", video(answer.frames, &answer.visual_tokens)),
         ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
         ("first token", first_token(answer)),
-        ("encoder", encoder(answer)),
+        ("vision", vision(answer)),
         ("answer", speed(answer)),
         ("KV cache", format!("{}; {} cells used{}", kv(answer), answer.kv.cells_used, evicted(answer))),
         ("peak memory", memory),
@@ -68,7 +68,7 @@ fn first_token(answer: &Answer) -> String {
 }
 
 /// How much of the frames was encoded.
-fn encoder(answer: &Answer) -> String {
+fn vision(answer: &Answer) -> String {
     let work = &answer.encoder;
     let percent = work.computed * 100.0;
     match answer.settings.encode.mode {

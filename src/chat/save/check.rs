@@ -177,7 +177,10 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             return None;
         }
         let mut slices = Vec::with_capacity(video.slices.len());
-        for SavedSlice { time_s, n_tokens, kept } in video.slices {
+        for SavedSlice { time_s, n_tokens, kept, computed } in video.slices {
+            if !(0.0..=1.0).contains(&computed) {
+                return None;
+            }
             let ascends = kept.is_sorted_by(|a, b| a < b);
             if !ascends || kept.last().is_some_and(|&last| last as usize >= n_tokens) {
                 return None;
@@ -187,7 +190,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             embeddings = rest;
             let (values, _) = bytes.as_chunks::<4>();
             let rows = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
-            slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished: Vec::new(), computed: 1.0 });
+            slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished: Vec::new(), computed });
         }
         videos.push(EncodedVideo {
             info: video.info,

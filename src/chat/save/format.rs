@@ -60,6 +60,13 @@ pub struct SavedSlice {
     pub time_s: f64,
     pub n_tokens: usize,
     pub kept: Vec<u32>,
+    /// The share of its encoding that was computed; files that do not say so are older than the choice.
+    #[serde(default = "everything")]
+    pub computed: f32,
+}
+
+fn everything() -> f32 {
+    1.0
 }
 
 #[derive(Serialize, Deserialize)]

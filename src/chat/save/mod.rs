@@ -71,7 +71,12 @@ impl Session {
     }
 
     fn header(&self, n_ctx: usize, state_bytes: u64) -> Result<Header> {
-        let slice = |s: &EncodedSlice| SavedSlice { time_s: s.time_s, n_tokens: s.n_tokens, kept: s.kept.clone() };
+        let slice = |s: &EncodedSlice| SavedSlice {
+            time_s: s.time_s,
+            n_tokens: s.n_tokens,
+            kept: s.kept.clone(),
+            computed: s.computed,
+        };
         let video = |v: &EncodedVideo| SavedVideo {
             info: v.info.clone(),
             arrangement: v.arrangement.clone(),

@@ -146,8 +146,8 @@ impl PartialEncoder {
 }
 
 impl Stopping {
-    /// What becomes of each cell of a picture, `cells` of which came to the middle layers as `middle`. `to_the_end`: none
-    /// of them stops.
+    /// What becomes of each cell of a picture, `cells` of which came to the middle layers as `middle`. `to_the_end`:
+    /// none of them stops.
     fn choose(
         &mut self,
         picture: &Picture<'_>,

@@ -1,4 +1,5 @@
-// The call sites that the patches put into mtmd's vision encoder (clip). Included and defined as those of sharpv-llama.h.
+// The call sites that the patches put into mtmd's vision encoder (clip). Included and defined as those of
+// sharpv-llama.h.
 
 #pragma once
 
