@@ -6,6 +6,7 @@
 use sharpv::chat::{PrefillMode, Session, SessionParams, Timings, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Budget, PruneParams};
+use sharpv::skip::{EncodeMode, EncodeParams};
 use std::path::Path;
 use std::time::Instant;
 
@@ -91,6 +92,8 @@ fn time_to_first_token(clip: &Path) -> Result<()> {
 }
 
 fn open(params: SessionParams) -> Result<Session> {
+    // What is compared is the prefill: all of each frame is encoded.
+    let params = SessionParams { encode: EncodeParams::default().in_mode(EncodeMode::Exact), ..params };
     Ok(Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?)
 }
 

@@ -10,6 +10,7 @@
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Method, PruneParams};
+use sharpv::skip::{EncodeMode, EncodeParams};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
@@ -92,7 +93,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     methods.dedup();
     for method in methods {
         let prune = PruneParams { method, ..PruneParams::default() };
-        let params = SessionParams { prune, n_predict: 32, ..SessionParams::default() };
+        // What is compared is pruning and eviction: all of each frame is encoded.
+        let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
+        let params = SessionParams { prune, encode, n_predict: 32, ..SessionParams::default() };
         let files = models::resolve("smol", None, &[])?;
         let mut session = Session::open(&files, params, &mut ())?;
         let (mut kept, mut total) = (0, 0);

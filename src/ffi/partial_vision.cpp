@@ -194,7 +194,7 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     if (merge < 1 || n_layers < 1 || n_layers > model.layers.size() || hparams.patch_size < 1 || first.is_placeholder() || first.anyres.is_tiled()) {
         return false;
     }
-    // What is left at the right and at the bottom, less than a patch, belongs to none (384 pixels are 27 patches of 14).
+    // What is left at the right and at the bottom, less than a patch, belongs to none: 384 pixels are 27 patches of 14.
     const uint32_t patches_x = first.nx() / hparams.patch_size;
     const uint32_t patches_y = first.ny() / hparams.patch_size;
     if (patches_x < merge || patches_y < merge || patches_x % merge != 0 || patches_y % merge != 0) {
