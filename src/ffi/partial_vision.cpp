@@ -191,7 +191,7 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
         return false;
     }
     const auto & first = imgs.entries[0];
-    if (merge < 1 || n_layers < 1 || n_layers > model.layers.size() || hparams.patch_size < 1 || first.is_placeholder() || first.anyres.is_tiled()) {
+    if (merge < 1 || n_layers < 1 || n_layers > model.layers.size() || hparams.n_embd < 1 || hparams.patch_size < 1 || first.is_placeholder() || first.anyres.is_tiled()) {
         return false;
     }
     // What is left at the right and at the bottom, less than a patch, belongs to none: 384 pixels are 27 patches of 14.
@@ -672,7 +672,8 @@ void run(sharpv_vision_stream & stream, pass_kind kind, mtmd_context * ctx, cons
 
 void choose(sharpv_vision_stream & stream, const uint32_t * cells, size_t n_cells) {
     stream.cells.assign(cells, cells + n_cells);
-    const bool ascending = std::is_sorted(stream.cells.begin(), stream.cells.end(), std::less_equal<uint32_t>());
+    const auto out_of_order = std::adjacent_find(stream.cells.begin(), stream.cells.end(), std::greater_equal<uint32_t>());
+    const bool ascending = out_of_order == stream.cells.end();
     if (!stream.picture.width || !ascending || (n_cells > 0 && stream.cells.back() >= stream.n_cells())) {
         throw std::invalid_argument("no such cells");
     }

@@ -1,5 +1,6 @@
 //! Sessions whose encoder leaves out what the answer cannot use.
 
+use crate::support::families::distance;
 use crate::support::{families, program};
 
 use image::{Rgb, RgbImage};
@@ -13,13 +14,6 @@ use std::path::Path;
 
 const FAMILIES: [&str; 8] =
     ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv", "gemma3"];
-
-/// ‖a − b‖ / ‖b‖.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
-    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
-}
 
 fn params(encode: EncodeParams) -> SessionParams {
     SessionParams { encode, evict: EvictParams::off(), n_predict: 4, ..SessionParams::default() }

@@ -4,7 +4,7 @@
 //! What is computed is compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and
 //! with the same rows fed one chunk after the other.
 
-use crate::support::families;
+use crate::support::families::{self, distance};
 
 use base64::Engine;
 use serde_json::Value;
@@ -26,13 +26,6 @@ const FAMILIES: [&str; 8] =
 
 /// Those that `transformers` computed.
 const REFERENCES: [&str; 3] = ["smolvlm", "qwen2.5vl", "llava-onevision"];
-
-/// ‖a − b‖ / ‖b‖.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
-    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
-}
 
 /// As exact as it gets: keys and values as they are computed.
 fn exact() -> ComputeParams {

@@ -1,6 +1,6 @@
 //! The vision encoder at work on parts of pictures, with the tiny model of each family.
 
-use crate::support::families;
+use crate::support::families::{self, distance};
 
 use sharpv::runtime::{
     Bitmap, CellState, Chunks, FlashAttention, Model, ModelParams, Part, Vision, VisionParams, VisionStream,
@@ -17,13 +17,6 @@ const FAMILIES: [(&str, (u32, u32), usize); 8] = [
     ("minicpmv", (224, 224), 1),
     ("gemma3", (224, 224), 1),
 ];
-
-/// ‖a − b‖ / ‖b‖.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
-    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
-}
 
 struct Encoder {
     family: &'static str,

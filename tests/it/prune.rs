@@ -995,3 +995,24 @@ fn settings_serialise() {
     assert_eq!(budget(Budget::MaxTokens(7)), serde_json::json!({"max_tokens": 7}));
     assert_eq!(budget(Budget::Threshold(1.5)), serde_json::json!({"threshold": 1.5}));
 }
+
+#[test]
+fn tokens_that_are_not_finished_count_and_are_not_kept() {
+    // The second slice changes in all tokens, most of all in the first two.
+    let before = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0_f32];
+    let after = [-1.0, 0.0, -1.0, 0.1, 0.7, 0.7, 0.9, 0.4_f32];
+    let slice = |data| SliceView::new(data, 4, 2).expect("a slice");
+    for budget in [Budget::Adaptive, Budget::Keep(0.5), Budget::MaxTokens(8), Budget::Threshold(0.0)] {
+        let params = PruneParams { budget, ..PruneParams::default() };
+        let all = prune(&params, &[slice(&before), slice(&after)]).expect("a decision");
+        let some = prune(&params, &[slice(&before), slice(&after).with_unfinished(&[0, 1])]).expect("a decision");
+        assert!(all.slices[1].kept.contains(&0), "{budget:?}: {:?}", all.slices[1].kept);
+        assert!(!some.slices[1].kept.is_empty(), "{budget:?}");
+        assert!(some.slices[1].kept.iter().all(|&token| token >= 2), "{budget:?}: {:?}", some.slices[1].kept);
+        assert_eq!(
+            (some.slices[1].ratio, &some.slices[1].importance),
+            (all.slices[1].ratio, &all.slices[1].importance)
+        );
+        assert_eq!(some.non_finite, 0);
+    }
+}

@@ -49,3 +49,10 @@ pub fn text(model: &Model, tokens: &[Option<i64>]) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+/// ‖a − b‖ / ‖b‖.
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
+}
