@@ -22,6 +22,7 @@
 //!   in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
+//! - [`weights`]: copies of model files that a processor computes faster.
 //! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as
 //!   pictures and one HTML page.
 //!
@@ -45,6 +46,7 @@ pub mod prune;
 pub mod runtime;
 pub mod skip;
 pub mod video;
+pub mod weights;
 
 pub use chat::{Answer, Session, SessionBuilder, SessionParams, VideoOptions};
 pub use error::{Error, Fix, Result};

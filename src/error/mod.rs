@@ -341,6 +341,8 @@ pub enum FileKind {
     Results,
     /// A video, named by something that is no path: a URL, for example.
     Video,
+    /// A model's weights.
+    Weights,
 }
 
 /// Why a video, an animation or a picture cannot be read.

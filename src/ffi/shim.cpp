@@ -115,6 +115,12 @@ int32_t sharpv_try_model_load_from_file(
     return sharpv_guarded(err, err_len, [&] { *result = llama_model_load_from_file(path, params); });
 }
 
+int32_t sharpv_try_model_quantize(
+        const char * source, const char * target, const llama_model_quantize_params * params,
+        uint32_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_model_quantize(source, target, params); });
+}
+
 int32_t sharpv_try_process(
         llama_context * ctx, llama_process_type type, llama_batch_ext * batch,
         int32_t * result, char * err, size_t err_len) {

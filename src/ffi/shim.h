@@ -88,6 +88,10 @@ int32_t sharpv_try_model_load_from_file(
         const char * path, struct llama_model_params params,
         struct llama_model ** result, char * err, size_t err_len);
 
+int32_t sharpv_try_model_quantize(
+        const char * source, const char * target, const struct llama_model_quantize_params * params,
+        uint32_t * result, char * err, size_t err_len);
+
 int32_t sharpv_try_process(
         struct llama_context * ctx, enum llama_process_type type, struct llama_batch_ext * batch,
         int32_t * result, char * err, size_t err_len);

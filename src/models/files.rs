@@ -13,15 +13,21 @@ const PARTIAL: &str = "partial";
 /// Writes a file so that it appears under its name complete or not at all. The caller holds the lock, so one name
 /// for the unfinished file is enough.
 pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    make_whole(path, |partial| {
+        let mut file = File::create(partial).map_err(cache_error(partial))?;
+        write(&mut file)?;
+        file.sync_all().map_err(cache_error(partial))
+    })
+}
+
+/// The same for a file that `make` makes under the name that it is given.
+pub(super) fn make_whole(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".");
     partial.push(PARTIAL);
     let partial = PathBuf::from(partial);
     let finish = || {
-        let mut file = File::create(&partial).map_err(cache_error(&partial))?;
-        write(&mut file)?;
-        file.sync_all().map_err(cache_error(&partial))?;
-        drop(file);
+        make(&partial)?;
         fs::rename(&partial, path).map_err(cache_error(path))
     };
     finish().inspect_err(|_| {
@@ -69,7 +75,7 @@ pub(super) fn lock(path: &Path, name: &str, observer: &mut dyn Observer) -> io::
     match file.try_lock() {
         Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => {
-            observer.message(&format!("waiting for another process that is fetching {name}"));
+            observer.message(&format!("waiting for another process that is at work on {name}"));
             file.lock()?;
             Ok(Lock(file))
         }

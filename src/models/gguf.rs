@@ -223,6 +223,15 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
     Reader(open(path)?).header().map_err(unreadable(path))
 }
 
+/// The type that most values of the GGUF file at `path` are stored in, by the format's number; `None` of a file without
+/// tensors.
+///
+/// # Errors
+/// As [`read_metadata`].
+pub(crate) fn main_type(path: &Path) -> Result<Option<u32>> {
+    Reader(open(path)?).main_type().map_err(unreadable(path))
+}
+
 fn open(path: &Path) -> Result<BufReader<File>> {
     let open = || {
         let file = File::open(path)?;
@@ -279,6 +288,17 @@ impl<R: BufRead + Seek> Reader<R> {
             tensors.insert(String::from_utf8_lossy(&tensor.name).into_owned(), tensor.shape);
         }
         Ok(Header { metadata, tensors })
+    }
+
+    fn main_type(&mut self) -> io::Result<Option<u32>> {
+        let (_, n_tensors) = Metadata::read(self)?;
+        let mut values = BTreeMap::<u32, u64>::new();
+        for _ in 0..n_tensors {
+            let tensor = self.tensor()?;
+            let sum = values.entry(tensor.type_id).or_default();
+            *sum = sum.saturating_add(tensor.len);
+        }
+        Ok(values.into_iter().max_by_key(|&(_, sum)| sum).map(|(type_id, _)| type_id))
     }
 
     /// Where the first tensor begins, when all descriptions were read.

@@ -4,6 +4,7 @@
 //! <root>/models/<name>/*.gguf          complete, verified files; a file appears under its name in one step
 //! <root>/models/<name>/*.gguf.partial  a file being written
 //! <root>/downloads/<name>/<package>/   package files, and what pip writes; gone once the model is complete
+//! <root>/copies/<digest>/*.gguf        copies of files with that digest in another form
 //! <root>/downloads/<name>.lock         held while a model is pulled
 //! ```
 
@@ -16,7 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::assemble::{Failure, assemble};
 use super::download::{self, Pip};
-use super::files::{cache_error, create_dir, lock, remove_partial_files, write_whole};
+use super::files::{cache_error, create_dir, lock, make_whole, remove_partial_files, write_whole};
+use super::fingerprint::fingerprint;
 use super::{Content, KnownFile, KnownModel, ModelFiles, Origin, PyPiSource, Recipe};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
@@ -154,6 +156,35 @@ impl Store {
         made?;
         observer.message(&format!("{} is verified", target.display()));
         Ok(())
+    }
+
+    /// Where a copy of the model file `source` in another form, called `form`, lies, made or not.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::NotGguf`] when `source` cannot be read.
+    pub(crate) fn copy_path(&self, source: &Path, form: &str) -> Result<PathBuf> {
+        let name = source.file_stem().unwrap_or_default().to_string_lossy();
+        Ok(self.root.join("copies").join(fingerprint(source)?).join(format!("{name}.{form}.gguf")))
+    }
+
+    /// Makes the copy at `target` (of [`copy_path`](Self::copy_path)), unless it is there: `make` writes it under the
+    /// name that it is given. A second call, from this or another process, waits for the first.
+    pub(crate) fn make_copy(
+        &self,
+        target: &Path,
+        observer: &mut dyn Observer,
+        make: impl FnOnce(&Path, &mut dyn Observer) -> Result<()>,
+    ) -> Result<()> {
+        let folder = target.parent().unwrap_or(&self.root);
+        create_dir(folder)?;
+        let lock_path = folder.join("lock");
+        let what = target.file_name().unwrap_or_default().to_string_lossy();
+        let _lock = lock(&lock_path, &what, observer).map_err(cache_error(&lock_path))?;
+        if target.exists() {
+            return Ok(());
+        }
+        remove_partial_files(folder)?;
+        make_whole(target, |partial| make(partial, observer))
     }
 
     fn model_dir(&self, model: &KnownModel) -> PathBuf {

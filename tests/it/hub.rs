@@ -665,7 +665,8 @@ fn two_programs_at_once_fetch_once() {
             String::from_utf8_lossy(&output.stderr).into_owned()
         })
         .collect();
-    let waited = said.iter().filter(|text| text.contains("waiting for another process that is fetching org/Tiny-GGUF"));
+    let waited =
+        said.iter().filter(|text| text.contains("waiting for another process that is at work on org/Tiny-GGUF"));
     assert_eq!(waited.count(), 1, "{said:?}");
     assert_eq!([MODEL, MMPROJ].map(|file| setup.server.content_requests(file).len()), [1, 1]);
 }

@@ -31,4 +31,5 @@ mod session_cache;
 mod session_evict;
 mod support;
 mod video;
+mod weights;
 mod width;

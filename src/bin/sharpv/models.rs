@@ -6,6 +6,8 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 use sharpv::models::hub::Hub;
 use sharpv::models::{self, KnownModel, ModelFiles, Store, VideoLlm};
+use sharpv::runtime::{ModelParams, VisionParams};
+use sharpv::weights::{Copies, Copy};
 use std::path::{Path, PathBuf};
 
 /// Frames that the memory of a VideoLLM is computed for.
@@ -27,11 +29,15 @@ struct Listed {
     installed: bool,
     /// The files, where it is installed.
     files: Vec<PathBuf>,
+    /// Copies of them that this processor computes faster.
+    copies: Vec<PathBuf>,
 }
 
 impl Listed {
-    fn known(model: &KnownModel, files: Option<ModelFiles>) -> Self {
+    fn known(model: &KnownModel, files: Option<ModelFiles>, known: &Copies<'_>) -> Self {
+        let copies = files.iter().flat_map(|files| copies(files, known)).collect();
         Self {
+            copies,
             name: model.name.to_owned(),
             description: model.description,
             default: model.name == options::default_model(),
@@ -42,7 +48,8 @@ impl Listed {
         }
     }
 
-    fn cached(files: ModelFiles) -> Self {
+    fn cached(files: ModelFiles, known: &Copies<'_>) -> Self {
+        let copies = copies(&files, known);
         let name = files.name.clone();
         let files: Vec<PathBuf> = paths(files).collect();
         Self {
@@ -53,12 +60,19 @@ impl Listed {
             download_bytes: 0,
             installed: true,
             files,
+            copies,
         }
     }
 }
 
 fn paths(files: ModelFiles) -> impl Iterator<Item = PathBuf> {
     std::iter::once(files.model).chain(files.mmproj).chain(files.lora)
+}
+
+/// The copies of a model's files that were made. A file that cannot be read has none.
+fn copies(files: &ModelFiles, known: &Copies<'_>) -> Vec<PathBuf> {
+    let copies = known.of(files, &ModelParams::default(), &VisionParams::default()).unwrap_or_default();
+    copies.into_iter().filter(Copy::exists).map(|copy| copy.path).collect()
 }
 
 /// Bytes of a file, and of the other parts where it is the first of several.
@@ -119,9 +133,10 @@ pub fn run(args: &ModelsArgs, verbose: bool) -> anyhow::Result<()> {
         return if args.json { output::print_json(&known) } else { Ok(output::print(&known_table(&known))?) };
     }
     let store = Store::from_env()?;
+    let copies = Copies::new(&store);
     let mut listed: Vec<Listed> =
-        models::known().iter().map(|model| Listed::known(model, store.files(model))).collect();
-    listed.extend(cached.into_iter().map(Listed::cached));
+        models::known().iter().map(|model| Listed::known(model, store.files(model), &copies)).collect();
+    listed.extend(cached.into_iter().map(|files| Listed::cached(files, &copies)));
     if args.json { output::print_json(&listed) } else { Ok(output::print(&table(&listed, verbose))?) }
 }
 
@@ -134,6 +149,7 @@ fn table(listed: &[Listed], verbose: bool) -> String {
         text += &format!("{:<width$}  {size:>9}  {installed:<9}  {}{default}\n", model.name, model.description);
         if verbose {
             text.extend(model.files.iter().map(|file| format!("{:<width$}  {}\n", "", file.display())));
+            text.extend(model.copies.iter().map(|copy| format!("{:<width$}  faster: {}\n", "", copy.display())));
         }
     }
     if let Some(missing) = listed.iter().find(|model| !model.installed) {

@@ -3,9 +3,23 @@
 use crate::args::PullArgs;
 use crate::screen::Screen;
 use indicatif::DecimalBytes;
+use sharpv::Observer;
 use sharpv::models::hub::{Hub, HubSpec, Wish};
-use sharpv::models::{KnownModel, Store};
-use sharpv::runtime::{FreeMemory, ModelParams};
+use sharpv::models::{KnownModel, ModelFiles, Store};
+use sharpv::runtime::{FreeMemory, ModelParams, VisionParams};
+use sharpv::weights::Copies;
+
+/// Copies that this processor computes faster. The model is of use without them.
+fn make_faster_copies(files: &ModelFiles, screen: &mut Screen) -> sharpv::Result<()> {
+    let store = Store::from_env()?;
+    let copies = Copies::new(&store);
+    for copy in copies.of(files, &ModelParams::default(), &VisionParams::default())? {
+        if let Err(error) = copies.make(&copy, screen) {
+            screen.warning(&format!("no faster copy: {error}"));
+        }
+    }
+    Ok(())
+}
 
 pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
     let files = match HubSpec::parse(&args.name) {
@@ -24,6 +38,7 @@ pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
             store.pull(model, &mut screen)?
         }
     };
+    make_faster_copies(&files, &mut screen)?;
     screen.note(&format!("{0} is ready: sharpv ask VIDEO QUESTION -m {0}", files.name));
     Ok(())
 }

@@ -5,8 +5,9 @@ use crate::values::{self, GpuLayers};
 use clap::Args;
 use sharpv::Observer;
 use sharpv::chat::SessionParams;
-use sharpv::models::{self, ModelFiles};
+use sharpv::models::{self, ModelFiles, Store};
 use sharpv::runtime::{CancelToken, ComputeParams, FlashAttention, FreeMemory, KvType, ModelParams, VisionParams};
+use sharpv::weights::{self, Copies, Weights};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -46,6 +47,11 @@ pub struct ModelOptions {
     /// Keep the KV cache in the system's memory [short: -nkvo]
     #[arg(long)]
     no_kv_offload: bool,
+
+    /// Weights to compute with on the CPU: the files as they came (exact), copies in the type that this processor
+    /// computes fastest, made where they are missing (fast), or such copies where `sharpv pull` made them (auto)
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = values::one_of::<Weights>())]
+    weights: Weights,
 
     /// Read the model into memory rather than map its file
     #[arg(long)]
@@ -106,7 +112,30 @@ impl ModelOptions {
     pub fn files(&self, observer: &mut dyn Observer) -> sharpv::Result<ModelFiles> {
         rpc::connect(&self.rpc)?;
         let memory = FreeMemory::for_weights(&self.model_params()).map(|free| free.bytes);
-        models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, observer)
+        let files = models::obtain(self.name(), self.mmproj.as_deref(), &self.lora, memory, observer)?;
+        self.with_faster_copies(files, observer)
+    }
+
+    /// `files`, with faster copies in the place of what they are copies of, as far as that is wanted.
+    fn with_faster_copies(&self, files: ModelFiles, observer: &mut dyn Observer) -> sharpv::Result<ModelFiles> {
+        if self.weights == Weights::Exact {
+            return Ok(files);
+        }
+        let store = Store::from_env()?;
+        let known = Copies::new(&store);
+        let copies = known.of(&files, &self.model_params(), &self.vision_params())?;
+        if self.weights == Weights::Fast {
+            copies.iter().try_for_each(|copy| known.make(copy, observer))?;
+        }
+        Ok(weights::in_place(files, &copies))
+    }
+
+    fn vision_params(&self) -> VisionParams {
+        VisionParams {
+            use_gpu: !self.no_mmproj_offload && !self.is_cpu_only(),
+            n_threads: self.threads.map(usize::from),
+            flash_attention: self.flash_attn,
+        }
     }
 
     fn model_params(&self) -> ModelParams {
@@ -147,11 +176,7 @@ impl ModelOptions {
         let n_threads = self.threads.map(usize::from);
         let params = SessionParams {
             model: self.model_params(),
-            vision: VisionParams {
-                use_gpu: !self.no_mmproj_offload && !cpu_only,
-                n_threads,
-                flash_attention: self.flash_attn,
-            },
+            vision: self.vision_params(),
             compute: ComputeParams {
                 n_ubatch: self.ubatch_size as usize,
                 n_threads,

@@ -1,0 +1,56 @@
+//! Writing a model file again with its weights in another type.
+
+use super::call::guarded;
+use super::model::c_path;
+use super::{abort, backend};
+use crate::error::{Error, Result};
+use crate::ffi;
+use std::path::Path;
+
+/// A type that the matrices of a model are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, strum::Display)]
+#[non_exhaustive]
+pub enum WeightType {
+    /// Half of a single, with its range and 8 bits of precision.
+    #[strum(serialize = "BF16")]
+    #[serde(rename = "BF16")]
+    Bf16,
+    /// Blocks of 32 signed bytes with a scale.
+    #[strum(serialize = "Q8_0")]
+    #[serde(rename = "Q8_0")]
+    Q8_0,
+}
+
+/// Writes the GGUF file `source`, a language model or a multimodal projector, to `target` with its matrices in the type
+/// `weights`; what llama.cpp's own tool leaves alone (vectors, convolutions, tables of positions) stays as it is. It
+/// takes a second for some hundred megabytes, and cannot be stopped.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be opened; [`Error::Unusable`] with llama.cpp's reason if it cannot be converted, or
+/// `target` not written. What is at `target` is of no use then.
+pub fn convert(source: &Path, target: &Path, weights: WeightType) -> Result<()> {
+    backend::init();
+    std::fs::File::open(source).map_err(Error::io("opening the model", source))?;
+    let (input, output) = (c_path(source)?, c_path(target)?);
+    // SAFETY: returns a plain struct.
+    let mut params = unsafe { ffi::llama_model_quantize_default_params() };
+    params.ftype = match weights {
+        WeightType::Bf16 => ffi::LLAMA_FTYPE_MOSTLY_BF16,
+        WeightType::Q8_0 => ffi::LLAMA_FTYPE_MOSTLY_Q8_0,
+    };
+    params.allow_requantize = true;
+    // SAFETY: the strings and the parameters outlive the call, which keeps none of them.
+    let call = |status: &mut u32, err, err_len| unsafe {
+        ffi::sharpv_try_model_quantize(input.as_ptr(), output.as_ptr(), &params, status, err, err_len)
+    };
+    let outcome = abort::at_work_on(source, || guarded(1, call));
+    match outcome.value {
+        Some(0) => Ok(()),
+        _ => Err(Error::Unusable {
+            what: crate::error::FileKind::Weights,
+            path: source.to_owned(),
+            reason: format!("its weights cannot be written as {weights}: {}", outcome.reason),
+            advice: "use the file as it is".into(),
+        }),
+    }
+}
