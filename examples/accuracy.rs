@@ -1,19 +1,27 @@
 //! Exact-match accuracy on a JSONL of questions, for several ways to prune and evict:
-//! `cargo run --release --example accuracy -- questions.jsonl [METHOD[+EVICT[:M]]…]`.
+//! `cargo run --release --example accuracy -- questions.jsonl [METHOD[+EVICT[:M|@PROFILE]]…]`.
 //!
 //! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, the video's path relative to
-//! the file. Methods are those of `--prune`, and what follows the plus those of `--evict` and `--evict-threshold`:
-//! `off`, `sharpv+layers`, `sharpv+layers:0.1`.
+//! the file.
+//!
+//! Methods are those of `--prune`, and what follows the plus those of `--evict` and `--evict-threshold`: `off`,
+//! `sharpv+layers`, `sharpv+layers:0.1`. With a profile of `sharpv calibrate`, `sharpv+layers@PROFILE.json`; with its
+//! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
+//!
+//! `UBATCH` is the number of rows computed at once (512).
+//!
 //! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
-//! led to ("later"; the first questions do not count there).
+//! led to ("later"; the first questions do not count there). Each is compared with the first variant, question by
+//! question: the difference in points, with a 95 % interval.
 
-use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Session, SessionParams, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Method, PruneParams};
 use sharpv::skip::{EncodeMode, EncodeParams};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
 
 #[derive(serde::Deserialize)]
 struct Row {
@@ -23,23 +31,35 @@ struct Row {
     answer: String,
 }
 
-#[derive(Default, Clone, Copy)]
-struct Score {
-    right: usize,
-    asked: usize,
-}
+/// Which answers were right, question by question.
+#[derive(Default, Clone)]
+struct Score(Vec<bool>);
 
 impl Score {
-    fn add(&mut self, right: bool) {
-        self.right += usize::from(right);
-        self.asked += 1;
+    fn right(&self) -> usize {
+        self.0.iter().filter(|&&right| right).count()
+    }
+
+    /// The difference to `other` in points, and its 95 % interval.
+    fn minus(&self, other: &Self) -> String {
+        let differences: Vec<f64> = self
+            .0
+            .iter()
+            .zip(&other.0)
+            .map(|(&a, &b)| 100.0 * (f64::from(u8::from(a)) - f64::from(u8::from(b))))
+            .collect();
+        let n = differences.len().max(1) as f64;
+        let mean = differences.iter().sum::<f64>() / n;
+        let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / n;
+        let half = 1.96 * (variance / n).sqrt();
+        format!("{mean:+.1} ({:+.1} to {:+.1})", mean - half, mean + half)
     }
 }
 
 impl std::fmt::Display for Score {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let percent = 100.0 * self.right as f64 / self.asked.max(1) as f64;
-        write!(f, "{}/{} = {percent:.1} %", self.right, self.asked)
+        let (right, asked) = (self.right(), self.0.len());
+        write!(f, "{right}/{asked} = {:.1} %", 100.0 * right as f64 / asked.max(1) as f64)
     }
 }
 
@@ -48,6 +68,7 @@ struct Variant {
     name: String,
     method: Method,
     evict: EvictParams,
+    profile: Option<Arc<LayerProfile>>,
     alone: Score,
     later: Score,
     categories: BTreeMap<String, Score>,
@@ -56,20 +77,32 @@ struct Variant {
 }
 
 fn parse(name: String) -> Result<Variant, Box<dyn Error>> {
-    let (method, evict) = match name.split_once('+') {
-        None => (name.parse()?, EvictParams::off()),
+    let (short, profile) = match name.split_once('@') {
+        Some((short, rest)) => {
+            let (file, free) = rest.split_once('@').map_or((rest, None), |(file, free)| (file, Some(free)));
+            let mut profile = LayerProfile::read(Path::new(file))?;
+            profile.free = free.map_or(Ok(profile.free), str::parse)?;
+            (short, Some(Arc::new(profile)))
+        }
+        None => (name.as_str(), None),
+    };
+    let (method, evict) = match short.split_once('+') {
+        None => (short.parse()?, EvictParams::off()),
         Some((method, evict)) => {
+            let early = evict.contains("early");
+            let evict = evict.strip_suffix("-early").unwrap_or(evict);
             let (mode, threshold) = match evict.split_once(':') {
                 Some((mode, threshold)) => (mode, Some(threshold.parse()?)),
                 None => (evict, None),
             };
-            (method.parse()?, EvictParams { mode: Some(mode.parse::<EvictMode>()?), threshold })
+            (method.parse()?, EvictParams { mode: Some(mode.parse::<EvictMode>()?), threshold, early })
         }
     };
     Ok(Variant {
         name,
         method,
         evict,
+        profile,
         alone: Score::default(),
         later: Score::default(),
         categories: BTreeMap::new(),
@@ -80,7 +113,7 @@ fn parse(name: String) -> Result<Variant, Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let file = args.next().ok_or("accuracy FILE.jsonl [METHOD[+EVICT[:M]]…]")?;
+    let file = args.next().ok_or("accuracy FILE.jsonl [METHOD[+EVICT[:M|@PROFILE]]…]")?;
     let mut names: Vec<String> = args.collect();
     if names.is_empty() {
         names = ["off", "sharpv", "sharpv+layers"].map(str::to_owned).into();
@@ -95,7 +128,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let prune = PruneParams { method, ..PruneParams::default() };
         // What is compared is pruning and eviction: all of each frame is encoded.
         let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
-        let params = SessionParams { prune, encode, n_predict: 32, ..SessionParams::default() };
+        let mut params = SessionParams { prune, encode, n_predict: 32, ..SessionParams::default() };
+        if let Ok(n_ubatch) = std::env::var("UBATCH") {
+            params.compute.n_ubatch = n_ubatch.parse()?;
+        }
         let files = models::resolve("smol", None, &[])?;
         let mut session = Session::open(&files, params, &mut ())?;
         let (mut kept, mut total) = (0, 0);
@@ -114,14 +150,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!();
         println!("{method}: {:.1} % of the visual tokens kept", 100.0 * kept as f64 / total as f64);
         for v in variants.iter().filter(|v| v.method == method) {
-            let n = v.later.asked.max(1);
+            let n = v.later.0.len().max(1);
             print!("{:20} alone {}  later {}", v.name, v.alone, v.later);
             print!("  layers evicted {:.1}", v.layers_evicted as f64 / n as f64);
             print!("  KV {:.2} MB", v.kv_bytes as f64 / n as f64 / 1e6);
             for (category, score) in &v.categories {
-                print!("  {category} {}/{}", score.right, score.asked);
+                print!("  {category} {}/{}", score.right(), score.0.len());
             }
-            println!();
+            let first = &variants[0];
+            println!("\n{:20} alone {}  later {}", "", v.alone.minus(&first.alone), v.later.minus(&first.later));
         }
     }
     Ok(())
@@ -129,13 +166,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn ask_all(session: &mut Session, variant: &mut Variant, questions: &[Row]) -> sharpv::Result<()> {
     session.set_evict(variant.evict)?;
+    session.set_layer_profile(variant.profile.clone())?;
     for row in questions {
         session.restart();
         session.free_cache();
         let answer = session.ask(&row.question, &mut ())?;
         let right = answer.answer == row.answer;
-        variant.alone.add(right);
-        variant.categories.entry(row.category.clone()).or_default().add(right);
+        variant.alone.0.push(right);
+        variant.categories.entry(row.category.clone()).or_default().0.push(right);
     }
     // The first question again: its answer leaves an evicted cache, in which the others find the video.
     session.restart();
@@ -144,7 +182,7 @@ fn ask_all(session: &mut Session, variant: &mut Variant, questions: &[Row]) -> s
         session.restart();
         let answer = session.ask(&row.question, &mut ())?;
         if i > 0 {
-            variant.later.add(answer.answer == row.answer);
+            variant.later.0.push(answer.answer == row.answer);
             variant.layers_evicted += answer.kv.layers_evicted;
             variant.kv_bytes += answer.kv.bytes;
         }

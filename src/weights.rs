@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::gguf::{self, Kind};
-use crate::models::{ModelFiles, Store};
+use crate::models::{self, ModelFiles, Store};
 use crate::observer::Observer;
 use crate::runtime::{self, DeviceKind, ModelParams, VisionParams, WeightType};
 use std::path::{Path, PathBuf};
@@ -137,7 +137,8 @@ impl<'a> Copies<'a> {
 
     fn of_file(&self, source: &Path, kind: Kind) -> Result<Option<Copy>> {
         let bytes = std::fs::metadata(source).map_err(Error::io("looking at the model file", source))?.len();
-        // Of a file that no copy is made of, the header need not be read, which takes a while where it has a vocabulary.
+        // Of a file that no copy is made of, the header need not be read, which takes a while where it has a
+        // vocabulary.
         if kind == Kind::Model && bytes > SMALL_MODEL {
             return Ok(None);
         }
@@ -161,8 +162,9 @@ impl<'a> Copies<'a> {
                 "writing a copy of {name} in {}, which this processor computes faster",
                 copy.weights
             ));
-            crate::models::check(&copy.source)?;
-            runtime::convert(&copy.source, partial, copy.weights)
+            models::check(&copy.source)?;
+            let digest = models::fingerprint(&copy.source)?;
+            runtime::convert(&copy.source, partial, copy.weights, Some((models::COPY_OF, &digest)))
         })
     }
 }

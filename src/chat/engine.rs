@@ -94,6 +94,9 @@ impl Engine {
         if params.tile {
             layout = layout.tiled().unwrap_or(layout);
         }
+        if let Some(profile) = &params.layer_profile {
+            profile.check(model.n_layer())?;
+        }
         // A grammar that does not parse is told before anything is encoded.
         Sampler::new(&model, &params.sampler)?;
         let template = ChatTemplate::new(&model, params.chat_template.as_deref())?;

@@ -3,7 +3,7 @@
 use super::answer::StopReason;
 use super::engine::Engine;
 use super::kv::KvState;
-use super::kv::evict::LOOKED_AT;
+use super::kv::trial::LOOKED_AT;
 use super::params::SessionParams;
 use super::utf8::Utf8Stream;
 use crate::error::{Error, Result};

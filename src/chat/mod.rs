@@ -10,6 +10,7 @@
 mod answer;
 mod builder;
 mod conversation;
+mod effects;
 mod engine;
 mod fit;
 mod generate;
@@ -25,9 +26,11 @@ pub use answer::{
     Answer, EncoderWork, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VideoReport, VisualTokens,
 };
 pub use builder::SessionBuilder;
+pub use effects::Effect;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;
+pub use kv::profile::{LayerProfile, Loss, ProfileStep, order_of};
 pub use params::{SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};

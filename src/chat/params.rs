@@ -1,7 +1,9 @@
 //! How a session is opened: everything a user can choose.
 
-use super::kv::evict::{EvictMode, EvictParams, LOOKED_AT};
+use super::kv::evict::{EvictMode, EvictParams};
 use super::kv::prefill::PrefillMode;
+use super::kv::profile::LayerProfile;
+use super::kv::trial::LOOKED_AT;
 use super::prompt::plan::Tokenization;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -9,6 +11,7 @@ use crate::prune::{Method, PruneParams};
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams};
 use crate::skip::EncodeParams;
 use crate::video::{Rate, Sampling};
+use std::sync::Arc;
 
 /// How to open a [`Session`](super::Session).
 ///
@@ -42,6 +45,8 @@ pub struct SessionParams {
     pub keep_unpruned: bool,
     /// Which of them leave the KV cache again, behind the prefill.
     pub evict: EvictParams,
+    /// What is known of the model's layers: it says how far [`EvictMode::Layers`] goes where no threshold is given.
+    pub layer_profile: Option<Arc<LayerProfile>>,
     /// Decode the next frames of a video on a thread of its own while one is encoded
     /// ([`FrameSource::decode_ahead`](crate::video::FrameSource::decode_ahead)).
     pub decode_ahead: bool,
@@ -79,6 +84,7 @@ impl Default for SessionParams {
             encode: EncodeParams::default(),
             keep_unpruned: false,
             evict: EvictParams::default(),
+            layer_profile: None,
             decode_ahead: true,
             sampler: SamplerParams::default(),
             n_predict: 512,
@@ -114,6 +120,12 @@ impl SessionParams {
         self.evict.mode(self.prune.method != Method::Off)
     }
 
+    /// The layers that visual tokens never stay in, if they are known and that is wanted.
+    pub(super) fn early_layers(&self) -> Option<&LayerProfile> {
+        let wanted = self.evict.early && self.evict_mode() == EvictMode::Layers && self.evict.threshold.is_none();
+        self.layer_profile.as_deref().filter(|profile| wanted && !profile.free_layers().is_empty())
+    }
+
     /// A context with `n_ctx` cells for such a session.
     pub(super) fn context(&self, n_ctx: usize) -> ContextParams {
         let evicts = self.evict_mode() != EvictMode::Off;
@@ -125,6 +137,7 @@ impl SessionParams {
             n_sequences: if looks { 2 } else { 1 },
             n_outputs: if looks { LOOKED_AT } else { 1 },
             compute: self.compute.clone(),
+            window: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::generate::generate;
 use super::kv::KvState;
 use super::kv::evict::{DESCRIBE, EvictMode, EvictParams};
 use super::kv::prefill::Inputs;
+use super::kv::profile::LayerProfile;
 use super::params::{SessionParams, VideoOptions};
 use super::prompt::message::Message;
 use super::prompt::plan::{Plan, PlannedRow};
@@ -24,6 +25,7 @@ use crate::runtime::{CancelToken, Model, default_threads, peak_rss_bytes};
 use crate::skip::EncodeParams;
 use crate::video::VideoInfo;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A conversation about videos.
@@ -185,6 +187,13 @@ impl Session {
         self.kv.read_logits(|context| context.logits().map(<[f32]>::to_vec))
     }
 
+    /// Brings the KV cache to the prompt of `question`, with nothing evicted in between. Returns its rows.
+    pub(super) fn prefill_question(&mut self, question: &str, observer: &mut dyn Observer) -> Result<usize> {
+        let plan = self.plan(&self.user_message(question))?;
+        self.prefill(&plan, observer)?;
+        Ok(plan.rows.len())
+    }
+
     /// Evicts now what the last answer left to evict because it was too short to tell what can go. The next question
     /// would do it, and take longer. Does nothing if nothing is left.
     ///
@@ -221,6 +230,18 @@ impl Session {
     pub fn set_evict(&mut self, evict: EvictParams) -> Result<()> {
         evict.validate()?;
         self.params.evict = evict;
+        self.kv.reset();
+        Ok(())
+    }
+
+    /// Changes what is known of the model's layers ([`SessionParams::layer_profile`]), from the next question on. Frees
+    /// the KV cache, as [`free_cache`](Self::free_cache) does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the profile is of a model with another number of layers.
+    pub fn set_layer_profile(&mut self, profile: Option<Arc<LayerProfile>>) -> Result<()> {
+        profile.iter().try_for_each(|profile| profile.check(self.engine.model.n_layer()))?;
+        self.params.layer_profile = profile;
         self.kv.reset();
         Ok(())
     }

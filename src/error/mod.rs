@@ -343,6 +343,8 @@ pub enum FileKind {
     Video,
     /// A model's weights.
     Weights,
+    /// What is known of a model's layers.
+    LayerProfile,
 }
 
 /// Why a video, an animation or a picture cannot be read.

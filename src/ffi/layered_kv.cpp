@@ -93,7 +93,8 @@ bool sharpv_kv::can_evict() const {
 uint32_t sharpv_kv::n_free_rows() const {
     uint32_t n = 0;
     for (uint32_t row = 0; row < n_rows; ++row) {
-        n += !is_live(row);
+        // What a window drops before the next ubatch is free for it.
+        n += !is_live(row) || (has_window && cells[cell_of_row[row]].visual);
     }
     return n;
 }
@@ -128,7 +129,20 @@ uint32_t sharpv_kv::take_row(uint32_t cell) {
     throw std::runtime_error("the evicted layers have no row left"); // has_room() was asked before
 }
 
+void sharpv_kv::drop_visual_rows() {
+    for (cell_info & cell : cells) {
+        if (cell.visual && cell.row >= 0) {
+            cell_of_row[cell.row] = -1;
+            cell.row = -1;
+        }
+    }
+    row_head = 0;
+}
+
 void sharpv_kv::applied(const std::vector<uint32_t> & used_cells, const llama_ubatch & ubatch) {
+    if (has_window) {
+        drop_visual_rows();
+    }
     ubatch_cells = used_cells;
     for (uint32_t i = 0; i < ubatch_cells.size(); ++i) {
         cell_info & cell = cells[ubatch_cells[i]];
@@ -201,6 +215,12 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
     }
     contexts.push_back(std::move(ctx));
 
+    take_over(targets);
+    layers = std::move(fresh);
+    assign_rows(kept, size);
+}
+
+void sharpv_kv::take_over(const std::vector<size_t> & targets) {
     // The layers that moved leave llama.cpp's lists. Some models let a layer use the cache of another one.
     std::unordered_map<int32_t, int32_t> stay;
     std::vector<int32_t> new_index(kv.layers.size(), -1);
@@ -223,8 +243,9 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
             kv.layers.erase(kv.layers.begin() + i);
         }
     }
-    layers = std::move(fresh);
+}
 
+void sharpv_kv::assign_rows(const std::vector<uint32_t> & kept, uint32_t size) {
     n_rows = size;
     cell_of_row.assign(size, -1);
     for (cell_info & cell : cells) {
@@ -236,6 +257,23 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
     }
     row_head = 0;
     n_kv     = size;
+}
+
+void sharpv_kv::open_window(const std::vector<size_t> & windowed, uint32_t size) {
+    std::vector<layer> fresh;
+    for (const size_t i : windowed) {
+        auto & l = kv.layers[i];
+        for (ggml_tensor * tensor : { l.k, l.v }) {
+            tensor->ne[1] = size;
+            tensor->nb[2] = tensor->nb[1]*size;
+            tensor->nb[3] = tensor->nb[2];
+        }
+        fresh.push_back({ l.il, l.k, l.v });
+    }
+    take_over(windowed);
+    layers.insert(layers.end(), fresh.begin(), fresh.end());
+    assign_rows({}, size);
+    has_window = true;
 }
 
 uint32_t sharpv_kv::padded(uint32_t n) const {
@@ -271,6 +309,7 @@ void sharpv_kv::evict(const std::vector<bool> & wanted) {
     }
     // As many rows can come as before.
     rebuild(targets, kept, padded(kept.size() + cells.size() - n_used));
+    has_window = false;
 }
 
 float sharpv_kv::mean_similarity(uint32_t cell) const {

@@ -64,6 +64,11 @@ struct sharpv_kv {
     // Whether there are layers with K and V of which cells can be evicted.
     bool can_evict() const;
 
+    // Before any cell is used: makes `windowed` (indices in kv.layers), whose tensors have no memory yet, layers with
+    // `size` rows, in which visual cells have a row only while the ubatch that they came with is computed. Later
+    // ubatches do not see them there. Ends with evict().
+    void open_window(const std::vector<size_t> & windowed, uint32_t size);
+
     // Takes the rows of all visual cells out of `layers` (by model layer) and of the layers that were evicted before,
     // and gives their memory back. New rows go to all layers again. Throws if no layer would be left that has all
     // cells.
@@ -116,6 +121,9 @@ struct sharpv_kv {
     uint32_t                             n_rows = 0;
     uint32_t                             n_kv   = 0; // rows that attention reads in the evicted layers, for the current ubatch
 
+    // Visual cells lose their rows with the next ubatch.
+    bool has_window = false;
+
     std::vector<bool> hidden_layers;
 
     std::vector<uint32_t> ubatch_cells; // of the current ubatch
@@ -144,15 +152,27 @@ private:
     // Moves `targets` (indices in kv.layers) to the evicted ones, and gives all evicted layers tensors with `size`
     // rows, which begin with the rows of `kept`.
     void rebuild(const std::vector<size_t> & targets, const std::vector<uint32_t> & kept, uint32_t size);
+
+    // Takes `targets` (indices in kv.layers) off llama.cpp's lists; in their order, they follow the layers that are
+    // here.
+    void take_over(const std::vector<size_t> & targets);
+
+    // Gives the evicted layers `size` rows, the first of which are those of `kept`.
+    void assign_rows(const std::vector<uint32_t> & kept, uint32_t size);
+
+    // Frees the rows of visual cells.
+    void drop_visual_rows();
+
     void release(ggml_tensor * tensor);
 
     uint32_t next_serial = 1;
     uint32_t row_head    = 0;
 };
 
-// Makes the KV caches that this thread creates layered, while it lives.
+// Makes the KV caches that this thread creates layered, while it lives. Where `window_layers` (by model layer) are
+// given, those get `window_rows` rows and a window (open_window()), as far as another layer is left.
 struct sharpv_kv_scope {
-    explicit sharpv_kv_scope(bool on);
+    sharpv_kv_scope(bool on, std::vector<bool> window_layers = {}, uint32_t window_rows = 0);
     ~sharpv_kv_scope();
 };
 

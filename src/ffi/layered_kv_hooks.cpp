@@ -8,12 +8,18 @@
 #include "llama-memory-hybrid-iswa.h"
 #include "llama-memory-hybrid.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 namespace {
 
 thread_local bool layered_wanted = false;
+
+// What a new cache is to have a window in, by model layer, and its rows.
+thread_local std::vector<bool> window_layers;
+thread_local uint32_t          window_rows = 0;
 
 // What this thread builds. Every graph names a tensor before it comes to its first attention, and again behind each:
 // neither pointer is looked at when what it points to is gone.
@@ -26,8 +32,16 @@ thread_local struct {
 
 void sharpv_kv_building(const llm_graph_context & graph) { building = { &graph, nullptr }; }
 
-sharpv_kv_scope::sharpv_kv_scope(bool on) { layered_wanted = on; }
-sharpv_kv_scope::~sharpv_kv_scope()       { layered_wanted = false; }
+sharpv_kv_scope::sharpv_kv_scope(bool on, std::vector<bool> layers, uint32_t rows) {
+    layered_wanted = on;
+    window_layers  = std::move(layers);
+    window_rows    = rows;
+}
+
+sharpv_kv_scope::~sharpv_kv_scope() {
+    layered_wanted = false;
+    window_layers.clear();
+}
 
 //
 // the inputs of a graph
@@ -160,7 +174,23 @@ bool sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft
     if (!s) {
         return false;
     }
+    // Before there is memory for them: it would be touched.
+    std::vector<size_t> windowed;
+    for (size_t i = 0; i < kv.layers.size(); ++i) {
+        const auto & l = kv.layers[i];
+        const bool is_here = ggml_get_tensor(ctx.get(), l.k->name) == l.k;
+        if (is_here && l.il < window_layers.size() && window_layers[l.il] && windowed.size() + 1 < kv.layers.size()) {
+            windowed.push_back(i);
+        }
+    }
+    if (!windowed.empty() && s->can_evict()) {
+        const uint32_t step = ggml_backend_buft_is_host(buft) ? 32 : 256;
+        s->open_window(windowed, std::min<uint32_t>(kv.get_size(), GGML_PAD(window_rows, step)));
+    }
     for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
+        if (t->view_src && t->view_src->ne[1] != t->ne[1]) {
+            continue; // of a layer with a window, which nobody uses any more
+        }
         if (t->view_src) {
             ggml_backend_view_init(t);
         } else {

@@ -56,6 +56,7 @@ extern "C" {
 
 int32_t sharpv_try_init_from_model(
         llama_model * model, llama_context_params params, bool memory_sharpv,
+        const bool * window_layers, size_t n_layer, uint32_t window_rows,
         llama_context ** result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         std::unique_ptr<sharpv_probe> probe;
@@ -66,7 +67,7 @@ int32_t sharpv_try_init_from_model(
             probe = std::make_unique<sharpv_probe>();
             params.cb_eval_user_data = probe.get();
         }
-        const sharpv_kv_scope kv(memory_sharpv);
+        const sharpv_kv_scope kv(memory_sharpv, window_layers ? to_vector(window_layers, n_layer) : std::vector<bool>(), window_rows);
         *result = llama_init_from_model(model, params);
         if (*result && probe) {
             probe->kv = sharpv_kv_of(llama_get_memory(*result));

@@ -26,8 +26,12 @@ struct sharpv_kv_layer {
 
 // llama_init_from_model. With `memory_sharpv` the context measures similarities, and its KV cache can be evicted;
 // without, it is stock.
+//
+// With `window_layers` (may be NULL), the layers that are marked have `window_rows` rows, and visual tokens are there
+// only for the batch that they come in: evicted as soon as that can be. At least one layer keeps them.
 int32_t sharpv_try_init_from_model(
         struct llama_model * model, struct llama_context_params params, bool memory_sharpv,
+        const bool * window_layers, size_t n_layer, uint32_t window_rows,
         struct llama_context ** result, char * err, size_t err_len);
 
 // llama_free, for contexts of the function above.

@@ -6,9 +6,11 @@
 //!
 //! - [`eval`]: accuracy, on the questions of benchmarks or of one's own.
 //! - [`cost`]: time and memory.
+//! - [`calibrate`]: in which layers a model can do without its visual tokens.
 //! - [`report`]: pictures and a page.
 //! - [`results`]: what the first two write and the third reads. They know it, and not each other.
 
+pub mod calibrate;
 pub mod cost;
 pub mod eval;
 pub mod report;

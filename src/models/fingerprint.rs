@@ -1,5 +1,6 @@
 //! Telling whether two GGUF files hold the same weights, without reading them whole.
 
+use super::ModelFiles;
 use super::gguf::{self, Layout};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -16,19 +17,43 @@ const STRIDE: u64 = 8 << 20;
 /// Half a SHA-256, in hexadecimal: enough against chance.
 const DIGITS: usize = 32;
 
+/// Under this key, a copy of a file in another type has the digest of the file.
+pub(crate) const COPY_OF: &str = "sharpv.copy_of";
+
+/// A digest of the model in the files `files`: of its language model and the adapters on it. A faster copy
+/// ([`weights`](crate::weights)) has that of what it is a copy of.
+///
+/// # Errors
+/// [`Error::Io`] if a file cannot be read, [`Error::NotGguf`] if it is something else or damaged.
+pub fn digest(files: &ModelFiles) -> Result<String> {
+    let mut digest = fingerprint(&files.model)?;
+    for adapter in &files.lora {
+        let both = Sha256::digest(format!("{digest} {}", fingerprint(adapter)?));
+        digest = hex(&both);
+    }
+    Ok(digest)
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A digest of the GGUF file at `path`, and of the other files that it was split into. Training changes every tensor
 /// that it touches nearly everywhere, so the blocks that are read tell a fine-tune from its base.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is something else or damaged.
 pub(crate) fn fingerprint(path: &Path) -> Result<String> {
+    let layout = gguf::read_layout(path)?;
+    if let Some(source) = layout.metadata.string(COPY_OF) {
+        return Ok(source.to_owned());
+    }
     let mut hasher = Sha256::new();
-    for part in parts(path, &gguf::read_layout(path)?) {
+    for part in parts(path, &layout) {
         let layout = gguf::read_layout(&part)?;
         read(&part, &layout, &mut hasher).map_err(Error::io("reading the model file", &part))?;
     }
-    let digits = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    Ok(digits[..DIGITS].to_owned())
+    Ok(hex(&hasher.finalize()))
 }
 
 /// The files of a model that begins with `first`: of one that was split, they are numbered.

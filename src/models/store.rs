@@ -5,6 +5,7 @@
 //! <root>/models/<name>/*.gguf.partial  a file being written
 //! <root>/downloads/<name>/<package>/   package files, and what pip writes; gone once the model is complete
 //! <root>/copies/<digest>/*.gguf        copies of files with that digest in another form
+//! <root>/profiles/<digest>-<pin>.json  what was measured of a model's layers
 //! <root>/downloads/<name>.lock         held while a model is pulled
 //! ```
 
@@ -185,6 +186,12 @@ impl Store {
         }
         remove_partial_files(folder)?;
         make_whole(target, |partial| make(partial, observer))
+    }
+
+    /// Where the layer profile of the model with this [`digest`](super::digest) lies, made or not. One of another
+    /// version of llama.cpp has another name.
+    pub fn profile_path(&self, digest: &str) -> PathBuf {
+        self.root.join("profiles").join(format!("{digest}-{}.json", env!("SHARPV_LLAMA_PIN").replace(' ', "-")))
     }
 
     fn model_dir(&self, model: &KnownModel) -> PathBuf {

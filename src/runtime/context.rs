@@ -85,11 +85,30 @@ pub struct ContextParams {
     /// Measure similarities, and be ready to evict visual tokens layer by layer ([`Context::similarity`],
     /// [`Context::evict_layers`]). Without it, everything is computed as by stock llama.cpp.
     pub evictable: bool,
+    /// Layers that visual tokens leave as soon as can be; for an evictable context.
+    pub window: Option<KvWindow>,
+}
+
+/// Layers of a KV cache in which visual tokens are only for the batch that they come in: later batches do not see them
+/// there, and the layers need no room for all of them. [`Context::evict_layers`] ends it, for what comes behind.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct KvWindow {
+    /// The layers, by one entry for each of the model. One that is not marked is left at least.
+    pub layers: Vec<bool>,
+    /// Their rows: for all text, and for the visual tokens of one batch.
+    pub rows: usize,
 }
 
 impl Default for ContextParams {
     fn default() -> Self {
-        Self { n_ctx: 4096, compute: ComputeParams::default(), n_sequences: 1, n_outputs: 1, evictable: false }
+        Self {
+            n_ctx: 4096,
+            compute: ComputeParams::default(),
+            n_sequences: 1,
+            n_outputs: 1,
+            evictable: false,
+            window: None,
+        }
     }
 }
 
@@ -186,10 +205,25 @@ impl Context {
         raw.abort_callback = Some(is_cancelled);
         raw.abort_callback_data = cancel.as_ptr().cast_mut().cast();
 
+        let window = params.window.as_ref().filter(|_| params.evictable);
+        let window_rows = window.map_or(Ok(0), |window| count("window", window.rows))?;
+        let (window_layers, n_layer) =
+            window.map_or((std::ptr::null(), 0), |window| (window.layers.as_ptr(), window.layers.len()));
         let _registry = device::hold_registry();
-        // SAFETY: the model lives as long as `self.model`; the flag lives as long as `self.cancel`.
+        // SAFETY: the window is an array with its length; the model lives as long as `self.model`; the flag lives as
+        // long as `self.cancel`.
         let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
-            ffi::sharpv_try_init_from_model(model.as_ptr(), raw, params.evictable, result, err, err_len)
+            ffi::sharpv_try_init_from_model(
+                model.as_ptr(),
+                raw,
+                params.evictable,
+                window_layers,
+                n_layer,
+                window_rows,
+                result,
+                err,
+                err_len,
+            )
         });
         let ptr = made
             .value

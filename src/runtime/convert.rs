@@ -26,9 +26,11 @@ pub enum WeightType {
 /// takes a second for some hundred megabytes, and cannot be stopped.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be opened; [`Error::Unusable`] with llama.cpp's reason if it cannot be converted, or
-/// `target` not written. What is at `target` is of no use then.
-pub fn convert(source: &Path, target: &Path, weights: WeightType) -> Result<()> {
+/// [`Error::Io`] if the file cannot be opened; [`Error::Unusable`] with llama.cpp's reason if it cannot be converted,
+/// or `target` not written. What is at `target` is of no use then.
+///
+/// `label` is a key and a value for the metadata of the copy, of 127 bytes at most.
+pub fn convert(source: &Path, target: &Path, weights: WeightType, label: Option<(&str, &str)>) -> Result<()> {
     backend::init();
     std::fs::File::open(source).map_err(Error::io("opening the model", source))?;
     let (input, output) = (c_path(source)?, c_path(target)?);
@@ -39,6 +41,16 @@ pub fn convert(source: &Path, target: &Path, weights: WeightType) -> Result<()> 
         WeightType::Q8_0 => ffi::LLAMA_FTYPE_MOSTLY_Q8_0,
     };
     params.allow_requantize = true;
+    // A list that ends with an empty key.
+    let mut overrides = [ffi::llama_model_kv_override::default(), ffi::llama_model_kv_override::default()];
+    if let Some((key, value)) = label {
+        overrides[0].tag = ffi::LLAMA_KV_OVERRIDE_TYPE_STR;
+        copy_text(&mut overrides[0].key, key)?;
+        let mut text = [0; 128];
+        copy_text(&mut text, value)?;
+        overrides[0].__bindgen_anon_1.val_str = text;
+        params.kv_overrides = overrides.as_ptr();
+    }
     // SAFETY: the strings and the parameters outlive the call, which keeps none of them.
     let call = |status: &mut u32, err, err_len| unsafe {
         ffi::sharpv_try_model_quantize(input.as_ptr(), output.as_ptr(), &params, status, err, err_len)
@@ -53,4 +65,19 @@ pub fn convert(source: &Path, target: &Path, weights: WeightType) -> Result<()> 
             advice: "use the file as it is".into(),
         }),
     }
+}
+
+/// `text` as a C string of a fixed size.
+fn copy_text(target: &mut [std::ffi::c_char; 128], text: &str) -> Result<()> {
+    if text.len() >= target.len() || text.contains('\0') {
+        return Err(Error::InvalidParameter {
+            name: "label",
+            value: text.to_owned(),
+            expected: "at most 127 bytes, none of them zero".into(),
+        });
+    }
+    for (to, from) in target.iter_mut().zip(text.bytes()) {
+        *to = std::ffi::c_char::from_ne_bytes([from]);
+    }
+    Ok(())
 }

@@ -21,7 +21,9 @@ mod vision;
 pub use abort::{Abort, on_abort};
 pub use backend::{exit_now, peak_rss_bytes, system_info};
 pub use cancel::CancelToken;
-pub use context::{ComputeParams, Context, ContextParams, FlashAttention, Position, Row, RowInput, default_threads};
+pub use context::{
+    ComputeParams, Context, ContextParams, FlashAttention, KvWindow, Position, Row, RowInput, default_threads,
+};
 pub use convert::{WeightType, convert};
 pub use device::{Device, DeviceKind, devices};
 pub use evict::{KvLayer, Similarity};

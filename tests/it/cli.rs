@@ -287,7 +287,8 @@ fn quiet_says_nothing_but_the_answer() {
 
 #[test]
 fn json_is_as_documented_and_its_numbers_agree() {
-    let result = ask("order-1", "What appears first?", "--json --threshold 1.2 --temp 0.5 --seed 7 -ctk q8_0");
+    let result =
+        ask("order-1", "What appears first?", "--json --threshold 1.2 --temp 0.5 --seed 7 -ctk q8_0 --weights exact");
     let output = result.success().stderr(is_empty());
     let json: Value = serde_json::from_slice(&output.get_output().stdout).expect("one JSON object");
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ask.schema.json");

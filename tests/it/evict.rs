@@ -2,8 +2,8 @@
 //! weights (`tests/fixtures`), one for each kind of attention.
 
 use sharpv::runtime::{
-    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams, Position, Row,
-    RowInput,
+    CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, KvWindow, Model, ModelParams, Position,
+    Row, RowInput,
 };
 use std::path::PathBuf;
 
@@ -93,6 +93,11 @@ impl Prompt {
     }
 
     fn prefill_sequence(&self, context: &mut Context, sequence: usize) -> Vec<f32> {
+        self.prefill_and(context, sequence, |_| ())
+    }
+
+    /// Calls `behind` after each batch.
+    fn prefill_and(&self, context: &mut Context, sequence: usize, behind: impl Fn(&mut Context)) -> Vec<f32> {
         let n_ubatch = context.n_ubatch();
         let n = self.rows.len();
         let mixed = context.model().supports_mixed_batch();
@@ -117,6 +122,7 @@ impl Prompt {
                     })
                     .collect();
                 context.process_sequence(sequence, &batch).expect("a batch");
+                behind(context);
             }
         }
         context.logits().expect("logits").to_vec()
@@ -577,4 +583,69 @@ fn the_last_layer_with_all_cells_is_not_evicted() {
     let error = context.evict_layers(&vec![true; model.n_layer()]).expect_err("all layers").to_string();
     assert!(error.contains("at least one layer"), "{error}");
     assert_eq!(context.state().expect("a state"), before);
+}
+
+#[test]
+fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
+    for name in MODELS {
+        for flash_attention in [FlashAttention::On, FlashAttention::Off] {
+            let model = load(name);
+            let prompt = two_pictures(&model);
+            let layers: Vec<bool> = (0..model.n_layer()).map(|il| il % 2 == 1).collect();
+            let compute = ComputeParams { n_ubatch: 16, flash_attention, ..params().compute };
+            let n_text = prompt.rows.len() - prompt.n_visual;
+            // For a few tokens of answers as well.
+            let window = KvWindow { layers: layers.clone(), rows: n_text + 16 + 8 };
+            let windowed = ContextParams { window: Some(window), ..computed(compute.clone()) };
+            let (mut slow, mut context) = (open(&model, &computed(compute)), open(&model, &windowed));
+            let hide = |context: &mut Context| context.hide_layers(&layers).expect("it hides");
+
+            let expected = prompt.prefill_and(&mut slow, 0, hide);
+            let found = prompt.prefill(&mut context);
+            let dense = prompt.prefill(&mut open(&model, &computed(windowed.compute.clone())));
+            assert!(distance(&dense, &expected) > 1e-2, "{name}: hiding does something");
+            assert!(distance(&found, &expected) < 3e-3, "{name}: {}", distance(&found, &expected));
+            for i in 0..4 {
+                let (token, position) = (20 + i, prompt.next + i);
+                let expected = decode(&mut slow, 0, token, position);
+                let found = decode(&mut context, 0, token, position);
+                assert!(distance(&found, &expected) < 3e-3, "{name}, token {i}: {}", distance(&found, &expected));
+            }
+            let bytes = |context: &Context| context.memory_usage().context;
+            assert!(bytes(&context) < bytes(&slow) * 3 / 4, "{} of {}", bytes(&context), bytes(&slow));
+            let evicted: Vec<bool> = context.kv_layers().expect("layers").iter().map(|layer| layer.evicted).collect();
+            assert_eq!(evicted, layers);
+
+            // Evicting takes the last rows out, and ends it: a picture that comes now lands in all layers.
+            slow.hide_layers(&[]).expect("it ends");
+            slow.evict_layers(&layers).expect("evicted");
+            context.evict_layers(&layers).expect("evicted");
+            let mut next = prompt.after();
+            next.next += 4;
+            let next = next.text(3).picture(5).text(4);
+            let (expected, found) = (next.prefill(&mut slow), next.prefill(&mut context));
+            assert!(distance(&found, &expected) < 3e-3, "{name}, behind: {}", distance(&found, &expected));
+        }
+    }
+}
+
+#[test]
+fn a_window_over_all_layers_leaves_one_and_a_full_one_is_told() {
+    let model = load("llama");
+    let compute = ComputeParams { n_ubatch: 16, ..params().compute };
+    let window = KvWindow { layers: vec![true; model.n_layer()], rows: 32 };
+    let mut context = open(&model, &ContextParams { window: Some(window), ..computed(compute) });
+    let evicted = context.kv_layers().expect("layers").iter().filter(|layer| layer.evicted).count();
+    assert_eq!(evicted, model.n_layer() - 1);
+    // Pictures of any length go through; of text there is room for a window's rows.
+    Prompt::new(&model, 7).picture(12).prefill(&mut context);
+    let rows: Vec<Row<'_>> =
+        (0..16).map(|i| Row { input: RowInput::Token(30), position: [144 + i, 0, 0, 0], logits: i == 15 }).collect();
+    context.process(&rows).expect("there is room");
+    let more = |first: i32| -> Vec<Row<'_>> {
+        (0..16).map(|i| Row { input: RowInput::Token(30), position: [first + i, 0, 0, 0], logits: i == 15 }).collect()
+    };
+    context.process(&more(160)).expect("there is room");
+    let error = context.process(&more(176)).expect_err("it is full");
+    assert!(matches!(error, sharpv::Error::ContextFull { .. }), "{error}");
 }

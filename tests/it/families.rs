@@ -76,7 +76,7 @@ fn every_family_answers_dense_pruned_and_evicted() {
         // Gemma 3's windows keep their cells, and one layer with cells is always left: of so few there, only tokens can
         // go.
         let mode = if family == "gemma3" { EvictMode::Tokens } else { EvictMode::Layers };
-        let all = EvictParams { mode: Some(mode), threshold: Some(1.0) };
+        let all = EvictParams { mode: Some(mode), threshold: Some(1.0), ..EvictParams::default() };
         let mut evicting = open(family, SessionParams { evict: all, n_predict: 8, ..SessionParams::default() });
         add_frames(&mut evicting, clip.path());
         let answer = evicting.ask("What is it?", &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"));

@@ -7,6 +7,7 @@
 #[cfg(unix)]
 mod abort;
 mod bench;
+mod calibrate;
 mod cli;
 mod encode;
 mod eval;

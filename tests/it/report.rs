@@ -163,7 +163,7 @@ fn what_holds_no_results_is_named() {
     let bench = std::fs::read_to_string(data("bench.json")).unwrap();
     let cases = [
         ("not JSON", "no JSON"),
-        ("[]", "neither a summary"),
+        ("[]", "no summary"),
         ("{\"variants\": []}", "no format"),
         ("{\"variants\": [], \"format\": 1}", "missing field"),
         (

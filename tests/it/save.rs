@@ -17,7 +17,7 @@ fn clip(name: &str) -> PathBuf {
 }
 
 fn evict(mode: EvictMode, threshold: f32) -> EvictParams {
-    EvictParams { mode: Some(mode), threshold: Some(threshold) }
+    EvictParams { mode: Some(mode), threshold: Some(threshold), ..EvictParams::default() }
 }
 
 fn params(prune: PruneParams, evict: EvictParams) -> SessionParams {

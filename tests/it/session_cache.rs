@@ -20,7 +20,10 @@ fn dense() -> SessionParams {
 }
 
 fn evicting(threshold: Option<f32>) -> SessionParams {
-    SessionParams { evict: EvictParams { mode: Some(EvictMode::Layers), threshold }, ..dense() }
+    SessionParams {
+        evict: EvictParams { mode: Some(EvictMode::Layers), threshold, ..EvictParams::default() },
+        ..dense()
+    }
 }
 
 fn open(params: SessionParams, name: &str) -> Session {

@@ -18,7 +18,7 @@ fn golden(name: &str) -> serde_json::Value {
 }
 
 fn evict(mode: EvictMode, threshold: f32) -> EvictParams {
-    EvictParams { mode: Some(mode), threshold: Some(threshold) }
+    EvictParams { mode: Some(mode), threshold: Some(threshold), ..EvictParams::default() }
 }
 
 fn params(prune: PruneParams, evict: EvictParams) -> SessionParams {
@@ -144,7 +144,7 @@ fn without_a_threshold_answers_stay_as_they_are() {
         for name in CLIPS {
             let golden = golden(name);
             let question = golden["question"].as_str().expect("a question");
-            let evict = EvictParams { mode: Some(mode), threshold: None };
+            let evict = EvictParams { mode: Some(mode), ..EvictParams::default() };
             let mut session =
                 Session::open(&files, params(PruneParams::default(), evict), &mut ()).expect("smol opens");
             session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");

@@ -28,7 +28,7 @@ fn a_matrix_is_rounded_and_all_else_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = families::files("llava-onevision").mmproj.expect("an mmproj");
     let target = folder.path().join("bf16.gguf");
-    convert(&source, &target, WeightType::Bf16).expect("a copy");
+    convert(&source, &target, WeightType::Bf16, None).expect("a copy");
 
     let values = |path: &Path, name: &str| gguf::read_floats(path, name).expect("a file").expect("a tensor");
     let (exact, rounded) = (values(&source, MATRIX), values(&target, MATRIX));
@@ -50,7 +50,7 @@ fn a_language_model_in_larger_blocks_computes_the_same_but_for_rounding() {
     let source = smol::files().model;
     let folder = tempfile::tempdir().expect("a folder");
     let target = folder.path().join("q8_0.gguf");
-    convert(&source, &target, WeightType::Q8_0).expect("a copy");
+    convert(&source, &target, WeightType::Q8_0, None).expect("a copy");
     let [exact, copy] = [&source, &target].map(|path| {
         let model = Model::load(path, &ModelParams::default(), |_| {}).expect("a model");
         let params = ContextParams { n_ctx: 16, ..ContextParams::default() };
@@ -66,7 +66,8 @@ fn a_language_model_in_larger_blocks_computes_the_same_but_for_rounding() {
         context.process(&rows).expect("logits");
         context.logits().expect("logits").to_vec()
     });
-    // Rounding activations to 8 bits, in other blocks, moves them as well: 0.07 on the machine that this was written on.
+    // Rounding activations to 8 bits, in other blocks, moves them as well: 0.07 on the machine that this was written
+    // on.
     let off = distance(&copy, &exact);
     assert!(off > 0.0 && off < 0.15, "{off}");
     let best = |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
@@ -134,7 +135,8 @@ fn no_copy_is_made_of_what_is_fast_as_it_is() {
     let store = Store::at(folder.path());
     let copies = Copies::new(&store);
     let target = folder.path().join("mmproj.gguf");
-    convert(&families::files("llava-onevision").mmproj.expect("an mmproj"), &target, WeightType::Bf16).expect("a copy");
+    convert(&families::files("llava-onevision").mmproj.expect("an mmproj"), &target, WeightType::Bf16, None)
+        .expect("a copy");
     let files = ModelFiles { mmproj: Some(target), ..families::files("llava-onevision") };
     let found = copies.of(&files, &ModelParams::default(), &VisionParams::default()).expect("files");
     assert_eq!(found, [], "an encoder in BF16, and a language model in F16");

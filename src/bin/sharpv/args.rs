@@ -1,10 +1,12 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
 use crate::options::{
-    EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, SessionArgs, VideoOptions, WeightOptions,
+    EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, PruneOptions, SessionArgs, VideoOptions,
+    WeightOptions,
 };
 use crate::values;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use sharpv::lab::calibrate::DEFAULT_MAX_LOSS;
 use sharpv::lab::cost::ScalingSize;
 use sharpv::lab::eval::{Score, Task};
 use sharpv::lab::report::PictureFormat;
@@ -57,12 +59,20 @@ pub enum Command {
     /// Questions and videos that cannot be used are reported and left out. docs/eval.md has the files of each task, the
     /// prompts, and what a score means.
     Eval(EvalArgs),
+    /// Find the layers in which a model can do without its visual tokens
+    ///
+    /// The model answers questions about clips, and visual tokens are hidden from one layer after the other, to see
+    /// what that does to the answers; no right answers are needed. The result, a layer profile, is kept in the cache
+    /// folder, and says from then on how far `--evict layers` goes with this model. Without videos, clips drawn by code
+    /// are used. A stopped run goes on with the same command. It takes minutes for a small model or on a GPU, and hours
+    /// for a large one on a CPU.
+    Calibrate(CalibrateArgs),
     /// Measure what methods cost: time by stage, memory, and how both grow with length
     ///
     /// Methods take turns, with nothing reused but the loaded model; medians, smallest and largest are shown. Memory is
     /// measured in a process of its own for each method. docs/bench.md describes the numbers.
     Bench(BenchArgs),
-    /// Draw results of `sharpv eval` and `sharpv bench`: pictures (SVG) and one HTML page
+    /// Draw results of `sharpv eval`, `bench` and `calibrate`: pictures (SVG) and one HTML page
     Report(ReportArgs),
     /// Fetch a model by its name, or from Hugging Face
     ///
@@ -169,6 +179,45 @@ Examples:
   sharpv plan lecture.mp4
   sharpv plan lecture.mp4 --fps 2 --max-frames 256 --prune off
   sharpv plan lecture.mp4 -m MODEL.gguf --mmproj MMPROJ.gguf --max-memory 4G";
+
+/// See [`Command::Calibrate`].
+#[derive(Debug, Args)]
+#[command(after_help = CALIBRATE_EXAMPLES)]
+pub struct CalibrateArgs {
+    /// Videos like those that the model will be asked about, 2 at least [default: 12 clips drawn by code]
+    #[arg(value_name = "VIDEO")]
+    pub videos: Vec<PathBuf>,
+
+    /// A question to ask about each video; may be given more than once [default: five that ask for different things]
+    #[arg(long = "question", value_name = "TEXT")]
+    pub questions: Vec<String>,
+
+    /// What the tokens of the model's answers may lose of their probability, in the mean, 0 to 1: more frees more
+    /// layers
+    #[arg(long, value_name = "LOSS", default_value_t = DEFAULT_MAX_LOSS)]
+    pub max_quality_loss: f64,
+
+    /// Write the profile to this file rather than to the cache folder
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Print the profile as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub frames: FrameOptions,
+    #[command(flatten)]
+    pub prune: PruneOptions,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+const CALIBRATE_EXAMPLES: &str = "\
+Examples:
+  sharpv calibrate
+  sharpv calibrate -m ggml-org/SmolVLM2-500M-Video-Instruct-GGUF
+  sharpv calibrate one.mp4 two.mp4 three.mp4 four.mp4 --question \"What happens?\" --max-quality-loss 0.05";
 
 /// See [`Command::Eval`].
 #[derive(Debug, Args)]
@@ -323,7 +372,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = REPORT_EXAMPLES)]
 pub struct ReportArgs {
-    /// summary.json of `sharpv eval`, bench.json of `sharpv bench`, or the folders that they are in
+    /// summary.json of `sharpv eval`, bench.json of `sharpv bench`, the folders that they are in, or a profile of
+    /// `sharpv calibrate`
     #[arg(value_name = "FILE|DIR", required = true)]
     pub results: Vec<PathBuf>,
 

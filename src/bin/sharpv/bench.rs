@@ -77,7 +77,7 @@ impl Job {
             model: args.model,
             video: args.frames,
             prune: PruneOptions::default_method(),
-            evict: args.evict,
+            evict: args.evict.clone(),
             encode: args.encode,
             sampler: SamplerOptions::greedy(args.predict),
         };

@@ -1,6 +1,7 @@
 //! `sharpv doctor`: this build, the devices, and what is missing.
 
 use crate::args::DoctorArgs;
+use crate::models::layers_free;
 use crate::{options, output, rpc};
 use indicatif::DecimalBytes;
 use serde::Serialize;
@@ -28,6 +29,8 @@ struct Report {
     pip: Option<String>,
     /// Names of the models that are here.
     models: Vec<String>,
+    /// In how many of their layers those can do without visual tokens, and how many there are, where that is known.
+    layers_free: BTreeMap<String, [usize; 2]>,
     problems: Vec<Problem>,
 }
 
@@ -58,6 +61,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
 impl Report {
     fn new() -> Self {
         let store = Store::from_env();
+        let installed = models::installed().unwrap_or_default();
         let pip = store.as_ref().ok().and_then(|store| store.pip_command().ok());
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -74,7 +78,8 @@ impl Report {
             threads: runtime::default_threads(),
             cache_dir: store.ok().map(|store| store.root().to_owned()),
             pip,
-            models: models::installed().into_iter().flatten().map(|files| files.name).collect(),
+            layers_free: installed.iter().filter_map(|files| Some((files.name.clone(), layers_free(files)?))).collect(),
+            models: installed.into_iter().map(|files| files.name).collect(),
             problems: Vec::new(),
         };
         report.problems = report.problems();
@@ -132,7 +137,12 @@ impl Report {
         let none = || "none".to_owned();
         lines.push(row("cache folder", &self.cache_dir.as_ref().map_or_else(none, |path| path.display().to_string())));
         lines.push(row("pip", self.pip.as_deref().unwrap_or("none")));
-        lines.push(row("models", &if self.models.is_empty() { none() } else { self.models.join(", ") }));
+        let named = |name: &String| match self.layers_free.get(name) {
+            Some([free, all]) => format!("{name} (layer profile: {free} of {all} free)"),
+            None => name.clone(),
+        };
+        let models = self.models.iter().map(named).collect::<Vec<_>>().join(", ");
+        lines.push(row("models", &if models.is_empty() { none() } else { models }));
         lines.push(String::new());
         match self.problems.as_slice() {
             [] => lines.push("Nothing is missing.".into()),

@@ -38,7 +38,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let n_predict = questions.iter().map(|question| args.task.n_predict(question)).max();
     choose(args, &mut questions)?;
 
-    let params = SessionParams {
+    let mut params = SessionParams {
         prune: prune.clone(),
         encode: args.encoder.params(EncodeMode::Exact)?,
         keep_unpruned: true,
@@ -47,6 +47,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         n_predict: args.predict.map(|n| n as usize).or(n_predict).unwrap_or(16),
         ..args.model.session_params(cancel.clone())?
     };
+    params.layer_profile = args.evict.layer_profile(&files, &params, &mut screen)?;
     let video = args.frames.of_whole_video();
     let settings = Conditions {
         task: args.task.name(),

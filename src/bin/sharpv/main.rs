@@ -10,6 +10,7 @@ mod args;
 mod argv;
 mod ask;
 mod bench;
+mod calibrate;
 mod chat;
 mod doctor;
 mod eval;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args, screen),
         Command::Plan(args) => plan::run(&args, screen),
         Command::Eval(args) => eval::run(&args, screen),
+        Command::Calibrate(args) => calibrate::run(&args, screen),
         Command::Bench(args) => bench::run(args, screen),
         Command::Report(args) => report::run(&args, &screen),
         Command::Pull(args) => pull::run(&args, screen),

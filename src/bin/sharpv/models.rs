@@ -31,12 +31,15 @@ struct Listed {
     files: Vec<PathBuf>,
     /// Copies of them that this processor computes faster.
     copies: Vec<PathBuf>,
+    /// In how many of its layers the model can do without visual tokens, and how many there are, if that is known.
+    layers_free: Option<[usize; 2]>,
 }
 
 impl Listed {
     fn known(model: &KnownModel, files: Option<ModelFiles>, known: &Copies<'_>) -> Self {
         let copies = files.iter().flat_map(|files| copies(files, known)).collect();
         Self {
+            layers_free: files.as_ref().and_then(layers_free),
             copies,
             name: model.name.to_owned(),
             description: model.description,
@@ -50,6 +53,7 @@ impl Listed {
 
     fn cached(files: ModelFiles, known: &Copies<'_>) -> Self {
         let copies = copies(&files, known);
+        let layers_free = layers_free(&files);
         let name = files.name.clone();
         let files: Vec<PathBuf> = paths(files).collect();
         Self {
@@ -61,6 +65,7 @@ impl Listed {
             installed: true,
             files,
             copies,
+            layers_free,
         }
     }
 }
@@ -73,6 +78,12 @@ fn paths(files: ModelFiles) -> impl Iterator<Item = PathBuf> {
 fn copies(files: &ModelFiles, known: &Copies<'_>) -> Vec<PathBuf> {
     let copies = known.of(files, &ModelParams::default(), &VisionParams::default()).unwrap_or_default();
     copies.into_iter().filter(Copy::exists).map(|copy| copy.path).collect()
+}
+
+/// What a layer profile says of a model.
+pub fn layers_free(files: &ModelFiles) -> Option<[usize; 2]> {
+    let profile = options::known_profile(files, &mut ())?;
+    Some([profile.free_layers().len(), profile.single.len()])
 }
 
 /// Bytes of a file, and of the other parts where it is the first of several.
@@ -149,6 +160,9 @@ fn table(listed: &[Listed], verbose: bool) -> String {
         text += &format!("{:<width$}  {size:>9}  {installed:<9}  {}{default}\n", model.name, model.description);
         if verbose {
             text.extend(model.files.iter().map(|file| format!("{:<width$}  {}\n", "", file.display())));
+            if let Some([free, all]) = model.layers_free {
+                text += &format!("{:<width$}  can do without visual tokens in {free} of {all} layers\n", "");
+            }
             text.extend(model.copies.iter().map(|copy| format!("{:<width$}  faster: {}\n", "", copy.display())));
         }
     }

@@ -42,6 +42,9 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
         n => format!("; keeps {} between frames", bytes(n)),
     };
     rows.push(("encoding", format!("{}{cache}", plan.encode)));
+    if let Some(free) = plan.layers_free {
+        rows.push(("layer profile", format!("{free} of {} layers can do without visual tokens", plan.layers)));
+    }
     rows.push(("fits", verdict(plan)));
     let mut text = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect::<String>();
     if !plan.fits || plan.asked != plan.planned || plan.max_kept.is_some() {

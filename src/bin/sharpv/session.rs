@@ -16,11 +16,12 @@ pub fn open(
     screen: &mut Screen,
     silent: bool,
 ) -> anyhow::Result<Session> {
-    let params = args.session_params(interrupts.cancel_token())?;
+    let mut params = args.session_params(interrupts.cancel_token())?;
     for video in videos {
         video::probe(video)?;
     }
     let files = args.model.files(screen)?;
+    params.layer_profile = args.evict.layer_profile(&files, &params, screen)?;
     if args.model.uses_default() && !silent {
         screen.note(&about_default_model(&files));
     }

@@ -121,6 +121,10 @@ pub struct VideoPlan {
     pub max_kept: Option<usize>,
     /// How much of each frame will be encoded: exact, or what may be left out.
     pub encode: EncodeMode,
+    /// Layers of the model.
+    pub layers: usize,
+    /// In how many of them the model can do without visual tokens, if a profile says so.
+    pub layers_free: Option<usize>,
     /// Whether `planned` fits.
     pub fits: bool,
     /// What is short: as asked, or also as planned if `fits` is false.
@@ -214,6 +218,8 @@ impl Fit<'_> {
             planned: need,
             max_kept: proposal.max_kept,
             encode,
+            layers: self.engine.model.n_layer(),
+            layers_free: self.params.layer_profile.as_ref().map(|profile| profile.free_layers().len()),
             fits: proposal.shortage.is_none(),
             shortage: shortage.map(|shortage| shortage.reason()),
             changes: proposal.changes.into_iter().chain(proposal.capped).collect(),

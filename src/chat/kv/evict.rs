@@ -2,12 +2,15 @@
 //!
 //! Source: stage 2 of "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). A layer in which the visual tokens'
 //! states have little in common with their embeddings any more holds little visual information: `s_l < M`. `M` differs
-//! between models. Where it is not given, the layers are taken in the order of their similarity, as many as do not
-//! change what the model is about to say.
+//! between models. Where it is not given, the layers are taken in the order of what hiding visual tokens from each does
+//! to the model's answers, if that was measured ([`LayerProfile`]), or else in that of their similarity; as many as do
+//! not change what the model is about to say.
 
-use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey};
+use super::profile::LayerProfile;
+use super::trial::{Text, Trial};
+use crate::chat::prompt::plan::{Plan, PlannedRow};
 use crate::error::{Error, Result};
-use crate::runtime::{Context, KvLayer, Position, Row, RowInput, Similarity};
+use crate::runtime::{Context, KvLayer, Position, Similarity};
 use std::collections::HashSet;
 
 /// What leaves the KV cache after the prefill.
@@ -38,12 +41,16 @@ pub struct EvictParams {
     /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` finds out how
     /// much can be evicted without changing what the model says.
     pub threshold: Option<f32>,
+    /// Keep visual tokens out of the layers that a [`LayerProfile`] frees from the beginning: they are there for the
+    /// batch that they come in, and the cache is never as large as with all of them. Without it, the first answer is
+    /// looked at first, and only what leaves it as it is goes.
+    pub early: bool,
 }
 
 impl EvictParams {
     /// Nothing is evicted.
     pub fn off() -> Self {
-        Self { mode: Some(EvictMode::Off), threshold: None }
+        Self { mode: Some(EvictMode::Off), ..Self::default() }
     }
 
     /// The mode for a session that prunes, or does not.
@@ -118,12 +125,13 @@ impl Evicted {
         &mut self,
         mode: EvictMode,
         threshold: Option<f32>,
+        profile: Option<&LayerProfile>,
         context: &mut Context,
         answer: &[PlannedRow],
     ) -> Result<usize> {
         let Some(tail) = self.pending.take() else { return Ok(0) };
         // Stopped, or failed: it can be done later.
-        self.evict_behind(&tail, mode, threshold, context, answer).inspect_err(|_| self.pending = Some(tail))
+        self.evict_behind(&tail, (mode, threshold, profile), context, answer).inspect_err(|_| self.pending = Some(tail))
     }
 
     /// Measures what is in the cache, without touching it.
@@ -140,8 +148,7 @@ impl Evicted {
     fn evict_behind(
         &mut self,
         tail: &Tail,
-        mode: EvictMode,
-        threshold: Option<f32>,
+        (mode, threshold, profile): (EvictMode, Option<f32>, Option<&LayerProfile>),
         context: &mut Context,
         answer: &[PlannedRow],
     ) -> Result<usize> {
@@ -158,7 +165,11 @@ impl Evicted {
             (Some(threshold), _) => Some(by_threshold(mode, threshold, &self.similarity, &layers)),
             (None, Some(choice)) => Some(choice.clone()),
             (None, None) => {
-                let found = calibrate(mode, context, tail.texts(answer), &self.similarity, &layers)?;
+                let steps = match profile.filter(|_| mode == EvictMode::Layers) {
+                    Some(profile) => Steps::by_profile(profile, &layers),
+                    None => Steps::by_similarity(mode, &self.similarity, &layers),
+                };
+                let found = calibrate(context, tail.texts(answer), steps, layers.len())?;
                 // A layer without its visual tokens does not show what evicting them does: that holds for this cache
                 // only.
                 if layers.iter().all(|layer| !layer.evicted) {
@@ -200,33 +211,18 @@ impl Tail {
     }
 
     fn texts(&self, answer: &[PlannedRow]) -> Vec<Text> {
-        let mut texts = vec![Text { n_prompt: self.question.len(), rows: self.question.clone(), generate: 0 }];
-        texts[0].rows.extend_from_slice(&answer[..answer.len().min(LOOKED_AT - 1)]);
+        let mut texts = vec![Text::with_answer(&self.question, answer)];
         if !self.describe.is_empty() {
-            texts.push(Text { n_prompt: self.describe.len(), rows: self.describe.clone(), generate: LOOKED_AT });
+            texts.push(Text::unanswered(&self.describe));
         }
         texts
     }
-}
-
-/// A text in which evictions are tried: the end of a prompt, and an answer to it.
-#[derive(Debug, Clone)]
-struct Text {
-    /// Rows of the prompt.
-    n_prompt: usize,
-    /// Those rows, and those of the answer.
-    rows: Vec<PlannedRow>,
-    /// How many tokens of the answer are still to be generated.
-    generate: usize,
 }
 
 /// How far the distribution of any token that is looked at may move if no threshold is given: the Kullback–Leibler
 /// divergence in nats. Not the mean: most tokens of an answer follow from the language alone, and those that the
 /// pictures decide are few. The likeliest token must stay the same in each place. Chosen on `smol` (docs/results.md).
 const MAX_DIVERGENCE: f64 = 0.01;
-
-/// Tokens of an answer that are looked at.
-pub(in crate::chat) const LOOKED_AT: usize = 16;
 
 /// Steps in which the number of layers is searched for, if not all can go.
 const STEPS: usize = 8;
@@ -257,8 +253,42 @@ fn candidates(threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Ve
     found
 }
 
-fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
+pub(super) fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
     (0..n_layer).map(|il| chosen.contains(&il)).collect()
+}
+
+/// What can be evicted, in steps: each holds the one before it.
+struct Steps {
+    choices: Vec<Choice>,
+    /// How far a token may move: see [`MAX_DIVERGENCE`].
+    bound: f64,
+}
+
+impl Steps {
+    /// By similarity, where nothing better is known.
+    fn by_similarity(mode: EvictMode, similarity: &Similarity, layers: &[KvLayer]) -> Self {
+        let choices = match mode {
+            EvictMode::Tokens => {
+                (1..=STEPS).map(|i| Choice::Tokens(PAPER_THRESHOLD * i as f32 / STEPS as f32)).collect()
+            }
+            _ => in_steps(&candidates(PAPER_THRESHOLD, similarity, layers), layers.len()),
+        };
+        Self { choices, bound: MAX_DIVERGENCE }
+    }
+
+    /// By what was measured of this model: it allows more than a look at one answer could.
+    fn by_profile(profile: &LayerProfile, layers: &[KvLayer]) -> Self {
+        let order: Vec<usize> =
+            profile.free_layers().iter().copied().filter(|&il| layers.get(il).is_some_and(|l| l.has_cells)).collect();
+        Self { choices: in_steps(&order, layers.len()), bound: f64::INFINITY }
+    }
+}
+
+fn in_steps(order: &[usize], n_layer: usize) -> Vec<Choice> {
+    let sizes = (1..=STEPS).map(|i| (order.len() * i).div_ceil(STEPS)).filter(|&n| n > 0);
+    let mut choices: Vec<Choice> = sizes.map(|n| Choice::Layers(mark(&order[..n], n_layer))).collect();
+    choices.dedup();
+    choices
 }
 
 /// Finds out how much can be evicted: what stands behind the last picture (the question and the beginning of its
@@ -267,62 +297,32 @@ fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
 /// question would meet.
 ///
 /// `None` if this context cannot tell: it has no room for the rows, or its model cannot go back.
-fn calibrate(
-    mode: EvictMode,
-    context: &mut Context,
-    texts: Vec<Text>,
-    similarity: &Similarity,
-    layers: &[KvLayer],
-) -> Result<Option<Choice>> {
-    let nothing = Choice::Layers(vec![false; layers.len()]);
-    let mut choices: Vec<Choice> = match mode {
-        EvictMode::Tokens => (1..=STEPS).map(|i| Choice::Tokens(PAPER_THRESHOLD * i as f32 / STEPS as f32)).collect(),
-        _ => {
-            let order = candidates(PAPER_THRESHOLD, similarity, layers);
-            let sizes = (1..=STEPS).map(|i| (order.len() * i).div_ceil(STEPS)).filter(|&n| n > 0);
-            sizes.map(|n| Choice::Layers(mark(&order[..n], layers.len()))).collect()
-        }
-    };
-    choices.dedup();
+fn calibrate(context: &mut Context, texts: Vec<Text>, steps: Steps, n_layer: usize) -> Result<Option<Choice>> {
+    let nothing = Choice::Layers(vec![false; n_layer]);
+    let Steps { mut choices, bound } = steps;
     if choices.is_empty() {
         return Ok(Some(nothing));
     }
-    context.copy_sequence(TRIAL)?;
-    let found = search(context, texts, &choices);
-    context.hide_layers(&[])?;
-    let removed = context.truncate_sequence(TRIAL, 0);
-    match found {
-        Ok(Some(n)) if removed => Ok(Some(if n == 0 { nothing } else { choices.swap_remove(n - 1) })),
-        Ok(_) | Err(Error::ContextFull { .. }) => Ok(None),
+    match Trial::run(context, texts, |trial| search(trial, &choices, bound)) {
+        Ok(Some(n)) => Ok(Some(if n == 0 { nothing } else { choices.swap_remove(n - 1) })),
+        Ok(None) | Err(Error::ContextFull { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The sequence in which evictions are tried.
-const TRIAL: usize = 1;
-
 /// How many of `choices` leave the answers as they are; more is assumed to change them more.
-fn search(context: &mut Context, mut texts: Vec<Text>, choices: &[Choice]) -> Result<Option<usize>> {
-    for text in &mut texts {
-        if !complete(context, text)? {
-            return Ok(None);
-        }
-    }
-    // In the same batches as the trials: other batches round in other ways.
-    let Some(reference) = trial(context, &texts)? else { return Ok(None) };
+fn search(trial: &mut Trial<'_>, choices: &[Choice], bound: f64) -> Result<Option<usize>> {
     let (mut good, mut bad) = (0, choices.len() + 1);
     // The largest first: where it does, nothing else has to be tried.
     let mut next = choices.len();
     while bad - good > 1 {
-        match &choices[next - 1] {
-            Choice::Layers(layers) => context.hide_layers(layers)?,
-            Choice::Tokens(threshold) => context.hide_tokens(*threshold)?,
-        }
-        let Some(tried) = trial(context, &texts)? else { return Ok(None) };
-        let moved = reference.iter().zip(&tried).map(|(p, q)| divergence(p, q)).fold(0.0, f64::max);
-        let same = reference.iter().zip(&tried).all(|(p, q)| likeliest(p) == likeliest(q));
-        tracing::debug!("evicting {next} of {} steps moves a token by {moved:.4} nats, same: {same}", choices.len());
-        if same && moved <= MAX_DIVERGENCE {
+        let moved = trial.with(|context| match &choices[next - 1] {
+            Choice::Layers(layers) => context.hide_layers(layers),
+            Choice::Tokens(threshold) => context.hide_tokens(*threshold),
+        })?;
+        let Some(moved) = moved else { return Ok(None) };
+        tracing::debug!("evicting {next} of {} steps: {moved:?}", choices.len());
+        if moved.changed == 0 && moved.max <= bound {
             good = next
         } else {
             bad = next
@@ -330,72 +330,6 @@ fn search(context: &mut Context, mut texts: Vec<Text>, choices: &[Choice]) -> Re
         next = usize::midpoint(good, bad);
     }
     Ok(Some(good))
-}
-
-/// Generates what is missing of a text's answer: always the likeliest token. False if the model cannot go back.
-fn complete(context: &mut Context, text: &mut Text) -> Result<bool> {
-    if text.generate == 0 {
-        return Ok(true);
-    }
-    let Some(mut logits) = trial(context, std::slice::from_ref(text))?.and_then(|mut found| found.pop()) else {
-        return Ok(false);
-    };
-    for left in (0..text.generate).rev() {
-        let Some(token) = likeliest(&logits).and_then(|token| i32::try_from(token).ok()) else { break };
-        // The last token's row would only tell of a token that is not looked at.
-        if left == 0 || context.model().is_end_of_generation(token) {
-            break;
-        }
-        let position = text.rows.last().map_or(0, |row| row.position[0] + 1);
-        let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
-        let input = Row { input: RowInput::Token(token), position: row.position, logits: true };
-        context.process_sequence(TRIAL, &[input])?;
-        logits = log_softmax(context.logits()?);
-        text.rows.push(row);
-    }
-    text.generate = 0;
-    Ok(true)
-}
-
-/// The distributions of the answers' tokens, with what is hidden now, as log probabilities.
-fn trial(context: &mut Context, texts: &[Text]) -> Result<Option<Vec<Vec<f64>>>> {
-    let mut found = Vec::new();
-    for text in texts {
-        let Some(start) = text.rows.first().map(|row| row.position[0]) else { return Ok(None) };
-        if !context.truncate_sequence(TRIAL, start) {
-            return Ok(None);
-        }
-        let mut rows = Vec::with_capacity(text.rows.len());
-        for (i, row) in text.rows.iter().enumerate() {
-            let RowKey::Token(token) = row.key else { return Ok(None) };
-            // The prompt's last row gives the answer's first token.
-            let logits = i + 1 >= text.n_prompt;
-            rows.push(Row { input: RowInput::Token(token), position: row.position, logits });
-        }
-        let n_ubatch = context.n_ubatch();
-        for batch in rows.chunks(n_ubatch) {
-            context.process_sequence(TRIAL, batch)?;
-            for (i, _) in batch.iter().enumerate().filter(|(_, row)| row.logits) {
-                found.push(log_softmax(context.logits_of(i)?));
-            }
-        }
-    }
-    Ok(Some(found))
-}
-
-fn likeliest(log_probabilities: &[f64]) -> Option<usize> {
-    (0..log_probabilities.len()).max_by(|&a, &b| log_probabilities[a].total_cmp(&log_probabilities[b]))
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-    logits.iter().map(|&l| f64::from(l - max) - sum.ln()).collect()
-}
-
-/// KL(p ‖ q) in nats, of log probabilities.
-fn divergence(p: &[f64], q: &[f64]) -> f64 {
-    p.iter().zip(q).map(|(&p, &q)| if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) }).sum()
 }
 
 #[cfg(test)]
@@ -439,16 +373,6 @@ mod tests {
     }
 
     #[test]
-    fn a_distribution_does_not_differ_from_itself() {
-        let p = log_softmax(&[1.0, 2.0, 3.0]);
-        assert!((p.iter().map(|p| p.exp()).sum::<f64>() - 1.0).abs() < 1e-12);
-        assert_eq!(divergence(&p, &p), 0.0);
-        // ln 2 for a sure thing that becomes a coin's toss.
-        let sure = log_softmax(&[0.0, f32::NEG_INFINITY]);
-        assert!((divergence(&sure, &log_softmax(&[0.0, 0.0])) - 2.0_f64.ln()).abs() < 1e-12);
-    }
-
-    #[test]
     fn without_a_mode_pruning_decides() {
         assert_eq!(EvictParams::default().mode(true), EvictMode::Layers);
         assert_eq!(EvictParams::default().mode(false), EvictMode::Off);
@@ -467,7 +391,7 @@ mod tests {
         assert!(!context.can_evict() && context.similarity().is_err());
         let mut evicted = Evicted { pending: Some(Tail::default()), ..Evicted::default() };
         evicted.measure(&mut context).expect("nothing to measure");
-        assert_eq!(evicted.evict(EvictMode::Layers, None, &mut context, &[]).expect("nothing to evict"), 0);
+        assert_eq!(evicted.evict(EvictMode::Layers, None, None, &mut context, &[]).expect("nothing to evict"), 0);
         assert!(evicted.pending.is_none(), "it is not tried again");
     }
 }

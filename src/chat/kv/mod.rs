@@ -2,6 +2,8 @@
 
 pub(super) mod evict;
 pub(super) mod prefill;
+pub(super) mod profile;
+pub(super) mod trial;
 
 use super::answer::Kv;
 use super::engine::Engine;
@@ -10,10 +12,11 @@ use super::params::SessionParams;
 use super::prompt::plan::{Plan, PlannedRow, RowKey};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::runtime::{Context, MemoryUsage, Row, RowInput, Similarity};
-use evict::{EvictMode, Evicted, Tail};
+use crate::runtime::{Context, ContextParams, KvWindow, MemoryUsage, Row, RowInput, Similarity};
+use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
 use std::mem::take;
+use trial::{Moved, Text, Trial};
 
 /// A context, and what is in its cache.
 ///
@@ -167,7 +170,8 @@ impl KvState {
 
     /// Whether an eviction waits that would be told more by another question: see [`describe`](Self::describe).
     pub fn wants_description(&self, params: &SessionParams) -> bool {
-        self.evicted.pending.is_some() && self.looks(params)
+        // A profile stands for all questions.
+        self.evicted.pending.is_some() && self.looks(params) && params.layer_profile.is_none()
     }
 
     /// Gives the waiting eviction another question about the same pictures to try itself on, as far as `plan` is that.
@@ -184,6 +188,31 @@ impl KvState {
     /// Whether an eviction has to look at answers first.
     pub fn looks(&self, params: &SessionParams) -> bool {
         self.evicted.has_to_look(params.evict.threshold)
+    }
+
+    /// What hiding visual tokens from each of `sets` of layers does to the answer that the prefilled prompt calls for.
+    /// `None` if there is nothing to evict, or if the model cannot go back. `on_set` is told when a set is done.
+    pub fn effects(&mut self, sets: &[Vec<bool>], mut on_set: impl FnMut(usize)) -> Result<Option<Vec<Moved>>> {
+        let Some(tail) = &self.evicted.pending else { return Ok(None) };
+        let text = Text::unanswered(&tail.question);
+        Trial::run(self.context()?, vec![text], |trial| {
+            let mut found = Vec::with_capacity(sets.len());
+            for (done, set) in sets.iter().enumerate() {
+                let Some(moved) = trial.with(|context| context.hide_layers(set))? else { return Ok(None) };
+                found.push(moved);
+                on_set(done + 1);
+            }
+            Ok(Some(found))
+        })
+    }
+
+    /// Which layers have cells that can be evicted.
+    pub fn evictable_layers(&self) -> Result<Vec<bool>> {
+        let context = self.context.as_ref().ok_or_else(no_context)?;
+        if !context.can_evict() {
+            return Ok(vec![false; context.model().n_layer()]);
+        }
+        Ok(context.kv_layers()?.iter().map(|layer| layer.has_cells).collect())
     }
 
     /// Feeds one token of an answer.
@@ -220,21 +249,41 @@ impl KvState {
             (Some(context), None) => wanted.max(context.n_ctx() * 3 / 2),
             (None, None) => wanted,
         };
+        // What is moved brings its layers along; a cache that begins empty can have them small from the beginning.
+        let window = params.early_layers().filter(|_| self.rows.is_empty()).map(|profile| {
+            let n_visual = plan.rows.iter().filter(|row| is_visual(row)).count();
+            let rows = n_ctx - n_visual + n_visual.min(params.compute.n_ubatch);
+            KvWindow { layers: evict::mark(profile.free_layers(), engine.model.n_layer()), rows }
+        });
         // What could not be moved is computed anew, from the embeddings that were kept.
-        self.resize(engine, params, n_ctx).map(|_| ())
+        self.resize(engine, params, n_ctx, window).map(|_| ())
     }
 
     /// Moves the cache to a context with `n_ctx` cells. Returns false if its contents could not be moved: the cache is
     /// then empty.
-    fn resize(&mut self, engine: &Engine, params: &SessionParams, n_ctx: usize) -> Result<bool> {
+    fn resize(
+        &mut self,
+        engine: &Engine,
+        params: &SessionParams,
+        n_ctx: usize,
+        window: Option<KvWindow>,
+    ) -> Result<bool> {
         let state = self.state()?.map(|(_, state)| state);
         // Free the old cache before the new one is allocated: they need not fit at once.
         self.context = None;
         let (rows, evicted) = (take(&mut self.rows), take(&mut self.evicted));
         // What was found out about evicting holds for any cache.
         self.evicted.calibrated.clone_from(&evicted.calibrated);
-        let mut context = Context::new(&engine.model, &params.context(n_ctx), &engine.adapters, &params.cancel)?;
-        self.bytes_per_cell = context.memory_usage().context / context.n_ctx().max(1) as u64;
+        if let Some(window) = &window {
+            // They are evicted already, but for the rows of the last batch.
+            self.evicted.calibrated = Some(Choice::Layers(window.layers.clone()));
+        }
+        let context_params = ContextParams { window, ..params.context(n_ctx) };
+        let mut context = Context::new(&engine.model, &context_params, &engine.adapters, &params.cancel)?;
+        self.bytes_per_cell = match context_params.window {
+            None => context.memory_usage().context / context.n_ctx().max(1) as u64,
+            Some(_) => engine.cell_cost(params)?.kv_per_cell as u64,
+        };
         let moved = state.map(|state| context.set_state(&state));
         self.context = Some(context);
         match moved {
@@ -258,7 +307,8 @@ impl KvState {
         // The answer stands behind the question, and both at the end of the cache.
         let answer = tail.question.last().map_or(0, |row| row.position[0] + 1);
         let answer = self.rows.iter().rposition(|row| row.position[0] < answer).map_or(0, |last| last + 1);
-        match self.evicted.evict(params.evict_mode(), params.evict.threshold, context, &self.rows[answer..]) {
+        let (mode, profile) = (params.evict_mode(), params.layer_profile.as_deref());
+        match self.evicted.evict(mode, params.evict.threshold, profile, context, &self.rows[answer..]) {
             Ok(0) => Ok(()),
             // Cells that became free are memory only when the cache is made smaller.
             Ok(_) if params.n_ctx.is_none() => self.shrink(engine, params, self.cells_used() + params.n_predict),
@@ -273,7 +323,7 @@ impl KvState {
 
     /// Moves the cache to a smaller context in the middle of an answer, which cannot go on without what it answers.
     fn shrink(&mut self, engine: &Engine, params: &SessionParams, n_ctx: usize) -> Result<()> {
-        match self.resize(engine, params, n_ctx)? {
+        match self.resize(engine, params, n_ctx, None)? {
             true => Ok(()),
             false => Err(Error::Llama {
                 action: "making the KV cache smaller",
@@ -309,7 +359,7 @@ impl KvState {
             kv.evicted = saved.evicted;
             return Ok(Ok(kv));
         }
-        kv.resize(engine, params, saved.n_ctx)?;
+        kv.resize(engine, params, saved.n_ctx, None)?;
         let context = kv.context()?;
         match context.set_state(state) {
             Ok(()) => {}

@@ -5,6 +5,7 @@ use super::draw::{DrawError, INK_TEXT, color, method_color};
 use super::input::{Input, Results};
 use super::lines::{Curve, Dot, Level, LineChart};
 use super::picture;
+use crate::chat::LayerProfile;
 use crate::lab::results::{Bench, MethodCost, Scaling, ScalingPoint, Spread, Summary, VideoBench};
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
@@ -59,7 +60,49 @@ pub fn of(input: &Input) -> Result<Vec<Chart>, DrawError> {
     match &input.results {
         Results::Eval(eval) => accuracy(eval).map(|chart| vec![chart]),
         Results::Bench(bench) => of_bench(bench),
+        Results::Profile(profile) => Ok(vec![layer_costs(profile)?, layers_together(profile)?]),
     }
+}
+
+/// What each layer alone costs, from the first to the last.
+fn layer_costs(profile: &LayerProfile) -> Result<Chart, DrawError> {
+    let free = profile.free_layers();
+    let bars = profile.single.iter().enumerate().filter_map(|(layer, loss)| {
+        let loss = loss.as_ref()?;
+        let is_free = if free.contains(&layer) { ", free" } else { "" };
+        let note = format!("{:.4} nats, {:.4} lost{is_free}", loss.divergence, loss.lost);
+        Some(Bar { name: layer.to_string(), parts: vec![loss.divergence.max(0.0)], note })
+    });
+    let title = format!("{}: what hiding visual tokens from one layer does", profile.model);
+    let is_free = |name: &str| name.parse().is_ok_and(|layer: usize| free.contains(&layer));
+    let chart = BarChart {
+        title: &title,
+        x_label: "divergence of a token's distribution, nats",
+        legend: vec![("needed".to_owned(), color(0)), ("free".to_owned(), color(1))],
+        color: &|bar, _| color(usize::from(is_free(&bar.name))),
+        bars: bars.collect(),
+    };
+    Ok(Chart::new("layer-costs", &title, chart.svg()?))
+}
+
+/// What hiding them from several layers at once costs.
+fn layers_together(profile: &LayerProfile) -> Result<Chart, DrawError> {
+    let dots = profile.steps.iter().map(|step| {
+        let y = step.loss.lost;
+        Dot { x: step.layers as f64, y, low: y, high: y }
+    });
+    let allowed = profile.max_loss;
+    let title = format!("{}: visual tokens hidden from several layers, on other clips", profile.model);
+    let chart = LineChart {
+        title: &title,
+        x_label: "layers without visual tokens, cheapest first",
+        y_label: "probability lost by the answers' tokens",
+        curves: vec![Curve { name: "measured".to_owned(), color: color(0), dots: dots.collect() }],
+        level: Some(Level { name: "allowed".to_owned(), color: color(1), y: allowed, low: allowed, high: allowed }),
+        from_zero: true,
+        limit: f64::MAX,
+    };
+    Ok(Chart::new("layers-together", &title, chart.svg()?))
 }
 
 fn of_bench(bench: &Bench) -> Result<Vec<Chart>, DrawError> {

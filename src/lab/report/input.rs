@@ -1,6 +1,7 @@
 //! The files that a report is made of.
 
 use super::draw::DrawError;
+use crate::chat::LayerProfile;
 use crate::error::{Error, FileKind, Result};
 use crate::lab::results::{BENCH_FORMAT, Bench, SUMMARY_FORMAT, Summary};
 use serde_json::Value;
@@ -23,6 +24,7 @@ pub struct Input {
 pub enum Results {
     Eval(Box<Summary>),
     Bench(Box<Bench>),
+    Profile(Box<LayerProfile>),
 }
 
 /// The files that `path` names: itself, or the results in a folder.
@@ -43,9 +45,14 @@ impl Input {
         let refused = |reason| refused(path, reason);
         let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| refused(format!("no JSON: {error}")))?;
         make_printable(&mut value);
+        if value.get("single").is_some() && value.get("order").is_some() {
+            check_numbers(&value).map_err(refused)?;
+            let profile = LayerProfile::read(path)?;
+            return Ok(Self { path: path.to_owned(), results: Results::Profile(Box::new(profile)) });
+        }
         let is_bench = value.get("kind").and_then(Value::as_str) == Some("bench");
         if !is_bench && value.get("variants").is_none() {
-            return Err(refused("it is neither a summary of an evaluation nor a bench".into()));
+            return Err(refused("it is no summary of an evaluation, no bench and no layer profile".into()));
         }
         let format = u64::from(if is_bench { BENCH_FORMAT } else { SUMMARY_FORMAT });
         match value.get("format").and_then(Value::as_u64) {
@@ -68,6 +75,7 @@ impl Input {
                 bench.video.as_ref().is_none_or(|video| video.methods.is_empty())
                     && bench.scaling.as_ref().is_none_or(|scaling| scaling.points.is_empty())
             }
+            Results::Profile(_) => false,
         };
         if empty {
             return Err(refused("nothing was measured".into()));
@@ -81,7 +89,8 @@ impl Input {
 }
 
 fn refused(path: &Path, reason: String) -> Error {
-    let advice = "give summary.json of `sharpv eval` or bench.json of `sharpv bench`".to_owned();
+    let advice = "give summary.json of `sharpv eval`, bench.json of `sharpv bench` or a profile of `sharpv calibrate`"
+        .to_owned();
     let reason = format!("no results to draw: {reason}");
     Error::Unusable { what: FileKind::Results, path: path.to_owned(), reason, advice }
 }

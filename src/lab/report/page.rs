@@ -2,6 +2,7 @@
 
 use super::charts::{Chart, escape, short};
 use super::input::{Input, Results};
+use crate::chat::LayerProfile;
 use crate::lab::results::{Bench, Comparison, RunSettings, Scaling, Spread, Summary, VideoBench};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -29,6 +30,7 @@ pub fn html<'a>(sections: impl Iterator<Item = (&'a Input, Vec<Chart>)>) -> Stri
         match &input.results {
             Results::Eval(eval) => eval_head(&mut page, eval),
             Results::Bench(bench) => bench_head(&mut page, bench),
+            Results::Profile(profile) => profile_head(&mut page, profile),
         }
         for chart in &charts {
             let _ = writeln!(page, "<figure id=\"{}\">\n{}\n</figure>", escape(&chart.name), chart.inline());
@@ -36,9 +38,37 @@ pub fn html<'a>(sections: impl Iterator<Item = (&'a Input, Vec<Chart>)>) -> Stri
         match &input.results {
             Results::Eval(eval) => eval_tables(&mut page, eval),
             Results::Bench(bench) => bench_tables(&mut page, bench),
+            Results::Profile(profile) => profile_table(&mut page, profile),
         }
     }
     page + "</body>\n</html>\n"
+}
+
+fn profile_head(page: &mut String, profile: &LayerProfile) {
+    let _ = writeln!(
+        page,
+        "<h2>Layers of {}</h2>\n<p>{} of {} layers can do without visual tokens, measured on {} answers about {} clips, with \
+         {}</p>",
+        escape(&profile.model),
+        profile.free_layers().len(),
+        profile.single.len(),
+        profile.answers,
+        profile.clips,
+        escape(&profile.llama_cpp)
+    );
+}
+
+fn profile_table(page: &mut String, profile: &LayerProfile) {
+    let rows = profile.steps.iter().map(|step| {
+        vec![
+            step.layers.to_string(),
+            format!("{:.4}", step.loss.lost),
+            format!("{:.4}", step.loss.divergence),
+            format!("{:.1} %", 100.0 * step.loss.changed),
+            if step.layers <= profile.free { "yes" } else { "no" }.to_owned(),
+        ]
+    });
+    table(page, &["layers together", "probability lost", "nats a token", "tokens changed", "free"], rows);
 }
 
 fn eval_head(page: &mut String, eval: &Summary) {

@@ -48,6 +48,7 @@ impl Conditions<'_> {
             "min_keep": params.prune.min_keep,
             "seed": params.prune.seed,
             "evict": params.evict,
+            "layers_free": params.layer_profile.as_ref().map(|profile| profile.free_layers()),
             "encode": json!({ "reuse": params.encode.reuse, "stop": params.encode.stop }),
             "layout": params.layout,
             "tile": params.tile,

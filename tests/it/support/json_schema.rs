@@ -53,6 +53,7 @@ fn is_type(value: &Value, name: &str) -> bool {
         "string" => value.is_string(),
         "number" => value.is_number(),
         "integer" => value.is_u64() || value.is_i64(),
+        "boolean" => value.is_boolean(),
         "null" => value.is_null(),
         unknown => panic!("the type {unknown} is not known here"),
     }

@@ -10,7 +10,7 @@ pub use answer::SamplerOptions;
 pub use encoder::{EncodeOptions, EncoderOptions};
 pub use frames::{FrameOptions, VideoOptions};
 pub use model::{ModelOptions, default_model};
-pub use tokens::{EvictOptions, PruneOptions, WeightOptions};
+pub use tokens::{EvictOptions, PruneOptions, WeightOptions, known_profile};
 
 use clap::Args;
 use sharpv::chat::SessionParams;

@@ -2,8 +2,12 @@
 
 use crate::values;
 use clap::Args;
-use sharpv::chat::{EvictMode, EvictParams};
+use sharpv::Observer;
+use sharpv::chat::{EvictMode, EvictParams, LayerProfile, SessionParams};
+use sharpv::models::{self, ModelFiles, Store};
 use sharpv::prune::{Budget, Method, PruneParams};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What all commands that prune with SharpV have in common.
 #[derive(Debug, Args)]
@@ -87,7 +91,7 @@ impl PruneOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "KV cache")]
 pub struct EvictOptions {
     /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them
@@ -99,17 +103,47 @@ pub struct EvictOptions {
     /// Evict below this similarity, -1 to 1; the paper has 0.2 [default: as much as leaves answers as they are]
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     evict_threshold: Option<f32>,
+
+    /// In which layers the model can do without visual tokens: a file that `sharpv calibrate` wrote, or `off`
+    /// [default: what it found out about this model, if it did]
+    #[arg(long, value_name = "FILE|off")]
+    layer_profile: Option<PathBuf>,
+
+    /// Keep visual tokens out of the layers that the layer profile frees from the beginning, rather than behind a look
+    /// at the first answer: the cache is never as large as with all of them
+    #[arg(long)]
+    evict_early: bool,
 }
 
 impl EvictOptions {
     /// The same, but that nothing is evicted unless asked for.
-    pub fn or_off(self) -> Self {
-        Self { evict: self.evict.or(Some(EvictMode::Off)), ..self }
+    pub fn or_off(&self) -> Self {
+        Self { evict: self.evict.or(Some(EvictMode::Off)), ..self.clone() }
+    }
+
+    /// What is known of the layers of the model in `files`, as far as sessions with `params` want to know it.
+    pub fn layer_profile(
+        &self,
+        files: &ModelFiles,
+        params: &SessionParams,
+        observer: &mut dyn Observer,
+    ) -> sharpv::Result<Option<Arc<LayerProfile>>> {
+        let mode = params.evict.mode(params.prune.method != Method::Off);
+        let profile = match &self.layer_profile {
+            Some(word) if word.as_os_str() == "off" => None,
+            Some(file) => Some(LayerProfile::read(file)?),
+            None if mode != EvictMode::Layers || params.evict.threshold.is_some() => None,
+            None => known_profile(files, observer),
+        };
+        if params.evict.early && profile.is_none() {
+            observer.warning("--evict-early has no effect without a layer profile: sharpv calibrate makes one");
+        }
+        Ok(profile.map(Arc::new))
     }
 
     /// How to evict, where visual tokens are pruned or not.
     pub fn params(&self, prunes: bool) -> sharpv::Result<EvictParams> {
-        let params = EvictParams { mode: self.evict, threshold: self.evict_threshold };
+        let params = EvictParams { mode: self.evict, threshold: self.evict_threshold, early: self.evict_early };
         params.validate()?;
         if params.threshold.is_some() && params.mode(prunes) == EvictMode::Off {
             return Err(sharpv::Error::InvalidParameter {
@@ -119,5 +153,22 @@ impl EvictOptions {
             });
         }
         Ok(params)
+    }
+}
+
+/// What `sharpv calibrate` found out about this model here, or else what comes with sharpv.
+pub fn known_profile(files: &ModelFiles, observer: &mut dyn Observer) -> Option<LayerProfile> {
+    // A model file that cannot be read is told when it is loaded.
+    let digest = models::digest(files).ok()?;
+    let path = Store::from_env().ok()?.profile_path(&digest);
+    if !path.exists() {
+        return LayerProfile::shipped(&digest);
+    }
+    match LayerProfile::read(&path) {
+        Ok(profile) => Some(profile),
+        Err(error) => {
+            observer.warning(&error.to_string());
+            None
+        }
     }
 }
