@@ -14,10 +14,18 @@
 //! | temporal importance | `T_t[i] = dissim(x_t[i], x_{t−1}[i])`: same grid cell, previous slice, unpruned |
 //! | importance | `I = T + w·S`; first slice: `I = S` |
 //! | retention ratio | `r_t = RMS(T_t)/2`; first slice: `RMS(S_1)/2` |
+//! | scene (ours) | opens at a first slice, and where `dissim(mean x_t, mean x_a) > RMS(S_t)`; `a` opened the last one |
+//! | cover (ours) | the token of lowest `S`, in the first slice of a scene that keeps at least two tokens |
 //!
 //! Slice `t` keeps its `ceil(r_t·n)` tokens of highest `I`; of equals the one of lower index. Published notes of
 //! the paper call `r_t` a threshold. As a cut-off for `I` it would prune almost nothing; read as a ratio it gives
 //! the retention that the paper reports. [`Budget`] lists the other ways to turn importance into a selection.
+//!
+//! The cover takes the place of the last of its slice's tokens, unless it is one of them, so that as many are kept as
+//! without it. It stands for what importance leaves out: what fills a picture is near to its mean and to the slice
+//! before, so that nothing of it is kept where few tokens are. A scene lasts as long as the means of its slices are no
+//! farther from the first one than the tokens of a slice are from their own mean. [`Method::SharpVPaper`] is the
+//! paper's own, without covers; [`Budget::Threshold`] has none either.
 //!
 //! # Other methods
 //! What SharpV is compared with, each from its formula on the same embeddings. A budget or a cap means to them what it
@@ -52,6 +60,8 @@
 //!   usable token with the slice before it. None of them has a temporal term. [`PruneParams::min_keep`] holds for
 //!   these only, so a slice that equals the one before it costs nothing. EVS and DyCoke count the last kind as a slice
 //!   like any other: each token is new to them.
+//! - **Cover that may not be kept**: the nearest to the mean of those that may, if its `S` is no higher than `RMS(S)`.
+//!   Otherwise the next slice of the scene is asked.
 //! - **Token without a direction** (norm under 1e-30): `dissim` is 0 to another such token, 1 to any other.
 //! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the LLM's whole context,
 //!   so every method but [`Method::Off`] drops it. It takes no part in the mean of its slice, its importance is 0, the
@@ -79,6 +89,7 @@
 
 mod budget;
 mod copied;
+mod cover;
 mod decision;
 mod divprune;
 mod dycoke;
@@ -142,7 +153,7 @@ impl Method {
     fn pruner(self, params: &PruneParams) -> Box<dyn Pruner> {
         match self {
             Self::Off => Box::<off::Off>::default(),
-            Self::SharpV => Box::new(sharpv::SharpV::new(params)),
+            Self::SharpV | Self::SharpVPaper => Box::new(sharpv::SharpV::new(params)),
             Self::Random => Box::new(random::Random::new(params)),
             Self::Uniform => Box::new(uniform::Uniform::new(params)),
             Self::Evs => Box::new(evs::Evs::new(params)),

@@ -26,9 +26,13 @@ pub const DEFAULT_THRESHOLD: f32 = 1.6;
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_method)]
 #[non_exhaustive]
 pub enum Method {
-    /// Visual SharpV: the tokens of highest spatial and temporal importance.
+    /// Visual SharpV: the tokens of highest spatial and temporal importance, and of each scene one for the rest of it.
     #[default]
     SharpV,
+    /// Visual SharpV as in the paper: the tokens of highest importance, and nothing else.
+    #[serde(rename = "sharpv-paper")]
+    #[strum(serialize = "sharpv-paper")]
+    SharpVPaper,
     /// Keep every token of every slice, without a look at the embeddings.
     Off,
     /// Control: in each slice as many tokens as SharpV keeps there under the same parameters, drawn at random.
@@ -52,8 +56,23 @@ pub enum Method {
 
 impl Method {
     /// All methods, in the order in which help texts list them.
-    pub const ALL: [Self; 8] =
-        [Self::SharpV, Self::Off, Self::Random, Self::Uniform, Self::Evs, Self::VidCom2, Self::DyCoke, Self::DivPrune];
+    pub const ALL: [Self; 9] = [
+        Self::SharpV,
+        Self::SharpVPaper,
+        Self::Off,
+        Self::Random,
+        Self::Uniform,
+        Self::Evs,
+        Self::VidCom2,
+        Self::DyCoke,
+        Self::DivPrune,
+    ];
+
+    /// Whether it is Visual SharpV, in one form or the other. Those are the methods that tell while a video comes which
+    /// tokens they will keep ([`RunningScores`](super::RunningScores)).
+    pub fn is_sharpv(self) -> bool {
+        matches!(self, Self::SharpV | Self::SharpVPaper)
+    }
 
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
@@ -128,6 +147,12 @@ impl PruneParams {
     /// Parameters that keep every token.
     pub fn off() -> Self {
         Self { method: Method::Off, ..Self::default() }
+    }
+
+    /// Whether one token of each scene is kept for what importance leaves out. A threshold says of each token by itself
+    /// whether it is kept.
+    pub(super) fn covers(&self) -> bool {
+        self.method == Method::SharpV && !matches!(self.budget, Budget::Threshold(_))
     }
 
     /// Checks that every parameter is in its range, and that the budget is one that the method can follow.

@@ -18,6 +18,8 @@ pub struct SliceScores<'a> {
     pub ratio: f64,
     /// There was no slice to compare with.
     pub first: bool,
+    /// A token that stands for the slice as a whole; only where a scene begins.
+    pub typical: Option<u32>,
 }
 
 /// What is known of a slice before it is compared with another.
@@ -57,11 +59,6 @@ impl SliceScore {
         self.importance.iter().filter(|&&importance| importance > k).count()
     }
 
-    /// As it is shown to others.
-    pub fn shown(&self) -> SliceScores<'_> {
-        SliceScores { importance: &self.importance, ratio: self.ratio, first: self.first }
-    }
-
     /// Indices of the tokens that may be kept, ascending.
     pub fn usable(&self) -> Vec<u32> {
         let all = 0..self.n_tokens() as u32;
@@ -70,6 +67,15 @@ impl SliceScore {
         }
         all.filter(|index| self.barred.binary_search(index).is_err()).collect()
     }
+}
+
+/// How the tokens of a slice lie about their mean.
+pub(super) struct Spread {
+    /// `RMS(S)`; `None` if no token is finite.
+    pub rms: Option<f64>,
+    /// Of the tokens that may be kept the one nearest to the mean, of equals the first; unless it is far from it as
+    /// tokens of this slice go, because others may not be kept.
+    pub typical: Option<u32>,
 }
 
 impl Rows {
@@ -106,6 +112,11 @@ impl Rows {
         let n = inv_norms.iter().flatten().count().max(1) as f64;
         Self { inv_norms, mean: sum.into_iter().map(|sum| (sum / n) as f32).collect() }
     }
+
+    /// Mean over the finite tokens: `[n_embd]`.
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
 }
 
 /// Second pass over a slice, `rows` being its own first pass and `previous` the slice before it, if any, with its
@@ -115,7 +126,7 @@ pub(super) fn score(
     rows: &Rows,
     previous: Option<(&SliceView<'_>, &Rows)>,
     spatial_weight: f32,
-) -> SliceScore {
+) -> (SliceScore, Spread) {
     let spatial = spatial(slice, rows);
     let temporal = previous
         .filter(|(previous, _)| !slice.starts_video() && previous.n_tokens() == slice.n_tokens())
@@ -136,7 +147,24 @@ pub(super) fn score(
     };
     let non_finite: Vec<u32> = (0..).zip(&rows.inv_norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
     let barred = barred(slice, &non_finite);
-    SliceScore { importance, ratio, first: temporal.is_none(), non_finite, barred }
+    let spread = spread(&spatial, &barred);
+    (SliceScore { importance, ratio, first: temporal.is_none(), non_finite, barred }, spread)
+}
+
+/// How the tokens lie about their mean, by their `S_t`.
+fn spread(spatial: &[Option<f64>], barred: &[u32]) -> Spread {
+    let finite = || (0..).zip(spatial).filter_map(|(i, s)| Some((i, (*s)?)));
+    let rms = half_rms(spatial).map(|half| 2.0 * half);
+    // Where all tokens are as far, rounding may put their root mean square below it.
+    let near = nearest(finite()).map_or(0.0, |(_, least)| least).max(rms.unwrap_or(0.0));
+    let usable = finite().filter(|(i, _)| barred.binary_search(i).is_err());
+    let typical = nearest(usable).and_then(|(i, distance)| (distance <= near).then_some(i));
+    Spread { rms, typical }
+}
+
+/// The token at the least distance, of equals the first.
+fn nearest(tokens: impl Iterator<Item = (u32, f64)>) -> Option<(u32, f64)> {
+    tokens.min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
 /// The tokens of `slice` that may not be kept, ascending.

@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use super::budget::{self, Claim};
+use super::cover::{Cover, Scenes, top_and_cover};
 use super::previous::Previous;
-use super::score::{Rows, SliceScore, SliceScores, score};
+use super::score::{Rows, SliceScore, SliceScores, Spread, score};
 use super::select::top;
 use super::{Budget, Decision, PruneParams, Pruner, SliceView};
 use crate::error::Result;
 
-/// Keeps the tokens of highest importance.
+/// Keeps the tokens of highest importance, and perhaps one for what they leave out of each scene.
 pub(super) struct SharpV {
     scores: Scores,
 }
@@ -29,8 +30,12 @@ impl Pruner for SharpV {
         self.scores.push_all(slices);
     }
 
-    fn finish(self: Box<Self>) -> Decision {
-        self.scores.decide(|slices, counts| slices.iter().zip(counts).map(|(slice, &k)| top(slice, k)).collect())
+    fn finish(mut self: Box<Self>) -> Decision {
+        if !self.scores.params.covers() {
+            return self.scores.decide(|slices, counts| slices.iter().zip(counts).map(|(s, &k)| top(s, k)).collect());
+        }
+        let covers = std::mem::take(&mut self.scores.covers);
+        self.scores.decide(|slices, counts| top_and_cover(slices, counts, &covers))
     }
 }
 
@@ -52,8 +57,16 @@ impl RunningScores {
     /// Scores the next slice.
     pub fn push(&mut self, slice: SliceView<'_>) -> SliceScores<'_> {
         self.scores.slices.clear();
+        self.scores.covers.clear();
         self.scores.push(slice);
-        self.scores.slices.first().map_or(SliceScores { importance: &[], ratio: 0.0, first: true }, SliceScore::shown)
+        let covers = self.scores.params.covers();
+        let none = SliceScores { importance: &[], ratio: 0.0, first: true, typical: None };
+        self.scores.slices.first().zip(self.scores.covers.first()).map_or(none, |(slice, cover)| SliceScores {
+            importance: &slice.importance,
+            ratio: slice.ratio,
+            first: slice.first,
+            typical: cover.typical.filter(|_| covers && cover.opens_scene),
+        })
     }
 }
 
@@ -67,18 +80,28 @@ impl std::fmt::Debug for RunningScores {
 pub(super) struct Scores {
     params: PruneParams,
     slices: Vec<SliceScore>,
+    /// Of the same slices.
+    covers: Vec<Cover>,
+    scenes: Scenes,
     previous: Option<Previous<Rows>>,
 }
 
 impl Scores {
     pub fn new(params: &PruneParams) -> Self {
-        Self { params: params.clone(), slices: Vec::new(), previous: None }
+        Self {
+            params: params.clone(),
+            slices: Vec::new(),
+            covers: Vec::new(),
+            scenes: Scenes::default(),
+            previous: None,
+        }
     }
 
     /// Scores the next slice.
     pub fn push(&mut self, slice: SliceView<'_>) {
         let rows = Rows::measure(&slice);
-        self.slices.push(self.score_after_previous(&slice, &rows));
+        let score = self.score_after_previous(&slice, &rows);
+        self.add(&rows, score);
         self.remember(&slice, rows);
     }
 
@@ -92,9 +115,10 @@ impl Scores {
             let ([previous, slice], [previous_rows, rows]) = (slices, rows) else { return None };
             Some(score(slice, rows, Some((previous, previous_rows)), weight))
         });
-        let rest: Vec<Option<SliceScore>> = rest.collect();
-        self.slices.push(first);
-        self.slices.extend(rest.into_iter().flatten());
+        let rest: Vec<Option<(SliceScore, Spread)>> = rest.collect();
+        for (rows, score) in rows.iter().zip(std::iter::once(first).chain(rest.into_iter().flatten())) {
+            self.add(rows, score);
+        }
         if let Some(rows) = rows.pop() {
             self.remember(last, rows);
         }
@@ -119,7 +143,12 @@ impl Scores {
         Claim { n_tokens, usable, own: own.clamp(least, usable), weight, least }
     }
 
-    fn score_after_previous(&self, slice: &SliceView<'_>, rows: &Rows) -> SliceScore {
+    fn add(&mut self, rows: &Rows, (slice, spread): (SliceScore, Spread)) {
+        self.covers.push(self.scenes.next(rows, &slice, &spread));
+        self.slices.push(slice);
+    }
+
+    fn score_after_previous(&self, slice: &SliceView<'_>, rows: &Rows) -> (SliceScore, Spread) {
         let view = self.previous.as_ref().and_then(Previous::view);
         let previous = view.as_ref().zip(self.previous.as_ref()).map(|(view, previous)| (view, &previous.rows));
         score(slice, rows, previous, self.params.spatial_weight)

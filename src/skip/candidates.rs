@@ -47,7 +47,7 @@ impl Demand {
 }
 
 /// The tokens that go all the way, ascending: those of highest importance among `changed` tokens (ascending), `stop`'s
-/// multiple of the `wanted` ones that will be kept.
+/// multiple of the `wanted` ones that will be kept; and the typical one of a scene.
 pub fn candidates(stop: &Stop, scores: &SliceScores<'_>, changed: &[u32], wanted: usize) -> Vec<u32> {
     let n = scores.importance.len() as f32;
     let count = (wanted as f32 * stop.multiple).max(n * stop.least).ceil() as usize;
@@ -55,7 +55,10 @@ pub fn candidates(stop: &Stop, scores: &SliceScores<'_>, changed: &[u32], wanted
     if count < tokens.len() {
         let importance = |token: u32| scores.importance.get(token as usize).copied().unwrap_or(0.0);
         tokens.sort_by(|&a, &b| importance(b).total_cmp(&importance(a)).then(a.cmp(&b)));
+        let (_, dropped) = tokens.split_at(count);
+        let typical = scores.typical.filter(|token| wanted > 0 && dropped.contains(token));
         tokens.truncate(count);
+        tokens.extend(typical);
         tokens.sort_unstable();
     }
     tokens
@@ -66,7 +69,7 @@ mod tests {
     use super::*;
 
     fn scores(importance: &[f32], ratio: f64, first: bool) -> SliceScores<'_> {
-        SliceScores { importance, ratio, first }
+        SliceScores { importance, ratio, first, typical: None }
     }
 
     #[test]
@@ -77,6 +80,10 @@ mod tests {
         assert_eq!(candidates(&stop, &scores, &[0, 2, 3, 4], 2), [0, 2, 3, 4]);
         assert_eq!(candidates(&stop, &scores, &[0, 1, 3], 1), [1, 3]);
         assert!(candidates(&stop, &scores, &[0, 1], 0).is_empty());
+        let typical = SliceScores { typical: Some(0), ..scores };
+        assert_eq!(candidates(&stop, &typical, &[0, 2, 3, 4], 1), [0, 3, 4]);
+        assert_eq!(candidates(&stop, &typical, &[2, 3, 4], 1), [3, 4], "it did not change");
+        assert!(candidates(&stop, &typical, &[0, 1], 0).is_empty());
         let least = Stop { least: 0.5, ..stop };
         assert_eq!(candidates(&least, &scores, &[0, 1, 2, 3, 4], 0), [1, 3, 4]);
     }

@@ -133,7 +133,7 @@ fn wrong_use_is_told_before_a_model_is_loaded() {
     let cases: [(&[&str], &str); 8] = [
         (&["bench"], "VIDEO"),
         (&["bench", "--synthetic", "8by4"], "FRAMESxTOKENS"),
-        (&["bench", &clip, "--methods", "dense,best"], "possible values: sharpv, dense, random"),
+        (&["bench", &clip, "--methods", "dense,best"], "possible values: sharpv, sharpv-paper, dense, random"),
         (&["bench", &clip, "--methods", "dense,off"], "each method once"),
         (&["bench", &clip, "--keep", "2"], "is 2"),
         (&["bench", &clip, "--repeats", "0"], "--repeats"),

@@ -149,7 +149,8 @@ fn golden_values_of_another_implementation() {
             .chunks_exact(n_tokens * n_embd)
             .map(|slice| SliceView::new(slice, n_tokens, n_embd).unwrap())
             .collect();
-        let decision = prune(&PruneParams::default(), &slices).unwrap();
+        let params = PruneParams { method: Method::SharpVPaper, ..PruneParams::default() };
+        let decision = prune(&params, &slices).unwrap();
 
         let expected = golden["sharpv"].as_array().unwrap();
         assert_eq!(decision.slices.len(), n_slices);
@@ -298,8 +299,54 @@ fn naive_top(scores: &[f64], k: usize) -> Vec<u32> {
     kept
 }
 
+/// Whether each slice begins a scene, and its typical token; `None` if either is too close to tell.
+fn naive_covers(video: &Video) -> Option<Vec<(bool, usize)>> {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let angle = |a: &[f64], b: &[f64]| (2.0 - 2.0 * dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).max(0.0).sqrt();
+    let mut opening: Option<Vec<f64>> = None;
+    let mut covers = Vec::new();
+    for (t, slice) in video.slices.iter().enumerate() {
+        let wide = |token: &Vec<f32>| token.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let tokens: Vec<(usize, Vec<f64>)> = slice.iter().map(wide).enumerate().collect();
+        let tokens: Vec<_> = tokens.into_iter().filter(|(_, token)| token.iter().all(|x| x.is_finite())).collect();
+        let mean: Vec<f64> = (0..video.n_embd)
+            .map(|k| tokens.iter().map(|(_, token)| token[k]).sum::<f64>() / tokens.len() as f64)
+            .collect();
+        let mut distances: Vec<(f64, usize)> = tokens.iter().map(|(i, token)| (angle(token, &mean), *i)).collect();
+        let rms = (distances.iter().map(|(s, _)| s * s).sum::<f64>() / distances.len() as f64).sqrt();
+        distances.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let moved = opening.as_ref().map_or(f64::INFINITY, |opening| angle(&mean, opening));
+        if (moved - rms).abs() < 1e-5 || (distances.len() > 1 && distances[1].0 - distances[0].0 < 1e-5) {
+            return None;
+        }
+        let opens = t == 0 || moved > rms;
+        if opens {
+            opening = Some(mean);
+        }
+        covers.push((opens, distances[0].1));
+    }
+    Some(covers)
+}
+
+/// SharpV with one token for each scene, from the numbers of kept tokens.
+fn naive_sharpv(covers: &[(bool, usize)], scores: &[(Vec<f64>, f64)], counts: &[usize]) -> Vec<Vec<u32>> {
+    let mut is_due = false;
+    let mut kept = Vec::new();
+    for (t, &(opens, typical)) in covers.iter().enumerate() {
+        is_due |= opens;
+        let mut scores = scores[t].0.clone();
+        if is_due && counts[t] > 1 {
+            is_due = false;
+            scores[typical] = f64::INFINITY;
+        }
+        kept.push(naive_top(&scores, counts[t]));
+    }
+    kept
+}
+
 fn check_against_naive(video: &Video, w: f32) -> Result<(), TestCaseError> {
-    let decision = video.prune(&PruneParams { spatial_weight: w, ..PruneParams::default() });
+    let paper = PruneParams { method: Method::SharpVPaper, spatial_weight: w, ..PruneParams::default() };
+    let decision = video.prune(&paper);
     for (t, (scores, ratio)) in naive_scores(video, f64::from(w)).into_iter().enumerate() {
         let slice = &decision.slices[t];
         prop_assert!((f64::from(slice.ratio) - ratio).abs() < 1e-5, "slice {t}: {} against {ratio}", slice.ratio);
@@ -312,6 +359,25 @@ fn check_against_naive(video: &Video, w: f32) -> Result<(), TestCaseError> {
             let same = same_but_for_ties(&slice.kept, &expected, &scores);
             prop_assert!(same.is_ok(), "slice {t}: {same:?}");
         }
+    }
+    for budget in [Budget::Adaptive, Budget::Keep(0.1), Budget::Keep(0.4)] {
+        check_cover(video, &PruneParams { budget, ..paper.clone() })?;
+    }
+    Ok(())
+}
+
+/// SharpV keeps what the paper's keeps, but for a token of each scene.
+fn check_cover(video: &Video, paper: &PruneParams) -> Result<(), TestCaseError> {
+    let Some(covers) = naive_covers(video) else { return Ok(()) };
+    let scores = naive_scores(video, f64::from(paper.spatial_weight));
+    let by_paper = video.prune(paper);
+    let decision = video.prune(&PruneParams { method: Method::SharpV, ..paper.clone() });
+    prop_assert_eq!(counts(&decision), counts(&by_paper));
+    let expected = naive_sharpv(&covers, &scores, &counts(&by_paper));
+    for (t, (slice, expected)) in decision.slices.iter().zip(&expected).enumerate() {
+        prop_assert_eq!((slice.ratio, &slice.importance), (by_paper.slices[t].ratio, &by_paper.slices[t].importance));
+        let same = same_but_for_ties(&slice.kept, expected, &scores[t].0);
+        prop_assert!(same.is_ok(), "slice {t}: {same:?}, {paper:?}");
     }
     Ok(())
 }
@@ -531,6 +597,71 @@ proptest! {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Single cases
+
+/// Slices of a wall with something on it: `wall` everywhere but in the first `things` cells, which all differ.
+fn before_a_wall(walls: &[u64], things: usize, n_tokens: usize) -> Video {
+    let direction = |seed| Video::noise(seed, 1, 1, 64).slices[0][0].clone();
+    let slice = |(t, &wall): (usize, &u64)| {
+        let token = |i: usize| match i < things {
+            true => direction(1000 + 50 * t as u64 + i as u64),
+            // No two cells of the wall are quite the same.
+            false => {
+                let grain = direction(i as u64);
+                direction(wall).iter().zip(&grain).map(|(x, grain)| 3.0 * x + 0.02 * grain).collect()
+            }
+        };
+        (0..n_tokens).map(token).collect()
+    };
+    Video { n_embd: 64, slices: walls.iter().enumerate().map(slice).collect() }
+}
+
+#[test]
+fn a_scene_keeps_a_token_of_what_fills_it() {
+    let video = before_a_wall(&[500, 500, 500, 501, 501], 4, 20);
+    // Tokens of the wall that are kept of each slice, and counts.
+    let walls = |method, budget| {
+        let decision = run(method, &video, budget);
+        let walls = |kept: &Vec<u32>| kept.iter().filter(|&&i| i >= 4).count();
+        (decision.slices.iter().map(|slice| walls(&slice.kept)).collect::<Vec<_>>(), counts(&decision))
+    };
+    let budget = Budget::Keep(0.15);
+    let (none, paper) = walls(Method::SharpVPaper, budget);
+    assert!(paper.iter().all(|&count| (2..=6).contains(&count)), "{paper:?}");
+    assert_eq!(none, [0, 0, 0, paper[3].saturating_sub(4), 0]);
+    let (walls_kept, covered) = walls(Method::SharpV, budget);
+    assert_eq!(covered, paper);
+    assert_eq!(walls_kept, [1, 0, 0, none[3].max(1), 0], "of each wall once");
+    // A threshold is about each token by itself.
+    let over = Budget::Threshold(0.9);
+    assert_eq!(run(Method::SharpV, &video, over), run(Method::SharpVPaper, &video, over));
+}
+
+#[test]
+fn a_single_token_is_an_important_one() {
+    let video = before_a_wall(&[500; 4], 4, 20);
+    for budget in [Budget::MaxTokens(1), Budget::MaxTokens(4)] {
+        let decision = run(Method::SharpV, &video, budget);
+        assert!(counts(&decision).iter().all(|&count| count <= 1), "{:?}", counts(&decision));
+        assert_eq!(decision, run(Method::SharpVPaper, &video, budget));
+    }
+}
+
+#[test]
+fn what_fills_a_scene_is_kept_where_it_is_finished() {
+    let video = before_a_wall(&[500; 3], 4, 20);
+    let flat = video.flat();
+    let (no_wall, one) = ((4..20).collect::<Vec<u32>>(), (4..20).filter(|&i| i != 9).collect::<Vec<u32>>());
+    let kept = |unfinished: [&[u32]; 3]| {
+        let slices = views(&flat, 64).into_iter().zip(unfinished).map(|(slice, tokens)| slice.with_unfinished(tokens));
+        let params = with_budget(Budget::MaxTokens(9));
+        let kept = prune(&params, &slices.collect::<Vec<_>>()).unwrap().slices;
+        kept.into_iter().map(|slice| slice.kept.into_iter().filter(|&i| i >= 4).collect()).collect::<Vec<Vec<u32>>>()
+    };
+    assert_eq!(kept([&[]; 3]).concat().len(), 1);
+    assert_eq!(kept([&one, &[], &[]]), [vec![9], vec![], vec![]]);
+    // The things are no stand-in for the wall: the next slice has to do.
+    assert_eq!(kept([&no_wall, &one, &[]]), [vec![], vec![9], vec![]]);
+}
 
 #[test]
 fn a_scene_cut_keeps_more_than_a_pan_and_a_pan_more_than_a_still() {
@@ -964,6 +1095,7 @@ fn parameters_out_of_range_are_named() {
 fn methods_have_names() {
     let names = [
         (Method::SharpV, "sharpv"),
+        (Method::SharpVPaper, "sharpv-paper"),
         (Method::Off, "off"),
         (Method::Random, "random"),
         (Method::Uniform, "uniform"),
@@ -980,7 +1112,8 @@ fn methods_have_names() {
     }
     let error = "fastv".parse::<Method>().unwrap_err().to_string();
     assert!(
-        error.contains("\"fastv\"") && error.contains("sharpv, off, random, uniform, evs, vidcom2, dycoke, divprune"),
+        error.contains("\"fastv\"")
+            && error.contains("sharpv, sharpv-paper, off, random, uniform, evs, vidcom2, dycoke, divprune"),
         "{error}"
     );
 }

@@ -185,7 +185,7 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
 fn rows_stand_where_the_reference_puts_them() {
     for (name, question) in [("move-0", "Which way does the hamburger move?"), ("order-1", QUESTION)] {
         let golden = golden(name);
-        for (method, key) in [(Method::Off, "dense"), (Method::SharpV, "pruned")] {
+        for (method, key) in [(Method::Off, "dense"), (Method::SharpVPaper, "pruned")] {
             let prune = PruneParams { method, ..PruneParams::default() };
             let session = open_with(SessionParams { prune, ..params() }, name, &VideoOptions::default());
             let rows = session.prompt_rows(question).expect("a prompt");
@@ -202,8 +202,10 @@ fn answers_equal_the_reference_dense_and_pruned() {
     for name in ["order-1", "enter-2"] {
         let golden = golden(name);
         let question = golden["question"].as_str().expect("a question");
-        for (prune, key) in [(PruneParams::off(), "dense"), (PruneParams::default(), "pruned")] {
-            let mut session = open_with(SessionParams { prune, ..params() }, name, &VideoOptions::default());
+        for (method, key) in [(Method::Off, "dense"), (Method::SharpVPaper, "pruned")] {
+            let prune = PruneParams { method, ..PruneParams::default() };
+            let session = SessionParams { prune, ..params() };
+            let mut session = open_with(session, name, &VideoOptions::default());
             let answer = session.ask(question, &mut ()).expect("an answer");
             assert_eq!(answer.answer, golden[key]["answer"].as_str().expect("an answer"), "{name}, {key}");
             assert_eq!(answer.stop, StopReason::EndOfTurn);

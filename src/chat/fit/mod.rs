@@ -394,8 +394,8 @@ impl Fit<'_> {
         // What cannot be done was refused when it was asked for.
         let mode = self.engine.shape.mode(params).unwrap_or(EncodeMode::Exact);
         match mode {
-            EncodeMode::Fast if self.params.prune.method != Method::SharpV => EncodeMode::Reuse,
-            EncodeMode::Stop if self.params.prune.method != Method::SharpV => EncodeMode::Exact,
+            EncodeMode::Fast if !self.params.prune.method.is_sharpv() => EncodeMode::Reuse,
+            EncodeMode::Stop if !self.params.prune.method.is_sharpv() => EncodeMode::Exact,
             mode => mode,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::layout::{pool, pooled_from, pooled_len};
-use crate::prune::{Method, PruneParams, RunningScores, SliceView};
+use crate::prune::{PruneParams, RunningScores, SliceView};
 use crate::runtime::{CellState, ImageChunk, Picture, Vision, VisionStream};
 use crate::skip::{Blocks, Changes, Demand, EncodeMode, EncodeParams, PictureView, Stop, candidates};
 
@@ -64,7 +64,7 @@ impl PartialEncoder {
     pub fn new(params: &EncodeParams, purpose: Purpose<'_>) -> Result<Option<Self>> {
         // What is not pruned has to be finished, and only SharpV's choice is known before the end.
         let keeps_all = purpose.keeps_all && params.mode == EncodeMode::Auto;
-        let stop = params.stop().filter(|_| purpose.prune.method == Method::SharpV && !keeps_all);
+        let stop = params.stop().filter(|_| purpose.prune.method.is_sharpv() && !keeps_all);
         if params.reuse().is_none() && stop.is_none() {
             return Ok(None);
         }

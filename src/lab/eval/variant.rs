@@ -29,8 +29,8 @@ impl Variant {
         for name in methods {
             let method = method(name.as_ref())?;
             let encodes = encodes.iter().map(|&encode| match encode {
-                EncodeMode::Stop if method != Method::SharpV => EncodeMode::Exact,
-                EncodeMode::Fast if method != Method::SharpV => EncodeMode::Reuse,
+                EncodeMode::Stop if !method.is_sharpv() => EncodeMode::Exact,
+                EncodeMode::Fast if !method.is_sharpv() => EncodeMode::Reuse,
                 encode => encode,
             });
             for encode in encodes {

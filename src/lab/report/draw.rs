@@ -27,7 +27,7 @@ const PALETTE: [RGBColor; 6] = [
 const DENSE: RGBColor = RGBColor(127, 127, 127);
 
 /// Known methods, so that each has its colour in every picture.
-const METHODS: [&str; 7] = ["sharpv", "random", "uniform", "evs", "vidcom2", "dycoke", "divprune"];
+const METHODS: [&str; 8] = ["sharpv", "random", "uniform", "evs", "vidcom2", "dycoke", "divprune", "sharpv-paper"];
 
 pub const WIDTH: u32 = 760;
 const LEFT: i32 = 16;
@@ -52,8 +52,10 @@ pub fn method_color(name: &str) -> RGBColor {
         return color(i + 1);
     }
     match METHODS.iter().position(|method| *method == name) {
-        // More methods than colours: the last is darker than the one it is nearest to.
+        // More methods than colours: one is darker than the one it is nearest to, and the paper's SharpV is paler than
+        // SharpV.
         Some(6) => RGBColor(140, 90, 60),
+        Some(7) => RGBColor(240, 165, 110),
         Some(i) => color(i),
         None => DENSE,
     }

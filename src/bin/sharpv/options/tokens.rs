@@ -17,7 +17,7 @@ pub struct WeightOptions {
     #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
     spatial_weight: f32,
 
-    /// Keep at least this many tokens of a video's first frame (SharpV, random, uniform)
+    /// Keep at least this many tokens of a video's first frame (sharpv, sharpv-paper, random, uniform)
     #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
     min_keep: usize,
 }
@@ -32,8 +32,9 @@ impl WeightOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct PruneOptions {
-    /// Which visual tokens to keep: those that SharpV finds important; all (off); as many as SharpV, chosen blindly
-    /// (random, uniform); or what another method chooses (evs, vidcom2, dycoke, divprune)
+    /// Which visual tokens to keep: those that SharpV finds important, and one of each scene for the rest; the former
+    /// alone (sharpv-paper); all (off); as many as SharpV, chosen blindly (random, uniform); or what another method
+    /// chooses (evs, vidcom2, dycoke, divprune)
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::one_of::<Method>())]
     prune: Method,
 

@@ -1,0 +1,74 @@
+//! A token of each scene for what importance leaves out.
+//!
+//! Importance is distance: from the mean of the slice, and from the slice before. What fills most of a picture, its
+//! background above all, is near to both, so the tokens of highest importance tell nothing of it. One token does: the
+//! one nearest to the mean.
+
+use super::score::{Rows, SliceScore, Spread};
+use super::select::top;
+use super::vector::{dissim, inverse_norm};
+
+/// Fewest tokens of a slice of which one goes to the cover. A single one is better spent on what is important.
+const LEAST: usize = 2;
+
+/// What could stand for a slice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cover {
+    /// The slice is the first of a scene.
+    pub opens_scene: bool,
+    /// Of the tokens that may be kept, the one nearest to the mean of the slice.
+    pub typical: Option<u32>,
+}
+
+/// Tells where scenes begin.
+#[derive(Debug, Default)]
+pub(super) struct Scenes {
+    /// Mean of the first slice of the scene, and its inverse norm.
+    opening: Option<(Vec<f32>, f32)>,
+}
+
+impl Scenes {
+    /// Looks at the next slice. A scene lasts as long as the mean of a slice is no farther from that of the scene's
+    /// first slice than the slice's own tokens are from it: then what stood for that one stands for this one, too.
+    pub fn next(&mut self, rows: &Rows, slice: &SliceScore, spread: &Spread) -> Cover {
+        let Some(rms) = spread.rms else {
+            return Cover { opens_scene: false, typical: None };
+        };
+        let inv_mean = inverse_norm(rows.mean()).unwrap_or(0.0);
+        let lasts = |(opening, inv): &(Vec<f32>, f32)| dissim(rows.mean(), inv_mean, opening, *inv) <= rms;
+        let opens_scene = slice.first || !self.opening.as_ref().is_some_and(lasts);
+        if opens_scene {
+            self.opening = Some((rows.mean().to_vec(), inv_mean));
+        }
+        Cover { opens_scene, typical: spread.typical }
+    }
+}
+
+/// As [`top`] in each slice. But in the first of each scene that keeps enough tokens, the typical one takes the place
+/// of the least important of them.
+pub(super) fn top_and_cover(slices: &[SliceScore], counts: &[usize], covers: &[Cover]) -> Vec<Vec<u32>> {
+    let mut is_due = false;
+    let choose = |((slice, &count), cover): ((&SliceScore, &usize), &Cover)| {
+        is_due |= cover.opens_scene;
+        match cover.typical.filter(|_| is_due && count >= LEAST) {
+            Some(typical) => {
+                is_due = false;
+                top_with(slice, count, typical)
+            }
+            None => top(slice, count),
+        }
+    };
+    slices.iter().zip(counts).zip(covers).map(choose).collect()
+}
+
+/// `token`, and the `k - 1` of highest importance among the others, ascending.
+fn top_with(slice: &SliceScore, k: usize, token: u32) -> Vec<u32> {
+    let kept = top(slice, k);
+    if kept.binary_search(&token).is_ok() {
+        return kept;
+    }
+    let mut kept = top(slice, k - 1);
+    let place = kept.partition_point(|&other| other < token);
+    kept.insert(place, token);
+    kept
+}
