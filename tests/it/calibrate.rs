@@ -3,8 +3,10 @@
 use crate::support::families;
 #[cfg(feature = "cli")]
 use crate::support::program::sharpv;
+use crate::support::smol;
 use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Loss, ProfileStep, VideoOptions, order_of};
 use sharpv::lab::calibrate::{Calibration, Record, write_clips};
+use sharpv::models;
 use sharpv::{CancelToken, Error, Observer, Session, SessionParams, Stage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,6 +163,16 @@ fn a_session_evicts_by_its_profile_as_far_as_answers_stay() {
 
     let error = session.set_layer_profile(Some(Arc::new(profile(n_layer + 1)))).expect_err("another model's");
     assert!(error.to_string().contains(&format!("{} layers", n_layer + 1)), "{error}");
+}
+
+#[test]
+fn the_profile_that_comes_with_smol_is_of_its_files_and_of_this_llama_cpp() {
+    let digest = models::digest(&smol::files()).expect("a digest");
+    let profile = LayerProfile::shipped(&digest).expect("it has that digest");
+    assert_eq!(profile.llama_cpp, env!("SHARPV_LLAMA_PIN"), "the pin moved: run sharpv calibrate -m smol again");
+    assert_eq!(profile.order, order_of(&profile.single));
+    assert!(profile.free_layers().len() >= 10);
+    assert!(LayerProfile::shipped("another").is_none());
 }
 
 #[cfg(feature = "cli")]

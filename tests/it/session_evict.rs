@@ -3,7 +3,7 @@
 use crate::support::smol;
 
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
-use sharpv::prune::PruneParams;
+use sharpv::prune::{Method, PruneParams};
 use std::path::{Path, PathBuf};
 
 const CLIPS: [&str; 3] = ["move-0", "order-1", "enter-2"];
@@ -145,8 +145,9 @@ fn without_a_threshold_answers_stay_as_they_are() {
             let golden = golden(name);
             let question = golden["question"].as_str().expect("a question");
             let evict = EvictParams { mode: Some(mode), ..EvictParams::default() };
-            let mut session =
-                Session::open(&files, params(PruneParams::default(), evict), &mut ()).expect("smol opens");
+            // The golden answers are those to the paper's choice of tokens.
+            let prune = PruneParams { method: Method::SharpVPaper, ..PruneParams::default() };
+            let mut session = Session::open(&files, params(prune, evict), &mut ()).expect("smol opens");
             session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
             let answer = session.ask(question, &mut ()).expect("an answer");
             assert_eq!(answer.answer, golden["pruned"]["answer"].as_str().expect("an answer"), "{name}, {mode:?}");

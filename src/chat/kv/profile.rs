@@ -11,8 +11,8 @@ use std::path::Path;
 /// The format of the file.
 const FORMAT: u32 = 1;
 
-/// Profiles that come with this library.
-const SHIPPED: [&str; 0] = [];
+/// Profiles that come with this library: what `sharpv calibrate -m NAME` writes, without other options.
+const SHIPPED: [&str; 1] = [include_str!("profiles/smol.json")];
 
 /// What hiding visual tokens does to answers: the means over the tokens of many answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
