@@ -127,6 +127,9 @@ mod with_servers {
             "1",
             "--max-frames",
             "4",
+            // A device elsewhere would take the file, and the CPU a faster copy.
+            "--weights",
+            "exact",
         ];
         args.extend(words(options));
         let output = sharpv(&args).assert().success().get_output().clone();
@@ -207,7 +210,8 @@ mod with_servers {
 
     /// What a chat prints.
     fn chat(options: &str, lines: &[String]) -> String {
-        let mut args = vec!["chat", "-q", "--temp", "0", "-n", "16", "-t", "1", "--max-frames", "4"];
+        let mut args =
+            vec!["chat", "-q", "--temp", "0", "-n", "16", "-t", "1", "--max-frames", "4", "--weights", "exact"];
         args.extend(words(options));
         let output = sharpv(&args).write_stdin(lines.join("\n") + "\n").assert().success();
         String::from_utf8_lossy(&output.get_output().stdout).into_owned()

@@ -5,11 +5,12 @@ use crate::support::families::{self, distance};
 use crate::support::program::{sharpv, with_smol};
 use crate::support::smol;
 use sharpv::models::gguf::Kind;
-use sharpv::models::{ModelFiles, Store, gguf};
+use sharpv::models::{self, ModelFiles, Store, gguf};
 use sharpv::runtime::{
     CancelToken, Context, ContextParams, Model, ModelParams, Row, RowInput, VisionParams, WeightType, convert,
 };
 use sharpv::weights::{Copies, Copy, in_place};
+use sharpv::{Session, VideoOptions};
 use std::path::Path;
 
 /// Of `llava-onevision`'s encoder.
@@ -100,6 +101,31 @@ fn a_copy_is_made_once_and_whole() {
     assert_eq!((&used.mmproj, &used.model), (&Some(copy.path.clone()), &files.model));
     std::fs::remove_file(&copy.path).expect("it was there");
     assert_eq!(in_place(files.clone(), std::slice::from_ref(&copy)), files, "a copy that is not there");
+}
+
+#[test]
+fn a_session_goes_on_with_a_copy_and_with_the_file_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let frames = folder.path().join("frames");
+    std::fs::create_dir(&frames).expect("a folder");
+    families::write_frames(&frames, (28, 28), 2);
+    let (store, copy) = copy_in(folder.path());
+    Copies::new(&store).make(&copy, &mut ()).expect("a copy");
+    let exact = families::files("llava-onevision");
+    let fast = in_place(exact.clone(), std::slice::from_ref(&copy));
+    assert_ne!(exact, fast);
+    assert_eq!(models::digest(&exact).expect("a digest"), models::digest(&fast).expect("a digest"));
+    for (i, [saved, loaded]) in [[&exact, &fast], [&fast, &exact]].into_iter().enumerate() {
+        let file = folder.path().join(format!("saved-{i}"));
+        let mut session = Session::builder(saved).n_predict(2).threads(1).open().expect("a session");
+        session.add_video(&frames, &VideoOptions::default(), &mut ()).expect("a video");
+        session.ask("What?", &mut ()).expect("an answer");
+        session.save(&file).expect("it is saved");
+        let mut other = Session::builder(loaded).n_predict(2).threads(1).open().expect("a session");
+        other.load(&file).expect("it is the same model");
+        let answer = other.ask("Where?", &mut ()).expect("an answer");
+        assert!(answer.tokens.prompt_computed < answer.tokens.prompt, "the video is in the cache");
+    }
 }
 
 #[derive(Default)]

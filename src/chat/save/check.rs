@@ -17,7 +17,8 @@ use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
 use std::fs;
 use std::path::Path;
 
-/// Everything that the embeddings and the KV state of a session depend on.
+/// Everything that the embeddings and the KV state of a session depend on. A copy of a file in a faster type counts as
+/// the file: its digest is the same, and its type and its size do not count.
 pub fn fits(engine: &Engine, params: &SessionParams) -> Result<Vec<(String, String)>> {
     let weights = engine.fingerprints()?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
@@ -29,13 +30,11 @@ pub fn fits(engine: &Engine, params: &SessionParams) -> Result<Vec<(String, Stri
     let on_off = |on| String::from(if on { "on" } else { "off" });
     let model = &engine.model;
     Ok([
-        ("the model", model.description()),
+        ("the model", of_any_type(&model.description())),
         ("model layers", model.n_layer().to_string()),
         ("model width", model.n_embd().to_string()),
         ("embedding width", model.n_embd_inp().to_string()),
         ("vocabulary size", model.n_vocab().to_string()),
-        ("model bytes", model.size_bytes().to_string()),
-        ("mmproj bytes", size(engine.vision.path()).to_string()),
         ("model weights", weights.model.clone()),
         ("mmproj weights", weights.mmproj.clone()),
         ("LoRA adapters", if adapters.is_empty() { "none".into() } else { adapters.join(", ") }),
@@ -46,6 +45,11 @@ pub fn fits(engine: &Engine, params: &SessionParams) -> Result<Vec<(String, Stri
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into())
+}
+
+/// A model's description without the type of its weights, which is its last word.
+fn of_any_type(description: &str) -> String {
+    description.rsplit_once(' ').map_or(description, |(model, _)| model).to_owned()
 }
 
 pub fn check_fits(ours: &[(String, String)], theirs: &[(String, String)]) -> Result<(), Refused> {

@@ -24,7 +24,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, length of the header.
 const START: u64 = 8 + 4 + 8;
 const CHECKSUM: u64 = 32;
