@@ -99,6 +99,37 @@ fn all_cells_are_the_whole_picture() {
 }
 
 #[test]
+fn a_side_that_is_no_multiple_of_the_patch_is_cut_as_the_encoder_cuts_it() {
+    const KEY: &[u8] = b"clip.vision.image_size";
+    let files = families::files("llava-onevision");
+    let mut bytes = std::fs::read(files.mmproj.expect("an mmproj")).expect("a file");
+    // Behind the key stand the type of the value and the value, four bytes each.
+    let at = bytes.windows(KEY.len()).position(|window| window == KEY).expect("the key") + KEY.len() + 4;
+    assert_eq!(bytes[at..at + 4], 126_u32.to_le_bytes());
+    // Nine patches of 14 pixels and six pixels more: 384 pixels are 27 patches and as many pixels more.
+    bytes[at..at + 4].copy_from_slice(&132_u32.to_le_bytes());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("mmproj.gguf");
+    std::fs::write(&path, bytes).expect("a file");
+    let model = Model::load(&files.model, &ModelParams::default(), |_| ()).expect("the model");
+    let vision = Vision::load(&path, &model, &VisionParams::default(), |_| ()).expect("the mmproj");
+    let mut encoder = Encoder { family: "llava-onevision", model, vision, size: (132, 132), merged: 1 };
+
+    let mut stream = VisionStream::new().expect("a stream");
+    let chunks = plain(&encoder, 0);
+    let exact = encoder.exact(&chunks);
+    let chunk = chunks.images().last().expect("a chunk");
+    let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("an encoder that can");
+    assert_eq!((picture.n_cells(), picture.cells_x), (81, 9));
+    let cells: Vec<u32> = (0..81).collect();
+    let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
+    assert!(distance(rows, &exact) < 1e-3, "{}", distance(rows, &exact));
+    // What lies beyond the last patch belongs to none.
+    let edge = encoder.chunks(0, |x, y| x >= 126 || y >= 126);
+    assert!(distance(&encoder.exact(&edge), &exact) < 1e-6);
+}
+
+#[test]
 fn what_is_left_out_of_the_same_picture_changes_nothing() {
     for mut encoder in encoders() {
         let family = encoder.family;
