@@ -8,7 +8,7 @@
 //! `sharpv+layers`, `sharpv+layers:0.1`. With a profile of `sharpv calibrate`, `sharpv+layers@PROFILE.json`; with its
 //! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
 //!
-//! `UBATCH` is the number of rows computed at once (512).
+//! In the environment, `UBATCH` is the number of rows computed at once (512), and `LATER` leaves out the questions alone.
 //!
 //! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
 //! led to ("later"; the first questions do not count there). Each is compared with the first variant, question by
@@ -167,7 +167,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn ask_all(session: &mut Session, variant: &mut Variant, questions: &[Row]) -> sharpv::Result<()> {
     session.set_evict(variant.evict)?;
     session.set_layer_profile(variant.profile.clone())?;
-    for row in questions {
+    let alone = if std::env::var_os("LATER").is_some() { &[] } else { questions };
+    for row in alone {
         session.restart();
         session.free_cache();
         let answer = session.ask(&row.question, &mut ())?;
