@@ -8,7 +8,8 @@
 //! `sharpv+layers`, `sharpv+layers:0.1`. With a profile of `sharpv calibrate`, `sharpv+layers@PROFILE.json`; with its
 //! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
 //!
-//! In the environment, `UBATCH` is the number of rows computed at once (512), and `LATER` leaves out the questions alone.
+//! In the environment, `UBATCH` is the number of rows computed at once (512), and `LATER` leaves out the questions
+//! alone.
 //!
 //! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
 //! led to ("later"; the first questions do not count there). Each is compared with the first variant, question by

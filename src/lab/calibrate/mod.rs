@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 /// What the tokens of the model's answers may lose of their probability by default, in the mean. Chosen on `smol`
 /// (docs/results.md, "Memory SharpV: accuracy").
-pub const DEFAULT_MAX_LOSS: f64 = 0.03;
+pub const DEFAULT_MAX_LOSS: f64 = 0.02;
 
 /// Sets of layers that are tried as a whole.
 const SIZES: usize = 16;

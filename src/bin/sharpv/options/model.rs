@@ -121,7 +121,11 @@ impl ModelOptions {
         if self.weights == Weights::Exact {
             return Ok(files);
         }
-        let store = Store::from_env()?;
+        let store = match Store::from_env() {
+            // Without a home there is no cache, and no copy in it.
+            Err(_) if self.weights == Weights::Auto => return Ok(files),
+            store => store?,
+        };
         let known = Copies::new(&store);
         let copies = known.of(&files, &self.model_params(), &self.vision_params())?;
         if self.weights == Weights::Fast {
