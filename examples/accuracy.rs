@@ -1,5 +1,5 @@
 //! Exact-match accuracy on a JSONL of questions, for several ways to prune and evict:
-//! `cargo run --release --example accuracy -- questions.jsonl [METHOD[+EVICT[:M|@PROFILE]]…]`.
+//! `cargo run --release --example accuracy -- questions.jsonl [METHOD[/K/V][+EVICT[:M|@PROFILE]]…]`.
 //!
 //! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, the video's path relative to
 //! the file.
@@ -7,6 +7,7 @@
 //! Methods are those of `--prune`, and what follows the plus those of `--evict` and `--evict-threshold`: `off`,
 //! `sharpv+layers`, `sharpv+layers:0.1`. With a profile of `sharpv calibrate`, `sharpv+layers@PROFILE.json`; with its
 //! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
+//! `sharpv/q8_0/q4_0` stores keys and values in these types; variants of one cache stand side by side.
 //!
 //! In the environment, `UBATCH` is the number of rows computed at once (512), and `LATER` leaves out the questions
 //! alone.
@@ -18,6 +19,7 @@
 use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Session, SessionParams, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Method, PruneParams};
+use sharpv::runtime::KvType;
 use sharpv::skip::{EncodeMode, EncodeParams};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -68,6 +70,8 @@ impl std::fmt::Display for Score {
 struct Variant {
     name: String,
     method: Method,
+    /// Of the keys and the values in the KV cache.
+    cache: [KvType; 2],
     evict: EvictParams,
     profile: Option<Arc<LayerProfile>>,
     alone: Score,
@@ -88,7 +92,7 @@ fn parse(name: String) -> Result<Variant, Box<dyn Error>> {
         None => (name.as_str(), None),
     };
     let (method, evict) = match short.split_once('+') {
-        None => (short.parse()?, EvictParams::off()),
+        None => (short, EvictParams::off()),
         Some((method, evict)) => {
             let early = evict.contains("early");
             let evict = evict.strip_suffix("-early").unwrap_or(evict);
@@ -96,12 +100,19 @@ fn parse(name: String) -> Result<Variant, Box<dyn Error>> {
                 Some((mode, threshold)) => (mode, Some(threshold.parse()?)),
                 None => (evict, None),
             };
-            (method.parse()?, EvictParams { mode: Some(mode.parse::<EvictMode>()?), threshold, early })
+            (method, EvictParams { mode: Some(mode.parse::<EvictMode>()?), threshold, early })
         }
     };
+    let mut parts = method.split('/');
+    let method = parts.next().unwrap_or_default().parse()?;
+    let mut cache = [KvType::F16; 2];
+    for (kind, name) in cache.iter_mut().zip(parts) {
+        *kind = name.parse()?;
+    }
     Ok(Variant {
         name,
         method,
+        cache,
         evict,
         profile,
         alone: Score::default(),
@@ -123,13 +134,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rows: Vec<Row> = std::fs::read_to_string(&file)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let folder = Path::new(&file).parent().unwrap_or(Path::new("."));
 
-    let mut methods: Vec<Method> = variants.iter().map(|v| v.method).collect();
-    methods.dedup();
-    for method in methods {
+    let mut sessions: Vec<(Method, [KvType; 2])> = variants.iter().map(|v| (v.method, v.cache)).collect();
+    sessions.dedup();
+    for (method, cache) in sessions {
+        let belongs = |v: &Variant| (v.method, v.cache) == (method, cache);
         let prune = PruneParams { method, ..PruneParams::default() };
         // What is compared is pruning and eviction: all of each frame is encoded.
         let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
         let mut params = SessionParams { prune, encode, n_predict: 32, ..SessionParams::default() };
+        [params.compute.type_k, params.compute.type_v] = cache;
         if let Ok(n_ubatch) = std::env::var("UBATCH") {
             params.compute.n_ubatch = n_ubatch.parse()?;
         }
@@ -143,14 +156,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             let report = session.add_video(&clip, &VideoOptions::default(), &mut ())?;
             kept += report.visual_tokens.kept;
             total += report.visual_tokens.total;
-            for variant in variants.iter_mut().filter(|v| v.method == method) {
+            for variant in variants.iter_mut().filter(|v| belongs(v)) {
                 ask_all(&mut session, variant, questions)?;
             }
             eprint!(".");
         }
         eprintln!();
         println!("{method}: {:.1} % of the visual tokens kept", 100.0 * kept as f64 / total as f64);
-        for v in variants.iter().filter(|v| v.method == method) {
+        for v in variants.iter().filter(|v| belongs(v)) {
             let n = v.later.0.len().max(1);
             print!("{:20} alone {}  later {}", v.name, v.alone, v.later);
             print!("  layers evicted {:.1}", v.layers_evicted as f64 / n as f64);
