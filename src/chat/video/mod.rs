@@ -97,6 +97,7 @@ impl Encoder<'_> {
             keeps_all: self.keep_unpruned,
             pools: planned.pools,
             n_slices: planned.n_slices(),
+            path: &source.info().path,
         };
         let mut partial = PartialEncoder::new(self.encode, purpose)?;
         let mut times = Vec::with_capacity(planned.n_frames);

@@ -5,6 +5,7 @@ use crate::layout::{pool, pooled_from, pooled_len};
 use crate::prune::{PruneParams, RunningScores, SliceView};
 use crate::runtime::{CellState, ImageChunk, Picture, Vision, VisionStream};
 use crate::skip::{Blocks, Changes, Demand, EncodeMode, EncodeParams, PictureView, Stop, candidates};
+use std::path::{Path, PathBuf};
 
 /// If more than this share of the changed cells would go all the way, all of them do.
 const NEARLY_ALL: f32 = 0.8;
@@ -23,6 +24,8 @@ pub(super) struct EncodedPicture {
 /// The encoder at work on the slices of one video.
 #[derive(Debug)]
 pub(super) struct PartialEncoder {
+    /// The video's file.
+    path: PathBuf,
     params: EncodeParams,
     stream: VisionStream,
     changes: Option<Changes>,
@@ -57,6 +60,8 @@ pub(super) struct Purpose<'a> {
     pub pools: bool,
     /// Slices of the video.
     pub n_slices: usize,
+    /// The video's file.
+    pub path: &'a Path,
 }
 
 impl PartialEncoder {
@@ -82,6 +87,7 @@ impl PartialEncoder {
         let changes = params.reuse().map(|&reuse| Changes::new(reuse));
         Ok(Some(Self {
             params: *params,
+            path: purpose.path.to_owned(),
             stream: VisionStream::new()?,
             changes,
             stopping,
@@ -96,7 +102,14 @@ impl PartialEncoder {
         let Some(picture) = self.stream.look(vision, chunk)? else {
             return match self.params.mode {
                 EncodeMode::Auto => Ok(None),
-                mode => Err(cannot(mode, "exact: this model's encoder cannot work on parts of a picture")),
+                mode => Err(Error::InvalidParameter {
+                    name: "how to encode",
+                    value: mode.to_string(),
+                    expected: format!(
+                        "exact: this model's encoder cannot work on parts of the pictures of {}",
+                        self.path.display()
+                    ),
+                }),
             };
         };
         let cells = match &mut self.changes {
@@ -221,9 +234,4 @@ fn cells_of(token: u32, n_cells: usize, pools: bool) -> Vec<usize> {
 fn blocks(picture: &Picture<'_>) -> Blocks {
     let &Picture { width, scale, patch, merge, cells_x, cells_y, ref images, .. } = picture;
     Blocks::of(&PictureView { images, width, scale, patch, merge, cells_x, cells_y })
-}
-
-/// An encoder, or what it is used for, that cannot do what was asked for by name.
-fn cannot(mode: EncodeMode, expected: &str) -> Error {
-    Error::InvalidParameter { name: "how to encode", value: mode.to_string(), expected: expected.into() }
 }
