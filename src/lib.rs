@@ -48,7 +48,9 @@ pub mod skip;
 pub mod video;
 pub mod weights;
 
-pub use chat::{Answer, Session, SessionBuilder, SessionParams, VideoOptions};
+pub use chat::{
+    Answer, AnswerStream, Event, EventKind, Session, SessionBuilder, SessionParams, Ticket, VideoOptions, Worker,
+};
 pub use error::{Error, Fix, Result};
 pub use observer::{Observer, Stage};
 pub use runtime::CancelToken;

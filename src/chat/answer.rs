@@ -7,6 +7,7 @@ use crate::runtime::SamplerParams;
 use crate::skip::EncodeParams;
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -195,6 +196,10 @@ pub struct VideoReport {
     pub visual_tokens: VisualTokens,
     /// What the vision encoder did.
     pub encoder: EncoderWork,
+}
+
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {

@@ -8,65 +8,170 @@ use super::params::SessionParams;
 use super::utf8::Utf8Stream;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::runtime::Sampler;
+use crate::runtime::{Sampler, Token};
 use std::time::{Duration, Instant};
 
-/// Writes the answer that the prefilled prompt calls for, until the model ends it or it has to end. Its first token
-/// stands at `position`.
-pub(super) fn generate(
-    engine: &Engine,
-    params: &SessionParams,
-    kv: &mut KvState,
-    mut position: i32,
-    observer: &mut dyn Observer,
-) -> Result<Generated> {
-    let mut sampler = Sampler::new(&engine.model, &params.sampler)?;
-    let last_position = engine.model.n_ctx_train();
-    let mut utf8 = Utf8Stream::default();
-    let mut text = String::new();
-    let mut n_tokens = 0;
-    let mut first_token_at = None;
-    let mut evict = Duration::ZERO;
-    let mut evicted = false;
-    // Behind the first token, which nobody has to wait for, or when there is enough of the answer to look at.
-    let evict_at = if kv.looks(params) { LOOKED_AT } else { 1 };
-    let stop = loop {
-        let token = kv.read_logits(|context| sampler.sample(context))?;
-        first_token_at.get_or_insert_with(Instant::now);
+/// An answer while it is written, step by step.
+#[derive(Debug)]
+pub(super) struct Generation {
+    sampler: Sampler,
+    utf8: Utf8Stream,
+    text: String,
+    n_tokens: usize,
+    /// The token that was chosen last and is not in the cache yet.
+    chosen: Option<Token>,
+    /// Where it will stand.
+    position: i32,
+    /// When there is enough of the answer to evict.
+    evict_at: usize,
+    evicted: bool,
+    stop: Option<StopReason>,
+    /// Time within steps: up to the first token, and all in all. Whoever takes the pieces may take his time.
+    first_token: Duration,
+    work: Duration,
+    evict: Duration,
+}
+
+impl Generation {
+    /// The answer that the prefilled prompt calls for. Its first token will stand at `position`.
+    pub fn new(engine: &Engine, params: &SessionParams, kv: &KvState, position: i32) -> Result<Self> {
+        Ok(Self {
+            sampler: Sampler::new(&engine.model, &params.sampler)?,
+            utf8: Utf8Stream::default(),
+            text: String::new(),
+            n_tokens: 0,
+            chosen: None,
+            position,
+            // Behind the first token, which nobody has to wait for, or when there is enough of the answer to look at.
+            evict_at: if kv.looks(params) { LOOKED_AT } else { 1 },
+            evicted: false,
+            stop: None,
+            first_token: Duration::ZERO,
+            work: Duration::ZERO,
+            evict: Duration::ZERO,
+        })
+    }
+
+    /// The next piece of the answer, which is not empty; `None` when the model has ended it, or it had to end.
+    pub fn next_piece(
+        &mut self,
+        engine: &Engine,
+        params: &SessionParams,
+        kv: &mut KvState,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<String>> {
+        let start = Instant::now();
+        let before = self.work;
+        let piece = loop {
+            if self.stop.is_some() {
+                break None;
+            }
+            let result = self.step(engine, params, kv, observer);
+            self.work = before + start.elapsed();
+            if self.first_token.is_zero() {
+                self.first_token = self.work;
+            }
+            let piece = result?;
+            if !piece.is_empty() {
+                break Some(piece);
+            }
+        };
+        if let Some(piece) = &piece {
+            self.text.push_str(piece);
+        }
+        Ok(piece)
+    }
+
+    /// Puts the last token into the cache and chooses the next. Gives the text that is complete with it.
+    fn step(
+        &mut self,
+        engine: &Engine,
+        params: &SessionParams,
+        kv: &mut KvState,
+        observer: &mut dyn Observer,
+    ) -> Result<String> {
+        if let Some(token) = self.chosen.take()
+            && let Some(stop) = self.feed(token, engine, params, kv, observer)?
+        {
+            return Ok(self.end(stop));
+        }
+        let token = kv.read_logits(|context| self.sampler.sample(context))?;
         if engine.model.is_end_of_generation(token) {
-            break StopReason::EndOfTurn;
+            return Ok(self.end(StopReason::EndOfTurn));
         }
-        n_tokens += 1;
-        emit(utf8.push(&engine.model.token_bytes(token, false)), &mut text, observer);
-        if n_tokens >= params.n_predict {
-            break StopReason::Length;
+        self.n_tokens += 1;
+        self.chosen = Some(token);
+        let mut piece = self.utf8.push(&engine.model.token_bytes(token, false));
+        if self.n_tokens >= params.n_predict {
+            piece += &self.end(StopReason::Length);
         }
-        if !evicted && n_tokens >= evict_at {
-            evicted = true;
+        Ok(piece)
+    }
+
+    /// Puts `token` into the cache, behind which it evicts once. Gives why the answer has to end before it.
+    fn feed(
+        &mut self,
+        token: Token,
+        engine: &Engine,
+        params: &SessionParams,
+        kv: &mut KvState,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<StopReason>> {
+        if !self.evicted && self.n_tokens >= self.evict_at {
+            self.evicted = true;
             let start = Instant::now();
             let result = kv.settle(engine, params, observer);
-            evict = start.elapsed();
+            self.evict = start.elapsed();
             match result {
                 Ok(()) => {}
-                Err(Error::Cancelled) => break StopReason::Cancelled,
+                Err(Error::Cancelled) => return Ok(Some(StopReason::Cancelled)),
                 Err(error) => return Err(error),
             }
         }
-        if !kv.has_room() || position as usize >= last_position {
-            break StopReason::ContextFull;
+        if !kv.has_room() || self.position as usize >= engine.model.n_ctx_train() {
+            return Ok(Some(StopReason::ContextFull));
         }
-        match kv.push_token(token, position) {
-            Ok(()) => {}
-            Err(Error::Cancelled) => break StopReason::Cancelled,
-            Err(error) => return Err(error),
+        match kv.push_token(token, self.position) {
+            Ok(()) => {
+                self.position += 1;
+                Ok(None)
+            }
+            Err(Error::Cancelled) => Ok(Some(StopReason::Cancelled)),
+            Err(error) => Err(error),
         }
-        position += 1;
-    };
-    emit(utf8.finish(), &mut text, observer);
-    let generated = first_token_at.map_or(Duration::ZERO, |at| at.elapsed());
-    let first_token_at = first_token_at.unwrap_or_else(Instant::now);
-    let decode = generated.saturating_sub(evict);
-    Ok(Generated { text, stop, n_tokens, first_token_at, decode, evict })
+    }
+
+    /// Ends the answer, and gives what is left of its text.
+    fn end(&mut self, stop: StopReason) -> String {
+        self.stop.get_or_insert(stop);
+        self.utf8.finish()
+    }
+
+    /// Ends the answer here, if it has not ended.
+    pub fn cut(&mut self) {
+        if self.stop.is_none() {
+            let rest = self.end(StopReason::Cancelled);
+            self.text.push_str(&rest);
+        }
+    }
+
+    /// The answer as it is now, ended if it had not.
+    pub fn finish(mut self) -> Generated {
+        self.cut();
+        Generated {
+            stop: self.stop.unwrap_or(StopReason::Cancelled),
+            n_tokens: self.n_tokens,
+            first_token: self.first_token,
+            decode: self.work.saturating_sub(self.first_token + self.evict),
+            evict: self.evict,
+            text: self.text,
+        }
+    }
+
+    /// Whether there is anything of it, if only its end.
+    pub fn has_begun(&self) -> bool {
+        self.n_tokens > 0 || self.stop.is_some()
+    }
 }
 
 /// An answer as it came out of the model.
@@ -74,17 +179,10 @@ pub(super) struct Generated {
     pub text: String,
     pub stop: StopReason,
     pub n_tokens: usize,
-    pub first_token_at: Instant,
+    /// From the prompt to the first token.
+    pub first_token: Duration,
     /// From there to the last token, without evicting.
     pub decode: Duration,
     /// Choosing and evicting.
     pub evict: Duration,
-}
-
-/// Hands a piece of an answer on.
-fn emit(piece: String, text: &mut String, observer: &mut dyn Observer) {
-    if !piece.is_empty() {
-        observer.text(&piece);
-        text.push_str(&piece);
-    }
 }

@@ -5,7 +5,8 @@
 //!
 //! A [`Session`] is thin: what is loaded (`engine`), what was said (`conversation`) and what is in the KV cache (`kv`),
 //! none of which knows the others. `prompt` makes rows of a conversation, `fit` makes a video fit before it is encoded,
-//! `video` encodes and prunes it, `generate` writes the answer, `save` puts a session into a file.
+//! `video` encodes and prunes it, `generate` writes the answer, `stream` makes turns of all that, `save` puts a session
+//! into a file. A [`Worker`] is a thread with a session, for programs that must not wait.
 
 mod answer;
 mod builder;
@@ -14,13 +15,16 @@ mod effects;
 mod engine;
 mod fit;
 mod generate;
+mod kept;
 mod kv;
 mod params;
 mod prompt;
 mod save;
 mod session;
+mod stream;
 mod utf8;
 mod video;
+mod worker;
 
 pub use answer::{
     Answer, EncoderWork, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VideoReport, VisualTokens,
@@ -28,6 +32,7 @@ pub use answer::{
 pub use builder::SessionBuilder;
 pub use effects::Effect;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
+pub use kept::KeptTokens;
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;
 pub use kv::profile::{LayerProfile, Loss, ProfileStep, order_of};
@@ -35,3 +40,5 @@ pub use params::{SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};
 pub use session::Session;
+pub use stream::AnswerStream;
+pub use worker::{Event, EventKind, Loaded, Ticket, Worker, WorkerBuilder};

@@ -106,14 +106,7 @@ impl SessionParams {
         self.encode.validate()?;
         self.sampler.validate()?;
         self.evict.validate()?;
-        if self.n_predict == 0 {
-            return Err(Error::InvalidParameter {
-                name: "n-predict",
-                value: "0".into(),
-                expected: "at least 1".into(),
-            });
-        }
-        Ok(())
+        check_n_predict(self.n_predict)
     }
 
     pub(super) fn evict_mode(&self) -> EvictMode {
@@ -140,6 +133,13 @@ impl SessionParams {
             window: None,
         }
     }
+}
+
+pub(super) fn check_n_predict(n_predict: usize) -> Result<()> {
+    if n_predict == 0 {
+        return Err(Error::InvalidParameter { name: "n-predict", value: "0".into(), expected: "at least 1".into() });
+    }
+    Ok(())
 }
 
 /// Which frames of a video to take. What is left out is as the model's family wants it.

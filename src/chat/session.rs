@@ -1,17 +1,14 @@
 //! The session: an engine, a conversation and a KV cache, and what is done with them in turn.
 
-use super::answer::{
-    Answer, EncoderWork, Kv, Settings, Timings, Tokens, VideoReport, VisualTokens, count, encoder_work, slice_reports,
-};
+use super::answer::{Answer, EncoderWork, Kv, Settings, VideoReport, VisualTokens, count, encoder_work, slice_reports};
 use super::conversation::Conversation;
 use super::engine::Engine;
 use super::fit::{Fit, VideoPlan};
-use super::generate::generate;
 use super::kv::KvState;
 use super::kv::evict::{DESCRIBE, EvictMode, EvictParams};
 use super::kv::prefill::Inputs;
 use super::kv::profile::LayerProfile;
-use super::params::{SessionParams, VideoOptions};
+use super::params::{SessionParams, VideoOptions, check_n_predict};
 use super::prompt::message::Message;
 use super::prompt::plan::{Plan, PlannedRow};
 use super::prompt::render;
@@ -21,12 +18,12 @@ use crate::layout::Layout;
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::{Decision, PruneParams};
-use crate::runtime::{CancelToken, Model, default_threads, peak_rss_bytes};
+use crate::runtime::{CancelToken, Model, Sampler, SamplerParams, default_threads};
 use crate::skip::EncodeParams;
-use crate::video::VideoInfo;
+use crate::video::{Frames, Origin, VideoInfo};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A conversation about videos.
 ///
@@ -86,7 +83,62 @@ impl Session {
         question: &str,
         observer: &mut dyn Observer,
     ) -> Result<VideoReport> {
-        let proposal = self.fit().propose(path, options, question)?;
+        self.add_origin(Origin::Path(path), options, question, observer)
+    }
+
+    /// As [`add_video`](Self::add_video), with frames that are in memory, and a name that stands for the path.
+    ///
+    /// ```no_run
+    /// use sharpv::video::Frames;
+    /// use sharpv::{Session, VideoOptions};
+    ///
+    /// # let files = sharpv::models::resolve("smol", None, &[])?;
+    /// let mut frames = Frames::new(320, 240);
+    /// for second in 0..8_u8 {
+    ///     let rgb = vec![16 * second; 320 * 240 * 3]; // rows of pixels: red, green, blue
+    ///     frames.push(rgb, second.into())?;
+    /// }
+    /// let mut session = Session::builder(&files).open()?;
+    /// session.add_frames("camera", &frames, &VideoOptions::default(), &mut ())?;
+    /// # Ok::<(), sharpv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if there are none; otherwise as [`add_video`](Self::add_video).
+    pub fn add_frames(
+        &mut self,
+        name: &str,
+        frames: &Frames,
+        options: &VideoOptions,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        self.add_frames_for(name, frames, options, "", observer)
+    }
+
+    /// As [`add_video_for`](Self::add_video_for), with frames that are in memory.
+    ///
+    /// # Errors
+    /// As [`add_frames`](Self::add_frames).
+    pub fn add_frames_for(
+        &mut self,
+        name: &str,
+        frames: &Frames,
+        options: &VideoOptions,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        self.add_origin(Origin::Frames(name, frames), options, question, observer)
+    }
+
+    fn add_origin(
+        &mut self,
+        origin: Origin<'_>,
+        options: &VideoOptions,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<VideoReport> {
+        let path = origin.path();
+        let proposal = self.fit().propose(origin, options, question)?;
         if let Some(shortage) = proposal.shortage {
             return Err(shortage.error(path, proposal.need.frames));
         }
@@ -129,48 +181,11 @@ impl Session {
     /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and
     /// [`Error::Llama`] if computing fails.
     pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
-        self.settle(observer)?;
-        let start = Instant::now();
-        let message = self.user_message(question);
-        let plan = self.plan(&message)?;
-        let first = self.prefill(&plan, observer)?;
-        let prefill = start.elapsed();
-        let generated = generate(&self.engine, &self.params, &mut self.kv, plan.next_position, observer)?;
-        // Nothing was evicted behind a short answer; the curve is there to be looked at.
-        self.kv.measure()?;
-
-        let spent = self.conversation.end_turn(message, &generated.text);
-        let before = spent.decode_video + spent.encode + spent.prune;
-        let slices = slice_reports(&self.conversation.videos);
-        let encoder = encoder_work(&self.conversation.videos);
-        Ok(Answer {
-            answer: generated.text.trim().to_owned(),
-            stop: generated.stop,
-            model: self.engine.model.description(),
-            frames: self.conversation.videos.iter().map(|video| video.arrangement.n_frames).sum(),
-            visual_tokens: count(&slices),
-            slices,
-            encoder,
-            timings_ms: Timings {
-                load: ms(self.engine.load),
-                decode_video: ms(spent.decode_video),
-                encode: ms(spent.encode),
-                prune: ms(spent.prune),
-                prefill: ms(prefill),
-                ttft: ms(before + generated.first_token_at.duration_since(start)),
-                evict: ms(generated.evict),
-                generate: ms(generated.decode),
-            },
-            tokens: Tokens {
-                prompt: plan.rows.len(),
-                prompt_computed: plan.rows.len() - first,
-                generated: generated.n_tokens,
-            },
-            kv: self.kv(),
-            similarity: self.similarity().to_vec(),
-            peak_rss_bytes: peak_rss_bytes(),
-            settings: self.settings(),
-        })
+        let mut turn = self.begin_turn(question, observer)?;
+        while let Some(piece) = self.next_piece(&mut turn, observer)? {
+            observer.text(&piece);
+        }
+        self.end_turn(turn)
     }
 
     /// Computes the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`; the
@@ -251,12 +266,12 @@ impl Session {
     /// conversation stays.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if `prune` is out of range, if the session was not opened with
+    /// [`Error::InvalidParameter`] if `prune` is out of range, if there are videos and the session was not opened with
     /// [`keep_unpruned`](SessionParams::keep_unpruned), if a video came from a saved session, which holds only what was
     /// kept, or if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)).
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
-        if !self.params.keep_unpruned {
+        if !self.params.keep_unpruned && !self.conversation.videos.is_empty() {
             return Err(Error::InvalidParameter {
                 name: "SessionParams::keep_unpruned",
                 value: "false".into(),
@@ -313,6 +328,26 @@ impl Session {
         encode.validate()?;
         self.engine.shape.mode(&encode)?;
         self.params.encode = encode;
+        Ok(())
+    }
+
+    /// Changes how tokens are chosen, from the next answer on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if a parameter is out of range, or if a grammar cannot be parsed.
+    pub fn set_sampler(&mut self, sampler: SamplerParams) -> Result<()> {
+        Sampler::new(&self.engine.model, &sampler)?;
+        self.params.sampler = sampler;
+        Ok(())
+    }
+
+    /// Changes the most tokens that an answer may have, from the next one on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for 0.
+    pub fn set_n_predict(&mut self, n_predict: usize) -> Result<()> {
+        check_n_predict(n_predict)?;
+        self.params.n_predict = n_predict;
         Ok(())
     }
 
@@ -401,7 +436,21 @@ impl Session {
     /// What [`FrameSource::open`](crate::video::FrameSource::open) gives for a file that cannot be used;
     /// [`Error::ChatTemplate`]; [`Error::Llama`] if there is not even memory for a small context.
     pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
-        self.fit().plan_video(path, options, question)
+        self.fit().plan_video(Origin::Path(path), options, question)
+    }
+
+    /// As [`plan_video`](Self::plan_video), with frames that are in memory.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if there are none; otherwise as [`plan_video`](Self::plan_video).
+    pub fn plan_frames(
+        &self,
+        name: &str,
+        frames: &Frames,
+        options: &VideoOptions,
+        question: &str,
+    ) -> Result<VideoPlan> {
+        self.fit().plan_video(Origin::Frames(name, frames), options, question)
     }
 
     fn fit(&self) -> Fit<'_> {
@@ -409,19 +458,19 @@ impl Session {
         Fit { engine, conversation, params, present: kv.memory_usage() }
     }
 
-    fn user_message(&self, question: &str) -> Message {
+    pub(super) fn user_message(&self, question: &str) -> Message {
         self.conversation.user_message(self.layout(), question)
     }
 
     /// The prompt that ends with `message`, if it is not too long.
-    fn plan(&self, message: &Message) -> Result<Plan> {
+    pub(super) fn plan(&self, message: &Message) -> Result<Plan> {
         let plan = render::plan(&self.engine, &self.conversation, message, self.params.tokenization)?;
         self.fit().limits().check_prompt(&plan, self.params.n_predict)?;
         Ok(plan)
     }
 
     /// Brings the KV cache to `plan`. Returns how many rows of it were there already.
-    fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
+    pub(super) fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
         let inputs = Inputs { videos: &self.conversation.videos, newline: self.engine.newline.as_deref() };
         let first = self.kv.prefill(&self.engine, &self.params, plan, inputs, observer)?;
         if self.kv.wants_description(&self.params) {
@@ -434,7 +483,7 @@ impl Session {
         Ok(first)
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let compute = &self.params.compute;
         let caps = self.conversation.videos.iter().filter_map(|video| video.max_kept).chain(self.params.prune.cap);
         Settings {
@@ -449,8 +498,4 @@ impl Session {
             cache_type: [compute.type_k.name(), compute.type_v.name()],
         }
     }
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

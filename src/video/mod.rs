@@ -1,9 +1,10 @@
-//! Where the pictures come from: video files, animations, folders of numbered frames, single pictures.
+//! Where the pictures come from: video files, animations, folders of numbered frames, single pictures, memory.
 //!
 //! [`FrameSource::open`] looks at a file or folder, decides at which moments to take a picture ([`Sampling`]) and then
 //! yields one upright RGB [`Frame`] after the other. How many there will be, when and how large is known before the
 //! second picture is decoded, so that a prompt can be planned first. Only a few full-size pictures are in memory at any
 //! time, however long the video. [`FrameSource::decode_ahead`] decodes the next ones while one is used.
+//! [`FrameSource::from_frames`] does the same with [`Frames`] that a program has in memory.
 //!
 //! - **Time** is in seconds since the first frame of the video track, whatever timestamps the file starts with.
 //! - **The picture at a moment** is the one a player would show then: the last one whose timestamp is not later.
@@ -23,6 +24,7 @@ mod ahead;
 mod ffmpeg;
 mod folder;
 mod frame;
+mod memory;
 mod picture;
 mod sampling;
 mod sniff;
@@ -35,6 +37,7 @@ use crate::error::{Error, Result};
 
 use ahead::Ahead;
 pub use frame::Frame;
+pub use memory::Frames;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
 use stop::Stop;
@@ -51,13 +54,15 @@ pub enum Kind {
     FrameFolder,
     /// A single picture: one frame at 0 s.
     Picture,
+    /// [`Frames`] in memory.
+    Frames,
 }
 
 /// What is known about a source of frames without decoding all of it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct VideoInfo {
-    /// The file or folder.
+    /// The file or folder, or the name that frames in memory were given.
     #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// What it is.
@@ -72,9 +77,9 @@ pub struct VideoInfo {
     pub fps: Option<f64>,
     /// Number of frames, where the file says it or counting was cheap.
     pub n_frames: Option<u64>,
-    /// The container, by FFmpeg's name (`matroska,webm`), or `folder`.
+    /// The container, by FFmpeg's name (`matroska,webm`), or `folder`, or `memory`.
     pub container: String,
-    /// The codec, by FFmpeg's name (`h264`, `png`).
+    /// The codec, by FFmpeg's name (`h264`, `png`, `rawvideo`).
     pub codec: String,
 }
 
@@ -83,7 +88,7 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Res
     serializer.serialize_str(&path.to_string_lossy())
 }
 
-/// Yields the frames of a file or folder that a [`Sampling`] asks for, in order of time.
+/// Yields the frames of a file, a folder or memory that a [`Sampling`] asks for, in order of time.
 ///
 /// The iterator ends early if the file turns out to be damaged or cut off; [`FrameSource::warnings`] then says so.
 ///
@@ -124,6 +129,25 @@ trait Pictures: Send {
     fn warnings(&mut self) -> Vec<String>;
 }
 
+/// Where frames come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin<'a> {
+    /// A file or folder.
+    Path(&'a Path),
+    /// Memory, under a name.
+    Frames(&'a str, &'a Frames),
+}
+
+impl<'a> Origin<'a> {
+    /// The path, or what stands for it.
+    pub fn path(self) -> &'a Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Frames(name, _) => Path::new(name),
+        }
+    }
+}
+
 /// A source that is ready to be read, as the modules for the kinds of sources return it.
 struct Opened {
     /// Width and height are those of the first decoded frame, so they are still missing here.
@@ -160,16 +184,38 @@ impl FrameSource {
         sampling: &Sampling,
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
+        Self::of(Origin::Path(path), sampling, stop)
+    }
+
+    /// Plans which of `frames` to take, as [`open`](Self::open) does with a file. `name` stands for the path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidParameter`] if there are none, and [`Error::InvalidParameter`], [`Error::StartBeyondEnd`] if
+    /// `sampling` asks for what cannot be.
+    pub fn from_frames(name: &str, frames: &Frames, sampling: &Sampling) -> Result<Self> {
+        Self::of(Origin::Frames(name, frames), sampling, || false)
+    }
+
+    /// As [`open_with`](Self::open_with), from wherever.
+    pub(crate) fn of(
+        origin: Origin<'_>,
+        sampling: &Sampling,
+        stop: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Self> {
         sampling.check()?;
         let stop = Stop::new(stop);
-        let Opened { mut info, times, mut pictures, mut warnings } = match sniff::content(path)? {
-            Content::Folder => folder::open(path, sampling, &stop)?,
-            Content::Picture(format) => picture::open(path, format)?,
-            Content::AnimatedWebp => webp::open(path, sampling, &stop)?,
-            Content::ForFfmpeg => ffmpeg::open(path, sampling, &stop)?,
+        let Opened { mut info, times, mut pictures, mut warnings } = match origin {
+            Origin::Frames(name, frames) => memory::open(name, frames, sampling, &stop)?,
+            Origin::Path(path) => match sniff::content(path)? {
+                Content::Folder => folder::open(path, sampling, &stop)?,
+                Content::Picture(format) => picture::open(path, format)?,
+                Content::AnimatedWebp => webp::open(path, sampling, &stop)?,
+                Content::ForFfmpeg => ffmpeg::open(path, sampling, &stop)?,
+            },
         };
 
-        let no_frames = || Error::NoFrames { path: path.to_owned() };
+        let no_frames = || Error::NoFrames { path: origin.path().to_owned() };
         let mut first = pictures.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
         // What was read while it was stopped may be incomplete.
         stop.check()?;

@@ -24,9 +24,8 @@ use crate::layout::{Layout, Size};
 use crate::prune::Method;
 use crate::runtime::{FreeMemory, MemoryUsage};
 use crate::skip::EncodeMode;
-use crate::video::{FrameSource, Rate, Sampling, VideoInfo};
+use crate::video::{FrameSource, Origin, Rate, Sampling, VideoInfo};
 use serde::Serialize;
-use std::path::Path;
 
 /// Times that a video is made smaller before it is refused. Each gets it within a few percent.
 const ATTEMPTS: usize = 8;
@@ -201,8 +200,8 @@ pub(super) struct Fit<'a> {
 
 impl Fit<'_> {
     /// See [`Session::plan_video`](super::Session::plan_video).
-    pub fn plan_video(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
-        let proposal = self.propose(path, options, question)?;
+    pub fn plan_video(&self, origin: Origin<'_>, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
+        let proposal = self.propose(origin, options, question)?;
         let cost = self.engine.cell_cost(self.params)?;
         let (asked, need) = (proposal.asked, proposal.need);
         let shortage = proposal.shortage.or(proposal.first_shortage);
@@ -245,7 +244,7 @@ impl Fit<'_> {
     }
 
     /// Opens a video and makes it fit, if the user wants that and leaves room for it.
-    pub(super) fn propose(&self, path: &Path, options: &VideoOptions, question: &str) -> Result<Proposal> {
+    pub(super) fn propose(&self, origin: Origin<'_>, options: &VideoOptions, question: &str) -> Result<Proposal> {
         let mut sampling = options.sampling(self.engine.layout.as_ref());
         let mut layout: Option<Box<dyn Layout>> = None;
         let without = self.without(question)?;
@@ -254,7 +253,7 @@ impl Fit<'_> {
         loop {
             let mut timings = EncodeTimings::default();
             let cancel = self.params.cancel.clone();
-            let open = || FrameSource::open_with(path, &sampling, move || cancel.is_cancelled());
+            let open = || FrameSource::of(origin, &sampling, move || cancel.is_cancelled());
             let source = timed(&mut timings.decode_video, open)?;
             let used_layout = layout.as_deref().unwrap_or(self.engine.layout.as_ref());
             let need = self.need(&source, used_layout, &without)?;

@@ -1,0 +1,90 @@
+//! The thread of a worker.
+
+use super::Opening;
+use super::events::{EventKind, Loaded, Teller, Telling, Ticket};
+use super::queue::{Next, Queue};
+use crate::chat::session::Session;
+use crate::error::Error;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Opens the session, and works until the queue is closed.
+pub(super) fn run(opening: Opening, queue: &Queue, teller: &Teller) {
+    let last = match opened(opening, queue, teller) {
+        Some(session) => work(session, queue, teller),
+        None => Ticket::OPENING,
+    };
+    end(last, queue, teller);
+}
+
+fn opened(opening: Opening, queue: &Queue, teller: &Teller) -> Option<Session> {
+    let mut observer = Telling { teller, ticket: Ticket::OPENING };
+    observer.teller.tell(Ticket::OPENING, EventKind::Started);
+    let result = catch_unwind(AssertUnwindSafe(|| opening.open(&mut observer)));
+    let cancelled = queue.done();
+    let (kind, session) = match result {
+        Ok(Ok(_)) if cancelled => (EventKind::Failed(Error::Cancelled), None),
+        Ok(Ok(session)) => (EventKind::Loaded(loaded(&session)), Some(session)),
+        Ok(Err(error)) => (EventKind::Failed(error), None),
+        Err(panic) => (EventKind::Panicked(said(panic.as_ref())), None),
+    };
+    teller.tell(Ticket::OPENING, kind);
+    session
+}
+
+fn loaded(session: &Session) -> Loaded {
+    let engine = &session.engine;
+    Loaded { model: engine.model.clone(), layout: engine.layout.name(), took: engine.load }
+}
+
+/// Does what waits. Gives the last ticket.
+fn work(mut session: Session, queue: &Queue, teller: &Teller) -> Ticket {
+    let mut last = Ticket::OPENING;
+    loop {
+        let (ticket, command) = match queue.next() {
+            Next::Run(ticket, command) => (ticket, command),
+            Next::Refuse(ticket) => {
+                last = ticket;
+                teller.tell(ticket, EventKind::Failed(Error::Cancelled));
+                continue;
+            }
+            Next::End => return last,
+        };
+        last = ticket;
+        teller.tell(ticket, EventKind::Started);
+        let mut observer = Telling { teller, ticket };
+        let result = catch_unwind(AssertUnwindSafe(|| command(&mut session, &mut observer)));
+        queue.done();
+        match result.unwrap_or_else(|panic| Ok(EventKind::Panicked(said(panic.as_ref())))) {
+            Ok(panicked @ EventKind::Panicked(_)) => {
+                teller.tell(ticket, panicked);
+                return last;
+            }
+            result => teller.tell(ticket, result.unwrap_or_else(EventKind::Failed)),
+        }
+    }
+}
+
+/// The last words: whatever waits is not done.
+fn end(mut last: Ticket, queue: &Queue, teller: &Teller) {
+    queue.close();
+    while let Next::Refuse(ticket) = queue.next() {
+        last = ticket;
+        teller.tell(ticket, EventKind::Failed(Error::Cancelled));
+    }
+    teller.tell(last, EventKind::Closed);
+}
+
+/// There is no thread to do anything.
+pub(super) fn no_thread(error: &std::io::Error, queue: &Queue, teller: &Teller) {
+    queue.done();
+    let error = Error::Llama { action: "starting a thread", reason: error.to_string() };
+    teller.tell(Ticket::OPENING, EventKind::Failed(error));
+    end(Ticket::OPENING, queue, teller);
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+}

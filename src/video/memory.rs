@@ -1,0 +1,182 @@
+//! Frames that a program has in memory: of a camera, a screen, a decoder of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::sampling::index_at;
+use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
+use crate::error::{Error, Result};
+
+/// Pictures in memory, all of one size, each with the time at which it begins to be shown: a video without a file.
+///
+/// A picture is `height` rows of `width` pixels, from the top left, without padding between the rows; a pixel is three
+/// bytes, red, green and blue, in sRGB as in a PNG file, without alpha. It is taken to be upright, with square pixels.
+///
+/// Times are in seconds and ascend. As with a file, what counts is the time since the first frame. The last frame lasts
+/// as long as the ones before it do on average, if [`ends_at`](Self::ends_at) does not say how long. One frame alone is
+/// a picture.
+///
+/// Clones share the pictures.
+///
+/// ```
+/// use sharpv::video::{FrameSource, Frames, Sampling};
+///
+/// let mut frames = Frames::new(64, 48);
+/// for i in 0..30 {
+///     let rgb = vec![8 * i as u8; 64 * 48 * 3];
+///     frames.push(rgb, f64::from(i) / 10.0)?;
+/// }
+/// let source = FrameSource::from_frames("camera", &frames, &Sampling::fps(2.0, 16))?;
+/// assert_eq!(source.planned_times(), [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+/// # Ok::<(), sharpv::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Frames {
+    width: u32,
+    height: u32,
+    pictures: Vec<Arc<Vec<u8>>>,
+    /// As they were given.
+    times: Vec<f64>,
+    end_s: Option<f64>,
+}
+
+impl Frames {
+    /// No frames yet, each of them to be `width` × `height` pixels.
+    pub fn new(width: u32, height: u32) -> Self {
+        Self { width, height, pictures: Vec::new(), times: Vec::new(), end_s: None }
+    }
+
+    /// Adds a frame that is shown from `time_s` on: `height × width × 3` bytes, copied unless they are a `Vec`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if that is not the number of bytes, if the size is nothing, and if the time is not
+    /// finite or not behind that of the frame before.
+    pub fn push(&mut self, rgb: impl Into<Vec<u8>>, time_s: f64) -> Result<()> {
+        let rgb = rgb.into();
+        let (width, height) = (self.width, self.height);
+        let invalid = |name, value, expected| Err(Error::InvalidParameter { name, value, expected });
+        if width == 0 || height == 0 {
+            let expected = "at least one pixel wide and high".to_owned();
+            return invalid("the size of the frames", format!("{width}×{height}"), expected);
+        }
+        let n_bytes = u64::from(width) * u64::from(height) * 3;
+        if rgb.len() as u64 != n_bytes {
+            let expected = format!("{n_bytes}: {width}×{height} pixels of three bytes (red, green, blue)");
+            return invalid("the number of bytes of a frame", rgb.len().to_string(), expected);
+        }
+        if !time_s.is_finite() {
+            return invalid("the time of a frame", time_s.to_string(), "a number of seconds".to_owned());
+        }
+        match self.times.last() {
+            // Written so that the next frame begins later, by however little.
+            Some(&before) if time_s <= before => {
+                let expected = format!("later than the frame before, {before} s");
+                return invalid("the time of a frame", format!("{time_s} s"), expected);
+            }
+            _ => {}
+        }
+        self.pictures.push(Arc::new(rgb));
+        self.times.push(time_s);
+        Ok(())
+    }
+
+    /// Says when the last frame is no longer shown. Without effect if that is not behind its beginning.
+    pub fn ends_at(&mut self, time_s: f64) {
+        self.end_s = Some(time_s);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty()
+    }
+
+    /// Their width and height in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// When they begin, in seconds since the first of them.
+    fn times_since_first(&self) -> Vec<f64> {
+        let first = self.times.first().copied().unwrap_or_default();
+        self.times.iter().map(|time| time - first).collect()
+    }
+
+    /// How long they last: `None` for a picture.
+    fn duration_s(&self) -> Option<f64> {
+        let (&first, &last) = self.times.first().zip(self.times.last())?;
+        match self.end_s.filter(|&end| end.is_finite() && end > last) {
+            Some(end) => Some(end - first),
+            None if self.len() < 2 => None,
+            None => Some((last - first) * self.len() as f64 / (self.len() - 1) as f64),
+        }
+    }
+}
+
+impl std::fmt::Debug for Frames {
+    /// Leaves out the pixels.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Frames({} of {}x{})", self.len(), self.width, self.height)
+    }
+}
+
+/// `frames` under a name, which stands for the path.
+pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
+    if frames.is_empty() {
+        return Err(Error::InvalidParameter {
+            name: "the number of frames",
+            value: "0".into(),
+            expected: "at least 1".into(),
+        });
+    }
+    let path = PathBuf::from(name);
+    let (times, duration_s) = (frames.times_since_first(), frames.duration_s());
+    let planned = match duration_s {
+        Some(duration_s) => sampling.plan(&sampling.range(&path, duration_s)?, Some(&times)),
+        None => vec![0.0],
+    };
+    let info = VideoInfo {
+        path,
+        kind: if duration_s.is_some() { Kind::Frames } else { Kind::Picture },
+        width: 0,
+        height: 0,
+        duration_s,
+        fps: duration_s.map(|duration_s| frames.len() as f64 / duration_s),
+        n_frames: Some(frames.len() as u64),
+        container: "memory".to_owned(),
+        codec: "rawvideo".to_owned(),
+    };
+    let pictures = Memory { frames: frames.clone(), times, stop: stop.clone(), n_given: 0 };
+    Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
+}
+
+struct Memory {
+    frames: Frames,
+    times: Vec<f64>,
+    stop: Stop,
+    n_given: u64,
+}
+
+impl Pictures for Memory {
+    fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
+        self.stop.check()?;
+        let Some(picture) = self.frames.pictures.get(index_at(&self.times, time_s).unwrap_or(0)) else {
+            return Ok(None);
+        };
+        self.n_given += 1;
+        let (width, height) = self.frames.size();
+        Ok(Some(Frame { width, height, rgb: picture.to_vec(), time_s }))
+    }
+
+    fn frames_decoded(&self) -> u64 {
+        self.n_given
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+}
