@@ -359,6 +359,8 @@ pub enum MediaProblem {
     Decode,
     /// The decoder of pictures and animations failed.
     Picture,
+    /// Its pictures would take more memory than one file may.
+    TooLarge,
 }
 
 impl MediaProblem {
@@ -372,6 +374,7 @@ impl MediaProblem {
                 format!("FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264")
             }
             Self::Picture => format!("the picture cannot be decoded: {reason}; it may be cut off or damaged"),
+            Self::TooLarge => format!("too large: {reason}; make it smaller, for example with ffmpeg"),
         }
     }
 }

@@ -14,6 +14,22 @@ pub fn sample_aspect_ratio(stream: &Stream<'_>) -> Rational {
     unsafe { (*stream.as_ptr()).sample_aspect_ratio }.into()
 }
 
+/// Width and height of the pictures of a stream as the container, or a look at its first packets, tells them.
+pub fn size(stream: &Stream<'_>) -> (u32, u32) {
+    // SAFETY: as above; every `AVStream` has parameters, which live as long as it does, and the fields are plain data.
+    let (width, height) = unsafe {
+        let parameters = (*stream.as_ptr()).codecpar;
+        ((*parameters).width, (*parameters).height)
+    };
+    (width.max(0).unsigned_abs(), height.max(0).unsigned_abs())
+}
+
+/// Lets FFmpeg allocate no more than `bytes` at once, in this process.
+pub fn limit_allocations(bytes: usize) {
+    // SAFETY: it stores a number that FFmpeg compares with, atomically.
+    unsafe { ffi::av_max_alloc(bytes) };
+}
+
 /// A tag of a stream, if it is UTF-8. `Stream::metadata` takes for granted that it is, whatever the file holds.
 pub fn metadata(stream: &Stream<'_>, key: &CStr) -> Option<String> {
     // SAFETY: as above, the `AVStream` and with it the dictionary (which may be null) live while the context is

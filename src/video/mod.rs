@@ -14,7 +14,12 @@
 //!   stream, a mixed folder) it is fitted into it, with black borders.
 //!
 //! FFmpeg reads everything except still JPEG, PNG and WebP pictures and animated WebP, which the `image` crates read.
-//! Its log is switched off for the whole process when the first file is opened.
+//! For the whole process, its log is switched off when the first file is opened, and what it allocates at once limited
+//! to 335 MB.
+//!
+//! **Nothing but the file is read**, or the pictures of the folder: a playlist that names other files or addresses is
+//! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Pictures
+//! of more than 67 million pixels in a video, or 134 million alone, are refused.
 //!
 //! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8 and VP9.
 
@@ -24,6 +29,7 @@ mod ahead;
 mod ffmpeg;
 mod folder;
 mod frame;
+mod limits;
 mod memory;
 mod picture;
 mod sampling;
@@ -164,7 +170,7 @@ impl FrameSource {
     ///
     /// # Errors
     ///
-    /// - [`Error::Io`]: missing or unreadable; [`Error::Unusable`]: a URL, for example.
+    /// - [`Error::Io`]: missing or unreadable; [`Error::Unusable`]: a URL or a playlist, for example.
     /// - [`Error::Media`], [`Error::NoVideoStream`], [`Error::Media`], [`Error::UnsupportedCodec`],
     ///   [`Error::NoFrames`], [`Error::Media`]: nothing in it can be decoded, and why.
     /// - [`Error::NoPictures`]: a folder without pictures.

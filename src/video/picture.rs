@@ -1,10 +1,12 @@
 //! Single still pictures.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::limits::{MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, check_size, too_large};
 use super::{Frame, Kind, Opened, Pictures, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
@@ -28,23 +30,34 @@ pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
 
 /// Decodes a JPEG, PNG or WebP picture (the first one, if it is animated), upright by its EXIF orientation.
 pub(super) fn read(path: &Path) -> Result<Frame> {
-    let bytes = std::fs::read(path).map_err(Error::io("reading the picture", path))?;
+    let io = |error| Error::io("reading the picture", path)(error);
+    let file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    if length > MAX_PICTURE_BYTES {
+        return Err(too_large(path, format!("a picture of {length} bytes, and {MAX_PICTURE_BYTES} are read")));
+    }
+    let failed = |e: image::ImageError| Error::Media {
+        problem: MediaProblem::Picture,
+        path: path.to_owned(),
+        reason: e.to_string(),
+    };
+    // By content, not by name: pictures are often named wrongly.
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(io)?;
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    // `from_decoder` believes any size that a file claims; only `ImageReader::decode`, which hides the orientation,
+    // looks first.
+    let (width, height) = decoder.dimensions();
+    check_size(path, width.into(), height.into(), MAX_PICTURE_PIXELS)?;
     let decode = || {
-        // By content, not by name: pictures are often named wrongly.
-        let mut decoder = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?.into_decoder()?;
-        // `from_decoder` believes any size that a file claims; only `ImageReader::decode`, which hides the orientation,
-        // looks first.
-        Limits::default().reserve(decoder.total_bytes())?;
+        let mut limits = Limits::default();
+        limits.reserve(decoder.total_bytes())?;
+        decoder.set_limits(limits)?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
         Ok(Frame::from_image(image))
     };
-    decode().map_err(|e: image::ImageError| Error::Media {
-        problem: MediaProblem::Picture,
-        path: path.to_owned(),
-        reason: e.to_string(),
-    })
+    decode().map_err(failed)
 }
 
 struct Single(Option<Frame>);

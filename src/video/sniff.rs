@@ -9,6 +9,19 @@ use image::codecs::png::PngDecoder;
 
 use crate::error::{Error, FileKind, MediaProblem, Result};
 
+/// How much of a file tells what it holds.
+const HEAD_BYTES: usize = 1024;
+
+/// How the text of a file begins that only names where a video is: FFmpeg would go and read that.
+const PLAYLISTS: [(&str, &str); 6] = [
+    ("#EXTM3U", "an HLS playlist"),
+    ("ffconcat version", "a concat list of FFmpeg"),
+    ("v=0", "an SDP description of a stream"),
+    ("[playlist]", "a playlist"),
+    ("[Reference]", "a playlist"),
+    ("<smil", "a SMIL playlist"),
+];
+
 /// Which decoder a path is for.
 pub(super) enum Content {
     Folder,
@@ -36,8 +49,8 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     }
     let file = File::open(path).map_err(Error::io("opening the video", path))?;
     let mut file = BufReader::new(file);
-    let mut head = Vec::with_capacity(32);
-    file.by_ref().take(32).read_to_end(&mut head).map_err(Error::io("reading the video", path))?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(Error::io("reading the video", path))?;
     file.rewind().map_err(Error::io("reading the video", path))?;
     if head.is_empty() {
         return Err(not_a_video("the file is empty"));
@@ -57,8 +70,27 @@ pub(super) fn content(path: &Path) -> Result<Content> {
             let animated = matches!(chunk, [b'V', b'P', b'8', b'X', _, _, _, _, flags, ..] if flags & 2 != 0);
             if animated { Ok(Content::AnimatedWebp) } else { still(ImageFormat::WebP) }
         }
-        _ => Ok(Content::ForFfmpeg),
+        _ => match playlist(&head) {
+            None => Ok(Content::ForFfmpeg),
+            Some(what) => Err(Error::Unusable {
+                what: FileKind::Video,
+                path: path.to_owned(),
+                reason: format!("this is {what}, and nothing is read that another file names"),
+                advice: "give the video itself".to_owned(),
+            }),
+        },
     }
+}
+
+/// What kind of list of other places a file is, if it is one.
+fn playlist(head: &[u8]) -> Option<&'static str> {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let begins = |text: &str| head.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()));
+    let contains = |text: &str| head.windows(text.len()).any(|window| window == text.as_bytes());
+    if begins("<") && contains("<MPD") {
+        return Some("a DASH manifest");
+    }
+    PLAYLISTS.iter().find(|(start, _)| begins(start)).map(|&(_, what)| what)
 }
 
 /// The error for what cannot be a path, to be asked if there is nothing at `path`.

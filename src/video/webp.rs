@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use image_webp::WebPDecoder;
 
 use super::frame::over_white;
+use super::limits::{MAX_VIDEO_PIXELS, check_size};
 use super::sampling::index_at;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
-
-/// No frame of a WebP file is larger, so neither is a canvas that is not damaged.
-const MAX_SIDE: u32 = 16384;
 
 /// An animated WebP, decoded frame by frame.
 pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
@@ -33,10 +31,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
     let range = sampling.range(path, end)?;
     let planned = sampling.plan(&range, Some(&times));
     let (width, height) = decoder.dimensions();
-    if width.max(height) > MAX_SIDE {
-        let reason = format!("a canvas of {width}x{height} pixels is more than WebP can fill");
-        return Err(Error::Media { problem: MediaProblem::Picture, path: path.to_owned(), reason });
-    }
+    check_size(path, width.into(), height.into(), MAX_VIDEO_PIXELS)?;
     let info = VideoInfo {
         path: path.to_owned(),
         kind: Kind::Animation,

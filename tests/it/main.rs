@@ -16,6 +16,7 @@ mod families;
 mod fit;
 mod fixtures;
 mod frames;
+mod hostile_videos;
 mod hub;
 mod install;
 mod make_clips;

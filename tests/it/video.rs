@@ -1,5 +1,6 @@
 //! Black-box tests of `sharpv::video`: clips with known pictures, made by the `ffmpeg` program, are read back.
 
+use crate::support::broken_videos::hollow_png;
 use crate::support::video_clips as clips;
 
 use std::fs;
@@ -640,32 +641,12 @@ fn damaged_times_of_a_stream_are_replaced_by_counting() {
     }
 }
 
-/// A PNG file that claims `side` × `side` pixels and has none.
-fn hollow_png(side: u32) -> Vec<u8> {
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 6, 0, 0, 0]].concat();
-    for (name, data) in [(b"IHDR", &header[..]), (b"IDAT", &[])] {
-        let chunk = [name, data].concat();
-        png.extend((data.len() as u32).to_be_bytes());
-        png.extend(&chunk);
-        png.extend(crc32(&chunk).to_be_bytes());
-    }
-    png
-}
-
-/// As PNG defines it (ISO 15948, annex D).
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
-    })
-}
-
 #[test]
 fn a_picture_that_claims_an_immense_size_is_refused() {
     for side in [40_000, 1 << 20] {
         let clips = Clips::new();
-        let error = open_error(&clips.write("2.png", &hollow_png(side)));
-        assert!(matches!(error, Error::Media { problem: MediaProblem::Picture, .. }), "{error:?}");
+        let error = open_error(&clips.write("2.png", &hollow_png(side, side)));
+        assert!(matches!(error, Error::Media { problem: MediaProblem::TooLarge, .. }), "{error:?}");
         // In a folder its neighbour is taken, as for any picture that is damaged.
         RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("1.png")).unwrap();
         assert_eq!(color_names(&clips.path(""), &Sampling::uniform(2)), ["red", "red"]);

@@ -10,6 +10,7 @@ use ffmpeg_next as ff;
 
 use super::super::Frame;
 use super::super::frame::over_white;
+use super::super::limits::MAX_VIDEO_PIXELS;
 
 /// Sample aspect ratios beyond this (and its inverse) are taken for damage.
 const MAX_SAR: f64 = 16.0;
@@ -144,13 +145,17 @@ impl Input {
         Ok(graph)
     }
 
-    /// Enlarges the side whose pixels are too short, so that no detail is lost.
+    /// Enlarges the side whose pixels are too short, so that no detail is lost, as long as that is no picture that would
+    /// be refused; else makes the other side smaller.
     fn square_pixels(&self) -> (u32, u32) {
-        let scaled = |length: u32, by: f64| (f64::from(length) * by).round() as u32;
-        if self.sar >= 1.0 {
-            (scaled(self.width, self.sar), self.height)
-        } else {
-            (self.width, scaled(self.height, 1.0 / self.sar))
+        let scaled = |length: u32, by: f64| ((f64::from(length) * by).round() as u32).max(1);
+        let by = self.sar.max(1.0 / self.sar);
+        let enlarge = f64::from(self.width) * f64::from(self.height) * by <= MAX_VIDEO_PIXELS as f64;
+        match (self.sar >= 1.0, enlarge) {
+            (true, true) => (scaled(self.width, by), self.height),
+            (true, false) => (self.width, scaled(self.height, 1.0 / by)),
+            (false, true) => (self.width, scaled(self.height, by)),
+            (false, false) => (scaled(self.width, 1.0 / by), self.height),
         }
     }
 

@@ -8,12 +8,13 @@ use ff::frame::Video as Picture;
 use ff::{Packet, decoder};
 use ffmpeg_next as ff;
 
+use super::super::limits::{MAX_VIDEO_PIXELS, check_size};
 use super::super::sampling::is_shown;
 use super::track::{Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
-/// More threads gain little but hold more decoded pictures.
-const MAX_THREADS: usize = 8;
+/// More threads gain little but hold more decoded pictures. Large pictures get fewer.
+const MAX_THREADS: u64 = 8;
 
 /// A wanted picture at most this many frames ahead is decoded to without looking for a keyframe nearer to it.
 const NEAR_FRAMES: f64 = 8.0;
@@ -44,9 +45,15 @@ pub(super) fn open_codec(path: &Path, track: &Track) -> Result<decoder::Video> {
     let unsupported = || Error::UnsupportedCodec { path: path.to_owned(), codec: name.to_owned() };
     let codec = decoder::find(id).ok_or_else(unsupported)?;
     let parameters = track.parameters().ok_or_else(unsupported)?;
-    let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let (width, height) = track.size();
+    check_size(path, width.into(), height.into(), MAX_VIDEO_PIXELS)?;
+    let n_pixels = u64::from(width) * u64::from(height);
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let n_threads = n_threads.min(MAX_THREADS).min(MAX_VIDEO_PIXELS / n_pixels.max(1)).max(1);
     let mut options = ff::Dictionary::new();
     options.set("threads", &n_threads.to_string());
+    // What the packets say goes before what the container says.
+    options.set("max_pixels", &MAX_VIDEO_PIXELS.to_string());
 
     let opened = ff::codec::Context::from_parameters(parameters).and_then(|context| {
         let mut decoder = context.decoder();

@@ -13,6 +13,7 @@ use ffmpeg_next as ff;
 
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
+use crate::ffi::ffmpeg::limit_allocations;
 use convert::Converter;
 use decode::Decoder;
 use scan::Scan;
@@ -20,6 +21,9 @@ use track::Track;
 
 /// A video track that ends this much before the file says is worth a warning; less is what audio often overhangs.
 const SUSPICIOUS_GAP_S: f64 = 1.0;
+
+/// What FFmpeg allocates at once: the largest picture in RGBA, with the room that it leaves around one.
+const MAX_ALLOCATION: usize = 5 << 26;
 
 /// Size of a packet of MPEG-TS, which has at most one frame.
 const TS_PACKET_BYTES: f64 = 188.0;
@@ -78,13 +82,15 @@ pub(super) fn versions() -> Vec<(&'static str, String)> {
     .into()
 }
 
-/// Once per process: FFmpeg's own log goes to stderr and would mix with the program's output.
+/// Once per process: FFmpeg's own log goes to stderr and would mix with the program's output; and it decodes a picture
+/// to look at a file, before there is a decoder of which the size is limited.
 fn initialize() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Fails for no reason in the versions that are supported; what is missing shows up when a file is opened.
         let _ = ff::init();
         ff::log::set_level(ff::log::Level::Quiet);
+        limit_allocations(MAX_ALLOCATION);
     });
 }
 

@@ -13,7 +13,7 @@ use ffmpeg_next as ff;
 use super::super::Stop;
 use super::convert::Orientation;
 use crate::error::{Error, MediaProblem, Result};
-use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio};
+use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio, size};
 
 /// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
 const MICROSECONDS: f64 = 1e6;
@@ -26,6 +26,16 @@ const NO_TIMESTAMP: i64 = i64::MIN;
 
 /// A format with a lower score (of 100) is a guess, less certain than the file's name (`AVPROBE_SCORE_EXTENSION`).
 const CERTAIN_FORMAT: i32 = 50;
+
+/// The formats that are read, by FFmpeg's names: those that people have videos, animations and pictures in, and sound,
+/// to be told so. FFmpeg knows three hundred more: playlists, descriptions of streams, scripts, the files of old games.
+const FORMATS: &str = "3gp,aac,ac3,aiff,apng,asf,asf_o,av1,avi,bmp_pipe,caf,dhav,dirac,dnxhd,dpx_pipe,dv,evc,exr_pipe,\
+    flac,flv,gif,gxf,h261,h263,h264,hdr_pipe,hevc,ico,ivf,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_anim,jpegxl_pipe,\
+    live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mp3,mpeg,mpegts,mpegtsraw,mpegvideo,mpjpeg,mxf,nsv,nut,obu,ogg,pam_pipe,\
+    pbm_pipe,pcx_pipe,pgm_pipe,pgmyuv_pipe,png_pipe,ppm_pipe,psd_pipe,qoi_pipe,rm,sgi_pipe,smjpeg,sunrast_pipe,swf,\
+    tiff_pipe,ty,vc1,vc1test,vvc,w64,wav,webp_pipe,wtv,wv,xbm_pipe,xpm_pipe,xwd_pipe,yuv4mpegpipe";
+
+const UNKNOWN_FORMAT: &str = "its content is that of no format that is read";
 
 /// After as many unreadable packets in a row the rest of the file is given up.
 const MAX_UNREADABLE: usize = 1000;
@@ -86,7 +96,7 @@ impl Track {
         let Some(stream) = stream else {
             // FFmpeg takes many a text for audio.
             if input.probe_score() < CERTAIN_FORMAT {
-                let reason = "its content is that of no known format".to_owned();
+                let reason = UNKNOWN_FORMAT.to_owned();
                 return Err(Error::Media { problem: MediaProblem::NotAVideo, path: path.to_owned(), reason });
             }
             return Err(Error::NoVideoStream { path: path.to_owned(), found: streams_found(&input) });
@@ -136,6 +146,11 @@ impl Track {
     /// Without one the packets may have no timestamps at all.
     pub(super) fn has_start_time(&self) -> bool {
         self.has_start_time
+    }
+
+    /// Width and height as the container says them, 0 if it does not.
+    pub(super) fn size(&self) -> (u32, u32) {
+        self.stream().map_or((0, 0), |stream| size(&stream))
     }
 
     /// Number of frames, if the container says it.
@@ -210,29 +225,28 @@ pub(super) fn timestamp(packet: &Packet) -> Option<i64> {
     packet.pts().or(packet.dts())
 }
 
+/// FFmpeg gets an open file, so that it needs nothing else, and no protocol to open anything with: not the files and
+/// addresses that a format can name, nor those that a name with a pattern stands for.
 fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
+    let file = File::open(path).map_err(Error::io("opening the video", path))?;
+    let mut options = ff::Dictionary::new();
+    options.set("protocol_whitelist", "none");
+    options.set("format_whitelist", FORMATS);
     let asked = stop.clone();
     let interrupt = move || asked.is_wanted();
-    let opened = match path.to_str() {
-        // Without the prefix FFmpeg takes a name such as `a:b.mp4` for a protocol.
-        Some(name) => ff::format::input_with_interrupt(&format!("file:{name}"), interrupt),
-        None => {
-            let file = File::open(path).map_err(Error::io("opening the video", path))?;
-            StreamIo::from_read_seek(file)
-                .and_then(|io| ff::format::input_from_stream_with_interrupt(io, None, None, interrupt))
-        }
-    };
+    // Some formats are known by their names alone.
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let opened = StreamIo::from_read_seek(file)
+        .and_then(|io| ff::format::input_from_stream_with_interrupt(io, name.as_deref(), Some(options), interrupt));
     stop.check()?;
     opened.map_err(|error| {
-        if is_mp4(path) {
-            Error::Media { problem: MediaProblem::CutOff, path: path.to_owned(), reason: error.to_string() }
-        } else {
-            Error::Media {
-                problem: MediaProblem::NotAVideo,
-                path: path.to_owned(),
-                reason: format!("FFmpeg cannot read it ({error})"),
-            }
-        }
+        let (problem, reason) = match error {
+            _ if is_mp4(path) => (MediaProblem::CutOff, error.to_string()),
+            // A format that is not on the list.
+            ff::Error::Other { errno: ff::error::EINVAL } => (MediaProblem::NotAVideo, UNKNOWN_FORMAT.to_owned()),
+            _ => (MediaProblem::NotAVideo, format!("FFmpeg cannot read it ({error})")),
+        };
+        Error::Media { problem, path: path.to_owned(), reason }
     })
 }
 

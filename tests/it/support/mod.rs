@@ -1,10 +1,12 @@
 //! What tests share.
 
+pub mod broken_videos;
 pub mod families;
 #[cfg(feature = "cli")]
 pub mod hub_server;
 #[cfg(feature = "cli")]
 pub mod json_schema;
+pub mod lcg;
 pub mod npy;
 #[cfg(feature = "cli")]
 pub mod program;
