@@ -4,8 +4,9 @@
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may be anything: nothing here
 //! panics, and memory grows only with bytes that are really there, never with a length that the file claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -84,6 +85,8 @@ struct Entry {
     type_id: u32,
     /// Those of a short array.
     numbers: Option<Vec<f64>>,
+    /// Of an array of strings, the first that was there before.
+    repeated: Option<u64>,
 }
 
 impl Metadata {
@@ -134,6 +137,11 @@ impl Metadata {
     /// The elements of the array under `key`, if they are few, and numbers.
     pub(crate) fn numbers(&self, key: &str) -> Option<&[f64]> {
         self.values.get(key)?.numbers.as_deref()
+    }
+
+    /// The place of the first element of the array of strings under `key` that stands in it before.
+    pub(super) fn repeated(&self, key: &str) -> Option<u64> {
+        self.values.get(key)?.repeated
     }
 
     /// The string under `key`; `None` when there is none, or something else.
@@ -223,6 +231,16 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
     Reader(open(path)?).header().map_err(unreadable(path))
 }
 
+/// All that is read of a header, from bytes.
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Header> {
+    let reader = || Reader(io::Cursor::new(bytes));
+    let _ = reader().layout();
+    let _ = reader().main_type();
+    let _ = reader().floats("blk.0.attn_norm.weight");
+    reader().header()
+}
+
 /// The type that most values of the GGUF file at `path` are stored in, by the format's number; `None` of a file without
 /// tensors.
 ///
@@ -254,6 +272,13 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 }
 
 struct Reader<R>(R);
+
+/// What is kept of an array.
+#[derive(Default)]
+struct Elements {
+    numbers: Option<Vec<f64>>,
+    repeated: Option<u64>,
+}
 
 /// What a file says of a tensor.
 struct Tensor {
@@ -395,11 +420,11 @@ impl<R: BufRead> Reader<R> {
 
     fn entry(&mut self) -> io::Result<Entry> {
         let type_id = self.u32()?;
-        let (value, numbers) = match type_id {
+        let (value, elements) = match type_id {
             9 => self.elements()?,
-            _ => (self.value(type_id)?, None),
+            _ => (self.value(type_id)?, Elements::default()),
         };
-        Ok(Entry { value, type_id, numbers })
+        Ok(Entry { value, type_id, numbers: elements.numbers, repeated: elements.repeated })
     }
 
     fn value(&mut self, type_id: u32) -> io::Result<Value> {
@@ -421,7 +446,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// An array, with its elements if they are few, and numbers.
-    fn elements(&mut self) -> io::Result<(Value, Option<Vec<f64>>)> {
+    fn elements(&mut self) -> io::Result<(Value, Elements)> {
         let element = self.u32()?;
         let len = self.u64()?;
         let width: u64 = match element {
@@ -430,11 +455,17 @@ impl<R: BufRead> Reader<R> {
             4..=6 => 4,
             10..=12 => 8,
             8 => {
-                for _ in 0..len {
-                    let bytes = self.u64()?;
-                    self.skip(bytes)?;
+                let (mut seen, mut repeated) = (HashSet::new(), None);
+                for i in 0..len {
+                    let string = self.string(MAX_STRING_LEN)?;
+                    // Of what is long only a number is kept, so a file that is a list takes no more than itself.
+                    let mut hasher = DefaultHasher::new();
+                    string.hash(&mut hasher);
+                    if !seen.insert(hasher.finish()) && !string.is_empty() {
+                        repeated = repeated.or(Some(i));
+                    }
                 }
-                return Ok((Value::Array { len }, None));
+                return Ok((Value::Array { len }, Elements { numbers: None, repeated }));
             }
             // ggml has no arrays of arrays either.
             other => return Err(invalid(format!("there are no arrays of value type {other}"))),
@@ -447,9 +478,10 @@ impl<R: BufRead> Reader<R> {
                 _ => 0.0,
             };
             let numbers = (0..len).map(|_| self.value(element).map(number)).collect::<io::Result<_>>()?;
-            return Ok((Value::Array { len }, (element != 7).then_some(numbers)));
+            let numbers = Some(numbers).filter(|_| element != 7);
+            return Ok((Value::Array { len }, Elements { numbers, repeated: None }));
         }
         self.skip(len.checked_mul(width).ok_or_else(|| invalid(format!("an array of {len} elements is too long")))?)?;
-        Ok((Value::Array { len }, None))
+        Ok((Value::Array { len }, Elements::default()))
     }
 }

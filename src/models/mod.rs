@@ -32,6 +32,8 @@ use std::path::{Path, PathBuf};
 
 pub use assemble::Recipe;
 pub use check::check;
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) use check::fuzz_header;
 pub use download::PyPiSource;
 pub use fingerprint::digest;
 pub(crate) use fingerprint::{COPY_OF, fingerprint};

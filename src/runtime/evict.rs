@@ -204,13 +204,13 @@ const STATE_MARK: &[u8; 8] = b"sharpv\0\x01";
 
 /// How llama.cpp's part of a state begins: with the architecture's name behind its length, for which llama.cpp would
 /// allocate whatever it is.
-fn state_start(architecture: &str) -> Vec<u8> {
+pub(super) fn state_start(architecture: &str) -> Vec<u8> {
     let length = u32::try_from(architecture.len()).unwrap_or(u32::MAX);
     [&length.to_ne_bytes(), architecture.as_bytes()].concat()
 }
 
 /// llama.cpp's part of a state, and ours.
-fn split_state(state: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_state(state: &[u8]) -> Option<(&[u8], &[u8])> {
     let Some(rest) = state.strip_suffix(STATE_MARK) else { return Some((state, &[])) };
     let (rest, length) = rest.split_last_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;

@@ -16,6 +16,7 @@ mod memory;
 mod model;
 mod rpc;
 mod sampler;
+mod state;
 mod vision;
 
 pub use abort::{Abort, on_abort};
@@ -32,4 +33,7 @@ pub use memory::{KvType, MemoryUsage};
 pub use model::{LoraAdapter, Model, ModelParams, SpecialToken, Token};
 pub use rpc::{RPC_PORT, RpcServer, RpcServerParams, add_rpc_server};
 pub use sampler::{Sampler, SamplerParams};
+pub(crate) use state::SavedCells;
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) use state::fuzz_state;
 pub use vision::{Bitmap, CellState, Chunk, Chunks, ImageChunk, Part, Picture, Vision, VisionParams, VisionStream};

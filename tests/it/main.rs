@@ -15,6 +15,7 @@ mod evict;
 mod families;
 mod fit;
 mod fixtures;
+mod forged;
 mod frames;
 mod hostile_videos;
 mod hub;

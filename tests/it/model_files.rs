@@ -4,6 +4,7 @@
 //! The files are those of the families with a value or a name changed in place. They are opened in a child process,
 //! since what is tested is that it does not die.
 
+use crate::support::lcg::Lcg;
 use crate::support::{families, smol};
 
 use sharpv::models::{self, ModelFiles};
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// In the environment of the child: a model, its mmproj and a folder of frames.
 const FILES: [&str; 3] = ["SHARPV_TEST_FILES_MODEL", "SHARPV_TEST_FILES_MMPROJ", "SHARPV_TEST_FILES_FRAMES"];
+
+const FAMILIES: [&str; 8] =
+    ["smolvlm", "internvl", "qwen2vl", "qwen2.5vl", "qwen3vl", "gemma3", "minicpmv", "llava-onevision"];
 
 /// Longer than any file takes to be refused, or to answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -36,6 +40,81 @@ fn child() {
         Ok(()) => println!("answered"),
         Err(error) => println!("error: {error}"),
     }
+}
+
+/// In the environment of the child that opens many: a file that names models and mmproj, one a line each.
+const LIST: &str = "SHARPV_TEST_FILES_LIST";
+
+/// More than the fixtures, or what is read of a file before it is refused, take.
+const MAX_PEAK: u64 = 2 << 30;
+
+/// Not a test of its own: it opens the files that another lists.
+#[test]
+fn child_of_many() {
+    let (Some(list), Some(frames)) = (std::env::var_os(LIST), std::env::var_os(FILES[2])) else { return };
+    let list = std::fs::read_to_string(list).expect("a list");
+    let lines: Vec<&str> = list.lines().collect();
+    for (i, pair) in lines.chunks(2).enumerate() {
+        println!("begin {i}");
+        // Linux then counts the peak from here.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        let files =
+            ModelFiles { name: "broken".into(), model: pair[0].into(), mmproj: Some(pair[1].into()), lora: Vec::new() };
+        let checked = [pair[0], pair[1]].iter().try_for_each(|path| models::check(Path::new(path)));
+        let said = match (checked, answer(&files, Path::new(&frames))) {
+            (Err(error), Err(_)) => format!("refused {error}"),
+            (Err(error), Ok(())) => format!("wrong: answered, though {error}"),
+            (Ok(()), Err(error)) => format!("failed {error}"),
+            (Ok(()), Ok(())) => "answered".to_owned(),
+        };
+        println!("end {i} {} {}", sharpv::runtime::peak_rss_bytes().unwrap_or(0), said.replace('\n', " "));
+    }
+}
+
+/// What became of each pair of files: the peak of memory, and what was said. A child that dies, or takes too long for
+/// one of them, is begun again behind it.
+fn outcomes(pairs: &[[PathBuf; 2]], folder: &Path, frames: &Path) -> Vec<(u64, String)> {
+    use std::io::{Read as _, Seek as _};
+    let mut outcomes: Vec<(u64, String)> = Vec::new();
+    while outcomes.len() < pairs.len() {
+        let left = &pairs[outcomes.len()..];
+        let list: String = left.iter().flatten().map(|path| format!("{}\n", path.display())).collect();
+        let list_path = folder.join("list");
+        std::fs::write(&list_path, list).expect("a list");
+        let mut child = Command::new(std::env::current_exe().expect("this program"));
+        child.args(["--exact", "model_files::child_of_many", "--nocapture"]).env("GGML_NO_BACKTRACE", "1");
+        let mut output = tempfile::tempfile().expect("a file");
+        let both = || Stdio::from(output.try_clone().expect("a handle"));
+        child.env(LIST, &list_path).env(FILES[2], frames).stdout(both()).stderr(both());
+        let mut child = child.spawn().expect("it runs");
+        let mut seen = (0, Instant::now());
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a status") {
+                break status.to_string();
+            }
+            let length = output.metadata().expect("a file").len();
+            if length != seen.0 {
+                seen = (length, Instant::now());
+            } else if seen.1.elapsed() > LIMIT {
+                child.kill().and_then(|()| child.wait()).expect("it is killed");
+                break format!("nothing for {LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let mut said = Vec::new();
+        output.rewind().and_then(|()| output.read_to_end(&mut said)).expect("what it said");
+        let said = String::from_utf8_lossy(&said);
+        for line in said.lines().filter_map(|line| line.strip_prefix("end ")) {
+            let mut words = line.splitn(3, ' ').skip(1);
+            let peak = words.next().and_then(|peak| peak.parse().ok()).expect("a peak");
+            outcomes.push((peak, words.next().unwrap_or_default().to_owned()));
+        }
+        if outcomes.len() < pairs.len() {
+            let tail: Vec<_> = said.lines().rev().take(8).collect();
+            outcomes.push((0, format!("died: {status}: {tail:?}")));
+        }
+    }
+    outcomes
 }
 
 fn answer(files: &ModelFiles, frames: &Path) -> sharpv::Result<()> {
@@ -95,7 +174,16 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
+    /// How long the part is that tells what is in the file.
+    fn header(bytes: &'a [u8]) -> usize {
+        Self::read(bytes).at
+    }
+
     fn of(bytes: &'a [u8]) -> Vec<Place> {
+        Self::read(bytes).found
+    }
+
+    fn read(bytes: &'a [u8]) -> Self {
         let mut places = Self { bytes, at: 8, found: Vec::new() };
         let (n_tensors, n_values) = (places.number(8), places.number(8));
         for _ in 0..n_values {
@@ -113,7 +201,7 @@ impl<'a> Places<'a> {
             let n_dims = places.number(4) as usize;
             places.at += 8 * n_dims + 12;
         }
-        places.found
+        places
     }
 
     fn number(&mut self, width: usize) -> u64 {
@@ -269,16 +357,6 @@ fn what_llama_cpp_would_die_of_is_told() {
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Numbers that look random.
-struct Lcg(u64);
-
-impl Lcg {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-}
-
 #[test]
 fn no_value_and_no_name_ends_the_process() {
     let count = std::env::var("SHARPV_TEST_MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
@@ -287,9 +365,7 @@ fn no_value_and_no_name_ends_the_process() {
     let frames = frames();
     let mut failures = Vec::new();
     for _ in 0..count {
-        let family =
-            ["smolvlm", "internvl", "qwen2vl", "qwen2.5vl", "qwen3vl", "gemma3", "minicpmv", "llava-onevision"]
-                [random.below(8)];
+        let family = FAMILIES[random.below(FAMILIES.len())];
         let in_mmproj = random.below(3) > 0;
         let files = families::files(family);
         let bytes = std::fs::read(if in_mmproj { files.mmproj.as_ref().expect("an mmproj") } else { &files.model });
@@ -320,6 +396,91 @@ fn no_value_and_no_name_ends_the_process() {
         }
     }
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// A value of a header, or any of its bytes: numbers, lengths, counts, types, names, shapes, offsets.
+fn change(bytes: &mut Vec<u8>, header: usize, random: &mut Lcg) {
+    if random.below(2) == 0 {
+        let places = Places::of(bytes);
+        let place = &places[random.below(places.len())];
+        let small = [0, 1, 2, 3, 5, 7, 8, 16, 33, 64, 100, 255, 1000, 4097, 65_536, 1 << 24][random.below(16)];
+        let number = if random.below(3) == 0 {
+            [i32::MAX as u64, u64::from(u32::MAX), u64::MAX][random.below(3)]
+        } else {
+            small
+        };
+        let float = [0.0, -1.0, -1e38, 1e38, f32::NAN, f32::INFINITY, 1e-30][random.below(7)];
+        match place.value {
+            None => bytes[place.at + random.below(place.len)] = b'x',
+            Some(6) => bytes[place.at..place.at + 4].copy_from_slice(&f32::to_le_bytes(float)),
+            Some(_) => bytes[place.at..place.at + place.len].copy_from_slice(&number.to_le_bytes()[..place.len]),
+        }
+        return;
+    }
+    for _ in 0..1 + random.below(3) {
+        // What describes the tensors is the second half of a small file's header.
+        let at = if random.below(3) == 0 { random.below(256) } else { random.below(header) }.min(bytes.len() - 9);
+        match random.below(7) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = [0, 1, 2, 0x7f, 0x80, 0xff][random.below(6)],
+            2 => bytes[at] = random.below(256) as u8,
+            3 => bytes[at..at + 4].fill([0, 0xff][random.below(2)]),
+            4 => bytes[at..at + 8].fill([0, 0x7f, 0xff][random.below(3)]),
+            5 => {
+                let value = [1_u64 << 20, 1 << 32, 1 << 40, 1 << 62, i64::MAX as u64, u64::MAX][random.below(6)];
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            _ => bytes.truncate(at + 9 + random.below(bytes.len() - at - 9)),
+        }
+        if bytes.len() < 300 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn no_changed_header_ends_the_process() {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<usize>().ok());
+    let count = number("SHARPV_TEST_HEADERS").unwrap_or(300);
+    let mut random = Lcg(number("SHARPV_TEST_SEED").unwrap_or(7) as u64);
+    let folder = tempfile::tempdir().expect("a folder");
+    let frames = frames();
+    let (mut wrong, mut tally, mut peak) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new(), 0);
+    let mut done = 0;
+    while done < count {
+        let n = (count - done).min(100);
+        let pairs: Vec<_> = (0..n)
+            .map(|i| {
+                let family = FAMILIES[random.below(FAMILIES.len())];
+                let mut files = families::files(family);
+                let file =
+                    if random.below(2) == 0 { files.mmproj.as_mut().expect("an mmproj") } else { &mut files.model };
+                let mut bytes = std::fs::read(&*file).expect("a fixture");
+                let header = Places::header(&bytes);
+                change(&mut bytes, header, &mut random);
+                *file = folder.path().join(format!("{family}-{i}.gguf"));
+                std::fs::write(&*file, bytes).expect("a file");
+                [files.model, files.mmproj.expect("an mmproj")]
+            })
+            .collect();
+        for (pair, (took, said)) in pairs.iter().zip(outcomes(&pairs, folder.path(), frames.path())) {
+            peak = peak.max(took);
+            let word = said.split(' ').next().unwrap_or_default().to_owned();
+            let good = ["refused", "failed", "answered"].contains(&word.as_str()) && took < MAX_PEAK;
+            *tally.entry(word).or_default() += 1;
+            if !good {
+                let broken = pair.iter().find(|path| path.starts_with(folder.path())).expect("one is broken");
+                if let Some(keep) = std::env::var_os("SHARPV_TEST_KEEP") {
+                    let name = format!("{}-{}", done, broken.file_name().expect("a name").to_string_lossy());
+                    std::fs::copy(broken, Path::new(&keep).join(name)).expect("a copy");
+                }
+                wrong.push(format!("{}: {} MB: {said}", broken.display(), took >> 20));
+            }
+        }
+        done += n;
+    }
+    println!("{tally:?}, peak {} MB", peak >> 20);
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]

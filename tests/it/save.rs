@@ -1,8 +1,8 @@
 //! Sessions in files, with the model `smol`.
 
+use crate::support::saved_session::{Parts, sealed};
 use crate::support::{families, smol};
 
-use sha2::{Digest, Sha256};
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
@@ -51,12 +51,6 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("chat.session");
     (folder, path)
-}
-
-/// A file with the right checksum.
-fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.extend_from_slice(Sha256::digest(&bytes).as_slice());
-    bytes
 }
 
 #[test]
@@ -308,40 +302,6 @@ fn saving_replaces_nothing_but_sessions() {
         session.load(&path).expect("restored");
     }
     assert_eq!(names(), ["chat.session"], "nothing is left beside it");
-}
-
-/// The parts of a saved session: magic and version, header, embeddings, state.
-struct Parts {
-    start: Vec<u8>,
-    header: serde_json::Value,
-    embeddings: Vec<u8>,
-    state: Vec<u8>,
-}
-
-impl Parts {
-    fn read(path: &Path) -> Self {
-        let whole = std::fs::read(path).expect("the file");
-        let header_bytes = u64::from_le_bytes(whole[12..20].try_into().expect("8 bytes")) as usize;
-        let (header, body) = whole[20..whole.len() - 32].split_at(header_bytes);
-        let header: serde_json::Value = serde_json::from_slice(header).expect("a header");
-        let (embeddings, state) = body.split_at(header["embeddings_bytes"].as_u64().expect("a number") as usize);
-        Self { start: whole[..12].to_vec(), embeddings: embeddings.to_vec(), state: state.to_vec(), header }
-    }
-
-    /// A file that is whole.
-    fn write(&self, path: &Path) {
-        let mut header = self.header.clone();
-        header["state_bytes"] = self.state.len().into();
-        let header = serde_json::to_vec(&header).expect("JSON");
-        let length = (header.len() as u64).to_le_bytes();
-        std::fs::write(path, sealed([&self.start[..], &length, &header, &self.embeddings, &self.state].concat()))
-            .expect("a test file");
-    }
-
-    /// The number of four bytes at `at` of the state.
-    fn number(&self, at: usize) -> usize {
-        u32::from_le_bytes(self.state[at..at + 4].try_into().expect("4 bytes")) as usize
-    }
 }
 
 #[test]

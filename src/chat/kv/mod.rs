@@ -12,9 +12,10 @@ use super::params::SessionParams;
 use super::prompt::plan::{Plan, PlannedRow, RowKey};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::runtime::{Context, ContextParams, KvWindow, MemoryUsage, Row, RowInput, Similarity};
+use crate::runtime::{Context, ContextParams, KvWindow, MemoryUsage, Row, RowInput, SavedCells, Similarity};
 use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
+use std::collections::HashMap;
 use std::mem::take;
 use trial::{Moved, Text, Trial};
 
@@ -49,6 +50,19 @@ impl SavedKv {
     /// Cells that its rows take.
     pub fn cells_used(&self) -> usize {
         cells_used(&self.rows, &self.evicted)
+    }
+
+    /// Where its rows stand that did not leave all layers.
+    fn positions(&self) -> impl Iterator<Item = i32> {
+        let mut gone = HashMap::<i32, usize>::new();
+        self.evicted.tokens.iter().for_each(|token| *gone.entry(token[0]).or_default() += 1);
+        self.rows.iter().map(|row| row.position[0]).filter(move |position| match gone.get_mut(position) {
+            Some(left @ 1..) => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        })
     }
 }
 
@@ -359,16 +373,16 @@ impl KvState {
             kv.evicted = saved.evicted;
             return Ok(Ok(kv));
         }
+        let cells = SavedCells::read(&engine.model, &params.compute, state);
+        if !cells.is_some_and(|cells| cells.are_at(saved.positions())) {
+            return Ok(Err("it is damaged, or not that of the conversation".into()));
+        }
         kv.resize(engine, params, saved.n_ctx, None)?;
         let context = kv.context()?;
         match context.set_state(state) {
             Ok(()) => {}
             Err(Error::Llama { reason, .. }) => return Ok(Err(reason.trim().to_owned())),
             Err(error) => return Err(error),
-        }
-        let last = context.last_position();
-        if !saved.rows.iter().any(|row| Some(row.position[0]) == last) {
-            return Ok(Err("its rows are not those of the conversation".into()));
         }
         (kv.rows, kv.evicted) = (saved.rows, saved.evicted);
         Ok(Ok(kv))

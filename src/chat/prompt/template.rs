@@ -54,6 +54,31 @@ pub(in crate::chat) struct ChatTemplate {
 
 const NAME: &str = "chat";
 
+/// Steps that a template may take: hundreds for each of thousands of messages. It comes with a model, from whoever made
+/// the file, and may loop for years.
+const MAX_STEPS: u64 = 20_000_000;
+
+/// Bytes that a template may write, more than any model takes.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A prompt as it is written.
+#[derive(Default)]
+struct Prompt(Vec<u8>);
+
+impl std::io::Write for Prompt {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_BYTES {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl ChatTemplate {
     /// Compiles `source`, or else the template of `model`.
     ///
@@ -80,6 +105,7 @@ impl ChatTemplate {
         // As Hugging Face sets up Jinja, and with the extras that templates count on.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| describe(&e))?);
+        environment.set_fuel(Some(MAX_STEPS));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
@@ -206,17 +232,31 @@ impl ChatTemplate {
     }
 
     fn render_values(&self, messages: &[Value], add_generation_prompt: bool) -> Result<String, minijinja::Error> {
-        self.environment.get_template(NAME)?.render(context! {
+        let mut prompt = Prompt::default();
+        let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
-        })
+        };
+        self.environment.get_template(NAME)?.render_captured_to(values, &mut prompt)?;
+        String::from_utf8(prompt.0).map_err(|e| minijinja::Error::new(ErrorKind::WriteFailure, e.to_string()))
     }
 
     /// The text of the BOS token, which a template may write itself.
     pub fn bos(&self) -> &str {
         &self.bos
+    }
+}
+
+/// See [`crate::fuzzing`].
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) fn fuzz_template(source: &str) {
+    let compiled = ChatTemplate::compile(source, "<s>".into(), "</s>".into(), "fuzz.gguf".into());
+    if let Ok(template) = compiled {
+        let media = vec![Media { text: "<v>".into(), separator: "\n".into(), is_picture: false }];
+        let question = Message { media, ..Message::text(Role::User, "What?") };
+        let _ = template.render(&[Message::text(Role::System, "Be brief."), question]);
     }
 }
 
@@ -255,7 +295,11 @@ fn without_generation_tags(source: &str) -> String {
 
 /// The error with its line, without the source excerpt that minijinja adds in its long form.
 fn describe(error: &minijinja::Error) -> String {
-    let reason = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
+    let reason = match error.kind() {
+        ErrorKind::OutOfFuel => format!("it does not end within {MAX_STEPS} steps"),
+        ErrorKind::WriteFailure => format!("it writes more than {} MB", MAX_BYTES >> 20),
+        kind => error.detail().map_or_else(|| kind.to_string(), ToOwned::to_owned),
+    };
     match error.line() {
         Some(line) => format!("{reason} (line {line})"),
         None => reason,
@@ -321,6 +365,33 @@ mod tests {
     fn a_bad_template_is_an_error_with_its_line() {
         let result = ChatTemplate::compile("\n{% if %}", String::new(), String::new(), "model.gguf".into());
         assert!(result.unwrap_err().contains("line 2"));
+    }
+
+    /// A template comes with a model, from whoever made its file.
+    #[test]
+    fn a_template_that_does_not_end_is_an_error() {
+        let nested = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";
+        let recursive = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
+        let long = "{% for i in range(90000) %}{{ 'x' * 1000000 }}{% endfor %}";
+        let recursive_loop = "{% for x in [[[[]]]] recursive %}{{ loop([x, x]) }}{{ loop([x, x]) }}{% endfor %}";
+        for source in [nested, recursive, long, recursive_loop] {
+            let begin = std::time::Instant::now();
+            let error = template(source).render(&[message(Role::User, "x")]).unwrap_err().to_string();
+            assert!(error.contains("cannot render"), "{error}");
+            assert!(begin.elapsed().as_secs() < 30, "{source}: {:?}", begin.elapsed());
+        }
+        for source in ["(".repeat(100_000), "{% if x %}".repeat(100_000), "[".repeat(100_000)] {
+            let source = format!("{{{{ {source}");
+            assert!(ChatTemplate::compile(&source, String::new(), String::new(), "model.gguf".into()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_long_conversation_is_no_endless_one() {
+        let messages: Vec<_> =
+            (0..20_000).map(|i| message(Role::User, &format!("{i} {}", "word ".repeat(40)))).collect();
+        let text = template(CHATML).render(&messages).unwrap();
+        assert!(text.len() > 4_000_000 && text.contains("19999 word"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::chat::prompt::plan::{PlannedRow, RowKey};
 use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo};
 use crate::error::Result;
 use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -90,7 +91,7 @@ pub fn contents(
     let good = header.videos_sent <= videos.len()
         && in_cache != header.cached.is_empty()
         && (in_cache || (evicted.tokens.is_empty() && pending.is_none()))
-        && evicted.tokens.len() <= header.cached.len()
+        && are_visual(&evicted.tokens, &header.cached)
         && [0, n_layer].contains(&evicted.similarity.len())
         && rows.are_good(&header.cached)
         && pending.iter().all(|tail| rows.are_good(&tail.question) && rows.are_good(&tail.describe))
@@ -128,6 +129,21 @@ pub fn contents(
         n_ctx: header.n_ctx,
     };
     Ok((conversation, kv))
+}
+
+/// Whether there are rows of visual tokens where `tokens` stood.
+fn are_visual(tokens: &[[i32; 3]], rows: &[PlannedRow]) -> bool {
+    let mut left = BTreeMap::<i32, usize>::new();
+    for row in rows.iter().filter(|row| !matches!(row.key, RowKey::Token(_))) {
+        *left.entry(row.position[0]).or_default() += 1;
+    }
+    tokens.iter().all(|token| match left.get_mut(&token[0]) {
+        Some(n @ 1..) => {
+            *n -= 1;
+            true
+        }
+        _ => false,
+    })
 }
 
 /// How many cells a context for `kv` gets.

@@ -172,6 +172,14 @@ fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Vec<u8>, Vec<u8>)>
     Ok((header, embeddings, state))
 }
 
+/// See [`crate::fuzzing`].
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) fn fuzz_saved_session(bytes: &[u8]) {
+    let whole = [bytes, Sha256::digest(bytes).as_slice()].concat();
+    let (left, path) = (whole.len() as u64, PathBuf::from("fuzz.session"));
+    let _ = parse(HashReader { inner: &whole[..], hasher: Sha256::new(), left, path });
+}
+
 struct HashWriter<W> {
     inner: W,
     hasher: Sha256,

@@ -1,12 +1,14 @@
 //! A session in a file: saved, and restored in another process.
 //!
-//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used.
-//! The state is llama.cpp's to check, which stops the process at some of what only a forger would write (a negative
-//! position).
+//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used, and
+//! the cells of the state have to be those of the header's rows before llama.cpp reads it.
 
 mod check;
 mod format;
 mod refused;
+
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) use format::fuzz_saved_session;
 
 use super::kv::KvState;
 use super::prompt::render;
@@ -40,8 +42,8 @@ impl Session {
     /// with the same videos, without reading, encoding or prefilling them again. The system message is that of the
     /// file; all other parameters stay.
     ///
-    /// Load only files that you trust: damage is found, but a state of the KV cache that was forged can stop the
-    /// process.
+    /// A file that somebody forged does no harm: it is refused, or it is a conversation with other answers than there
+    /// were.
     ///
     /// This session must have been opened with the same model, mmproj and adapters, the same KV types, and eviction
     /// likewise on or off.

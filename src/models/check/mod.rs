@@ -27,12 +27,23 @@ const INT: u64 = i32::MAX as u64;
 /// cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let header = gguf::read_header(path)?;
-    let finding = match header.metadata.kind() {
-        Kind::Model => model::check(&header),
-        Kind::Mmproj => mmproj::check(&header),
+    look_at(&header).map_err(|reason| Error::BadModel { path: path.to_owned(), reason })
+}
+
+fn look_at(header: &Header) -> Finding {
+    match header.metadata.kind() {
+        Kind::Model => model::check(header),
+        Kind::Mmproj => mmproj::check(header),
         Kind::Adapter => Ok(()),
-    };
-    finding.map_err(|reason| Error::BadModel { path: path.to_owned(), reason })
+    }
+}
+
+/// See [`crate::fuzzing`].
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) fn fuzz_header(bytes: &[u8]) {
+    if let Ok(header) = gguf::from_bytes(bytes) {
+        let _ = look_at(&header);
+    }
 }
 
 /// What is wrong, in words.

@@ -119,10 +119,18 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
     {
         return Err(must_be(&sections, format!("{values:?}"), "numbers of which the first three are not all 0"));
     }
+    let of_heads = || number("embedding_length")?.checked_div(number("attention.head_count")?);
+    let head = number("attention.key_length").or_else(of_heads);
+    if SECTIONS.contains(&architecture)
+        && let (Some(values), Some(size)) = (metadata.numbers(&sections), head)
+        && values.iter().take(4).sum::<f64>() > size as f64
+    {
+        let expected = format!("of a sum of at most the size of a head, which is {size}");
+        return Err(must_be(&sections, format!("{values:?}"), expected));
+    }
     let rotated = key("rope.dimension_count");
     let Some(count) = header.in_range(&rotated, 0..=INT)? else { return Ok(()) };
-    let of_heads = || number("embedding_length")?.checked_div(number("attention.head_count")?);
-    if let Some(size) = number("attention.key_length").or_else(of_heads) {
+    if let Some(size) = head {
         if WHOLE_HEADS.contains(&architecture) && count != size {
             return Err(must_be(&rotated, count, format!("the size of a head, which is {size}")));
         }
@@ -136,9 +144,14 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
     Ok(())
 }
 
-/// llama.cpp takes tokens that are none for others, and an answer then does not end.
+/// llama.cpp takes tokens that are none for others, and an answer then does not end. It asserts that no two tokens are
+/// the same.
 fn special_tokens(header: &Header) -> Finding {
-    let Some(&Value::Array { len }) = header.metadata.get("tokenizer.ggml.tokens") else { return Ok(()) };
+    const TOKENS: &str = "tokenizer.ggml.tokens";
+    let Some(&Value::Array { len }) = header.metadata.get(TOKENS) else { return Ok(()) };
+    if let Some(place) = header.metadata.repeated(TOKENS) {
+        return Err(format!("{TOKENS} has its element {place} twice"));
+    }
     for key in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"] {
         // Converters write "none" as −1.
         if let Some(id) = header.metadata.u64(key).filter(|&id| id >= len && id != u64::from(u32::MAX)) {

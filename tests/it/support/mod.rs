@@ -10,5 +10,6 @@ pub mod lcg;
 pub mod npy;
 #[cfg(feature = "cli")]
 pub mod program;
+pub mod saved_session;
 pub mod smol;
 pub mod video_clips;

@@ -1,0 +1,56 @@
+//! Saved sessions taken apart and put together again, with a right checksum.
+
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// A file with the right checksum.
+pub fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend_from_slice(Sha256::digest(&bytes).as_slice());
+    bytes
+}
+
+/// The parts of a saved session: magic and version, header, embeddings, state.
+#[derive(Clone)]
+pub struct Parts {
+    pub start: Vec<u8>,
+    pub header: serde_json::Value,
+    pub embeddings: Vec<u8>,
+    pub state: Vec<u8>,
+}
+
+impl Parts {
+    pub fn read(path: &Path) -> Self {
+        let whole = std::fs::read(path).expect("the file");
+        let header_bytes = u64::from_le_bytes(whole[12..20].try_into().expect("8 bytes")) as usize;
+        let (header, body) = whole[20..whole.len() - 32].split_at(header_bytes);
+        let header: serde_json::Value = serde_json::from_slice(header).expect("a header");
+        let (embeddings, state) = body.split_at(header["embeddings_bytes"].as_u64().expect("a number") as usize);
+        Self { start: whole[..12].to_vec(), embeddings: embeddings.to_vec(), state: state.to_vec(), header }
+    }
+
+    /// A file that is whole, its lengths those of its parts.
+    pub fn write(&self, path: &Path) {
+        let mut parts = self.clone();
+        parts.header["embeddings_bytes"] = self.embeddings.len().into();
+        parts.header["state_bytes"] = self.state.len().into();
+        parts.write_as_is(path);
+    }
+
+    /// As [`write`](Self::write), with whatever lengths the header says.
+    pub fn write_as_is(&self, path: &Path) {
+        let header = serde_json::to_vec(&self.header).expect("JSON");
+        let length = (header.len() as u64).to_le_bytes();
+        std::fs::write(path, sealed([&self.start[..], &length, &header, &self.embeddings, &self.state].concat()))
+            .expect("a test file");
+    }
+
+    /// The number of four bytes at `at` of the state.
+    pub fn number(&self, at: usize) -> usize {
+        u32::from_le_bytes(self.state[at..at + 4].try_into().expect("4 bytes")) as usize
+    }
+
+    /// Where llama.cpp's part of the state goes on behind the architecture's name.
+    pub fn memory(&self) -> usize {
+        4 + self.number(0)
+    }
+}
