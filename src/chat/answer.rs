@@ -7,6 +7,7 @@ use crate::runtime::SamplerParams;
 use crate::skip::EncodeParams;
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -197,7 +198,7 @@ pub struct VideoReport {
     pub encoder: EncoderWork,
 }
 
-pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
+pub(super) fn slice_reports(videos: &[Arc<EncodedVideo>]) -> Vec<SliceReport> {
     let slices = videos.iter().flat_map(|video| &video.slices);
     let report = |s: &EncodedSlice| SliceReport {
         time_s: s.time_s,
@@ -208,7 +209,7 @@ pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
     slices.map(report).collect()
 }
 
-pub(super) fn encoder_work(videos: &[EncodedVideo]) -> EncoderWork {
+pub(super) fn encoder_work(videos: &[Arc<EncodedVideo>]) -> EncoderWork {
     let slices = videos.iter().flat_map(|video| &video.slices);
     let (n, done) = slices.fold((0, 0.0), |(n, done), slice| (n + 1, done + f64::from(slice.computed)));
     let computed = if n == 0 { 1.0 } else { done / f64::from(n) };

@@ -19,6 +19,7 @@ mod params;
 mod prompt;
 mod save;
 mod session;
+mod shared;
 mod utf8;
 mod video;
 
@@ -35,3 +36,4 @@ pub use params::{SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};
 pub use session::Session;
+pub use shared::{EncodedVideo, TurnParams};
