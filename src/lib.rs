@@ -44,6 +44,8 @@ mod observer;
 pub mod prune;
 #[allow(unsafe_code)]
 pub mod runtime;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod skip;
 pub mod video;
 pub mod weights;

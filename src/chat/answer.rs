@@ -7,6 +7,7 @@ use crate::runtime::SamplerParams;
 use crate::skip::EncodeParams;
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why an answer ended.
@@ -202,7 +203,7 @@ pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
+pub(super) fn slice_reports(videos: &[Arc<EncodedVideo>]) -> Vec<SliceReport> {
     let slices = videos.iter().flat_map(|video| &video.slices);
     let report = |s: &EncodedSlice| SliceReport {
         time_s: s.time_s,
@@ -213,7 +214,7 @@ pub(super) fn slice_reports(videos: &[EncodedVideo]) -> Vec<SliceReport> {
     slices.map(report).collect()
 }
 
-pub(super) fn encoder_work(videos: &[EncodedVideo]) -> EncoderWork {
+pub(super) fn encoder_work(videos: &[Arc<EncodedVideo>]) -> EncoderWork {
     let slices = videos.iter().flat_map(|video| &video.slices);
     let (n, done) = slices.fold((0, 0.0), |(n, done), slice| (n + 1, done + f64::from(slice.computed)));
     let computed = if n == 0 { 1.0 } else { done / f64::from(n) };

@@ -6,6 +6,7 @@ use super::prompt::message::{Media, Message, Role};
 use super::video::{EncodeTimings, EncodedVideo};
 use crate::layout::Layout;
 use crate::video::{Kind, VideoInfo};
+use std::sync::Arc;
 
 /// The messages and videos of a session. Nothing in it depends on what is in the KV cache.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(super) struct Conversation {
     /// How every answer begins.
     pub answer_start: String,
     pub messages: Vec<Message>,
-    pub videos: Vec<EncodedVideo>,
+    pub videos: Vec<Arc<EncodedVideo>>,
     /// How many of `videos` stand in `messages`; the others go into the next question.
     pub videos_sent: usize,
     /// What was spent on the videos that were not sent yet.

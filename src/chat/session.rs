@@ -137,6 +137,18 @@ impl Session {
         question: &str,
         observer: &mut dyn Observer,
     ) -> Result<VideoReport> {
+        let video = self.encode(origin, options, question, observer)?;
+        Ok(self.add(video))
+    }
+
+    /// Decodes, encodes and prunes a video, so that it fits behind what was said.
+    pub(super) fn encode(
+        &mut self,
+        origin: Origin<'_>,
+        options: &VideoOptions,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<EncodedVideo> {
         let path = origin.path();
         let proposal = self.fit().propose(origin, options, question)?;
         if let Some(shortage) = proposal.shortage {
@@ -160,15 +172,26 @@ impl Session {
         let source = if self.params.decode_ahead { proposal.source.decode_ahead() } else { proposal.source };
         let mut video = encoder.encode(source, proposal.timings, observer)?;
         video.max_kept = proposal.max_kept;
+        let kept = video.slices.iter().map(|slice| slice.kept.len()).sum();
+        if let Some(capped) = proposal.capped.filter(|_| Some(kept) == proposal.max_kept) {
+            observer.warning(&format!("{}: {capped}", path.display()));
+        }
+        Ok(video)
+    }
+
+    /// Adds a video that was encoded just now.
+    fn add(&mut self, video: EncodedVideo) -> VideoReport {
+        self.conversation.spent += video.timings;
+        self.add_shared(Arc::new(video))
+    }
+
+    /// Adds a video that was encoded once.
+    pub(super) fn add_shared(&mut self, video: Arc<EncodedVideo>) -> VideoReport {
         let slices = slice_reports(std::slice::from_ref(&video));
         let encoder = encoder_work(std::slice::from_ref(&video));
         let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices, encoder };
-        if let Some(capped) = proposal.capped.filter(|_| Some(report.visual_tokens.kept) == proposal.max_kept) {
-            observer.warning(&format!("{}: {capped}", path.display()));
-        }
-        self.conversation.spent += video.timings;
         self.conversation.videos.push(video);
-        Ok(report)
+        report
     }
 
     /// Asks `question` about the videos that were added, in the light of the conversation so far. The answer streams to
@@ -215,6 +238,7 @@ impl Session {
     /// # Errors
     /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
     pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.kv.keep_videos(&self.conversation.videos);
         self.kv.settle(&self.engine, &self.params, observer)
     }
 
@@ -287,7 +311,7 @@ impl Session {
             });
         }
         let same = prune == self.params.prune;
-        let is_cut = |video: &EncodedVideo| video.slices.iter().any(|slice| !slice.unfinished.is_empty());
+        let is_cut = |video: &Arc<EncodedVideo>| video.slices.iter().any(|slice| !slice.unfinished.is_empty());
         if let Some(video) = videos.iter().find(|video| !same && is_cut(video)) {
             return Err(Error::InvalidParameter {
                 name: "the video",

@@ -4,7 +4,7 @@ use crate::options::{
     EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, PruneOptions, SessionArgs, VideoOptions,
     WeightOptions,
 };
-use crate::values;
+use crate::values::{self, CacheSize};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use sharpv::lab::calibrate::DEFAULT_MAX_LOSS;
 use sharpv::lab::cost::ScalingSize;
@@ -13,6 +13,7 @@ use sharpv::lab::report::PictureFormat;
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::RPC_PORT;
+use sharpv::serve::RemoteHost;
 use sharpv::skip::EncodeMode;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -47,6 +48,12 @@ pub enum Command {
     Ask(AskArgs),
     /// Talk about videos
     Chat(ChatArgs),
+    /// Serve a model to programs that speak OpenAI's chat completions, videos included
+    ///
+    /// POST /v1/chat/completions, GET /v1/models, /health and /metrics. docs/serve.md has what requests may say, and
+    /// examples. What a request says nothing of is as the options here have it; it may ask for less, and not for more.
+    /// Media come in the requests themselves, unless more is allowed.
+    Serve(ServeArgs),
     /// Say what a video would take, before anything is encoded
     ///
     /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless
@@ -179,6 +186,93 @@ Examples:
   sharpv plan lecture.mp4
   sharpv plan lecture.mp4 --fps 2 --max-frames 256 --prune off
   sharpv plan lecture.mp4 -m MODEL.gguf --mmproj MMPROJ.gguf --max-memory 4G";
+
+/// See [`Command::Serve`].
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// The address or name to listen at; 0.0.0.0 is all that this machine has, and needs a key
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Server")]
+    pub host: String,
+
+    /// The port; 0 is any free one
+    #[arg(short, long, value_name = "N", default_value_t = 8080, help_heading = "Server")]
+    pub port: u16,
+
+    /// Answer N requests at once; each takes the memory of a session, and --threads, or else its share of the
+    /// processor's cores
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = values::jobs(), help_heading = "Server")]
+    pub parallel: usize,
+
+    /// So many more requests may wait; others are told to come back later
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Server")]
+    pub queue: usize,
+
+    /// The key that clients must send; SHARPV_API_KEY keeps it out of the list of processes
+    #[arg(long, value_name = "KEY", help_heading = "Server")]
+    pub api_key: Option<String>,
+
+    /// Let other machines in without a key
+    #[arg(long, conflicts_with = "api_key", help_heading = "Server")]
+    pub no_api_key: bool,
+
+    /// The name that clients know the model by [default: that of the model]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    pub alias: Option<String>,
+
+    /// Another name that this machine goes by, beside localhost and its addresses; may be given more than once
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    pub allow_host: Vec<String>,
+
+    /// Let web pages of this origin ask, `*` is all; may be given more than once
+    #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
+    pub cors_origin: Vec<String>,
+
+    /// The most seconds that an answer may take, the wait for a slot included
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Server")]
+    pub timeout: u32,
+
+    /// The largest request: bytes, or with K, M, G
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = values::bytes, help_heading = "Server")]
+    pub max_body: u64,
+
+    /// Keep so much of encoded videos, so that asking about one again encodes nothing: bytes, or with K, M, G; 0 keeps
+    /// none
+    #[arg(long, value_name = "SIZE", default_value = "512M", help_heading = "Server")]
+    pub video_cache: CacheSize,
+
+    /// Let requests name files in this folder
+    #[arg(long, value_name = "DIR", help_heading = "Media")]
+    pub media_root: Option<PathBuf>,
+
+    /// Let requests name media by http and https, on hosts with public addresses
+    #[arg(long, help_heading = "Media")]
+    pub allow_remote: bool,
+
+    /// Let requests name media on this host, whatever its address is; may be given more than once
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Media")]
+    pub remote_host: Vec<RemoteHost>,
+
+    /// The largest file that is fetched
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = values::bytes, help_heading = "Media")]
+    pub max_download: u64,
+
+    /// The most seconds that fetching a file may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Media")]
+    pub download_timeout: u32,
+
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  sharpv serve -m MODEL --media-root ~/Videos
+  SHARPV_API_KEY=… sharpv serve -m MODEL --host 0.0.0.0 --allow-host media.local --parallel 2
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' -d '{\"messages\": [{\"role\": \"user\", \"content\": [
+    {\"type\": \"video_url\", \"video_url\": {\"url\": \"file://clip.mp4\"}}, {\"type\": \"text\", \"text\": \"What happens?\"}]}]}'";
 
 /// See [`Command::Calibrate`].
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ mod pull;
 mod report;
 mod rpc;
 mod screen;
+mod serve;
 mod session;
 mod stats;
 mod values;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => pull::run(&args, screen),
         Command::Models(args) => models::run(&args, cli.verbose > 0),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Serve(args) => serve::run(&args, screen),
         Command::RpcServer(args) => rpc::run(&args, &screen),
     };
     exit::code(result)

@@ -50,6 +50,18 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// Bytes of a cache, which may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSize(pub u64);
+
+impl FromStr for CacheSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" { Ok(Self(0)) } else { bytes(text).map(Self) }
+    }
+}
+
 /// How many layers go to the GPU; `None` is all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuLayers(pub Option<u32>);

@@ -322,7 +322,8 @@ impl Fit<'_> {
         let mut message = without.message.clone();
         message.media.push(conversation.media(self.engine.layout.as_ref(), index, &arrangement, source.info()));
         let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
-        let videos: Vec<Placed<'_>> = conversation.videos.iter().map(Placed::from).chain([own]).collect();
+        let videos: Vec<Placed<'_>> =
+            conversation.videos.iter().map(|video| Placed::from(video.as_ref())).chain([own]).collect();
         let plan = render::plan_with(self.engine, conversation, &message, &videos, self.params.tokenization)?;
         let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
         Ok(Need {

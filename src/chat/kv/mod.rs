@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::fit::cost::CELL_STEP;
 use super::params::SessionParams;
 use super::prompt::plan::{Plan, PlannedRow, RowKey};
+use super::video::{EncodedVideo, VideoId};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::runtime::{Context, ContextParams, KvWindow, MemoryUsage, Row, RowInput, SavedCells, Similarity};
@@ -17,6 +18,7 @@ use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
 use std::collections::HashMap;
 use std::mem::take;
+use std::sync::Arc;
 use trial::{Moved, Text, Trial};
 
 /// A context, and what is in its cache.
@@ -30,6 +32,8 @@ pub(super) struct KvState {
     rows: Vec<PlannedRow>,
     /// What was evicted from `rows`, and what was measured of it.
     evicted: Evicted,
+    /// The videos that `rows` are of, by their places in the conversation.
+    videos: Vec<VideoId>,
     /// Rows that the last prompt would have had if nothing had been pruned.
     dense_rows: usize,
     /// Bytes of a cell in all layers, before anything is evicted.
@@ -125,6 +129,31 @@ impl KvState {
         self.evicted.clear();
     }
 
+    /// Takes the rows to be of these videos.
+    pub fn adopt(&mut self, videos: &[Arc<EncodedVideo>]) {
+        self.videos = videos.iter().map(|video| video.id).collect();
+    }
+
+    /// Leaves what is of these videos, and what stands before it: another conversation may have other videos in the
+    /// same places. What was found out about evicting was found out with the videos that go.
+    pub fn keep_videos(&mut self, videos: &[Arc<EncodedVideo>]) {
+        let same = self.videos.iter().zip(videos).take_while(|(id, video)| **id == video.id).count();
+        if same < self.videos.len() {
+            let is_stale = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video >= same);
+            let first = self.rows.iter().find(is_stale).map(|row| row.position[0]);
+            match first {
+                // A layer that visual tokens left holds no others. And what is in the cache may have been much larger.
+                Some(_) if same == 0 || self.context.as_ref().is_some_and(has_evicted) => self.reset(),
+                Some(position) => {
+                    self.go_back(position);
+                    (self.evicted.pending, self.evicted.calibrated) = (None, None);
+                }
+                None => {}
+            }
+        }
+        self.adopt(videos);
+    }
+
     /// Removes the rows at `position` and behind it, or all rows if the model cannot go back there.
     fn go_back(&mut self, position: i32) {
         let Some(context) = self.context.as_mut() else { return self.forget_rows() };
@@ -158,6 +187,7 @@ impl KvState {
         inputs: Inputs<'_>,
         observer: &mut dyn Observer,
     ) -> Result<usize> {
+        self.keep_videos(inputs.videos);
         let keep = shared_rows(&self.rows, &plan.rows);
         self.make_room(engine, params, plan, keep)?;
         if let Some(next) = self.rows.get(keep) {
@@ -249,8 +279,7 @@ impl KvState {
     /// stay.
     fn make_room(&mut self, engine: &Engine, params: &SessionParams, plan: &Plan, keep: usize) -> Result<()> {
         // Layers without visual tokens have no rows for them either: where a video has to be computed again, all is.
-        let evicted = |context: &Context| context.kv_layers().is_ok_and(|layers| layers.iter().any(|l| l.evicted));
-        if self.rows.iter().skip(keep).any(is_visual) && self.context.as_ref().is_some_and(evicted) {
+        if self.rows.iter().skip(keep).any(is_visual) && self.context.as_ref().is_some_and(has_evicted) {
             self.free();
         }
         let gone = self.rows.get(keep.wrapping_sub(1)).map_or(0, |row| self.evicted.tokens_before(row.position[0] + 1));
@@ -411,6 +440,10 @@ impl KvState {
 
 fn cells_used(rows: &[PlannedRow], evicted: &Evicted) -> usize {
     rows.len() - evicted.tokens_before(i32::MAX).min(rows.len())
+}
+
+fn has_evicted(context: &Context) -> bool {
+    context.kv_layers().is_ok_and(|layers| layers.iter().any(|layer| layer.evicted))
 }
 
 fn is_visual(row: &PlannedRow) -> bool {

@@ -5,6 +5,7 @@ use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
 use crate::runtime::{Context, Row, RowInput};
+use std::sync::Arc;
 
 /// How text and visual tokens are batched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -102,7 +103,7 @@ fn chunks(plan: &Plan, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
 /// Where the embeddings of rows are.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct Inputs<'a> {
-    pub videos: &'a [EncodedVideo],
+    pub videos: &'a [Arc<EncodedVideo>],
     /// The encoder's embedding of a line end.
     pub newline: Option<&'a [f32]>,
 }

@@ -6,7 +6,7 @@ use crate::layout::Tiles;
 use crate::runtime::{Bitmap, Chunk, Model, Part, Token, Vision};
 
 /// What mtmd puts around and between the pictures that it makes of a slice.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::chat) struct Markers {
     pub begin: String,
     pub end: String,

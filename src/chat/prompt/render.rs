@@ -21,7 +21,7 @@ pub(in crate::chat) fn plan(
     message: &Message,
     tokenization: Tokenization,
 ) -> Result<Plan> {
-    let videos: Vec<Placed<'_>> = conversation.videos.iter().map(Placed::from).collect();
+    let videos: Vec<Placed<'_>> = conversation.videos.iter().map(|video| Placed::from(video.as_ref())).collect();
     plan_with(engine, conversation, message, &videos, tokenization)
 }
 

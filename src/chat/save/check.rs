@@ -11,12 +11,13 @@ use crate::chat::params::SessionParams;
 use crate::chat::prompt::markers::Markers;
 use crate::chat::prompt::marks::Marks;
 use crate::chat::prompt::plan::{PlannedRow, RowKey};
-use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo};
+use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo, VideoId};
 use crate::error::Result;
 use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Everything that the embeddings and the KV state of a session depend on. A copy of a file in a faster type counts as
 /// the file: its digest is the same, and its type and its size do not count.
@@ -163,7 +164,7 @@ pub fn cells(params: &SessionParams, kv: &SavedKv) -> Result<usize, Refused> {
 
 /// What rows may refer to.
 struct Rows<'a> {
-    videos: &'a [EncodedVideo],
+    videos: &'a [Arc<EncodedVideo>],
     n_vocab: usize,
     n_positions: usize,
     has_newline: bool,
@@ -189,7 +190,7 @@ impl Rows<'_> {
 }
 
 /// The videos with their embeddings; `None` if something does not go together.
-fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Option<Vec<EncodedVideo>> {
+fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Option<Vec<Arc<EncodedVideo>>> {
     let stride = engine.model.n_embd_inp();
     let mut videos = Vec::with_capacity(saved.len());
     for video in saved {
@@ -212,7 +213,8 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             let rows = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
             slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished: Vec::new(), computed });
         }
-        videos.push(EncodedVideo {
+        videos.push(Arc::new(EncodedVideo {
+            id: VideoId::new(),
             info: video.info,
             markers: Markers::of(&engine.model, &engine.vision, &video.arrangement).ok()?,
             arrangement: video.arrangement,
@@ -220,7 +222,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             timings: EncodeTimings::default(),
             max_kept: None,
             unpruned: Vec::new(),
-        });
+        }));
     }
     embeddings.is_empty().then_some(videos)
 }

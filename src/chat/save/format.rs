@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
 const VERSION: u32 = 4;
@@ -81,7 +82,7 @@ pub struct SavedEvicted {
 }
 
 /// Writes beside the target first: a file that is cut short never has its name.
-pub fn write(path: &Path, header: &[u8], videos: &[EncodedVideo], state: &[u8]) -> io::Result<()> {
+pub fn write(path: &Path, header: &[u8], videos: &[Arc<EncodedVideo>], state: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".sharpv-").tempfile_in(folder)?;
     let mut out = HashWriter { inner: BufWriter::new(file), hasher: Sha256::new() };

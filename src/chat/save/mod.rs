@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use format::{Header, SavedEvicted, SavedSlice, SavedVideo};
 use refused::Refused;
 use std::path::Path;
+use std::sync::Arc;
 
 impl Session {
     /// Writes the session to a file, for [`load`](Self::load): the conversation, the embeddings of the kept visual
@@ -65,8 +66,9 @@ impl Session {
         render::plan(engine, &conversation, &question, params.tokenization)
             .map_err(|error| Refused::because(format!("its conversation cannot be used: {error}")).at(path))?;
         kv.n_ctx = check::cells(params, &kv).map_err(refused)?;
-        let kv = KvState::restore(engine, params, kv, &state)?
+        let mut kv = KvState::restore(engine, params, kv, &state)?
             .map_err(|reason| Refused::because(format!("its KV cache cannot be restored: {reason}")).at(path))?;
+        kv.adopt(&conversation.videos);
         conversation.answer_start.clone_from(&self.conversation.answer_start);
         (self.conversation, self.kv) = (conversation, kv);
         Ok(())
@@ -79,7 +81,7 @@ impl Session {
             kept: s.kept.clone(),
             computed: s.computed,
         };
-        let video = |v: &EncodedVideo| SavedVideo {
+        let video = |v: &Arc<EncodedVideo>| SavedVideo {
             info: v.info.clone(),
             arrangement: v.arrangement.clone(),
             slices: v.slices.iter().map(slice).collect(),

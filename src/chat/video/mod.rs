@@ -1,7 +1,9 @@
 //! From a video file to the visual tokens that are kept of it.
 
+mod id;
 mod partial;
 
+pub(super) use id::VideoId;
 use partial::{EncodedPicture, PartialEncoder, Purpose};
 
 use super::prompt::arrangement::Arrangement;
@@ -13,11 +15,14 @@ use crate::prune::{self, Decision, PruneParams, Scorer, SliceDecision, SliceView
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
 use crate::skip::EncodeParams;
 use crate::video::{Frame, FrameSource, VideoInfo};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A video as the prompt needs it: its arrangement, and the embeddings of the kept tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct EncodedVideo {
+    /// Tells it from others.
+    pub id: VideoId,
     /// What was opened.
     pub info: VideoInfo,
     /// How it stands in the prompt.
@@ -35,7 +40,7 @@ pub(super) struct EncodedVideo {
 }
 
 /// The visual tokens of a frame, or of a merged pair of frames.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct EncodedSlice {
     /// Where in the video its first frame is.
     pub time_s: f64,
@@ -154,7 +159,7 @@ impl Encoder<'_> {
         let arrangement =
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
-        Ok(EncodedVideo { info, arrangement, markers, slices, timings, max_kept: None, unpruned })
+        Ok(EncodedVideo { id: VideoId::new(), info, arrangement, markers, slices, timings, max_kept: None, unpruned })
     }
 
     fn encode_slice(
@@ -241,11 +246,13 @@ pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) 
 
 /// Keeps what was decided of a video whose embeddings are all here, rows of `stride` values. Returns whether that is
 /// another selection than before.
-pub(super) fn select(video: &mut EncodedVideo, decision: &Decision, stride: usize) -> bool {
+pub(super) fn select(video: &mut Arc<EncodedVideo>, decision: &Decision, stride: usize) -> bool {
     let same = |(slice, decided): (&EncodedSlice, &SliceDecision)| slice.kept == decided.kept;
     if video.slices.len() == decision.slices.len() && video.slices.iter().zip(&decision.slices).all(same) {
         return false;
     }
+    let video = Arc::make_mut(video);
+    video.id = VideoId::new();
     for (slice, all) in video.slices.iter_mut().zip(&video.unpruned) {
         slice.rows.clone_from(all);
     }

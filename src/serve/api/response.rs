@@ -1,0 +1,143 @@
+//! Answers, whole and in pieces.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A JSON body with a status.
+pub(in crate::serve) fn json_response(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::serve) enum FinishReason {
+    Stop,
+    Length,
+}
+
+impl FinishReason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// What an answer took.
+#[derive(Debug, Clone)]
+pub(in crate::serve) struct Usage {
+    /// Rows that the language model read: text tokens and kept visual tokens.
+    pub prompt: usize,
+    /// Those that were in the KV cache.
+    pub cached: usize,
+    pub completion: usize,
+    /// Visual tokens of the conversation.
+    pub visual_total: usize,
+    pub visual_kept: usize,
+}
+
+impl Usage {
+    fn json(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": { "cached_tokens": self.cached },
+            "completion_tokens_details": { "reasoning_tokens": 0 },
+            "visual_tokens": { "total": self.visual_total, "kept": self.visual_kept },
+        })
+    }
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone)]
+pub(in crate::serve) struct End {
+    pub reason: FinishReason,
+    pub usage: Usage,
+    /// The object `sharpv`.
+    pub extra: Value,
+}
+
+/// What all pieces of one answer have in common.
+#[derive(Debug, Clone)]
+pub(in crate::serve) struct Head {
+    pub id: String,
+    pub created: u64,
+    pub model: String,
+    /// Pieces carry `usage`, which is null in all but the last.
+    pub with_usage: bool,
+}
+
+impl Head {
+    pub fn new(id: String, model: String, with_usage: bool) -> Self {
+        Self { id, created: now(), model, with_usage }
+    }
+
+    /// A whole answer.
+    pub fn whole(&self, text: &str, end: &End) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [{
+                "index": 0,
+                "message": { "role": "assistant", "content": text, "refusal": null },
+                "finish_reason": end.reason.name(),
+                "logprobs": null,
+            }],
+            "usage": end.usage.json(),
+            "sharpv": end.extra,
+        })
+    }
+
+    /// The piece that says who speaks.
+    pub fn first(&self) -> Value {
+        self.piece(json!({ "role": "assistant", "content": "" }), None)
+    }
+
+    /// Some text.
+    pub fn text(&self, text: &str) -> Value {
+        self.piece(json!({ "content": text }), None)
+    }
+
+    /// The last piece.
+    pub fn end(&self, end: &End) -> Value {
+        let mut piece = self.piece(json!({}), Some(end.reason.name()));
+        piece["sharpv"] = end.extra.clone();
+        piece
+    }
+
+    /// What comes behind it if usage was asked for.
+    pub fn usage(&self, end: &End) -> Value {
+        let mut piece = self.chunk(json!([]));
+        piece["usage"] = end.usage.json();
+        piece
+    }
+
+    fn piece(&self, delta: Value, finish_reason: Option<&str>) -> Value {
+        self.chunk(json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null }]))
+    }
+
+    fn chunk(&self, choices: Value) -> Value {
+        let mut chunk = json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        });
+        if self.with_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+}
+
+/// Seconds since 1970.
+pub(in crate::serve) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

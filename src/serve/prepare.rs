@@ -1,0 +1,482 @@
+//! From a request to what a slot needs: messages, files that are here, parameters within the server's limits.
+
+use super::api::error::ApiError;
+use super::api::request::{
+    ChatMessage, ChatRequest, FrameKnobs, ImagesAre, Knobs, MediaPart, Part, Speaker, StopTexts,
+};
+use super::cache::VideoKey;
+use super::media::{MediaFile, MediaLimits, Sources};
+use super::queue::{Step, Trail};
+use crate::chat::{EvictMode, EvictParams, TurnParams, VideoOptions};
+use crate::prune::{Budget, Method, PruneParams};
+use crate::runtime::SamplerParams;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Messages of a conversation.
+const MAX_MESSAGES: usize = 1024;
+
+/// Bytes of text in all messages: more than any context takes.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Videos and pictures of a conversation.
+const MAX_MEDIA: usize = 128;
+
+/// Texts that end an answer, and bytes of each.
+const MAX_STOPS: usize = 16;
+const MAX_STOP: usize = 256;
+
+/// What requests are measured by.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub model_id: String,
+    /// What a request says nothing of.
+    pub turn: TurnParams,
+    pub video: VideoOptions,
+    /// The most frames of a video.
+    pub max_frames: usize,
+}
+
+/// A request, ready for a slot.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// `None` is the server's own.
+    pub system: Option<String>,
+    /// The last of them is the question.
+    pub turns: Vec<Turn>,
+    pub params: TurnParams,
+    pub stops: Vec<String>,
+    pub trail: Trail,
+    pub stream: bool,
+    pub include_usage: bool,
+}
+
+/// A message.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub speaker: Speaker,
+    pub text: String,
+    pub media: Vec<Media>,
+}
+
+/// A video or picture of a message.
+#[derive(Debug)]
+pub(super) struct Media {
+    pub file: MediaFile,
+    pub options: VideoOptions,
+    pub key: VideoKey,
+}
+
+/// Reads a body and brings its media here.
+pub(super) fn prepare(body: &[u8], base: &Base, sources: &Sources, limits: &MediaLimits) -> Result<Prepared, ApiError> {
+    let request = ChatRequest::read(body)?;
+    check_model(&request, base)?;
+    refuse_what_is_not_done(&request)?;
+    let knobs = request.sharpv.clone().unwrap_or_default();
+    let params = turn_params(&request, &knobs, &base.turn)?;
+    let stops = stop_texts(request.stop.clone())?;
+    let frames = knobs
+        .frames()
+        .or(request.media_io_kwargs.as_ref().and_then(|kwargs| kwargs.video).unwrap_or_default())
+        .or(request.mm_processor_kwargs.unwrap_or_default());
+
+    let reader = Reader { base, sources, limits, knobs: &knobs, frames, prune: &params.prune };
+    let (system, turns) = reader.conversation(&request.messages)?;
+    let trail = trail(system.as_deref(), &turns);
+    Ok(Prepared {
+        system,
+        turns,
+        params,
+        stops,
+        trail,
+        stream: request.stream.unwrap_or(false),
+        include_usage: request.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false),
+    })
+}
+
+fn check_model(request: &ChatRequest<'_>, base: &Base) -> Result<(), ApiError> {
+    let is_ours = request.model.as_ref().is_none_or(|model| model.is_empty() || *model == base.model_id);
+    if is_ours { Ok(()) } else { Err(ApiError::no_model(&base.model_id)) }
+}
+
+/// What would change the answer may not be ignored.
+fn refuse_what_is_not_done(request: &ChatRequest<'_>) -> Result<(), ApiError> {
+    if request.n.is_some_and(|n| n != 1) {
+        return Err(ApiError::unsupported("n", "this server gives one answer: leave out n, or send 1"));
+    }
+    let format = request.response_format.as_ref().and_then(|format| format.kind.as_deref());
+    if !matches!(format, None | Some("text")) {
+        return Err(ApiError::unsupported(
+            "response_format",
+            "answers of this server are text: leave out response_format",
+        ));
+    }
+    if request.logprobs == Some(true) {
+        return Err(ApiError::unsupported("logprobs", "this server gives no logprobs: leave them out"));
+    }
+    let choice = request.tool_choice.map(|choice| choice.get());
+    if !matches!(choice, None | Some("null" | "\"auto\"" | "\"none\"")) {
+        return Err(ApiError::unsupported("tool_choice", "this server calls no tools: leave out tool_choice"));
+    }
+    Ok(())
+}
+
+fn stop_texts(stop: Option<StopTexts>) -> Result<Vec<String>, ApiError> {
+    let stops = match stop {
+        None => Vec::new(),
+        Some(StopTexts::One(stop)) => vec![stop],
+        Some(StopTexts::Several(stops)) => stops,
+    };
+    let is_good = stops.len() <= MAX_STOPS && stops.iter().all(|stop| (1..=MAX_STOP).contains(&stop.len()));
+    let expected = || ApiError::invalid("stop", format!("stop has at most {MAX_STOPS} texts of 1 to {MAX_STOP} bytes"));
+    if is_good { Ok(stops) } else { Err(expected()) }
+}
+
+/// How the answer is written and what is kept, within what the server was started with.
+fn turn_params(request: &ChatRequest<'_>, knobs: &Knobs, base: &TurnParams) -> Result<TurnParams, ApiError> {
+    let asked = request.max_completion_tokens.or(request.max_tokens);
+    let n_predict = match asked {
+        Some(0) => return Err(ApiError::invalid("max_tokens", "max_tokens is at least 1")),
+        Some(n) => usize::try_from(n).unwrap_or(usize::MAX).min(base.n_predict),
+        None => base.n_predict,
+    };
+    let top_k = match request.top_k {
+        // −1 is all, with vLLM.
+        Some(k) if k < 1 => 0,
+        Some(k) => u32::try_from(k).unwrap_or(u32::MAX),
+        None => base.sampler.top_k,
+    };
+    let seed = match request.seed {
+        Some(-1) => None,
+        // Of a longer seed its lower half.
+        Some(seed) => Some(seed as u32),
+        None => base.sampler.seed,
+    };
+    let sampler = SamplerParams {
+        temperature: request.temperature.unwrap_or(base.sampler.temperature),
+        top_p: request.top_p.unwrap_or(base.sampler.top_p),
+        top_k,
+        min_p: request.min_p.unwrap_or(base.sampler.min_p),
+        repeat_penalty: request.repeat_penalty.unwrap_or(base.sampler.repeat_penalty),
+        frequency_penalty: request.frequency_penalty.unwrap_or(base.sampler.frequency_penalty),
+        presence_penalty: request.presence_penalty.unwrap_or(base.sampler.presence_penalty),
+        seed,
+        ..base.sampler.clone()
+    };
+    sampler.validate()?;
+    let prune = prune_params(knobs, &base.prune)?;
+    let evict = match &knobs.evict {
+        None => base.evict,
+        Some(name) => match name.parse::<EvictMode>()? {
+            // A threshold means nothing where nothing is evicted.
+            EvictMode::Off => EvictParams::off(),
+            mode => EvictParams { mode: Some(mode), ..base.evict },
+        },
+    };
+    Ok(TurnParams { sampler, n_predict, prune, evict })
+}
+
+fn prune_params(knobs: &Knobs, base: &PruneParams) -> Result<PruneParams, ApiError> {
+    let method = match &knobs.prune {
+        Some(name) => name.parse::<Method>()?,
+        None if base.method == Method::Off && (knobs.keep.is_some() || knobs.max_visual_tokens.is_some()) => {
+            Method::SharpV
+        }
+        None => base.method,
+    };
+    let beyond = || {
+        ApiError::invalid(
+            "sharpv",
+            "this server was started with a budget of visual tokens: a request can lower it, and not lift it",
+        )
+    };
+    let budget = match (knobs.keep, knobs.max_visual_tokens) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid("sharpv", "give either keep or max_visual_tokens"));
+        }
+        (Some(_), None) | (None, Some(_)) if method == Method::Off => {
+            return Err(ApiError::invalid("sharpv", "keep and max_visual_tokens need another prune than off"));
+        }
+        (Some(share), None) => Budget::Keep(share),
+        (None, Some(n)) => Budget::MaxTokens(usize::try_from(n).unwrap_or(usize::MAX)),
+        (None, None) => base.budget,
+    };
+    let (budget, cap) = match (base.budget, budget) {
+        (Budget::Adaptive, budget) => (budget, base.cap),
+        _ if method == Method::Off => return Err(beyond()),
+        (Budget::Keep(most), Budget::Keep(share)) => (Budget::Keep(share.min(most)), base.cap),
+        (Budget::MaxTokens(most), Budget::MaxTokens(n)) => (Budget::MaxTokens(n.min(most)), base.cap),
+        (Budget::MaxTokens(most), budget @ Budget::Keep(_)) => (budget, base.cap.into_iter().chain([most]).min()),
+        (there, budget) if there == budget => (budget, base.cap),
+        _ => return Err(beyond()),
+    };
+    let params = PruneParams { method, budget, cap, ..base.clone() };
+    params.validate()?;
+    Ok(params)
+}
+
+/// Reads the messages of a request.
+struct Reader<'a> {
+    base: &'a Base,
+    sources: &'a Sources,
+    limits: &'a MediaLimits,
+    knobs: &'a Knobs,
+    /// What a part says nothing of.
+    frames: FrameKnobs,
+    prune: &'a PruneParams,
+}
+
+impl Reader<'_> {
+    fn conversation(&self, messages: &[ChatMessage<'_>]) -> Result<(Option<String>, Vec<Turn>), ApiError> {
+        if messages.is_empty() || messages.len() > MAX_MESSAGES {
+            return Err(ApiError::invalid("messages", format!("a conversation has 1 to {MAX_MESSAGES} messages")));
+        }
+        // What can be told without a look at the media is told first.
+        let mut read = Vec::with_capacity(messages.len());
+        let (mut text_bytes, mut n_media) = (0, 0);
+        for message in messages {
+            let (speaker, parts) = (message.speaker()?, message.parts()?);
+            for part in &parts {
+                match part {
+                    Part::Text(text) => text_bytes += text.len(),
+                    Part::Media(_) if speaker != Speaker::User => {
+                        return Err(ApiError::invalid("messages", "videos and pictures go into messages of the user"));
+                    }
+                    Part::Media(_) => n_media += 1,
+                }
+            }
+            read.push((speaker, parts));
+        }
+        if text_bytes > MAX_TEXT {
+            return Err(ApiError::too_large("the text of the conversation", MAX_TEXT as u64));
+        }
+        if n_media > MAX_MEDIA {
+            return Err(ApiError::invalid(
+                "messages",
+                format!("a conversation has at most {MAX_MEDIA} videos and pictures; send frames as one video"),
+            ));
+        }
+        if !matches!(read.last(), Some((Speaker::User, _))) {
+            return Err(ApiError::invalid("messages", "the last message is the user's: the one that is answered"));
+        }
+        let mut system: Option<String> = None;
+        let mut turns: Vec<Turn> = Vec::with_capacity(read.len());
+        for (speaker, parts) in read {
+            let turn = self.turn(speaker, parts)?;
+            match (speaker, &mut system) {
+                // What leads a conversation is one message of the system, for most templates know no more.
+                (Speaker::System, Some(first)) if turns.is_empty() => {
+                    first.push_str("\n\n");
+                    first.push_str(&turn.text);
+                }
+                (Speaker::System, None) if turns.is_empty() => system = Some(turn.text),
+                _ => turns.push(turn),
+            }
+        }
+        match turns.last() {
+            Some(last) if !last.text.trim().is_empty() || !last.media.is_empty() => Ok((system, turns)),
+            _ => Err(ApiError::invalid("messages", "the last message is empty: ask something")),
+        }
+    }
+
+    /// Media come before what is said, whatever their order.
+    fn turn(&self, speaker: Speaker, parts: Vec<Part<'_>>) -> Result<Turn, ApiError> {
+        let as_frames = self.knobs.images == Some(ImagesAre::Frames);
+        let mut text = String::new();
+        let (mut media, mut frames) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                Part::Text(piece) => {
+                    if !text.is_empty() {
+                        text.push('\n');
+                    }
+                    text.push_str(&piece);
+                }
+                Part::Media(part) if part.is_image && as_frames => frames.push(self.fetch(&part)?),
+                Part::Media(part) => media.push(self.media(self.fetch(&part)?, part.frames)?),
+            }
+        }
+        if !frames.is_empty() {
+            media.push(self.media(MediaFile::of_frames(frames)?, FrameKnobs::default())?);
+        }
+        Ok(Turn { speaker, text, media })
+    }
+
+    fn fetch(&self, part: &MediaPart<'_>) -> Result<MediaFile, ApiError> {
+        self.sources.fetch(&part.place, self.limits)
+    }
+
+    fn media(&self, file: MediaFile, own: FrameKnobs) -> Result<Media, ApiError> {
+        let options = self.options(own.or(self.frames))?;
+        let how = format!("{} {options:?} {:?}", file.is_frames, self.prune);
+        let key = VideoKey { digest: file.digest, how };
+        Ok(Media { file, options, key })
+    }
+
+    fn options(&self, asked: FrameKnobs) -> Result<VideoOptions, ApiError> {
+        let (base, most) = (self.base.video, self.base.max_frames);
+        let positive = |name: &'static str, value: Option<f64>| match value {
+            Some(value) if !(value.is_finite() && value > 0.0) => {
+                Err(ApiError::invalid(name, format!("{name} is a number above 0")))
+            }
+            value => Ok(value),
+        };
+        let moment = |name: &'static str, value: Option<f64>| match value {
+            Some(value) if !(value.is_finite() && value >= 0.0) => {
+                Err(ApiError::invalid(name, format!("{name} is a time in seconds, 0 or more")))
+            }
+            value => Ok(value),
+        };
+        let max_frames = match asked.num_frames {
+            None => base.max_frames,
+            // All of them, as far as that is allowed.
+            Some(-1) => Some(most),
+            Some(n) if n > 0 => Some(usize::try_from(n).unwrap_or(usize::MAX).min(most)),
+            Some(_) => return Err(ApiError::invalid("num_frames", "num_frames is 1 or more, or -1")),
+        };
+        Ok(VideoOptions {
+            fps: positive("fps", asked.fps)?.or(base.fps),
+            max_frames,
+            start_s: moment("start", asked.start)?.or(base.start_s),
+            end_s: positive("end", asked.end)?.or(base.end_s),
+            folder_fps: positive("frames_fps", self.knobs.frames_fps)?.or(base.folder_fps),
+        })
+    }
+}
+
+fn trail(system: Option<&str>, turns: &[Turn]) -> Trail {
+    let mut steps = vec![text_step("system", system.unwrap_or_default())];
+    for turn in turns {
+        steps.extend(turn.media.iter().map(|media| Step { number: media.key.number(), is_video: true }));
+        steps.push(text_step(turn.speaker.name(), &turn.text));
+    }
+    Trail(steps)
+}
+
+/// The step of a message.
+pub(super) fn text_step(speaker: &str, text: &str) -> Step {
+    let mut hasher = DefaultHasher::new();
+    (speaker, text).hash(&mut hasher);
+    Step { number: hasher.finish(), is_video: false }
+}
+
+impl Speaker {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Base {
+        Base {
+            model_id: "m".into(),
+            turn: TurnParams {
+                sampler: SamplerParams::default(),
+                n_predict: 100,
+                prune: PruneParams::default(),
+                evict: EvictParams::default(),
+            },
+            video: VideoOptions::default(),
+            max_frames: 32,
+        }
+    }
+
+    fn read(base: &Base, fields: &str) -> Result<Prepared, ApiError> {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"Why?"}}]{fields}}}"#);
+        let limits = MediaLimits { max_bytes: 0, given_up: std::sync::Arc::default() };
+        prepare(body.as_bytes(), base, &Sources { root: None, remote: None }, &limits)
+    }
+
+    fn good(base: &Base, fields: &str) -> Prepared {
+        read(base, fields).unwrap_or_else(|error| panic!("{fields}: {}", error.body()))
+    }
+
+    #[test]
+    fn a_request_lowers_limits_and_never_lifts_them() {
+        let mut base = base();
+        assert_eq!(good(&base, r#","max_tokens":5"#).params.n_predict, 5);
+        assert_eq!(good(&base, r#","max_tokens":18446744073709551615"#).params.n_predict, 100);
+        assert_eq!(good(&base, r#","max_completion_tokens":7,"max_tokens":9"#).params.n_predict, 7);
+
+        base.turn.prune.budget = Budget::Keep(0.5);
+        assert_eq!(good(&base, r#","sharpv":{"keep":0.2}"#).params.prune.budget, Budget::Keep(0.2));
+        assert_eq!(good(&base, r#","sharpv":{"keep":0.9}"#).params.prune.budget, Budget::Keep(0.5));
+        for lift in [r#""max_visual_tokens":100000"#, r#""prune":"off""#] {
+            assert!(read(&base, &format!(r#","sharpv":{{{lift}}}"#)).is_err(), "{lift}");
+        }
+        base.turn.prune.budget = Budget::MaxTokens(50);
+        assert_eq!(good(&base, r#","sharpv":{"max_visual_tokens":999}"#).params.prune.budget, Budget::MaxTokens(50));
+        let share = good(&base, r#","sharpv":{"keep":1.0}"#).params.prune;
+        assert_eq!((share.budget, share.cap), (Budget::Keep(1.0), Some(50)));
+    }
+
+    #[test]
+    fn frames_are_never_more_than_the_server_allows() {
+        let base = base();
+        let knobs = Knobs::default();
+        let prune = PruneParams::default();
+        let sources = Sources { root: None, remote: None };
+        let limits = MediaLimits { max_bytes: 0, given_up: std::sync::Arc::default() };
+        let reader = Reader {
+            base: &base,
+            sources: &sources,
+            limits: &limits,
+            knobs: &knobs,
+            frames: FrameKnobs::default(),
+            prune: &prune,
+        };
+        let frames = |n| reader.options(FrameKnobs { num_frames: Some(n), ..FrameKnobs::default() });
+        for (asked, taken) in [(4, 4), (32, 32), (33, 32), (-1, 32), (i64::MAX, 32)] {
+            assert_eq!(frames(asked).unwrap_or_else(|e| panic!("{}", e.body())).max_frames, Some(taken), "{asked}");
+        }
+        assert!([0, -2, i64::MIN].into_iter().all(|n| frames(n).is_err()));
+        for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(reader.options(FrameKnobs { fps: Some(fps), ..FrameKnobs::default() }).is_err(), "{fps}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_what_is_not_done_is_refused() {
+        good(
+            &base(),
+            r#","user":"me","metadata":{},"store":true,"parallel_tool_calls":true,"tools":[],"n":1,"tool_choice":"auto""#,
+        );
+        for refused in [
+            r#""n":2"#,
+            r#""response_format":{"type":"json_object"}"#,
+            r#""logprobs":true"#,
+            r#""tool_choice":"required""#,
+            r#""temperature":-1"#,
+            r#""top_p":2"#,
+            r#""max_tokens":0"#,
+            r#""max_tokens":-1"#,
+            r#""stop":"""#,
+            r#""stream":"yes""#,
+            r#""model":"other""#,
+            r#""sharpv":{"keep":2}"#,
+            r#""sharpv":{"nonsense":1}"#,
+            r#""sharpv":{"prune":"nonsense"}"#,
+            r#""sharpv":{"evict":"nonsense"}"#,
+            r#""sharpv":{"keep":0.5,"max_visual_tokens":1}"#,
+            r#""seed":1e99"#,
+        ] {
+            let error = read(&base(), &format!(",{refused}")).expect_err(refused);
+            assert!((400..500).contains(&error.status().as_u16()), "{refused}");
+        }
+    }
+
+    #[test]
+    fn samplers_are_those_of_the_request() {
+        let sampler = good(&base(), r#","temperature":0.5,"top_p":0.8,"top_k":-1,"seed":-1,"stop":["a","b"]"#);
+        assert_eq!(sampler.stops, ["a", "b"]);
+        let sampler = sampler.params.sampler;
+        assert_eq!((sampler.temperature, sampler.top_p, sampler.top_k, sampler.seed), (0.5, 0.8, 0, None));
+        assert_eq!(good(&base(), r#","seed":4294967298"#).params.sampler.seed, Some(2));
+    }
+}

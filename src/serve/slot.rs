@@ -1,0 +1,256 @@
+//! A slot: a session on a thread of its own, which answers one request after the other.
+
+use super::api::error::ApiError;
+use super::api::request::Speaker;
+use super::api::response::{End, FinishReason, Usage};
+use super::cache::{Origin, VideoCache};
+use super::job::{Event, Job, Why};
+use super::metrics::Metrics;
+use super::prepare::{Prepared, text_step};
+use super::queue::{Queue, Trail};
+use super::writer::Writer;
+use crate::chat::{Answer, Role, Session, StopReason};
+use crate::observer::{Observer, Stage};
+use crate::runtime::CancelToken;
+use serde_json::json;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Sides of a picture, multiplied: more pixels are not decoded for strangers.
+const MAX_PIXELS: u64 = 1 << 26;
+
+/// What a slot works with.
+pub(super) struct Slot {
+    pub number: usize,
+    pub session: Session,
+    /// The server's own system message.
+    pub system: Option<String>,
+    pub timeout: Duration,
+    pub queue: Arc<Queue>,
+    pub cache: Arc<VideoCache>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Slot {
+    /// Answers until the server ends.
+    pub fn run(mut self) {
+        let mut trail = Trail::default();
+        let mut took = None;
+        while let Some(job) = self.queue.next(self.number, trail, took) {
+            let start = Instant::now();
+            trail = self.answer_or_fail(&job);
+            took = Some(start.elapsed());
+            self.metrics.kv_bytes(self.number, self.session.kv().bytes);
+        }
+    }
+
+    fn answer_or_fail(&mut self, job: &Job) -> Trail {
+        let token = self.session.cancel_token().clone();
+        let Some(working) = job.control.work(&token) else {
+            job.fail(self.given_up(job));
+            return Trail::default();
+        };
+        // What a panic leaves behind is thrown away.
+        let result = catch_unwind(AssertUnwindSafe(|| self.answer(job, &token))).unwrap_or_else(|_| {
+            tracing::error!(target: super::LOG, "a slot panicked");
+            self.session.clear();
+            Err(ApiError::internal())
+        });
+        drop(working);
+        match result {
+            Ok((end, trail)) => {
+                job.send(Event::Done(Box::new(end)));
+                trail
+            }
+            Err(error) => {
+                job.fail(if job.control.why().is_some() { self.given_up(job) } else { error });
+                Trail::default()
+            }
+        }
+    }
+
+    fn given_up(&self, job: &Job) -> ApiError {
+        match job.control.why() {
+            Some(Why::Timeout) => ApiError::timeout(self.timeout),
+            Some(Why::Shutdown) => ApiError::shutting_down(),
+            Some(Why::Gone) | None => ApiError::cancelled(),
+        }
+    }
+
+    fn answer(&mut self, job: &Job, token: &CancelToken) -> Result<(End, Trail), ApiError> {
+        let start = Instant::now();
+        let prepared = &job.prepared;
+        let mut watch = Watch::new(job, token, &self.metrics);
+        self.session.configure(&prepared.params)?;
+        self.session.start_over(prepared.system.clone().or_else(|| self.system.clone()));
+        let origins = add_turns(&mut self.session, prepared, &self.cache, &mut watch)?;
+        let Some(question) = prepared.turns.last() else { return Err(ApiError::internal()) };
+        let answer = self.session.ask(&question.text, &mut watch)?;
+        watch.begun();
+        let rest = watch.writer.finish();
+        watch.send_text(rest);
+        let stopped = watch.writer.is_stopped();
+        let reason = match answer.stop {
+            StopReason::EndOfTurn => FinishReason::Stop,
+            _ if stopped => FinishReason::Stop,
+            StopReason::Length | StopReason::ContextFull => FinishReason::Length,
+            // There is some of the answer, but not what was asked for.
+            _ => return Err(ApiError::cancelled()),
+        };
+        self.metrics.answered(&answer);
+        let warnings = std::mem::take(&mut watch.warnings);
+        let text = watch.writer.into_text();
+        let end = End {
+            reason,
+            usage: Usage {
+                prompt: answer.tokens.prompt,
+                cached: answer.tokens.prompt - answer.tokens.prompt_computed,
+                completion: answer.tokens.generated,
+                visual_total: answer.visual_tokens.total,
+                visual_kept: answer.visual_tokens.kept,
+            },
+            extra: extra(&answer, &origins, &warnings, start.elapsed()),
+        };
+        let mut trail = prepared.trail.clone();
+        trail.0.push(text_step(Speaker::Assistant.name(), &text));
+        Ok((end, trail))
+    }
+}
+
+/// Adds what was said before the question, and all videos. Says where these came from.
+fn add_turns(
+    session: &mut Session,
+    prepared: &Prepared,
+    cache: &VideoCache,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<Origin>, ApiError> {
+    let mut origins = Vec::new();
+    let last = prepared.turns.len().saturating_sub(1);
+    let question = prepared.turns.last().map_or("", |turn| turn.text.as_str());
+    for (i, turn) in prepared.turns.iter().enumerate() {
+        for media in &turn.media {
+            let token = watch.token.clone();
+            watch.path = media.file.path().display().to_string();
+            watch.encoded = 0;
+            let encode = || -> Result<_, ApiError> {
+                // What does not fit, or is no video, is refused before more than its first frame is decoded.
+                let plan = session.plan_video(media.file.path(), &media.options, question)?;
+                if u64::from(plan.info.width) * u64::from(plan.info.height) > MAX_PIXELS {
+                    return Err(ApiError::media("the pictures of this video are too large; make them smaller"));
+                }
+                if plan.fits {
+                    watch.begun();
+                }
+                Ok(session.encode_video(media.file.path(), &media.options, question, watch)?)
+            };
+            let (video, origin) = cache.get_or_encode(&media.key, || token.is_cancelled(), encode)?;
+            watch.metrics.video(origin, &video);
+            session.add_encoded(&video)?;
+            origins.push(origin);
+        }
+        if i < last {
+            let role = match turn.speaker {
+                Speaker::System => Role::System,
+                Speaker::User => Role::User,
+                Speaker::Assistant => Role::Assistant,
+            };
+            session.say(role, &turn.text);
+        }
+    }
+    Ok(origins)
+}
+
+/// The object `sharpv` of an answer.
+fn extra(answer: &Answer, origins: &[Origin], warnings: &[String], total: Duration) -> serde_json::Value {
+    let cached = origins.iter().filter(|&&origin| origin == Origin::Cached).count();
+    json!({
+        "visual_tokens": { "total": answer.visual_tokens.total, "kept": answer.visual_tokens.kept },
+        "frames": answer.frames,
+        "videos": { "total": origins.len(), "cached": cached },
+        "kv": {
+            "cells": answer.kv.cells,
+            "bytes": answer.kv.bytes,
+            "layers_evicted": answer.kv.layers_evicted,
+            "tokens_evicted": answer.kv.tokens_evicted,
+        },
+        "timings_ms": {
+            "decode_video": answer.timings_ms.decode_video,
+            "encode": answer.timings_ms.encode,
+            "prune": answer.timings_ms.prune,
+            "prefill": answer.timings_ms.prefill,
+            "ttft": answer.timings_ms.ttft,
+            "evict": answer.timings_ms.evict,
+            "generate": answer.timings_ms.generate,
+            "total": total.as_secs_f64() * 1000.0,
+        },
+        "warnings": warnings,
+    })
+}
+
+/// Passes on what a session tells.
+struct Watch<'a> {
+    job: &'a Job,
+    token: &'a CancelToken,
+    metrics: &'a Metrics,
+    writer: Writer,
+    has_begun: bool,
+    /// The video that is encoded: its name is nobody's business.
+    path: String,
+    /// Frames of it.
+    encoded: u64,
+    warnings: Vec<String>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(job: &'a Job, token: &'a CancelToken, metrics: &'a Metrics) -> Self {
+        Self {
+            job,
+            token,
+            metrics,
+            writer: Writer::new(job.prepared.stops.clone()),
+            has_begun: false,
+            path: String::new(),
+            encoded: 0,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn begun(&mut self) {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.job.send(Event::Begun);
+        }
+    }
+
+    fn send_text(&self, text: String) {
+        if !text.is_empty() {
+            self.job.send(Event::Text(text));
+        }
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&mut self, stage: Stage, done: u64, _: u64) {
+        if stage == Stage::Encode {
+            self.metrics.frames(done.saturating_sub(self.encoded));
+            self.encoded = done;
+        }
+        if stage == Stage::Prefill {
+            self.begun();
+        }
+    }
+
+    fn warning(&mut self, message: &str) {
+        let message = if self.path.is_empty() { message.to_owned() } else { message.replace(&self.path, "the video") };
+        self.warnings.push(message);
+    }
+
+    fn text(&mut self, piece: &str) {
+        let text = self.writer.push(piece);
+        self.send_text(text);
+        if self.writer.is_stopped() {
+            self.token.cancel();
+        }
+    }
+}

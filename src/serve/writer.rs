@@ -1,0 +1,123 @@
+//! The text of an answer on its way out: without the white space around it, and up to a text that ends it.
+
+/// Takes pieces as they come from the model and gives those that can go out.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    stops: Vec<String>,
+    /// What may be the beginning of a stop text, or white space at the end.
+    held: String,
+    /// All that went out.
+    text: String,
+    stopped: bool,
+}
+
+impl Writer {
+    pub fn new(stops: Vec<String>) -> Self {
+        Self { stops, ..Self::default() }
+    }
+
+    /// Whether a stop text was met: nothing comes behind it.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// All that went out.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    /// Adds a piece. Gives what can go out now, which may be empty.
+    pub fn push(&mut self, piece: &str) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        self.held.push_str(piece);
+        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        let end = match found {
+            Some(start) => start,
+            None => self.held.len() - self.begun_stop(),
+        };
+        let out = self.give(end);
+        if found.is_some() {
+            self.stopped = true;
+            self.held.clear();
+        }
+        out
+    }
+
+    /// What is left when no more pieces come.
+    pub fn finish(&mut self) -> String {
+        let out = self.give(self.held.len());
+        self.held.clear();
+        out
+    }
+
+    /// How long the longest end of what is held is that begins a stop text.
+    fn begun_stop(&self) -> usize {
+        let begins = |n: usize| {
+            let start = self.held.len() - n;
+            self.held.is_char_boundary(start) && self.stops.iter().any(|stop| stop.starts_with(&self.held[start..]))
+        };
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0).min(self.held.len());
+        (1..=longest).rev().find(|&n| begins(n)).unwrap_or(0)
+    }
+
+    /// Gives out what is held up to `end`, without white space at both ends of the answer.
+    fn give(&mut self, end: usize) -> String {
+        let end = self.held[..end].trim_end().len();
+        let rest = self.held.split_off(end);
+        let mut out = std::mem::replace(&mut self.held, rest);
+        if self.text.is_empty() {
+            out.drain(..out.len() - out.trim_start().len());
+        }
+        self.text.push_str(&out);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn write(stops: &[&str], pieces: &[&str]) -> (String, bool) {
+        let mut writer = Writer::new(stops.iter().map(|&stop| stop.to_owned()).collect());
+        let mut out: String = pieces.iter().map(|piece| writer.push(piece)).collect();
+        out += &writer.finish();
+        let stopped = writer.is_stopped();
+        assert_eq!(writer.into_text(), out);
+        (out, stopped)
+    }
+
+    #[test]
+    fn white_space_around_an_answer_stays_back() {
+        assert_eq!(write(&[], &[" ", "\n a", " b", " \n"]), ("a b".into(), false));
+        assert_eq!(write(&[], &[" "]), (String::new(), false));
+    }
+
+    #[test]
+    fn an_answer_ends_before_a_stop_text() {
+        assert_eq!(write(&["END"], &["a E", "N", "D b"]), ("a".into(), true));
+        assert_eq!(write(&["END"], &["a E", "N", "d b"]), ("a ENd b".into(), false));
+        assert_eq!(write(&["b", "a b"], &["x a", " b"]), ("x".into(), true));
+        assert_eq!(write(&["\n"], &["one\ntwo"]), ("one".into(), true));
+        assert_eq!(write(&["é!"], &["caf", "é", "!"]), ("caf".into(), true));
+    }
+
+    proptest! {
+        #[test]
+        fn how_a_text_is_cut_makes_no_difference(text in "[ab \n]{0,24}", stop in "[ab]{1,3}", cuts in proptest::collection::vec(1_usize..4, 0..24)) {
+            let whole = write(&[&stop], &[&text]);
+            let mut pieces = Vec::new();
+            let mut rest = text.as_str();
+            for cut in cuts {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece);
+                rest = tail;
+            }
+            pieces.push(rest);
+            prop_assert_eq!(write(&[&stop], &pieces), whole.clone());
+            prop_assert_eq!(whole.0, text.split(&stop).next().unwrap().trim());
+        }
+    }
+}

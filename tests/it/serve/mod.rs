@@ -1,0 +1,13 @@
+//! `sharpv serve` as its clients meet it: HTTP in, JSON and events out.
+#![cfg(feature = "cli")]
+
+mod api;
+mod cache;
+mod client;
+mod limits;
+#[cfg(target_os = "linux")]
+mod load;
+mod media;
+mod openai;
+mod security;
+mod slots;
