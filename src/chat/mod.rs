@@ -14,6 +14,7 @@ mod effects;
 mod engine;
 mod fit;
 mod generate;
+mod inspect;
 mod kv;
 mod params;
 mod prompt;
@@ -28,6 +29,7 @@ pub use answer::{
 pub use builder::SessionBuilder;
 pub use effects::Effect;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
+pub use inspect::{Area, CellWork, EncoderCells, Grid, SliceInspection, TokenScores, VideoInspection};
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;
 pub use kv::profile::{LayerProfile, Loss, ProfileStep, order_of};
