@@ -124,7 +124,7 @@ pub enum Error {
         advice: String,
     },
 
-    /// A video, an animation or a picture cannot be read.
+    /// A video, an animation or a picture cannot be read, or a video not be written.
     #[error("{}: {}", path.display(), problem.sentence(reason))]
     Media {
         /// What is wrong with it.
@@ -347,7 +347,7 @@ pub enum FileKind {
     LayerProfile,
 }
 
-/// Why a video, an animation or a picture cannot be read.
+/// Why a video, an animation or a picture cannot be read, or a video not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaProblem {
@@ -359,6 +359,8 @@ pub enum MediaProblem {
     Decode,
     /// The decoder of pictures and animations failed.
     Picture,
+    /// A video could not be written.
+    Encode,
 }
 
 impl MediaProblem {
@@ -372,6 +374,7 @@ impl MediaProblem {
                 format!("FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264")
             }
             Self::Picture => format!("the picture cannot be decoded: {reason}; it may be cut off or damaged"),
+            Self::Encode => format!("the video cannot be written: {reason}"),
         }
     }
 }

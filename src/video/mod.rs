@@ -15,6 +15,8 @@
 //! FFmpeg reads everything except still JPEG, PNG and WebP pictures and animated WebP, which the `image` crates read.
 //! Its log is switched off for the whole process when the first file is opened.
 //!
+//! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
+//!
 //! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8 and VP9.
 
 #![forbid(unsafe_code)]
@@ -34,6 +36,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 use ahead::Ahead;
+pub use ffmpeg::VideoWriter;
 pub use frame::Frame;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
