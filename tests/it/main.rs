@@ -16,6 +16,7 @@ mod families;
 mod fit;
 mod fixtures;
 mod hub;
+mod inspect;
 mod install;
 mod make_clips;
 mod model_files;

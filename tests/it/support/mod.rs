@@ -1,5 +1,7 @@
 //! What tests share.
 
+#[cfg(all(feature = "cli", unix))]
+pub mod browser;
 pub mod families;
 #[cfg(feature = "cli")]
 pub mod hub_server;
