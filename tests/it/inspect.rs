@@ -103,7 +103,7 @@ fn the_page_tells_what_ask_reports() {
 #[test]
 fn what_is_dropped_is_dimmed_in_pictures_and_video_and_the_rest_is_not() {
     let out = tempfile::tempdir().unwrap();
-    let (page, folder, film) = (out.path().join("a.html"), out.path().join("png"), out.path().join("kept.mkv"));
+    let (page, folder, film) = (out.path().join("a.html"), out.path().join("png"), out.path().join("kept.mov"));
     let args =
         ["inspect", CLIP, "-m", "smol", "--keep", "0.3", "--no-dense", "-o", text(&page), "--png", text(&folder)];
     with_smol(&[&args[..], &["--video", text(&film)]].concat()).assert().success();
@@ -207,6 +207,32 @@ fn what_cannot_be_written_leaves_nothing() {
     std::fs::write(path("a.html"), "before").unwrap();
     run(&["-o", text(&path("a.html"))]).success();
     assert!(std::fs::read_to_string(path("a.html")).unwrap().starts_with("<!doctype html>"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_nothing() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, page, film) =
+        (folder.path().join("frames"), folder.path().join("p.html"), folder.path().join("kept.mp4"));
+    std::fs::create_dir(&frames).unwrap();
+    families::write_frames(&frames, (96, 64), 400);
+    let files = families::files("smolvlm");
+    let mmproj = files.mmproj.expect("an mmproj");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
+    command.args(["inspect", text(&frames), "-m", text(&files.model), "--mmproj", text(&mmproj), "-o", text(&page)]);
+    command.args(["--video", text(&film), "--folder-fps", "1", "--fps", "1", "--max-frames", "400", "-v"]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// `value` with its numbers as they are written elsewhere: `json!` takes the shortest `f32` for a long `f64`.
-fn exact(value: &impl Serialize) -> Value {
+pub fn exact(value: &impl Serialize) -> Value {
     serde_json::to_string(value).and_then(|text| serde_json::from_str(&text)).unwrap_or_default()
 }
 

@@ -99,7 +99,7 @@
     if (scale) node.append(scale);
     return node;
   };
-  const rampScale = (key) => el("div", { class: "scale" }, "0", el("span", { class: "ramp" }), shown(largest[key]) + ", the most in this video");
+  const rampScale = (key) => el("div", { class: "scale" }, "0", el("span", { class: "ramp" }), largest[key].toFixed(2) + ", most in the video");
 
   const TITLES = {
     kept: "Kept",

@@ -404,7 +404,7 @@ fn settings(page: &mut String, inspection: &Inspection) {
     if !inspection.command.is_empty() {
         let _ = writeln!(page, "<pre id=\"command\">{}</pre>", escape(&inspection.command));
     }
-    if let Ok(Value::Object(values)) = serde_json::to_value(&inspection.settings) {
+    if let Value::Object(values) = data::exact(&inspection.settings) {
         let lines: String = values.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         let _ = writeln!(
             page,
