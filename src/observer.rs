@@ -18,6 +18,8 @@ pub enum Stage {
     LoadVision,
     /// Decoding and encoding, in frames.
     Encode,
+    /// Drawing frames, in frames.
+    Draw,
     /// Feeding the prompt to the language model, in rows (text tokens and visual tokens).
     Prefill,
     /// Answering the questions of an evaluation, in answers.

@@ -197,6 +197,8 @@ pub struct VideoReport {
     pub visual_tokens: VisualTokens,
     /// What the vision encoder did.
     pub encoder: EncoderWork,
+    /// What it took so far: opening, encoding and pruning it.
+    pub timings_ms: Timings,
 }
 
 pub(super) fn ms(duration: Duration) -> f64 {

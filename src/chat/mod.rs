@@ -15,6 +15,7 @@ mod effects;
 mod engine;
 mod fit;
 mod generate;
+mod inspect;
 mod kept;
 mod kv;
 mod params;
@@ -33,6 +34,7 @@ pub use answer::{
 pub use builder::SessionBuilder;
 pub use effects::Effect;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
+pub use inspect::{Area, CellWork, EncoderCells, Grid, SliceInspection, TokenScores, VideoInspection};
 pub use kept::KeptTokens;
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;

@@ -43,6 +43,8 @@ pub struct SessionParams {
     /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune)
     /// can select anew from them.
     pub keep_unpruned: bool,
+    /// Keep what [`Session::inspect`](super::Session::inspect) tells: what each token scored, and where it lies.
+    pub inspect: bool,
     /// Which of them leave the KV cache again, behind the prefill.
     pub evict: EvictParams,
     /// What is known of the model's layers: it says how far [`EvictMode::Layers`] goes where no threshold is given.
@@ -83,6 +85,7 @@ impl Default for SessionParams {
             prune: PruneParams::default(),
             encode: EncodeParams::default(),
             keep_unpruned: false,
+            inspect: false,
             evict: EvictParams::default(),
             layer_profile: None,
             decode_ahead: true,

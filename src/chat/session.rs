@@ -1,9 +1,12 @@
 //! The session: an engine, a conversation and a KV cache, and what is done with them in turn.
 
-use super::answer::{Answer, EncoderWork, Kv, Settings, VideoReport, VisualTokens, count, encoder_work, slice_reports};
+use super::answer::{
+    Answer, EncoderWork, Kv, Settings, Timings, VideoReport, VisualTokens, count, encoder_work, ms, slice_reports,
+};
 use super::conversation::Conversation;
 use super::engine::Engine;
 use super::fit::{Fit, VideoPlan};
+use super::inspect::Places;
 use super::kv::KvState;
 use super::kv::evict::{DESCRIBE, EvictMode, EvictParams};
 use super::kv::prefill::Inputs;
@@ -160,6 +163,8 @@ impl Session {
         let cap = self.params.prune.cap.into_iter().chain(proposal.max_kept).min();
         let prune = PruneParams { cap, ..self.params.prune.clone() };
         let engine = &mut self.engine;
+        let mrope = engine.vision.uses_mrope();
+        let places = Places { projector: &engine.shape.projector, mrope, has_newline: engine.newline.is_some() };
         let mut encoder = Encoder {
             model: &engine.model,
             vision: &mut engine.vision,
@@ -167,11 +172,13 @@ impl Session {
             prune: &prune,
             encode: &self.params.encode,
             keep_unpruned: self.params.keep_unpruned,
+            inspect: self.params.inspect.then_some(places),
             cancel: &self.params.cancel,
         };
         let source = if self.params.decode_ahead { proposal.source.decode_ahead() } else { proposal.source };
         let mut video = encoder.encode(source, proposal.timings, observer)?;
         video.max_kept = proposal.max_kept;
+        video.sampling = Some(proposal.sampling);
         let kept = video.slices.iter().map(|slice| slice.kept.len()).sum();
         if let Some(capped) = proposal.capped.filter(|_| Some(kept) == proposal.max_kept) {
             observer.warning(&format!("{}: {capped}", path.display()));
@@ -189,7 +196,15 @@ impl Session {
     pub(super) fn add_shared(&mut self, video: Arc<EncodedVideo>) -> VideoReport {
         let slices = slice_reports(std::slice::from_ref(&video));
         let encoder = encoder_work(std::slice::from_ref(&video));
-        let report = VideoReport { info: video.info.clone(), visual_tokens: count(&slices), slices, encoder };
+        let timings_ms = Timings {
+            load: ms(self.engine.load),
+            decode_video: ms(video.timings.decode_video),
+            encode: ms(video.timings.encode),
+            prune: ms(video.timings.prune),
+            ..Timings::default()
+        };
+        let visual_tokens = count(&slices);
+        let report = VideoReport { info: video.info.clone(), visual_tokens, slices, encoder, timings_ms };
         self.conversation.videos.push(video);
         report
     }
@@ -425,6 +440,11 @@ impl Session {
         &self.params.cancel
     }
 
+    /// What is known of the model's layers.
+    pub fn layer_profile(&self) -> Option<&LayerProfile> {
+        self.params.layer_profile.as_deref()
+    }
+
     /// The language model.
     pub fn model(&self) -> &Model {
         &self.engine.model
@@ -507,7 +527,8 @@ impl Session {
         Ok(first)
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    /// What produces answers: what was asked for, and what it came to.
+    pub fn settings(&self) -> Settings {
         let compute = &self.params.compute;
         let caps = self.conversation.videos.iter().filter_map(|video| video.max_kept).chain(self.params.prune.cap);
         Settings {

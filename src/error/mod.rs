@@ -124,7 +124,7 @@ pub enum Error {
         advice: String,
     },
 
-    /// A video, an animation or a picture cannot be read.
+    /// A video, an animation or a picture cannot be read, or a video not be written.
     #[error("{}: {}", path.display(), problem.sentence(reason))]
     Media {
         /// What is wrong with it.
@@ -347,7 +347,7 @@ pub enum FileKind {
     LayerProfile,
 }
 
-/// Why a video, an animation or a picture cannot be read.
+/// Why a video, an animation or a picture cannot be read, or a video not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaProblem {
@@ -361,6 +361,8 @@ pub enum MediaProblem {
     Picture,
     /// Its pictures would take more memory than one file may.
     TooLarge,
+    /// A video could not be written.
+    Encode,
 }
 
 impl MediaProblem {
@@ -375,6 +377,7 @@ impl MediaProblem {
             }
             Self::Picture => format!("the picture cannot be decoded: {reason}; it may be cut off or damaged"),
             Self::TooLarge => format!("too large: {reason}; make it smaller, for example with ffmpeg"),
+            Self::Encode => format!("the video cannot be written: {reason}"),
         }
     }
 }

@@ -8,10 +8,12 @@
 //! - [`cost`]: time and memory.
 //! - [`calibrate`]: in which layers a model can do without its visual tokens.
 //! - [`report`]: pictures and a page.
+//! - [`inspect`]: what became of the tokens of one video, as a page, pictures and a video.
 //! - [`results`]: what the first two write and the third reads. They know it, and not each other.
 
 pub mod calibrate;
 pub mod cost;
 pub mod eval;
+pub mod inspect;
 pub mod report;
 pub mod results;

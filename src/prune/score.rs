@@ -10,14 +10,20 @@ use super::SliceView;
 use super::vector::{dissim, inverse_norm};
 
 /// SharpV's scores of one slice.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct SliceScores<'a> {
     /// Importance of each token, 0 for one that is not finite.
     pub importance: &'a [f32],
+    /// Spatial importance of each token, `S`; `None` for one that is not finite.
+    pub spatial: &'a [Option<f64>],
+    /// Temporal importance, `T`; empty in a first slice.
+    pub temporal: &'a [Option<f64>],
     /// The adaptive ratio `r_t`, 0 to 1.
     pub ratio: f64,
     /// There was no slice to compare with.
     pub first: bool,
+    /// A scene begins with it.
+    pub opens_scene: bool,
     /// A token that stands for the slice as a whole; only where a scene begins.
     pub typical: Option<u32>,
 }
@@ -76,6 +82,10 @@ pub(super) struct Spread {
     /// Of the tokens that may be kept the one nearest to the mean, of equals the first; unless it is far from it as
     /// tokens of this slice go, because others may not be kept.
     pub typical: Option<u32>,
+    /// `S` of each token; `None` for non-finite ones.
+    pub spatial: Vec<Option<f64>>,
+    /// `T`; empty in a first slice.
+    pub temporal: Vec<Option<f64>>,
 }
 
 impl Rows {
@@ -147,19 +157,21 @@ pub(super) fn score(
     };
     let non_finite: Vec<u32> = (0..).zip(&rows.inv_norms).filter_map(|(i, norm)| norm.is_none().then_some(i)).collect();
     let barred = barred(slice, &non_finite);
-    let spread = spread(&spatial, &barred);
-    (SliceScore { importance, ratio, first: temporal.is_none(), non_finite, barred }, spread)
+    let (rms, typical) = spread(&spatial, &barred);
+    let slice = SliceScore { importance, ratio, first: temporal.is_none(), non_finite, barred };
+    let temporal = temporal.map_or_else(Vec::new, |(_, temporal)| temporal);
+    (slice, Spread { rms, typical, spatial, temporal })
 }
 
-/// How the tokens lie about their mean, by their `S_t`.
-fn spread(spatial: &[Option<f64>], barred: &[u32]) -> Spread {
+/// How the tokens lie about their mean, by their `S_t`: [`Spread::rms`] and [`Spread::typical`].
+fn spread(spatial: &[Option<f64>], barred: &[u32]) -> (Option<f64>, Option<u32>) {
     let finite = || (0..).zip(spatial).filter_map(|(i, s)| Some((i, (*s)?)));
     let rms = half_rms(spatial).map(|half| 2.0 * half);
     // Where all tokens are as far, rounding may put their root mean square below it.
     let near = nearest(finite()).map_or(0.0, |(_, least)| least).max(rms.unwrap_or(0.0));
     let usable = finite().filter(|(i, _)| barred.binary_search(i).is_err());
     let typical = nearest(usable).and_then(|(i, distance)| (distance <= near).then_some(i));
-    Spread { rms, typical }
+    (rms, typical)
 }
 
 /// The token at the least distance, of equals the first.

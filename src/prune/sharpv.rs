@@ -60,13 +60,19 @@ impl RunningScores {
         self.scores.covers.clear();
         self.scores.push(slice);
         let covers = self.scores.params.covers();
-        let none = SliceScores { importance: &[], ratio: 0.0, first: true, typical: None };
-        self.scores.slices.first().zip(self.scores.covers.first()).map_or(none, |(slice, cover)| SliceScores {
+        let Scores { slices, covers: found, last, .. } = &self.scores;
+        let (Some(slice), Some(cover), Some(spread)) = (slices.first(), found.first(), last) else {
+            return SliceScores { first: true, ..SliceScores::default() };
+        };
+        SliceScores {
             importance: &slice.importance,
+            spatial: &spread.spatial,
+            temporal: &spread.temporal,
             ratio: slice.ratio,
             first: slice.first,
+            opens_scene: cover.opens_scene,
             typical: cover.typical.filter(|_| covers && cover.opens_scene),
-        })
+        }
     }
 }
 
@@ -84,6 +90,8 @@ pub(super) struct Scores {
     covers: Vec<Cover>,
     scenes: Scenes,
     previous: Option<Previous<Rows>>,
+    /// Of the last slice.
+    last: Option<Spread>,
 }
 
 impl Scores {
@@ -94,6 +102,7 @@ impl Scores {
             covers: Vec::new(),
             scenes: Scenes::default(),
             previous: None,
+            last: None,
         }
     }
 
@@ -146,6 +155,7 @@ impl Scores {
     fn add(&mut self, rows: &Rows, (slice, spread): (SliceScore, Spread)) {
         self.covers.push(self.scenes.next(rows, &slice, &spread));
         self.slices.push(slice);
+        self.last = Some(spread);
     }
 
     fn score_after_previous(&self, slice: &SliceView<'_>, rows: &Rows) -> (SliceScore, Spread) {

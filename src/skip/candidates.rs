@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     fn scores(importance: &[f32], ratio: f64, first: bool) -> SliceScores<'_> {
-        SliceScores { importance, ratio, first, typical: None }
+        SliceScores { importance, ratio, first, ..SliceScores::default() }
     }
 
     #[test]

@@ -21,6 +21,8 @@
 //! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Pictures
 //! of more than 67 million pixels in a video, or 134 million alone, are refused.
 //!
+//! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
+//!
 //! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8 and VP9.
 
 #![forbid(unsafe_code)]
@@ -42,6 +44,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 use ahead::Ahead;
+pub use ffmpeg::VideoWriter;
 pub use frame::Frame;
 pub use memory::Frames;
 pub use sampling::{Rate, Sampling};

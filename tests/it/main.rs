@@ -19,6 +19,7 @@ mod forged;
 mod frames;
 mod hostile_videos;
 mod hub;
+mod inspect;
 mod install;
 mod make_clips;
 mod model_files;

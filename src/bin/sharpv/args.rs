@@ -59,6 +59,12 @@ pub enum Command {
     /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless
     /// --no-fit is given, they take less than asked for where it does not fit.
     Plan(PlanArgs),
+    /// Show what is kept of a video: a page, pictures, a video
+    ///
+    /// The page is one file that needs no network: the frames with their dropped tokens dimmed, what each token scored,
+    /// what the encoder left out, what all of it saves, and with a question its answer and what happens in each layer.
+    /// docs/inspect.md tells more.
+    Inspect(InspectArgs),
     /// Measure a model on a benchmark, with several ways to prune side by side
     ///
     /// Each video is decoded and encoded once, for all its questions and all methods. Answers go to OUT/results.jsonl
@@ -267,12 +273,60 @@ pub struct ServeArgs {
     pub session: SessionArgs,
 }
 
+/// See [`Command::Inspect`].
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub struct InspectArgs {
+    /// A video file, an animation, a picture, or a folder of numbered pictures
+    #[arg(value_name = "VIDEO")]
+    pub video: PathBuf,
+
+    /// Ask this, for the answer and what happens in the model's layers; `-` reads it from stdin
+    #[arg(short, long, value_name = "QUESTION")]
+    pub question: Option<String>,
+
+    /// Write the page to this file
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["png", "film", "json"], value_parser = values::file())]
+    pub out: Option<PathBuf>,
+
+    /// Write each frame into this folder, with what is dropped of it dimmed
+    #[arg(long, value_name = "DIR", value_parser = values::folder())]
+    pub png: Option<PathBuf>,
+
+    /// Write them as a video: .mp4, .mov or .mkv
+    #[arg(id = "film", long = "video", value_name = "FILE", value_parser = values::film())]
+    pub film: Option<PathBuf>,
+
+    /// Do not run the video with all tokens, which takes as long as without sharpv: times are then not compared
+    #[arg(long)]
+    pub no_dense: bool,
+
+    /// Print what the page is made of as one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print errors only
+    // The short form is that of the question here.
+    #[arg(id = "quiet", long, display_order = 1000, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   sharpv serve -m MODEL --media-root ~/Videos
   SHARPV_API_KEY=… sharpv serve -m MODEL --host 0.0.0.0 --allow-host media.local --parallel 2
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' -d '{\"messages\": [{\"role\": \"user\", \"content\": [
     {\"type\": \"video_url\", \"video_url\": {\"url\": \"file://clip.mp4\"}}, {\"type\": \"text\", \"text\": \"What happens?\"}]}]}'";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  sharpv inspect clip.mp4 -o clip.html
+  sharpv inspect clip.mp4 -q \"What moves in the video?\" -o clip.html
+  sharpv inspect clip.mp4 --keep 0.1 --png frames --video kept.mp4
+  sharpv inspect clip.mp4 -q \"What is in the video?\" -o clip.html -m MODEL.gguf --mmproj MMPROJ.gguf --no-dense";
 
 /// See [`Command::Calibrate`].
 #[derive(Debug, Args)]

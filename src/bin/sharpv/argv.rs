@@ -19,6 +19,8 @@ const SHORT_FORMS: &[(&str, &str)] = &[
 pub fn spell_out(args: impl IntoIterator<Item = OsString>, command: &clap::Command) -> Vec<OsString> {
     let mut is_value = true; // The program's own name.
     let mut only_positional = false;
+    // Before it is known, the options are those of all commands.
+    let mut of: Option<&clap::Command> = None;
     args.into_iter()
         .map(|arg| {
             if is_value || only_positional {
@@ -28,24 +30,23 @@ pub fn spell_out(args: impl IntoIterator<Item = OsString>, command: &clap::Comma
             only_positional = arg == "--";
             let short = SHORT_FORMS.iter().find(|(short, _)| arg == *short);
             let arg = short.map_or(arg, |(_, long)| OsString::from(long));
-            is_value = arg.to_str().is_some_and(|arg| takes_value(arg, command));
+            let commands = command.get_subcommands().filter(|c| of.is_none_or(|of| of.get_name() == c.get_name()));
+            is_value = arg.to_str().is_some_and(|arg| takes_value(arg, commands));
+            of = of.or_else(|| command.find_subcommand(&arg));
             arg
         })
         .collect()
 }
 
-/// Whether the argument after the option `arg` is its value. Every option means the same in all commands.
-fn takes_value(arg: &str, command: &clap::Command) -> bool {
+/// Whether the argument after the option `arg` of one of these commands is its value.
+fn takes_value<'a>(arg: &str, mut commands: impl Iterator<Item = &'a clap::Command>) -> bool {
     let is_named = |option: &clap::Arg| match arg.strip_prefix("--") {
         Some(name) => option.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name)),
         None => {
             arg.strip_prefix('-').is_some_and(|name| option.get_short().is_some_and(|short| name.chars().eq([short])))
         }
     };
-    command
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .any(|option| option.get_action().takes_values() && is_named(option))
+    commands.any(|command| command.get_arguments().any(|option| option.get_action().takes_values() && is_named(option)))
 }
 
 #[cfg(test)]
@@ -75,6 +76,7 @@ mod tests {
         );
         assert_eq!(spelled("sharpv ask --n-predict -fa"), "sharpv ask --n-predict -fa");
         assert_eq!(spelled("sharpv ask -- -fa"), "sharpv ask -- -fa");
+        assert_eq!(spelled("sharpv inspect v.mp4 -q -fa"), "sharpv inspect v.mp4 -q -fa");
         assert_eq!(spelled("sharpv ask -q -fa on"), "sharpv ask -q --flash-attn on");
         assert_eq!(spelled("sharpv ask --temp=1 -fa on"), "sharpv ask --temp=1 --flash-attn on");
     }

@@ -43,7 +43,8 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn question(argument: &str) -> anyhow::Result<String> {
+/// The question that an argument is, or stands for.
+pub fn question(argument: &str) -> anyhow::Result<String> {
     let question = if argument == "-" {
         let mut text = String::new();
         std::io::stdin().lock().read_to_string(&mut text).context("reading the question from stdin failed")?;

@@ -52,7 +52,7 @@ fn is_path(word: &str) -> bool {
 }
 
 /// `word` as a shell takes it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()

@@ -16,6 +16,7 @@ mod doctor;
 mod eval;
 mod exit;
 mod habits;
+mod inspect;
 mod interrupt;
 mod logging;
 mod models;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Ask(args) => ask::run(&args, screen),
         Command::Chat(args) => chat::run(&args, screen),
         Command::Plan(args) => plan::run(&args, screen),
+        Command::Inspect(args) => inspect::run(&args, screen),
         Command::Eval(args) => eval::run(&args, screen),
         Command::Calibrate(args) => calibrate::run(&args, screen),
         Command::Bench(args) => bench::run(args, screen),

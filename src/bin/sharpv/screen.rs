@@ -131,6 +131,7 @@ impl Screen {
                 Stage::LoadModel => ("model", PERCENT, ""),
                 Stage::LoadVision => ("mmproj", PERCENT, ""),
                 Stage::Encode => ("encode", COUNTED, "frames"),
+                Stage::Draw => ("draw", COUNTED, "frames"),
                 Stage::Prefill => ("prefill", COUNTED, "tokens"),
                 _ => ("", COUNTED, ""),
             };

@@ -3,8 +3,9 @@
 use crate::interrupt::Interrupts;
 use crate::options::SessionArgs;
 use crate::screen::{Screen, Watch};
-use sharpv::chat::{Session, VideoReport};
+use sharpv::chat::{Session, SessionParams, VideoReport};
 use sharpv::models::ModelFiles;
+use sharpv::runtime::Model;
 use sharpv::video;
 use std::path::Path;
 
@@ -16,6 +17,18 @@ pub fn open(
     screen: &mut Screen,
     silent: bool,
 ) -> anyhow::Result<Session> {
+    let (files, params) = prepare(args, videos, interrupts, screen, silent)?;
+    load(&files, params, None, screen)
+}
+
+/// All of it but the loading: the model's files, and how to open a session with them.
+pub fn prepare(
+    args: &SessionArgs,
+    videos: &[&Path],
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+    silent: bool,
+) -> anyhow::Result<(ModelFiles, SessionParams)> {
     let mut params = args.session_params(interrupts.cancel_token())?;
     for video in videos {
         video::probe(video)?;
@@ -25,8 +38,23 @@ pub fn open(
     if args.model.uses_default() && !silent {
         screen.note(&about_default_model(&files));
     }
-    let cancel = interrupts.cancel_token();
-    let session = Session::open(&files, params, &mut Watch::new(screen, None, &cancel));
+    Ok((files, params))
+}
+
+/// Loads it, but for a language model that is there already.
+pub fn load(
+    files: &ModelFiles,
+    params: SessionParams,
+    model: Option<Model>,
+    screen: &mut Screen,
+) -> anyhow::Result<Session> {
+    let cancel = params.cancel.clone();
+    let mut watch = Watch::new(screen, None, &cancel);
+    let builder = Session::builder(files).params(params).observer(&mut watch);
+    let session = match model {
+        Some(model) => builder.model(model).open(),
+        None => builder.open(),
+    };
     screen.clear();
     Ok(session?)
 }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use sharpv::lab::cost;
 use sharpv::layout;
 use sharpv::prune::Method;
+use sharpv::video::VideoWriter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use strum::VariantNames;
@@ -108,6 +109,19 @@ pub fn folder() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
         let is_other = path.exists() && !path.is_dir();
         if is_other { Err("this is a file, not a folder; name another one") } else { Ok(path) }
     })
+}
+
+/// A file to be written.
+pub fn file() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{PathBufValueParser, TypedValueParser};
+    PathBufValueParser::new()
+        .try_map(|path| if path.is_dir() { Err("this is a folder; name a file") } else { Ok(path) })
+}
+
+/// A video file to be written.
+pub fn film() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::TypedValueParser;
+    file().try_map(|path| VideoWriter::check_name(&path).map(|()| path))
 }
 
 /// Reads one of the names of `T`, and lists them in help texts and errors.

@@ -147,6 +147,8 @@ pub(super) struct Proposal {
     pub timings: EncodeTimings,
     /// In the place of the session's, if pictures are made smaller.
     pub layout: Option<Box<dyn Layout>>,
+    /// The frames that are taken.
+    pub sampling: Sampling,
     pub asked: Need,
     pub need: Need,
     /// Visual tokens of this video that are kept at most.
@@ -286,6 +288,7 @@ impl Fit<'_> {
                         source,
                         timings,
                         layout,
+                        sampling,
                         asked,
                         need,
                         max_kept,

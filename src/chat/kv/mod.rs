@@ -13,7 +13,7 @@ use super::prompt::plan::{Plan, PlannedRow, RowKey};
 use super::video::{EncodedVideo, VideoId};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::runtime::{Context, ContextParams, KvWindow, MemoryUsage, Row, RowInput, SavedCells, Similarity};
+use crate::runtime::{Context, ContextParams, KvLayer, KvWindow, MemoryUsage, Row, RowInput, SavedCells, Similarity};
 use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
 use std::collections::HashMap;
@@ -381,6 +381,11 @@ impl KvState {
             Some(context) => self.evicted.measure(context),
             None => Ok(()),
         }
+    }
+
+    /// The cache layer by layer; empty if there is none that can be looked into.
+    pub fn layers(&self) -> Vec<KvLayer> {
+        self.context.as_ref().and_then(|context| context.kv_layers().ok()).unwrap_or_default()
     }
 
     /// The curve as it was measured last.

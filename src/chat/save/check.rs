@@ -211,7 +211,9 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             embeddings = rest;
             let (values, _) = bytes.as_chunks::<4>();
             let rows = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
-            slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished: Vec::new(), computed });
+            let unfinished = Vec::new();
+            let (cells, notes) = (None, None);
+            slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished, computed, cells, notes });
         }
         videos.push(Arc::new(EncodedVideo {
             id: VideoId::new(),
@@ -222,6 +224,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             timings: EncodeTimings::default(),
             max_kept: None,
             unpruned: Vec::new(),
+            sampling: None,
         }));
     }
     embeddings.is_empty().then_some(videos)

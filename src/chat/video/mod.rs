@@ -6,6 +6,7 @@ mod partial;
 pub(super) use id::VideoId;
 use partial::{EncodedPicture, PartialEncoder, Purpose};
 
+use super::inspect::{EncoderCells, Grid, NoteTaker, Notes, Places};
 use super::prompt::arrangement::Arrangement;
 use super::prompt::markers::Markers;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::observer::{Observer, Stage};
 use crate::prune::{self, Decision, PruneParams, Scorer, SliceDecision, SliceView};
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
 use crate::skip::EncodeParams;
-use crate::video::{Frame, FrameSource, VideoInfo};
+use crate::video::{Frame, FrameSource, Sampling, VideoInfo};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(super) struct EncodedVideo {
     pub max_kept: Option<usize>,
     /// The embeddings of all tokens, slice by slice, for selecting anew; empty if they were not to be kept.
     pub unpruned: Vec<Vec<f32>>,
+    /// Which frames were taken; `None` if it was encoded in another session.
+    pub sampling: Option<Sampling>,
 }
 
 /// The visual tokens of a frame, or of a merged pair of frames.
@@ -54,6 +57,10 @@ pub(super) struct EncodedSlice {
     pub unfinished: Vec<u32>,
     /// The share of the encoder's work that was done, 0 to 1; 0 if the slice before had the same pixels.
     pub computed: f32,
+    /// What the encoder did of it, where it can leave out something.
+    pub cells: Option<EncoderCells>,
+    /// What is kept for looking at, if that was asked for.
+    pub notes: Option<Box<Notes>>,
 }
 
 /// Wall time of the steps before prefill.
@@ -82,6 +89,8 @@ pub(super) struct Encoder<'a> {
     pub encode: &'a EncodeParams,
     /// Whether the embeddings of all tokens stay in memory.
     pub keep_unpruned: bool,
+    /// Where tokens lie, if notes of each slice are to be taken.
+    pub inspect: Option<Places<'a>>,
     pub cancel: &'a CancelToken,
 }
 
@@ -105,7 +114,9 @@ impl Encoder<'_> {
             path: &source.info().path,
         };
         let mut partial = PartialEncoder::new(self.encode, purpose)?;
+        let mut taker = self.inspect.map(|_| NoteTaker::new(self.prune)).transpose()?;
         let mut times = Vec::with_capacity(planned.n_frames);
+        let mut grids: Vec<Grid> = Vec::new();
         let mut previous: Vec<Frame> = Vec::new();
         loop {
             self.cancel.check()?;
@@ -116,7 +127,7 @@ impl Encoder<'_> {
             times.extend(frames.iter().map(|frame| frame.time_s));
             let same_pixels = frames.len() == previous.len()
                 && frames.iter().zip(&previous).all(|(frame, before)| frame.rgb == before.rgb);
-            let slice = match slices.last().filter(|_| same_pixels) {
+            let mut slice = match slices.last().filter(|_| same_pixels) {
                 // The same pixels give the same embeddings: the encoder's work is the larger part of what is left after
                 // pruning.
                 Some(encoded) => EncodedSlice {
@@ -126,9 +137,19 @@ impl Encoder<'_> {
                     rows: encoded.rows.clone(),
                     unfinished: encoded.unfinished.clone(),
                     computed: 0.0,
+                    cells: encoded.cells.as_ref().map(EncoderCells::all_reused),
+                    notes: None,
                 },
-                None => timed(&mut timings.encode, || self.encode_slice(&frames, &planned, &mut partial))?,
+                None => {
+                    let encode = || self.encode_slice(&frames, &planned, &mut partial, &mut grids);
+                    timed(&mut timings.encode, encode)?
+                }
             };
+            if let Some(taker) = &mut taker {
+                let view = view(&slice.rows, slice.n_tokens, self.model)?.with_unfinished(&slice.unfinished);
+                let times_s = frames.iter().map(|frame| frame.time_s).collect();
+                slice.notes = Some(Box::new(taker.note(view, times_s, grids.clone())));
+            }
             timed(&mut timings.prune, || {
                 scorer.push(view(&slice.rows, slice.n_tokens, self.model)?.with_unfinished(&slice.unfinished))
             })?;
@@ -144,6 +165,7 @@ impl Encoder<'_> {
         let decision = timed(&mut timings.prune, || {
             let decision = scorer.finish();
             keep(&mut slices, &decision, self.model.n_embd_inp());
+            note_importance(&mut slices, &decision);
             decision
         });
         let info = source.info().clone();
@@ -159,7 +181,8 @@ impl Encoder<'_> {
         let arrangement =
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
-        Ok(EncodedVideo { id: VideoId::new(), info, arrangement, markers, slices, timings, max_kept: None, unpruned })
+        let id = VideoId::new();
+        Ok(EncodedVideo { id, info, arrangement, markers, slices, timings, max_kept: None, unpruned, sampling: None })
     }
 
     fn encode_slice(
@@ -167,6 +190,7 @@ impl Encoder<'_> {
         frames: &[Frame],
         arrangement: &Arrangement,
         partial: &mut Option<PartialEncoder>,
+        grids: &mut Vec<Grid>,
     ) -> Result<EncodedSlice> {
         let bitmaps: Vec<Bitmap> = frames.iter().map(|frame| bitmap(frame, arrangement)).collect::<Result<_>>()?;
         let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
@@ -179,7 +203,12 @@ impl Encoder<'_> {
             rows: Vec::new(),
             unfinished: Vec::new(),
             computed: 1.0,
+            cells: None,
+            notes: None,
         };
+        if let (Some(places), Some(frame)) = (self.inspect, frames.first()) {
+            *grids = places.grids(&chunks, arrangement, (frame.width, frame.height), self.model);
+        }
         let used = arrangement.used(chunks.images().collect());
         // Tiles of one picture do not follow each other as frames do.
         if used.len() > 1 {
@@ -193,7 +222,7 @@ impl Encoder<'_> {
                 Some(encoder) => encoder.encode(self.vision, &chunk)?,
                 None => None,
             };
-            let Some(EncodedPicture { rows, unfinished, computed }) = encoded else {
+            let Some(EncodedPicture { rows, unfinished, computed, cells }) = encoded else {
                 *partial = None;
                 slice.rows.extend_from_slice(&arrangement.rows_left(self.vision.encode(&chunk)?, n_embd));
                 continue;
@@ -201,6 +230,7 @@ impl Encoder<'_> {
             slice.rows = arrangement.rows_left(&rows, n_embd).into_owned();
             slice.unfinished = unfinished;
             slice.computed = computed;
+            slice.cells = Some(cells);
         }
         Ok(slice)
     }
@@ -233,6 +263,15 @@ fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     }
 }
 
+/// Notes down what the decision was made by.
+fn note_importance(slices: &mut [EncodedSlice], decision: &Decision) {
+    for (slice, decided) in slices.iter_mut().zip(&decision.slices) {
+        if let Some(notes) = &mut slice.notes {
+            notes.importance.clone_from(&decided.importance);
+        }
+    }
+}
+
 /// What `params` keep of a video whose embeddings are all here. For comparing methods and budgets without encoding
 /// anew.
 pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) -> Result<Decision> {
@@ -247,6 +286,7 @@ pub(super) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) 
 /// Keeps what was decided of a video whose embeddings are all here, rows of `stride` values. Returns whether that is
 /// another selection than before.
 pub(super) fn select(video: &mut Arc<EncodedVideo>, decision: &Decision, stride: usize) -> bool {
+    note_importance(&mut Arc::make_mut(video).slices, decision);
     let same = |(slice, decided): (&EncodedSlice, &SliceDecision)| slice.kept == decided.kept;
     if video.slices.len() == decision.slices.len() && video.slices.iter().zip(&decision.slices).all(same) {
         return false;

@@ -1,5 +1,6 @@
 //! Encoding slices one after the other, each as far as it is needed.
 
+use crate::chat::inspect::{CellWork, EncoderCells};
 use crate::error::{Error, Result};
 use crate::layout::{pool, pooled_from, pooled_len};
 use crate::prune::{PruneParams, RunningScores, SliceView};
@@ -19,6 +20,8 @@ pub(super) struct EncodedPicture {
     pub unfinished: Vec<u32>,
     /// The share of the encoder's work that was done, 0 to 1: patches times layers.
     pub computed: f32,
+    /// What was done with each cell.
+    pub cells: EncoderCells,
 }
 
 /// The encoder at work on the slices of one video.
@@ -117,7 +120,8 @@ impl PartialEncoder {
             None => (0..picture.n_cells() as u32).collect(),
         };
         if let Some(last) = self.last.as_ref().filter(|_| cells.is_empty()) {
-            return Ok(Some(EncodedPicture { computed: 0.0, ..last.clone() }));
+            let cells = last.cells.all_reused();
+            return Ok(Some(EncodedPicture { computed: 0.0, cells, ..last.clone() }));
         }
         let is_whole = cells.len() == picture.n_cells();
         // The first picture of a scene is what others are computed from as long as the camera stands still: it is worth
@@ -143,7 +147,10 @@ impl PartialEncoder {
         let Some((stopping, layer)) = stopping.and_then(|s| s.params.layer(picture.n_layers).map(|layer| (s, layer)))
         else {
             let rows = self.stream.encode(vision, chunk, cells)?.to_vec();
-            return Ok(EncodedPicture { rows, unfinished: Vec::new(), computed: share(cells.len()) });
+            let mut work = vec![CellWork::Reused; n_cells];
+            cells.iter().for_each(|&cell| work[cell as usize] = CellWork::Computed);
+            let (computed, cells) = (share(cells.len()), encoder_cells(picture, work));
+            return Ok(EncodedPicture { rows, unfinished: Vec::new(), computed, cells });
         };
         let middle = self.stream.begin(vision, chunk, picture, cells, layer)?;
         let states = stopping.choose(picture, cells, &middle, to_the_end)?;
@@ -154,6 +161,7 @@ impl PartialEncoder {
             rows,
             unfinished: stopping.unfinished(),
             computed: share(cells.len()) * depth + share(n_finished) * (1.0 - depth),
+            cells: encoder_cells(picture, states.into_iter().map(work).collect()),
         })
     }
 }
@@ -224,6 +232,19 @@ impl Stopping {
         let is_finished = |token: u32| cells_of(token, n_cells, self.pools).iter().all(|&cell| self.finished[cell]);
         (0..n_tokens).filter(|&token| !is_finished(token)).collect()
     }
+}
+
+/// What a state of a cell means for the work of the slice at hand.
+fn work(state: CellState) -> CellWork {
+    match state {
+        CellState::Computed => CellWork::Computed,
+        CellState::Filled => CellWork::Stopped,
+        CellState::Kept | CellState::Stopped => CellWork::Reused,
+    }
+}
+
+fn encoder_cells(picture: &Picture<'_>, work: Vec<CellWork>) -> EncoderCells {
+    EncoderCells { columns: picture.cells_x, rows: picture.cells_y, work }
 }
 
 /// The cells that a visual token is made of.

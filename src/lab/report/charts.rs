@@ -21,7 +21,8 @@ pub struct Chart {
 }
 
 impl Chart {
-    fn new(name: &str, title: &str, svg: String) -> Self {
+    /// A drawing, `svg`, of which a screen reader says what its title is.
+    pub fn new(name: &str, title: &str, svg: String) -> Self {
         // What a screen reader says.
         let label = format!("role=\"img\" aria-label=\"{}\" ", escape(title));
         let start = svg.find("<svg ").map_or(0, |at| at + "<svg ".len());
@@ -99,6 +100,7 @@ fn layers_together(profile: &LayerProfile) -> Result<Chart, DrawError> {
         y_label: "probability lost by the answers' tokens",
         curves: vec![Curve { name: "measured".to_owned(), color: color(0), dots: dots.collect() }],
         level: Some(Level { name: "allowed".to_owned(), color: color(1), y: allowed, low: allowed, high: allowed }),
+        marks: None,
         from_zero: true,
         limit: f64::MAX,
     };
@@ -151,6 +153,7 @@ fn accuracy(eval: &Summary) -> Result<Chart, DrawError> {
         y_label: "accuracy, %",
         curves,
         level,
+        marks: None,
         from_zero: false,
         limit: 100.0,
     };
@@ -249,6 +252,7 @@ fn curve(
         y_label,
         curves,
         level: None,
+        marks: None,
         from_zero: true,
         limit: f64::MAX,
     };

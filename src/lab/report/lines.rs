@@ -29,12 +29,21 @@ pub struct Level {
     pub high: f64,
 }
 
+/// Places on the horizontal axis that stand out: lines, or bands of a width.
+pub struct Marks {
+    pub name: String,
+    pub color: RGBColor,
+    pub at: Vec<f64>,
+    pub width: f64,
+}
+
 pub struct LineChart<'a> {
     pub title: &'a str,
     pub x_label: &'a str,
     pub y_label: &'a str,
     pub curves: Vec<Curve>,
     pub level: Option<Level>,
+    pub marks: Option<Marks>,
     /// Whether the vertical axis begins at 0.
     pub from_zero: bool,
     /// The most that `x` and `y` can be.
@@ -57,7 +66,11 @@ impl LineChart<'_> {
 
     fn draw(&self, root: &Area<'_>) -> Result<(), DrawError> {
         let legend = self.curves.iter().map(|curve| (curve.name.clone(), curve.color));
-        let legend: Vec<_> = legend.chain(self.level.iter().map(|level| (level.name.clone(), level.color))).collect();
+        let marks = self.marks.iter().filter(|marks| !marks.at.is_empty());
+        let legend: Vec<_> = legend
+            .chain(self.level.iter().map(|level| (level.name.clone(), level.color)))
+            .chain(marks.clone().map(|marks| (marks.name.clone(), marks.color)))
+            .collect();
         let area = head(root, self.title, &legend)?;
 
         let dots = || self.curves.iter().flat_map(|curve| &curve.dots);
@@ -93,6 +106,21 @@ impl LineChart<'_> {
             .x_desc(self.x_label)
             .y_desc(self.y_label)
             .draw()?;
+        for marks in marks {
+            let half = marks.width / 2.0;
+            let clamp = |x: f64| x.clamp(0.0, x_max);
+            let (mut bands, mut lines) = (Vec::new(), Vec::new());
+            for &x in &marks.at {
+                if half > 0.0 {
+                    let corners = [(clamp(x - half), low), (clamp(x + half), high)];
+                    bands.push(Rectangle::new(corners, marks.color.mix(0.22).filled()));
+                } else {
+                    lines.push(PathElement::new([(clamp(x), low), (clamp(x), high)], marks.color.stroke_width(1)));
+                }
+            }
+            chart.draw_series(bands)?;
+            chart.draw_series(lines)?;
+        }
         if let Some(level) = &self.level {
             chart.draw_series([Rectangle::new(
                 [(0.0, level.low), (x_max, level.high)],
@@ -116,6 +144,9 @@ impl LineChart<'_> {
                 let (x, cap) = (place(dot), x_max * 0.006);
                 let style = curve.color.stroke_width(1);
                 let bar = |from, to| PathElement::new(vec![from, to], style);
+                if dot.low >= dot.high {
+                    continue;
+                }
                 chart.draw_series([
                     bar((x, dot.low), (x, dot.high)),
                     bar((x - cap, dot.low), (x + cap, dot.low)),

@@ -4,10 +4,10 @@
 //! pictures.
 
 mod bars;
-mod charts;
-mod draw;
+pub(in crate::lab) mod charts;
+pub(in crate::lab) mod draw;
 mod input;
-mod lines;
+pub(in crate::lab) mod lines;
 mod page;
 mod picture;
 

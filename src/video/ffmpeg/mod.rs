@@ -4,6 +4,7 @@ mod convert;
 mod decode;
 mod scan;
 mod track;
+mod write;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use convert::Converter;
 use decode::Decoder;
 use scan::Scan;
 use track::Track;
+pub use write::VideoWriter;
 
 /// A video track that ends this much before the file says is worth a warning; less is what audio often overhangs.
 const SUSPICIOUS_GAP_S: f64 = 1.0;

@@ -1,6 +1,8 @@
 //! What tests share.
 
 pub mod broken_videos;
+#[cfg(all(feature = "cli", unix))]
+pub mod browser;
 pub mod families;
 #[cfg(feature = "cli")]
 pub mod hub_server;

@@ -9,13 +9,14 @@ pub const HELP: &str = "\
 /clear         forget the conversation and its videos
 /save FILE     keep the conversation and its videos in a file
 /load FILE     go on with a conversation that was saved, without reading its videos again
+/frames        show the frames, with what was dropped of them dimmed
 /stats         tell what the last answer cost
 /help          list the commands
 /exit          end the chat (Ctrl-D)
 Ctrl-C stops an answer. Any other line is a question.";
 
 /// The names of the commands.
-pub const NAMES: &[&str] = &["/video", "/system", "/clear", "/save", "/load", "/stats", "/help", "/exit"];
+pub const NAMES: &[&str] = &["/video", "/system", "/clear", "/save", "/load", "/frames", "/stats", "/help", "/exit"];
 
 /// A line of the chat.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub enum Command {
     Clear,
     Save(Option<PathBuf>),
     Load(Option<PathBuf>),
+    Frames,
     Stats,
     Help,
     Exit,
@@ -56,6 +58,7 @@ pub fn parse(line: &str) -> Line<'_> {
         "/clear" => Command::Clear,
         "/save" => Command::Save(rest.map(path)),
         "/load" => Command::Load(rest.map(path)),
+        "/frames" => Command::Frames,
         "/stats" => Command::Stats,
         "/help" | "/?" => Command::Help,
         "/exit" | "/quit" => Command::Exit,

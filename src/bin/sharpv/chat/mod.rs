@@ -1,6 +1,7 @@
 //! `sharpv chat`: a conversation about videos.
 
 mod command;
+mod frames;
 mod input;
 
 use crate::args::ChatArgs;
@@ -13,7 +14,7 @@ use anyhow::bail;
 use command::{Command, Line};
 use indicatif::DecimalBytes;
 use input::{Event, Input};
-use sharpv::chat::{Answer, Role, Session, StopReason, VideoReport};
+use sharpv::chat::{Answer, Role, Session, SessionParams, StopReason, VideoReport};
 use std::path::Path;
 
 /// Ctrl-C stops the answer; only when it does not stop is the program ended.
@@ -22,7 +23,8 @@ const PATIENCE: u32 = 4;
 pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
     let videos: Vec<&Path> = args.videos.iter().map(AsRef::as_ref).collect();
-    let session = session::open(&args.session, &videos, &interrupts, &mut screen, false)?;
+    let (files, params) = session::prepare(&args.session, &videos, &interrupts, &mut screen, false)?;
+    let session = session::load(&files, SessionParams { inspect: true, ..params }, None, &mut screen)?;
     let mut chat = Chat { session, args: &args.session, screen, interrupts, last_answer: None };
     for video in videos {
         chat.add_video(video)?;
@@ -91,6 +93,7 @@ impl Chat<'_> {
                 self.screen.note(if text.is_some() { "Set, from the next question on." } else { "Removed." });
                 self.session.set_system(text);
             }
+            Line::Command(Command::Frames) => self.show_frames()?,
             Line::Command(Command::Stats) => match &self.last_answer {
                 Some(answer) => self.screen.note(&stats::table(answer)),
                 None => self.screen.note("There is no answer yet."),
@@ -161,6 +164,25 @@ impl Chat<'_> {
         let videos = self.session.videos().len();
         let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
         format!("{}, {}, {}", count(answers, "answer"), count(videos, "video"), DecimalBytes(size))
+    }
+
+    /// Draws the frames of the videos that were encoded here.
+    fn show_frames(&mut self) -> anyhow::Result<()> {
+        let _work = self.interrupts.work();
+        let videos = self.session.inspect();
+        match (videos.len(), self.session.videos().len()) {
+            (0, 0) => self.screen.note("There is no video yet; /video FILE adds one."),
+            (shown, all) if shown < all => {
+                self.screen
+                    .note("The frames of a conversation that was loaded are not here; /video FILE reads them again.");
+            }
+            _ => {}
+        }
+        let cancel = self.interrupts.cancel_token();
+        for video in &videos {
+            frames::show(video, &mut self.screen, &cancel)?;
+        }
+        Ok(())
     }
 
     fn list_videos(&self) {

@@ -1,0 +1,192 @@
+//! A video file out of pictures.
+
+use std::path::{Path, PathBuf};
+
+use ff::codec::{self, Flags, encoder};
+use ff::format::{self, Pixel};
+use ff::frame::Video as Picture;
+use ff::software::scaling;
+use ff::{Dictionary, Packet, Rational};
+use ffmpeg_next as ff;
+
+use super::super::Frame;
+use crate::error::{Error, MediaProblem, Result};
+
+/// Encoders, the best first. One of them is in every FFmpeg that was not built without encoders.
+const ENCODERS: [&str; 3] = ["libx264", "libopenh264", "mpeg4"];
+
+/// The endings of the containers that take what these give.
+const ENDINGS: [&str; 4] = ["mp4", "m4v", "mov", "mkv"];
+
+/// Times are counted in milliseconds.
+const TICKS_PER_S: i32 = 1000;
+
+/// Pictures between two that can be decoded by themselves, at most.
+const GROUP: u32 = 12;
+
+/// Writes a video of pictures that are each shown until the next one.
+///
+/// The file is finished by [`finish`](Self::finish); without it, it is no video.
+pub struct VideoWriter {
+    path: PathBuf,
+    output: format::context::Output,
+    encoder: encoder::Video,
+    scaler: scaling::Context,
+    /// The size of the pictures that it takes.
+    size: (u32, u32),
+    /// When the last picture was, and how long the one before was shown.
+    last: i64,
+    gap: i64,
+}
+
+impl VideoWriter {
+    /// Begins a file at `path`, whose ending names the container, for pictures of `width × height` pixels. What was
+    /// there before is lost.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for another ending than `.mp4`, `.m4v`, `.mov` or `.mkv`; [`Error::Media`] if the
+    /// file cannot be made, or this FFmpeg has no encoder for it.
+    pub fn create(path: &Path, width: u32, height: u32) -> Result<Self> {
+        Self::check_name(path)?;
+        super::initialize();
+        let failed = |error: ff::Error| failed(path, &error.to_string());
+        let mut output = format::output(path).map_err(failed)?;
+        let codec = ENCODERS.iter().find_map(|name| encoder::find_by_name(name)).ok_or_else(|| {
+            let names = ENCODERS.join(", ");
+            self::failed(path, &format!("this FFmpeg has none of the encoders {names}; take an FFmpeg that has one"))
+        })?;
+        // Colours are stored for two by two pixels.
+        let (even_width, even_height) = (width.next_multiple_of(2), height.next_multiple_of(2));
+        let mut wanted = codec::context::Context::new_with_codec(codec).encoder().video().map_err(failed)?;
+        wanted.set_width(even_width);
+        wanted.set_height(even_height);
+        wanted.set_format(Pixel::YUV420P);
+        wanted.set_time_base(Rational(1, TICKS_PER_S));
+        wanted.set_gop(GROUP);
+        wanted.set_max_b_frames(0);
+        wanted.set_aspect_ratio(Rational(1, 1));
+        // For `mpeg4`, which knows no other measure of quality than the bits.
+        wanted.set_bit_rate(even_width as usize * even_height as usize * 4);
+        if output.format().flags().contains(format::Flags::GLOBAL_HEADER) {
+            wanted.set_flags(Flags::GLOBAL_HEADER);
+        }
+        let mut options = Dictionary::new();
+        if codec.name() == "libx264" {
+            options.set("crf", "18");
+        }
+        let encoder = wanted.open_as_with(codec, options).map_err(failed)?;
+        let mut stream = output.add_stream(codec).map_err(failed)?;
+        stream.set_time_base(Rational(1, TICKS_PER_S));
+        stream.set_parameters(&encoder);
+        output.write_header().map_err(failed)?;
+        let flags = scaling::Flags::BICUBIC | scaling::Flags::ACCURATE_RND | scaling::Flags::FULL_CHR_H_INP;
+        let scaler = scaling::Context::get(
+            Pixel::RGB24,
+            even_width,
+            even_height,
+            Pixel::YUV420P,
+            even_width,
+            even_height,
+            flags,
+        );
+        let scaler = scaler.map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            output,
+            encoder,
+            scaler,
+            size: (width, height),
+            last: -1,
+            gap: i64::from(TICKS_PER_S),
+        })
+    }
+
+    /// Whether `path` ends as the files do that can be written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if not.
+    pub fn check_name(path: &Path) -> Result<()> {
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if ENDINGS.contains(&ending.as_str()) {
+            return Ok(());
+        }
+        Err(Error::InvalidParameter {
+            name: "the file of the video",
+            value: path.display().to_string(),
+            expected: format!("a name that ends in .{}", ENDINGS.join(", .")),
+        })
+    }
+
+    /// Adds a picture, which is shown from its time on. Times ascend.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a picture of another size; [`Error::Media`] if it cannot be encoded or written.
+    pub fn push(&mut self, frame: &Frame) -> Result<()> {
+        let (width, height) = self.size;
+        if (frame.width, frame.height) != self.size || frame.rgb.len() != (width * height * 3) as usize {
+            return Err(Error::InvalidParameter {
+                name: "picture",
+                value: format!("{}×{}", frame.width, frame.height),
+                expected: format!("{width}×{height}, as the first one"),
+            });
+        }
+        let mut rgb = Picture::new(Pixel::RGB24, width.next_multiple_of(2), height.next_multiple_of(2));
+        let stride = rgb.stride(0);
+        let row_bytes = width as usize * 3;
+        let rows = rgb.data_mut(0).chunks_exact_mut(stride).zip((0..height).chain([height - 1]));
+        for (to, y) in rows {
+            let from = &frame.rgb[y as usize * row_bytes..][..row_bytes];
+            to[..row_bytes].copy_from_slice(from);
+            // The column that makes it even.
+            if let (Some(to), Some(last)) = (to.get_mut(row_bytes..row_bytes + 3), from.last_chunk::<3>()) {
+                to.copy_from_slice(last);
+            }
+        }
+        let mut picture = Picture::empty();
+        self.scaler.run(&rgb, &mut picture).map_err(|error| failed(&self.path, &error.to_string()))?;
+        let ticks = (frame.time_s * f64::from(TICKS_PER_S)).round() as i64;
+        let ticks = ticks.max(self.last + 1);
+        if self.last >= 0 {
+            self.gap = ticks - self.last;
+        }
+        self.last = ticks;
+        picture.set_pts(Some(self.last));
+        self.encoder.send_frame(&picture).map_err(|error| failed(&self.path, &error.to_string()))?;
+        self.write_packets()
+    }
+
+    /// Writes what is left, and closes the file.
+    ///
+    /// # Errors
+    /// [`Error::Media`] if it cannot be written.
+    pub fn finish(mut self) -> Result<()> {
+        self.encoder.send_eof().map_err(|error| failed(&self.path, &error.to_string()))?;
+        self.write_packets()?;
+        self.output.write_trailer().map_err(|error| failed(&self.path, &error.to_string()))
+    }
+
+    fn write_packets(&mut self) -> Result<()> {
+        let failed = |error: ff::Error| failed(&self.path, &error.to_string());
+        let time_base = self.output.stream(0).map_or(Rational(1, TICKS_PER_S), |stream| stream.time_base());
+        let mut packet = Packet::empty();
+        // Anything else than a packet means that the encoder wants more.
+        while self.encoder.receive_packet(&mut packet).is_ok() {
+            packet.set_stream(0);
+            // Counts for the last one only: others are shown until the next.
+            packet.set_duration(self.gap);
+            packet.rescale_ts(Rational(1, TICKS_PER_S), time_base);
+            packet.write_interleaved(&mut self.output).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for VideoWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VideoWriter").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+fn failed(path: &Path, reason: &str) -> Error {
+    Error::Media { problem: MediaProblem::Encode, path: path.to_owned(), reason: reason.to_owned() }
+}
