@@ -1,5 +1,5 @@
-//! What a layer profile saves that is known before the prefill: peak memory, prefill and decoding, with visual tokens in
-//! all layers, evicted behind the prefill, and kept out of these layers from the beginning:
+//! What a layer profile saves that is known before the prefill: peak memory, prefill and decoding, with visual tokens
+//! in all layers, evicted behind the prefill, and kept out of these layers from the beginning:
 //! `cargo bench --bench evict_early [-- MODEL.gguf VISUAL_TOKENS]`.
 //!
 //! Each run is a process of its own, so that its peak is its own; the three ways take turns, and ratios are within a

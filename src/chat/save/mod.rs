@@ -1,7 +1,7 @@
 //! A session in a file: saved, and restored in another process.
 //!
-//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used, and
-//! the cells of the state have to be those of the header's rows before llama.cpp reads it.
+//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used,
+//! and the cells of the state have to be those of the header's rows before llama.cpp reads it.
 
 mod check;
 mod format;

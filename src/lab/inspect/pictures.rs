@@ -100,7 +100,8 @@ impl Pictures<'_> {
 /// them dimmed.
 ///
 /// # Errors
-/// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before; [`Error::Cancelled`].
+/// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before;
+/// [`Error::Cancelled`].
 pub fn strips(
     video: &VideoInspection,
     columns: usize,
