@@ -35,3 +35,5 @@ pub use params::{SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};
 pub use session::Session;
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) use {prompt::template::fuzz_template, save::fuzz_saved_session};

@@ -10,12 +10,16 @@ mod bench;
 mod calibrate;
 mod cli;
 mod encode;
+mod endurance;
 mod eval;
 mod evict;
 mod families;
 mod fit;
 mod fixtures;
 mod forged;
+mod hostile_arguments;
+#[cfg(feature = "lab")]
+mod hostile_data;
 mod hostile_videos;
 mod hub;
 mod install;
