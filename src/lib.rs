@@ -36,6 +36,9 @@ pub mod chat;
 pub mod error;
 #[allow(unsafe_code)]
 pub mod ffi;
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+#[allow(missing_docs)]
+pub mod fuzzing;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod layout;

@@ -46,3 +46,5 @@ pub use session::Session;
 pub use shared::{EncodedVideo, TurnParams};
 pub use stream::AnswerStream;
 pub use worker::{Event, EventKind, Loaded, Ticket, Worker, WorkerBuilder};
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) use {prompt::template::fuzz_template, save::fuzz_saved_session};

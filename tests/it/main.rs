@@ -10,6 +10,7 @@ mod bench;
 mod calibrate;
 mod cli;
 mod encode;
+mod endurance;
 mod eval;
 mod evict;
 mod families;
@@ -17,6 +18,9 @@ mod fit;
 mod fixtures;
 mod forged;
 mod frames;
+mod hostile_arguments;
+#[cfg(feature = "lab")]
+mod hostile_data;
 mod hostile_videos;
 mod hub;
 mod inspect;

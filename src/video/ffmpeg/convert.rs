@@ -145,7 +145,7 @@ impl Input {
         Ok(graph)
     }
 
-    /// Enlarges the side whose pixels are too short, so that no detail is lost, as long as that is no picture that
+    /// Enlarges the side whose pixels are too short, so that no detail is lost, as long as that makes no picture that
     /// would be refused; else makes the other side smaller.
     fn square_pixels(&self) -> (u32, u32) {
         let scaled = |length: u32, by: f64| ((f64::from(length) * by).round() as u32).max(1);
