@@ -9,7 +9,7 @@ use predicates::str::contains;
 use serde_json::Value;
 use sharpv::chat::{Area, Grid, Session, SessionParams, VideoInspection, VideoOptions};
 use sharpv::prune::PruneParams;
-use sharpv::video::{FrameSource, Sampling};
+use sharpv::video::{Frame, FrameSource, Sampling, VideoWriter};
 use std::path::{Path, PathBuf};
 
 const CLIP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/clip.mp4");
@@ -143,6 +143,32 @@ fn what_is_dropped_is_dimmed_in_pictures_and_video_and_the_rest_is_not() {
         }
     }
     assert!(n_kept > 50 && n_dropped > 200, "{n_kept} kept, {n_dropped} dropped");
+}
+
+#[test]
+fn videos_of_odd_sizes_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.mp4", "b.mkv", "c.MOV"] {
+        let path = folder.path().join(name);
+        let frame = |rgb: [u8; 3], time_s| Frame { width: 33, height: 21, rgb: rgb.repeat(33 * 21), time_s };
+        let colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255]];
+        let mut writer = VideoWriter::create(&path, 33, 21).expect("it begins");
+        for (i, color) in colors.into_iter().enumerate() {
+            writer.push(&frame(color, 0.5 * i as f64)).expect("a frame");
+        }
+        let other = Frame { width: 32, height: 21, rgb: vec![0; 32 * 21 * 3], time_s: 9.0 };
+        assert!(matches!(writer.push(&other), Err(sharpv::Error::InvalidParameter { .. })));
+        writer.finish().expect("it is written");
+        for (time_s, color) in [(0.1, "red"), (0.6, "lime"), (1.1, "blue")] {
+            let one = Sampling { start_s: Some(time_s), end_s: Some(time_s + 0.2), ..Sampling::uniform(1) };
+            let shown = video_clips::frames(&path, &one);
+            assert_eq!((shown[0].width, shown[0].height), (34, 22), "{name}");
+            assert_eq!(video_clips::quarters(&shown[0]), [color; 4], "{name} at {time_s} s");
+        }
+    }
+    let wrong = VideoWriter::create(&folder.path().join("d.avi"), 32, 20);
+    assert!(matches!(wrong, Err(sharpv::Error::InvalidParameter { .. })));
+    assert!(!folder.path().join("d.avi").exists());
 }
 
 #[test]
@@ -488,6 +514,37 @@ mod in_a_browser {
     fn frames_are_chosen_with_clicks_and_keys_among_256() {
         let Some(program) = browser::find("frames_are_chosen_with_clicks_and_keys_among_256") else { return };
         walk(&program, 256, "dark");
+    }
+
+    #[test]
+    fn pairs_share_tokens_and_some_tokens_have_no_place() {
+        let Some(program) = browser::find("pairs_share_tokens_and_some_tokens_have_no_place") else { return };
+        // Maps of what is kept, and how many of them lie on a picture.
+        for (family, maps, pictures) in [("qwen2vl", 2, 2), ("minicpmv", 1, 0), ("gemma3", 1, 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (html, page) = tiny(folder.path(), family, 4, &["--no-dense"]);
+            let data = data(&html);
+            let mut browser = Browser::open(&program, &page, "light");
+            browser.click(".slice[data-slice=\"1\"]");
+            browser.until("document.querySelectorAll('[data-map=\"temporal\"]').length === 1");
+            let count = |browser: &mut Browser, selector: &str| {
+                browser.eval(&format!("document.querySelectorAll('{selector}').length"))
+            };
+            assert_eq!(count(&mut browser, "[data-map=\"kept\"] canvas"), maps, "{family}");
+            assert_eq!(count(&mut browser, "[data-map=\"kept\"] img"), pictures, "{family}");
+            let in_strip = if family == "minicpmv" { ".tokens" } else { ".veil" };
+            assert_eq!(count(&mut browser, &format!(".slice[data-slice=\"1\"] {in_strip}")), maps, "{family}");
+            // The box of the tokens in the picture: beyond the frame there are borders, which the picture has.
+            let area = &data["slices"][1]["panels"][0]["parts"][0]["box"];
+            assert_eq!(*area, serde_json::json!([0.0, 0.0, 1.0, 1.0]), "{family}");
+            let shape = browser.eval(
+                "(() => { const img = document.querySelector('.slice img'); return \
+                img.naturalWidth / img.naturalHeight; })()",
+            );
+            let expected = if family == "gemma3" { 1.0 } else { 1.5 };
+            assert!((shape.as_f64().unwrap() - expected).abs() < 0.05, "{family}: {shape}");
+            assert_eq!(browser.errors(), Vec::<String>::new());
+        }
     }
 
     /// As it is printed: all frames are there, one after the other.

@@ -31,11 +31,11 @@ pub fn value(inspection: &Inspection) -> Value {
         })
     });
     let dense = match &inspection.dense {
-        Dense::Measured { report, answer } => json!({
-            "visual_tokens": report.visual_tokens,
-            "timings_ms": answer.as_ref().map_or(report.timings_ms, |answer| answer.timings_ms),
-            "answer": answer.as_ref().map(|answer| &answer.answer),
-            "kv": answer.as_ref().map(|answer| answer.kv),
+        Dense::Measured(run) => json!({
+            "visual_tokens": run.report.visual_tokens,
+            "timings_ms": run.answer.as_ref().map_or(run.report.timings_ms, |answer| answer.timings_ms),
+            "answer": run.answer.as_ref().map(|answer| &answer.answer),
+            "kv": run.answer.as_ref().map(|answer| answer.kv),
         }),
         Dense::NotMeasured | Dense::Impossible(_) => Value::Null,
     };

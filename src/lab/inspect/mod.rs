@@ -64,13 +64,17 @@ pub enum Dense {
     NotMeasured,
     /// It could not be.
     Impossible(String),
-    /// What it took, and the answer if something was asked.
-    Measured {
-        /// Its tokens and times.
-        report: VideoReport,
-        /// The answer.
-        answer: Option<Answer>,
-    },
+    /// It was.
+    Measured(Box<DenseRun>),
+}
+
+/// What it takes with all tokens.
+#[derive(Debug, Clone)]
+pub struct DenseRun {
+    /// Tokens, and the time to encode them.
+    pub report: VideoReport,
+    /// The answer, if something was asked.
+    pub answer: Option<Answer>,
 }
 
 impl Inspection {
@@ -139,7 +143,7 @@ impl Inspection {
             return Ok(());
         }
         let answer = question.map(|question| ask(session, &question, observer)).transpose()?;
-        self.dense = Dense::Measured { report, answer };
+        self.dense = Dense::Measured(Box::new(DenseRun { report, answer }));
         Ok(())
     }
 

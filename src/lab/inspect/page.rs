@@ -2,7 +2,7 @@
 //! is chosen. Nothing is fetched, and a policy in the page forbids it.
 
 use super::panels::{Panel, canvas, panels};
-use super::{Asked, Dense, Inspection, Shown, charts, data, overlay};
+use super::{Asked, Dense, DenseRun, Inspection, Shown, charts, data, overlay};
 use crate::chat::{Answer, Area, SliceInspection, Timings, VideoReport};
 use crate::error::Result;
 use crate::lab::report::charts::{Chart, escape};
@@ -83,7 +83,7 @@ fn question(page: &mut String, inspection: &Inspection) {
         Some(asked) => {
             said(page, "Question", &asked.question);
             said(page, "Answer", &asked.answer.answer);
-            if let Dense::Measured { answer: Some(answer), .. } = &inspection.dense {
+            if let Some(answer) = dense(inspection).and_then(|run| run.answer.as_ref()) {
                 said(page, "Answer with all visual tokens", &answer.answer);
             }
         }
@@ -116,18 +116,22 @@ fn cost(page: &mut String, inspection: &Inspection) {
     }
     page.push_str("</tbody>\n</table></div>\n");
     let note = match &inspection.dense {
-        Dense::Measured { .. } => "One run each, so times are rough; a bench takes turns and medians.".to_owned(),
+        Dense::Measured(_) => "One run each, so times are rough; a bench takes turns and medians.".to_owned(),
         Dense::NotMeasured => "Times with all tokens were not measured.".to_owned(),
         Dense::Impossible(reason) => format!("Times with all tokens were not measured: {reason}."),
     };
     let _ = writeln!(page, "<p class=\"note\">{}</p>\n</section>", escape(&note));
 }
 
+fn dense(inspection: &Inspection) -> Option<&DenseRun> {
+    match &inspection.dense {
+        Dense::Measured(run) => Some(run),
+        Dense::NotMeasured | Dense::Impossible(_) => None,
+    }
+}
+
 fn without_answer(inspection: &Inspection) -> Vec<Row> {
-    let dense = match &inspection.dense {
-        Dense::Measured { report, .. } => Some(report),
-        _ => None,
-    };
+    let dense = dense(inspection).map(|run| &run.report);
     let time = |of: &dyn Fn(&Timings) -> f64| {
         let text = |report: &VideoReport| milliseconds(of(&report.timings_ms));
         (text(&inspection.report), dense.map(text))
@@ -138,10 +142,7 @@ fn without_answer(inspection: &Inspection) -> Vec<Row> {
 }
 
 fn with_answer(inspection: &Inspection, asked: &Asked) -> Vec<Row> {
-    let dense = match &inspection.dense {
-        Dense::Measured { answer, .. } => answer.as_ref(),
-        _ => None,
-    };
+    let dense = dense(inspection).and_then(|run| run.answer.as_ref());
     let answer = &asked.answer;
     let time = |of: &dyn Fn(&Timings) -> f64| {
         let text = |answer: &Answer| milliseconds(of(&answer.timings_ms));
