@@ -17,7 +17,8 @@
 //! ```
 //!
 //! # Modules
-//! - [`chat`]: the session, which is all that most programs need.
+//! - [`chat`]: the session, which is all that most programs need, and the [`Worker`], a thread with a session, for
+//!   programs that must not wait.
 //! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video
 //!   in its prompt.
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.

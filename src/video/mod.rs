@@ -101,17 +101,22 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Res
 ///
 /// The iterator ends early if the file turns out to be damaged or cut off; [`FrameSource::warnings`] then says so.
 ///
-/// ```no_run
-/// use std::path::Path;
+/// ```
 /// use sharpv::video::{FrameSource, Sampling};
 ///
-/// let mut source = FrameSource::open(Path::new("holiday.mp4"), &Sampling::uniform(8))?;
-/// println!("{} frames of {}x{}", source.planned_times().len(), source.info().width, source.info().height);
+/// # let folder = tempfile::tempdir()?;
+/// # for i in 0..20 {
+/// #     image::RgbImage::new(32, 24).save(folder.path().join(format!("{i}.png")))?;
+/// # }
+/// # let path = folder.path();
+/// let mut source = FrameSource::open(path, &Sampling::uniform(8))?;
+/// assert_eq!((source.planned_times().len(), source.info().width, source.info().height), (8, 32, 24));
 /// for frame in &mut source {
 ///     let frame = frame?;
 ///     println!("{:.1} s: {} bytes", frame.time_s, frame.rgb.len());
 /// }
-/// # Ok::<(), sharpv::Error>(())
+/// assert!(source.warnings().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct FrameSource {
     info: VideoInfo,

@@ -12,8 +12,11 @@ fn width(root: &Path) -> usize {
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
+        // The example window has a workspace of its own, and so what is built of it.
         if path.is_dir() {
-            sources(&path, found);
+            if !path.ends_with("target") {
+                sources(&path, found);
+            }
         } else if path.extension().is_some_and(|extension| ["rs", "cpp", "h"].iter().any(|known| extension == *known)) {
             found.push(path);
         }

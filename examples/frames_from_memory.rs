@@ -1,0 +1,45 @@
+//! A video that is in no file: `cargo run --release --example frames_from_memory -- [QUESTION]`.
+//!
+//! Draws a ball that falls, as a camera or a screen recorder would hand its pictures over, says what it will cost, and
+//! asks about it, with the answer as an iterator.
+
+use sharpv::video::Frames;
+use sharpv::{Session, VideoOptions, models};
+use std::io::Write;
+
+const WIDTH: u32 = 256;
+const HEIGHT: u32 = 256;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let question = std::env::args().nth(1).unwrap_or_else(|| "What color is the background?".into());
+
+    let mut frames = Frames::new(WIDTH, HEIGHT);
+    for i in 0..40_u32 {
+        // When it begins to be shown, in seconds: 10 frames a second.
+        frames.push(picture(i), f64::from(i) / 10.0)?;
+    }
+
+    let files = models::resolve("smol", None, &[])?;
+    let mut session = Session::builder(&files).n_predict(48).open()?;
+    let options = VideoOptions { fps: Some(2.0), ..VideoOptions::default() };
+    let plan = session.plan_frames("ball", &frames, &options, &question)?;
+    println!("{} of {} frames, {} visual tokens", plan.planned.frames, frames.len(), plan.planned.visual_tokens);
+
+    session.add_frames("ball", &frames, &options, &mut ())?;
+    let mut answer = session.ask_stream(&question)?;
+    for piece in &mut answer {
+        print!("{}", piece?);
+        std::io::stdout().flush()?;
+    }
+    let answer = answer.finish()?;
+    println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
+    Ok(())
+}
+
+/// A red ball on blue: rows of pixels from the top left, each three bytes.
+fn picture(i: u32) -> Vec<u8> {
+    let (x, y, radius) = (WIDTH / 2, 20 + 5 * i, 24);
+    let is_ball = |px: u32, py: u32| px.abs_diff(x).pow(2) + py.abs_diff(y).pow(2) < radius * radius;
+    let pixels = (0..HEIGHT).flat_map(|py| (0..WIDTH).map(move |px| (px, py)));
+    pixels.flat_map(|(px, py)| if is_ball(px, py) { [220, 40, 30] } else { [30, 60, 200] }).collect()
+}
