@@ -24,11 +24,12 @@
 //! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
 //! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
 //! - [`weights`]: copies of model files that a processor computes faster.
+//! - `serve` (a feature): a server for OpenAI's chat completions.
 //! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as
 //!   pictures and one HTML page.
 //!
-//! Dependencies go one way: `lab → chat → {layout, models, runtime, prune, video} → error`. `prune` and `video` know
-//! nothing of `runtime`. `unsafe` is in `ffi` and `runtime` only.
+//! Dependencies go one way: `{lab, serve} → chat → {layout, models, runtime, prune, video} → error`. `prune` and
+//! `video` know nothing of `runtime`. `unsafe` is in `ffi` and `runtime` only.
 
 #![warn(missing_docs)]
 #![deny(unsafe_code)]

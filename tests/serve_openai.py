@@ -34,7 +34,8 @@ assert whole.choices[0].finish_reason in ("stop", "length")
 assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
 assert whole.usage.prompt_tokens_details.cached_tokens == 0
 assert whole.usage.visual_tokens["kept"] * 2 == whole.usage.visual_tokens["total"], whole.usage
-assert whole.model_extra["sharpv"]["frames"] == 4
+frames = whole.model_extra["sharpv"]["frames"]
+assert 1 < frames <= 4, frames
 assert whole._request_id
 
 

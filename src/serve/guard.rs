@@ -1,6 +1,7 @@
 //! Who may ask: the key, and the names that this server goes by.
 
 use super::api::error::ApiError;
+use super::authority::host_and_port;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
@@ -57,8 +58,7 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     let authority: Authority = only.to_str().ok()?.parse().ok()?;
     // A request line may have a host as well.
     let is_one = uri.authority().is_none_or(|other| *other == authority);
-    let has_port = authority.port().is_none_or(|port| port.as_str().parse::<u16>().is_ok());
-    (is_one && has_port && !authority.as_str().contains('@')).then(|| authority.host().to_ascii_lowercase())
+    host_and_port(&authority).filter(|_| is_one).map(|(host, _)| host)
 }
 
 fn is_ours(host: &str, names: &[String]) -> bool {

@@ -9,6 +9,7 @@
 //! was allowed, a request can lower limits and not lift them, and no error repeats what a decoder said.
 
 mod api;
+mod authority;
 mod cache;
 mod guard;
 mod job;

@@ -21,17 +21,16 @@ pub(super) struct Step {
 }
 
 /// What a video is worth against a message.
-const VIDEO_WORTH: usize = 100;
+const VIDEO_WORTH: isize = 100;
 
 impl Trail {
-    /// What is alike from the beginning on.
-    fn shared_with(&self, other: &Self) -> usize {
-        let alike = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b);
-        alike.map(|(step, _)| if step.is_video { VIDEO_WORTH } else { 1 }).sum()
-    }
-
-    fn has_video(&self) -> bool {
-        self.0.iter().any(|step| step.is_video)
+    /// What a cache with this is worth to `other`: what is alike from the beginning on, without the videos that it
+    /// would cost.
+    fn worth_to(&self, other: &Self) -> isize {
+        let alike = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();
+        let gain: isize = self.0[..alike].iter().map(|step| if step.is_video { VIDEO_WORTH } else { 1 }).sum();
+        let loss: isize = self.0[alike..].iter().map(|step| if step.is_video { VIDEO_WORTH } else { 0 }).sum();
+        gain - loss
     }
 }
 
@@ -107,22 +106,31 @@ impl Queue {
         self.lock().waiting.retain(|waiting| !Arc::ptr_eq(waiting, job));
     }
 
-    /// The next request for this slot, whose cache holds `trail`. `None` when the server ends.
-    pub fn next(&self, slot: usize, trail: Trail, took: Option<Duration>) -> Option<Arc<Job>> {
+    /// A slot is done, if it was at work: its cache holds `trail`, and the request took so long.
+    ///
+    /// To be said before the client is told, who may ask again at once.
+    pub fn release(&self, slot: usize, trail: Trail, took: Option<Duration>) {
         let mut state = self.lock();
         if let Some(took) = took {
             state.mean = (state.mean * 3 + took) / 4;
         }
-        state.slots[slot] = Slot::Free { since: Instant::now(), trail };
+        state.slots[slot] = match state.waiting.pop_front() {
+            Some(job) => Slot::Given(job),
+            None => Slot::Free { since: Instant::now(), trail },
+        };
+    }
+
+    /// The next request for a slot that was released. `None` when the server ends.
+    pub fn next(&self, slot: usize) -> Option<Arc<Job>> {
+        let mut state = self.lock();
         loop {
-            let given = match &state.slots[slot] {
-                Slot::Given(job) => Some(Arc::clone(job)),
-                _ if state.is_closed => return None,
-                _ => state.waiting.pop_front(),
-            };
-            if let Some(job) = given {
+            if let Slot::Given(job) = &state.slots[slot] {
+                let job = Arc::clone(job);
                 state.slots[slot] = Slot::Busy(Some(Arc::clone(&job)));
                 return Some(job);
+            }
+            if state.is_closed {
+                return None;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -153,16 +161,13 @@ impl Queue {
 }
 
 impl State {
-    /// The free slot whose cache is of most use; of equals the one whose cache is the smaller loss: one without a
-    /// video, or else the one that was not used for the longest time.
+    /// The free slot whose cache is of most use; of equals the one that was not used for the longest time.
     fn best_slot(&self, trail: &Trail) -> Option<usize> {
         let free = self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
-            Slot::Free { since, trail: there } => {
-                Some((i, there.shared_with(trail), !there.has_video(), since.elapsed()))
-            }
+            Slot::Free { since, trail: there } => Some((i, there.worth_to(trail), since.elapsed())),
             _ => None,
         });
-        free.max_by_key(|&(_, shared, is_cheap, idle)| (shared, is_cheap, idle)).map(|(i, ..)| i)
+        free.max_by_key(|&(_, worth, idle)| (worth, idle)).map(|(i, ..)| i)
     }
 
     fn full(&self) -> ApiError {
@@ -197,13 +202,16 @@ mod tests {
         let state = state(&caches);
         assert_eq!(state.best_slot(&trail(&[(1, false), (8, true), (3, false)])), Some(1));
         assert_eq!(state.best_slot(&trail(&[(1, false), (7, true)])), Some(0));
-        assert_eq!(state.best_slot(&trail(&[(1, false)])), Some(1), "of equals the one that is longest idle");
+        assert_eq!(state.best_slot(&trail(&[(1, false), (9, true)])), Some(2), "no video is lost there");
+        let alike = super::tests::state(&[trail(&[]), trail(&[])]);
+        assert_eq!(alike.best_slot(&trail(&[(1, false)])), Some(1), "of equals the one that is longest idle");
     }
 
     #[test]
     fn what_needs_no_video_leaves_the_videos() {
-        let state = state(&[trail(&[(9, false)]), trail(&[(1, true)])]);
-        assert_eq!(state.best_slot(&trail(&[(2, false)])), Some(0));
+        // What leads both is alike.
+        let state = state(&[trail(&[]), trail(&[(5, false), (1, true)])]);
+        assert_eq!(state.best_slot(&trail(&[(5, false), (2, false)])), Some(0));
     }
 
     #[test]

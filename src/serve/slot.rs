@@ -35,22 +35,22 @@ pub(super) struct Slot {
 impl Slot {
     /// Answers until the server ends.
     pub fn run(mut self) {
-        let mut trail = Trail::default();
-        let mut took = None;
-        while let Some(job) = self.queue.next(self.number, trail, took) {
+        self.queue.release(self.number, Trail::default(), None);
+        while let Some(job) = self.queue.next(self.number) {
             let start = Instant::now();
-            trail = self.answer_or_fail(&job);
-            took = Some(start.elapsed());
+            let (last, trail) = match self.answer_or_fail(&job) {
+                Ok((end, trail)) => (Event::Done(Box::new(end)), trail),
+                Err(error) => (Event::Failed(error), Trail::default()),
+            };
             self.metrics.kv_bytes(self.number, self.session.kv().bytes);
+            self.queue.release(self.number, trail, Some(start.elapsed()));
+            job.send(last);
         }
     }
 
-    fn answer_or_fail(&mut self, job: &Job) -> Trail {
+    fn answer_or_fail(&mut self, job: &Job) -> Result<(End, Trail), ApiError> {
         let token = self.session.cancel_token().clone();
-        let Some(working) = job.control.work(&token) else {
-            job.fail(self.given_up(job));
-            return Trail::default();
-        };
+        let Some(working) = job.control.work(&token) else { return Err(self.given_up(job)) };
         // What a panic leaves behind is thrown away.
         let result = catch_unwind(AssertUnwindSafe(|| self.answer(job, &token))).unwrap_or_else(|_| {
             tracing::error!(target: super::LOG, "a slot panicked");
@@ -58,16 +58,7 @@ impl Slot {
             Err(ApiError::internal())
         });
         drop(working);
-        match result {
-            Ok((end, trail)) => {
-                job.send(Event::Done(Box::new(end)));
-                trail
-            }
-            Err(error) => {
-                job.fail(if job.control.why().is_some() { self.given_up(job) } else { error });
-                Trail::default()
-            }
-        }
+        result.map_err(|error| if job.control.why().is_some() { self.given_up(job) } else { error })
     }
 
     fn given_up(&self, job: &Job) -> ApiError {

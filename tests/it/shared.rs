@@ -88,18 +88,21 @@ fn another_video_in_the_same_place_is_computed() {
             distance(&fresh(&[&one, &three]), &both) > 10.0 * NOISE,
             "the videos must differ for the test to tell anything"
         );
-        for (videos, expected) in [
-            (vec![&one], fresh(&[&one])),
-            (vec![&one, &two], both.clone()),
-            (vec![&one, &three], fresh(&[&one, &three])),
-            (vec![&two, &three], fresh(&[&two, &three])),
-            (vec![], fresh(&[])),
-            (vec![&one, &two], both),
+        // Behind an answer the layers of a video that stays are evicted: there only videos that go are looked at.
+        let evicts = i == 1;
+        for (videos, follows_itself) in [
+            (vec![&one], false),
+            (vec![&one, &two], true),
+            (vec![&one, &three], true),
+            (vec![&two, &three], false),
+            (vec![], false),
+            (vec![&one, &two], false),
+            (vec![&three], false),
         ] {
             session.start_over(None);
             videos.iter().for_each(|video| drop(session.add_encoded(video).expect("it fits")));
-            let found = distance(&logits(&mut session), &expected);
-            assert!(found < NOISE, "case {i}, {} videos: {found}", videos.len());
+            let found = distance(&logits(&mut session), &fresh(&videos));
+            assert!(found < NOISE || (evicts && follows_itself), "case {i}, {} videos: {found}", videos.len());
             // An answer evicts, where that is on.
             session.ask(QUESTION, &mut ()).expect("an answer");
         }

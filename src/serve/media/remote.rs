@@ -9,6 +9,7 @@ use super::MediaLimits;
 use super::address::is_global;
 use super::data::{StoreError, Stored, store};
 use crate::serve::api::error::ApiError;
+use crate::serve::authority::host_and_port;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,9 +42,8 @@ impl std::str::FromStr for RemoteHost {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "give HOST or HOST:PORT (IPv6 in brackets)".to_owned();
         let authority: ureq::http::uri::Authority = text.parse().map_err(|_| wrong())?;
-        let is_plain = !text.contains('@') && !authority.host().is_empty();
-        let port = authority.port().map(|port| port.as_str().parse().map_err(|_| wrong())).transpose()?;
-        if is_plain { Ok(Self { host: authority.host().to_ascii_lowercase(), port }) } else { Err(wrong()) }
+        let (host, port) = host_and_port(&authority).ok_or_else(wrong)?;
+        Ok(Self { host, port })
     }
 }
 
@@ -65,9 +65,9 @@ struct Rules {
 impl Rules {
     /// Whether the host of `uri` was named.
     fn names(&self, uri: &Uri) -> bool {
-        let (host, port) = (uri.host().unwrap_or_default(), port_of(uri));
+        let Some((host, port)) = uri.authority().and_then(host_and_port) else { return false };
         let default = default_port(uri);
-        self.hosts.iter().any(|named| named.host.eq_ignore_ascii_case(host) && named.port.or(default) == port)
+        self.hosts.iter().any(|named| named.host == host && named.port.or(default) == port.or(default))
     }
 
     /// Whether `uri` may be fetched, its address aside.
@@ -75,17 +75,16 @@ impl Rules {
         let Some(default) = default_port(uri) else {
             return Err(ApiError::forbidden_media("media are fetched by http and https only"));
         };
-        let authority = uri.authority().map(ureq::http::uri::Authority::as_str).unwrap_or_default();
-        if authority.contains('@') || uri.host().is_none_or(str::is_empty) {
+        let Some((_, port)) = uri.authority().and_then(host_and_port) else {
             return Err(ApiError::forbidden_media("a URL must have a host, and no name or password"));
-        }
+        };
         if self.names(uri) {
             return Ok(());
         }
         if !self.any {
             return Err(ApiError::forbidden_media("this server does not fetch media from there; send the file itself"));
         }
-        if port_of(uri) != Some(default) {
+        if port.is_some_and(|port| port != default) {
             return Err(ApiError::forbidden_media("media are fetched from the ports 80 (http) and 443 (https) only"));
         }
         Ok(())
@@ -235,14 +234,6 @@ fn default_port(uri: &Uri) -> Option<u16> {
         Some("http") => Some(80),
         Some("https") => Some(443),
         _ => None,
-    }
-}
-
-fn port_of(uri: &Uri) -> Option<u16> {
-    // A port that is no number is no port.
-    match uri.port() {
-        Some(port) => port.as_str().parse().ok(),
-        None => default_port(uri),
     }
 }
 

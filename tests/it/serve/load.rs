@@ -95,7 +95,7 @@ fn one(server: &Server, seen: &Seen, videos: &[String], number: u64) {
         7 => with(about(video, &question), json!({ "sharpv": { "prune": "off", "num_frames": 2 + number % 3 } })),
         _ => about(video, &question),
     };
-    let stream = number % 2 == 0;
+    let stream = number.is_multiple_of(2);
     let reply = server.post(&with(body, json!({ "stream": stream, "max_tokens": 8 })));
     match reply.status {
         200 if stream => {
