@@ -117,8 +117,8 @@ impl Inspection {
         })
     }
 
-    /// Does the same with all tokens: `session` should be one that encodes all, prunes nothing and evicts nothing. Where
-    /// the video does not fit without being made smaller, it is not measured, and that is told.
+    /// Does the same with all tokens: `session` should be one that encodes all, prunes nothing and evicts nothing.
+    /// Where the video does not fit without being made smaller, it is not measured, and that is told.
     ///
     /// # Errors
     /// As [`new`](Self::new).

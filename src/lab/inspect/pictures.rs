@@ -96,11 +96,12 @@ impl Pictures<'_> {
     }
 }
 
-/// The frames of `video` as rows of small pictures, `columns` in each and `width` pixels wide, with what was dropped of
-/// them dimmed.
+/// The frames of `video` as rows of small pictures, `columns` in each and `width` pixels wide, with what was dropped
+/// of them dimmed.
 ///
 /// # Errors
-/// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before; [`Error::Cancelled`].
+/// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before;
+/// [`Error::Cancelled`].
 pub fn strips(
     video: &VideoInspection,
     columns: usize,
