@@ -99,7 +99,7 @@
     if (scale) node.append(scale);
     return node;
   };
-  const rampScale = (key) => el("div", { class: "scale" }, "0", el("span", { class: "ramp" }), largest[key].toFixed(2) + ", most in the video");
+  const rampScale = (key) => el("div", { class: "scale" }, "0", el("span", { class: "ramp" }), largest[key].toFixed(2));
 
   const TITLES = {
     kept: "Kept",

@@ -195,7 +195,7 @@ fn frames(page: &mut String, inspection: &Inspection, pictures: &Shown) -> Resul
     let has_places = slices.iter().any(|slice| panels(slice).iter().any(|panel| panel.on_frame));
     let legend = if has_places {
         "Dimmed: cells whose visual tokens were dropped. Spatial importance: how unlike the rest of its frame a token is; \
-         temporal: how unlike the same place of the frame before."
+         temporal: how unlike the same place of the frame before. Scales end at the most in the video."
     } else {
         "The visual tokens of this model stand for no known places of a frame; below each frame are those kept."
     };

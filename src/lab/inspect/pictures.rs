@@ -96,8 +96,8 @@ impl Pictures<'_> {
     }
 }
 
-/// The frames of `video` as rows of small pictures, `columns` in each and `width` pixels wide, with what was dropped of
-/// them dimmed.
+/// The frames of `video` as rows of small pictures, `columns` in each and `width` pixels wide, with what was dropped
+/// of them dimmed.
 ///
 /// # Errors
 /// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before;
