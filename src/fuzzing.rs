@@ -81,8 +81,10 @@ fn in_file(name: &str, bytes: &[u8], work: impl FnOnce(&Path)) {
 mod tests {
     use super::*;
 
+    type Target = (&'static str, fn(&[u8]));
+
     /// The fuzzers by name, as `fuzz/Cargo.toml` has them.
-    const TARGETS: [(&str, fn(&[u8])); 7] = [
+    const TARGETS: [Target; 7] = [
         ("gguf", gguf),
         ("saved_session", saved_session),
         ("kv_state", kv_state),

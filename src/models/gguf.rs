@@ -221,6 +221,8 @@ pub(super) struct Header {
     pub metadata: Metadata,
     /// The dimensions of each tensor.
     pub tensors: BTreeMap<String, Vec<u64>>,
+    /// The tensor that ends farthest behind, and the least byte where that can be.
+    pub last: Option<(String, u64)>,
 }
 
 /// Reads the header of the GGUF file at `path`.
@@ -292,6 +294,19 @@ struct Tensor {
     offset: u64,
 }
 
+impl Tensor {
+    /// The bytes that it takes, or fewer: of quantized types, those of a bit for each value.
+    fn least_bytes(&self) -> u64 {
+        match self.type_id {
+            0 | 26 => self.len.saturating_mul(4),
+            1 | 25 | 30 => self.len.saturating_mul(2),
+            27 | 28 => self.len.saturating_mul(8),
+            24 => self.len,
+            _ => self.len / 8,
+        }
+    }
+}
+
 impl<R: BufRead + Seek> Reader<R> {
     fn tensor(&mut self) -> io::Result<Tensor> {
         let name = self.string(MAX_KEY_LEN)?;
@@ -308,11 +323,19 @@ impl<R: BufRead + Seek> Reader<R> {
     fn header(&mut self) -> io::Result<Header> {
         let (metadata, n_tensors) = Metadata::read(self)?;
         let mut tensors = BTreeMap::new();
+        let mut last: Option<(String, u64)> = None;
         for _ in 0..n_tensors {
             let tensor = self.tensor()?;
-            tensors.insert(String::from_utf8_lossy(&tensor.name).into_owned(), tensor.shape);
+            let name = String::from_utf8_lossy(&tensor.name).into_owned();
+            let end = tensor.offset.saturating_add(tensor.least_bytes());
+            if last.as_ref().is_none_or(|(_, farthest)| end > *farthest) {
+                last = Some((name.clone(), end));
+            }
+            tensors.insert(name, tensor.shape);
         }
-        Ok(Header { metadata, tensors })
+        let data = self.data_start(&metadata)?;
+        let last = last.map(|(name, end)| (name, end.saturating_add(data)));
+        Ok(Header { metadata, tensors, last })
     }
 
     fn main_type(&mut self) -> io::Result<Option<u32>> {
@@ -458,6 +481,8 @@ impl<R: BufRead> Reader<R> {
                 let (mut seen, mut repeated) = (HashSet::new(), None);
                 for i in 0..len {
                     let string = self.string(MAX_STRING_LEN)?;
+                    // As C reads it.
+                    let string = string.split(|&byte| byte == 0).next().unwrap_or_default();
                     // Of what is long only a number is kept, so a file that is a list takes no more than itself.
                     let mut hasher = DefaultHasher::new();
                     string.hash(&mut hasher);

@@ -258,6 +258,33 @@ mod tests {
         assert_eq!(read(&words(&[1, 0])).expect("an empty one").caches, [[0; 0]]);
     }
 
+    /// Plain attention, a sliding window, positions of three parts, latent attention, and recurrent layers.
+    #[test]
+    fn states_of_each_kind_of_model_are_read() {
+        use crate::runtime::{CancelToken, Context, ContextParams, FlashAttention, KvType, ModelParams, Row, RowInput};
+        for name in ["llama", "gemma3", "qwen2", "qwen2vl", "deepseek2", "lfm2"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.gguf"));
+            let model = Model::load(&path, &ModelParams::default(), |_| {}).unwrap();
+            for (type_v, flash_attention) in [(KvType::F16, FlashAttention::On), (KvType::F32, FlashAttention::Off)] {
+                let compute = ComputeParams { type_v, flash_attention, n_threads: Some(1), ..Default::default() };
+                let params = ContextParams { n_ctx: 256, compute: compute.clone(), ..Default::default() };
+                let Ok(mut context) = Context::new(&model, &params, &[], &CancelToken::new()) else {
+                    // Not every model can do without flash attention, or with it.
+                    continue;
+                };
+                let row = |p| Row { input: RowInput::Token(1 + p % 7), position: [p, p, p, 0], logits: false };
+                context.process(&(0..40).map(row).collect::<Vec<_>>()).unwrap();
+                let state = context.state().unwrap();
+                let cells = SavedCells::read(&model, &compute, &state);
+                let cells = cells.unwrap_or_else(|| panic!("{name} {flash_attention:?}"));
+                assert!(cells.are_at(0..40), "{name}: {cells:?}");
+                assert!(!cells.are_at(0..39), "{name}");
+                assert_eq!(SavedCells::read(&model, &compute, &state[..state.len() - 1]), None, "{name}");
+                context.set_state(&state).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn what_does_not_fit_is_no_state() {
         let good = cache(&[0, 1], 0);

@@ -109,10 +109,11 @@ fn stays_flat(work: &str) {
         .collect();
     let shown: Vec<_> = sizes.iter().map(|(n, bytes)| format!("{n}: {:.1} MB", *bytes as f64 / 1e6)).collect();
     println!("{work}: {}", shown.join(", "));
-    // The first rounds fill caches of the allocator.
-    let middle = sizes[sizes.len() / 2].1;
-    let last = sizes.last().expect("the last").1;
-    assert!(last < middle + middle / 10 + (8 << 20), "{work}: {}", shown.join(", "));
+    // The allocator keeps some of what was freed, and gives it back now and then: what grows is the least of each half.
+    let (first, second) = sizes.split_at(sizes.len() / 2);
+    let largest = first.iter().map(|(_, bytes)| *bytes).max().expect("the first half");
+    let least = second.iter().map(|(_, bytes)| *bytes).min().expect("the second half");
+    assert!(least < largest + largest / 20 + (4 << 20), "{work}: {}", shown.join(", "));
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn a_process_killed_while_it_saves_leaves_a_whole_session() {
 #[test]
 fn an_evaluation_killed_again_and_again_has_every_answer_once() {
     let clips = clips();
-    let rows: String = (0..12)
+    let rows: String = (0..40)
         .map(|i| {
             let video = ["a.mp4", "b.webm", "c.gif"][i % 3];
             format!("{{\"id\": \"{i}\", \"video\": \"{video}\", \"question\": \"What is {i}?\", \"answer\": \"x\"}}\n")
@@ -200,7 +201,7 @@ fn an_evaluation_killed_again_and_again_has_every_answer_once() {
     let mut kills = 0;
     let finished = loop {
         let mut child = start(&killed);
-        let delay = Duration::from_millis(if kills < count() / 4 { random.below(700) as u64 } else { 300_000 });
+        let delay = Duration::from_millis(if kills < count() / 4 { random.below(250) as u64 } else { 300_000 });
         let begin = std::time::Instant::now();
         let status = loop {
             match child.try_wait().expect("a status") {
@@ -218,5 +219,5 @@ fn an_evaluation_killed_again_and_again_has_every_answer_once() {
     assert!(finished.success());
     println!("{kills} kills");
     assert_eq!(answers(&killed), answers(&at_once));
-    assert_eq!(answers(&killed).len(), 24);
+    assert_eq!(answers(&killed).len(), 80);
 }

@@ -5,9 +5,9 @@
 
 use crate::support::families;
 use crate::support::lcg::Lcg;
+use crate::support::memory::{peak, reset_peak};
 use crate::support::saved_session::Parts;
 
-use sharpv::runtime::peak_rss_bytes;
 use sharpv::{Session, SessionParams, VideoOptions};
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ fn child() {
     let mut session = open(family.to_str().expect("a name"));
     for (i, path) in list.lines().enumerate() {
         println!("begin {i}");
-        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        reset_peak();
         let said = match session.load(Path::new(path)) {
             Err(error) => format!("refused {error}"),
             Ok(()) => match session.ask("And then?", &mut ()) {
@@ -50,7 +50,7 @@ fn child() {
                 Err(error) => format!("failed {error}"),
             },
         };
-        println!("end {i} {} {}", peak_rss_bytes().unwrap_or(0), said.replace('\n', " "));
+        println!("end {i} {} {}", peak(), said.replace('\n', " "));
     }
 }
 

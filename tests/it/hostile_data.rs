@@ -124,7 +124,8 @@ fn broken_results_give_pictures_or_an_error() {
         let path = folder.path().join(name);
         for i in 0..count {
             fs::write(&path, change(&whole, &mut Lcg(seed * 1_000_003 + i * 7919))).expect("a test file");
-            let drawn = std::panic::catch_unwind(|| Report::read(&[path.clone()]).and_then(|report| report.html()));
+            let drawn =
+                std::panic::catch_unwind(|| Report::read(std::slice::from_ref(&path)).and_then(|report| report.html()));
             match drawn {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if error.to_string().contains(name) => {}

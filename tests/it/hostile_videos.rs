@@ -5,10 +5,10 @@
 
 use crate::support::broken_videos as broken;
 use crate::support::families;
+use crate::support::memory::{peak, reset_peak};
 use crate::support::video_clips::{Clips, within};
 
 use sharpv::error::{FileKind, MediaProblem};
-use sharpv::runtime::peak_rss_bytes;
 use sharpv::video::{FrameSource, Sampling};
 use sharpv::{Error, Session, SessionParams, VideoOptions};
 use std::fs;
@@ -51,16 +51,11 @@ fn child() {
         println!("begin {i}");
         reset_peak();
         let said = open(Path::new(path)).replace('\n', " ");
-        println!("end {i} {} {said}", peak_rss_bytes().unwrap_or(0));
+        println!("end {i} {} {said}", peak());
     }
 }
 
 static AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
-/// Linux then counts the peak from here.
-fn reset_peak() {
-    let _ = fs::write("/proc/self/clear_refs", "5");
-}
 
 /// What became of a file: `frames N`, or `error: …`; anything else is wrong.
 fn open(path: &Path) -> String {

@@ -5,6 +5,7 @@
 //! since what is tested is that it does not die.
 
 use crate::support::lcg::Lcg;
+use crate::support::memory;
 use crate::support::{families, smol};
 
 use sharpv::models::{self, ModelFiles};
@@ -56,8 +57,7 @@ fn child_of_many() {
     let lines: Vec<&str> = list.lines().collect();
     for (i, pair) in lines.chunks(2).enumerate() {
         println!("begin {i}");
-        // Linux then counts the peak from here.
-        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        memory::reset_peak();
         let files =
             ModelFiles { name: "broken".into(), model: pair[0].into(), mmproj: Some(pair[1].into()), lora: Vec::new() };
         let checked = [pair[0], pair[1]].iter().try_for_each(|path| models::check(Path::new(path)));
@@ -67,7 +67,7 @@ fn child_of_many() {
             (Ok(()), Err(error)) => format!("failed {error}"),
             (Ok(()), Ok(())) => "answered".to_owned(),
         };
-        println!("end {i} {} {}", sharpv::runtime::peak_rss_bytes().unwrap_or(0), said.replace('\n', " "));
+        println!("end {i} {} {}", memory::peak(), said.replace('\n', " "));
     }
 }
 

@@ -277,7 +277,8 @@ fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}").map(|n| n + 2) else { break };
+        // Not the sign that the tag begins with.
+        let Some(len) = rest[start + 2..].find("%}").map(|n| n + 4) else { break };
         let tag = &rest[start..start + len];
         let name = tag[2..len - 2].trim_matches(['-', '+']).trim();
         result.push_str(&rest[..start]);
@@ -353,6 +354,13 @@ mod tests {
     fn generation_tags_print_nothing() {
         let source = "a {%- generation -%} b {% endgeneration %}c";
         assert_eq!(template(source).render(&[]).unwrap(), "ab c");
+    }
+
+    #[test]
+    fn half_a_tag_is_none() {
+        for source in ["{%}", "{%%}", "a {%", "{%}%}"] {
+            let _ = ChatTemplate::compile(source, String::new(), String::new(), "model.gguf".into());
+        }
     }
 
     #[test]

@@ -424,6 +424,9 @@ impl<'a> Encoder<'a> {
                 if !self.has("mm.2.weight") && !self.has("mm.3.weight") {
                     return Err(missing("mm.2.weight"));
                 }
+                if self.has("mm.2.weight") && !self.has("mm.2.bias") {
+                    return Err(missing("mm.2.bias"));
+                }
             }
         }
         Ok(())

@@ -27,6 +27,12 @@ const INT: u64 = i32::MAX as u64;
 /// cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let header = gguf::read_header(path)?;
+    let length = std::fs::metadata(path).map_err(Error::io("opening the model file", path))?.len();
+    if let Some((name, end)) = header.last.as_ref().filter(|(_, end)| *end > length) {
+        let reason =
+            format!("the tensor {name} ends at byte {end}, behind the end of the file, {length}; it is cut off");
+        return Err(Error::BadModel { path: path.to_owned(), reason });
+    }
     look_at(&header).map_err(|reason| Error::BadModel { path: path.to_owned(), reason })
 }
 

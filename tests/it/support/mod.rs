@@ -9,6 +9,7 @@ pub mod hub_server;
 #[cfg(feature = "cli")]
 pub mod json_schema;
 pub mod lcg;
+pub mod memory;
 pub mod npy;
 #[cfg(feature = "cli")]
 pub mod program;

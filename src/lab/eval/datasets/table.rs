@@ -88,7 +88,13 @@ fn read_separated(path: &Path, separator: u8) -> Result<(Vec<String>, Vec<TableR
     Ok((columns, rows))
 }
 
+/// Every row of a parquet file. The crate that reads it panics at some of what is damaged.
 fn read_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
+    std::panic::catch_unwind(|| rows_of_parquet(path))
+        .unwrap_or_else(|_| Err(unusable(path, "this parquet file cannot be read: it is damaged")))
+}
+
+fn rows_of_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
     let broken = |error: &dyn std::fmt::Display| unusable(path, format!("this parquet file cannot be read: {error}"));
     let file = std::fs::File::open(path).map_err(Error::io("opening the dataset", path))?;
     let reader = SerializedFileReader::new(file).map_err(|error| broken(&error))?;
