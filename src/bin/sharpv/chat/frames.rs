@@ -150,7 +150,12 @@ fn color(pixel: &[u8], all: bool) -> String {
     if all {
         return format!("2;{r};{g};{b}");
     }
-    let step = |value: u32| (value * 5 + 127) / 255;
+    // Its steps are at 0, 95, 135, 175, 215 and 255.
+    let step = |value: u32| match value {
+        0..48 => 0,
+        48..115 => 1,
+        _ => (value - 35) / 40,
+    };
     format!("5;{}", 16 + 36 * step(r) + 6 * step(g) + step(b))
 }
 
@@ -216,7 +221,7 @@ mod tests {
         let sixel = picture(&row, Protocol::Sixel, 7).unwrap();
         assert!(sixel.starts_with("\x1bP") && sixel.ends_with("\x1b\\"), "{sixel:?}");
         let few = picture(&row, Protocol::Blocks { all: false }, 7).unwrap();
-        assert!(few.starts_with("\x1b[38;5;16;48;5;67m▀"), "{few:?}");
+        assert!(few.starts_with("\x1b[38;5;16;48;5;59m▀"), "{few:?}");
         let blocks = picture(&row, Protocol::Blocks { all: true }, 7).unwrap();
         assert_eq!(blocks.matches('▀').count(), 4);
         assert_eq!(blocks.lines().count(), 2);
