@@ -389,7 +389,7 @@ mod tests {
 
     fn read(base: &Base, fields: &str) -> Result<Prepared, ApiError> {
         let body = format!(r#"{{"messages":[{{"role":"user","content":"Why?"}}]{fields}}}"#);
-        let limits = MediaLimits { max_bytes: 0, given_up: std::sync::Arc::default() };
+        let limits = MediaLimits::new(0, std::sync::Arc::default());
         prepare(body.as_bytes(), base, &Sources { root: None, remote: None }, &limits)
     }
 
@@ -422,7 +422,7 @@ mod tests {
         let knobs = Knobs::default();
         let prune = PruneParams::default();
         let sources = Sources { root: None, remote: None };
-        let limits = MediaLimits { max_bytes: 0, given_up: std::sync::Arc::default() };
+        let limits = MediaLimits::new(0, std::sync::Arc::default());
         let reader = Reader {
             base: &base,
             sources: &sources,

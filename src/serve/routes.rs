@@ -178,7 +178,7 @@ async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         let _fetching = app.fetching.acquire().await.map_err(|_| ApiError::shutting_down())?;
         let (shared, given_up) = (Arc::clone(&app), ticket.control.given_up());
         let work = tokio::task::spawn_blocking(move || {
-            let limits = MediaLimits { max_bytes: shared.max_body, given_up };
+            let limits = MediaLimits::new(shared.max_body, given_up);
             prepare(&body, &shared.base, &shared.sources, &limits)
         });
         match timeout_at(deadline, work).await {

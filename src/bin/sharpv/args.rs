@@ -260,7 +260,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST[:PORT]", help_heading = "Media")]
     pub remote_host: Vec<RemoteHost>,
 
-    /// The largest file that is fetched
+    /// The most that is fetched for a request
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = values::bytes, help_heading = "Media")]
     pub max_download: u64,
 

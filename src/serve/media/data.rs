@@ -119,10 +119,9 @@ impl Read for WithoutSpace<'_> {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     fn limits(max_bytes: u64) -> MediaLimits {
-        MediaLimits { max_bytes, given_up: Arc::new(AtomicBool::new(false)) }
+        MediaLimits::new(max_bytes, Arc::default())
     }
 
     fn bytes(text: &str) -> Option<Vec<u8>> {

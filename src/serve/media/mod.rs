@@ -14,6 +14,7 @@ use super::api::error::ApiError;
 use super::api::request::Place;
 use data::{DataUri, Stored, data_uri, store_base64};
 use sha2::{Digest, Sha256};
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,16 +31,36 @@ pub(super) struct Sources {
     pub remote: Option<Remote>,
 }
 
-/// What bounds the fetching of a file.
+/// Files of a request, frames of lists included.
+const MAX_FILES: usize = 1024;
+
+/// What bounds the fetching of a request's files.
 #[derive(Debug, Clone)]
 pub(super) struct MediaLimits {
     /// Bytes of one file.
-    pub max_bytes: u64,
+    max_bytes: u64,
     /// Set when nobody waits any more.
-    pub given_up: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
+    /// Files that were fetched.
+    files: Cell<usize>,
+    /// Bytes that came from other servers.
+    downloaded: Cell<u64>,
 }
 
 impl MediaLimits {
+    pub fn new(max_bytes: u64, given_up: Arc<AtomicBool>) -> Self {
+        Self { max_bytes, given_up, files: Cell::new(0), downloaded: Cell::new(0) }
+    }
+
+    /// Another file is to be fetched.
+    fn count(&self) -> Result<(), ApiError> {
+        self.files.set(self.files.get() + 1);
+        if self.files.get() <= MAX_FILES {
+            return Ok(());
+        }
+        Err(ApiError::media(format!("a request has at most {MAX_FILES} pictures and frames; send them as a video")))
+    }
+
     fn check(&self) -> Result<(), ApiError> {
         if self.given_up.load(Ordering::Relaxed) { Err(ApiError::cancelled()) } else { Ok(()) }
     }
@@ -115,9 +136,11 @@ impl Sources {
     }
 
     fn fetch_url(&self, url: &str, limits: &MediaLimits) -> Result<MediaFile, ApiError> {
+        limits.check()?;
         if let Some(uri) = data_uri(url) {
             return self.fetch_data(uri?, limits);
         }
+        limits.count()?;
         let scheme = url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         let file = match scheme.as_deref() {
             Some("http" | "https") => {
@@ -143,7 +166,10 @@ impl Sources {
     }
 
     fn fetch_data(&self, uri: DataUri<'_>, limits: &MediaLimits) -> Result<MediaFile, ApiError> {
-        let one = |text| store_base64(text, limits).map(MediaFile::own).and_then(checked);
+        let one = |text| {
+            limits.count()?;
+            checked(MediaFile::own(store_base64(text, limits)?))
+        };
         match uri {
             DataUri::File(text) => one(text),
             DataUri::Frames(frames) if frames.len() > MAX_FRAMES => {

@@ -109,13 +109,19 @@ impl Remote {
         resolver: impl Fn() -> R,
     ) -> Result<Stored, ApiError> {
         let deadline = Instant::now() + self.timeout;
-        let limits = &MediaLimits { max_bytes: self.max_bytes, ..limits.clone() };
+        // What is allowed is allowed for all files of a request together.
+        let left = self.max_bytes.saturating_sub(limits.downloaded.get());
+        let own = MediaLimits { max_bytes: left, ..limits.clone() };
         let mut uri = parse(url)?;
         for _ in 0..=MAX_REDIRECTS {
             limits.check()?;
             self.rules.check(&uri)?;
-            match self.get(&uri, deadline, limits, resolver())? {
-                Got::File(stored) => return Ok(stored),
+            match self.get(&uri, deadline, &own, resolver())? {
+                Got::File(stored) => {
+                    let bytes = stored.file.as_file().metadata().map_or(left, |meta| meta.len());
+                    limits.downloaded.set(limits.downloaded.get().saturating_add(bytes));
+                    return Ok(stored);
+                }
                 Got::Redirect(to) => uri = to,
             }
         }
@@ -157,10 +163,13 @@ impl Remote {
         }
         let length = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: u64| length > limits.max_bytes) {
-            return Err(ApiError::too_large("the file at the URL", limits.max_bytes));
+            return Err(ApiError::too_large("what the URLs lead to", self.max_bytes));
         }
         // What the header says is not believed: the bytes are counted.
         store(response.body_mut().as_reader(), limits).map(Got::File).map_err(|error| match error {
+            StoreError::Api(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                ApiError::too_large("what the URLs lead to", self.max_bytes)
+            }
             StoreError::Api(error) => error,
             StoreError::Read if Instant::now() >= deadline => self.too_slow(),
             StoreError::Read => ApiError::media("the file at the URL broke off; try again, or send the file itself"),
@@ -339,7 +348,7 @@ mod tests {
 
     fn fetch(hosts: &[&str], url: &str, answers: &[&[&str]]) -> (Result<Stored, ApiError>, usize) {
         let remote = Remote { rules: Arc::new(rules(hosts)), max_bytes: 1000, timeout: Duration::from_secs(5) };
-        let limits = MediaLimits { max_bytes: 1000, given_up: Arc::default() };
+        let limits = MediaLimits::new(1000, Arc::default());
         let addresses = |answer: &&[&str]| answer.iter().map(|address| address.parse().unwrap()).collect();
         let fake = Fake(Arc::new(std::sync::Mutex::new(answers.iter().map(addresses).collect())));
         let result = remote.fetch_with(url, &limits, || fake.clone());

@@ -244,6 +244,12 @@ fn what_is_no_video_is_told_in_words_of_our_own() {
             assert!(!reply.text.contains(leak), "{name}: {}", reply.text);
         }
     }
+    // Many small files are much work.
+    let list = format!("data:video/jpeg;base64,{}", vec!["/9j/4A=="; 400].join(","));
+    let part = json!({ "type": "video_url", "video_url": { "url": list } });
+    let reply = server.post(&json!({ "messages": [{ "role": "user", "content": [part, part, part] }] }));
+    assert_eq!((reply.status, reply.error().as_str()), (400, "invalid_media"));
+    assert!(reply.text.contains("1024"), "{}", reply.text);
     for uri in [
         "data:video/mp4;base64,!!!!",
         "data:video/mp4,AAAA",
@@ -379,6 +385,8 @@ fn every_redirect_is_checked() {
 #[test]
 fn fetching_has_limits_of_size_and_time() {
     let media = MediaServer::start(|path| match path {
+        // The head of a picture, and much behind it.
+        "/half" => file_answer(&[b"\x89PNG\r\n\x1a\n".to_vec(), vec![0; 700 << 10]].concat()),
         "/claimed" => b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".to_vec(),
         // More than is said, in a body without a length.
         "/endless" => [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec(), vec![0; 3 << 20]].concat(),
@@ -391,6 +399,11 @@ fn fetching_has_limits_of_size_and_time() {
         }
     });
     let server = Server::tiny(&["--remote-host", &media.address, "--max-download", "1M", "--download-timeout", "2"]);
+    // Each is small enough, and both are not.
+    let half = |_| json!({ "type": "video_url", "video_url": media.url("/half") });
+    let content = [1, 2].map(half);
+    let both = server.post(&json!({ "messages": [{ "role": "user", "content": content }] }));
+    assert_eq!((both.status, both.error().as_str()), (413, "too_large"), "{}", both.text);
     for (path, status, code) in [
         ("/claimed", 413, "too_large"),
         ("/endless", 413, "too_large"),
