@@ -30,11 +30,11 @@ use std::thread::{self, JoinHandle};
 /// A [`Session`] on a thread of its own, for programs whose threads must not wait: windows, servers.
 ///
 /// Every method puts a command behind those that wait and returns at once, with a [`Ticket`]. What comes of commands
-/// comes out of the channel that [`spawn`](Self::spawn) gives, in the order of the commands: see [`EventKind`]. An error
-/// ends its command only; the session is then as it was before it, and the next command runs.
+/// comes out of the channel that [`spawn`](Self::spawn) gives, in the order of the commands: see [`EventKind`]. An
+/// error ends its command only; the session is then as it was before it, and the next command runs.
 ///
-/// The handle may be used from any thread. Dropping it cancels everything, and waits for the thread: as long as a cancel
-/// takes, and if the model is still being loaded, until that is done. [`detach`](Self::detach) does not wait.
+/// The handle may be used from any thread. Dropping it cancels everything, and waits for the thread: as long as a
+/// cancel takes, and if the model is still being loaded, until that is done. [`detach`](Self::detach) does not wait.
 ///
 /// Commands do not know of each other: a question behind a video that could not be read is asked without it. Where that
 /// makes no sense, ask when [`EventKind::VideoReady`] has come.
@@ -245,6 +245,8 @@ impl Worker {
 
     /// Cancels one command: the one that runs, or the next if none does. The commands behind it are not touched. Does
     /// nothing if all are done.
+    ///
+    /// Until the session is opened, that is what runs. Loading is not interrupted, but nothing comes of it.
     pub fn cancel(&self) {
         self.queue.cancel_oldest();
     }
