@@ -1,8 +1,8 @@
 //! Pruning without a model: `cargo run --release --example prune_only -- [VIDEO [KEEP]]`.
 //!
 //! `sharpv::prune` takes embeddings from wherever. Here they are the colors of a grid of 16 × 16 cells, each of 2 × 2
-//! parts; a program with an encoder of its own gives that one's. Drawn is which cells of each frame are kept. KEEP is the
-//! share of all cells, 0 to 1; without it the video decides.
+//! parts; a program with an encoder of its own gives that one's. Drawn is which cells of each frame are kept. KEEP is
+//! the share of all cells, 0 to 1; without it the video decides.
 
 use sharpv::prune::{Budget, PruneParams, SliceView, prune};
 use sharpv::video::{Frame, FrameSource, Frames, Sampling};

@@ -245,6 +245,8 @@ impl Worker {
 
     /// Cancels one command: the one that runs, or the next if none does. The commands behind it are not touched. Does
     /// nothing if all are done.
+    ///
+    /// Until the session is opened, that is what runs. Loading is not interrupted, but nothing comes of it.
     pub fn cancel(&self) {
         self.queue.cancel_oldest();
     }
