@@ -185,7 +185,7 @@ fn dim(painter: &egui::Painter, rect: Rect, slice: &Slice) {
 
 /// Columns and rows of `n` tokens over a picture: the two factors whose ratio is nearest to the picture's.
 fn grid(n: usize, aspect: f32) -> (usize, usize) {
-    let factors = (1..=n).filter(|columns| n % columns == 0).map(|columns| (columns, n / columns));
+    let factors = (1..=n).filter(|columns| n.is_multiple_of(*columns)).map(|columns| (columns, n / columns));
     let off = |&(columns, rows): &(usize, usize)| (columns as f32 / rows as f32 / aspect).ln().abs();
     factors.min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or((1, 1))
 }
