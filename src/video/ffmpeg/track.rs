@@ -11,6 +11,7 @@ use ff::{Packet, Rational, media};
 use ffmpeg_next as ff;
 
 use super::super::Stop;
+use super::super::sampling::TIMESTAMP_TOLERANCE_S;
 use super::convert::Orientation;
 use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio, size};
@@ -61,9 +62,10 @@ impl Clock {
         timestamp.saturating_sub(self.origin) as f64 * self.unit_s
     }
 
-    /// How long a picture with this `duration` is shown; files may leave it out.
+    /// How long a picture with this `duration` is shown; files may leave it out. Some of these have a frame rate that is
+    /// that of their clock: longer than the tolerance all the same, so that the last picture is within the video.
     pub(super) fn span(&self, duration: i64) -> f64 {
-        if duration > 0 { duration as f64 * self.unit_s } else { self.frame_s }
+        if duration > 0 { duration as f64 * self.unit_s } else { self.frame_s.max(2.0 * TIMESTAMP_TOLERANCE_S) }
     }
 
     /// The same clock with another first timestamp.
