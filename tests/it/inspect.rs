@@ -160,7 +160,8 @@ fn videos_of_odd_sizes_are_written() {
         assert!(matches!(writer.push(&other), Err(sharpv::Error::InvalidParameter { .. })));
         writer.finish().expect("it is written");
         assert_eq!(video_clips::frames(&path, &Sampling::uniform(3)).len(), 3, "{name}");
-        // Matroska does not say how long a frame is shown, so for us it ends right behind the beginning of the last one.
+        // Matroska does not say how long a frame is shown, so for us it ends right behind the beginning of the last
+        // one.
         let times = if name == "b.mkv" { 2 } else { 3 };
         for (time_s, color) in [(0.1, "red"), (0.6, "lime"), (1.1, "blue")].into_iter().take(times) {
             let one = Sampling { start_s: Some(time_s), end_s: Some(time_s + 0.2), ..Sampling::uniform(1) };

@@ -62,8 +62,8 @@ impl Clock {
         timestamp.saturating_sub(self.origin) as f64 * self.unit_s
     }
 
-    /// How long a picture with this `duration` is shown; files may leave it out. Some of these have a frame rate that is
-    /// that of their clock: longer than the tolerance all the same, so that the last picture is within the video.
+    /// How long a picture with this `duration` is shown; files may leave it out. Some of these have a frame rate that
+    /// is that of their clock: longer than the tolerance all the same, so that the last picture is within the video.
     pub(super) fn span(&self, duration: i64) -> f64 {
         if duration > 0 { duration as f64 * self.unit_s } else { self.frame_s.max(2.0 * TIMESTAMP_TOLERANCE_S) }
     }
