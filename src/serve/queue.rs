@@ -5,6 +5,7 @@
 
 use super::api::error::ApiError;
 use super::job::{Job, Why};
+use crate::runtime::CancelToken;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,10 +56,18 @@ struct State {
 enum Slot {
     /// Not ready yet, or at work on a request.
     Busy(Option<Arc<Job>>),
-    /// Since when, and with what in the cache.
-    Free { since: Instant, trail: Trail },
+    /// Since when, and with what in the cache. `chores` stops what it does meanwhile.
+    Free { since: Instant, trail: Trail, chores: Option<CancelToken> },
     /// A request that it has not seen yet.
     Given(Arc<Job>),
+}
+
+impl Slot {
+    fn stop_chores(&self) {
+        if let Self::Free { chores: Some(token), .. } = self {
+            token.cancel();
+        }
+    }
 }
 
 impl Queue {
@@ -92,7 +101,10 @@ impl Queue {
             return Err(ApiError::shutting_down());
         }
         match state.best_slot(&job.prepared.trail) {
-            Some(slot) => state.slots[slot] = Slot::Given(job),
+            Some(slot) => {
+                state.slots[slot].stop_chores();
+                state.slots[slot] = Slot::Given(job);
+            }
             None if state.waiting.len() < self.max_waiting => state.waiting.push_back(job),
             None => return Err(state.full()),
         }
@@ -116,8 +128,20 @@ impl Queue {
         }
         state.slots[slot] = match state.waiting.pop_front() {
             Some(job) => Slot::Given(job),
-            None => Slot::Free { since: Instant::now(), trail },
+            None => Slot::Free { since: Instant::now(), trail, chores: None },
         };
+    }
+
+    /// Whether a slot has nothing to do. Then `token` is cancelled as soon as it has.
+    pub fn idle(&self, slot: usize, token: &CancelToken) -> bool {
+        let mut state = self.lock();
+        if state.is_closed {
+            return false;
+        }
+        let Slot::Free { chores, .. } = &mut state.slots[slot] else { return false };
+        token.reset();
+        *chores = Some(token.clone());
+        true
     }
 
     /// The next request for a slot that was released. `None` when the server ends.
@@ -141,6 +165,7 @@ impl Queue {
         let mut state = self.lock();
         state.is_closed = true;
         let waiting = std::mem::take(&mut state.waiting);
+        state.slots.iter().for_each(Slot::stop_chores);
         drop(state);
         self.changed.notify_all();
         waiting.iter().for_each(|job| job.fail(ApiError::shutting_down()));
@@ -164,7 +189,7 @@ impl State {
     /// The free slot whose cache is of most use; of equals the one that was not used for the longest time.
     fn best_slot(&self, trail: &Trail) -> Option<usize> {
         let free = self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
-            Slot::Free { since, trail: there } => Some((i, there.worth_to(trail), since.elapsed())),
+            Slot::Free { since, trail: there, .. } => Some((i, there.worth_to(trail), since.elapsed())),
             _ => None,
         });
         free.max_by_key(|&(_, worth, idle)| (worth, idle)).map(|(i, ..)| i)
@@ -191,6 +216,7 @@ mod tests {
             // The first was used last.
             since: start.checked_sub(Duration::from_secs(i as u64)).unwrap_or(start),
             trail: trail.clone(),
+            chores: None,
         };
         let slots = trails.iter().enumerate().map(free).collect();
         State { slots, waiting: VecDeque::new(), is_closed: false, mean: Duration::from_secs(3) }
@@ -212,6 +238,17 @@ mod tests {
         // What leads both is alike.
         let state = state(&[trail(&[]), trail(&[(5, false), (1, true)])]);
         assert_eq!(state.best_slot(&trail(&[(5, false), (2, false)])), Some(0));
+    }
+
+    #[test]
+    fn chores_end_with_the_server_and_begin_only_in_a_free_slot() {
+        let (queue, token) = (Queue::new(2, 0), CancelToken::new());
+        assert!(!queue.idle(0, &token), "it is not ready yet");
+        queue.release(0, Trail::default(), None);
+        token.cancel();
+        assert!(queue.idle(0, &token) && !token.is_cancelled());
+        queue.close();
+        assert!(token.is_cancelled() && !queue.idle(0, &token));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::prepare::{Prepared, text_step};
 use super::queue::{Queue, Trail};
 use super::writer::Writer;
 use crate::chat::{Answer, Role, Session, StopReason};
+use crate::error::Error;
 use crate::observer::{Observer, Stage};
 use crate::runtime::CancelToken;
 use serde_json::json;
@@ -45,7 +46,27 @@ impl Slot {
             self.metrics.kv_bytes(self.number, self.session.kv().bytes);
             self.queue.release(self.number, trail, Some(start.elapsed()));
             job.send(last);
+            self.settle();
         }
+    }
+
+    /// Evicts now what an answer was too short for, so that the next question about its video does not wait for it. A
+    /// request stops it: what is left is done before the next answer about that video, as ever.
+    fn settle(&mut self) {
+        let token = self.session.cancel_token().clone();
+        if !self.queue.idle(self.number, &token) {
+            return;
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.session.settle(&mut ()))) {
+            Ok(Ok(()) | Err(Error::Cancelled)) => {}
+            // The next request meets the same, and tells who asked.
+            Ok(Err(error)) => tracing::warn!(target: super::LOG, "evicting visual tokens failed: {error}"),
+            Err(_) => {
+                tracing::error!(target: super::LOG, "a slot panicked");
+                self.session.clear();
+            }
+        }
+        self.metrics.kv_bytes(self.number, self.session.kv().bytes);
     }
 
     fn answer_or_fail(&mut self, job: &Job) -> Result<(End, Trail), ApiError> {

@@ -67,3 +67,15 @@ fn what_one_request_sets_does_not_stay_for_the_next() {
     assert_eq!(before.json()["usage"]["visual_tokens"], after.json()["usage"]["visual_tokens"]);
     assert_eq!(before.json()["usage"]["prompt_tokens"], after.json()["usage"]["prompt_tokens"]);
 }
+
+#[test]
+fn what_a_short_answer_left_to_evict_goes_while_nobody_asks() {
+    let server = Server::smol(&[]);
+    let asked = about(&data_uri(&clip(), "video/mp4"), "What is in the video?");
+    let kv = server.post(&asked).json()["sharpv"]["kv"].clone();
+    assert_eq!(kv["layers_evicted"], 0, "the answer is too short to evict behind it: {kv}");
+    let bytes = kv["bytes"].as_f64().expect("bytes");
+    server.wait_for("sharpv_kv_bytes", |now| now < bytes);
+    let again = server.post(&asked).json();
+    assert!(again["sharpv"]["kv"]["layers_evicted"].as_u64() > Some(0), "{again}");
+}
