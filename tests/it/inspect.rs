@@ -242,6 +242,7 @@ fn what_cannot_be_written_leaves_nothing() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_nothing() {
+    use std::io::{BufRead, BufReader, Read};
     use std::process::{Command, Stdio};
     let folder = tempfile::tempdir().unwrap();
     let (frames, page, film) =
@@ -254,11 +255,13 @@ fn ctrl_c_leaves_nothing() {
     command.args(["inspect", text(&frames), "-m", text(&files.model), "--mmproj", text(&mmproj), "-o", text(&page)]);
     command.args(["--video", text(&film), "--folder-fps", "1", "--fps", "1", "--max-frames", "400", "-v"]);
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    // The model is being loaded: all of the work is to come, on a fast machine as well.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    assert!(stderr.read_line(&mut said).unwrap() > 0);
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130), "{said}");
     assert!(said.contains("stopped"), "{said}");
