@@ -95,11 +95,15 @@ pub(in crate::chat) fn plan(
     let mut next_slice = vec![0; videos.len()];
     // Where the block of slices began that share their first position.
     let mut block: Option<(usize, i32)> = None;
-    for item in items {
+    let unneeded = texts_of_nothing(&items, videos);
+    for (i, item) in items.into_iter().enumerate() {
         let video_index = match item {
             Item::Text(tokens) => {
                 block = None;
-                plan.push_text(&tokens);
+                match unneeded[i] {
+                    true => plan.skip_text(tokens.len()),
+                    false => plan.push_text(&tokens),
+                }
                 continue;
             }
             Item::Newline => {
@@ -131,7 +135,10 @@ pub(in crate::chat) fn plan(
         let mut visual = VisualRows::of(video, video_index, slice)?;
         for (i, picture) in arrangement.used(all).into_iter().enumerate() {
             if let Some(between) = video.markers.between.get(i.wrapping_sub(1)) {
-                plan.push_text(between);
+                match visual.is_empty() {
+                    true => plan.skip_text(between.len()),
+                    false => plan.push_text(between),
+                }
             }
             let n_tokens = arrangement.tokens_left(picture.n_tokens());
             match step {
@@ -161,6 +168,13 @@ impl Plan {
         for &token in tokens {
             self.push_row(RowKey::Token(token));
         }
+    }
+
+    /// Leaves the places of `n` tokens empty.
+    fn skip_text(&mut self, n: usize) {
+        self.chunk_starts.push(self.rows.len());
+        self.next_position += n as i32;
+        self.dense_rows += n;
     }
 
     fn push_one(&mut self, key: RowKey) {
@@ -212,6 +226,11 @@ impl<'a> VisualRows<'a> {
         };
         let kept = encoded.map(|encoded| encoded.kept.as_slice());
         Ok(Self { video, slice, kept, n_tokens: encoded.map(|encoded| encoded.n_tokens), token: 0, n_kept: 0 })
+    }
+
+    /// Whether nothing is kept of it.
+    fn is_empty(&self) -> bool {
+        self.kept.is_some_and(<[u32]>::is_empty)
     }
 
     /// The key of the next token, if it is kept.
@@ -273,6 +292,28 @@ fn items(model: &Model, pieces: &[Piece], videos: &[Placed<'_>], tokenization: T
     }
     items.extend(run.take()?.map(Item::Text));
     Ok(items)
+}
+
+/// Which of `items` are text in front of a slice of which nothing is kept, and behind another one of its video.
+///
+/// What stands between two slices ends the one and begins the other, in the same words each time. So what stands in
+/// front of such a slice can go: the text behind it ends the slice that is left before it.
+fn texts_of_nothing(items: &[Item], videos: &[Placed<'_>]) -> Vec<bool> {
+    let mut unneeded = vec![false; items.len()];
+    let mut next_slice = vec![0; videos.len()];
+    for (i, item) in items.iter().enumerate() {
+        let Item::Slice { video } = *item else { continue };
+        let slices = videos.get(video).and_then(|placed| placed.slices);
+        let is_empty = slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.kept.is_empty());
+        next_slice[video] += 1;
+        let follows = i >= 2
+            && matches!(items[i - 1], Item::Text(_))
+            && matches!(items[i - 2], Item::Slice { video: before } if before == video);
+        if is_empty && follows {
+            unneeded[i - 1] = true;
+        }
+    }
+    unneeded
 }
 
 /// Text between slices.
