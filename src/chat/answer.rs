@@ -5,7 +5,7 @@ use super::video::{EncodedSlice, EncodedVideo};
 use crate::prune::PruneParams;
 use crate::runtime::SamplerParams;
 use crate::skip::EncodeParams;
-use crate::video::VideoInfo;
+use crate::video::{SurveyReport, VideoInfo};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,6 +191,8 @@ impl Answer {
 pub struct VideoReport {
     /// What was opened.
     pub info: VideoInfo,
+    /// How its frames were chosen, if it was by what changes.
+    pub survey: Option<SurveyReport>,
     /// Its frames.
     pub slices: Vec<SliceReport>,
     /// Its visual tokens.

@@ -27,6 +27,7 @@ mod stream;
 mod utf8;
 mod video;
 mod worker;
+mod zoom;
 
 pub use answer::{
     Answer, EncoderWork, Kv, Settings, SliceReport, StopReason, Timings, Tokens, VideoReport, VisualTokens,
@@ -39,12 +40,13 @@ pub use kept::KeptTokens;
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;
 pub use kv::profile::{LayerProfile, Loss, ProfileStep, order_of};
-pub use params::{SessionParams, VideoOptions};
+pub use params::{FrameChoice, SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};
 pub use session::Session;
 pub use shared::{EncodedVideo, TurnParams};
 pub use stream::AnswerStream;
 pub use worker::{Event, EventKind, Loaded, Ticket, Worker, WorkerBuilder};
+pub use zoom::Zoom;
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use {prompt::template::fuzz_template, save::fuzz_saved_session};

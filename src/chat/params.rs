@@ -158,7 +158,38 @@ pub struct VideoOptions {
     pub end_s: Option<f64>,
     /// Frames for each second of a folder of frames; 1 if not given.
     pub folder_fps: Option<f64>,
+    /// Which frames to take where they cannot be as many for each second as are wanted.
+    pub choice: FrameChoice,
 }
+
+/// Which frames to take of a video that is too long for the number of frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FrameChoice {
+    /// By what changes, where frames at even distances would be two seconds apart or more.
+    #[default]
+    Auto,
+    /// Frames at even distances.
+    Even,
+    /// By what changes: the video is looked over first, so that what is seen for a short time has its frame.
+    Changes,
+}
+
+impl FrameChoice {
+    /// Whether `n_frames` are chosen by what changes, where a look over the video shows `n_looks` pictures.
+    pub(super) fn looks(self, n_frames: usize, n_looks: u64) -> bool {
+        let n_frames = n_frames as u64;
+        match self {
+            Self::Auto => n_looks >= n_frames.saturating_mul(SPARSE),
+            Self::Even => false,
+            Self::Changes => n_looks > n_frames,
+        }
+    }
+}
+
+/// Looks for each frame, one a second, from which on frames at even distances miss much.
+const SPARSE: u64 = 2;
 
 impl VideoOptions {
     pub(super) fn sampling(&self, layout: &dyn Layout) -> Sampling {

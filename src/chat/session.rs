@@ -153,9 +153,17 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<EncodedVideo> {
         let path = origin.path();
-        let proposal = self.fit().propose(origin, options, question)?;
+        let mut proposal = self.fit().propose(origin, options, question)?;
         if let Some(shortage) = proposal.shortage {
             return Err(shortage.error(path, proposal.need.frames));
+        }
+        let survey = match proposal.by_changes {
+            true => Some(self.fit().survey(origin, &mut proposal, question, observer)?),
+            false => None,
+        };
+        if let Some(report) = survey {
+            let n_frames = proposal.source.planned_times().len();
+            observer.message(&format!("{}: {n_frames} frames, chosen by what changes in {report}", path.display()));
         }
         for change in &proposal.changes {
             observer.warning(&format!("{}: {change}", path.display()));
@@ -179,6 +187,7 @@ impl Session {
         let mut video = encoder.encode(source, proposal.timings, observer)?;
         video.max_kept = proposal.max_kept;
         video.sampling = Some(proposal.sampling);
+        video.survey = survey;
         let kept = video.slices.iter().map(|slice| slice.kept.len()).sum();
         if let Some(capped) = proposal.capped.filter(|_| Some(kept) == proposal.max_kept) {
             observer.warning(&format!("{}: {capped}", path.display()));
@@ -204,7 +213,8 @@ impl Session {
             ..Timings::default()
         };
         let visual_tokens = count(&slices);
-        let report = VideoReport { info: video.info.clone(), visual_tokens, slices, encoder, timings_ms };
+        let (info, survey) = (video.info.clone(), video.survey);
+        let report = VideoReport { info, survey, visual_tokens, slices, encoder, timings_ms };
         self.conversation.videos.push(video);
         report
     }

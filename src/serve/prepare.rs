@@ -339,6 +339,7 @@ impl Reader<'_> {
             start_s: moment("start", asked.start)?.or(base.start_s),
             end_s: positive("end", asked.end)?.or(base.end_s),
             folder_fps: positive("frames_fps", self.knobs.frames_fps)?.or(base.folder_fps),
+            choice: base.choice,
         })
     }
 }

@@ -37,6 +37,7 @@ mod picture;
 mod sampling;
 mod sniff;
 mod stop;
+mod survey;
 mod webp;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ pub use memory::Frames;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
 use stop::Stop;
+pub(crate) use survey::Survey;
+pub use survey::SurveyReport;
 
 /// What kind of thing the frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -239,6 +242,25 @@ impl FrameSource {
             warnings.extend(pictures.warnings());
         }
         Ok(Self { info, times, pictures, first: Some(first), n_given: 0, ended: false, warnings, stop })
+    }
+
+    /// As [`of`](Self::of), with the moments chosen by somebody else: `times` in seconds, ascending, within the range of
+    /// `sampling`.
+    pub(crate) fn at_times(
+        origin: Origin<'_>,
+        sampling: &Sampling,
+        times: Vec<f64>,
+        stop: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Self> {
+        // Opened at the start of the range, which none of the moments is before: pictures are given in order of time.
+        let rate = Rate::Fps { fps: f64::MIN_POSITIVE, max_frames: 1 };
+        let opened = Self::of(origin, &Sampling { rate, min_frames: 1, multiple_of: 1, ..*sampling }, stop)?;
+        let Self { info, mut pictures, stop, warnings, .. } = opened;
+        let no_frames = || Error::NoFrames { path: info.path.clone() };
+        let first_s = *times.first().ok_or_else(no_frames)?;
+        let first = pictures.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height);
+        let first = Some(Frame { time_s: first_s, ..first });
+        Ok(Self { info, times, pictures, first, n_given: 0, ended: false, warnings, stop })
     }
 
     /// Decodes the frames that are left on a thread of its own, from now on and until this is dropped: the next two

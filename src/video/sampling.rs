@@ -134,6 +134,17 @@ impl Sampling {
         times
     }
 
+    /// Whether the moments in a video of `duration_s` are spread over it evenly, because no more are wanted.
+    pub(crate) fn is_spread(&self, duration_s: Option<f64>) -> bool {
+        match self.rate {
+            Rate::Uniform { .. } => true,
+            Rate::Fps { fps, max_frames } => {
+                let end = self.end_s.into_iter().chain(duration_s).fold(f64::INFINITY, f64::min);
+                (end - self.start_s.unwrap_or(0.0)) * fps > max_frames as f64
+            }
+        }
+    }
+
     /// How many moments [`plan`](Self::plan) gives at most.
     pub(super) fn n_wanted(&self, range: &Range<f64>) -> usize {
         self.moments(range).n

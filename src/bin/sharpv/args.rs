@@ -2,7 +2,7 @@
 
 use crate::options::{
     EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, PruneOptions, SessionArgs, VideoOptions,
-    WeightOptions,
+    WeightOptions, ZoomOptions,
 };
 use crate::values::{self, CacheSize};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -133,6 +133,9 @@ pub struct AskArgs {
     pub json: bool,
 
     #[command(flatten)]
+    pub zoom: ZoomOptions,
+
+    #[command(flatten)]
     pub session: SessionArgs,
 }
 
@@ -155,6 +158,9 @@ pub struct ChatArgs {
     /// Videos to begin with; `/video FILE` adds one later
     #[arg(value_name = "VIDEO")]
     pub videos: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub zoom: ZoomOptions,
 
     #[command(flatten)]
     pub session: SessionArgs,

@@ -24,6 +24,7 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     for video in videos {
         session::add_video(&mut session, video, &args.session, &question, &mut screen)?;
     }
+    session::zoom(&mut session, &question, &args.zoom, &mut screen)?;
     screen.busy("reading the question");
     let writer = (!args.json).then(AnswerWriter::new);
     let mut watch = Watch::new(&mut screen, writer, &cancel);

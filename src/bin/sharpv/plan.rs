@@ -23,7 +23,7 @@ pub fn run(args: &PlanArgs, mut screen: Screen) -> anyhow::Result<()> {
 
 fn table(plan: &VideoPlan, prunes: bool) -> String {
     let memory = &plan.memory;
-    let mut rows = vec![("video", video(plan)), ("layout", plan.layout.to_owned()), ("frames", frames(&plan.planned))];
+    let mut rows = vec![("video", video(plan)), ("layout", plan.layout.to_owned()), ("frames", chosen(plan))];
     rows.push(("visual tokens", visual_tokens(plan, prunes)));
     let text = plan.planned.prompt_tokens - plan.planned.visual_tokens;
     rows.push(("prompt", format!("{} tokens, {text} of them text", plan.planned.prompt_tokens)));
@@ -66,6 +66,12 @@ fn video(plan: &VideoPlan) -> String {
 fn frames(need: &Need) -> String {
     let pairs = if need.slices < need.frames { format!(", in {} pairs", need.slices) } else { String::new() };
     format!("{} of {}×{} pixels{pairs}", need.frames, need.picture.0, need.picture.1)
+}
+
+/// The frames that will be taken.
+fn chosen(plan: &VideoPlan) -> String {
+    let how = if plan.by_changes { ", chosen by what changes (--frames-by)" } else { "" };
+    format!("{}{how}", frames(&plan.planned))
 }
 
 fn visual_tokens(plan: &VideoPlan, prunes: bool) -> String {

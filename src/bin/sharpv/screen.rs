@@ -130,6 +130,7 @@ impl Screen {
                 Stage::Assemble => ("assembling", BYTES, ""),
                 Stage::LoadModel => ("model", PERCENT, ""),
                 Stage::LoadVision => ("mmproj", PERCENT, ""),
+                Stage::Survey => ("look", COUNTED, "pictures"),
                 Stage::Encode => ("encode", COUNTED, "frames"),
                 Stage::Draw => ("draw", COUNTED, "frames"),
                 Stage::Prefill => ("prefill", COUNTED, "tokens"),

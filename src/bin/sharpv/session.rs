@@ -1,7 +1,7 @@
 //! Opening a session and giving it videos, with what the user sees meanwhile.
 
 use crate::interrupt::Interrupts;
-use crate::options::SessionArgs;
+use crate::options::{SessionArgs, ZoomOptions};
 use crate::screen::{Screen, Watch};
 use sharpv::chat::{Session, SessionParams, VideoReport};
 use sharpv::models::ModelFiles;
@@ -62,6 +62,24 @@ pub fn load(
 /// Which model is used if none was named.
 pub fn about_default_model(files: &ModelFiles) -> String {
     format!("Model: {}, the small default. A larger one sees more: -m ORG/REPO (`sharpv models --known`)", files.name)
+}
+
+/// Adds frames of the part of the last video that `question` names, if it names one that has few.
+pub fn zoom(session: &mut Session, question: &str, zoom: &ZoomOptions, screen: &mut Screen) -> sharpv::Result<()> {
+    if zoom.no_zoom {
+        return Ok(());
+    }
+    let cancel = session.cancel_token().clone();
+    let zoomed = session.zoom(question, &mut Watch::new(screen, None, &cancel));
+    screen.clear();
+    if let Some(zoom) = zoomed? {
+        let tokens = zoom.report.visual_tokens;
+        screen.note(&format!(
+            "{} frames of {zoom} added, where there were {}: {} of {} visual tokens kept (--no-zoom)",
+            zoom.frames, zoom.frames_before, tokens.kept, tokens.total
+        ));
+    }
+    Ok(())
 }
 
 /// Adds a video to the session, for the next question, which is empty where it is not known yet.

@@ -21,11 +21,13 @@ use super::prompt::render;
 use super::video::{EncodeTimings, timed};
 use crate::error::{Resource, Result};
 use crate::layout::{Layout, Size};
+use crate::observer::{Observer, Stage};
 use crate::prune::Method;
 use crate::runtime::{FreeMemory, MemoryUsage};
 use crate::skip::EncodeMode;
-use crate::video::{FrameSource, Origin, Rate, Sampling, VideoInfo};
+use crate::video::{FrameSource, Origin, Rate, Sampling, Survey, SurveyReport, VideoInfo};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Times that a video is made smaller before it is refused. Each gets it within a few percent.
 const ATTEMPTS: usize = 8;
@@ -118,6 +120,8 @@ pub struct VideoPlan {
     pub planned: Need,
     /// Visual tokens that are kept at most, if memory or cells set a limit.
     pub max_kept: Option<usize>,
+    /// Whether the frames will be chosen by what changes.
+    pub by_changes: bool,
     /// How much of each frame will be encoded: exact, or what may be left out.
     pub encode: EncodeMode,
     /// Layers of the model.
@@ -154,6 +158,8 @@ pub(super) struct Proposal {
     /// Visual tokens of this video that are kept at most.
     pub max_kept: Option<usize>,
     pub changes: Vec<String>,
+    /// The frames are to be chosen by what changes: see [`Fit::survey`].
+    pub by_changes: bool,
     /// What `max_kept` means, in words: worth saying when it is reached.
     pub capped: Option<String>,
     /// What was short of what was asked for.
@@ -218,6 +224,7 @@ impl Fit<'_> {
             asked,
             planned: need,
             max_kept: proposal.max_kept,
+            by_changes: proposal.by_changes,
             encode,
             layers: self.engine.model.n_layer(),
             layers_free: self.params.layer_profile.as_ref().map(|profile| profile.free_layers().len()),
@@ -284,8 +291,12 @@ impl Fit<'_> {
                             "at most {max_kept} of {of} visual tokens are kept, however many are worth it: {reason}"
                         )
                     });
+                    let n_looks = Survey::n_looks(source.info(), &sampling);
+                    let by_changes =
+                        sampling.is_spread(source.info().duration_s) && options.choice.looks(need.frames, n_looks);
                     return Ok(Proposal {
                         source,
+                        by_changes,
                         timings,
                         layout,
                         sampling,
@@ -300,6 +311,40 @@ impl Fit<'_> {
                 }
             }
         }
+    }
+
+    /// Looks over the video of `proposal`, and chooses as many frames as were planned by what changes: a few less, where
+    /// their times take more of the prompt. Gives what is told of the look.
+    pub(super) fn survey(
+        &self,
+        origin: Origin<'_>,
+        proposal: &mut Proposal,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<SurveyReport> {
+        let without = self.without(question)?;
+        let layout = proposal.layout.as_deref().unwrap_or(self.engine.layout.as_ref());
+        let per_slice = layout.frames().per_slice.max(1);
+        let cancel = self.params.cancel.clone();
+        let stop = move || cancel.is_cancelled();
+        let (sampling, info) = (proposal.sampling, proposal.source.info().clone());
+        let mut taken = Duration::ZERO;
+        let survey = timed(&mut taken, || {
+            let progress = |done, total| observer.progress(Stage::Survey, done, total);
+            Survey::of(origin, &info, &sampling, stop.clone(), progress)
+        })?;
+        let mut slices = (proposal.need.frames / per_slice).max(1);
+        loop {
+            let times = with_companions(&survey.moments(slices), per_slice, info.duration_s);
+            proposal.source = timed(&mut taken, || FrameSource::at_times(origin, &sampling, times, stop.clone()))?;
+            let need = self.need(&proposal.source, layout, &without)?;
+            if !matches!(self.fitting(&need)?, Fitting::Short(_)) || slices == 1 {
+                break;
+            }
+            slices -= (slices / 50).max(1);
+        }
+        proposal.timings.decode_video += taken;
+        Ok(survey.report())
     }
 
     /// What the prompt of `question` takes without the video that is to be added.
@@ -437,6 +482,19 @@ impl Fit<'_> {
             ctx_size: asked.prompt_tokens + asked.question_room + self.params.n_predict,
         }
     }
+}
+
+/// The frames of slices that begin at `moments`. Where two frames make a slice, the second is half a second later, as
+/// models with such slices are used to it; two distant pictures in one would be a blend of both.
+fn with_companions(moments: &[f64], per_slice: usize, duration_s: Option<f64>) -> Vec<f64> {
+    const STEP_S: f64 = 0.5;
+    let mut times = Vec::with_capacity(moments.len() * per_slice);
+    for (i, &moment) in moments.iter().enumerate() {
+        let next = moments.get(i + 1).copied().or(duration_s).unwrap_or(f64::INFINITY);
+        let step = STEP_S.min((next - moment) / per_slice as f64).max(0.0);
+        times.extend((0..per_slice).map(|k| moment + k as f64 * step));
+    }
+    times
 }
 
 /// What is made smaller next.

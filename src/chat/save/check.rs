@@ -225,6 +225,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             max_kept: None,
             unpruned: Vec::new(),
             sampling: None,
+            survey: None,
         }));
     }
     embeddings.is_empty().then_some(videos)

@@ -15,7 +15,7 @@ use crate::observer::{Observer, Stage};
 use crate::prune::{self, Decision, PruneParams, Scorer, SliceDecision, SliceView};
 use crate::runtime::{Bitmap, CancelToken, Model, Part, Vision};
 use crate::skip::EncodeParams;
-use crate::video::{Frame, FrameSource, Sampling, VideoInfo};
+use crate::video::{Frame, FrameSource, Sampling, SurveyReport, VideoInfo};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub(super) struct EncodedVideo {
     pub unpruned: Vec<Vec<f32>>,
     /// Which frames were taken; `None` if it was encoded in another session.
     pub sampling: Option<Sampling>,
+    /// How its frames were chosen, if it was by what changes.
+    pub survey: Option<SurveyReport>,
 }
 
 /// The visual tokens of a frame, or of a merged pair of frames.
@@ -182,7 +184,8 @@ impl Encoder<'_> {
             Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
         let id = VideoId::new();
-        Ok(EncodedVideo { id, info, arrangement, markers, slices, timings, max_kept: None, unpruned, sampling: None })
+        let (max_kept, sampling, survey) = (None, None, None);
+        Ok(EncodedVideo { id, info, arrangement, markers, slices, timings, max_kept, unpruned, sampling, survey })
     }
 
     fn encode_slice(

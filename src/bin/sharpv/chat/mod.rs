@@ -6,7 +6,7 @@ mod input;
 
 use crate::args::ChatArgs;
 use crate::interrupt::Interrupts;
-use crate::options::SessionArgs;
+use crate::options::{SessionArgs, ZoomOptions};
 use crate::output::AnswerWriter;
 use crate::screen::{self, Screen, Watch};
 use crate::{exit, session, stats};
@@ -25,7 +25,7 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     let videos: Vec<&Path> = args.videos.iter().map(AsRef::as_ref).collect();
     let (files, params) = session::prepare(&args.session, &videos, &interrupts, &mut screen, false)?;
     let session = session::load(&files, SessionParams { inspect: true, ..params }, None, &mut screen)?;
-    let mut chat = Chat { session, args: &args.session, screen, interrupts, last_answer: None };
+    let mut chat = Chat { session, args: &args.session, zoom: &args.zoom, screen, interrupts, last_answer: None };
     for video in videos {
         chat.add_video(video)?;
     }
@@ -67,6 +67,7 @@ enum Next {
 struct Chat<'a> {
     session: Session,
     args: &'a SessionArgs,
+    zoom: &'a ZoomOptions,
     screen: Screen,
     interrupts: Interrupts,
     last_answer: Option<Answer>,
@@ -107,6 +108,7 @@ impl Chat<'_> {
     fn ask(&mut self, question: &str) -> anyhow::Result<()> {
         let _work = self.interrupts.work();
         let cancel = self.interrupts.cancel_token();
+        session::zoom(&mut self.session, question, self.zoom, &mut self.screen)?;
         self.screen.busy("reading the question");
         let mut watch = Watch::new(&mut self.screen, Some(AnswerWriter::new()), &cancel);
         let result = self.session.ask(question, &mut watch);

@@ -1,8 +1,16 @@
 //! Which frames of a video to take.
 
 use crate::values;
-use clap::Args;
-use sharpv::chat;
+use clap::{Args, ValueEnum};
+use sharpv::chat::{self, FrameChoice};
+
+/// The values of `--frames-by`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FramesBy {
+    Auto,
+    Even,
+    Changes,
+}
 
 /// What all commands that read videos have in common.
 #[derive(Debug, Args)]
@@ -16,6 +24,11 @@ pub struct FrameOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_frames: Option<u32>,
 
+    /// Where they are fewer than one in two seconds: frames at even distances, or those that show what changes, found
+    /// by looking the video over first; `auto` does that
+    #[arg(long, value_name = "HOW", value_enum, default_value = "auto")]
+    frames_by: FramesBy,
+
     /// Pictures for each second of a folder of numbered pictures [default: 1; `eval mvbench`: 3]
     #[arg(long, value_name = "N", value_parser = values::rate)]
     folder_fps: Option<f64>,
@@ -24,14 +37,29 @@ pub struct FrameOptions {
 impl FrameOptions {
     /// These frames, of the whole video.
     pub fn of_whole_video(&self) -> chat::VideoOptions {
-        let &Self { fps, max_frames, folder_fps } = self;
+        let &Self { fps, max_frames, frames_by, folder_fps } = self;
         chat::VideoOptions {
             fps,
             max_frames: max_frames.map(|n| n as usize),
             folder_fps,
+            choice: match frames_by {
+                FramesBy::Auto => FrameChoice::Auto,
+                FramesBy::Even => FrameChoice::Even,
+                FramesBy::Changes => FrameChoice::Changes,
+            },
             ..chat::VideoOptions::default()
         }
     }
+}
+
+/// What a question that names a time does.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Frames")]
+pub struct ZoomOptions {
+    /// A question that names a time (12:30, minute 5, from 1:00 to 1:20) gets more frames of that part, where a long
+    /// video has few; not with this
+    #[arg(long)]
+    pub no_zoom: bool,
 }
 
 /// Frames, the part of the video that they are taken of, and what to do where they are too many.

@@ -8,7 +8,7 @@ mod tokens;
 
 pub use answer::SamplerOptions;
 pub use encoder::{EncodeOptions, EncoderOptions};
-pub use frames::{FrameOptions, VideoOptions};
+pub use frames::{FrameOptions, VideoOptions, ZoomOptions};
 pub use model::{ModelOptions, default_model};
 pub use tokens::{EvictOptions, PruneOptions, WeightOptions, known_profile};
 

@@ -1,0 +1,135 @@
+//! A look over a whole video, to choose the moments that its frames are taken at.
+//!
+//! Frames at even distances miss what is seen for a few seconds of an hour. So the video is looked over first: at one
+//! picture a second, or at its keyframes where decoding all of it would take long. Of each only a small thumbnail is
+//! kept. Neighbors in time that differ least are put together until there are as many [segments](Segments) as frames
+//! are wanted; each gives the moment of its most typical picture. What changes gets more frames than what does not, and
+//! long stretches of the same get some too.
+
+mod segments;
+mod thumbnail;
+
+use super::{FrameSource, Kind, Origin, Sampling, VideoInfo, ffmpeg};
+use crate::error::Result;
+use segments::Segments;
+use thumbnail::Thumbnail;
+
+/// Looks for each second of a video.
+const LOOKS_PER_S: f64 = 1.0;
+
+/// Looks at most: those of a day.
+const MAX_LOOKS: f64 = 86_400.0;
+
+/// Pixels that are decoded at most to look at every second: about five minutes of 1080p at 30 frames a second. Of a
+/// longer video, only keyframes are looked at.
+const MAX_PIXELS: f64 = 2e10;
+
+/// Segments that are kept while looking: of a longer video, neighbors are put together before all is seen.
+const MAX_SEGMENTS: usize = 4096;
+
+/// What a look over a video found.
+#[derive(Debug, Clone)]
+pub(crate) struct Survey {
+    segments: Segments,
+    n_looks: u64,
+    keyframes_only: bool,
+}
+
+/// What is told of a [`Survey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SurveyReport {
+    /// Pictures that were looked at.
+    pub looks: u64,
+    /// Whether they were keyframes, which are all that can be decoded quickly.
+    pub keyframes_only: bool,
+}
+
+impl std::fmt::Display for SurveyReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { looks, keyframes_only } = self;
+        let what = if *keyframes_only { "keyframes" } else { "pictures, one a second" };
+        write!(f, "{looks} {what}")
+    }
+}
+
+impl Survey {
+    /// How many looks the range of `sampling` gives in a video of which `info` is known; 0 if its length is not.
+    pub fn n_looks(info: &VideoInfo, sampling: &Sampling) -> u64 {
+        range_s(info, sampling).map_or(0, |(start, end)| ((end - start) * LOOKS_PER_S).min(MAX_LOOKS) as u64)
+    }
+
+    /// Looks over the range of `sampling` in the video at `origin`, of which `info` is known. `progress` is told how
+    /// many of how many looks are done.
+    ///
+    /// # Errors
+    /// Those of [`FrameSource::open_with`].
+    pub fn of(
+        origin: Origin<'_>,
+        info: &VideoInfo,
+        sampling: &Sampling,
+        stop: impl Fn() -> bool + Send + Sync + Clone + 'static,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let total = Self::n_looks(info, sampling);
+        let mut survey = Self { segments: Segments::new(MAX_SEGMENTS), n_looks: 0, keyframes_only: false };
+        let Some((start, end)) = range_s(info, sampling) else { return Ok(survey) };
+        let step = (1.0 / LOOKS_PER_S).max((end - start) / MAX_LOOKS);
+        let pixels = f64::from(info.width) * f64::from(info.height) * info.fps.unwrap_or(f64::INFINITY);
+        if let (Kind::Video, Origin::Path(path)) = (info.kind, origin)
+            && pixels * (end - start) > MAX_PIXELS
+        {
+            survey.keyframes_only = true;
+            let mut keyframes = ffmpeg::Keyframes::open(path, stop.clone())?;
+            let mut time = start;
+            while time < end {
+                if let Some(frame) = keyframes.before(time)?.filter(|frame| frame.time_s >= start) {
+                    survey.look_at(&frame);
+                }
+                time += step;
+                progress((((time - start) / step) as u64).min(total), total);
+            }
+            // Keyframes at long distances show too little of it.
+            if survey.n_looks * SPARSE >= total {
+                return Ok(survey);
+            }
+            survey = Self { segments: Segments::new(MAX_SEGMENTS), n_looks: 0, keyframes_only: false };
+        }
+        let every = Sampling {
+            start_s: sampling.start_s,
+            end_s: sampling.end_s,
+            folder_fps: sampling.folder_fps,
+            ..Sampling::fps(1.0 / step, usize::MAX)
+        };
+        for frame in FrameSource::of(origin, &every, stop)?.decode_ahead() {
+            survey.look_at(&frame?);
+            progress(survey.n_looks.min(total), total);
+        }
+        Ok(survey)
+    }
+
+    fn look_at(&mut self, frame: &super::Frame) {
+        self.n_looks += 1;
+        self.segments.push(frame.time_s, Thumbnail::of(frame));
+    }
+
+    /// `n` moments in seconds, ascending, or one for each look if there were fewer.
+    pub fn moments(&self, n: usize) -> Vec<f64> {
+        self.segments.moments(n)
+    }
+
+    pub fn report(&self) -> SurveyReport {
+        SurveyReport { looks: self.n_looks, keyframes_only: self.keyframes_only }
+    }
+}
+
+/// Keyframes are looked at alone if there is one for as many looks.
+const SPARSE: u64 = 15;
+
+/// Where the range of `sampling` begins and ends, in seconds; `None` if the video's length is not known, or nothing is
+/// left of it.
+fn range_s(info: &VideoInfo, sampling: &Sampling) -> Option<(f64, f64)> {
+    let duration = info.duration_s?;
+    let (start, end) = (sampling.start_s.unwrap_or(0.0), sampling.end_s.map_or(duration, |end| end.min(duration)));
+    (end > start).then_some((start, end))
+}

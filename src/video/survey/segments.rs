@@ -1,0 +1,149 @@
+//! A video as segments of pictures that look alike.
+
+use super::thumbnail::Thumbnail;
+
+/// Stretches of time, put together as Ward's method does it (J. H. Ward, 1963), with neighbors in time alone.
+///
+/// Putting segments of `n` and `m` pictures together, with means `a` and `b`, costs `n·m/(n+m) · |a − b|²`: by how much
+/// the squared distances of all pictures from the mean of their segment grow. The cheapest goes first. So a picture
+/// that differs much stays alone, and among pictures that hardly differ, short segments go before long ones.
+#[derive(Debug, Clone)]
+pub(super) struct Segments {
+    parts: Vec<Segment>,
+    /// What it costs to put each together with the next.
+    costs: Vec<f64>,
+    /// The most that are kept.
+    max: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Segment {
+    /// Pictures in it.
+    n: f64,
+    mean: Thumbnail,
+    /// The picture that stands for it, and when it is shown.
+    typical: Thumbnail,
+    time_s: f64,
+}
+
+impl Segment {
+    fn cost(&self, next: &Self) -> f64 {
+        self.n * next.n / (self.n + next.n) * self.mean.distance(&next.mean)
+    }
+
+    /// Both together. The one of the two typical pictures that is nearer to the mean stands for them; the earlier one,
+    /// if they are as near.
+    fn with(self, next: Self) -> Self {
+        let mean = self.mean.mean(self.n, &next.mean, next.n);
+        let n = self.n + next.n;
+        let is_earlier = self.typical.distance(&mean) <= next.typical.distance(&mean);
+        let Self { typical, time_s, .. } = if is_earlier { self } else { next };
+        Self { n, mean, typical, time_s }
+    }
+}
+
+impl Segments {
+    /// None yet, and never more than `max`, 1 or more.
+    pub fn new(max: usize) -> Self {
+        Self { parts: Vec::new(), costs: Vec::new(), max: max.max(1) }
+    }
+
+    /// Adds a picture that is shown at `time_s`, later than those before.
+    pub fn push(&mut self, time_s: f64, picture: Thumbnail) {
+        let segment = Segment { n: 1.0, mean: picture.clone(), typical: picture, time_s };
+        self.costs.extend(self.parts.last().map(|last| last.cost(&segment)));
+        self.parts.push(segment);
+        self.reduce(self.max);
+    }
+
+    /// The moments in seconds, ascending, of the typical pictures of `n` segments; of all, if there are fewer.
+    pub fn moments(&self, n: usize) -> Vec<f64> {
+        let mut fewer = self.clone();
+        fewer.reduce(n.max(1));
+        fewer.parts.iter().map(|part| part.time_s).collect()
+    }
+
+    /// Puts neighbors together until no more than `max` segments are left.
+    fn reduce(&mut self, max: usize) {
+        while self.parts.len() > max {
+            let cheapest = self.costs.iter().enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b));
+            let Some((i, _)) = cheapest else { return };
+            let next = self.parts.remove(i + 1);
+            self.costs.remove(i);
+            let merged = self.parts[i].clone().with(next);
+            if let Some(before) = i.checked_sub(1) {
+                self.costs[before] = self.parts[before].cost(&merged);
+            }
+            if let Some(behind) = self.parts.get(i + 1) {
+                self.costs[i] = merged.cost(behind);
+            }
+            self.parts[i] = merged;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::video::Frame;
+
+    /// A grey picture, with a white square in the corner or not.
+    fn picture(grey: u8, square: bool) -> Thumbnail {
+        let pixel = |i: u32| if square && i % 32 < 4 && i / 32 < 4 { 255 } else { grey };
+        let rgb = (0..32 * 24).flat_map(|i| [pixel(i); 3]).collect();
+        Thumbnail::of(&Frame { width: 32, height: 24, rgb, time_s: 0.0 })
+    }
+
+    fn segments(max: usize, pictures: impl IntoIterator<Item = Thumbnail>) -> Segments {
+        let mut segments = Segments::new(max);
+        pictures.into_iter().enumerate().for_each(|(i, picture)| segments.push(i as f64, picture));
+        segments
+    }
+
+    #[test]
+    fn what_is_seen_once_is_found() {
+        let hour = || (0..3600).map(|i| picture(100 + (i / 100 % 2) as u8, (1800..1804).contains(&i)));
+        let moments = segments(4096, hour()).moments(16);
+        assert_eq!(moments.len(), 16);
+        assert!(moments.iter().any(|time| (1800.0..1804.0).contains(time)), "{moments:?}");
+        // Also if neighbors are put together on the way.
+        let early = segments(64, hour()).moments(16);
+        assert!(early.iter().any(|time| (1800.0..1804.0).contains(time)), "{early:?}");
+    }
+
+    #[test]
+    fn each_scene_has_its_frame() {
+        let scenes = [3, 50, 2, 30, 1, 14];
+        let pictures = scenes.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |_| picture(40 * i as u8, false)));
+        let moments = segments(4096, pictures).moments(scenes.len());
+        let ends: Vec<usize> = scenes
+            .iter()
+            .scan(0, |end, n| {
+                *end += n;
+                Some(*end)
+            })
+            .collect();
+        let scene = |time: &f64| ends.partition_point(|&end| end as f64 <= *time);
+        assert_eq!(moments.iter().map(scene).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_never_changes_is_covered() {
+        // A little noise, so that no two pictures are the same.
+        let noise = |i: u32| {
+            let pixel = |k: u32| 100 + (i.wrapping_mul(2_654_435_761).wrapping_add(k * 40_503) >> 7 & 3) as u8;
+            Thumbnail::of(&Frame { width: 16, height: 12, rgb: (0..576).map(pixel).collect(), time_s: 0.0 })
+        };
+        let moments = segments(4096, (0..1000).map(noise)).moments(10);
+        let gaps = moments.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.clone().all(|gap| gap < 400.0), "{moments:?}");
+        assert!(moments[0] < 300.0 && moments[9] > 700.0, "{moments:?}");
+    }
+
+    #[test]
+    fn fewer_pictures_than_are_wanted_are_all_taken() {
+        assert_eq!(segments(10, [picture(1, false), picture(2, false)]).moments(5), [0.0, 1.0]);
+        assert!(segments(10, []).moments(5).is_empty());
+        assert_eq!(segments(10, (0..20).map(|i| picture(i, false))).moments(0).len(), 1);
+    }
+}
