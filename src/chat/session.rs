@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// Adds a video that was encoded just now.
-    fn add(&mut self, video: EncodedVideo) -> VideoReport {
+    pub(super) fn add(&mut self, video: EncodedVideo) -> VideoReport {
         self.conversation.spent += video.timings;
         self.add_shared(Arc::new(video))
     }

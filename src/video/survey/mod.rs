@@ -9,7 +9,7 @@
 mod segments;
 mod thumbnail;
 
-use super::{FrameSource, Kind, Origin, Sampling, VideoInfo, ffmpeg};
+use super::{FrameSource, Kind, Origin, Sampling, Stop, VideoInfo, ffmpeg};
 use crate::error::Result;
 use segments::Segments;
 use thumbnail::Thumbnail;
@@ -80,7 +80,7 @@ impl Survey {
             && pixels * (end - start) > MAX_PIXELS
         {
             survey.keyframes_only = true;
-            let mut keyframes = ffmpeg::Keyframes::open(path, stop.clone())?;
+            let mut keyframes = ffmpeg::Keyframes::open(path, Stop::new(stop.clone()))?;
             let mut time = start;
             while time < end {
                 if let Some(frame) = keyframes.before(time)?.filter(|frame| frame.time_s >= start) {
