@@ -2,7 +2,7 @@
 
 use crate::support::{families, smol};
 
-use sharpv::chat::{Answer, Loaded, Session, SessionParams, StopReason, VideoOptions};
+use sharpv::chat::{Answer, FrameChoice, Loaded, Session, SessionParams, StopReason, VideoOptions};
 use sharpv::error::Error;
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, PruneParams};
@@ -88,8 +88,14 @@ fn many_frames() -> Frames {
     frames
 }
 
-const ALL: VideoOptions =
-    VideoOptions { fps: Some(1.0), max_frames: Some(64), start_s: None, end_s: None, folder_fps: None };
+const ALL: VideoOptions = VideoOptions {
+    fps: Some(1.0),
+    max_frames: Some(64),
+    start_s: None,
+    end_s: None,
+    folder_fps: None,
+    choice: FrameChoice::Auto,
+};
 
 #[test]
 fn events_come_in_order_and_end_each_command_once() {

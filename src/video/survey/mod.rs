@@ -69,6 +69,16 @@ impl Survey {
         info: &VideoInfo,
         sampling: &Sampling,
         stop: impl Fn() -> bool + Send + Sync + Clone + 'static,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        Self::within(MAX_PIXELS, (origin, info, sampling), stop, progress)
+    }
+
+    /// As [`of`](Self::of), decoding at most `max_pixels` to look at every second.
+    fn within(
+        max_pixels: f64,
+        (origin, info, sampling): (Origin<'_>, &VideoInfo, &Sampling),
+        stop: impl Fn() -> bool + Send + Sync + Clone + 'static,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
         let total = Self::n_looks(info, sampling);
@@ -77,7 +87,7 @@ impl Survey {
         let step = (1.0 / LOOKS_PER_S).max((end - start) / MAX_LOOKS);
         let pixels = f64::from(info.width) * f64::from(info.height) * info.fps.unwrap_or(f64::INFINITY);
         if let (Kind::Video, Origin::Path(path)) = (info.kind, origin)
-            && pixels * (end - start) > MAX_PIXELS
+            && pixels * (end - start) > max_pixels
         {
             survey.keyframes_only = true;
             let mut keyframes = ffmpeg::Keyframes::open(path, Stop::new(stop.clone()))?;
@@ -132,4 +142,84 @@ fn range_s(info: &VideoInfo, sampling: &Sampling) -> Option<(f64, f64)> {
     let duration = info.duration_s?;
     let (start, end) = (sampling.start_s.unwrap_or(0.0), sampling.end_s.map_or(duration, |end| end.min(duration)));
     (end > start).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// 60 seconds of grey at 10 frames a second, with a white square from 41 to 44 s, and a keyframe every `gop` frames.
+    fn clip(folder: &Path, gop: u32) -> PathBuf {
+        let path = folder.join("clip.mp4");
+        let square = "drawbox=x=20:y=20:w=24:h=24:color=white:t=fill:enable='between(t,41,44)'";
+        let source = format!("color=gray:size=160x120:rate=10:duration=60,{square}");
+        let status = Command::new("ffmpeg")
+            .args(["-v", "error", "-f", "lavfi", "-i", &source, "-c:v", "mpeg4", "-q:v", "3"])
+            .args(["-g", &gop.to_string(), "-sc_threshold", "1000000000"])
+            .arg(&path)
+            .status();
+        assert!(status.expect("ffmpeg runs").success());
+        path
+    }
+
+    fn survey(path: &Path, max_pixels: f64) -> Survey {
+        let info = crate::video::probe(path).expect("a video");
+        let work = (Origin::Path(path), &info, &Sampling::default());
+        let mut last = (0, 0);
+        let survey = Survey::within(max_pixels, work, || false, |done, total| last = (done, total));
+        assert_eq!(last, (60, 60));
+        survey.expect("it is looked over")
+    }
+
+    #[test]
+    fn all_seconds_are_looked_at_where_that_is_quick() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let survey = survey(&clip(folder.path(), 20), MAX_PIXELS);
+        assert_eq!(survey.report(), SurveyReport { looks: 60, keyframes_only: false });
+        let moments = survey.moments(4);
+        assert_eq!(moments.len(), 4);
+        assert!(moments.iter().any(|time| (41.0..44.0).contains(time)), "{moments:?}");
+    }
+
+    #[test]
+    fn keyframes_are_looked_at_where_it_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = clip(folder.path(), 20);
+        let survey = survey(&path, 0.0);
+        assert_eq!(survey.report(), SurveyReport { looks: 30, keyframes_only: true });
+        let every: Vec<f64> = (0..30).map(|i| f64::from(i) * 2.0).collect();
+        assert_eq!(survey.moments(100).iter().map(|time| time.round()).collect::<Vec<_>>(), every);
+        let moments = survey.moments(4);
+        assert!(moments.iter().any(|time| (41.0..44.0).contains(time)), "{moments:?}");
+        // They are the pictures that are shown then.
+        let mut keyframes = ffmpeg::Keyframes::open(&path, Stop::new(|| false)).expect("a video");
+        let sampling = Sampling::default();
+        let shown = FrameSource::at_times(Origin::Path(&path), &sampling, every.clone(), || false).expect("a video");
+        for (frame, &time) in shown.zip(&every) {
+            let key = keyframes.before(time + 0.05).expect("it is read").expect("a keyframe");
+            assert!(frame.expect("a frame").rgb == key.rgb, "at {time} s");
+        }
+    }
+
+    #[test]
+    fn few_keyframes_are_not_enough() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let survey = survey(&clip(folder.path(), 600), 0.0);
+        assert_eq!(survey.report(), SurveyReport { looks: 60, keyframes_only: false });
+    }
+
+    #[test]
+    fn a_look_can_be_stopped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = clip(folder.path(), 20);
+        let info = crate::video::probe(&path).expect("a video");
+        for max_pixels in [0.0, MAX_PIXELS] {
+            let work = (Origin::Path(&path), &info, &Sampling::default());
+            let stopped = Survey::within(max_pixels, work, || true, |_, _| {});
+            assert!(matches!(stopped, Err(Error::Cancelled)));
+        }
+    }
 }
