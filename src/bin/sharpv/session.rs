@@ -3,7 +3,7 @@
 use crate::interrupt::Interrupts;
 use crate::options::{SessionArgs, ZoomOptions};
 use crate::screen::{Screen, Watch};
-use sharpv::chat::{Session, SessionParams, VideoReport};
+use sharpv::chat::{Session, SessionParams, VideoReport, Zoom};
 use sharpv::models::ModelFiles;
 use sharpv::runtime::Model;
 use sharpv::video;
@@ -65,21 +65,32 @@ pub fn about_default_model(files: &ModelFiles) -> String {
 }
 
 /// Adds frames of the part of the last video that `question` names, if it names one that has few.
-pub fn zoom(session: &mut Session, question: &str, zoom: &ZoomOptions, screen: &mut Screen) -> sharpv::Result<()> {
+pub fn zoom(
+    session: &mut Session,
+    question: &str,
+    zoom: &ZoomOptions,
+    screen: &mut Screen,
+) -> sharpv::Result<Option<Zoom>> {
     if zoom.no_zoom {
-        return Ok(());
+        return Ok(None);
     }
     let cancel = session.cancel_token().clone();
     let zoomed = session.zoom(question, &mut Watch::new(screen, None, &cancel));
     screen.clear();
-    if let Some(zoom) = zoomed? {
-        let tokens = zoom.report.visual_tokens;
-        screen.note(&format!(
-            "{} frames of {zoom} added, where there were {}: {} of {} visual tokens kept (--no-zoom)",
-            zoom.frames, zoom.frames_before, tokens.kept, tokens.total
-        ));
+    let zoomed = zoomed?;
+    if let Some(zoom) = &zoomed {
+        screen.note(&format!("{} (--no-zoom leaves them)", about_zoom(zoom)));
     }
-    Ok(())
+    Ok(zoomed)
+}
+
+/// What was added, as a line.
+pub fn about_zoom(zoom: &Zoom) -> String {
+    let tokens = zoom.report.visual_tokens;
+    format!(
+        "{} frames of {zoom} added, where there were {}: {} of {} visual tokens kept",
+        zoom.frames, zoom.frames_before, tokens.kept, tokens.total
+    )
 }
 
 /// Adds a video to the session, for the next question, which is empty where it is not known yet.

@@ -25,7 +25,15 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     let videos: Vec<&Path> = args.videos.iter().map(AsRef::as_ref).collect();
     let (files, params) = session::prepare(&args.session, &videos, &interrupts, &mut screen, false)?;
     let session = session::load(&files, SessionParams { inspect: true, ..params }, None, &mut screen)?;
-    let mut chat = Chat { session, args: &args.session, zoom: &args.zoom, screen, interrupts, last_answer: None };
+    let mut chat = Chat {
+        session,
+        args: &args.session,
+        zoom: &args.zoom,
+        zooms: Vec::new(),
+        screen,
+        interrupts,
+        last_answer: None,
+    };
     for video in videos {
         chat.add_video(video)?;
     }
@@ -68,6 +76,8 @@ struct Chat<'a> {
     session: Session,
     args: &'a SessionArgs,
     zoom: &'a ZoomOptions,
+    /// Which parts of videos were looked at again, a line each.
+    zooms: Vec<String>,
     screen: Screen,
     interrupts: Interrupts,
     last_answer: Option<Answer>,
@@ -83,6 +93,7 @@ impl Chat<'_> {
             Line::Command(Command::Video(Some(path))) => self.add_video(&path)?,
             Line::Command(Command::Clear) => {
                 self.session.clear();
+                self.zooms.clear();
                 self.last_answer = None;
                 self.screen.note("The conversation and its videos are forgotten.");
             }
@@ -96,7 +107,10 @@ impl Chat<'_> {
             }
             Line::Command(Command::Frames) => self.show_frames()?,
             Line::Command(Command::Stats) => match &self.last_answer {
-                Some(answer) => self.screen.note(&stats::table(answer)),
+                Some(answer) => {
+                    self.screen.note(&stats::table(answer));
+                    self.zooms.iter().for_each(|zoom| self.screen.note(zoom));
+                }
                 None => self.screen.note("There is no answer yet."),
             },
             Line::Command(Command::Help) => self.screen.note(command::HELP),
@@ -108,7 +122,8 @@ impl Chat<'_> {
     fn ask(&mut self, question: &str) -> anyhow::Result<()> {
         let _work = self.interrupts.work();
         let cancel = self.interrupts.cancel_token();
-        session::zoom(&mut self.session, question, self.zoom, &mut self.screen)?;
+        let zoom = session::zoom(&mut self.session, question, self.zoom, &mut self.screen)?;
+        self.zooms.extend(zoom.as_ref().map(session::about_zoom));
         self.screen.busy("reading the question");
         let mut watch = Watch::new(&mut self.screen, Some(AnswerWriter::new()), &cancel);
         let result = self.session.ask(question, &mut watch);
@@ -154,6 +169,7 @@ impl Chat<'_> {
         let loaded = self.session.load(path);
         self.screen.clear();
         loaded?;
+        self.zooms.clear();
         self.last_answer = None;
         self.screen.note(&format!("Restored from {}: {}", path.display(), self.about_session(path)));
         Ok(())
