@@ -152,6 +152,31 @@ fn a_process_killed_while_it_saves_leaves_a_whole_session() {
     session.load(&path).expect("and loaded");
 }
 
+/// A disk that is full behind 8 kB: a limit on the size of files does what a full disk does.
+#[cfg(feature = "cli")]
+#[test]
+fn a_save_that_finds_no_room_leaves_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("saved");
+    let files = families::files("smolvlm");
+    let chat = |limit: &str, lines: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sharpv"), "chat", "-n", "4"]);
+        command.arg("-m").arg(&files.model).arg("--mmproj").arg(files.mmproj.as_ref().unwrap());
+        assert_cmd::Command::from_std(command).write_stdin(lines.replace("FILE", saved.to_str().unwrap())).assert()
+    };
+    chat("", "What is it?\n/save FILE\n").success();
+    let before = std::fs::read(&saved).unwrap();
+    assert!(before.len() > 8192);
+    // What is over the limit is an error, and not a signal that ends the program.
+    let failed = chat("trap '' XFSZ; ulimit -f 16;", "What is it? And why?\n/save FILE\n").code(1);
+    let said = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(said.contains("saving the session") && said.contains(saved.to_str().unwrap()), "{said}");
+    assert!(std::fs::read(&saved).unwrap() == before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    chat("", "/load FILE\nAnd now?\n").success();
+}
+
 #[cfg(feature = "cli")]
 #[test]
 fn an_evaluation_killed_again_and_again_has_every_answer_once() {

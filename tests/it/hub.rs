@@ -690,3 +690,21 @@ fn ctrl_c_leaves_a_part_that_goes_on() {
     setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));
     assert_eq!(ranges(&setup.server, MODEL), [None, Some("bytes=200000-".to_owned())]);
 }
+
+#[test]
+fn a_download_that_is_killed_goes_on() {
+    let setup = Setup::new();
+    setup.server.fault(MODEL, &[Fault::Silence(200_000)]);
+    let part = setup.part(&fixture("llama.gguf"));
+    let mut command = setup.std_command(&["pull", REPO]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let begun = Instant::now();
+    while part.metadata().map_or(0, |meta| meta.len()) < 200_000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the first bytes arrive");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().expect("it is killed");
+    assert!(!child.wait().expect("it ends").success());
+    setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));
+    assert_eq!(ranges(&setup.server, MODEL), [None, Some("bytes=200000-".to_owned())]);
+}
