@@ -162,6 +162,10 @@ pub struct VideoOptions {
     pub choice: FrameChoice,
 }
 
+/// Seconds between frames of a long video, where the family's number of frames would put them farther apart and may be
+/// more.
+const FAR_S: f64 = 30.0;
+
 /// Which frames to take of a video that is too long for the number of frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -214,6 +218,24 @@ impl VideoOptions {
             multiple_of,
         }
     }
+
+    /// Families that take a fixed number of frames take more of a video of `duration_s` that is long for it, as many as
+    /// they are used to at most, where nothing else was asked for. `None` if `sampling` stays.
+    pub(super) fn of_long(
+        &self,
+        sampling: &Sampling,
+        layout: &dyn Layout,
+        duration_s: Option<f64>,
+    ) -> Option<Sampling> {
+        let Rate::Uniform { frames } = sampling.rate else { return None };
+        if self.max_frames.is_some() || self.choice == FrameChoice::Even {
+            return None;
+        }
+        let end = self.end_s.into_iter().chain(duration_s).fold(f64::INFINITY, f64::min);
+        let seconds = Some(end - self.start_s.unwrap_or(0.0)).filter(|seconds| seconds.is_finite())?;
+        let more = ((seconds / FAR_S).ceil() as usize).min(layout.frames().max);
+        (more > frames).then_some(Sampling { rate: Rate::Uniform { frames: more }, ..*sampling })
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +252,22 @@ mod tests {
         assert_eq!(rate(None, Some(4)), Rate::Uniform { frames: 4 });
         assert_eq!(rate(Some(2.0), None), Rate::Fps { fps: 2.0, max_frames: 32 });
         assert_eq!(rate(Some(2.0), Some(5)), Rate::Fps { fps: 2.0, max_frames: 5 });
+        let of_long = |options: VideoOptions, seconds| {
+            options.of_long(&options.sampling(&internvl), &internvl, seconds).map(|sampling| sampling.rate)
+        };
+        let default = VideoOptions::default();
+        assert_eq!([None, Some(240.0)].map(|seconds| of_long(default, seconds)), [None, None]);
+        assert_eq!(of_long(default, Some(600.0)), Some(Rate::Uniform { frames: 20 }));
+        assert_eq!(of_long(default, Some(10_800.0)), Some(Rate::Uniform { frames: 32 }));
+        let part = VideoOptions { start_s: Some(100.0), end_s: Some(200.0), ..default };
+        assert_eq!(of_long(part, Some(10_800.0)), None);
+        for options in [
+            VideoOptions { max_frames: Some(8), ..default },
+            VideoOptions { choice: FrameChoice::Even, ..default },
+            VideoOptions { fps: Some(0.1), ..default },
+        ] {
+            assert_eq!(of_long(options, Some(10_800.0)), None);
+        }
         let general = VideoOptions { max_frames: Some(5), ..VideoOptions::default() }.sampling(&layout::General).rate;
         assert_eq!(general, Rate::Fps { fps: 1.0, max_frames: 5 });
     }

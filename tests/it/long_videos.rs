@@ -71,6 +71,18 @@ fn short_videos_are_not_looked_over() {
     assert!(added(&mut session, VideoOptions { end_s: None, ..rate }).expect("a video").survey.is_none());
 }
 
+/// InternVL takes eight frames of any video: of ten minutes, one in 30 seconds.
+#[test]
+fn a_fixed_number_of_frames_is_for_short_videos() {
+    let mut session = open("internvl");
+    for (choice, n) in [(FrameChoice::Auto, 20), (FrameChoice::Even, 8)] {
+        let options = VideoOptions { choice, ..VideoOptions::default() };
+        let report = session.add_frames("camera", &ten_minutes(), &options, &mut ()).expect("it is encoded");
+        assert_eq!(times(&report).len(), n);
+        assert_eq!(shows_the_square(&times(&report)), choice == FrameChoice::Auto, "{:?}", times(&report));
+    }
+}
+
 /// Where two frames make a slice, they are near each other.
 #[test]
 fn merged_frames_are_neighbors() {

@@ -264,6 +264,12 @@ impl Fit<'_> {
             let cancel = self.params.cancel.clone();
             let open = || FrameSource::of(origin, &sampling, move || cancel.is_cancelled());
             let source = timed(&mut timings.decode_video, open)?;
+            if first.is_none()
+                && let Some(more) = options.of_long(&sampling, self.engine.layout.as_ref(), source.info().duration_s)
+            {
+                sampling = more;
+                continue;
+            }
             let used_layout = layout.as_deref().unwrap_or(self.engine.layout.as_ref());
             let need = self.need(&source, used_layout, &without)?;
             let fitting = self.fitting(&need)?;
