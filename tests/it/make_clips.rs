@@ -1,8 +1,9 @@
-//! The clips that the example `make_clips` makes: always the same, and what their answers say.
+//! The clips that the example `make_clips` makes, short and long: always the same, and what their answers say.
 
 #[path = "../../examples/make_clips/clips/mod.rs"]
 mod clips;
 
+use clips::long::{self, Kind, LongClip, long_clip};
 use clips::{CATEGORIES, Clip, FRAMES, SIDE, clip};
 use image::RgbImage;
 use sha2::{Digest, Sha256};
@@ -150,7 +151,7 @@ fn a_written_clip_shows_the_scene() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let clip = clip(0, 0);
     let path = folder.path().join(&clip.video);
-    clips::film::write(&path, &clip.scene).expect("ffmpeg writes the clip");
+    clips::film::write(&path, &clips::FILM, clip.scene.frames()).expect("ffmpeg writes the clip");
     let shown: Vec<_> = FrameSource::open(&path, &Sampling::uniform(1000))
         .expect("the clip opens")
         .collect::<sharpv::Result<_>>()
@@ -161,5 +162,130 @@ fn a_written_clip_shows_the_scene() {
         assert_eq!((shown.width, shown.height), (SIDE, SIDE));
         let off = difference(&shown.rgb, drawn);
         assert!(off < 6.0, "{} s: {off} of 255 off", shown.time_s);
+    }
+}
+
+/// The lengths of long clips in minutes that are looked at, and two clips of each.
+fn long_clips() -> impl Iterator<Item = (u32, LongClip)> {
+    [5, 10, 60, 180].into_iter().flat_map(|minutes| (0..2).map(move |index| (minutes, long_clip(minutes, 0, index))))
+}
+
+/// How many pixels differ by a lot, more than light, noise and shades change between neighboring frames.
+fn strong_changes(a: &RgbImage, b: &RgbImage) -> usize {
+    let is_strong = |(a, b): (&image::Rgb<u8>, &image::Rgb<u8>)| a.0.iter().zip(b.0).any(|(a, b)| a.abs_diff(b) > 40);
+    a.pixels().zip(b.pixels()).filter(|&pair| is_strong(pair)).count()
+}
+
+#[test]
+fn a_seed_means_the_same_long_clips_on_every_machine() {
+    let mut rows = String::new();
+    for (_, clip) in long_clips() {
+        rows += &(clip.rows() + &clip.rows_of_cuts() + &clip.rows_of_needles());
+    }
+    assert_eq!(sum(rows.as_bytes()), "251312569d212e0e", "the questions and needles");
+    let clip = long_clip(10, 0, 0);
+    let shown = clip.needles.iter().map(|needle| needle.frames.start + 3);
+    let bytes: Vec<u8> = shown.chain([0, 1000, 2999]).flat_map(|t| clip.frame(t).into_raw()).collect();
+    assert_eq!(sum(&bytes), "9ddad2ad61f64010", "the frames");
+    assert_ne!(long_clip(10, 1, 0).rows(), clip.rows(), "another seed");
+    assert_ne!(long_clip(20, 0, 0).rows(), clip.rows().replace("010min", "020min"), "another length");
+}
+
+#[test]
+fn a_needle_is_in_a_long_clip_once_for_some_seconds() {
+    for (minutes, clip) in long_clips() {
+        let video = &clip.video;
+        assert_eq!(clip.frames, minutes as usize * 60 * long::FPS as usize);
+        assert!((5..=8).contains(&clip.needles.len()), "{video}: {}", clip.needles.len());
+        let things: HashSet<&str> = clip.needles.iter().map(|needle| needle.thing).collect();
+        assert_eq!(things.len(), clip.needles.len(), "{video}");
+        let mut before = 0.0;
+        for needle in &clip.needles {
+            let [start, end] = needle.seconds();
+            assert!((4.0..=8.0).contains(&(end - start)), "{video}: {start} to {end}");
+            assert!(start >= before + 2.0 && end + 2.0 <= f64::from(minutes * 60), "{video}: {start} to {end}");
+            before = end;
+        }
+    }
+}
+
+#[test]
+fn needles_of_long_clips_are_seen_when_their_rows_say_and_nothing_else_comes_or_goes() {
+    // The first minutes of some clips, frame by frame.
+    for (index, needles) in [(0, 2), (1, 1), (2, 1)] {
+        let clip = long_clip(10, 0, index);
+        let end = clip.needles[needles - 1].frames.end + 20;
+        let frames: Vec<RgbImage> = (0..end).map(|t| clip.frame(t)).collect();
+        let mut expected = Vec::new();
+        for needle in &clip.needles[..needles] {
+            expected.extend([needle.frames.start, needle.frames.end]);
+        }
+        let whole = (SIDE * SIDE / 2) as usize;
+        let changes: Vec<(usize, usize)> = (1..end).map(|t| (t, strong_changes(&frames[t - 1], &frames[t]))).collect();
+        // Scenes change, too.
+        let come_or_go = changes.iter().filter(|(t, n)| {
+            let moves = clip.needles.iter().any(|needle| (needle.frames.start + 1..needle.frames.end).contains(t));
+            *n > 300 && *n < whole && !moves
+        });
+        assert_eq!(come_or_go.map(|(t, _)| *t).collect::<Vec<_>>(), expected, "{}: {changes:?}", clip.video);
+    }
+}
+
+#[test]
+fn questions_about_long_clips_have_their_answers_and_cuts_show_the_needle() {
+    for (_, clip) in long_clips() {
+        let names: Vec<String> = clip.needles.iter().map(|needle| format!(" {} in", needle.thing)).collect();
+        let (rows, cuts) = (clip.rows(), clip.rows_of_cuts());
+        assert_eq!((rows.lines().count(), cuts.lines().count()), (2 * names.len() + 1, 2 * names.len()));
+        let mut asked = HashSet::new();
+        for ((ask, row), cut) in clip.asked.iter().zip(rows.lines()).zip(cuts.lines()) {
+            let [row, cut]: [serde_json::Value; 2] = [row, cut].map(|line| line.parse().expect("a row is JSON"));
+            let question = row["question"].as_str().expect("there is a question");
+            assert!(asked.insert(question.to_owned()), "{}: {question} twice", clip.video);
+            let (answer, is_there) = match ask.kind {
+                Kind::Needle => ("Yes.", question.contains(&names[ask.needle])),
+                Kind::Absent => ("No.", !names.iter().any(|name| question.contains(name))),
+                Kind::Last => panic!("{row}: there are cuts of what is there or not"),
+            };
+            assert!(is_there && row["answer"] == answer && cut["answer"] == answer, "{row} {cut}");
+            assert_eq!((&row["video"], &row["question"]), (&cut["video"], &cut["question"]));
+            assert_eq!(row["video"], clip.video.as_str());
+            let [start, end] = ["start", "end"].map(|key| cut[key].as_f64().expect("a cut has its ends"));
+            let [from, to] = clip.needles[ask.needle].seconds();
+            assert!(start <= from + 1e-9 && to <= end + 1e-9, "{cut}: the needle is seen from {from} to {to}");
+            assert!((end - start - 8.0).abs() < 1e-9 && start >= 0.0, "{cut}");
+            assert!(end <= clip.frames as f64 / f64::from(long::FPS) + 1e-9, "{cut}");
+        }
+        let last: serde_json::Value = rows.lines().last().expect("there is one").parse().expect("a row is JSON");
+        assert_eq!(last["question"], "What appears last?");
+        let thing = clip.needles.iter().max_by_key(|needle| needle.frames.start).expect("there is one").thing;
+        assert_eq!(last["answer"], format!("The {thing} appears last."));
+        let needles = clip.rows_of_needles();
+        for (line, needle) in needles.lines().zip(&clip.needles) {
+            let row: serde_json::Value = line.parse().expect("a row is JSON");
+            let seconds = ["start", "end"].map(|key| row[key].as_f64().expect("a needle has its time"));
+            assert_eq!((row["thing"].as_str(), seconds), (Some(needle.thing), needle.seconds()));
+        }
+        assert_eq!(needles.lines().count(), clip.needles.len());
+    }
+}
+
+#[test]
+fn a_written_long_clip_shows_its_needles() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let clip = long_clip(5, 0, 0);
+    let path = folder.path().join(&clip.video);
+    clips::film::write(&path, &long::FILM, clip.frames()).expect("ffmpeg writes the clip");
+    for needle in &clip.needles {
+        let [start, end] = needle.seconds();
+        let sampling = Sampling { start_s: Some(start), end_s: Some(end), ..Sampling::uniform(3) };
+        let source = FrameSource::open(&path, &sampling).expect("the clip opens");
+        assert_eq!(source.info().duration_s, Some(300.0));
+        for frame in source {
+            let frame = frame.expect("its frames decode");
+            let drawn = clip.frame((frame.time_s * f64::from(long::FPS) + 0.01) as usize);
+            let off = difference(&frame.rgb, &drawn);
+            assert!(off < 6.0, "{} at {} s: {off} of 255 off", needle.thing, frame.time_s);
+        }
     }
 }

@@ -1,25 +1,34 @@
 //! Frames into an MP4 file, by the program `ffmpeg`.
 
-use super::scene::Scene;
-use super::{FPS, SIDE};
+use super::SIDE;
+use image::RgbImage;
 use std::io::{Error, ErrorKind, Result, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Encodes a scene to `path`, which is replaced.
+/// How a clip is encoded.
+pub struct Film {
+    /// Frames a second.
+    pub fps: u32,
+    /// What libx264 is told.
+    pub x264: &'static [&'static str],
+}
+
+/// Encodes `frames` of [`SIDE`] × [`SIDE`] pixels to `path`, which is replaced.
 ///
 /// # Errors
 /// If `ffmpeg` cannot be run, or fails; it has then said why.
-pub fn write(path: &Path, scene: &Scene) -> Result<()> {
+pub fn write(path: &Path, film: &Film, mut frames: impl Iterator<Item = RgbImage>) -> Result<()> {
     let about = |error: Error| Error::new(error.kind(), format!("{}: {error}", path.display()));
     let size = format!("{SIDE}x{SIDE}");
-    let rate = FPS.to_string();
+    let rate = film.fps.to_string();
     let mut ffmpeg = Command::new("ffmpeg")
         .args([
             "-v", "error", "-nostdin", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "-",
         ])
         // One thread and no version in the file: the same ffmpeg writes the same bytes.
-        .args(["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p", "-threads", "1"])
+        .args(["-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1"])
+        .args(film.x264)
         .args(["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"])
         .arg(path)
         .stdin(Stdio::piped())
@@ -32,7 +41,7 @@ pub fn write(path: &Path, scene: &Scene) -> Result<()> {
             _ => Error::new(error.kind(), format!("ffmpeg: {error}")),
         })?;
     let mut input = ffmpeg.stdin.take().expect("stdin is piped");
-    let written = scene.frames().try_for_each(|frame| input.write_all(&frame));
+    let written = frames.try_for_each(|frame| input.write_all(&frame));
     drop(input);
     let status = ffmpeg.wait().map_err(about)?;
     if !status.success() {

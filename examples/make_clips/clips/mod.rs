@@ -2,6 +2,7 @@
 
 mod backdrop;
 pub mod film;
+pub mod long;
 mod questions;
 mod random;
 pub mod scene;
@@ -10,6 +11,7 @@ pub mod things;
 
 pub use questions::Question;
 
+use film::Film;
 use random::Random;
 use scene::Scene;
 
@@ -19,6 +21,9 @@ pub const SIDE: u32 = 224;
 pub const FPS: u32 = 8;
 /// Frames of a clip: 8 seconds.
 pub const FRAMES: usize = 64;
+
+/// How they are encoded.
+pub const FILM: Film = Film { fps: FPS, x264: &["-crf", "20"] };
 
 /// What clips are about. They take turns.
 pub const CATEGORIES: [&str; 8] = ["move", "enter", "order", "still", "two", "cut", "pan", "noise"];

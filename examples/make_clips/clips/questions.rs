@@ -45,16 +45,22 @@ pub fn color(color: usize) -> Question {
     }
 }
 
+/// Whether `thing` is there.
+pub fn is_this_there(thing: &str, is_there: bool) -> Question {
+    let choices = ["Yes.", "No."];
+    Question {
+        question: format!("Is there {} in the video?", a(thing)),
+        choices: choices.map(str::to_owned).into(),
+        answer: choices[usize::from(!is_there)].into(),
+    }
+}
+
 /// Two questions: whether one of `things` is there, and whether something is that is not.
 pub fn is_there(things: &[&str], random: &mut Random) -> [Question; 2] {
     let there = things[random.below(things.len())];
     let absent: Vec<&str> = THINGS.iter().map(|(name, _)| *name).filter(|name| !things.contains(name)).collect();
     let absent = absent[random.below(absent.len())];
-    [(there, "Yes."), (absent, "No.")].map(|(thing, answer)| Question {
-        question: format!("Is there {} in the video?", a(thing)),
-        choices: ["Yes.", "No."].map(str::to_owned).into(),
-        answer: answer.into(),
-    })
+    [is_this_there(there, true), is_this_there(absent, false)]
 }
 
 /// Which way `thing` moves; `None` if it does not.
@@ -70,29 +76,34 @@ pub fn which_way(thing: &str, direction: Option<&str>) -> Question {
     }
 }
 
-/// One of two things, of which a sentence is true.
-fn one_of(things: [&str; 2], right: &str, question: &str, ending: &str) -> Question {
+/// The one of some things of which a sentence is true.
+fn one_of(things: &[&str], right: &str, question: &str, ending: &str) -> Question {
     let sentence = |thing: &str| format!("The {thing} {ending}");
-    let mut choices = things.map(sentence);
+    let mut choices: Vec<String> = things.iter().map(|thing| sentence(thing)).collect();
     // Else the place would give the answer away.
     choices.sort_unstable();
-    Question { question: question.into(), choices: choices.into(), answer: sentence(right) }
+    Question { question: question.into(), choices, answer: sentence(right) }
 }
 
 /// What appears first.
 pub fn first(things: [&str; 2]) -> Question {
-    one_of(things, things[0], "What appears first?", "appears first.")
+    one_of(&things, things[0], "What appears first?", "appears first.")
 }
 
 /// What appears last.
 pub fn last(things: [&str; 2]) -> Question {
-    one_of(things, things[1], "What appears last?", "appears last.")
+    last_of(&things)
+}
+
+/// What appears last, of things in order; there is one at least.
+pub fn last_of(things: &[&str]) -> Question {
+    one_of(things, things[things.len() - 1], "What appears last?", "appears last.")
 }
 
 /// What is on the left and on the right.
 pub fn sides(things: [&str; 2]) -> [Question; 2] {
     ["left", "right"].map(|side| {
         let right = things[usize::from(side == "right")];
-        one_of(things, right, &format!("What is on the {side}?"), &format!("is on the {side}."))
+        one_of(&things, right, &format!("What is on the {side}?"), &format!("is on the {side}."))
     })
 }

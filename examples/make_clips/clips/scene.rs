@@ -19,7 +19,7 @@ pub fn stay(place: Place) -> Way {
 }
 
 /// Where one is at step `t` of `n`.
-fn along([from, to]: Way, t: usize, n: usize) -> Place {
+pub fn along([from, to]: Way, t: usize, n: usize) -> Place {
     let steps = n.max(2) as i32 - 1;
     [0, 1].map(|axis| from[axis] + (to[axis] - from[axis]) * t as i32 / steps)
 }
@@ -97,7 +97,7 @@ impl Shot {
 }
 
 /// Draws a sprite, as much of it as is within the frame.
-fn put(frame: &mut RgbImage, sprite: &Sprite, [left, top]: Place) {
+pub fn put(frame: &mut RgbImage, sprite: &Sprite, [left, top]: Place) {
     for (x, y, &image::Rgba([r, g, b, opacity])) in sprite.enumerate_pixels() {
         let (x, y) = (left + x as i32, top + y as i32);
         if x < 0 || y < 0 {

@@ -48,7 +48,7 @@ fn actor(thing: &str, side: i32, way: Way, from: usize) -> Actor {
     Actor { sprite: sprite(thing, side as u32), way, from }
 }
 
-fn anywhere(side: i32, random: &mut Random) -> Place {
+pub fn anywhere(side: i32, random: &mut Random) -> Place {
     [random.between(0, EDGE - side), random.between(0, EDGE - side)]
 }
 
@@ -62,7 +62,7 @@ fn middle(random: &mut Random) -> usize {
 }
 
 /// From near one edge of the frame to near the other, in a direction with this number.
-fn across(direction: usize, side: i32, random: &mut Random) -> Way {
+pub fn across(direction: usize, side: i32, random: &mut Random) -> Way {
     let span = EDGE - side;
     let ends = [span * random.between(0, 15) / 100, span * random.between(85, 100) / 100];
     let other = span * random.between(5, 95) / 100;

@@ -2,15 +2,19 @@
 
 use super::thumbnail::Thumbnail;
 
-/// Stretches of time, put together as Ward's method does it (J. H. Ward, 1963), with neighbors in time alone.
+/// Stretches of time, put together much as Ward's method does it (J. H. Ward, 1963), with neighbors in time alone.
 ///
-/// Putting segments of `n` and `m` pictures together, with means `a` and `b`, costs `n·m/(n+m) · |a − b|²`: by how much
-/// the squared distances of all pictures from the mean of their segment grow. The cheapest goes first, so that a
-/// picture that differs much stays alone.
+/// Putting segments of `n` and `m` pictures together, with means `a` and `b`, costs Ward `n·m/(n+m) · |a − b|²`: by how
+/// much the squared distances of all pictures from the mean of their segment grow. The cheapest goes first, so that a
+/// picture that differs much stays alone. Here it is `w(n', m')·d(a, b) + w(n, m)·`[`NOISE`], with
+/// `w(n, m) = n·m/(n+m)`:
 ///
-/// Between means of pictures that differ by noise alone the distance falls as the segments grow, and the cost is the
-/// same whatever their lengths: one would swallow all. So each distance counts as [`NOISE`] more, and among pictures
-/// that hardly differ, short segments go before long ones.
+/// - `n'` and `m'` are [`LONG`] at most. By their whole lengths, light that changes a little over an hour would count
+///   more, times thousands of pictures, than what is seen for some seconds.
+/// - `d` is [`Thumbnail::distance`], in which a strong change of some blocks counts more than a weak one of all.
+/// - Between means of pictures that differ by noise alone the distance falls as the segments grow, and one would
+///   swallow all. [`NOISE`] goes by whole lengths: among pictures that hardly differ, short segments go before long
+///   ones.
 #[derive(Debug, Clone)]
 pub(super) struct Segments {
     parts: Vec<Segment>,
@@ -22,6 +26,14 @@ pub(super) struct Segments {
 
 /// The square of a distance that says nothing: of 576 values that each differ by 0.004, a step of 8 bits.
 const NOISE: f64 = 576.0 * 0.004 * 0.004;
+
+/// Pictures from which on a segment is long.
+const LONG: f64 = 8.0;
+
+/// How much segments of `n` and `m` pictures weigh.
+fn weight(n: f64, m: f64) -> f64 {
+    n * m / (n + m)
+}
 
 #[derive(Debug, Clone)]
 struct Segment {
@@ -35,7 +47,8 @@ struct Segment {
 
 impl Segment {
     fn cost(&self, next: &Self) -> f64 {
-        self.n * next.n / (self.n + next.n) * (self.mean.distance(&next.mean) + NOISE)
+        let change = weight(self.n.min(LONG), next.n.min(LONG)) * self.mean.distance(&next.mean);
+        change + weight(self.n, next.n) * NOISE
     }
 
     /// Both together. The one of the two typical pictures that is nearer to the mean stands for them; the earlier one,
@@ -116,6 +129,14 @@ mod tests {
         // Also if neighbors are put together on the way.
         let early = segments(64, hour()).moments(16);
         assert!(early.iter().any(|time| (1800.0..1804.0).contains(time)), "{early:?}");
+    }
+
+    #[test]
+    fn what_is_seen_once_is_found_although_the_light_changes_slowly() {
+        let light = |i: u32| 60 + (i.min(7200 - i) / 36) as u8;
+        let hours = (0..7200).map(|i| picture(light(i), (1000..1005).contains(&i)));
+        let moments = segments(4096, hours).moments(6);
+        assert!(moments.iter().any(|time| (1000.0..1005.0).contains(time)), "{moments:?}");
     }
 
     #[test]

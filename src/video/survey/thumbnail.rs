@@ -5,6 +5,9 @@ use crate::video::Frame;
 /// Blocks in a row, and rows of blocks.
 const GRID: (usize, usize) = (16, 12);
 
+/// The square of a distance of two colors, below which a block counts for much less: light and shadows.
+const WEAK: f64 = 0.1;
+
 /// The means of a picture's blocks, `[12 × 16 × 3]`, 0 to 1.
 ///
 /// The mean over a block hardly changes with noise, and does when a thing moves into it.
@@ -40,9 +43,11 @@ impl Thumbnail {
         Self(self.0.iter().zip(&other.0).map(|(x, y)| a * x + b * y).collect())
     }
 
-    /// The square of the Euclidean distance.
+    /// How much they differ: the sum of `e²/(e + `[`WEAK`]`)` over the blocks, `e` being the square of the Euclidean
+    /// distance of a block's two colors. Where blocks differ by much that is `e`.
     pub fn distance(&self, other: &Self) -> f64 {
-        self.0.iter().zip(&other.0).map(|(x, y)| f64::from(x - y).powi(2)).sum()
+        let square = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+        self.0.chunks(3).zip(other.0.chunks(3)).map(square).map(|e| e * e / (e + WEAK)).sum()
     }
 }
 
@@ -80,6 +85,16 @@ mod tests {
     fn means_are_weighted() {
         let (white, black) = (Thumbnail::of(&frame(16, 12, |_, _| 255)), Thumbnail::of(&frame(16, 12, |_, _| 0)));
         assert!(white.mean(3.0, &black, 1.0).0.iter().all(|&value| (value - 0.75).abs() < 1e-6));
-        assert!((white.distance(&black) - 576.0).abs() < 1e-6);
+        assert!((white.distance(&black) - 192.0 * 9.0 / 3.1).abs() < 1e-6);
+        assert_eq!(white.distance(&white), 0.0);
+    }
+
+    #[test]
+    fn one_block_that_changes_counts_more_than_all_that_change_a_little() {
+        let grey = |value| Thumbnail::of(&frame(16, 12, |_, _| value));
+        let one = Thumbnail::of(&frame(16, 12, |x, y| if (x, y) == (3, 4) { 255 } else { 100 }));
+        // 155² in one of 192 blocks is as much as 11² in all, in squares.
+        let (strong, weak) = (grey(100).distance(&one), grey(100).distance(&grey(111)));
+        assert!(strong > 10.0 * weak, "{strong} {weak}");
     }
 }

@@ -1,0 +1,263 @@
+//! How well the frames of long videos are chosen:
+//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…]`.
+//!
+//! The folders are those of `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are seen once for
+//! some seconds. For each folder and each number of frames, the frames are chosen in these ways:
+//!
+//! - `even`: at even distances.
+//! - `changes`: by what changes ([`FrameChoice::Changes`]).
+//! - `told`: the middle of each needle, and the others at even distances. What is wrong here is the model's fault.
+//! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. So is what is wrong here.
+//!
+//! For each: the needles of which a frame was taken; the questions that were answered right, by kind (whether something
+//! is there, where it is and where it is not; which needle is the last), and where their needle has a frame; the time
+//! for a clip (finding and decoding its frames, and encoding them). Each is compared with `even`, question by question:
+//! the difference in points with its 95 % interval (Bonett and Price), and how many only one of the two got right.
+//!
+//! In the environment, `THREADS` is the number of threads, and `ANSWERS` a file that a line of JSON is added to for each
+//! answer.
+
+use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
+use sharpv::lab::eval::{Paired, wilson};
+use sharpv::models;
+use sharpv::video::{FrameSource, Frames, Sampling};
+use std::error::Error;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…]";
+
+/// Frames of a cut.
+const CUT_FRAMES: usize = 8;
+
+#[derive(Clone, serde::Deserialize)]
+struct Row {
+    video: String,
+    category: String,
+    question: String,
+    answer: String,
+    start: Option<f64>,
+    end: Option<f64>,
+}
+
+#[derive(Clone, serde::Deserialize)]
+struct Needle {
+    video: String,
+    thing: String,
+    start: f64,
+    end: f64,
+}
+
+impl Needle {
+    fn is_in(&self, times: &[f64]) -> bool {
+        // A frame is what a player would show then, so the needle's first moment shows it and its last does not.
+        times.iter().any(|time| (self.start..self.end).contains(time))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Choice {
+    Even,
+    Changes,
+    Told,
+    Cut,
+}
+
+impl Choice {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Even, "even"), (Self::Changes, "changes"), (Self::Told, "told"), (Self::Cut, "cut")];
+
+    fn named(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
+        found.map(|(choice, _)| *choice).ok_or_else(|| format!("{name}: not even, changes, told or cut; {USAGE}"))
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(choice, _)| *choice == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// What became of a question.
+struct Asked {
+    category: String,
+    /// Whether the needle that it is about has a frame; `None` if it is about none.
+    found: Option<bool>,
+    right: bool,
+}
+
+/// What became of a choice.
+#[derive(Default)]
+struct Score {
+    /// Needles, and those that have a frame.
+    needles: usize,
+    found: usize,
+    asked: Vec<Asked>,
+    /// Videos, and parts of them.
+    clips: usize,
+    frames: usize,
+    find_s: f64,
+    encode_s: f64,
+}
+
+impl Score {
+    /// How many of the answers that `counts` are right.
+    fn share(&self, counts: impl Fn(&Asked) -> bool) -> String {
+        let of = self.asked.iter().filter(|asked| counts(asked));
+        share(of.clone().filter(|asked| asked.right).count(), of.count())
+    }
+
+    /// The same of a category.
+    fn share_of(&self, category: &str) -> String {
+        self.share(|asked| asked.category == category)
+    }
+}
+
+fn share(right: usize, n: usize) -> String {
+    let [low, high] = wilson(right, n).map(|bound| 100.0 * bound);
+    format!("{right} of {n} = {:.1} % ({low:.1} to {high:.1})", 100.0 * right as f64 / n.max(1) as f64)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut choices = Choice::ALL.map(|(choice, _)| choice).to_vec();
+    if let Some(i) = args.iter().position(|arg| arg == "--only") {
+        let only = args.drain(i..).nth(1).ok_or(USAGE)?;
+        choices = only.split(',').map(Choice::named).collect::<Result<_, _>>()?;
+    }
+    let (counts, folders) = args.split_first().ok_or(USAGE)?;
+    let counts: Vec<usize> = counts.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let mut params = SessionParams { n_predict: 32, evict: EvictParams::off(), ..SessionParams::default() };
+    params.compute.n_threads = std::env::var("THREADS").ok().map(|n| n.parse()).transpose()?;
+    params.vision.n_threads = params.compute.n_threads;
+    let mut session = Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?;
+    for folder in folders {
+        for (i, &n) in counts.iter().enumerate() {
+            println!("{folder}, {n} frames");
+            let mut even: Option<Score> = None;
+            // Cuts are the same with any number of frames.
+            for &choice in choices.iter().filter(|&&choice| choice != Choice::Cut || i == 0) {
+                let score = run(&mut session, Path::new(folder), choice, n)?;
+                print(choice, &score, even.as_ref());
+                if choice == Choice::Even {
+                    even = Some(score);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize) -> Result<Score, Box<dyn Error>> {
+    let needles: Vec<Needle> = read(&folder.join("needles.jsonl"))?;
+    let file = if choice == Choice::Cut { "cuts.jsonl" } else { "questions.jsonl" };
+    let rows: Vec<Row> = read(&folder.join(file))?;
+    let mut score = Score::default();
+    // What is asked of one video, or of one part of it.
+    for rows in rows.chunk_by(|a, b| (&a.video, a.start, a.end) == (&b.video, b.start, b.end)) {
+        let Row { video, start, end, .. } = &rows[0];
+        let here: Vec<&Needle> = needles.iter().filter(|needle| needle.video == *video).collect();
+        let begin = Instant::now();
+        session.clear();
+        let path = folder.join(video);
+        let frames = if choice == Choice::Cut { CUT_FRAMES } else { n };
+        let mut options = VideoOptions {
+            max_frames: Some(frames),
+            start_s: *start,
+            end_s: *end,
+            choice: FrameChoice::Even,
+            ..VideoOptions::default()
+        };
+        if choice == Choice::Changes {
+            options.choice = FrameChoice::Changes;
+        }
+        let told = (choice == Choice::Told).then(|| told(&path, &here, n)).transpose()?;
+        let report = match &told {
+            Some((frames, _)) => session.add_frames(video, frames, &options, &mut ())?,
+            None => session.add_video(&path, &options, &mut ())?,
+        };
+        let encode_s = (report.timings_ms.encode + report.timings_ms.prune) / 1000.0;
+        score.find_s += begin.elapsed().as_secs_f64() - encode_s;
+        score.encode_s += encode_s;
+        score.clips += 1;
+        score.frames += report.slices.len();
+        // Frames in memory count from the first.
+        let times: Vec<f64> = told.map_or_else(|| report.slices.iter().map(|s| s.time_s).collect(), |(_, times)| times);
+        if choice != Choice::Cut {
+            score.needles += here.len();
+            score.found += here.iter().filter(|needle| needle.is_in(&times)).count();
+        }
+        for Row { category, question, answer, .. } in rows {
+            session.restart();
+            let given = session.ask(question, &mut ())?.answer;
+            let right = given == *answer;
+            let needle = match category.as_str() {
+                "needle" => here.iter().find(|needle| question.contains(&format!(" {} in", needle.thing))),
+                "last" => here.last(),
+                _ => None,
+            };
+            let found = needle.map(|needle| needle.is_in(&times));
+            if let Some(file) = std::env::var_os("ANSWERS") {
+                let line = serde_json::json!({
+                    "video": video, "choice": choice.name(), "frames": frames, "category": category,
+                    "question": question, "given": given, "right": right, "found": found,
+                });
+                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+                writeln!(file, "{line}")?;
+            }
+            score.asked.push(Asked { category: category.clone(), found, right });
+        }
+    }
+    Ok(score)
+}
+
+/// `n` frames, the middles of the needles among them, and their times in seconds.
+fn told(path: &Path, needles: &[&Needle], n: usize) -> Result<(Frames, Vec<f64>), Box<dyn Error>> {
+    let spread = n.saturating_sub(needles.len());
+    let mut times = match spread {
+        0 => Vec::new(),
+        _ => FrameSource::open(path, &Sampling::uniform(spread))?.planned_times().to_vec(),
+    };
+    times.extend(needles.iter().take(n).map(|needle| (needle.start + needle.end) / 2.0));
+    times.sort_by(f64::total_cmp);
+    times.dedup();
+    let mut frames: Option<Frames> = None;
+    for &time in &times {
+        let one = Sampling { start_s: Some(time), end_s: Some(time + 0.01), ..Sampling::uniform(1) };
+        let frame = FrameSource::open(path, &one)?.next().ok_or("no frame")??;
+        frames.get_or_insert_with(|| Frames::new(frame.width, frame.height)).push(frame.rgb, time)?;
+    }
+    Ok((frames.ok_or("no frames")?, times))
+}
+
+fn print(choice: Choice, score: &Score, even: Option<&Score>) {
+    let line = |what: &str, value: String| println!("    {what:24} {value}");
+    let per_clip = |sum: f64| sum / score.clips.max(1) as f64;
+    println!("  {}, {:.1} frames a clip", choice.name(), per_clip(score.frames as f64));
+    if score.needles > 0 {
+        line("needles with a frame", share(score.found, score.needles));
+    }
+    line("right", score.share(|_| true));
+    for category in ["needle", "absent", "last"] {
+        if score.asked.iter().any(|asked| asked.category == category) {
+            line(&format!("right, {category}"), score.share_of(category));
+        }
+    }
+    line("right, needle in a frame", score.share(|asked| asked.found == Some(true)));
+    line("s to find and decode", format!("{:.2}", per_clip(score.find_s)));
+    line("s to encode", format!("{:.2}", per_clip(score.encode_s)));
+    let Some(even) = even else { return };
+    let mut paired = Paired::default();
+    // A cut has no questions about the last needle, which are asked last of a clip.
+    let both = |a: &&Asked| choice != Choice::Cut || a.category != "last";
+    even.asked.iter().filter(both).zip(&score.asked).for_each(|(a, b)| paired.add(a.right, b.right));
+    let [low, high] = paired.interval().map(|bound| 100.0 * bound);
+    let only = format!("only one right {} : {}", paired.only_b, paired.only_a);
+    let difference = 100.0 * paired.difference();
+    line("less even, points", format!("{difference:+.1} ({low:+.1} to {high:+.1}), {only}"));
+}
