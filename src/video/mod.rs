@@ -47,6 +47,7 @@ use ahead::Ahead;
 pub use ffmpeg::VideoWriter;
 pub use frame::Frame;
 pub use memory::Frames;
+pub(crate) use memory::check_picture;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
 use stop::Stop;

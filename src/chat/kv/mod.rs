@@ -18,6 +18,7 @@ use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
 use std::collections::HashMap;
 use std::mem::take;
+use std::ops::Range;
 use std::sync::Arc;
 use trial::{Moved, Text, Trial};
 
@@ -165,6 +166,42 @@ impl KvState {
             context.clear();
             self.forget_rows();
         }
+    }
+
+    /// Removes the rows behind the first `n`, or all if the model cannot go back there.
+    pub fn cut(&mut self, n: usize) {
+        if let Some(next) = self.rows.get(n) {
+            self.go_back(next.position[0]);
+        }
+    }
+
+    /// Takes the pictures that `wanted` lacks out of the cache, where that leaves all other rows as they are: see
+    /// [`holes`]. Returns how many rows went. What does not match behind them stays, for [`prefill`](Self::prefill).
+    ///
+    /// Rows behind a hole were computed when its rows were there, and keep what they took from them. So this is for
+    /// video that goes on, where a picture that is forgotten has been seen, and not for a conversation that is set
+    /// anew.
+    ///
+    /// Does nothing where the model cannot (recurrent layers), or where something was evicted layer by layer.
+    pub fn forget(&mut self, videos: &[Arc<EncodedVideo>], wanted: &[PlannedRow]) -> usize {
+        self.keep_videos(videos);
+        let Some(context) = self.context.as_mut() else { return 0 };
+        if context.model().is_recurrent() || has_evicted(context) || !self.evicted.tokens.is_empty() {
+            return 0;
+        }
+        let holes = holes(&self.rows, wanted);
+        for hole in &holes {
+            let (first, last) = (self.rows[hole.start].position[0], self.rows[hole.end - 1].position[0]);
+            if !context.remove(first, last + 1) {
+                context.clear();
+                self.forget_rows();
+                return 0;
+            }
+        }
+        for hole in holes.iter().rev() {
+            self.rows.drain(hole.clone());
+        }
+        holes.iter().map(ExactSizeIterator::len).sum()
     }
 
     /// Cells that rows take: those of the rows that were not evicted from all layers.
@@ -473,6 +510,39 @@ fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
     keep
 }
 
+/// The runs of `cached` rows that `wanted` lacks, ascending, while all rows around them are the same at the same
+/// positions. Each run holds a visual token: what is text alone is no picture that was forgotten.
+///
+/// Rows are removed by position, so that no row that stays may have a position within a run; under M-RoPE, slices of
+/// one block may share theirs. There are no holes then.
+fn holes(cached: &[PlannedRow], wanted: &[PlannedRow]) -> Vec<Range<usize>> {
+    let (mut holes, mut next, mut place) = (Vec::new(), 0, 0);
+    while let Some(row) = wanted.get(next) {
+        let start = place;
+        while cached.get(place).is_some_and(|cached| cached != row && cached.position[0] < row.position[0]) {
+            place += 1;
+        }
+        if cached.get(place) != Some(row) {
+            // The run that just ended may be the end of the cache, or what was said there.
+            place = if cached[start..place].iter().any(is_visual) { place } else { start };
+            holes.push(start..place);
+            break;
+        }
+        holes.push(start..place);
+        (next, place) = (next + 1, place + 1);
+    }
+    holes.retain(|hole| !hole.is_empty());
+    let is_apart = |hole: &Range<usize>| {
+        let (first, last) = (cached[hole.start].position[0], cached[hole.end - 1].position[0]);
+        let within = |row: &PlannedRow| (first..=last).contains(&row.position[0]);
+        let (before, behind) = (&cached[..hole.start], &cached[hole.end..]);
+        cached[hole.clone()].is_sorted_by_key(|row| row.position[0])
+            && cached[hole.clone()].iter().any(is_visual)
+            && !before.iter().chain(behind).any(within)
+    };
+    if holes.iter().all(is_apart) { holes } else { Vec::new() }
+}
+
 fn no_context() -> Error {
     Error::Llama { action: "computing", reason: "there is no context; please report this".into() }
 }
@@ -512,6 +582,48 @@ mod tests {
         let cached = [text(1, 0), visual(0, 1), visual(1, 1), visual(2, 1), text(2, 3)];
         let wanted = [text(1, 0), visual(0, 1), visual(1, 1), text(7, 3), text(8, 4)];
         assert_eq!(shared_rows(&cached, &wanted), 1);
+    }
+
+    fn slice(slice: usize, kept: usize, position: i32) -> PlannedRow {
+        PlannedRow { key: RowKey::Visual { video: 0, slice, kept }, position: [position, 0, 0, 0] }
+    }
+
+    #[test]
+    fn a_picture_that_is_not_wanted_any_more_is_a_hole() {
+        let cached = [text(1, 0), text(7, 1), slice(0, 0, 2), slice(0, 1, 4), text(7, 6), slice(1, 0, 7), text(7, 9)];
+        // Another picture follows where text was: what is behind does not match, and that is no hole.
+        let wanted = [text(1, 0), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
+        assert_eq!(holes(&cached, &wanted), [1..4]);
+        let all = [text(1, 0), text(7, 9), slice(2, 0, 10)];
+        assert_eq!(holes(&cached, &all), [1..6]);
+        assert!(holes(&cached, &cached).is_empty());
+        assert!(holes(&cached, &[]).is_empty() && holes(&[], &cached).is_empty());
+    }
+
+    #[test]
+    fn two_pictures_that_are_apart_are_two_holes() {
+        let cached = [text(1, 0), slice(0, 0, 2), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
+        let wanted = [text(1, 0), text(7, 6), text(7, 9), slice(2, 0, 10), text(8, 12)];
+        assert_eq!(holes(&cached, &wanted), [1..2, 3..4]);
+    }
+
+    #[test]
+    fn what_was_said_is_no_hole() {
+        let cached = [text(1, 0), slice(0, 0, 2), text(3, 6), text(4, 7), text(5, 8)];
+        let wanted = [text(1, 0), slice(0, 0, 2), text(5, 8), slice(1, 0, 9)];
+        assert!(holes(&cached, &wanted).is_empty());
+        // Another token at the place of one.
+        assert!(holes(&cached, &[text(2, 0), slice(0, 0, 2)]).is_empty());
+    }
+
+    #[test]
+    fn a_picture_that_shares_its_position_is_no_hole() {
+        // M-RoPE: two slices of a block at the same moment, of which the first goes.
+        let cached = [text(1, 0), slice(0, 0, 1), slice(0, 1, 1), slice(1, 0, 1), text(7, 9)];
+        let wanted = [text(1, 0), slice(1, 0, 1), text(7, 9)];
+        assert!(holes(&cached, &wanted).is_empty());
+        let later = [text(1, 0), slice(0, 0, 1), slice(0, 1, 1), slice(1, 0, 2), text(7, 9)];
+        assert_eq!(holes(&later, &[text(1, 0), slice(1, 0, 2), text(7, 9)]), [1..3]);
     }
 
     #[test]
