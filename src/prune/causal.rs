@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// The scores are those of [SharpV](super), and so is the choice without a budget: what
 /// [`Scorer`](super::Scorer) keeps of a video that ends, this keeps of each of its slices. A share of all tokens
 /// ([`Budget::Keep`]) cannot be met exactly before the end: slice `t` gets `r_t · share / r̄` of its tokens, where `r̄`
-/// is the mean ratio of the slices so far, this one included.
+/// is the mean ratio of the last slices, this one included: `r̄ ← r̄ + (r_t − r̄) / min(t, 16)`.
 ///
 /// A *key slice* is one that is told without those before it, for when they may be gone: as a first slice is, by its
 /// spatial importance. A slice that equals the one before it is none: nothing is kept of it.
@@ -22,9 +22,13 @@ pub struct CausalPruner {
     width: Option<usize>,
     /// A scene has begun of which no slice kept enough tokens for a cover.
     is_cover_due: bool,
-    ratios: f64,
-    n_slices: u64,
+    /// `r̄`.
+    mean_ratio: f64,
+    n_slices: u32,
 }
+
+/// Slices that the mean ratio is of, about.
+const MEMORY: u32 = 16;
 
 /// What is kept of a slice.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -64,7 +68,7 @@ impl CausalPruner {
             });
         }
         let scores = Scores::new(params);
-        Ok(Self { params: params.clone(), scores, width: None, is_cover_due: false, ratios: 0.0, n_slices: 0 })
+        Ok(Self { params: params.clone(), scores, width: None, is_cover_due: false, mean_ratio: 0.0, n_slices: 0 })
     }
 
     /// Chooses of the next slice; `key`: as if there were none before it.
@@ -83,8 +87,8 @@ impl CausalPruner {
         let scored = self.scores.next(slice);
         let Some((score, cover, spread)) = scored else { return Ok(CausalChoice::default()) };
         let novelty = score.ratio;
-        self.ratios += novelty;
-        self.n_slices += 1;
+        self.n_slices = (self.n_slices + 1).min(MEMORY);
+        self.mean_ratio += (novelty - self.mean_ratio) / f64::from(self.n_slices);
         let opens_scene = cover.opens_scene;
         let non_finite = score.non_finite.len();
         let choice = |kept| CausalChoice { kept, novelty: novelty as f32, opens_scene, non_finite };
@@ -119,8 +123,7 @@ impl CausalPruner {
         let wanted = match self.params.budget {
             Budget::Threshold(k) => score.n_over(k),
             Budget::Keep(share) => {
-                let mean = self.ratios / self.n_slices.max(1) as f64;
-                let factor = if mean > 0.0 { f64::from(share) / mean } else { 0.0 };
+                let factor = if self.mean_ratio > 0.0 { f64::from(share) / self.mean_ratio } else { 0.0 };
                 (score.ratio * factor * n).round() as usize
             }
             Budget::Adaptive | Budget::MaxTokens(_) => (score.ratio * n).ceil() as usize,

@@ -588,14 +588,19 @@ mod tests {
         PlannedRow { key: RowKey::Visual { video: 0, slice, kept }, position: [position, 0, 0, 0] }
     }
 
+    /// Where the holes begin and end.
+    fn ends(cached: &[PlannedRow], wanted: &[PlannedRow]) -> Vec<(usize, usize)> {
+        holes(cached, wanted).into_iter().map(|hole| (hole.start, hole.end)).collect()
+    }
+
     #[test]
     fn a_picture_that_is_not_wanted_any_more_is_a_hole() {
         let cached = [text(1, 0), text(7, 1), slice(0, 0, 2), slice(0, 1, 4), text(7, 6), slice(1, 0, 7), text(7, 9)];
         // Another picture follows where text was: what is behind does not match, and that is no hole.
         let wanted = [text(1, 0), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
-        assert_eq!(holes(&cached, &wanted), [1..4]);
+        assert_eq!(ends(&cached, &wanted), [(1, 4)]);
         let all = [text(1, 0), text(7, 9), slice(2, 0, 10)];
-        assert_eq!(holes(&cached, &all), [1..6]);
+        assert_eq!(ends(&cached, &all), [(1, 6)]);
         assert!(holes(&cached, &cached).is_empty());
         assert!(holes(&cached, &[]).is_empty() && holes(&[], &cached).is_empty());
     }
@@ -604,7 +609,7 @@ mod tests {
     fn two_pictures_that_are_apart_are_two_holes() {
         let cached = [text(1, 0), slice(0, 0, 2), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
         let wanted = [text(1, 0), text(7, 6), text(7, 9), slice(2, 0, 10), text(8, 12)];
-        assert_eq!(holes(&cached, &wanted), [1..2, 3..4]);
+        assert_eq!(ends(&cached, &wanted), [(1, 2), (3, 4)]);
     }
 
     #[test]
@@ -623,19 +628,96 @@ mod tests {
         let wanted = [text(1, 0), slice(1, 0, 1), text(7, 9)];
         assert!(holes(&cached, &wanted).is_empty());
         let later = [text(1, 0), slice(0, 0, 1), slice(0, 1, 1), slice(1, 0, 2), text(7, 9)];
-        assert_eq!(holes(&later, &[text(1, 0), slice(1, 0, 2), text(7, 9)]), [1..3]);
+        assert_eq!(ends(&later, &[text(1, 0), slice(1, 0, 2), text(7, 9)]), [(1, 3)]);
+    }
+
+    fn family(name: &str) -> ModelFiles {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        ModelFiles {
+            name: name.into(),
+            model: folder.join(format!("{name}.gguf")),
+            mmproj: Some(folder.join(format!("{name}-mmproj.gguf"))),
+            lora: Vec::new(),
+        }
+    }
+
+    /// A session about six frames that differ.
+    fn session(family_name: &str) -> Session {
+        let mut frames = crate::video::Frames::new(128, 128);
+        for frame in 0..6_usize {
+            let rgb: Vec<u8> = (0..3 * 128 * 128).map(|i| (i * (frame + 3) / 7 + 40 * frame) as u8).collect();
+            frames.push(rgb, frame as f64).expect("a frame");
+        }
+        let evict = super::evict::EvictParams::off();
+        let files = family(family_name);
+        let builder = Session::builder(&files).n_predict(4);
+        let mut session = builder.prune(crate::prune::PruneParams::off()).evict(evict).open().expect("it opens");
+        let options = crate::chat::VideoOptions { fps: Some(1.0), ..Default::default() };
+        session.add_frames("frames", &frames, &options, &mut ()).expect("the frames are encoded");
+        session
+    }
+
+    /// The logits of the question, behind a cache that holds the frames, of which the rows of the slices `gone` left.
+    fn logits(session: &mut Session, gone: &[usize], leave: impl FnOnce(&mut Session, &[PlannedRow])) -> Vec<f32> {
+        session.first_logits("What?", &mut ()).expect("all frames");
+        let video = session.conversation.videos.first_mut().map(Arc::make_mut).expect("a video");
+        for &slice in gone {
+            (video.slices[slice].kept, video.slices[slice].rows) = Default::default();
+        }
+        let message = session.user_message("What else?");
+        let plan = session.plan(&message).expect("a plan");
+        leave(session, &plan.rows);
+        session.first_logits("What else?", &mut ()).expect("the frames that are left")
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_the_rest_as_it_was() {
+        for name in ["smolvlm", "internvl", "llava-onevision", "minicpmv", "gemma3", "qwen2vl", "qwen2.5vl", "qwen3vl"]
+        {
+            let mut ours = session(name);
+            let n_slices = ours.conversation.videos[0].slices.len();
+            let gone = if n_slices == 6 { vec![1, 2, 4] } else { vec![1] };
+            let is_gone = |row: &PlannedRow| matches!(row.key, RowKey::Visual { slice, .. } if gone.contains(&slice));
+            let mut left = 0;
+            let found = logits(&mut ours, &gone, |session, wanted| {
+                let before = session.kv.rows().len();
+                let videos = session.conversation.videos.clone();
+                left = session.kv.forget(&videos, wanted);
+                assert_eq!(before - left, session.kv.rows().len(), "{name}");
+                assert!(!session.kv.rows().iter().any(is_gone), "{name}");
+            });
+            assert!(left > 0, "{name}");
+
+            // By hand: row by row, and what the plan has no room for is left out of the prefill by name.
+            let mut theirs = session(name);
+            let expected = logits(&mut theirs, &gone, |session, wanted| {
+                let rows = session.kv.rows().to_vec();
+                for row in
+                    rows.iter().take_while(|row| wanted.last().is_some_and(|last| row.position[0] < last.position[0]))
+                {
+                    let is_wanted = wanted.iter().any(|wanted| wanted.position == row.position);
+                    let shares = wanted.iter().any(|wanted| wanted.position[0] == row.position[0]);
+                    assert_eq!(is_wanted, shares, "{name}: rows of one position leave together");
+                    if !shares {
+                        assert!(session.kv.context().expect("a context").remove(row.position[0], row.position[0] + 1));
+                    }
+                }
+                session.kv.rows.retain(|row| wanted.iter().any(|wanted| wanted.position == row.position));
+            });
+            assert_eq!(found, expected, "{name}");
+
+            // And it is not the same as if the frames had never been there, nor as if they were still.
+            let mut anew = session(name);
+            let without = logits(&mut anew, &gone, |session, _| session.free_cache());
+            assert_ne!(found, without, "{name}: two layers know what left");
+            let mut all = session(name);
+            assert_ne!(found, logits(&mut all, &[], |_, _| ()), "{name}");
+        }
     }
 
     #[test]
     fn a_cache_that_cannot_be_moved_ends_the_answer_and_is_computed_anew() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
-        let files = ModelFiles {
-            name: "smolvlm".into(),
-            model: folder.join("smolvlm.gguf"),
-            mmproj: Some(folder.join("smolvlm-mmproj.gguf")),
-            lora: Vec::new(),
-        };
-        let mut session = Session::builder(&files).n_predict(4).open().expect("the fixture opens");
+        let mut session = Session::builder(&family("smolvlm")).n_predict(4).open().expect("the fixture opens");
         let question = "Why? ".repeat(100);
         session.ask(&question, &mut ()).expect("an answer");
         assert!(session.kv.cells_used() > 256);

@@ -406,10 +406,9 @@ impl LiveSession {
         let reserve = QUESTION + self.session.params.n_predict.min(positions / 8);
         let room = positions.saturating_sub(reserve);
         let next = plan.next_position.max(0) as usize;
-        if next > room || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES) {
-            if slices > held {
-                return self.rebase();
-            }
+        let is_full = next > room || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES);
+        if is_full && slices > held {
+            return self.rebase();
         }
         // Behind a rebase there has to be room for as many frames again, or every frame would need one.
         if slices == held && next > room / 2 && held > 1 {

@@ -304,7 +304,8 @@ fn texts_of_nothing(items: &[Item], videos: &[Placed<'_>]) -> Vec<bool> {
     for (i, item) in items.iter().enumerate() {
         let Item::Slice { video } = *item else { continue };
         let slices = videos.get(video).and_then(|placed| placed.slices);
-        let is_empty = slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.kept.is_empty());
+        let is_empty =
+            slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.kept.is_empty());
         next_slice[video] += 1;
         let follows = i >= 2
             && matches!(items[i - 1], Item::Text(_))

@@ -2,6 +2,7 @@
 
 mod convert;
 mod decode;
+mod endless;
 mod scan;
 mod track;
 mod write;
@@ -17,6 +18,7 @@ use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::limit_allocations;
 use convert::Converter;
 use decode::Decoder;
+pub(super) use endless::Endless;
 use scan::Scan;
 use track::Track;
 pub use write::VideoWriter;
