@@ -151,13 +151,19 @@ fn needles(folder: &Path, clips: usize) -> Result<()> {
         let mut probes = Vec::new();
         for thing in things.iter().filter(|thing| thing["video"] == video) {
             let (name, end) = (thing["thing"].as_str().unwrap_or_default(), thing["end"].as_f64().unwrap_or(0.0));
-            let is_it = |line: &&Value| line["video"] == video && line["question"].as_str().is_some_and(|q| q.contains(name));
+            let is_it =
+                |line: &&Value| line["video"] == video && line["question"].as_str().is_some_and(|q| q.contains(name));
             let Some(at) = questions.iter().position(|line| is_it(&line) && line["answer"] == "Yes.") else { continue };
             // The question behind it is for one that is not there.
             for line in questions.iter().skip(at).take(2) {
                 let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
                 for (early, behind) in [(false, RECENT_S), (true, EARLY_S)] {
-                    probes.push(Probe { at_s: end + behind, early, question: text("question"), answer: text("answer") });
+                    probes.push(Probe {
+                        at_s: end + behind,
+                        early,
+                        question: text("question"),
+                        answer: text("answer"),
+                    });
                 }
             }
         }

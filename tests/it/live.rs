@@ -48,7 +48,8 @@ fn push(live: &mut LiveSession, frame: &Frame) -> Option<Pushed> {
     live.push(frame, &mut ()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A still room with a patch that wanders through it, another room each 50 frames, and now and then nothing new.
+/// A still room with a patch that wanders through it, another room each 50 frames, and now and then nothing new. A
+/// frame each three seconds.
 struct Camera {
     random: Lcg,
     number: u32,
@@ -70,7 +71,7 @@ impl Camera {
                 self.rgb[3 * (96 * y + x)..][..3].copy_from_slice(&[255, (n % 200) as u8, 0]);
             }
         }
-        Frame { width: 96, height: 72, rgb: self.rgb.clone(), time_s: f64::from(n) }
+        Frame { width: 96, height: 72, rgb: self.rgb.clone(), time_s: 3.0 * f64::from(n) }
     }
 }
 
@@ -230,35 +231,33 @@ fn watch(policy: LivePolicy, params: SessionParams, n: usize) -> Vec<LiveState> 
 /// What does not grow: of the second half of a run no more than of the first.
 fn is_flat(states: &[LiveState]) {
     let (first, second) = states.split_at(states.len() / 2);
-    let most = |states: &[LiveState], of: fn(&LiveState) -> usize| states.iter().map(of).max().expect("states");
-    let all: [(&str, fn(&LiveState) -> usize); 4] = [
-        ("embeddings", |state| state.embedding_bytes),
-        ("cells", |state| state.cells_used),
-        ("bytes of the cache", |state| state.kv_bytes as usize),
-        ("positions", |state| state.positions),
-    ];
-    for (what, of) in all {
+    let is_flat = |what: &str, of: fn(&LiveState) -> usize| {
+        let most = |states: &[LiveState]| states.iter().map(of).max().expect("states");
         // A camera is not twice the same: a tenth more is not growth, as twice would be.
-        assert!(most(second, of) * 10 <= most(first, of) * 11, "{what}: {} and {}", most(first, of), most(second, of));
-    }
+        assert!(most(second) * 10 <= most(first) * 11, "{what}: {} and {}", most(first), most(second));
+    };
+    is_flat("embeddings", |state| state.embedding_bytes);
+    is_flat("cells", |state| state.cells_used);
+    is_flat("bytes of the cache", |state| state.kv_bytes as usize);
+    is_flat("positions", |state| state.positions);
     assert!(states.last().is_some_and(|state| state.rebases > 1), "{:?}", states.last());
 }
 
 #[test]
 fn an_hour_of_a_window_is_flat() {
-    is_flat(&watch(LivePolicy::Window { frames: 6 }, pruned(), 3600));
+    is_flat(&watch(LivePolicy::Window { frames: 6 }, pruned(), 1200));
 }
 
 #[test]
 fn an_hour_of_a_memory_is_flat() {
-    let policy = LivePolicy::Memory { tokens: 60, recent: 3, half_life_s: 40.0 };
-    let states = watch(policy, pruned(), 3600);
+    let policy = LivePolicy::Memory { tokens: 60, recent: 3, half_life_s: 120.0 };
+    let states = watch(policy, pruned(), 1200);
     is_flat(&states);
     // With the window of three, it would hold what the last three frames have.
     assert!(states.iter().skip(100).all(|state| state.held > 3));
     // It remembers what was new longer than it is told to hold on to the newest.
     let back = |state: &LiveState| state.now_s.zip(state.oldest_s).map_or(0.0, |(now, oldest)| now - oldest);
-    assert!(states.iter().skip(1000).map(back).fold(0.0, f64::max) > 30.0);
+    assert!(states.iter().skip(300).map(back).fold(0.0, f64::max) > 90.0);
 }
 
 #[test]
@@ -282,7 +281,9 @@ fn a_rebase_is_a_session_that_begins_with_what_is_held() {
         assert_eq!(live.state().held, 4, "{family}");
         assert_eq!(live.state().evicted as u32, i - 4, "{family}");
         let mut fresh = open(family, dense(), window(4));
-        (i - 4..i).for_each(|i| drop(push(&mut fresh, &frame(3 * i, f64::from(i)))));
+        (i - 4..i).for_each(|i| {
+            push(&mut fresh, &frame(3 * i, f64::from(i)));
+        });
         assert_eq!(slices(&live.session().prompt_rows("").expect("a prompt")).len(), 4 / per_slice, "{family}");
         let expected = fresh.first_logits("What is it?", &mut ()).expect("logits");
         let found = live.first_logits("What is it?", &mut ()).expect("logits");
@@ -291,32 +292,58 @@ fn a_rebase_is_a_session_that_begins_with_what_is_held() {
 }
 
 #[test]
-fn a_fixed_context_and_few_positions_hold_what_fits() {
+fn a_fixed_context_holds_what_fits() {
     // 16 rows a frame, and text: 256 cells do not hold 100 frames.
     let params = SessionParams { n_ctx: Some(256), ..dense() };
     let mut live = open("internvl", params, window(100));
-    (0..60).for_each(|i| drop(push(&mut live, &frame(3 * i, f64::from(i)))));
+    for i in 0..60 {
+        push(&mut live, &frame(3 * i, f64::from(i)));
+    }
     let state = live.state();
     assert!((4..15).contains(&state.held) && state.cells_used < 256, "{state:?}");
     live.ask("What is it?", &mut ()).expect("there is room for a question");
     assert_eq!(live.held_times().last(), Some(59.0));
+}
 
-    let mut warnings = Vec::new();
-    struct Warned<'a>(&'a mut Vec<String>);
-    impl sharpv::Observer for Warned<'_> {
-        fn warning(&mut self, message: &str) {
-            self.0.push(message.to_owned());
-        }
+/// Keeps what is warned of.
+#[derive(Default)]
+struct Warned(Vec<String>);
+
+impl sharpv::Observer for Warned {
+    fn warning(&mut self, message: &str) {
+        self.0.push(message.to_owned());
     }
-    let mut live = open("internvl", dense(), window(10_000));
-    let limit = live.session().model().n_ctx_train();
-    for i in 0..2 * limit as u32 / 16 {
-        live.push(&frame(3 * i, f64::from(i)), &mut Warned(&mut warnings)).expect("a frame");
+}
+
+#[test]
+fn few_positions_hold_as_many_frames_as_can_come_again() {
+    // The same model, as if it had been trained for 1024 positions.
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut files = families::files("internvl");
+    let mut bytes = std::fs::read(&files.model).expect("a model");
+    let key = b".context_length";
+    let at = bytes.windows(key.len()).position(|window| window == key).expect("a key") + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&1024_u32.to_le_bytes());
+    files.model = folder.path().join("short.gguf");
+    std::fs::write(&files.model, bytes).expect("a model");
+
+    let mut live = LiveSession::open(&files, dense(), window(10_000), &mut ()).expect("it opens");
+    let mut warned = Warned::default();
+    for i in 0..150 {
+        live.push(&frame(3 * i, f64::from(i)), &mut warned).expect("a frame");
+        assert!(live.state().positions < 1024, "{:?}", live.state());
     }
-    assert!(live.state().positions < limit && live.state().held > 4, "{:?}", live.state());
+    let state = live.state();
+    assert!(state.held > 8 && (3..30).contains(&state.rebases), "{state:?}");
+    assert_eq!(live.held_times().last(), Some(149.0));
+    let long = "Why? ".repeat(60);
+    for question in ["What is it?", &long] {
+        live.ask(question, &mut ()).expect("an answer");
+    }
+    assert!(live.ask(&"Why? ".repeat(1000), &mut ()).is_err(), "that is too long");
     live.ask("What is it?", &mut ()).expect("an answer");
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("positions, which are enough to hold"), "{warnings:?}");
+    assert_eq!(warned.0.len(), 1, "{:?}", warned.0);
+    assert!(warned.0[0].contains("1024 positions, which are enough to hold"), "{:?}", warned.0);
 }
 
 #[test]

@@ -1172,7 +1172,11 @@ fn without_a_budget_the_future_does_not_matter() {
             video.slices[7] = video.slices[6].clone();
             let (whole, causal) = (video.prune(&params), video.prune_causally(&params, |_| false));
             for (t, (whole, causal)) in whole.slices.iter().zip(&causal).enumerate() {
-                assert_eq!((&whole.kept, whole.ratio), (&causal.kept, causal.novelty), "{method:?} {budget:?} {seed} {t}");
+                assert_eq!(
+                    (&whole.kept, whole.ratio),
+                    (&causal.kept, causal.novelty),
+                    "{method:?} {budget:?} {seed} {t}"
+                );
             }
             assert!(causal[0].opens_scene && causal[7].novelty == 0.0);
         }

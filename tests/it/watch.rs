@@ -72,7 +72,11 @@ fn containers_come_through_a_pipe() {
         let (end, answers) = (end(&lines), of_type(&lines, "answer"));
         assert_eq!(end["reason"], "source", "{format}");
         let state = &end["state"];
-        assert_eq!((&state["frames"], &state["held"], &state["dropped"]), (&6.into(), &4.into(), &0.into()), "{format}");
+        assert_eq!(
+            (&state["frames"], &state["held"], &state["dropped"]),
+            (&6.into(), &4.into(), &0.into()),
+            "{format}"
+        );
         assert_eq!(state["now_s"].as_f64().map(f64::round), Some(5.0), "{format}");
         assert!(state["kv_bytes"].as_u64() > Some(0) && state["lag_s"].as_f64().is_some(), "{state}");
         assert_eq!(answers.len(), 1, "{format}");

@@ -19,6 +19,7 @@ use crate::observer::Observer;
 use crate::prune::CausalPruner;
 use crate::video::{Frame, Kind, VideoInfo, check_picture};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Tokens of a question for which there is always room.
 const QUESTION: usize = 64;
@@ -31,8 +32,8 @@ const LEAST_SLICES: usize = 64;
 
 /// A conversation about video that does not end: frames go in one by one, questions are answered from what is held.
 ///
-/// Each question is about the video alone: it does not know of those before it. See [the module](super::live) for what
-/// is held, and how.
+/// Each question is about the video alone: it does not know of those before it. See [the module](super) for what is held,
+/// and how.
 ///
 /// ```no_run
 /// use sharpv::video::Frame;
@@ -75,6 +76,13 @@ struct Feed {
     since_key: usize,
     /// Visual tokens of a slice.
     slice_tokens: usize,
+}
+
+/// What bringing the cache to what is held took.
+#[derive(Debug, Clone, Copy)]
+struct Prefilled {
+    rows: usize,
+    took: Duration,
 }
 
 /// What was counted.
@@ -222,7 +230,10 @@ impl LiveSession {
     /// # Errors
     /// [`Error::InvalidParameter`] if there is no frame yet; otherwise as [`Session::ask`].
     pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
-        let mut answer = self.turn(observer, |session, observer| session.ask(question, observer))?;
+        let (mut answer, before) = self.turn(observer, |session, observer| session.ask(question, observer))?;
+        answer.tokens.prompt_computed += before.rows;
+        answer.timings_ms.prefill += ms(before.took);
+        answer.timings_ms.ttft += ms(before.took);
         let held: usize = self.feed.iter().flat_map(|feed| feed.reel.held()).map(|held| held.frames).sum();
         answer.frames = held;
         answer.slices.retain(|slice| slice.kept > 0);
@@ -239,15 +250,16 @@ impl LiveSession {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
-        self.turn(observer, |session, observer| session.first_logits(question, observer))
+        self.turn(observer, |session, observer| session.first_logits(question, observer)).map(|(logits, _)| logits)
     }
 
-    /// Does something with a question behind what is held, which leaves the cache again.
+    /// Does something with a question behind what is held, which leaves the cache again. Gives what had to be done
+    /// before it.
     fn turn<T>(
         &mut self,
         observer: &mut dyn Observer,
         ask: impl Fn(&mut Session, &mut dyn Observer) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<(T, Prefilled)> {
         if self.session.conversation.videos.is_empty() {
             return Err(Error::InvalidParameter {
                 name: "the video",
@@ -255,16 +267,17 @@ impl LiveSession {
                 expected: "one that has begun: push frames before a question".into(),
             });
         }
-        self.prefill(observer)?;
+        let mut before = self.prefill(observer)?;
         let mut result = ask(&mut self.session, observer);
         // A long question may find too few positions left.
         if matches!(result, Err(Error::PromptTooLong { .. })) && self.rebase() {
-            self.prefill(observer)?;
+            let again = self.prefill(observer)?;
+            before = Prefilled { rows: before.rows + again.rows, took: before.took + again.took };
             result = ask(&mut self.session, observer);
         }
         self.session.restart();
         self.session.kv.cut(self.n_rows);
-        result
+        result.map(|result| (result, before))
     }
 
     /// Forgets all frames. Counting begins anew.
@@ -369,7 +382,8 @@ impl LiveSession {
     }
 
     /// Brings the cache to what is held, without a question.
-    fn prefill(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    fn prefill(&mut self, observer: &mut dyn Observer) -> Result<Prefilled> {
+        let start = Instant::now();
         let plan = loop {
             let plan = self.plan()?;
             if !self.make_room(&plan, observer) {
@@ -382,9 +396,10 @@ impl LiveSession {
         kv.forget(&conversation.videos, &plan.rows);
         if kv.rows().starts_with(&plan.rows) {
             kv.cut(plan.rows.len());
-            return Ok(());
+            return Ok(Prefilled { rows: 0, took: start.elapsed() });
         }
-        self.session.prefill(&plan, observer).map(|_| ())
+        let first = self.session.prefill(&plan, observer)?;
+        Ok(Prefilled { rows: plan.rows.len() - first, took: start.elapsed() })
     }
 
     /// The prompt up to the last visual token: what all questions begin with.

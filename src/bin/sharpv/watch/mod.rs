@@ -91,13 +91,11 @@ struct Watcher<'a> {
 impl Watcher<'_> {
     fn watch(mut self, name: &std::path::Path, screen: &mut Screen) -> anyhow::Result<()> {
         let start = Instant::now();
-        let (reason, error) = loop {
+        let (mut reason, error) = loop {
             match self.step(start, screen) {
                 Ok(None) => {}
                 Ok(Some(reason)) => break (reason, None),
-                Err(error) if matches!(error.downcast_ref(), Some(sharpv::Error::Cancelled)) => {
-                    break (End::Stopped, None);
-                }
+                Err(error) if is_cancelled(&error) => break (End::Stopped, None),
                 Err(error) => break (End::Failed, Some(error)),
             }
         };
@@ -106,12 +104,12 @@ impl Watcher<'_> {
             self.report.warning(&warning, screen)?;
         }
         let (has_video, is_whole) = (self.live.state().held > 0, matches!(reason, End::Source | End::Time));
-        if has_video
-            && is_whole
-            && self.args.every.is_none()
-            && let Some(question) = self.question.clone()
-        {
-            self.ask(&question, Asked::End, screen)?;
+        let last = self.question.clone().filter(|_| has_video && is_whole && self.args.every.is_none());
+        if let Some(question) = last {
+            match self.ask(&question, Asked::End, screen) {
+                Err(error) if is_cancelled(&error) => reason = End::Stopped,
+                asked => asked?,
+            }
         }
         if has_video || error.is_none() {
             self.report.end(reason, screen, self.state())?;
@@ -230,6 +228,10 @@ impl Watcher<'_> {
     fn state(&self) -> (LiveState, Pulse) {
         (self.live.state(), self.pulse)
     }
+}
+
+fn is_cancelled(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(sharpv::Error::Cancelled))
 }
 
 /// Warnings of a push, to be told behind it.
