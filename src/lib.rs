@@ -56,7 +56,8 @@ pub mod video;
 pub mod weights;
 
 pub use chat::{
-    Answer, AnswerStream, Event, EventKind, Session, SessionBuilder, SessionParams, Ticket, VideoOptions, Worker,
+    Answer, AnswerStream, Event, EventKind, LiveParams, LivePolicy, LiveSession, Session, SessionBuilder,
+    SessionParams, Ticket, VideoOptions, Worker,
 };
 pub use error::{Error, Fix, Result};
 pub use observer::{Observer, Stage};

@@ -6,7 +6,8 @@
 //! A [`Session`] is thin: what is loaded (`engine`), what was said (`conversation`) and what is in the KV cache (`kv`),
 //! none of which knows the others. `prompt` makes rows of a conversation, `fit` makes a video fit before it is encoded,
 //! `video` encodes and prunes it, `generate` writes the answer, `stream` makes turns of all that, `save` puts a session
-//! into a file. A [`Worker`] is a thread with a session, for programs that must not wait.
+//! into a file. A [`Worker`] is a thread with a session, for programs that must not wait. [`live`] is for video that does
+//! not end.
 
 mod answer;
 mod builder;
@@ -18,6 +19,7 @@ mod generate;
 mod inspect;
 mod kept;
 mod kv;
+pub mod live;
 mod params;
 mod prompt;
 mod save;
@@ -40,6 +42,7 @@ pub use kept::KeptTokens;
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;
 pub use kv::profile::{LayerProfile, Loss, ProfileStep, order_of};
+pub use live::{LiveParams, LivePolicy, LiveSession, LiveState, Pushed};
 pub use params::{FrameChoice, SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};

@@ -194,6 +194,13 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
         let _ = slices;
         None
     }
+
+    /// As [`time_steps`](Self::time_steps), of one slice of a video whose end is not known: slice number `index`, which
+    /// comes `seconds` behind the first. The same as there if the slices follow each other at even distances.
+    fn time_step(&self, index: usize, seconds: f64) -> Option<i32> {
+        let _ = (index, seconds);
+        None
+    }
 }
 
 /// The names of all layouts.

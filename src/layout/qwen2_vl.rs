@@ -84,4 +84,8 @@ impl Layout for Qwen2Vl {
         // As `get_rope_index` rounds: down. Times are sums of fractions, so a whole number may come out a little less.
         Some((0..slices.times.len()).map(|i| (i as f64 * step + 1e-4) as i32).collect())
     }
+
+    fn time_step(&self, index: usize, seconds: f64) -> Option<i32> {
+        Some(if self.real_time { (seconds * POSITIONS_PER_SECOND + 1e-4) as i32 } else { index as i32 })
+    }
 }

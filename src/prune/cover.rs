@@ -9,7 +9,7 @@ use super::select::top;
 use super::vector::{dissim, inverse_norm};
 
 /// Fewest tokens of a slice of which one goes to the cover. A single one is better spent on what is important.
-const LEAST: usize = 2;
+pub(super) const LEAST: usize = 2;
 
 /// What could stand for a slice.
 #[derive(Debug, Clone, Copy, PartialEq)]

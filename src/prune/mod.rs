@@ -88,6 +88,7 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod causal;
 mod copied;
 mod cover;
 mod decision;
@@ -108,6 +109,7 @@ mod uniform;
 mod vector;
 mod vidcom2;
 
+pub use causal::{CausalChoice, CausalPruner};
 pub use decision::{Decision, SliceDecision};
 pub use params::{Budget, DEFAULT_THRESHOLD, Method, PruneParams};
 pub use score::SliceScores;

@@ -56,9 +56,7 @@ impl RunningScores {
 
     /// Scores the next slice.
     pub fn push(&mut self, slice: SliceView<'_>) -> SliceScores<'_> {
-        self.scores.slices.clear();
-        self.scores.covers.clear();
-        self.scores.push(slice);
+        self.scores.push_alone(slice);
         let covers = self.scores.params.covers();
         let Scores { slices, covers: found, last, .. } = &self.scores;
         let (Some(slice), Some(cover), Some(spread)) = (slices.first(), found.first(), last) else {
@@ -94,6 +92,12 @@ pub(super) struct Scores {
     last: Option<Spread>,
 }
 
+impl std::fmt::Debug for Scores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scores").finish_non_exhaustive()
+    }
+}
+
 impl Scores {
     pub fn new(params: &PruneParams) -> Self {
         Self {
@@ -112,6 +116,19 @@ impl Scores {
         let score = self.score_after_previous(&slice, &rows);
         self.add(&rows, score);
         self.remember(&slice, rows);
+    }
+
+    /// Scores the next slice, and forgets the scores of those before.
+    fn push_alone(&mut self, slice: SliceView<'_>) {
+        self.slices.clear();
+        self.covers.clear();
+        self.push(slice);
+    }
+
+    /// As [`push_alone`](Self::push_alone), and gives the scores.
+    pub fn next(&mut self, slice: SliceView<'_>) -> Option<(SliceScore, Cover, &Spread)> {
+        self.push_alone(slice);
+        Some((self.slices.pop()?, self.covers.pop()?, self.last.as_ref()?))
     }
 
     /// Scores the next slices, in parallel.

@@ -450,6 +450,15 @@ impl Context {
         removed && self.has_window_before(sequence, position)
     }
 
+    /// Removes the rows at positions from `first` on and before `end` from the cache; the others stay where they are.
+    /// Returns false if the model cannot: recurrent layers hold all rows in one state.
+    #[must_use]
+    pub fn remove(&mut self, first: i32, end: i32) -> bool {
+        self.has_logits = false;
+        // SAFETY: the context lives and is borrowed mutably.
+        unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), 0, first, end) }
+    }
+
     /// Whether the rows that a row at `position` sees through a sliding window are there. llama.cpp takes the cells of
     /// rows that have left the window for new rows, and does not say so when it is told to go back.
     fn has_window_before(&self, sequence: usize, position: i32) -> bool {

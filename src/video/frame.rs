@@ -29,7 +29,7 @@ impl Frame {
     }
 
     /// The picture in a canvas of `width` × `height`: scaled to touch it, its shape kept, black around it.
-    pub(super) fn fitted(self, width: u32, height: u32) -> Self {
+    pub(crate) fn fitted(self, width: u32, height: u32) -> Self {
         if (self.width, self.height) == (width, height) {
             return self;
         }

@@ -53,28 +53,7 @@ impl Frames {
     /// finite or not behind that of the frame before.
     pub fn push(&mut self, rgb: impl Into<Vec<u8>>, time_s: f64) -> Result<()> {
         let rgb = rgb.into();
-        let (width, height) = (self.width, self.height);
-        let invalid = |name, value, expected| Err(Error::InvalidParameter { name, value, expected });
-        if width == 0 || height == 0 {
-            let expected = "at least one pixel wide and high".to_owned();
-            return invalid("the size of the frames", format!("{width}×{height}"), expected);
-        }
-        let n_bytes = u64::from(width) * u64::from(height) * 3;
-        if rgb.len() as u64 != n_bytes {
-            let expected = format!("{n_bytes}: {width}×{height} pixels of three bytes (red, green, blue)");
-            return invalid("the number of bytes of a frame", rgb.len().to_string(), expected);
-        }
-        if !time_s.is_finite() {
-            return invalid("the time of a frame", time_s.to_string(), "a number of seconds".to_owned());
-        }
-        match self.times.last() {
-            // Written so that the next frame begins later, by however little.
-            Some(&before) if time_s <= before => {
-                let expected = format!("later than the frame before, {before} s");
-                return invalid("the time of a frame", format!("{time_s} s"), expected);
-            }
-            _ => {}
-        }
+        check_picture((self.width, self.height), rgb.len(), time_s, self.times.last().copied())?;
         self.pictures.push(Arc::new(rgb));
         self.times.push(time_s);
         Ok(())
@@ -114,6 +93,32 @@ impl Frames {
             None if self.len() < 2 => None,
             None => Some((last - first) * self.len() as f64 / (self.len() - 1) as f64),
         }
+    }
+}
+
+/// Refuses what cannot be the next picture: of a size without pixels, with another number of bytes, or at a time that
+/// is not behind the one `before`.
+pub(crate) fn check_picture((width, height): (u32, u32), bytes: usize, time_s: f64, before: Option<f64>) -> Result<()> {
+    let invalid = |name, value, expected| Err(Error::InvalidParameter { name, value, expected });
+    if width == 0 || height == 0 {
+        let expected = "at least one pixel wide and high".to_owned();
+        return invalid("the size of the frames", format!("{width}×{height}"), expected);
+    }
+    let n_bytes = u64::from(width) * u64::from(height) * 3;
+    if bytes as u64 != n_bytes {
+        let expected = format!("{n_bytes}: {width}×{height} pixels of three bytes (red, green, blue)");
+        return invalid("the number of bytes of a frame", bytes.to_string(), expected);
+    }
+    if !time_s.is_finite() {
+        return invalid("the time of a frame", time_s.to_string(), "a number of seconds".to_owned());
+    }
+    match before {
+        // Written so that the next frame begins later, by however little.
+        Some(before) if time_s <= before => {
+            let expected = format!("later than the frame before, {before} s");
+            invalid("the time of a frame", format!("{time_s} s"), expected)
+        }
+        _ => Ok(()),
     }
 }
 

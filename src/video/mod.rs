@@ -21,6 +21,9 @@
 //! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Pictures
 //! of more than 67 million pixels in a video, or 134 million alone, are refused.
 //!
+//! [`LiveSource`] reads video that does not end: a pipe, a file that grows, an address. It gives frames as they come, and
+//! it is the only thing here that opens what is no file, if it is told to.
+//!
 //! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
 //!
 //! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8 and VP9.
@@ -32,6 +35,7 @@ mod ffmpeg;
 mod folder;
 mod frame;
 mod limits;
+mod live;
 mod memory;
 mod picture;
 mod sampling;
@@ -47,7 +51,9 @@ use crate::error::{Error, Result};
 use ahead::Ahead;
 pub use ffmpeg::VideoWriter;
 pub use frame::Frame;
+pub use live::{LiveInput, LiveSource};
 pub use memory::Frames;
+pub(crate) use memory::check_picture;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
 use stop::Stop;

@@ -46,7 +46,7 @@ fn version_and_help_go_to_stdout() {
 
 #[test]
 fn every_command_has_help() {
-    for command in ["ask", "chat", "eval", "pull", "models", "doctor", "serve"] {
+    for command in ["ask", "chat", "watch", "eval", "pull", "models", "doctor", "serve"] {
         sharpv(&["help", command]).assert().success().stdout(contains(format!("Usage: sharpv {command}")));
     }
 }

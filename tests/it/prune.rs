@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use sharpv::Error;
-use sharpv::prune::{Budget, Decision, Method, PruneParams, Scorer, SliceView, prune};
+use sharpv::prune::{Budget, CausalChoice, CausalPruner, Decision, Method, PruneParams, Scorer, SliceView, prune};
 
 use crate::support::npy;
 
@@ -1148,4 +1148,85 @@ fn tokens_that_are_not_finished_count_and_are_not_kept() {
         );
         assert_eq!(some.non_finite, 0);
     }
+}
+
+// --- slice by slice, without an end ------------------------------------------------------------------
+
+impl Video {
+    /// What is kept when nothing of the future is known; `is_key` says which slices are key slices.
+    fn prune_causally(&self, params: &PruneParams, is_key: impl Fn(usize) -> bool) -> Vec<CausalChoice> {
+        let mut pruner = CausalPruner::new(params).unwrap();
+        let flat = self.flat();
+        let views = views(&flat, self.n_embd);
+        views.iter().enumerate().map(|(t, slice)| pruner.push(*slice, is_key(t)).unwrap()).collect()
+    }
+}
+
+#[test]
+fn without_a_budget_the_future_does_not_matter() {
+    let budgets = [Budget::Adaptive, Budget::Threshold(1.2)];
+    for (seed, method) in (0..20).flat_map(|seed| [(seed, Method::SharpV), (seed, Method::SharpVPaper)]) {
+        for budget in budgets {
+            let params = PruneParams { method, budget, ..PruneParams::default() };
+            let mut video = Video::drift(seed, 12, 9, 16);
+            video.slices[7] = video.slices[6].clone();
+            let (whole, causal) = (video.prune(&params), video.prune_causally(&params, |_| false));
+            for (t, (whole, causal)) in whole.slices.iter().zip(&causal).enumerate() {
+                assert_eq!(
+                    (&whole.kept, whole.ratio),
+                    (&causal.kept, causal.novelty),
+                    "{method:?} {budget:?} {seed} {t}"
+                );
+            }
+            assert!(causal[0].opens_scene && causal[7].novelty == 0.0);
+        }
+    }
+}
+
+#[test]
+fn a_key_slice_is_chosen_as_if_it_were_the_first() {
+    for seed in 0..20 {
+        let video = Video::drift(seed, 6, 9, 16);
+        for method in [Method::SharpV, Method::SharpVPaper] {
+            let params = PruneParams { method, ..PruneParams::default() };
+            let plain = video.prune_causally(&params, |_| false);
+            let keyed = video.prune_causally(&params, |t| t == 3);
+            let alone = Video { slices: vec![video.slices[3].clone()], ..video.clone() }.prune(&params);
+            assert_eq!(keyed[3].kept, alone.slices[0].kept, "{method:?} {seed}");
+            // What is new about it is told as before.
+            let novelty = |choices: &[CausalChoice]| choices.iter().map(|choice| choice.novelty).collect::<Vec<_>>();
+            assert_eq!(novelty(&keyed), novelty(&plain));
+        }
+    }
+    // A slice that equals the one before it is none.
+    let still = Video::still(3, 5, 9, 16).prune_causally(&PruneParams::default(), |_| true);
+    assert!(still[1..].iter().all(|choice| choice.kept.is_empty() && choice.novelty == 0.0));
+}
+
+#[test]
+fn a_share_is_met_about_and_off_keeps_all() {
+    let video = Video::drift(5, 200, 25, 16);
+    for share in [0.1, 0.3] {
+        let params = PruneParams { budget: Budget::Keep(share), ..PruneParams::default() };
+        let kept: usize = video.prune_causally(&params, |_| false).iter().map(|choice| choice.kept.len()).sum();
+        let met = kept as f32 / video.total() as f32;
+        assert!((met / share - 1.0).abs() < 0.25, "{met} for {share}");
+    }
+    let all = video.prune_causally(&PruneParams::off(), |t| t % 3 == 0);
+    let plain = video.prune_causally(&PruneParams::default(), |_| false);
+    assert!(all.iter().all(|choice| choice.kept == (0..25).collect::<Vec<u32>>()));
+    assert!(all.iter().zip(&plain).all(|(all, plain)| all.novelty == plain.novelty));
+}
+
+#[test]
+fn what_needs_the_end_is_refused() {
+    for method in Method::ALL {
+        let made = CausalPruner::new(&PruneParams { method, ..PruneParams::default() });
+        assert_eq!(made.is_ok(), method.is_sharpv() || method == Method::Off, "{method:?}");
+    }
+    assert!(CausalPruner::new(&PruneParams { budget: Budget::MaxTokens(5), ..PruneParams::default() }).is_err());
+    assert!(CausalPruner::new(&PruneParams { cap: Some(5), ..PruneParams::default() }).is_err());
+    let mut pruner = CausalPruner::new(&PruneParams::default()).unwrap();
+    pruner.push(SliceView::new(&[1.0; 8], 2, 4).unwrap(), false).unwrap();
+    assert!(matches!(pruner.push(SliceView::new(&[1.0; 8], 4, 2).unwrap(), false), Err(Error::SliceShape { .. })));
 }

@@ -1,8 +1,8 @@
 //! The command line as it is written. What it means to the library is in [`options`](crate::options).
 
 use crate::options::{
-    EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, PruneOptions, SessionArgs, VideoOptions,
-    WeightOptions, ZoomOptions,
+    EncodeOptions, EncoderOptions, EvictOptions, FrameOptions, ModelOptions, PruneOptions, SamplerOptions, SessionArgs,
+    VideoOptions, WeightOptions, ZoomOptions,
 };
 use crate::values::{self, CacheSize};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -54,6 +54,12 @@ pub enum Command {
     /// examples. What a request says nothing of is as the options here have it; it may ask for less, and not for more.
     /// Media come in the requests themselves, unless more is allowed.
     Serve(ServeArgs),
+    /// Watch video that does not end: a pipe, a file that grows, a camera's address
+    ///
+    /// Frames are encoded as they come, as far as they are new, and the oldest or least telling leave: memory stays as
+    /// it is for hours. Questions are answered from what is held: typed at any time, asked again and again, or when
+    /// something changes. docs/watch.md tells more.
+    Watch(WatchArgs),
     /// Say what a video would take, before anything is encoded
     ///
     /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless
@@ -172,6 +178,86 @@ Examples:
   sharpv chat clip.mp4 --keep 0.3
   sharpv chat clip.mp4 --max-frames 16 --system-prompt \"Answer in one sentence.\"
   printf 'What is in the video?\\nWhere is it?\\n' | sharpv chat clip.mp4";
+
+/// See [`Command::Watch`].
+#[derive(Debug, Args)]
+#[command(after_help = WATCH_EXAMPLES)]
+pub struct WatchArgs {
+    /// A file; `-`, what comes through a pipe (MPEG-TS, Matroska, yuv4mpeg, …); or an address: rtsp://, http://, …
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+
+    /// Asked at the end, or with --every again and again
+    #[arg(value_name = "QUESTION")]
+    pub question: Option<String>,
+
+    /// Ask QUESTION each time so much of the video has gone by: 10s, 2m, 1:30
+    #[arg(long, value_name = "TIME", value_parser = values::duration, requires = "question")]
+    pub every: Option<f64>,
+
+    /// Tell when this has become true; the model is asked, yes or no, when the picture changes. May be given more than
+    /// once
+    #[arg(long, value_name = "WHAT")]
+    pub when: Vec<String>,
+
+    /// The picture has changed when more than this share of it is new, 0 to 1, as SharpV sees it
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub when_change: f32,
+
+    /// End after so much of the video
+    #[arg(long = "for", value_name = "TIME", value_parser = values::duration)]
+    pub for_s: Option<f64>,
+
+    /// Print a line of JSON for each answer, event and warning, and one at the end (docs/watch.md)
+    #[arg(long)]
+    pub json: bool,
+
+    /// Frames to take for each second of video
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = values::rate, help_heading = "Video")]
+    pub fps: f64,
+
+    /// Hold the last N frames in which something is new, and nothing else [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "memory",
+        help_heading = "Video")]
+    pub window: Option<u32>,
+
+    /// Hold at most N visual tokens: the newest frames, and of those before them the ones that showed most that was new
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Video")]
+    pub memory: Option<u32>,
+
+    /// With --memory, a frame is worth half as much after this time
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration, help_heading = "Video")]
+    pub half_life: f64,
+
+    /// Wait for more at the end of the file, which another program writes
+    #[arg(long, help_heading = "Video", conflicts_with = "realtime")]
+    pub follow: bool,
+
+    /// Take the frames of a file when they are due, as from a camera, and drop those for which there is no time
+    #[arg(long, help_heading = "Video")]
+    pub realtime: bool,
+
+    /// Drop no frame: the source has to wait
+    #[arg(long, help_heading = "Video", conflicts_with = "realtime")]
+    pub no_drop: bool,
+
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub prune: PruneOptions,
+    #[command(flatten)]
+    pub encode: EncodeOptions,
+    #[command(flatten)]
+    pub sampler: SamplerOptions,
+}
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  sharpv watch rtsp://camera/stream --every 10s \"What is going on?\"
+  sharpv watch rtsp://camera/stream --when \"a person is in the picture\" --json
+  ffmpeg -loglevel error -f v4l2 -i /dev/video0 -pix_fmt yuv420p -f yuv4mpegpipe - | sharpv watch - --every 5s \"What is it?\"
+  sharpv watch recording.ts --follow --memory 2000
+  sharpv watch clip.mp4 --realtime --for 1m \"What happened?\"";
 
 /// See [`Command::Plan`].
 #[derive(Debug, Args)]

@@ -31,6 +31,7 @@ mod serve;
 mod session;
 mod stats;
 mod values;
+mod watch;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Ask(args) => ask::run(&args, screen),
         Command::Chat(args) => chat::run(&args, screen),
+        Command::Watch(args) => watch::run(&args, screen),
         Command::Plan(args) => plan::run(&args, screen),
         Command::Inspect(args) => inspect::run(&args, screen),
         Command::Eval(args) => eval::run(&args, screen),

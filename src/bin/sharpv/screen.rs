@@ -31,6 +31,7 @@ pub struct Screen {
 enum Step {
     Stage(Stage),
     Runs(&'static str),
+    Status,
     Other,
 }
 
@@ -68,6 +69,17 @@ impl Screen {
         if let Some((_, bar)) = &self.bar {
             bar.set_message(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
+    /// Shows how something goes that goes on and on, where there are bars.
+    pub fn status(&mut self, text: &str) {
+        if !matches!(self.bar, Some((Step::Status, _))) {
+            self.begin(Step::Status, SPINNER, None);
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_message(text.to_owned());
+            bar.tick();
         }
     }
 

@@ -31,6 +31,20 @@ pub fn moment(text: &str) -> Result<f64, String> {
     if total.is_finite() { Ok(total) } else { Err(wrong()) }
 }
 
+/// A length of time: seconds (10, 10s, 0.5s), minutes (2m), hours (1h), or as a [`moment`]. In seconds, more than 0.
+pub fn duration(text: &str) -> Result<f64, String> {
+    let wrong = || "give a time above 0: 10s, 2m, 1h, 1:30".to_owned();
+    let (number, unit) = match text.chars().last() {
+        Some('s') => (&text[..text.len() - 1], 1.0),
+        Some('m') => (&text[..text.len() - 1], 60.0),
+        Some('h') => (&text[..text.len() - 1], 3600.0),
+        _ => (text, 1.0),
+    };
+    let plain = number.parse::<f64>().ok().map(|number| number * unit);
+    let seconds = plain.or_else(|| moment(text).ok()).ok_or_else(wrong)?;
+    if seconds.is_finite() && seconds > 0.0 { Ok(seconds) } else { Err(wrong()) }
+}
+
 /// A rate in frames a second.
 pub fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "give a number above 0".into())
@@ -168,6 +182,18 @@ mod tests {
     fn what_is_no_moment_is_refused() {
         for text in ["", "x", "-5", "nan", "inf", "1:60", "1:99:00", "1:2:3:4", "1:-2", "1:", ":", "1:x", "1e999"] {
             assert!(moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_are_read() {
+        for (text, seconds) in
+            [("10", 10.0), ("10s", 10.0), ("0.5s", 0.5), ("2m", 120.0), ("1h", 3600.0), ("1:30", 90.0)]
+        {
+            assert_eq!(duration(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "s", "0", "-1s", "nan", "inf", "10x", "1:30m", "ms"] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 

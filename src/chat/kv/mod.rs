@@ -18,6 +18,7 @@ use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
 use std::collections::HashMap;
 use std::mem::take;
+use std::ops::Range;
 use std::sync::Arc;
 use trial::{Moved, Text, Trial};
 
@@ -165,6 +166,42 @@ impl KvState {
             context.clear();
             self.forget_rows();
         }
+    }
+
+    /// Removes the rows behind the first `n`, or all if the model cannot go back there.
+    pub fn cut(&mut self, n: usize) {
+        if let Some(next) = self.rows.get(n) {
+            self.go_back(next.position[0]);
+        }
+    }
+
+    /// Takes the pictures that `wanted` lacks out of the cache, where that leaves all other rows as they are: see
+    /// [`holes`]. Returns how many rows went. What does not match behind them stays, for [`prefill`](Self::prefill).
+    ///
+    /// Rows behind a hole were computed when its rows were there, and keep what they took from them. So this is for
+    /// video that goes on, where a picture that is forgotten has been seen, and not for a conversation that is set
+    /// anew.
+    ///
+    /// Does nothing where the model cannot (recurrent layers), or where something was evicted layer by layer.
+    pub fn forget(&mut self, videos: &[Arc<EncodedVideo>], wanted: &[PlannedRow]) -> usize {
+        self.keep_videos(videos);
+        let Some(context) = self.context.as_mut() else { return 0 };
+        if context.model().is_recurrent() || has_evicted(context) || !self.evicted.tokens.is_empty() {
+            return 0;
+        }
+        let holes = holes(&self.rows, wanted);
+        for hole in &holes {
+            let (first, last) = (self.rows[hole.start].position[0], self.rows[hole.end - 1].position[0]);
+            if !context.remove(first, last + 1) {
+                context.clear();
+                self.forget_rows();
+                return 0;
+            }
+        }
+        for hole in holes.iter().rev() {
+            self.rows.drain(hole.clone());
+        }
+        holes.iter().map(ExactSizeIterator::len).sum()
     }
 
     /// Cells that rows take: those of the rows that were not evicted from all layers.
@@ -473,6 +510,39 @@ fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
     keep
 }
 
+/// The runs of `cached` rows that `wanted` lacks, ascending, while all rows around them are the same at the same
+/// positions. Each run holds a visual token: what is text alone is no picture that was forgotten.
+///
+/// Rows are removed by position, so that no row that stays may have a position within a run; under M-RoPE, slices of
+/// one block may share theirs. There are no holes then.
+fn holes(cached: &[PlannedRow], wanted: &[PlannedRow]) -> Vec<Range<usize>> {
+    let (mut holes, mut next, mut place) = (Vec::new(), 0, 0);
+    while let Some(row) = wanted.get(next) {
+        let start = place;
+        while cached.get(place).is_some_and(|cached| cached != row && cached.position[0] < row.position[0]) {
+            place += 1;
+        }
+        if cached.get(place) != Some(row) {
+            // The run that just ended may be the end of the cache, or what was said there.
+            place = if cached[start..place].iter().any(is_visual) { place } else { start };
+            holes.push(start..place);
+            break;
+        }
+        holes.push(start..place);
+        (next, place) = (next + 1, place + 1);
+    }
+    holes.retain(|hole| !hole.is_empty());
+    let is_apart = |hole: &Range<usize>| {
+        let (first, last) = (cached[hole.start].position[0], cached[hole.end - 1].position[0]);
+        let within = |row: &PlannedRow| (first..=last).contains(&row.position[0]);
+        let (before, behind) = (&cached[..hole.start], &cached[hole.end..]);
+        cached[hole.clone()].is_sorted_by_key(|row| row.position[0])
+            && cached[hole.clone()].iter().any(is_visual)
+            && !before.iter().chain(behind).any(within)
+    };
+    if holes.iter().all(is_apart) { holes } else { Vec::new() }
+}
+
 fn no_context() -> Error {
     Error::Llama { action: "computing", reason: "there is no context; please report this".into() }
 }
@@ -514,16 +584,140 @@ mod tests {
         assert_eq!(shared_rows(&cached, &wanted), 1);
     }
 
+    fn slice(slice: usize, kept: usize, position: i32) -> PlannedRow {
+        PlannedRow { key: RowKey::Visual { video: 0, slice, kept }, position: [position, 0, 0, 0] }
+    }
+
+    /// Where the holes begin and end.
+    fn ends(cached: &[PlannedRow], wanted: &[PlannedRow]) -> Vec<(usize, usize)> {
+        holes(cached, wanted).into_iter().map(|hole| (hole.start, hole.end)).collect()
+    }
+
+    #[test]
+    fn a_picture_that_is_not_wanted_any_more_is_a_hole() {
+        let cached = [text(1, 0), text(7, 1), slice(0, 0, 2), slice(0, 1, 4), text(7, 6), slice(1, 0, 7), text(7, 9)];
+        // Another picture follows where text was: what is behind does not match, and that is no hole.
+        let wanted = [text(1, 0), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
+        assert_eq!(ends(&cached, &wanted), [(1, 4)]);
+        let all = [text(1, 0), text(7, 9), slice(2, 0, 10)];
+        assert_eq!(ends(&cached, &all), [(1, 6)]);
+        assert!(holes(&cached, &cached).is_empty());
+        assert!(holes(&cached, &[]).is_empty() && holes(&[], &cached).is_empty());
+    }
+
+    #[test]
+    fn two_pictures_that_are_apart_are_two_holes() {
+        let cached = [text(1, 0), slice(0, 0, 2), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
+        let wanted = [text(1, 0), text(7, 6), text(7, 9), slice(2, 0, 10), text(8, 12)];
+        assert_eq!(ends(&cached, &wanted), [(1, 2), (3, 4)]);
+    }
+
+    #[test]
+    fn what_was_said_is_no_hole() {
+        let cached = [text(1, 0), slice(0, 0, 2), text(3, 6), text(4, 7), text(5, 8)];
+        let wanted = [text(1, 0), slice(0, 0, 2), text(5, 8), slice(1, 0, 9)];
+        assert!(holes(&cached, &wanted).is_empty());
+        // Another token at the place of one.
+        assert!(holes(&cached, &[text(2, 0), slice(0, 0, 2)]).is_empty());
+    }
+
+    #[test]
+    fn a_picture_that_shares_its_position_is_no_hole() {
+        // M-RoPE: two slices of a block at the same moment, of which the first goes.
+        let cached = [text(1, 0), slice(0, 0, 1), slice(0, 1, 1), slice(1, 0, 1), text(7, 9)];
+        let wanted = [text(1, 0), slice(1, 0, 1), text(7, 9)];
+        assert!(holes(&cached, &wanted).is_empty());
+        let later = [text(1, 0), slice(0, 0, 1), slice(0, 1, 1), slice(1, 0, 2), text(7, 9)];
+        assert_eq!(ends(&later, &[text(1, 0), slice(1, 0, 2), text(7, 9)]), [(1, 3)]);
+    }
+
+    fn family(name: &str) -> ModelFiles {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        ModelFiles {
+            name: name.into(),
+            model: folder.join(format!("{name}.gguf")),
+            mmproj: Some(folder.join(format!("{name}-mmproj.gguf"))),
+            lora: Vec::new(),
+        }
+    }
+
+    /// A session about six frames that differ.
+    fn session(family_name: &str) -> Session {
+        let mut frames = crate::video::Frames::new(128, 128);
+        for frame in 0..6_usize {
+            let rgb: Vec<u8> = (0..3 * 128 * 128).map(|i| (i * (frame + 3) / 7 + 40 * frame) as u8).collect();
+            frames.push(rgb, frame as f64).expect("a frame");
+        }
+        let evict = super::evict::EvictParams::off();
+        let files = family(family_name);
+        let builder = Session::builder(&files).n_predict(4);
+        let mut session = builder.prune(crate::prune::PruneParams::off()).evict(evict).open().expect("it opens");
+        let options = crate::chat::VideoOptions { fps: Some(1.0), ..Default::default() };
+        session.add_frames("frames", &frames, &options, &mut ()).expect("the frames are encoded");
+        session
+    }
+
+    /// The logits of the question, behind a cache that holds the frames, of which the rows of the slices `gone` left.
+    fn logits(session: &mut Session, gone: &[usize], leave: impl FnOnce(&mut Session, &[PlannedRow])) -> Vec<f32> {
+        session.first_logits("What?", &mut ()).expect("all frames");
+        let video = session.conversation.videos.first_mut().map(Arc::make_mut).expect("a video");
+        for &slice in gone {
+            (video.slices[slice].kept, video.slices[slice].rows) = Default::default();
+        }
+        let message = session.user_message("What else?");
+        let plan = session.plan(&message).expect("a plan");
+        leave(session, &plan.rows);
+        session.first_logits("What else?", &mut ()).expect("the frames that are left")
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_the_rest_as_it_was() {
+        for name in ["smolvlm", "internvl", "llava-onevision", "minicpmv", "gemma3", "qwen2vl", "qwen2.5vl", "qwen3vl"]
+        {
+            let mut ours = session(name);
+            let n_slices = ours.conversation.videos[0].slices.len();
+            let gone = if n_slices == 6 { vec![1, 2, 4] } else { vec![1] };
+            let is_gone = |row: &PlannedRow| matches!(row.key, RowKey::Visual { slice, .. } if gone.contains(&slice));
+            let mut left = 0;
+            let found = logits(&mut ours, &gone, |session, wanted| {
+                let before = session.kv.rows().len();
+                let videos = session.conversation.videos.clone();
+                left = session.kv.forget(&videos, wanted);
+                assert_eq!(before - left, session.kv.rows().len(), "{name}");
+                assert!(!session.kv.rows().iter().any(is_gone), "{name}");
+            });
+            assert!(left > 0, "{name}");
+
+            // By hand: row by row, and what the plan has no room for is left out of the prefill by name.
+            let mut theirs = session(name);
+            let expected = logits(&mut theirs, &gone, |session, wanted| {
+                let rows = session.kv.rows().to_vec();
+                for row in
+                    rows.iter().take_while(|row| wanted.last().is_some_and(|last| row.position[0] < last.position[0]))
+                {
+                    let is_wanted = wanted.iter().any(|wanted| wanted.position == row.position);
+                    let shares = wanted.iter().any(|wanted| wanted.position[0] == row.position[0]);
+                    assert_eq!(is_wanted, shares, "{name}: rows of one position leave together");
+                    if !shares {
+                        assert!(session.kv.context().expect("a context").remove(row.position[0], row.position[0] + 1));
+                    }
+                }
+                session.kv.rows.retain(|row| wanted.iter().any(|wanted| wanted.position == row.position));
+            });
+            assert_eq!(found, expected, "{name}");
+
+            // And it is not the same as if the frames had never been there, nor as if they were still.
+            let mut anew = session(name);
+            let without = logits(&mut anew, &gone, |session, _| session.free_cache());
+            assert_ne!(found, without, "{name}: two layers know what left");
+            let mut all = session(name);
+            assert_ne!(found, logits(&mut all, &[], |_, _| ()), "{name}");
+        }
+    }
+
     #[test]
     fn a_cache_that_cannot_be_moved_ends_the_answer_and_is_computed_anew() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
-        let files = ModelFiles {
-            name: "smolvlm".into(),
-            model: folder.join("smolvlm.gguf"),
-            mmproj: Some(folder.join("smolvlm-mmproj.gguf")),
-            lora: Vec::new(),
-        };
-        let mut session = Session::builder(&files).n_predict(4).open().expect("the fixture opens");
+        let mut session = Session::builder(&family("smolvlm")).n_predict(4).open().expect("the fixture opens");
         let question = "Why? ".repeat(100);
         session.ask(&question, &mut ()).expect("an answer");
         assert!(session.kv.cells_used() > 256);

@@ -2,9 +2,11 @@
 
 mod id;
 mod partial;
+mod running;
 
 pub(super) use id::VideoId;
 use partial::{EncodedPicture, PartialEncoder, Purpose};
+pub(super) use running::Running;
 
 use super::inspect::{EncoderCells, Grid, NoteTaker, Notes, Places};
 use super::prompt::arrangement::Arrangement;
@@ -45,7 +47,7 @@ pub(super) struct EncodedVideo {
 }
 
 /// The visual tokens of a frame, or of a merged pair of frames.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct EncodedSlice {
     /// Where in the video its first frame is.
     pub time_s: f64,
@@ -255,15 +257,20 @@ fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
 /// Leaves the rows of the kept tokens only.
 fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     for (slice, decided) in slices.iter_mut().zip(&decision.slices) {
-        for (to, &from) in decided.kept.iter().enumerate() {
-            let from = from as usize * stride;
-            // Kept indices ascend, so a row never moves over one that is still needed.
-            slice.rows.copy_within(from..from + stride, to * stride);
-        }
-        slice.rows.truncate(decided.kept.len() * stride);
-        slice.rows.shrink_to_fit();
-        slice.kept.clone_from(&decided.kept);
+        keep_rows(slice, &decided.kept, stride);
     }
+}
+
+/// Leaves the rows of the `kept` tokens (ascending) of a slice whose rows are all there.
+fn keep_rows(slice: &mut EncodedSlice, kept: &[u32], stride: usize) {
+    for (to, &from) in kept.iter().enumerate() {
+        let from = from as usize * stride;
+        // Kept indices ascend, so a row never moves over one that is still needed.
+        slice.rows.copy_within(from..from + stride, to * stride);
+    }
+    slice.rows.truncate(kept.len() * stride);
+    slice.rows.shrink_to_fit();
+    slice.kept = kept.to_vec();
 }
 
 /// Notes down what the decision was made by.

@@ -2,6 +2,7 @@
 
 mod convert;
 mod decode;
+mod endless;
 mod keyframes;
 mod scan;
 mod track;
@@ -18,6 +19,7 @@ use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::limit_allocations;
 use convert::Converter;
 use decode::Decoder;
+pub(super) use endless::Endless;
 pub(super) use keyframes::Keyframes;
 use scan::Scan;
 use track::Track;

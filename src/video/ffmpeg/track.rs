@@ -17,7 +17,7 @@ use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio, size};
 
 /// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
-const MICROSECONDS: f64 = 1e6;
+pub(super) const MICROSECONDS: f64 = 1e6;
 
 /// A longer time does not fit FFmpeg's unit, so no file has it.
 const MAX_DURATION_S: f64 = i64::MAX as f64 / MICROSECONDS;
@@ -30,7 +30,7 @@ const CERTAIN_FORMAT: i32 = 50;
 
 /// The formats that are read, by FFmpeg's names: those that people have videos, animations and pictures in, and sound,
 /// to be told so. FFmpeg knows three hundred more: playlists, descriptions of streams, scripts, the files of old games.
-const FORMATS: &str = "3gp,aac,ac3,aiff,apng,asf,asf_o,av1,avi,bmp_pipe,caf,dhav,dirac,dnxhd,dpx_pipe,dv,evc,exr_pipe,\
+pub(super) const FORMATS: &str = "3gp,aac,ac3,aiff,apng,asf,asf_o,av1,avi,bmp_pipe,caf,dhav,dirac,dnxhd,dpx_pipe,dv,evc,exr_pipe,\
     flac,flv,gif,gxf,h261,h263,h264,hdr_pipe,hevc,ico,ivf,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_anim,jpegxl_pipe,\
     live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mp3,mpeg,mpegts,mpegtsraw,mpegvideo,mpjpeg,mxf,nsv,nut,obu,ogg,pam_pipe,\
     pbm_pipe,pcx_pipe,pgm_pipe,pgmyuv_pipe,png_pipe,ppm_pipe,psd_pipe,qoi_pipe,rm,sgi_pipe,smjpeg,sunrast_pipe,swf,\
@@ -91,7 +91,11 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn open(path: &Path, stop: &Stop) -> Result<Self> {
-        let input = open_container(path, stop)?;
+        Self::of(open_container(path, stop)?, path, stop)
+    }
+
+    /// The track of an open container; `path` stands for it in errors.
+    pub(super) fn of(input: Input, path: &Path, stop: &Stop) -> Result<Self> {
         let stream = input.streams().best(media::Type::Video);
         // Cover art of an audio file is a video track, too.
         let stream = stream.filter(|stream| !stream.disposition().contains(Disposition::ATTACHED_PIC));

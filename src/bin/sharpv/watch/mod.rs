@@ -1,0 +1,285 @@
+//! `sharpv watch`: video that does not end, and questions about it.
+
+mod camera;
+mod report;
+mod when;
+
+use crate::args::WatchArgs;
+use crate::interrupt::Interrupts;
+use crate::output::AnswerWriter;
+use crate::screen::{Screen, Watch};
+use crate::{ask, session};
+use camera::{Camera, Next, Pace};
+use report::{Asked, End, Pulse, Report};
+use sharpv::chat::{EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, SessionParams, StopReason};
+use sharpv::runtime::CancelToken;
+use sharpv::video::Frame;
+use std::collections::VecDeque;
+use std::io::{self, BufRead, IsTerminal};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use when::Condition;
+
+/// The second Ctrl-C ends the program at once.
+const PATIENCE: u32 = 2;
+
+/// How long a frame is waited for before questions are looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
+    let interrupts = Interrupts::install(PATIENCE)?;
+    let input = camera::input(&args.source, args.follow)?;
+    let name = input.name();
+    let is_file = matches!(input, sharpv::video::LiveInput::File(_));
+    let question = args.question.as_deref().map(ask::question).transpose()?;
+    let params = args.session_params(interrupts.cancel_token())?;
+    let (sampler, n_predict) = (params.sampler.clone(), params.n_predict);
+    let live = LiveParams { name: name.display().to_string(), ..args.live_params() };
+    let files = args.model.files(&mut screen)?;
+    if args.model.uses_default() && !args.json {
+        screen.note(&session::about_default_model(&files));
+    }
+    let session = session::load(&files, SessionParams { evict: EvictParams::off(), ..params }, None, &mut screen)?;
+    let pace =
+        Pace { fps: args.fps, realtime: is_file && args.realtime, waits: args.no_drop || (is_file && !args.realtime) };
+    let camera = Camera::start(input, pace)?;
+    let watcher = Watcher {
+        live: LiveSession::over(session, live)?,
+        camera,
+        report: Report::new(args.json),
+        conditions: args.when.iter().map(|text| Condition::new(text)).collect(),
+        question,
+        typed: if args.source == "-" { None } else { Some(lines()?) },
+        waiting: VecDeque::new(),
+        pulse: Pulse::default(),
+        next_s: 0.0,
+        plain: (sampler, n_predict),
+        cancel: interrupts.cancel_token(),
+        args,
+    };
+    let is_typed = watcher.typed.is_some() && io::stdin().is_terminal();
+    if is_typed && !args.json {
+        screen.note("Type a question at any time. Ctrl-C ends.");
+    }
+    let _work = interrupts.work();
+    let result = watcher.watch(&name, &mut screen);
+    screen.clear();
+    result
+}
+
+struct Watcher<'a> {
+    live: LiveSession,
+    camera: Camera,
+    report: Report,
+    conditions: Vec<Condition>,
+    /// What is asked again and again, or at the end.
+    question: Option<String>,
+    /// Lines of stdin, unless that is the video.
+    typed: Option<Receiver<String>>,
+    /// Questions that wait for the first frame.
+    waiting: VecDeque<String>,
+    pulse: Pulse,
+    /// When, in the video, the question is asked next.
+    next_s: f64,
+    /// How answers are written that are not yes or no.
+    plain: (sharpv::runtime::SamplerParams, usize),
+    cancel: CancelToken,
+    args: &'a WatchArgs,
+}
+
+impl Watcher<'_> {
+    fn watch(mut self, name: &std::path::Path, screen: &mut Screen) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let (mut reason, error) = loop {
+            match self.step(start, screen) {
+                Ok(None) => {}
+                Ok(Some(reason)) => break (reason, None),
+                Err(error) if is_cancelled(&error) => break (End::Stopped, None),
+                Err(error) => break (End::Failed, Some(error)),
+            }
+        };
+        screen.clear();
+        for warning in self.camera.warnings() {
+            self.report.warning(&warning, screen)?;
+        }
+        let (has_video, is_whole) = (self.live.state().held > 0, matches!(reason, End::Source | End::Time));
+        let last = self.question.clone().filter(|_| has_video && is_whole && self.args.every.is_none());
+        if let Some(question) = last {
+            match self.ask(&question, Asked::End, screen) {
+                Err(error) if is_cancelled(&error) => reason = End::Stopped,
+                asked => asked?,
+            }
+        }
+        if has_video || error.is_none() {
+            self.report.end(reason, screen, self.state())?;
+        }
+        match error {
+            Some(error) => Err(error),
+            None if !has_video && reason == End::Source && self.live.state().pending == 0 => {
+                Err(sharpv::Error::NoFrames { path: name.to_owned() }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a frame, or answers a question. Gives why it is over.
+    fn step(&mut self, start: Instant, screen: &mut Screen) -> anyhow::Result<Option<End>> {
+        if self.cancel.is_cancelled() {
+            return Ok(Some(End::Stopped));
+        }
+        self.waiting.extend(self.typed.iter().flat_map(Receiver::try_iter));
+        if self.live.state().held > 0
+            && let Some(question) = self.waiting.pop_front()
+        {
+            self.ask(&question, Asked::Typed, screen)?;
+            return Ok(None);
+        }
+        let (frame, decoded) = match self.camera.next(LOOK_EVERY)? {
+            Next::Frame(frame, decoded) => (frame, decoded),
+            Next::End => return Ok(Some(End::Source)),
+            Next::Nothing => {
+                let is_over = self.args.for_s.is_some_and(|s| start.elapsed().as_secs_f64() >= s);
+                return Ok(is_over.then_some(End::Time));
+            }
+        };
+        if self.args.for_s.is_some_and(|s| frame.time_s >= s) {
+            return Ok(Some(End::Time));
+        }
+        let pushed = self.push(&frame, screen)?;
+        self.pulse.dropped = self.camera.dropped();
+        self.pulse.lag_s = decoded.elapsed().as_secs_f64();
+        self.pulse.max_lag_s = self.pulse.max_lag_s.max(self.pulse.lag_s);
+        screen.status(&report::status(&self.live.state(), &self.pulse));
+        if let Some(pushed) = pushed {
+            self.look(&pushed, screen)?;
+        }
+        if let (Some(every), Some(question)) = (self.args.every, self.question.clone())
+            && frame.time_s >= self.next_s
+            && self.live.state().held > 0
+        {
+            while self.next_s <= frame.time_s {
+                self.next_s += every;
+            }
+            self.ask(&question, Asked::Every, screen)?;
+        }
+        Ok(None)
+    }
+
+    fn push(&mut self, frame: &Frame, screen: &mut Screen) -> anyhow::Result<Option<Pushed>> {
+        let mut warnings = Warnings::default();
+        let pushed = self.live.push(frame, &mut warnings);
+        for warning in warnings.0 {
+            self.report.warning(&warning, screen)?;
+        }
+        Ok(pushed?)
+    }
+
+    /// Asks what is waited for, if something has changed.
+    fn look(&mut self, pushed: &Pushed, screen: &mut Screen) -> anyhow::Result<()> {
+        let has_changed = pushed.opens_scene || pushed.novelty >= self.args.when_change;
+        if !has_changed || self.conditions.is_empty() || self.live.state().held == 0 {
+            return Ok(());
+        }
+        screen.busy("looking");
+        self.live.set_sampler(when::sampler())?;
+        self.live.set_n_predict(when::N_PREDICT)?;
+        let mut conditions = std::mem::take(&mut self.conditions);
+        let mut found = Ok(());
+        for condition in &mut conditions {
+            let answered = self.live.ask(&condition.question, &mut ());
+            match answered {
+                Ok(answer) if answer.stop == StopReason::Cancelled => found = Err(sharpv::Error::Cancelled.into()),
+                Ok(answer) if condition.answered(&answer.answer) => {
+                    screen.clear();
+                    found = self.report.event(&condition.text, pushed.novelty, self.state());
+                }
+                Ok(_) => {}
+                Err(error) => found = Err(error.into()),
+            }
+            if found.is_err() {
+                break;
+            }
+        }
+        self.conditions = conditions;
+        let (sampler, n_predict) = self.plain.clone();
+        self.live.set_sampler(sampler)?;
+        self.live.set_n_predict(n_predict)?;
+        found
+    }
+
+    fn ask(&mut self, question: &str, asked: Asked, screen: &mut Screen) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let streams = asked == Asked::Typed && !self.args.json;
+        let cancel = self.cancel.clone();
+        screen.busy("reading the question");
+        let mut watch = Watch::new(screen, streams.then(AnswerWriter::new), &cancel);
+        let result = self.live.ask(question, &mut watch);
+        watch.finish(result.is_ok())?;
+        let answer = result?;
+        let latency_ms = start.elapsed().as_secs_f64() * 1000.0;
+        self.report.answer((question, &answer.answer, asked), latency_ms, streams, self.state())?;
+        if answer.stop == StopReason::Cancelled {
+            return Err(sharpv::Error::Cancelled.into());
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> (LiveState, Pulse) {
+        (self.live.state(), self.pulse)
+    }
+}
+
+fn is_cancelled(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(sharpv::Error::Cancelled))
+}
+
+/// Warnings of a push, to be told behind it.
+#[derive(Debug, Default)]
+struct Warnings(Vec<String>);
+
+impl sharpv::Observer for Warnings {
+    fn warning(&mut self, message: &str) {
+        self.0.push(message.to_owned());
+    }
+}
+
+/// The lines of stdin that are not empty, read by a thread that nobody waits for.
+fn lines() -> io::Result<Receiver<String>> {
+    let (give, given) = channel();
+    thread::Builder::new().name("questions".into()).spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            if !line.trim().is_empty() && give.send(line.trim().to_owned()).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(given)
+}
+
+impl WatchArgs {
+    fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
+        Ok(SessionParams {
+            prune: self.prune.params(self.sampler.seed())?,
+            encode: self.encode.params()?,
+            sampler: self.sampler.params()?,
+            n_predict: self.sampler.n_predict(),
+            ..self.model.session_params(cancel)?
+        })
+    }
+
+    fn live_params(&self) -> LiveParams {
+        let policy = match (self.memory, self.window) {
+            (Some(tokens), _) => match LivePolicy::memory(tokens as usize) {
+                LivePolicy::Memory { tokens, recent, .. } => {
+                    LivePolicy::Memory { tokens, recent, half_life_s: self.half_life }
+                }
+                other => other,
+            },
+            (None, Some(frames)) => LivePolicy::Window { frames: frames as usize },
+            (None, None) => LivePolicy::default(),
+        };
+        LiveParams { policy, fps: self.fps, ..LiveParams::default() }
+    }
+}

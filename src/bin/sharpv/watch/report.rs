@@ -1,0 +1,165 @@
+//! What `sharpv watch` tells: lines for people, or lines of JSON.
+
+use crate::output;
+use crate::screen::Screen;
+use indicatif::DecimalBytes;
+use serde::Serialize;
+use sharpv::chat::LiveState;
+use sharpv::runtime::peak_rss_bytes;
+
+/// How it goes, beside what the session holds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Pulse {
+    /// Frames that came while another was encoded, and gave way to newer ones.
+    pub dropped: u64,
+    /// How long after it was decoded the last frame was in the cache, in seconds.
+    pub lag_s: f64,
+    /// The most that it was.
+    pub max_lag_s: f64,
+}
+
+/// Everything that is told with a line of JSON.
+#[derive(Debug, Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    live: LiveState,
+    #[serde(flatten)]
+    pulse: Pulse,
+    peak_rss_bytes: Option<u64>,
+}
+
+/// A line of JSON.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Answer { time_s: f64, question: &'a str, answer: &'a str, asked: Asked, latency_ms: f64, state: Whole },
+    Event { time_s: f64, when: &'a str, novelty: f32, state: Whole },
+    Warning { message: &'a str },
+    End { reason: End, time_s: f64, state: Whole },
+}
+
+/// Why a question was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Asked {
+    /// Somebody typed it.
+    Typed,
+    /// It was time again.
+    Every,
+    /// The video ended.
+    End,
+}
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The source did.
+    Source,
+    /// The time was over.
+    Time,
+    /// The user stopped it.
+    Stopped,
+    /// The source failed; the error follows on stderr.
+    Failed,
+}
+
+/// Where it is told.
+#[derive(Debug)]
+pub struct Report {
+    json: bool,
+}
+
+impl Report {
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// An answer, with its `question` and the milliseconds that it took. One that was `written` already is left out
+    /// where people read.
+    pub fn answer(
+        &self,
+        (question, answer, asked): (&str, &str, Asked),
+        latency_ms: f64,
+        written: bool,
+        (live, pulse): (LiveState, Pulse),
+    ) -> anyhow::Result<()> {
+        let time_s = live.now_s.unwrap_or(0.0);
+        if self.json {
+            let state = whole(live, pulse);
+            return output::print_json(&Line::Answer { time_s, question, answer, asked, latency_ms, state });
+        }
+        if !written {
+            output::print(&format!("[{}] {answer}\n", clock(time_s)))?;
+        }
+        Ok(())
+    }
+
+    /// Something became true.
+    pub fn event(&self, when: &str, novelty: f32, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
+        let time_s = live.now_s.unwrap_or(0.0);
+        if self.json {
+            return output::print_json(&Line::Event { time_s, when, novelty, state: whole(live, pulse) });
+        }
+        Ok(output::print(&format!("[{}] {when}\n", clock(time_s)))?)
+    }
+
+    /// What the user should know.
+    pub fn warning(&self, message: &str, screen: &Screen) -> anyhow::Result<()> {
+        if self.json {
+            return output::print_json(&Line::Warning { message });
+        }
+        screen.warning(message);
+        Ok(())
+    }
+
+    /// The last line.
+    pub fn end(&self, reason: End, screen: &Screen, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
+        if self.json {
+            let time_s = live.now_s.unwrap_or(0.0);
+            return output::print_json(&Line::End { reason, time_s, state: whole(live, pulse) });
+        }
+        let why = match reason {
+            End::Source => "the video ended",
+            End::Time => "the time is over",
+            End::Stopped => "stopped",
+            End::Failed => "the video failed",
+        };
+        screen.aside(&format!("{why} at {}", status(&live, &pulse)));
+        let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(" · peak memory {}", DecimalBytes(bytes)));
+        screen.aside(&format!(
+            "{} frames, {} of them repeats, {} left · {:.0} % of the encoder's work done · longest lag {:.1} s{peak}",
+            live.frames,
+            live.repeats,
+            live.evicted,
+            100.0 * live.computed,
+            pulse.max_lag_s
+        ));
+        Ok(())
+    }
+}
+
+/// `0:31 · 8 frames and 310 tokens held · KV 12.3 MB · lag 0.2 s · 3 frames dropped`
+pub fn status(live: &LiveState, pulse: &Pulse) -> String {
+    let mut parts = vec![
+        clock(live.now_s.unwrap_or(0.0)),
+        format!("{} frames and {} tokens held", live.held, live.tokens),
+        format!("KV {}", DecimalBytes(live.kv_bytes)),
+        format!("lag {:.1} s", pulse.lag_s),
+    ];
+    if pulse.dropped > 0 {
+        parts.push(format!("{} frames dropped", pulse.dropped));
+    }
+    parts.join(" · ")
+}
+
+fn whole(live: LiveState, pulse: Pulse) -> Whole {
+    Whole { live, pulse, peak_rss_bytes: peak_rss_bytes() }
+}
+
+/// `M:SS`, or `H:MM:SS`.
+fn clock(time_s: f64) -> String {
+    let s = time_s.max(0.0) as u64;
+    let (hours, minutes, seconds) = (s / 3600, s / 60 % 60, s % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}

@@ -1,0 +1,105 @@
+//! Which frames leave.
+
+use super::params::LivePolicy;
+
+/// A slice (a frame, or a merged pair) that is held.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Held {
+    /// Its index in the arrangement.
+    pub slice: usize,
+    /// Seconds; when its last frame was shown.
+    pub time_s: f64,
+    /// Tokens that were kept of it.
+    pub kept: usize,
+    /// How much of it was new, 0 to 1.
+    pub novelty: f32,
+    /// Its frames.
+    pub frames: usize,
+}
+
+impl LivePolicy {
+    /// Which of `held` slices, oldest first, have to leave so that at most `most` are left: places in `held`,
+    /// ascending. The newest stays whatever is asked for.
+    pub(super) fn leaving(&self, held: &[Held], most: usize) -> Vec<usize> {
+        let most = most.max(1);
+        match *self {
+            Self::Window { frames } => (0..held.len() - newest(held, frames).min(most).min(held.len())).collect(),
+            Self::Memory { tokens, recent, half_life_s } => {
+                let newest_s = held.last().map_or(0.0, |held| held.time_s);
+                let worth = |held: &Held| f64::from(held.novelty) * (-(newest_s - held.time_s) / half_life_s).exp2();
+                // The oldest of equals first: a stable sort, and they come by age.
+                let stay = newest(held, recent).min(most).min(held.len());
+                let mut order: Vec<usize> = (0..held.len() - stay).collect();
+                order.sort_by(|&a, &b| worth(&held[a]).total_cmp(&worth(&held[b])));
+                let (mut left, mut n) = (held.iter().map(|held| held.kept).sum::<usize>(), held.len());
+                let is_over = |&place: &usize| {
+                    let over = left > tokens || n > most;
+                    left -= held[place].kept;
+                    n -= 1;
+                    over
+                };
+                let mut leaving: Vec<usize> = order.into_iter().take_while(is_over).collect();
+                leaving.sort_unstable();
+                leaving
+            }
+        }
+    }
+}
+
+/// How many slices hold the newest `frames` frames, without more of them; one at least.
+fn newest(held: &[Held], frames: usize) -> usize {
+    let mut left = frames;
+    let is_within = |held: &&Held| {
+        let fits = held.frames <= left;
+        left = left.saturating_sub(held.frames);
+        fits
+    };
+    held.iter().rev().take_while(is_within).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(slice: usize, time_s: f64, kept: usize, novelty: f32) -> Held {
+        Held { slice, time_s, kept, novelty, frames: 1 }
+    }
+
+    #[test]
+    fn a_window_holds_the_newest() {
+        let slices: Vec<Held> = (0..5).map(|i| held(i, i as f64, 10, 0.5)).collect();
+        let window = LivePolicy::Window { frames: 3 };
+        assert_eq!(window.leaving(&slices, usize::MAX), [0, 1]);
+        assert_eq!(window.leaving(&slices, 1), [0, 1, 2, 3]);
+        assert_eq!(window.leaving(&slices, 0), [0, 1, 2, 3], "the newest stays");
+        assert!(window.leaving(&slices[..3], usize::MAX).is_empty() && window.leaving(&[], 1).is_empty());
+    }
+
+    #[test]
+    fn a_memory_loses_the_least_worth_first() {
+        let memory = |tokens, half_life_s| LivePolicy::Memory { tokens, recent: 1, half_life_s };
+        let slices = [held(0, 0.0, 10, 0.9), held(1, 1.0, 10, 0.1), held(2, 2.0, 10, 0.3), held(3, 3.0, 10, 0.0)];
+        assert!(memory(40, 1e9).leaving(&slices, usize::MAX).is_empty());
+        assert_eq!(memory(30, 1e9).leaving(&slices, usize::MAX), [1]);
+        assert_eq!(memory(29, 1e9).leaving(&slices, usize::MAX), [1, 2]);
+        // Halved each half second, the first is worth 0.9/64, the third 0.3/4.
+        assert_eq!(memory(20, 0.5).leaving(&slices, usize::MAX), [0, 1]);
+        // The newest stays, whatever it is worth and has.
+        assert_eq!(memory(1, 1e9).leaving(&slices, usize::MAX), [0, 1, 2]);
+        assert_eq!(memory(40, 1e9).leaving(&slices, 2), [1, 2]);
+    }
+
+    #[test]
+    fn pairs_count_as_two_frames() {
+        let pairs: Vec<Held> = (0..4).map(|i| Held { frames: 2, ..held(i, i as f64, 10, 0.5) }).collect();
+        let leaving = |frames| LivePolicy::Window { frames }.leaving(&pairs, usize::MAX);
+        assert_eq!([leaving(4), leaving(5), leaving(1)], [vec![0, 1], vec![0, 1], vec![0, 1, 2]]);
+    }
+
+    #[test]
+    fn of_equals_the_older_leaves() {
+        let slices: Vec<Held> = (0..4).map(|i| held(i, 5.0, 10, 0.5)).collect();
+        let memory = LivePolicy::Memory { tokens: 20, recent: 1, half_life_s: 1.0 };
+        assert_eq!(memory.leaving(&slices, usize::MAX), [0, 1]);
+    }
+}

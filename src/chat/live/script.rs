@@ -1,0 +1,149 @@
+//! How video without an end stands in its prompt.
+//!
+//! The text in front of the first slice stays as it is while the video grows, and so do the places of all slices:
+//! whatever a family's layout tells there of the whole video (how many frames, how long) is what will usually be held.
+
+use crate::chat::prompt::arrangement::Arrangement;
+use crate::layout::{Layout, Part, SliceTime, Slices};
+use crate::video::VideoInfo;
+
+/// What is the same for all slices, from the first to the next rebase.
+#[derive(Debug, Clone)]
+pub(super) struct Script {
+    /// The arrangement without its slices.
+    frame: Arrangement,
+    /// What stands in front of the first slice.
+    start: Vec<Part>,
+    mrope: bool,
+    /// Frames that are told to the model, and how long they last.
+    told: Told,
+}
+
+/// What the model is told of the video as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub n_frames: usize,
+    pub fps: f64,
+}
+
+impl Script {
+    /// For frames of the size in `info`, the first of which is shown at `start_s`.
+    pub fn new(layout: &dyn Layout, info: &VideoInfo, told: Told, start_s: f64, mrope: bool) -> Self {
+        let times: Vec<f64> = (0..told.n_frames.max(1)).map(|i| start_s + i as f64 / told.fps).collect();
+        let info = VideoInfo { duration_s: Some(told.n_frames as f64 / told.fps), ..info.clone() };
+        let mut frame = Arrangement::new(layout, &info, &times, mrope);
+        let start = before_first(&frame.parts).to_vec();
+        (frame.parts, frame.n_frames, frame.time_steps) = (Vec::new(), 0, None);
+        Self { frame, start, mrope, told }
+    }
+
+    /// How a slice is encoded: of all that an arrangement says, what does not depend on the other slices.
+    pub fn frame(&self) -> &Arrangement {
+        &self.frame
+    }
+
+    /// The arrangement of slices at `times`, ascending. Of a longer list it begins with the same parts, at the same
+    /// places.
+    pub fn arrangement(&self, layout: &dyn Layout, times: &[SliceTime]) -> Arrangement {
+        let n_frames = times.len() * self.frame.frames_per_slice;
+        let duration_s = Some(self.told.n_frames as f64 / self.told.fps);
+        let parts = layout.video(&Slices { times: times.to_vec(), n_frames, duration_s });
+        let rest = parts[before_first(&parts).len()..].iter();
+        Arrangement {
+            parts: self.start.iter().chain(rest).cloned().collect(),
+            n_frames,
+            time_steps: if self.mrope { time_steps(layout, times) } else { None },
+            ..self.frame.clone()
+        }
+    }
+}
+
+/// The parts in front of the first slice.
+fn before_first(parts: &[Part]) -> &[Part] {
+    let first = parts.iter().position(|part| matches!(part, Part::Slice(_)));
+    &parts[..first.unwrap_or(parts.len())]
+}
+
+/// By how many positions each slice is later than the first. No two share one, so that each can leave alone.
+fn time_steps(layout: &dyn Layout, times: &[SliceTime]) -> Option<Vec<i32>> {
+    let start_s = times.first()?.first_s;
+    let mut least = 0;
+    let step = |(i, time): (usize, &SliceTime)| {
+        let step = layout.time_step(i, time.first_s - start_s)?.max(least);
+        least = step + 1;
+        Some(step)
+    };
+    times.iter().enumerate().map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{EncoderFacts, NAMES, by_name};
+    use crate::video::Kind;
+
+    fn info() -> VideoInfo {
+        VideoInfo {
+            path: "live".into(),
+            kind: Kind::Frames,
+            width: 320,
+            height: 240,
+            duration_s: None,
+            fps: Some(1.0),
+            n_frames: None,
+            container: "memory".into(),
+            codec: "rawvideo".into(),
+        }
+    }
+
+    fn layouts() -> impl Iterator<Item = Box<dyn Layout>> {
+        let facts = EncoderFacts { image_size: Some(64), patch_size: Some(14), ..EncoderFacts::default() };
+        NAMES.iter().map(move |name| by_name(name, &facts).expect("a layout"))
+    }
+
+    fn times(per_slice: usize, n: usize) -> Vec<SliceTime> {
+        let at = |i: usize| (i * per_slice) as f64;
+        (0..n).map(|i| SliceTime { first_s: at(i), last_s: at(i) + (per_slice - 1) as f64 }).collect()
+    }
+
+    #[test]
+    fn a_longer_video_begins_as_the_shorter_did() {
+        for layout in layouts() {
+            let script = Script::new(layout.as_ref(), &info(), Told { n_frames: 8, fps: 1.0 }, 0.0, true);
+            let of = |n| script.arrangement(layout.as_ref(), &times(layout.frames().per_slice, n));
+            let longest = of(40);
+            assert_eq!(longest.n_slices(), 40);
+            for n in 1..40 {
+                let shorter = of(n);
+                let last = shorter.parts.iter().rposition(|part| matches!(part, Part::Slice(_))).expect("a slice");
+                assert_eq!(shorter.parts[..=last], longest.parts[..=last], "{}, {n} slices", layout.name());
+                let steps = |steps: &Option<Vec<i32>>| steps.as_ref().map(|steps| steps[..n].to_vec());
+                assert_eq!(steps(&shorter.time_steps), steps(&longest.time_steps), "{}", layout.name());
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_video_as_a_whole_would_have_is_what_it_has() {
+        for layout in layouts() {
+            let per_slice = layout.frames().per_slice;
+            let frames: Vec<f64> = (0..8).map(f64::from).collect();
+            let whole =
+                Arrangement::new(layout.as_ref(), &VideoInfo { duration_s: Some(8.0), ..info() }, &frames, true);
+            let script = Script::new(layout.as_ref(), &info(), Told { n_frames: 8, fps: 1.0 }, 0.0, true);
+            let live = script.arrangement(layout.as_ref(), &times(per_slice, 8 / per_slice));
+            assert_eq!(live.parts, whole.parts, "{}", layout.name());
+            assert_eq!(live.time_steps, whole.time_steps, "{}", layout.name());
+            assert_eq!((live.picture_size, live.n_frames), (whole.picture_size, whole.n_frames), "{}", layout.name());
+        }
+    }
+
+    #[test]
+    fn no_two_slices_share_a_place_in_time() {
+        let facts = EncoderFacts { patch_size: Some(14), ..EncoderFacts::default() };
+        let layout = by_name("qwen2.5-vl", &facts).expect("a layout");
+        let quick: Vec<SliceTime> =
+            [0.0, 0.1, 0.2, 3.0].map(|time| SliceTime { first_s: time, last_s: time + 0.05 }).to_vec();
+        assert_eq!(time_steps(layout.as_ref(), &quick), Some(vec![0, 1, 2, 6]));
+    }
+}

@@ -1,0 +1,238 @@
+//! Decoding what has no end that could be looked at: forward only, picture after picture.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ff::decoder;
+use ff::format::context::{Input, StreamIo};
+use ff::frame::Video as Picture;
+use ffmpeg_next as ff;
+
+use super::super::{Frame, Stop};
+use super::convert::Converter;
+use super::decode::open_codec;
+use super::initialize;
+use super::track::{FORMATS, MICROSECONDS, Track, timestamp};
+use crate::error::{Error, MediaProblem, Result};
+
+/// How much of a stream is looked at before it is decoded: what it is, how large its pictures are.
+const LOOK_S: f64 = 1.0;
+
+/// How long an address may stay silent.
+const SILENCE_S: f64 = 20.0;
+
+/// What an address may be read by. No files.
+const PROTOCOLS: &str = "crypto,http,httpproxy,https,rtmp,rtp,rtsp,rtsps,srtp,tcp,tls,udp";
+
+/// What is read at addresses, beside [`FORMATS`].
+const STREAM_FORMATS: &str = "hls,rtp,rtsp,sdp";
+
+/// After as many errors in a row the decoder is given up.
+const MAX_ERRORS: u32 = 1000;
+
+/// A longer pause in the timestamps is none: the source began to count anew.
+const MAX_PAUSE_S: f64 = 60.0;
+
+/// Pictures as they come.
+pub(in crate::video) struct Endless {
+    path: PathBuf,
+    track: Track,
+    codec: decoder::Video,
+    converter: Converter,
+    times: Times,
+    n_damaged: u64,
+}
+
+impl Endless {
+    /// From whatever can be read; `path` stands for it in errors.
+    pub(in crate::video) fn read(path: &Path, reader: impl Read + Send + 'static, stop: &Stop) -> Result<Self> {
+        initialize();
+        let mut options = ff::Dictionary::new();
+        options.set("protocol_whitelist", "none");
+        options.set("format_whitelist", FORMATS);
+        options.set("analyzeduration", &microseconds(LOOK_S));
+        let asked = stop.clone();
+        let interrupt = move || asked.is_wanted();
+        let opened = StreamIo::from_read(reader)
+            .and_then(|io| ff::format::input_from_stream_with_interrupt(io, None, Some(options), interrupt));
+        Self::of(path, opened, stop)
+    }
+
+    /// From a file that is whole.
+    pub(in crate::video) fn file(path: &Path, stop: &Stop) -> Result<Self> {
+        initialize();
+        Self::of_track(path, Track::open(path, stop)?)
+    }
+
+    /// From an address; `path` stands for it in errors.
+    pub(in crate::video) fn address(path: &Path, address: &str, stop: &Stop) -> Result<Self> {
+        initialize();
+        let mut options = ff::Dictionary::new();
+        options.set("protocol_whitelist", PROTOCOLS);
+        options.set("format_whitelist", &format!("{FORMATS},{STREAM_FORMATS}"));
+        options.set("analyzeduration", &microseconds(LOOK_S));
+        options.set("rw_timeout", &microseconds(SILENCE_S));
+        if address.starts_with("rtsp") {
+            options.set("rtsp_flags", "prefer_tcp");
+            options.set("timeout", &microseconds(SILENCE_S));
+        }
+        let asked = stop.clone();
+        let interrupt = move || asked.is_wanted();
+        Self::of(path, ff::format::input_with_interrupt_and_dictionary(address, interrupt, options), stop)
+    }
+
+    fn of(path: &Path, opened: std::result::Result<Input, ff::Error>, stop: &Stop) -> Result<Self> {
+        stop.check()?;
+        let input = opened.map_err(|error| Error::Media {
+            problem: MediaProblem::NotAVideo,
+            path: path.to_owned(),
+            reason: format!("FFmpeg cannot read it ({error})"),
+        })?;
+        Self::of_track(path, Track::of(input, path, stop)?)
+    }
+
+    fn of_track(path: &Path, track: Track) -> Result<Self> {
+        let codec = open_codec(path, &track)?;
+        let converter = Converter::new(track.orientation(), track.container_sar());
+        let times = Times::new(track.clock.frame_s);
+        Ok(Self { path: path.to_owned(), track, codec, converter, times, n_damaged: 0 })
+    }
+
+    /// The next picture at `from_s` or behind it; `None` at the end. Pictures before are decoded and not converted.
+    pub(in crate::video) fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
+        while let Some(picture) = self.decode()? {
+            let clock = self.track.clock;
+            let time_s = self.times.next(picture.timestamp().map(|stamp| clock.seconds(stamp)));
+            if time_s >= from_s {
+                let converted = self.converter.convert(&picture).map_err(|error| Error::Media {
+                    problem: MediaProblem::Decode,
+                    path: self.path.clone(),
+                    reason: error.to_string(),
+                })?;
+                return Ok(Some(Frame { time_s, ..converted }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn decode(&mut self) -> Result<Option<Picture>> {
+        let mut errors = 0;
+        while errors < MAX_ERRORS {
+            let mut picture = Picture::empty();
+            match self.codec.receive_frame(&mut picture) {
+                Ok(()) => return Ok(Some(picture)),
+                Err(ff::Error::Eof) => return Ok(None),
+                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => match self.track.next_packet()? {
+                    Some(packet) => {
+                        let accepted = timestamp(&packet).is_some() || !packet.is_corrupt();
+                        let accepted = self.codec.send_packet(&packet).is_ok() && accepted;
+                        self.n_damaged += u64::from(!accepted);
+                    }
+                    // Fails only if it was told before.
+                    None => drop(self.codec.send_eof()),
+                },
+                Err(_) => {
+                    errors += 1;
+                    self.n_damaged += 1;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Frames a second, if the source says so.
+    pub(in crate::video) fn fps(&self) -> Option<f64> {
+        self.track.fps()
+    }
+
+    /// What went wrong so far without ending it.
+    pub(in crate::video) fn warnings(&self) -> Vec<String> {
+        let name = self.path.display();
+        let mut warnings = Vec::new();
+        if self.times.n_repaired > 0 {
+            warnings.push(format!(
+                "{name}: the times of {} pictures were missing, went back, or jumped by more than {MAX_PAUSE_S:.0} s; \
+                 they are taken to follow the picture before them",
+                self.times.n_repaired
+            ));
+        }
+        let n_damaged = self.n_damaged + self.track.n_unreadable();
+        if n_damaged > 0 {
+            warnings.push(format!("{name}: {n_damaged} damaged packets or pictures were met"));
+        }
+        warnings
+    }
+}
+
+/// Makes times that ascend of those that a source gives.
+#[derive(Debug)]
+struct Times {
+    frame_s: f64,
+    last: Option<f64>,
+    /// What is added to the source's times.
+    shift: f64,
+    /// It has given a time.
+    tells: bool,
+    n_repaired: u64,
+}
+
+impl Times {
+    fn new(frame_s: f64) -> Self {
+        Self { frame_s, last: None, shift: 0.0, tells: false, n_repaired: 0 }
+    }
+
+    /// When the next picture is, in seconds since the first, by what the source says.
+    fn next(&mut self, told: Option<f64>) -> f64 {
+        let told = told.filter(|told| told.is_finite());
+        let time_s = match (self.last, told) {
+            (None, told) => {
+                self.shift = -told.unwrap_or(0.0);
+                0.0
+            }
+            (Some(last), Some(told)) if told + self.shift > last && told + self.shift <= last + MAX_PAUSE_S => {
+                told + self.shift
+            }
+            (Some(last), told) => {
+                // Raw streams have no times, and nothing to repair.
+                self.n_repaired += u64::from(self.tells || told.is_some());
+                let time_s = last + self.frame_s;
+                self.shift = told.map_or(self.shift, |told| time_s - told);
+                time_s
+            }
+        };
+        self.tells |= told.is_some();
+        self.last = Some(time_s);
+        time_s
+    }
+}
+
+fn microseconds(seconds: f64) -> String {
+    format!("{:.0}", seconds * MICROSECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(told: &[Option<f64>]) -> (Vec<f64>, u64) {
+        let mut times = Times::new(0.5);
+        let found = told.iter().map(|&told| times.next(told)).collect();
+        (found, times.n_repaired)
+    }
+
+    #[test]
+    fn times_begin_at_zero_and_keep_their_pauses() {
+        assert_eq!(times(&[Some(7.0), Some(7.5), Some(20.0)]), (vec![0.0, 0.5, 13.0], 0));
+        assert_eq!(times(&[None, Some(0.25), Some(0.5)]), (vec![0.0, 0.25, 0.5], 0));
+        assert_eq!(times(&[None, None, None]), (vec![0.0, 0.5, 1.0], 0));
+    }
+
+    #[test]
+    fn times_that_go_back_or_are_missing_follow_the_last() {
+        // It begins anew at 0, and goes on from there.
+        assert_eq!(times(&[Some(9.0), Some(10.0), Some(0.0), Some(1.0)]), (vec![0.0, 1.0, 1.5, 2.5], 1));
+        assert_eq!(times(&[Some(0.0), Some(0.0), None, Some(1.0)]), (vec![0.0, 0.5, 1.0, 1.5], 2));
+        assert_eq!(times(&[Some(0.0), Some(90_000.0), Some(90_001.0)]), (vec![0.0, 0.5, 1.5], 1));
+        assert_eq!(times(&[Some(0.0), Some(f64::NAN), Some(1.0)]), (vec![0.0, 0.5, 1.0], 1));
+    }
+}

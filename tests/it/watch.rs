@@ -1,0 +1,274 @@
+//! `sharpv watch`, as its users meet it: pipes, files that grow, sources that end or break.
+#![cfg(feature = "cli")]
+
+use crate::support::families;
+use crate::support::program::sharpv;
+use crate::support::video_clips::Clips;
+
+use assert_cmd::assert::Assert;
+use predicates::str::contains;
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// Six seconds of a picture that moves all the time.
+const MOVING: &str = "testsrc2=s=96x72:r=10:d=6";
+const H264: &str = "-c:v libx264 -pix_fmt yuv420p -g 10";
+
+/// Arguments of a watch with a tiny model of random weights; `options` are separated by spaces.
+fn arguments<'a>(source: &'a str, options: &'a str, model: &'a [String; 2]) -> Vec<&'a str> {
+    let model = ["-m", &model[0], "--mmproj", &model[1], "-n", "4", "--temp", "0"];
+    ["watch", source].into_iter().chain(options.split_whitespace()).chain(model).collect()
+}
+
+fn model() -> [String; 2] {
+    ["internvl.gguf", "internvl-mmproj.gguf"].map(|name| families::folder().join(name).display().to_string())
+}
+
+fn watch(source: &Path, options: &str) -> Assert {
+    let source = source.display().to_string();
+    sharpv(&arguments(&source, options, &model())).timeout(Duration::from_secs(120)).assert()
+}
+
+/// Watches what comes through a pipe.
+fn piped(bytes: Vec<u8>, options: &str) -> Assert {
+    let mut command = sharpv(&arguments("-", options, &model()));
+    command.timeout(Duration::from_secs(120)).write_stdin(bytes).assert()
+}
+
+/// The lines of JSON that were printed.
+fn lines(assert: &Assert) -> Vec<Value> {
+    let text = String::from_utf8(assert.get_output().stdout.clone()).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["type"] == kind).collect()
+}
+
+/// The last line, which is the end.
+fn end(lines: &[Value]) -> &Value {
+    let end = lines.last().expect("an end");
+    assert_eq!(end["type"], "end", "{end}");
+    end
+}
+
+#[test]
+fn containers_come_through_a_pipe() {
+    let clips = Clips::new();
+    for (format, how) in [
+        ("mpegts", format!("-i {{}}/whole.mp4 {H264} -f mpegts")),
+        ("matroska", format!("-i {{}}/whole.mp4 {H264} -f matroska")),
+        ("yuv4mpeg", "-i {}/whole.mp4 -pix_fmt yuv420p -f yuv4mpegpipe".to_owned()),
+        ("fragments", format!("-i {{}}/whole.mp4 {H264} -movflags frag_keyframe+empty_moov -f mp4")),
+    ] {
+        clips.draw(MOVING, H264, "whole.mp4");
+        let bytes = std::fs::read(clips.ffmpeg_piped(&how, format)).expect("a file");
+        let assert = piped(bytes, "What? --json --no-drop --window 4").success();
+        let lines = lines(&assert);
+        let (end, answers) = (end(&lines), of_type(&lines, "answer"));
+        assert_eq!(end["reason"], "source", "{format}");
+        let state = &end["state"];
+        assert_eq!(
+            (&state["frames"], &state["held"], &state["dropped"]),
+            (&6.into(), &4.into(), &0.into()),
+            "{format}"
+        );
+        assert_eq!(state["now_s"].as_f64().map(f64::round), Some(5.0), "{format}");
+        assert!(state["kv_bytes"].as_u64() > Some(0) && state["lag_s"].as_f64().is_some(), "{state}");
+        assert_eq!(answers.len(), 1, "{format}");
+        assert_eq!((&answers[0]["asked"], &answers[0]["question"]), (&"end".into(), &"What?".into()));
+        assert!(answers[0]["answer"].is_string() && answers[0]["latency_ms"].as_f64() > Some(0.0));
+    }
+}
+
+#[test]
+fn a_question_is_asked_again_and_again() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.ts");
+    let assert = watch(&clip, "What? --every 2s --fps 2 --json").success();
+    let all = lines(&assert);
+    let times: Vec<f64> = of_type(&all, "answer").iter().filter_map(|line| line["time_s"].as_f64()).collect();
+    assert_eq!(times.iter().map(|time| time.round() as u32).collect::<Vec<_>>(), [0, 2, 4]);
+    assert!(of_type(&all, "answer").iter().all(|line| line["asked"] == "every"));
+    assert_eq!(end(&all)["state"]["frames"], 12);
+
+    // For people, and no longer than it is wanted.
+    let told = watch(&clip, "What? --every 2s --for 3s").success().stderr(contains("the time is over at 0:02"));
+    let text = String::from_utf8(told.get_output().stdout.clone()).expect("UTF-8");
+    let starts: Vec<&str> = text.lines().map(|line| &line[..6]).collect();
+    assert_eq!(starts, ["[0:00]", "[0:02]"], "{text}");
+}
+
+#[test]
+fn events_are_told_when_something_changes() {
+    let clips = Clips::new();
+    let still = "color=gray:s=96x72:r=10:d=4[a];color=red:s=96x72:r=10:d=4[b];[a][b]concat";
+    let clip = clips.draw(still, H264, "cut.mp4");
+    let assert = watch(&clip, "--when=dog? --when=cat? --json --window 3").success();
+    let all = lines(&assert);
+    // The first frame, and the cut: a condition that is so is told once until it is not.
+    let events = of_type(&all, "event");
+    assert!(events.len() <= 4, "{events:?}");
+    for event in &events {
+        assert!(["dog?", "cat?"].contains(&event["when"].as_str().expect("a text")));
+        assert!([0.0, 4.0].contains(&event["time_s"].as_f64().expect("a time").round()), "{event}");
+        assert!(event["novelty"].as_f64() > Some(0.0));
+    }
+    let state = &end(&all)["state"];
+    assert!(state["repeats"].as_u64() >= Some(5) && state["held"].as_u64() <= Some(3), "{state}");
+    // Nothing that is answered but yes and no.
+    assert!(of_type(&all, "answer").is_empty());
+}
+
+#[test]
+fn typed_questions_are_answered_from_what_there_is() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.ts").display().to_string();
+    let model = model();
+    let args = arguments(&clip, "--json --follow --for 4s", &model);
+    let mut child = spawn(&args);
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(b"What is it?\n\n  Why?  \n").expect("questions");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    drop(stdin);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let questions: Vec<&Value> = of_type(&all, "answer").iter().map(|line| &line["question"]).collect();
+    assert_eq!(questions, ["What is it?", "Why?"]);
+    assert!(of_type(&all, "answer").iter().all(|line| line["asked"] == "typed"));
+}
+
+#[test]
+fn a_file_that_grows_is_read_as_it_does() {
+    let clips = Clips::new();
+    let bytes = std::fs::read(clips.draw(MOVING, H264, "whole.ts")).expect("a file");
+    let growing = clips.write("growing.ts", &bytes[..bytes.len() / 3]);
+    let writer = {
+        let (growing, bytes) = (growing.clone(), bytes.clone());
+        thread::spawn(move || {
+            let mut file = std::fs::File::options().append(true).open(growing).expect("a file");
+            for part in bytes[bytes.len() / 3..].chunks(bytes.len() / 20) {
+                file.write_all(part).expect("written");
+                thread::sleep(Duration::from_millis(50));
+            }
+        })
+    };
+    let all = lines(&watch(&growing, "--json --follow --for 4.5s --no-drop").success());
+    writer.join().expect("it is written");
+    assert_eq!(end(&all)["reason"], "time");
+    assert_eq!(end(&all)["state"]["frames"], 5);
+}
+
+#[test]
+fn times_that_begin_anew_go_on_and_are_told() {
+    let clips = Clips::new();
+    let bytes = std::fs::read(clips.draw(MOVING, &format!("{H264} -f mpegts"), "a.ts")).expect("a file");
+    let all = lines(&piped([bytes.clone(), bytes].concat(), "--json --no-drop").success());
+    let state = &end(&all)["state"];
+    assert!((11..=13).contains(&state["frames"].as_u64().expect("a number")), "{state}");
+    let warnings = of_type(&all, "warning");
+    assert!(warnings.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("went back"))));
+}
+
+#[test]
+fn a_size_that_changes_is_fitted() {
+    let clips = Clips::new();
+    let parts = [("96x72", "1.h264"), ("64x96", "2.h264")];
+    let parts = parts.map(|(size, name)| clips.draw(&format!("testsrc2=s={size}:r=10:d=3"), H264, name));
+    let bytes: Vec<u8> = parts.iter().flat_map(|path| std::fs::read(path).expect("a file")).collect();
+    let all = lines(&piped(bytes, "What? --json --no-drop --fps 2").success());
+    assert!(end(&all)["state"]["frames"].as_u64() >= Some(4), "{:?}", end(&all));
+    assert_eq!(of_type(&all, "answer").len(), 1);
+}
+
+#[test]
+fn a_source_that_breaks_off_ends_with_what_came() {
+    let clips = Clips::new();
+    let bytes = std::fs::read(clips.draw(MOVING, H264, "whole.ts")).expect("a file");
+    let all = lines(&piped(bytes[..bytes.len() / 2].to_vec(), "What? --json --no-drop").success());
+    let frames = end(&all)["state"]["frames"].as_u64().expect("a number");
+    assert!((1..6).contains(&frames), "{frames}");
+    assert_eq!(of_type(&all, "answer").len(), 1);
+}
+
+#[test]
+fn what_is_no_video_is_told() {
+    piped(Vec::new(), "").failure().code(1).stderr(contains("stdin: "));
+    piped(b"Lorem ipsum dolor sit amet. ".repeat(1000), "").failure().code(1).stderr(contains("stdin: "));
+    watch(Path::new("/nowhere/a.mp4"), "").failure().code(1).stderr(contains("/nowhere/a.mp4"));
+    watch(Path::new("/dev/video9"), "").failure().code(1).stderr(contains("ffmpeg -loglevel error -f v4l2"));
+    // Nobody listens there. The password is nobody's business.
+    let told = watch(Path::new("http://me:secret@127.0.0.1:9/a.ts"), "").failure().code(1);
+    let text = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
+    assert!(text.contains("http://127.0.0.1:9/a.ts") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_wrong_use() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.mp4");
+    for (options, told) in [
+        ("--every 2s", "QUESTION"),
+        ("--window 3 --memory 100", "cannot be used with"),
+        ("--window 0", "0"),
+        ("--prune vidcom2", "sharpv-paper or off"),
+        ("--max-visual-tokens 9", "does not end"),
+        ("--for 0", "above 0"),
+    ] {
+        watch(&clip, options).failure().code(2).stderr(contains(told));
+    }
+}
+
+#[test]
+fn an_address_is_read_where_the_user_names_it() {
+    let clips = Clips::new();
+    let bytes = std::fs::read(clips.draw(MOVING, H264, "whole.ts")).expect("a file");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/stream.ts", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            use std::io::Read;
+            let mut request = [0; 2048];
+            let _ = stream.read(&mut request);
+            let head = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n";
+            let _ = stream.write_all(head).and_then(|()| stream.write_all(&bytes));
+        }
+    });
+    let all = lines(&watch(Path::new(&address), "--json --no-drop").success());
+    assert_eq!(end(&all)["state"]["frames"], 6);
+    // Everything else goes on to refuse it.
+    let ask = ["ask", &address, "What?", "-m", &model()[0], "--mmproj", &model()[1]];
+    sharpv(&ask).assert().failure().stderr(contains("http"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_with_a_summary() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.ts").display().to_string();
+    let model = model();
+    // The file ends, and more is waited for.
+    let args = arguments(&clip, "--json --follow --every 1s What?", &model);
+    let mut child = spawn(&args);
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("stdout"));
+    let mut text = String::new();
+    std::io::BufRead::read_line(&mut stdout, &mut text).expect("an answer");
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+    std::io::Read::read_to_string(&mut stdout, &mut text).expect("the rest");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(end(&all)["reason"], "stopped");
+}
+
+/// The program with pipes at all ends.
+fn spawn(args: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn().expect("the program starts")
+}
