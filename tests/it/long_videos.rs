@@ -109,48 +109,26 @@ fn a_part_is_within_its_range() {
     assert!(times.iter().all(|time| (200.0..400.0).contains(time)) && shows_the_square(&times), "{times:?}");
 }
 
-/// Text that belongs to a frame of which nothing is kept is left out, and all else stays where it was.
+/// The text around a frame of which nothing is kept stays: it tells that nothing has changed.
 #[test]
-fn frames_without_tokens_take_no_text() {
-    for family in ["smolvlm", "internvl", "qwen3vl", "llava-onevision", "gemma3", "minicpmv"] {
-        let rows = |prune: PruneParams| {
-            let params = SessionParams { prune, ..SessionParams::default() };
-            let mut session = Session::open(&families::files(family), params, &mut ()).expect("the fixture opens");
-            // The same picture again and again, which is what pruning drops.
-            let mut frames = Frames::new(64, 48);
-            (0..8).for_each(|i| frames.push(vec![90; 64 * 48 * 3], f64::from(i)).expect("a frame"));
-            let options = VideoOptions { fps: Some(1.0), ..VideoOptions::default() };
-            let report = session.add_frames("camera", &frames, &options, &mut ()).expect("it is encoded");
-            let empty: Vec<bool> = report.slices.iter().map(|slice| slice.kept == 0).collect();
-            session.ask("What is it?", &mut ()).expect("an answer");
-            session.clear();
-            session.add_frames("camera", &frames, &options, &mut ()).expect("it is encoded");
-            (session.prompt_rows("What is it?").expect("a prompt"), empty)
-        };
-        let (dense, _) = rows(PruneParams::off());
-        let (pruned, empty) = rows(PruneParams { budget: Budget::Keep(0.02), ..PruneParams::default() });
-        assert!(empty.iter().any(|&empty| empty), "{family}");
-        let is_text = |key: RowKey| matches!(key, RowKey::Token(_));
-        // Every row is one of the dense prompt, in the same place.
-        let texts =
-            |rows: &[sharpv::chat::PlannedRow]| rows.iter().filter(|row| is_text(row.key)).copied().collect::<Vec<_>>();
-        let (all, left) = (texts(&dense), texts(&pruned));
-        assert!(left.iter().all(|row| all.contains(row)), "{family}");
-        assert_eq!(left.last(), all.last(), "{family}");
-        // What stands between two frames goes once for each empty one, but for the first.
-        let n_between = {
-            let visual = |row: &&sharpv::chat::PlannedRow| !is_text(row.key);
-            let first = dense.iter().position(|row| visual(&row)).expect("a visual token");
-            let last = dense.iter().rposition(|row| visual(&row)).expect("a visual token");
-            dense[first..last].iter().filter(|row| is_text(row.key)).count()
-        };
-        let n_empty = empty.iter().skip(1).filter(|&&empty| empty).count();
-        if n_between % 7 == 0 {
-            assert_eq!(all.len() - left.len(), n_between / 7 * n_empty, "{family}");
-        } else {
-            assert!(n_empty == 0 || left.len() < all.len(), "{family}");
-        }
-    }
+fn frames_without_tokens_keep_their_text() {
+    let rows = |prune: PruneParams| {
+        let params = SessionParams { prune, ..SessionParams::default() };
+        let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the fixture opens");
+        // The same picture again and again, which is what pruning drops.
+        let mut frames = Frames::new(64, 48);
+        (0..8).for_each(|i| frames.push(vec![90; 64 * 48 * 3], f64::from(i)).expect("a frame"));
+        let options = VideoOptions { fps: Some(1.0), ..VideoOptions::default() };
+        let report = session.add_frames("camera", &frames, &options, &mut ()).expect("it is encoded");
+        let n_empty = report.slices.iter().filter(|slice| slice.kept == 0).count();
+        let mut rows = session.prompt_rows("What is it?").expect("a prompt");
+        rows.retain(|row| matches!(row.key, RowKey::Token(_)));
+        (rows, n_empty)
+    };
+    let (dense, _) = rows(PruneParams::off());
+    let (pruned, n_empty) = rows(PruneParams { budget: Budget::Keep(0.02), ..PruneParams::default() });
+    assert!(n_empty > 0);
+    assert_eq!(pruned, dense);
 }
 
 /// A minute of colors at 5 frames a second.

@@ -64,6 +64,7 @@ impl Reel {
                 // Not `clear`: their memory has to go.
                 (slice.kept, slice.rows, slice.unfinished) = Default::default();
                 (slice.cells, slice.notes) = (None, None);
+                slice.has_left = true;
             }
         }
         frames

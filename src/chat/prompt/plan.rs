@@ -95,7 +95,7 @@ pub(in crate::chat) fn plan(
     let mut next_slice = vec![0; videos.len()];
     // Where the block of slices began that share their first position.
     let mut block: Option<(usize, i32)> = None;
-    let unneeded = texts_of_nothing(&items, videos);
+    let unneeded = texts_of_gone(&items, videos);
     for (i, item) in items.into_iter().enumerate() {
         let video_index = match item {
             Item::Text(tokens) => {
@@ -135,7 +135,7 @@ pub(in crate::chat) fn plan(
         let mut visual = VisualRows::of(video, video_index, slice)?;
         for (i, picture) in arrangement.used(all).into_iter().enumerate() {
             if let Some(between) = video.markers.between.get(i.wrapping_sub(1)) {
-                match visual.is_empty() {
+                match visual.has_left {
                     true => plan.skip_text(between.len()),
                     false => plan.push_text(between),
                 }
@@ -213,6 +213,8 @@ struct VisualRows<'a> {
     slice: usize,
     /// The kept tokens; `None` for all.
     kept: Option<&'a [u32]>,
+    /// It left its video.
+    has_left: bool,
     n_tokens: Option<usize>,
     token: usize,
     n_kept: usize,
@@ -225,12 +227,9 @@ impl<'a> VisualRows<'a> {
             None => None,
         };
         let kept = encoded.map(|encoded| encoded.kept.as_slice());
-        Ok(Self { video, slice, kept, n_tokens: encoded.map(|encoded| encoded.n_tokens), token: 0, n_kept: 0 })
-    }
-
-    /// Whether nothing is kept of it.
-    fn is_empty(&self) -> bool {
-        self.kept.is_some_and(<[u32]>::is_empty)
+        let has_left = encoded.is_some_and(|encoded| encoded.has_left);
+        let n_tokens = encoded.map(|encoded| encoded.n_tokens);
+        Ok(Self { video, slice, kept, has_left, n_tokens, token: 0, n_kept: 0 })
     }
 
     /// The key of the next token, if it is kept.
@@ -294,23 +293,25 @@ fn items(model: &Model, pieces: &[Piece], videos: &[Placed<'_>], tokenization: T
     Ok(items)
 }
 
-/// Which of `items` are text in front of a slice of which nothing is kept, and behind another one of its video.
+/// Which of `items` are text in front of a slice that left its video, and behind another one of it.
 ///
 /// What stands between two slices ends the one and begins the other, in the same words each time. So what stands in
-/// front of such a slice can go: the text behind it ends the slice that is left before it.
-fn texts_of_nothing(items: &[Item], videos: &[Placed<'_>]) -> Vec<bool> {
+/// front of a slice that left can go: the text behind it ends the slice that is still before it.
+///
+/// A slice of which nothing is kept is another thing: its text tells the model that what was seen before is still
+/// there, and without it answers are worse (`docs/results.md`).
+fn texts_of_gone(items: &[Item], videos: &[Placed<'_>]) -> Vec<bool> {
     let mut unneeded = vec![false; items.len()];
     let mut next_slice = vec![0; videos.len()];
     for (i, item) in items.iter().enumerate() {
         let Item::Slice { video } = *item else { continue };
         let slices = videos.get(video).and_then(|placed| placed.slices);
-        let is_empty =
-            slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.kept.is_empty());
+        let has_left = slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.has_left);
         next_slice[video] += 1;
         let follows = i >= 2
             && matches!(items[i - 1], Item::Text(_))
             && matches!(items[i - 2], Item::Slice { video: before } if before == video);
-        if is_empty && follows {
+        if has_left && follows {
             unneeded[i - 1] = true;
         }
     }

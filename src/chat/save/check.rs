@@ -213,7 +213,17 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             let rows = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
             let unfinished = Vec::new();
             let (cells, notes) = (None, None);
-            slices.push(EncodedSlice { time_s, n_tokens, kept, rows, unfinished, computed, cells, notes });
+            slices.push(EncodedSlice {
+                time_s,
+                n_tokens,
+                kept,
+                rows,
+                unfinished,
+                computed,
+                cells,
+                notes,
+                has_left: false,
+            });
         }
         videos.push(Arc::new(EncodedVideo {
             id: VideoId::new(),

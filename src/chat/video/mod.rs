@@ -65,6 +65,8 @@ pub(super) struct EncodedSlice {
     pub cells: Option<EncoderCells>,
     /// What is kept for looking at, if that was asked for.
     pub notes: Option<Box<Notes>>,
+    /// It left video that goes on: nothing is kept of it, and the text around it goes as well.
+    pub has_left: bool,
 }
 
 /// Wall time of the steps before prefill.
@@ -143,6 +145,7 @@ impl Encoder<'_> {
                     computed: 0.0,
                     cells: encoded.cells.as_ref().map(EncoderCells::all_reused),
                     notes: None,
+                    has_left: false,
                 },
                 None => {
                     let encode = || self.encode_slice(&frames, &planned, &mut partial, &mut grids);
@@ -210,6 +213,7 @@ impl Encoder<'_> {
             computed: 1.0,
             cells: None,
             notes: None,
+            has_left: false,
         };
         if let (Some(places), Some(frame)) = (self.inspect, frames.first()) {
             *grids = places.grids(&chunks, arrangement, (frame.width, frame.height), self.model);
