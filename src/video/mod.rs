@@ -261,10 +261,14 @@ impl FrameSource {
         // Opened at the start of the range, which none of the moments is before: pictures are given in order of time.
         let rate = Rate::Fps { fps: f64::MIN_POSITIVE, max_frames: 1 };
         let opened = Self::of(origin, &Sampling { rate, min_frames: 1, multiple_of: 1, ..*sampling }, stop)?;
-        let Self { info, mut pictures, stop, warnings, .. } = opened;
+        let Self { info, mut pictures, stop, warnings, first: at_start, .. } = opened;
         let no_frames = || Error::NoFrames { path: info.path.clone() };
         let first_s = *times.first().ok_or_else(no_frames)?;
-        let first = pictures.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height);
+        // A single picture is there once.
+        let first = match at_start.filter(|frame| frame.time_s == first_s) {
+            Some(frame) => frame,
+            None => pictures.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height),
+        };
         let first = Some(Frame { time_s: first_s, ..first });
         Ok(Self { info, times, pictures, first, n_given: 0, ended: false, warnings, stop })
     }
