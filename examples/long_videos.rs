@@ -1,5 +1,5 @@
 //! How well the frames of long videos are chosen:
-//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…]`.
+//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall]`.
 //!
 //! The folders are those of `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are seen once for
 //! some seconds. For each folder and each number of frames, the frames are chosen in these ways:
@@ -9,13 +9,19 @@
 //! - `told`: the middle of each needle, and the others at even distances. What is wrong here is the model's fault.
 //! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. So is what is wrong here.
 //!
-//! For each: the needles of which a frame was taken; the questions that were answered right, by kind (whether something
-//! is there, where it is and where it is not; which needle is the last), and where their needle has a frame; the time
-//! for a clip (finding and decoding its frames, and encoding them). Each is compared with `even`, question by question:
-//! the difference in points with its 95 % interval (Bonett and Price), and how many only one of the two got right.
+//! For each: the needles of which a frame was taken; the questions that were answered right, by kind; and the time for a
+//! clip (finding and decoding its frames, and encoding them). The kinds:
 //!
-//! In the environment, `THREADS` is the number of threads, and `ANSWERS` a file that a line of JSON is added to for each
-//! answer.
+//! - `needle` and `absent`: whether a thing is there, which is, or is not: yes, if that is likelier than no.
+//! - `which`: of a needle and a thing that is not there, whether the needle has more of yes than of no. By chance half
+//!   are right, whichever answer the model is inclined to.
+//! - `last`: which needle is the last, in its own words.
+//!
+//! Each way is compared with `even`, question by question: the difference of right answers to `which` and `last`, in
+//! points, with its 95 % interval (Bonett and Price), and how many only one of the two got right.
+//!
+//! With `--recall`, nothing is asked. In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
+//! pruned (as `--prune`), and `ANSWERS` a file that a line of JSON is added to for each answer.
 
 use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{Paired, wilson};
@@ -26,7 +32,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…]";
+const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…] [--recall]";
 
 /// Frames of a cut.
 const CUT_FRAMES: usize = 8;
@@ -106,11 +112,6 @@ impl Score {
         let of = self.asked.iter().filter(|asked| counts(asked));
         share(of.clone().filter(|asked| asked.right).count(), of.count())
     }
-
-    /// The same of a category.
-    fn share_of(&self, category: &str) -> String {
-        self.share(|asked| asked.category == category)
-    }
 }
 
 fn share(right: usize, n: usize) -> String {
@@ -120,6 +121,8 @@ fn share(right: usize, n: usize) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let asks = !args.iter().any(|arg| arg == "--recall");
+    args.retain(|arg| arg != "--recall");
     let mut choices = Choice::ALL.map(|(choice, _)| choice).to_vec();
     if let Some(i) = args.iter().position(|arg| arg == "--only") {
         let only = args.drain(i..).nth(1).ok_or(USAGE)?;
@@ -130,6 +133,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut params = SessionParams { n_predict: 32, evict: EvictParams::off(), ..SessionParams::default() };
     params.compute.n_threads = std::env::var("THREADS").ok().map(|n| n.parse()).transpose()?;
     params.vision.n_threads = params.compute.n_threads;
+    if let Ok(method) = std::env::var("PRUNE") {
+        params.prune.method = method.parse()?;
+    }
     let mut session = Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?;
     for folder in folders {
         for (i, &n) in counts.iter().enumerate() {
@@ -137,7 +143,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut even: Option<Score> = None;
             // Cuts are the same with any number of frames.
             for &choice in choices.iter().filter(|&&choice| choice != Choice::Cut || i == 0) {
-                let score = run(&mut session, Path::new(folder), choice, n)?;
+                let score = run(&mut session, Path::new(folder), choice, n, asks)?;
                 print(choice, &score, even.as_ref());
                 if choice == Choice::Even {
                     even = Some(score);
@@ -153,7 +159,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Box<dyn E
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize) -> Result<Score, Box<dyn Error>> {
+fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, asks: bool) -> Result<Score, Box<dyn Error>> {
     let needles: Vec<Needle> = read(&folder.join("needles.jsonl"))?;
     let file = if choice == Choice::Cut { "cuts.jsonl" } else { "questions.jsonl" };
     let rows: Vec<Row> = read(&folder.join(file))?;
@@ -192,28 +198,59 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize) -> Result
             score.needles += here.len();
             score.found += here.iter().filter(|needle| needle.is_in(&times)).count();
         }
-        for Row { category, question, answer, .. } in rows {
+        // What the needle before has more of yes than of no.
+        let mut before = None;
+        for Row { category, question, answer, .. } in rows.iter().filter(|_| asks) {
             session.restart();
-            let given = session.ask(question, &mut ())?.answer;
-            let right = given == *answer;
             let needle = match category.as_str() {
                 "needle" => here.iter().find(|needle| question.contains(&format!(" {} in", needle.thing))),
                 "last" => here.last(),
                 _ => None,
             };
-            let found = needle.map(|needle| needle.is_in(&times));
-            if let Some(file) = std::env::var_os("ANSWERS") {
-                let line = serde_json::json!({
+            let mut found = needle.map(|needle| needle.is_in(&times));
+            let mut add = |category: &str, found, given: String, right| {
+                log(&serde_json::json!({
                     "video": video, "choice": choice.name(), "frames": frames, "category": category,
                     "question": question, "given": given, "right": right, "found": found,
-                });
-                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
-                writeln!(file, "{line}")?;
+                }))?;
+                score.asked.push(Asked { category: category.to_owned(), found, right });
+                Ok::<(), std::io::Error>(())
+            };
+            if category == "last" {
+                let given = session.ask(question, &mut ())?.answer;
+                let right = given == *answer;
+                add(category, found, given, right)?;
+                continue;
             }
-            score.asked.push(Asked { category: category.clone(), found, right });
+            let yes = yes_over_no(session, question)?;
+            add(category, found, format!("{yes:+.2}"), (yes > 0.0) == (answer == "Yes."))?;
+            match before.take() {
+                None => before = Some((yes, found)),
+                // Its question is followed by one about what is not there.
+                Some((needle, its_found)) => {
+                    found = its_found;
+                    add("which", found, format!("{:+.2}", needle - yes), needle > yes)?;
+                }
+            }
         }
     }
     Ok(score)
+}
+
+/// How much likelier yes is than no, as the difference of their logits.
+fn yes_over_no(session: &mut Session, question: &str) -> Result<f32, Box<dyn Error>> {
+    let logits = session.first_logits(question, &mut ())?;
+    let logit = |word: &str| -> Result<f32, Box<dyn Error>> {
+        let token = session.model().tokenize(word, false, false)?.first().copied().ok_or("a word without tokens")?;
+        Ok(logits.get(usize::try_from(token)?).copied().ok_or("a token without a logit")?)
+    };
+    Ok(logit("Yes")? - logit("No")?)
+}
+
+/// Adds a line to the file in `ANSWERS`, if there is one.
+fn log(line: &serde_json::Value) -> std::io::Result<()> {
+    let Some(file) = std::env::var_os("ANSWERS") else { return Ok(()) };
+    writeln!(std::fs::OpenOptions::new().create(true).append(true).open(file)?, "{line}")
 }
 
 /// `n` frames, the middles of the needles among them, and their times in seconds.
@@ -242,20 +279,24 @@ fn print(choice: Choice, score: &Score, even: Option<&Score>) {
     if score.needles > 0 {
         line("needles with a frame", share(score.found, score.needles));
     }
-    line("right", score.share(|_| true));
-    for category in ["needle", "absent", "last"] {
-        if score.asked.iter().any(|asked| asked.category == category) {
-            line(&format!("right, {category}"), score.share_of(category));
+    for category in ["needle", "absent", "which", "last"] {
+        let is_one = |asked: &Asked| asked.category == category;
+        if score.asked.iter().any(is_one) {
+            line(&format!("right, {category}"), score.share(is_one));
         }
     }
-    line("right, needle in a frame", score.share(|asked| asked.found == Some(true)));
+    if !score.asked.is_empty() {
+        let seen = |asked: &Asked| asked.category == "which" && asked.found == Some(true);
+        line("which, with a frame", score.share(seen));
+    }
     line("s to find and decode", format!("{:.2}", per_clip(score.find_s)));
     line("s to encode", format!("{:.2}", per_clip(score.encode_s)));
-    let Some(even) = even else { return };
+    let Some(even) = even.filter(|_| !score.asked.is_empty()) else { return };
     let mut paired = Paired::default();
-    // A cut has no questions about the last needle, which are asked last of a clip.
-    let both = |a: &&Asked| choice != Choice::Cut || a.category != "last";
-    even.asked.iter().filter(both).zip(&score.asked).for_each(|(a, b)| paired.add(a.right, b.right));
+    // A cut has no questions about the last needle.
+    let counts = |asked: &&Asked| asked.category == "which" || (asked.category == "last" && choice != Choice::Cut);
+    let pairs = even.asked.iter().filter(counts).zip(score.asked.iter().filter(counts));
+    pairs.for_each(|(a, b)| paired.add(a.right, b.right));
     let [low, high] = paired.interval().map(|bound| 100.0 * bound);
     let only = format!("only one right {} : {}", paired.only_b, paired.only_a);
     let difference = 100.0 * paired.difference();
