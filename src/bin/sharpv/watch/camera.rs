@@ -40,8 +40,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Slot {
-    /// The newest frame, and when it was decoded.
-    frame: Option<(Frame, Instant)>,
+    /// The newest frame, and when it was decoded, unless it has waited to be taken since.
+    frame: Option<(Frame, Option<Instant>)>,
     dropped: u64,
     end: Option<sharpv::Result<()>>,
     warnings: Vec<String>,
@@ -49,7 +49,7 @@ struct Slot {
 
 /// What came next.
 pub enum Next {
-    /// A frame, and when it was decoded.
+    /// A frame, and when it was there: of a source that waits, now.
     Frame(Frame, Instant),
     /// Nothing, in the time that was waited for it.
     Nothing,
@@ -78,7 +78,7 @@ impl Camera {
         let (mut slot, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some((frame, decoded)) = slot.frame.take() {
             self.shared.changed.notify_all();
-            return Ok(Next::Frame(frame, decoded));
+            return Ok(Next::Frame(frame, decoded.unwrap_or_else(Instant::now)));
         }
         match slot.end.replace(Ok(())) {
             None => {
@@ -149,7 +149,8 @@ impl Shared {
             let waited = self.changed.wait_timeout(slot, LOOK_EVERY);
             (slot, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        slot.dropped += u64::from(slot.frame.replace((frame, Instant::now())).is_some());
+        let decoded = (!waits).then(Instant::now);
+        slot.dropped += u64::from(slot.frame.replace((frame, decoded)).is_some());
         self.changed.notify_all();
         !self.is_stopped()
     }
