@@ -253,9 +253,9 @@ fn ctrl_c_leaves_nothing() {
     let mmproj = files.mmproj.expect("an mmproj");
     let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
     command.args(["inspect", text(&frames), "-m", text(&files.model), "--mmproj", text(&mmproj), "-o", text(&page)]);
-    command.args(["--video", text(&film), "--folder-fps", "1", "--fps", "1", "--max-frames", "400", "-v"]);
+    command.args(["--video", text(&film), "--folder-fps", "1", "--fps", "1", "--max-frames", "400", "-vv"]);
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
-    // The model is being loaded: all of the work is to come, on a fast machine as well.
+    // llama.cpp says so when the model is being loaded: all of the work is to come, on a fast machine as well.
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     assert!(stderr.read_line(&mut said).unwrap() > 0);
