@@ -671,40 +671,41 @@ fn two_programs_at_once_fetch_once() {
     assert_eq!([MODEL, MMPROJ].map(|file| setup.server.content_requests(file).len()), [1, 1]);
 }
 
-#[cfg(unix)]
-#[test]
-fn ctrl_c_leaves_a_part_that_goes_on() {
-    let setup = Setup::new();
+/// `pull` in the middle of its first file: 200 kB are there, and no more come.
+fn hanging_download(setup: &Setup) -> std::process::Child {
     setup.server.fault(MODEL, &[Fault::Silence(200_000)]);
     let part = setup.part(&fixture("llama.gguf"));
     let mut command = setup.std_command(&["pull", REPO]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
     let begun = Instant::now();
     while part.metadata().map_or(0, |meta| meta.len()) < 200_000 {
         assert!(begun.elapsed() < Duration::from_secs(60), "the first bytes arrive");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(kill.expect("kill runs").success());
+    child
+}
+
+/// What was fetched before `child` ended is not fetched again.
+fn goes_on_behind(setup: &Setup, mut child: std::process::Child) {
     assert!(!child.wait().expect("it ends").success());
     setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));
     assert_eq!(ranges(&setup.server, MODEL), [None, Some("bytes=200000-".to_owned())]);
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_part_that_goes_on() {
+    let setup = Setup::new();
+    let child = hanging_download(&setup);
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("kill runs").success());
+    goes_on_behind(&setup, child);
+}
+
 #[test]
 fn a_download_that_is_killed_goes_on() {
     let setup = Setup::new();
-    setup.server.fault(MODEL, &[Fault::Silence(200_000)]);
-    let part = setup.part(&fixture("llama.gguf"));
-    let mut command = setup.std_command(&["pull", REPO]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
-    let begun = Instant::now();
-    while part.metadata().map_or(0, |meta| meta.len()) < 200_000 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the first bytes arrive");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut child = hanging_download(&setup);
     child.kill().expect("it is killed");
-    assert!(!child.wait().expect("it ends").success());
-    setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));
-    assert_eq!(ranges(&setup.server, MODEL), [None, Some("bytes=200000-".to_owned())]);
+    goes_on_behind(&setup, child);
 }
