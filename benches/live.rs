@@ -3,10 +3,10 @@
 //! `cargo bench --bench live` measures what a frame and a question cost, with frames prefilled as they come and with
 //! the question, in turns, and how memory goes over an hour.
 //!
-//! `cargo bench --bench live -- --needles FOLDER [CLIPS]` asks about things that appear once in long clips: FOLDER has
-//! videos, `needles.jsonl` (`video`, `thing`, `start`, `end`) and `questions.jsonl` (`video`, `question`, `answer`), as
-//! `make_clips --long` writes them. Each thing that is there is asked for together with one that is not, right behind
-//! its end (recent), and two minutes later (early).
+//! `cargo bench --bench live -- --needles FOLDER [CLIPS]` asks about things that appear once in long clips. FOLDER has
+//! videos, `needles.jsonl` (`video`, `thing`, `start`, `end`) and `questions.jsonl` (`video`, `question`, `answer`: for
+//! each thing a question with "Yes.", and behind it one for another thing with "No."). Both are asked right behind the
+//! end of the thing that is there (recent), and two minutes later (early).
 
 #[path = "footage/mod.rs"]
 #[allow(dead_code)]
