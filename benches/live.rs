@@ -104,7 +104,8 @@ fn hour() -> Result<()> {
             if second % 600 == 0 && second > 0 {
                 let state = live.state();
                 println!(
-                    "  {:2} min: {:3} MB resident, {} frames, {} tokens, {} cells, {} positions, {} rebases, {:.0} % encoded",
+                    "  {:2} min: {:3} MB resident, {} frames, {} tokens, {} cells, {} positions, {} rebases, \
+                     {:.0} % encoded",
                     second / 60,
                     resident() >> 20,
                     state.held,
@@ -189,9 +190,11 @@ fn stream(video: &Path, policy: LivePolicy, probes: &[Probe]) -> Result<()> {
             let right = answer.trim().trim_end_matches('.') == probe.answer.trim_end_matches('.');
             println!(
                 "{}",
-                serde_json::json!({ "video": video.file_name().map(|name| name.to_string_lossy()), "policy": policy, "early": probe.early,
-                    "question": probe.question, "expected": probe.answer, "answer": answer, "right": right,
-                    "held": state.held, "tokens": state.tokens, "rebases": state.rebases })
+                serde_json::json!({
+                    "video": video.file_name().map(|name| name.to_string_lossy()),
+                    "policy": policy, "early": probe.early, "question": probe.question, "expected": probe.answer, "answer": answer, "right": right,
+                    "held": state.held, "tokens": state.tokens, "rebases": state.rebases
+                })
             );
         }
     }
