@@ -3,10 +3,10 @@
 //! `cargo bench --bench live` measures what a frame and a question cost, with frames prefilled as they come and with
 //! the question, in turns, and how memory goes over an hour.
 //!
-//! `cargo bench --bench live -- --needles FOLDER [CLIPS]` asks about things that appear once in long clips: FOLDER has
-//! videos, `needles.jsonl` (`video`, `thing`, `start`, `end`) and `questions.jsonl` (`video`, `question`, `answer`), as
-//! `make_clips --long` writes them. Each thing that is there is asked for together with one that is not, right behind
-//! its end (recent), and two minutes later (early).
+//! `cargo bench --bench live -- --needles FOLDER [CLIPS]` asks about things that appear once in long clips. FOLDER has
+//! videos, `needles.jsonl` (`video`, `thing`, `start`, `end`) and `questions.jsonl` (`video`, `question`, `answer`: for
+//! each thing a question with "Yes.", and behind it one for another thing with "No."). Both are asked right behind the
+//! end of the thing that is there (recent), and two minutes later (early).
 
 #[path = "footage/mod.rs"]
 #[allow(dead_code)]
@@ -104,7 +104,8 @@ fn hour() -> Result<()> {
             if second % 600 == 0 && second > 0 {
                 let state = live.state();
                 println!(
-                    "  {:2} min: {:3} MB resident, {} frames, {} tokens, {} cells, {} positions, {} rebases, {:.0} % encoded",
+                    "  {:2} min: {:3} MB resident, {} frames, {} tokens, {} cells, {} positions, {} rebases, \
+                     {:.0} % encoded",
                     second / 60,
                     resident() >> 20,
                     state.held,
@@ -189,9 +190,11 @@ fn stream(video: &Path, policy: LivePolicy, probes: &[Probe]) -> Result<()> {
             let right = answer.trim().trim_end_matches('.') == probe.answer.trim_end_matches('.');
             println!(
                 "{}",
-                serde_json::json!({ "video": video.file_name().map(|name| name.to_string_lossy()), "policy": policy, "early": probe.early,
-                    "question": probe.question, "expected": probe.answer, "answer": answer, "right": right,
-                    "held": state.held, "tokens": state.tokens, "rebases": state.rebases })
+                serde_json::json!({
+                    "video": video.file_name().map(|name| name.to_string_lossy()),
+                    "policy": policy, "early": probe.early, "question": probe.question, "expected": probe.answer, "answer": answer, "right": right,
+                    "held": state.held, "tokens": state.tokens, "rebases": state.rebases
+                })
             );
         }
     }

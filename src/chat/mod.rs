@@ -6,8 +6,8 @@
 //! A [`Session`] is thin: what is loaded (`engine`), what was said (`conversation`) and what is in the KV cache (`kv`),
 //! none of which knows the others. `prompt` makes rows of a conversation, `fit` makes a video fit before it is encoded,
 //! `video` encodes and prunes it, `generate` writes the answer, `stream` makes turns of all that, `save` puts a session
-//! into a file. A [`Worker`] is a thread with a session, for programs that must not wait. [`live`] is for video that does
-//! not end.
+//! into a file. A [`Worker`] is a thread with a session, for programs that must not wait. [`live`] is for video that
+//! does not end.
 
 mod answer;
 mod builder;

@@ -21,8 +21,8 @@
 //! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Pictures
 //! of more than 67 million pixels in a video, or 134 million alone, are refused.
 //!
-//! [`LiveSource`] reads video that does not end: a pipe, a file that grows, an address. It gives frames as they come, and
-//! it is the only thing here that opens what is no file, if it is told to.
+//! [`LiveSource`] reads video that does not end: a pipe, a file that grows, an address. It gives frames as they come,
+//! and it is the only thing here that opens what is no file, if it is told to.
 //!
 //! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
 //!

@@ -1,16 +1,20 @@
 //! `sharpv watch`, as its users meet it: pipes, files that grow, sources that end or break.
 #![cfg(feature = "cli")]
 
+use crate::support::broken_videos;
 use crate::support::families;
 use crate::support::program::sharpv;
-use crate::support::video_clips::Clips;
+use crate::support::video_clips::{Clips, within};
 
 use assert_cmd::assert::Assert;
 use predicates::str::contains;
 use serde_json::Value;
+use sharpv::video::{LiveInput, LiveSource};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -83,6 +87,73 @@ fn containers_come_through_a_pipe() {
         assert_eq!((&answers[0]["asked"], &answers[0]["question"]), (&"end".into(), &"What?".into()));
         assert!(answers[0]["answer"].is_string() && answers[0]["latency_ms"].as_f64() > Some(0.0));
     }
+}
+
+#[test]
+fn every_field_is_documented() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.mp4");
+    let doc = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/watch.md")).expect("a page");
+    let all = lines(&watch(&clip, "What? --every 3s --json").success());
+    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    for line in &all {
+        for key in keys(line).into_iter().chain(keys(&line["state"])) {
+            assert!(doc.contains(&format!("`{key}`")), "{key} is missing in docs/watch.md");
+        }
+    }
+    assert_eq!(all.len(), 3);
+}
+
+#[test]
+fn damaged_streams_end() {
+    let clips = Clips::new();
+    let kinds = [("a.ts", "-f mpegts"), ("a.mkv", "-f matroska"), ("a.flv", "-f flv"), ("a.h264", "-f h264")];
+    for (name, how) in kinds {
+        let whole = std::fs::read(clips.draw("testsrc2=s=64x48:r=10:d=1.6", &format!("{H264} {how}"), name));
+        let whole = whole.expect("a file");
+        let cuts = broken_videos::cut(&whole, [1, 5, 20, 60, 95].into_iter());
+        for (what, bytes) in cuts.chain(broken_videos::damaged(&whole, 12, 5)) {
+            let read = move || {
+                let input = LiveInput::Reader(name.into(), Box::new(std::io::Cursor::new(bytes)));
+                let Ok(mut source) = LiveSource::open(input, || false) else { return 0 };
+                let (mut n, mut before) = (0, -1.0);
+                while let Ok(Some(frame)) = source.next_from(0.0) {
+                    assert_eq!(frame.rgb.len(), 3 * frame.width as usize * frame.height as usize);
+                    assert!(frame.time_s > before, "times ascend");
+                    (n, before) = (n + 1, frame.time_s);
+                }
+                source.warnings();
+                n
+            };
+            assert!(within(60, read) < 1000, "{name}, {what}");
+        }
+    }
+}
+
+#[test]
+fn a_source_stops_when_it_is_told_to() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.ts");
+    // At its end, more is waited for.
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    let input = LiveInput::Growing(clip);
+    let mut source = LiveSource::open(input, move || asked.load(Ordering::Relaxed)).expect("it opens");
+    assert_eq!(source.fps().map(f64::round), Some(10.0));
+    let stopper = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let end = within(60, move || {
+        loop {
+            match source.next_from(0.0) {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        }
+    });
+    stopper.join().expect("it stops");
+    assert!(matches!(end, Err(sharpv::Error::Cancelled)), "{end:?}");
 }
 
 #[test]

@@ -32,8 +32,8 @@ const LEAST_SLICES: usize = 64;
 
 /// A conversation about video that does not end: frames go in one by one, questions are answered from what is held.
 ///
-/// Each question is about the video alone: it does not know of those before it. See [the module](super) for what is held,
-/// and how.
+/// Each question is about the video alone: it does not know of those before it. See [the module](super) for what is
+/// held, and how.
 ///
 /// ```no_run
 /// use sharpv::video::Frame;
@@ -431,7 +431,8 @@ impl LiveSession {
             let most = (held * (room / 2) / next).clamp(1, held - 1);
             if most < self.most {
                 observer.warning(&format!(
-                    "{}: the model was trained for {positions} positions, which are enough to hold {most} frames and no more",
+                    "{}: the model was trained for {positions} positions, which are enough to hold {most} frames and \
+                     no more",
                     self.params.name
                 ));
             }

@@ -54,6 +54,7 @@ pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
         waiting: VecDeque::new(),
         pulse: Pulse::default(),
         next_s: 0.0,
+        since: Instant::now(),
         plain: (sampler, n_predict),
         cancel: interrupts.cancel_token(),
         args,
@@ -82,6 +83,8 @@ struct Watcher<'a> {
     pulse: Pulse,
     /// When, in the video, the question is asked next.
     next_s: f64,
+    /// When the first frame came; before, when it was waited for.
+    since: Instant,
     /// How answers are written that are not yes or no.
     plain: (sharpv::runtime::SamplerParams, usize),
     cancel: CancelToken,
@@ -90,9 +93,8 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     fn watch(mut self, name: &std::path::Path, screen: &mut Screen) -> anyhow::Result<()> {
-        let start = Instant::now();
         let (mut reason, error) = loop {
-            match self.step(start, screen) {
+            match self.step(screen) {
                 Ok(None) => {}
                 Ok(Some(reason)) => break (reason, None),
                 Err(error) if is_cancelled(&error) => break (End::Stopped, None),
@@ -124,7 +126,7 @@ impl Watcher<'_> {
     }
 
     /// Takes a frame, or answers a question. Gives why it is over.
-    fn step(&mut self, start: Instant, screen: &mut Screen) -> anyhow::Result<Option<End>> {
+    fn step(&mut self, screen: &mut Screen) -> anyhow::Result<Option<End>> {
         if self.cancel.is_cancelled() {
             return Ok(Some(End::Stopped));
         }
@@ -139,12 +141,15 @@ impl Watcher<'_> {
             Next::Frame(frame, decoded) => (frame, decoded),
             Next::End => return Ok(Some(End::Source)),
             Next::Nothing => {
-                let is_over = self.args.for_s.is_some_and(|s| start.elapsed().as_secs_f64() >= s);
+                let is_over = self.args.for_s.is_some_and(|s| self.since.elapsed().as_secs_f64() >= s);
                 return Ok(is_over.then_some(End::Time));
             }
         };
         if self.args.for_s.is_some_and(|s| frame.time_s >= s) {
             return Ok(Some(End::Time));
+        }
+        if self.live.state().frames == 0 {
+            self.since = Instant::now();
         }
         let pushed = self.push(&frame, screen)?;
         self.pulse.dropped = self.camera.dropped();
