@@ -192,7 +192,8 @@ fn stream(video: &Path, policy: LivePolicy, probes: &[Probe]) -> Result<()> {
                 "{}",
                 serde_json::json!({
                     "video": video.file_name().map(|name| name.to_string_lossy()),
-                    "policy": policy, "early": probe.early, "question": probe.question, "expected": probe.answer, "answer": answer, "right": right,
+                    "policy": policy, "early": probe.early, "question": probe.question, "expected": probe.answer,
+                    "answer": answer, "right": right,
                     "held": state.held, "tokens": state.tokens, "rebases": state.rebases
                 })
             );
