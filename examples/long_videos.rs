@@ -21,7 +21,8 @@
 //! points, with its 95 % interval (Bonett and Price), and how many only one of the two got right.
 //!
 //! With `--recall`, nothing is asked. In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
-//! pruned (as `--prune`), and `ANSWERS` a file that a line of JSON is added to for each answer.
+//! pruned (as `--prune`), `ANSWERS` a file that a line of JSON is added to for each answer, and `MODEL` and `MMPROJ` are
+//! the files of another model than `smol`: the frames are the same with any, so `--recall` is quick with a small one.
 
 use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{Paired, wilson};
@@ -136,7 +137,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Ok(method) = std::env::var("PRUNE") {
         params.prune.method = method.parse()?;
     }
-    let mut session = Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?;
+    let model = std::env::var("MODEL").unwrap_or_else(|_| "smol".into());
+    let files = models::resolve(&model, std::env::var_os("MMPROJ").as_deref().map(Path::new), &[])?;
+    let mut session = Session::open(&files, params, &mut ())?;
     for folder in folders {
         for (i, &n) in counts.iter().enumerate() {
             println!("{folder}, {n} frames");
