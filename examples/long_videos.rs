@@ -13,18 +13,19 @@
 //! clip (finding and decoding its frames, and encoding them). The kinds:
 //!
 //! - `needle` and `absent`: whether a thing is there, which is, or is not: yes, if that is likelier than no.
-//! - `which`: of a needle and a thing that is not there, whether the needle has more of yes than of no. By chance half
-//!   are right, whichever answer the model is inclined to.
+//! - `which`: how many of the things that are asked about and are not there have less of yes than a needle. By chance it
+//!   is half of them, whichever answer the model is inclined to.
 //! - `last`: which needle is the last, in its own words.
 //!
-//! Each way is compared with `even`, question by question: the difference of right answers to `which` and `last`, in
-//! points, with its 95 % interval (Bonett and Price), and how many only one of the two got right.
+//! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with the 95 % interval
+//! of a mean.
 //!
 //! With `--recall`, nothing is asked. In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
-//! pruned (as `--prune`), and `ANSWERS` a file that a line of JSON is added to for each answer.
+//! pruned (as `--prune`), `ANSWERS` a file that a line of JSON is added to for each answer, and `MODEL` and `MMPROJ` are
+//! the files of another model than `smol`: the frames are the same with any, so `--recall` is quick with a small one.
 
 use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
-use sharpv::lab::eval::{Paired, wilson};
+use sharpv::lab::eval::wilson;
 use sharpv::models;
 use sharpv::video::{FrameSource, Frames, Sampling};
 use std::error::Error;
@@ -84,34 +85,21 @@ impl Choice {
     }
 }
 
-/// What became of a question.
-struct Asked {
-    category: String,
-    /// Whether the needle that it is about has a frame; `None` if it is about none.
-    found: Option<bool>,
-    right: bool,
-}
-
 /// What became of a choice.
 #[derive(Default)]
 struct Score {
     /// Needles, and those that have a frame.
     needles: usize,
     found: usize,
-    asked: Vec<Asked>,
+    /// Categories of questions, and whether the answers were right.
+    asked: Vec<(String, bool)>,
+    /// Needle by needle: the share of what is not there that has less of yes, and whether it has a frame.
+    which: Vec<(f64, bool)>,
     /// Videos, and parts of them.
     clips: usize,
     frames: usize,
     find_s: f64,
     encode_s: f64,
-}
-
-impl Score {
-    /// How many of the answers that `counts` are right.
-    fn share(&self, counts: impl Fn(&Asked) -> bool) -> String {
-        let of = self.asked.iter().filter(|asked| counts(asked));
-        share(of.clone().filter(|asked| asked.right).count(), of.count())
-    }
 }
 
 fn share(right: usize, n: usize) -> String {
@@ -136,7 +124,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Ok(method) = std::env::var("PRUNE") {
         params.prune.method = method.parse()?;
     }
-    let mut session = Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?;
+    let model = std::env::var("MODEL").unwrap_or_else(|_| "smol".into());
+    let files = models::resolve(&model, std::env::var_os("MMPROJ").as_deref().map(Path::new), &[])?;
+    let mut session = Session::open(&files, params, &mut ())?;
     for folder in folders {
         for (i, &n) in counts.iter().enumerate() {
             println!("{folder}, {n} frames");
@@ -198,8 +188,8 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, asks: boo
             score.needles += here.len();
             score.found += here.iter().filter(|needle| needle.is_in(&times)).count();
         }
-        // What the needle before has more of yes than of no.
-        let mut before = None;
+        // How much more of yes than of no needles have, and whether they were found; and what is not there.
+        let (mut there, mut absent) = (Vec::new(), Vec::new());
         for Row { category, question, answer, .. } in rows.iter().filter(|_| asks) {
             session.restart();
             let needle = match category.as_str() {
@@ -207,31 +197,27 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, asks: boo
                 "last" => here.last(),
                 _ => None,
             };
-            let mut found = needle.map(|needle| needle.is_in(&times));
-            let mut add = |category: &str, found, given: String, right| {
-                log(&serde_json::json!({
-                    "video": video, "choice": choice.name(), "frames": frames, "category": category,
-                    "question": question, "given": given, "right": right, "found": found,
-                }))?;
-                score.asked.push(Asked { category: category.to_owned(), found, right });
-                Ok::<(), std::io::Error>(())
-            };
-            if category == "last" {
+            let found = needle.map(|needle| needle.is_in(&times));
+            let (given, right) = if category == "last" {
                 let given = session.ask(question, &mut ())?.answer;
-                let right = given == *answer;
-                add(category, found, given, right)?;
-                continue;
-            }
-            let yes = yes_over_no(session, question)?;
-            add(category, found, format!("{yes:+.2}"), (yes > 0.0) == (answer == "Yes."))?;
-            match before.take() {
-                None => before = Some((yes, found)),
-                // Its question is followed by one about what is not there.
-                Some((needle, its_found)) => {
-                    found = its_found;
-                    add("which", found, format!("{:+.2}", needle - yes), needle > yes)?;
+                (given.clone(), given == *answer)
+            } else {
+                let yes = yes_over_no(session, question)?;
+                match found {
+                    Some(found) => there.push((yes, found)),
+                    None => absent.push(yes),
                 }
-            }
+                (format!("{yes:+.2}"), (yes > 0.0) == (answer == "Yes."))
+            };
+            log(&serde_json::json!({
+                "video": video, "choice": choice.name(), "frames": frames, "category": category,
+                "question": question, "given": given, "right": right, "found": found,
+            }))?;
+            score.asked.push((category.clone(), right));
+        }
+        for (yes, found) in there {
+            let less = absent.iter().filter(|other| yes > **other).count() as f64;
+            score.which.push((less / absent.len().max(1) as f64, found));
         }
     }
     Ok(score)
@@ -279,26 +265,32 @@ fn print(choice: Choice, score: &Score, even: Option<&Score>) {
     if score.needles > 0 {
         line("needles with a frame", share(score.found, score.needles));
     }
-    for category in ["needle", "absent", "which", "last"] {
-        let is_one = |asked: &Asked| asked.category == category;
-        if score.asked.iter().any(is_one) {
-            line(&format!("right, {category}"), score.share(is_one));
+    for category in ["needle", "absent", "last"] {
+        let of = score.asked.iter().filter(|(its, _)| its == category);
+        if of.clone().count() > 0 {
+            line(&format!("right, {category}"), share(of.clone().filter(|(_, right)| *right).count(), of.count()));
         }
     }
-    if !score.asked.is_empty() {
-        let seen = |asked: &Asked| asked.category == "which" && asked.found == Some(true);
-        line("which, with a frame", score.share(seen));
+    if !score.which.is_empty() {
+        line("which", mean(score.which.iter().map(|(share, _)| *share)));
+        line("which, with a frame", mean(score.which.iter().filter(|(_, found)| *found).map(|(share, _)| *share)));
     }
     line("s to find and decode", format!("{:.2}", per_clip(score.find_s)));
     line("s to encode", format!("{:.2}", per_clip(score.encode_s)));
-    let Some(even) = even.filter(|_| !score.asked.is_empty()) else { return };
-    let mut paired = Paired::default();
-    // A cut has no questions about the last needle.
-    let counts = |asked: &&Asked| asked.category == "which" || (asked.category == "last" && choice != Choice::Cut);
-    let pairs = even.asked.iter().filter(counts).zip(score.asked.iter().filter(counts));
-    pairs.for_each(|(a, b)| paired.add(a.right, b.right));
-    let [low, high] = paired.interval().map(|bound| 100.0 * bound);
-    let only = format!("only one right {} : {}", paired.only_b, paired.only_a);
-    let difference = 100.0 * paired.difference();
-    line("less even, points", format!("{difference:+.1} ({low:+.1} to {high:+.1}), {only}"));
+    if let Some(even) = even.filter(|_| !score.which.is_empty()) {
+        line("which, less even", mean(score.which.iter().zip(&even.which).map(|(a, b)| a.0 - b.0)));
+    }
+}
+
+/// The mean of shares in percent, with its 95 % interval.
+fn mean(shares: impl Iterator<Item = f64>) -> String {
+    let shares: Vec<f64> = shares.map(|share| 100.0 * share).collect();
+    if shares.len() < 2 {
+        return format!("{} of them are too few", shares.len());
+    }
+    let n = shares.len() as f64;
+    let mean = shares.iter().sum::<f64>() / n;
+    let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let half = 1.96 * (variance / n).sqrt();
+    format!("{mean:.1} % of {n} ({:.1} to {:.1})", mean - half, mean + half)
 }
