@@ -264,7 +264,6 @@ fn ctrl_c_leaves_nothing() {
     stderr.read_to_string(&mut said).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130), "{said}");
-    assert!(said.contains("stopped"), "{said}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
