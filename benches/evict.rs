@@ -2,6 +2,8 @@
 //! visual tokens and for the 12 % that Visual SharpV keeps; and what measuring similarities costs:
 //! `cargo bench --bench evict [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
 //!
+//! Half of the layers are every second one; of `smol`, named in place of a file, those of its profile go.
+//!
 //! With `--masked`, visual tokens are hidden from later batches while the prompt is prefilled, which then takes a time
 //! that is linear in its rows. Keys and values are there all the same, and decoding reads all of them: it makes no sense
 //! of a random model's, but takes as long.
@@ -9,6 +11,7 @@
 //! Embeddings are random: they cost what those of a video do. Variants take turns within one run, so that the ratios
 //! mean something on a shared machine. Medians are shown, with minimum and maximum.
 
+use sharpv::chat::LayerProfile;
 use sharpv::models;
 use sharpv::runtime::{CancelToken, Context, ContextParams, Model, ModelParams, Row, RowInput};
 use std::path::Path;
@@ -37,20 +40,28 @@ fn main() -> Result<()> {
     let masked = has("--masked");
     let given: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     if let [path, n_visual] = given[..] {
+        let n_visual = n_visual.parse()?;
+        if path == "smol" {
+            let files = models::resolve("smol", None, &[])?;
+            let profile = LayerProfile::shipped(&models::digest(&files)?).ok_or("smol has no layer profile")?;
+            let model = Model::load(&files.model, &ModelParams::default(), |_| {})?;
+            let layers = (0..model.n_layer()).map(|il| profile.free_layers().contains(&il)).collect();
+            return bytes_and_speed("smol, by its profile", &model, layers, n_visual, masked);
+        }
         let path = Path::new(path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let model = Model::load(path, &ModelParams::default(), |_| {})?;
-        return bytes_and_speed(&name, &model, n_visual.parse()?, masked);
+        return bytes_and_speed(&name, &model, every_second(&model), n_visual, masked);
     }
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
     let fixture = Model::load(&fixture, &ModelParams::default(), |_| {})?;
     let smol = Model::load(&models::resolve("smol", None, &[])?.model, &ModelParams::default(), |_| {})?;
     probe_cost("smol", &smol)?;
     for n_visual in [4096, 16384, 65536] {
-        bytes_and_speed("fixture llama", &fixture, n_visual, masked)?;
+        bytes_and_speed("fixture llama", &fixture, every_second(&fixture), n_visual, masked)?;
     }
     for n_visual in [4096, 16384] {
-        bytes_and_speed("smol", &smol, n_visual, masked)?;
+        bytes_and_speed("smol", &smol, every_second(&smol), n_visual, masked)?;
     }
     println!("smol, 65536 visual tokens: left out, the dense prompt takes too long to prefill on a few cores");
     Ok(())
@@ -94,11 +105,14 @@ fn probe_cost(name: &str, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// All visual tokens and those that the first stage leaves; both with all layers, and with half of the layers evicted.
-fn bytes_and_speed(name: &str, model: &Model, n_visual: usize, masked: bool) -> Result<()> {
+fn every_second(model: &Model) -> Vec<bool> {
+    (0..model.n_layer()).map(|il| il % 2 == 1).collect()
+}
+
+/// All visual tokens and those that the first stage leaves; both with all layers, and with `half` of them evicted.
+fn bytes_and_speed(name: &str, model: &Model, half: Vec<bool>, n_visual: usize, masked: bool) -> Result<()> {
     let dense = Prompt::new(model, n_visual);
     let pruned = dense.prune((n_visual as f64 * KEPT).round() as usize);
-    let half: Vec<bool> = (0..model.n_layer()).map(|il| il % 2 == 1).collect();
     let n_half = half.iter().filter(|&&l| l).count();
     let mut variants = Vec::new();
     for (stage, prompt) in [("dense", dense), ("stage 1", pruned)] {

@@ -54,15 +54,22 @@ fn main() -> Result<()> {
     }
     let given: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     if let [model, n_visual] = given[..] {
+        if model == "smol" {
+            return smol(n_visual.parse()?, has("--masked"));
+        }
         let free = every_second(Path::new(model))?;
         return compare(Path::new(model), n_visual.parse()?, free, has("--masked"));
     }
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
     compare(&fixture, 16384, every_second(&fixture)?, false)?;
+    smol(4096, false)?;
+    smol(16384, false)
+}
+
+fn smol(n_visual: usize, masked: bool) -> Result<()> {
     let smol = models::resolve("smol", None, &[])?;
     let profile = LayerProfile::shipped(&models::digest(&smol)?).ok_or("smol has no layer profile")?;
-    compare(&smol.model, 4096, profile.free_layers().to_vec(), false)?;
-    compare(&smol.model, 16384, profile.free_layers().to_vec(), false)
+    compare(&smol.model, n_visual, profile.free_layers().to_vec(), masked)
 }
 
 fn every_second(model: &Path) -> Result<Vec<usize>> {
