@@ -1,10 +1,17 @@
 //! What evicting visual tokens from half of the layers buys, in bytes of the KV cache and in decoding speed, for all
 //! visual tokens and for the 12 % that Visual SharpV keeps; and what measuring similarities costs:
-//! `cargo bench --bench evict`.
+//! `cargo bench --bench evict [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
+//!
+//! Half of the layers are every second one; of `smol`, named in place of a file, those of its profile go.
+//!
+//! With `--masked`, visual tokens are hidden from later batches while the prompt is prefilled, which then takes a time
+//! that is linear in its rows. Keys and values are there all the same, and decoding reads all of them: it makes no sense
+//! of a random model's, but takes as long.
 //!
 //! Embeddings are random: they cost what those of a video do. Variants take turns within one run, so that the ratios
 //! mean something on a shared machine. Medians are shown, with minimum and maximum.
 
+use sharpv::chat::LayerProfile;
 use sharpv::models;
 use sharpv::runtime::{CancelToken, Context, ContextParams, Model, ModelParams, Row, RowInput};
 use std::path::Path;
@@ -25,19 +32,36 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     // `cargo test --all-targets` runs benches without `--bench`; there is nothing to check here.
-    let has = |name| std::env::args().any(|arg| arg == name);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |name: &str| args.iter().any(|arg| arg == name);
     if has("--test") || !has("--bench") {
         return Ok(());
+    }
+    let masked = has("--masked");
+    let given: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    if let [path, n_visual] = given[..] {
+        let n_visual = n_visual.parse()?;
+        if path == "smol" {
+            let files = models::resolve("smol", None, &[])?;
+            let profile = LayerProfile::shipped(&models::digest(&files)?).ok_or("smol has no layer profile")?;
+            let model = Model::load(&files.model, &ModelParams::default(), |_| {})?;
+            let layers = (0..model.n_layer()).map(|il| profile.free_layers().contains(&il)).collect();
+            return bytes_and_speed("smol, by its profile", &model, layers, n_visual, masked);
+        }
+        let path = Path::new(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let model = Model::load(path, &ModelParams::default(), |_| {})?;
+        return bytes_and_speed(&name, &model, every_second(&model), n_visual, masked);
     }
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
     let fixture = Model::load(&fixture, &ModelParams::default(), |_| {})?;
     let smol = Model::load(&models::resolve("smol", None, &[])?.model, &ModelParams::default(), |_| {})?;
     probe_cost("smol", &smol)?;
     for n_visual in [4096, 16384, 65536] {
-        bytes_and_speed("fixture llama", &fixture, n_visual)?;
+        bytes_and_speed("fixture llama", &fixture, every_second(&fixture), n_visual, masked)?;
     }
     for n_visual in [4096, 16384] {
-        bytes_and_speed("smol", &smol, n_visual)?;
+        bytes_and_speed("smol", &smol, every_second(&smol), n_visual, masked)?;
     }
     println!("smol, 65536 visual tokens: left out, the dense prompt takes too long to prefill on a few cores");
     Ok(())
@@ -81,16 +105,19 @@ fn probe_cost(name: &str, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// All visual tokens and those that the first stage leaves; both with all layers, and with half of the layers evicted.
-fn bytes_and_speed(name: &str, model: &Model, n_visual: usize) -> Result<()> {
+fn every_second(model: &Model) -> Vec<bool> {
+    (0..model.n_layer()).map(|il| il % 2 == 1).collect()
+}
+
+/// All visual tokens and those that the first stage leaves; both with all layers, and with `half` of them evicted.
+fn bytes_and_speed(name: &str, model: &Model, half: Vec<bool>, n_visual: usize, masked: bool) -> Result<()> {
     let dense = Prompt::new(model, n_visual);
     let pruned = dense.prune((n_visual as f64 * KEPT).round() as usize);
-    let half: Vec<bool> = (0..model.n_layer()).map(|il| il % 2 == 1).collect();
     let n_half = half.iter().filter(|&&l| l).count();
     let mut variants = Vec::new();
     for (stage, prompt) in [("dense", dense), ("stage 1", pruned)] {
         let start = Instant::now();
-        let (whole, evicted) = prepare(model, &prompt, &half)?;
+        let (whole, evicted) = prepare(model, &prompt, &half, masked)?;
         eprintln!("{name}, {n_visual}, {stage}: {} rows ready in {:.1?}", prompt.rows.len(), start.elapsed());
         variants.extend([(stage, whole), (stage, evicted)]);
     }
@@ -132,7 +159,7 @@ fn bytes_and_speed(name: &str, model: &Model, n_visual: usize) -> Result<()> {
 }
 
 /// Two contexts with `prompt`, the second with the layers of `half` evicted.
-fn prepare(model: &Model, prompt: &Prompt, half: &[bool]) -> Result<(Variant, Variant)> {
+fn prepare(model: &Model, prompt: &Prompt, half: &[bool], masked: bool) -> Result<(Variant, Variant)> {
     let params = ContextParams { n_ctx: prompt.rows.len() + N_FREE, evictable: true, ..ContextParams::default() };
     let variant = |context| Variant {
         context,
@@ -143,7 +170,7 @@ fn prepare(model: &Model, prompt: &Prompt, half: &[bool]) -> Result<(Variant, Va
         speed: Vec::new(),
     };
     let mut whole = variant(open(model, &params)?);
-    prompt.prefill(&mut whole.context)?;
+    prompt.prefill(&mut whole.context, masked)?;
     // Cheaper than another prefill.
     let state = whole.context.state()?;
     let mut evicted = variant(open(model, &params)?);
@@ -260,17 +287,21 @@ impl Prompt {
         Self { rows, next: self.next }
     }
 
-    fn prefill(&self, context: &mut Context) -> Result<()> {
+    fn prefill(&self, context: &mut Context, masked: bool) -> Result<()> {
         let n_ubatch = context.n_ubatch();
         let mut reported = Instant::now();
+        let all = vec![masked; context.model().n_layer()];
         for (i, rows) in self.rows.chunks(n_ubatch).enumerate() {
+            if masked {
+                context.hide_layers(&all)?;
+            }
             process(context, rows)?;
             if reported.elapsed().as_secs() >= 10 {
                 reported = Instant::now();
                 eprintln!("  prefill: {} of {} rows", i * n_ubatch + rows.len(), self.rows.len());
             }
         }
-        Ok(())
+        Ok(context.hide_layers(&[])?)
     }
 }
 

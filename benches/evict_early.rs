@@ -1,10 +1,12 @@
 //! What a layer profile saves that is known before the prefill: peak memory, prefill and decoding, with visual tokens
 //! in all layers, evicted behind the prefill, and kept out of these layers from the beginning:
-//! `cargo bench --bench evict_early [-- MODEL.gguf VISUAL_TOKENS]`.
+//! `cargo bench --bench evict_early [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
 //!
 //! Each run is a process of its own, so that its peak is its own; the three ways take turns, and ratios are within a
 //! turn. Embeddings are random: they cost what those of a video do. `smol` frees the layers of its profile, other
-//! models every second one.
+//! models every second one. With `--masked`, visual tokens are hidden from later batches during the prefill, once, so
+//! that a very long prompt takes a time that is linear in its rows: its memory and decoding are as ever, its prefill is
+//! not.
 
 use sharpv::chat::LayerProfile;
 use sharpv::models;
@@ -37,18 +39,12 @@ struct Run {
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, way, model, n_visual, free] = &args[..]
+    if let [flag, way, model, n_visual, free, masked] = &args[..]
         && flag == "--run"
     {
-        println!(
-            "{}",
-            serde_json::to_string(&run(
-                way,
-                Path::new(model),
-                n_visual.parse()?,
-                &serde_json::from_str::<Vec<usize>>(free)?
-            )?)?
-        );
+        let free: Vec<usize> = serde_json::from_str(free)?;
+        let run = run(way, Path::new(model), n_visual.parse()?, &free, masked.parse()?)?;
+        println!("{}", serde_json::to_string(&run)?);
         return Ok(());
     }
     // `cargo test --all-targets` runs benches without `--bench`; there is nothing to check here.
@@ -56,16 +52,24 @@ fn main() -> Result<()> {
     if has("--test") || !has("--bench") {
         return Ok(());
     }
-    let given: Vec<&String> = args.iter().filter(|arg| *arg != "--bench").collect();
+    let given: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     if let [model, n_visual] = given[..] {
-        return compare(Path::new(model), n_visual.parse()?, every_second(Path::new(model))?);
+        if model == "smol" {
+            return smol(n_visual.parse()?, has("--masked"));
+        }
+        let free = every_second(Path::new(model))?;
+        return compare(Path::new(model), n_visual.parse()?, free, has("--masked"));
     }
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
-    compare(&fixture, 16384, every_second(&fixture)?)?;
+    compare(&fixture, 16384, every_second(&fixture)?, false)?;
+    smol(4096, false)?;
+    smol(16384, false)
+}
+
+fn smol(n_visual: usize, masked: bool) -> Result<()> {
     let smol = models::resolve("smol", None, &[])?;
     let profile = LayerProfile::shipped(&models::digest(&smol)?).ok_or("smol has no layer profile")?;
-    compare(&smol.model, 4096, profile.free_layers().to_vec())?;
-    compare(&smol.model, 16384, profile.free_layers().to_vec())
+    compare(&smol.model, n_visual, profile.free_layers().to_vec(), masked)
 }
 
 fn every_second(model: &Path) -> Result<Vec<usize>> {
@@ -73,14 +77,14 @@ fn every_second(model: &Path) -> Result<Vec<usize>> {
     Ok((1..model.n_layer()).step_by(2).collect())
 }
 
-fn compare(model: &Path, n_visual: usize, free: Vec<usize>) -> Result<()> {
+fn compare(model: &Path, n_visual: usize, free: Vec<usize>, masked: bool) -> Result<()> {
     let mut runs: [Vec<Run>; 3] = Default::default();
-    for turn in 0..TURNS {
+    for turn in 0..if masked { 1 } else { TURNS } {
         for i in 0..WAYS.len() {
             let i = (i + turn) % WAYS.len();
             let mut child = Command::new(std::env::current_exe()?);
             child.args(["--run", WAYS[i]]).arg(model).arg(n_visual.to_string());
-            child.arg(serde_json::to_string(&free)?).stderr(Stdio::inherit());
+            child.args([serde_json::to_string(&free)?, masked.to_string()]).stderr(Stdio::inherit());
             let output = child.output()?;
             runs[i].push(serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: {e}", WAYS[i]))?);
             eprint!(".");
@@ -115,7 +119,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// In a process of its own.
-fn run(way: &str, path: &Path, n_visual: usize, free: &[usize]) -> Result<Run> {
+fn run(way: &str, path: &Path, n_visual: usize, free: &[usize], masked: bool) -> Result<Run> {
     let model = Model::load(path, &ModelParams::default(), |_| {})?;
     let layers: Vec<bool> = (0..model.n_layer()).map(|il| free.contains(&il)).collect();
 
@@ -143,8 +147,12 @@ fn run(way: &str, path: &Path, n_visual: usize, free: &[usize]) -> Result<Run> {
             })
             .collect();
         next += batch.len();
+        if masked {
+            context.hide_layers(&vec![true; model.n_layer()])?;
+        }
         context.process(&batch)?;
     }
+    context.hide_layers(&[])?;
     std::hint::black_box(context.logits()?);
     let prefill_ms = start.elapsed().as_secs_f64() * 1000.0;
     if way != "all" {

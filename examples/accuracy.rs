@@ -9,8 +9,8 @@
 //! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
 //! `sharpv/q8_0/q4_0` stores keys and values in these types; variants of one cache stand side by side.
 //!
-//! In the environment, `UBATCH` is the number of rows computed at once (512), and `LATER` leaves out the questions
-//! alone.
+//! In the environment, `UBATCH` is the number of rows computed at once (512), `LATER` leaves out the questions alone, and
+//! `FAST` takes the copies of the weights that this processor computes faster, where they were made.
 //!
 //! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
 //! led to ("later"; the first questions do not count there). Each is compared with the first variant, question by
@@ -19,8 +19,9 @@
 use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Session, SessionParams, VideoOptions};
 use sharpv::models;
 use sharpv::prune::{Method, PruneParams};
-use sharpv::runtime::KvType;
+use sharpv::runtime::{KvType, ModelParams, VisionParams};
 use sharpv::skip::{EncodeMode, EncodeParams};
+use sharpv::weights::{self, Copies};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
@@ -146,7 +147,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Ok(n_ubatch) = std::env::var("UBATCH") {
             params.compute.n_ubatch = n_ubatch.parse()?;
         }
-        let files = models::resolve("smol", None, &[])?;
+        let mut files = models::resolve("smol", None, &[])?;
+        if std::env::var_os("FAST").is_some() {
+            let store = models::Store::from_env()?;
+            let copies = Copies::new(&store).of(&files, &ModelParams::default(), &VisionParams::default())?;
+            files = weights::in_place(files, &copies);
+        }
         let mut session = Session::open(&files, params, &mut ())?;
         let (mut kept, mut total) = (0, 0);
         // A clip is decoded and encoded once for all its questions and all variants.
