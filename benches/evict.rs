@@ -5,8 +5,8 @@
 //! Half of the layers are every second one; of `smol`, named in place of a file, those of its profile go.
 //!
 //! With `--masked`, visual tokens are hidden from later batches while the prompt is prefilled, which then takes a time
-//! that is linear in its rows. Keys and values are there all the same, and decoding reads all of them: it makes no sense
-//! of a random model's, but takes as long.
+//! that is linear in its rows. Keys and values are there all the same, and decoding reads all of them: it makes no
+//! sense of a random model's, but takes as long.
 //!
 //! Embeddings are random: they cost what those of a video do. Variants take turns within one run, so that the ratios
 //! mean something on a shared machine. Medians are shown, with minimum and maximum.

@@ -9,8 +9,8 @@
 //! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
 //! `sharpv/q8_0/q4_0` stores keys and values in these types; variants of one cache stand side by side.
 //!
-//! In the environment, `UBATCH` is the number of rows computed at once (512), `LATER` leaves out the questions alone, and
-//! `FAST` takes the copies of the weights that this processor computes faster, where they were made.
+//! In the environment, `UBATCH` is the number of rows computed at once (512), `LATER` leaves out the questions alone,
+//! and `FAST` takes the copies of the weights that this processor computes faster, where they were made.
 //!
 //! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
 //! led to ("later"; the first questions do not count there). Each is compared with the first variant, question by

@@ -9,20 +9,21 @@
 //! - `told`: the middle of each needle, and the others at even distances. What is wrong here is the model's fault.
 //! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. So is what is wrong here.
 //!
-//! For each: the needles of which a frame was taken; the questions that were answered right, by kind; and the time for a
-//! clip (finding and decoding its frames, and encoding them). The kinds:
+//! For each: the needles of which a frame was taken; the questions that were answered right, by kind; and the time for
+//! a clip (finding and decoding its frames, and encoding them). The kinds:
 //!
 //! - `needle` and `absent`: whether a thing is there, which is, or is not: yes, if that is likelier than no.
-//! - `which`: how many of the things that are asked about and are not there have less of yes than a needle. By chance it
-//!   is half of them, whichever answer the model is inclined to.
+//! - `which`: how many of the things that are asked about and are not there have less of yes than a needle. By chance
+//!   it is half of them, whichever answer the model is inclined to.
 //! - `last`: which needle is the last, in its own words.
 //!
 //! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with the 95 % interval
 //! of a mean.
 //!
 //! With `--recall`, nothing is asked. In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
-//! pruned (as `--prune`), `ANSWERS` a file that a line of JSON is added to for each answer, and `MODEL` and `MMPROJ` are
-//! the files of another model than `smol`: the frames are the same with any, so `--recall` is quick with a small one.
+//! pruned (as `--prune`), `ANSWERS` a file that a line of JSON is added to for each answer, and `MODEL` and `MMPROJ`
+//! are the files of another model than `smol`: the frames are the same with any, so `--recall` is quick with a small
+//! one.
 
 use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::wilson;

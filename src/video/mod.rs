@@ -250,8 +250,8 @@ impl FrameSource {
         Ok(Self { info, times, pictures, first: Some(first), n_given: 0, ended: false, warnings, stop })
     }
 
-    /// As [`of`](Self::of), with the moments chosen by somebody else: `times` in seconds, ascending, within the range of
-    /// `sampling`.
+    /// As [`of`](Self::of), with the moments chosen by somebody else: `times` in seconds, ascending, within the range
+    /// of `sampling`.
     pub(crate) fn at_times(
         origin: Origin<'_>,
         sampling: &Sampling,

@@ -319,8 +319,8 @@ impl Fit<'_> {
         }
     }
 
-    /// Looks over the video of `proposal`, and chooses as many frames as were planned by what changes: a few less, where
-    /// their times take more of the prompt. Gives what is told of the look.
+    /// Looks over the video of `proposal`, and chooses as many frames as were planned by what changes: a few less,
+    /// where their times take more of the prompt. Gives what is told of the look.
     pub(super) fn survey(
         &self,
         origin: Origin<'_>,

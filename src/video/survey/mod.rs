@@ -151,7 +151,8 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    /// 60 seconds of grey at 10 frames a second, with a white square from 41 to 44 s, and a keyframe every `gop` frames.
+    /// 60 seconds of grey at 10 frames a second, with a white square from 41 to 44 s, and a keyframe every `gop`
+    /// frames.
     fn clip(folder: &Path, gop: u32) -> PathBuf {
         let path = folder.join("clip.mp4");
         let square = "drawbox=x=20:y=20:w=24:h=24:color=white:t=fill:enable='between(t,41,44)'";
