@@ -35,7 +35,7 @@ pub(crate) struct Survey {
     keyframes_only: bool,
 }
 
-/// What is told of a [`Survey`].
+/// What is told of a look over a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SurveyReport {
