@@ -274,7 +274,7 @@ fn lines(slices: &Slices, label: impl Fn(usize, f64) -> String) -> Vec<Part> {
 }
 
 /// `MM:SS`, or `H:MM:SS` from an hour on. Whole seconds, rounded down, as players show them.
-fn clock(time_s: f64) -> String {
+pub(crate) fn clock(time_s: f64) -> String {
     let seconds = time_s.max(0.0) as u64;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes:02}:{seconds:02}") }

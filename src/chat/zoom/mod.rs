@@ -9,6 +9,7 @@ use super::answer::VideoReport;
 use super::params::{FrameChoice, VideoOptions};
 use super::session::Session;
 use crate::error::{Error, Result};
+use crate::layout::clock;
 use crate::observer::Observer;
 use crate::video::{Kind, Origin, VideoInfo};
 use named::Named;
@@ -106,11 +107,4 @@ fn part(named: &Named, duration_s: f64) -> Option<Range<f64>> {
     };
     let (start, end) = (start.max(0.0), end.min(duration_s));
     (end - start >= 1.0).then_some(start..end)
-}
-
-/// `MM:SS`, or `H:MM:SS` from an hour on.
-fn clock(time_s: f64) -> String {
-    let seconds = time_s.round() as u64;
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes:02}:{seconds:02}") }
 }
