@@ -54,7 +54,7 @@ mod with_servers {
     use super::*;
     use serde_json::Value;
     use sharpv::chat::{Session, SessionParams, VideoOptions};
-    use sharpv::runtime::{self, ModelParams};
+    use sharpv::runtime::{self, CancelToken, Context, ContextParams, DeviceMemory, Model, ModelNeed, ModelParams};
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
     use std::process::{Child, Stdio};
@@ -205,6 +205,55 @@ mod with_servers {
                 }
                 assert_same(&remote, &local, &how);
             }
+        }
+    }
+
+    /// The smallest and the largest margin: all layers, and none.
+    #[test]
+    fn layers_go_where_there_is_room_beside_the_margin() {
+        let server = Server::start("0");
+        let (here, _) = ask("--prune off");
+        for (margin, n) in [("0", LAYERS + 1), ("100000G", 0)] {
+            let how = format!("--prune off --rpc {} --gpu-margin {margin}", server.address);
+            let (answer, layers) = ask(&how);
+            assert_eq!(layers, [n, 0], "{how}");
+            assert_eq!(answer["answer"], here["answer"], "{how}");
+            let clip = clip();
+            let mut args = vec!["plan", clip.to_str().expect("UTF-8"), "-q"];
+            let how = how.replace("--prune off ", "");
+            args.extend(words(&how));
+            let told = contains("0 of 31 layers go to RPC0").and(contains("slower"));
+            let plan = sharpv(&args).assert().success();
+            if n == 0 {
+                plan.stderr(told)
+            } else {
+                plan.stderr(told.not())
+            };
+        }
+    }
+
+    /// What is planned without loading anything is what is there afterwards.
+    #[test]
+    fn what_a_device_will_hold_is_told_before() {
+        let files = smol::files();
+        let server = Server::start("0");
+        runtime::add_rpc_server(&server.address).expect("the server");
+        let device = runtime::devices().into_iter().find(|device| device.description == server.address);
+        let device = device.expect("its device").name;
+        let context = ContextParams { n_ctx: 1024, ..ContextParams::default() };
+        for n_gpu_layers in [1, 12, 31] {
+            let devices = vec![device.clone()];
+            let n_gpu_layers = Some(n_gpu_layers);
+            let params = ModelParams { n_gpu_layers, devices, mmap: false, ..ModelParams::default() };
+            let need = ModelNeed::of(&files.model, &params, &context).expect("a plan");
+            assert_eq!(need.n_layers as usize, LAYERS + 1);
+            let model = Model::load(&files.model, &params, |_| {}).expect("the model");
+            let real = Context::new(&model, &context, &[], &CancelToken::new()).expect("a context");
+            let on_device = |devices: &[DeviceMemory]| {
+                devices.iter().find(|entry| entry.device == device).expect("something there").usage
+            };
+            let real = real.memory_by_device().expect("what it takes");
+            assert_eq!(on_device(&need.devices), on_device(&real), "{n_gpu_layers:?}");
         }
     }
 

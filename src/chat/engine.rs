@@ -1,6 +1,7 @@
 //! What is loaded: the models of a session and how they want to be talked to. No question changes it.
 
 use super::fit::cost::CellCost;
+use super::fit::gpu;
 use super::params::SessionParams;
 use super::prompt::template::ChatTemplate;
 use crate::error::{Error, Result};
@@ -63,7 +64,7 @@ impl Engine {
         let start = Instant::now();
         let model = match model {
             Some(model) => model,
-            None => Model::load(&files.model, &params.model, |p| {
+            None => Model::load(&files.model, &gpu::place(files, params, observer)?, |p| {
                 observer.progress(Stage::LoadModel, thousandths(p), 1000);
             })?,
         };

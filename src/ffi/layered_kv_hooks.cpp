@@ -54,12 +54,15 @@ public:
 
     void set_input(const llama_ubatch * ubatch) override {
         if (k_idxs && k_idxs->buffer) {
+            // As llama.cpp's own inputs: the scheduler copies them to the device.
+            GGML_ASSERT(ggml_backend_buffer_is_host(k_idxs->buffer));
             auto * data = static_cast<int64_t *>(k_idxs->data);
             for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
                 data[i] = row_of(i);
             }
         }
         if (v_idxs && v_idxs->buffer) {
+            GGML_ASSERT(ggml_backend_buffer_is_host(v_idxs->buffer));
             auto * data = static_cast<int64_t *>(v_idxs->data);
             const int64_t n_embd = v_idxs->ne[0]/ubatch->n_tokens;
             for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {

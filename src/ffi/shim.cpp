@@ -9,7 +9,9 @@
 #include "mtmd-helper.h"
 
 #include <cstdio>
+#include <map>
 #include <stdexcept>
+#include <string>
 
 namespace {
 
@@ -17,6 +19,19 @@ void add(sharpv_memory & sum, const llama_memory_breakdown_data & data) {
     sum.model   += data.model;
     sum.context += data.context;
     sum.compute += data.compute;
+}
+
+void write(const std::map<std::string, sharpv_memory> & sums, sharpv_device_memory * out, size_t capacity, size_t * n) {
+    size_t i = 0;
+    for (const auto & entry : sums) {
+        if (i < capacity) {
+            out[i] = {};
+            std::snprintf(out[i].device, sizeof(out[i].device), "%s", entry.first.c_str());
+            out[i].bytes = entry.second;
+        }
+        i++;
+    }
+    *n = i;
 }
 
 } // namespace
@@ -37,21 +52,30 @@ int32_t sharpv_memory_breakdown(const llama_context * ctx, sharpv_memory * out, 
     });
 }
 
-int32_t sharpv_memory_buffers(
-        const llama_context * ctx, sharpv_buffer_memory * out, size_t capacity, size_t * n,
+int32_t sharpv_memory_by_device(
+        const llama_context * ctx, sharpv_device_memory * out, size_t capacity, size_t * n,
         char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
-        size_t i = 0;
+        std::map<std::string, sharpv_memory> sums;
         for (const auto & entry : llama_get_memory_breakdown(ctx)) {
-            if (i < capacity) {
-                out[i] = {};
-                std::snprintf(out[i].name, sizeof(out[i].name), "%s", ggml_backend_buft_name(entry.first));
-                out[i].is_host = ggml_backend_buft_is_host(entry.first);
-                add(out[i].bytes, entry.second);
-            }
-            i++;
+            // Main memory that a GPU can read is main memory.
+            ggml_backend_dev_t device =
+                ggml_backend_buft_is_host(entry.first) ? nullptr : ggml_backend_buft_get_device(entry.first);
+            add(sums[device ? ggml_backend_dev_name(device) : "CPU"], entry.second);
         }
-        *n = i;
+        write(sums, out, capacity, n);
+    });
+}
+
+int32_t sharpv_vision_memory(
+        const char * path, mtmd_context_params params,
+        sharpv_device_memory * out, size_t capacity, size_t * n, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        std::map<std::string, sharpv_memory> sums;
+        for (const auto & entry : mtmd_get_memory_usage(path, params).backend_mem_usage) {
+            sums[ggml_backend_dev_name(entry.first)].model += entry.second;
+        }
+        write(sums, out, capacity, n);
     });
 }
 

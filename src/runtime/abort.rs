@@ -3,6 +3,7 @@
 //! Where an assertion of ggml fails, the process ends: there is no way back into it. ggml's own handler writes the
 //! assertion to stderr and starts a debugger for a backtrace. A program can have its own words in place of both.
 
+use super::log;
 use crate::ffi;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
@@ -20,7 +21,8 @@ static HANDLER: OnceLock<fn(&Abort<'_>)> = OnceLock::new();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Abort<'a> {
-    /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`.
+    /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`. Behind it, in brackets,
+    /// what llama.cpp logged just before: of an error of a GPU, the reason is there alone.
     pub reason: &'a str,
     /// The file that llama.cpp was loading, or whose network it was running, where that is known.
     pub file: Option<&'a Path>,
@@ -49,9 +51,12 @@ pub(super) fn at_work_on<T>(path: &Path, work: impl FnOnce() -> T) -> T {
 unsafe extern "C" fn forward(reason: *const c_char) {
     let Some(handler) = HANDLER.get().filter(|_| !reason.is_null()) else { return };
     // SAFETY: ggml passes a NUL-terminated string that lives during the call.
-    let reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
+    let mut reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
     // A panic must not unwind into C++; a thread that is ending has no thread-locals.
-    let _ = std::panic::catch_unwind(|| {
+    let _ = std::panic::catch_unwind(move || {
+        if let Some(logged) = log::captured() {
+            reason = format!("{reason} ({logged})").into();
+        }
         let file = AT_WORK_ON.try_with(|file| file.try_borrow().ok()?.clone()).ok().flatten();
         handler(&Abort { reason: &reason, file: file.as_deref() });
     });

@@ -1,7 +1,7 @@
 //! A context: the KV cache of one conversation, and the computing that fills and reads it.
 
 use super::call::{Outcome, guarded};
-use super::memory::{KvType, MemoryUsage};
+use super::memory::{DeviceMemory, KvType, MemoryUsage, by_device};
 use super::{CancelToken, LoraAdapter, Model, Token, device, log, sampler};
 use crate::error::{Error, Result};
 use crate::ffi;
@@ -278,6 +278,18 @@ impl Context {
     /// What it was made with.
     pub fn params(&self) -> &ContextParams {
         &self.params
+    }
+
+    /// What it takes with its model, by device.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if llama.cpp cannot tell.
+    pub fn memory_by_device(&self) -> Result<Vec<DeviceMemory>> {
+        // SAFETY: the context lives; `by_device` gives an array with its length.
+        by_device(|out, capacity, n, err, err_len| unsafe {
+            ffi::sharpv_memory_by_device(self.ptr.as_ptr(), out, capacity, n, err, err_len)
+        })
+        .map_err(|reason| Error::Llama { action: "adding up memory", reason })
     }
 
     /// Cells of the KV cache as allocated: [`ContextParams::n_ctx`], rounded up by llama.cpp.

@@ -28,9 +28,10 @@ impl FreeMemory {
         weights(&devices(), params)
     }
 
-    /// For the KV cache and the buffers of `model` as it was loaded with `params`; `offload_kv`: they go where the
-    /// layers are. `None` where the machine does not say.
-    pub fn for_kv(model: &Model, params: &ModelParams, offload_kv: bool) -> Option<Self> {
+    /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. `None` where the machine
+    /// does not say.
+    pub fn for_kv(model: &Model, offload_kv: bool) -> Option<Self> {
+        let params = model.params();
         let gpus = used_gpus(&devices(), params);
         // A layer's cache is where the layer is.
         let n_layer = model.n_layer().max(1);

@@ -31,6 +31,13 @@ pub(super) fn capture<T>(call: impl FnOnce() -> T) -> (T, String) {
     (result, reason_of(&lines))
 }
 
+/// What was logged since the innermost `capture` on this thread began; `None` if that is nothing, or none began.
+pub(super) fn captured() -> Option<String> {
+    CAPTURED
+        .try_with(|lines| lines.try_borrow().ok()?.as_deref().filter(|lines| !lines.is_empty()).map(reason_of))
+        .ok()?
+}
+
 /// The last lines, joined: the first failure is logged deepest, its consequences follow.
 fn reason_of(lines: &[String]) -> String {
     const SHOWN: usize = 3;
@@ -86,5 +93,24 @@ fn emit(level: i64, text: &str) {
                 lines.push(text.to_owned());
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_logged_before_is_known_in_time() {
+        let (within, reason) = capture(|| {
+            emit(ffi::GGML_LOG_LEVEL_ERROR.into(), "CUDA error: out of memory");
+            captured()
+        });
+        assert_eq!(
+            (within.as_deref(), reason.as_str()),
+            (Some("CUDA error: out of memory"), "CUDA error: out of memory")
+        );
+        assert_eq!(capture(captured).0, None);
+        assert_eq!(captured(), None);
     }
 }

@@ -1,7 +1,9 @@
 //! What a context costs: the types of a KV cache, and the bytes that are allocated.
 
+use super::call::guarded;
 use crate::error::Error;
 use crate::ffi;
+use std::ffi::{CStr, c_char};
 
 macro_rules! kv_types {
     ($($variant:ident $name:literal $raw:ident $doc:literal),+ $(,)?) => {
@@ -63,6 +65,55 @@ impl MemoryUsage {
         let mut raw = ffi::sharpv_memory::default();
         // SAFETY: the caller's context lives; the struct is filled by the call. A failure (out of memory) leaves zeros.
         unsafe { ffi::sharpv_memory_breakdown(context, &mut raw, std::ptr::null_mut(), 0) };
+        raw.into()
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.model + self.context + self.compute
+    }
+}
+
+/// Bytes on one device.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct DeviceMemory {
+    /// The device, by [`Device::name`](super::Device::name); `CPU` is the system's memory.
+    pub device: String,
+    /// What is there.
+    pub usage: MemoryUsage,
+}
+
+#[cfg(test)]
+impl DeviceMemory {
+    pub(crate) fn new(device: &str, usage: MemoryUsage) -> Self {
+        Self { device: device.to_owned(), usage }
+    }
+}
+
+/// More devices than llama.cpp computes on at once.
+const MAX_DEVICES: usize = 32;
+
+/// Calls one of the functions of `shim.h` that write an array of devices: where it is, its length, where the number of
+/// devices goes, and the buffer for an exception's message with its length.
+pub(super) fn by_device(
+    call: impl FnOnce(*mut ffi::sharpv_device_memory, usize, *mut usize, *mut c_char, usize) -> i32,
+) -> Result<Vec<DeviceMemory>, String> {
+    let empty = ([ffi::sharpv_device_memory::default(); MAX_DEVICES], 0);
+    let (found, n) = guarded(empty, |(out, n): &mut ([_; MAX_DEVICES], usize), err, err_len| {
+        call(out.as_mut_ptr(), out.len(), n, err, err_len)
+    })
+    .into_result()?;
+    let describe = |entry: &ffi::sharpv_device_memory| {
+        // SAFETY: our C++ ends the name with a zero, within the array.
+        let device = unsafe { CStr::from_ptr(entry.device.as_ptr()) }.to_string_lossy().into_owned();
+        DeviceMemory { device, usage: MemoryUsage::from(entry.bytes) }
+    };
+    Ok(found.iter().take(n).map(describe).collect())
+}
+
+impl From<ffi::sharpv_memory> for MemoryUsage {
+    fn from(raw: ffi::sharpv_memory) -> Self {
         Self { model: raw.model as u64, context: raw.context as u64, compute: raw.compute as u64 }
     }
 }

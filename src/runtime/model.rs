@@ -14,17 +14,21 @@ pub type Token = i32;
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ModelParams {
-    /// How many layers go to the GPU; `None` is all of them. Without a GPU it has no effect.
+    /// How many layers go to the GPU, the output behind the last counted as one; `None` is as many as fit where a session
+    /// is opened, else all of them. Without a GPU it has no effect.
     pub n_gpu_layers: Option<u32>,
     /// The devices to use, by [`Device::name`](super::Device::name); empty is all GPUs there are.
     pub devices: Vec<String>,
     /// Map the file into memory rather than read it: faster, and pages that are not used take no memory.
     pub mmap: bool,
+    /// Bytes to leave free on each GPU when it is chosen what goes there; `None` leaves a gigabyte, or an eighth of a
+    /// small one's memory, for what is not planned: a display, and what drivers and libraries take.
+    pub gpu_margin: Option<u64>,
 }
 
 impl Default for ModelParams {
     fn default() -> Self {
-        Self { n_gpu_layers: None, devices: Vec::new(), mmap: true }
+        Self { n_gpu_layers: None, devices: Vec::new(), mmap: true, gpu_margin: None }
     }
 }
 
@@ -45,6 +49,7 @@ struct Inner {
     ptr: NonNull<ffi::llama_model>,
     vocab: *const ffi::llama_vocab,
     path: PathBuf,
+    params: ModelParams,
     /// Loading an adapter registers it with the model.
     adding_adapter: Mutex<()>,
 }
@@ -91,17 +96,28 @@ impl Model {
     /// [`Error::Io`] if the file cannot be opened, [`Error::Load`] if llama.cpp cannot use it, and
     /// [`Error::InvalidParameter`] for a device that does not exist.
     pub fn load(path: &Path, params: &ModelParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
+        Self::load_as(path, params, false, &mut on_progress)
+    }
+
+    /// As [`load`](Self::load), but reads no weights and takes no memory for them. What it would take can be asked;
+    /// nothing can be computed with it.
+    pub(super) fn load_shadow(path: &Path, params: &ModelParams) -> Result<Self> {
+        Self::load_as(path, params, true, &mut |_| {})
+    }
+
+    fn load_as(path: &Path, params: &ModelParams, shadow: bool, on_progress: OnProgress<'_>) -> Result<Self> {
         backend::init();
         // llama.cpp's own message for a missing file does not say why.
         std::fs::File::open(path).map_err(Error::io("opening the model", path))?;
         let c_path = c_path(path)?;
         let mut devices = if params.devices.is_empty() { Vec::new() } else { device::by_names(&params.devices)? };
-        let mut report: OnProgress<'_> = &mut on_progress;
+        let mut report: OnProgress<'_> = on_progress;
 
         // SAFETY: returns a plain struct.
         let mut raw = unsafe { ffi::llama_model_default_params() };
         raw.n_gpu_layers = params.n_gpu_layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
-        raw.load_mode = if params.mmap { ffi::LLAMA_LOAD_MODE_AUTO } else { ffi::LLAMA_LOAD_MODE_NONE };
+        raw.load_mode = if params.mmap && !shadow { ffi::LLAMA_LOAD_MODE_AUTO } else { ffi::LLAMA_LOAD_MODE_NONE };
+        raw.no_alloc = shadow;
         if !devices.is_empty() {
             raw.devices = devices.as_mut_ptr();
         }
@@ -120,7 +136,8 @@ impl Model {
         })?;
         // SAFETY: the model was just loaded; its vocabulary lives as long as it does.
         let vocab = unsafe { ffi::llama_model_get_vocab(ptr.as_ptr()) };
-        Ok(Self(Arc::new(Inner { ptr, vocab, path: path.to_owned(), adding_adapter: Mutex::new(()) })))
+        let (path, params) = (path.to_owned(), params.clone());
+        Ok(Self(Arc::new(Inner { ptr, vocab, path, params, adding_adapter: Mutex::new(()) })))
     }
 
     pub(super) fn as_ptr(&self) -> *mut ffi::llama_model {
@@ -134,6 +151,11 @@ impl Model {
     /// The file it was loaded from.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// How it was loaded.
+    pub fn params(&self) -> &ModelParams {
+        &self.0.params
     }
 
     /// The context, in positions, that the model was trained for.

@@ -1,6 +1,8 @@
 //! Memory SharpV on contexts: the similarity curve, evicting layers and tokens, and states. On models with random
 //! weights (`tests/fixtures`), one for each kind of attention.
 
+use crate::support::gpu;
+
 use sharpv::runtime::{
     CancelToken, ComputeParams, Context, ContextParams, FlashAttention, KvType, KvWindow, Model, ModelParams, Position,
     Row, RowInput,
@@ -143,6 +145,11 @@ fn argmax(logits: &[f32]) -> i32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as i32
 }
 
+/// How far apart logits of the same rows may be, if they were computed in other ways.
+fn near() -> f32 {
+    gpu::near(1e-3) as f32
+}
+
 /// ‖a − b‖ / ‖b‖.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -178,6 +185,64 @@ fn variants() -> Vec<(&'static str, ContextParams)> {
 }
 
 #[test]
+fn a_gpu_computes_what_the_processor_does() {
+    let Some(gpu) = gpu::or_skip("a_gpu_computes_what_the_processor_does") else { return };
+    let on = |name: &str, n_gpu_layers| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{name}.gguf"));
+        let params = ModelParams { n_gpu_layers: Some(n_gpu_layers), ..ModelParams::default() };
+        Model::load(&path, &params, |_| {}).expect("a fixture loads")
+    };
+    for name in MODELS {
+        let (there, here) = (on(name, 99), on(name, 0));
+        for (variant, params) in variants() {
+            let prompt = two_pictures(&there);
+            // Without layers there, contexts take the GPU for large products, unless their cache is told to stay.
+            let compute = ComputeParams { offload_kv: false, ..params.compute.clone() };
+            let (mut ours, mut reference) =
+                (open(&there, &params), open(&here, &ContextParams { compute, ..params.clone() }));
+            let taken = ours.memory_by_device().expect("what it takes");
+            assert!(taken.iter().any(|entry| entry.device == gpu && entry.usage.context > 0), "{taken:?}");
+            let first = prompt.prefill(&mut ours);
+            let expected = prompt.prefill(&mut reference);
+            let worst = distance(&first, &expected).max(compare(&mut ours, &mut reference, &first, prompt.next, 32));
+            eprintln!("{name}, {variant}: {worst:.5} from the processor");
+            assert!(worst < 0.03, "{name}, {variant}: {worst}");
+        }
+    }
+}
+
+/// Prefills most of a cache, and decodes to its end.
+fn fill_without_flash_attention(evictable: bool) {
+    let model = load("llama");
+    let compute = ComputeParams { flash_attention: FlashAttention::Off, ..params().compute };
+    let params = ContextParams { n_ctx: 2048, evictable, ..computed(compute) };
+    let mut context = open(&model, &params);
+    let mut prompt = Prompt::new(&model, 7);
+    while prompt.rows.len() < 1800 {
+        prompt = prompt.picture(8).text(3);
+    }
+    let mut logits = prompt.prefill(&mut context);
+    for position in prompt.next..prompt.next + 200 {
+        logits = decode(&mut context, 0, argmax(&logits), position);
+        assert!(logits.iter().all(|value| value.is_finite()));
+    }
+}
+
+#[test]
+fn a_gpu_fills_a_stock_cache_without_flash_attention() {
+    if gpu::or_skip("a_gpu_fills_a_stock_cache_without_flash_attention").is_some() {
+        fill_without_flash_attention(false);
+    }
+}
+
+#[test]
+fn a_gpu_fills_an_evictable_cache_without_flash_attention() {
+    if gpu::or_skip("a_gpu_fills_an_evictable_cache_without_flash_attention").is_some() {
+        fill_without_flash_attention(true);
+    }
+}
+
+#[test]
 fn evicted_layers_compute_what_masked_ones_do() {
     for name in MODELS {
         let model = load(name);
@@ -196,7 +261,7 @@ fn evicted_layers_compute_what_masked_ones_do() {
             ours.evict_layers(&layers).expect("evicted");
             reference.hide_layers(&layers).expect("hidden");
             let worst = compare(&mut ours, &mut reference, &first, prompt.next, 64);
-            assert!(worst < 1e-3, "{name}, {variant}: {worst}");
+            assert!(worst < near(), "{name}, {variant}: {worst}");
             let changed =
                 distance(&decode(&mut ours, 0, 20, prompt.next + 64), &decode(&mut dense, 0, 20, prompt.next + 64));
             assert!(changed > 1e-2, "{name}, {variant}: {changed}");
@@ -225,7 +290,7 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
             let turn = turn.text(4).picture(5).text(6);
             let a = turn.prefill(&mut ours);
             let b = turn.prefill(&mut reference);
-            assert!(distance(&a, &b) < 1e-3, "{name}, {variant}: second turn: {}", distance(&a, &b));
+            assert!(distance(&a, &b) < near(), "{name}, {variant}: second turn: {}", distance(&a, &b));
 
             // One more layer this time.
             let mut layers = layers;
@@ -233,7 +298,7 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
             ours.evict_layers(&layers).expect("evicted again");
             reference.hide_layers(&layers).expect("hidden again");
             let worst = compare(&mut ours, &mut reference, &b, turn.next, 32);
-            assert!(worst < 1e-3, "{name}, {variant}: {worst}");
+            assert!(worst < near(), "{name}, {variant}: {worst}");
         }
     }
 }
@@ -262,7 +327,7 @@ fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
         assert_eq!(gone, visual, "{name}");
         reference.hide_layers(&vec![true; model.n_layer()]).expect("hidden");
         let worst = compare(&mut ours, &mut reference, &first, prompt.next, 32);
-        assert!(worst < 1e-3, "{name}: {worst}");
+        assert!(worst < near(), "{name}: {worst}");
         assert_eq!(ours.similarity().expect("similarity").n_tokens, 0);
     }
 }
@@ -335,13 +400,13 @@ fn evicting_takes_no_room_from_what_comes() {
     // Up to the last cell, in both kinds of layers.
     let left = context.n_ctx() - prompt.rows.len();
     let worst = compare(&mut context, &mut reference, &first, prompt.next, left);
-    assert!(worst < 1e-3, "{worst}");
+    assert!(worst < near(), "{worst}");
     let row = Row { input: RowInput::Token(20), position: [prompt.next + left as i32, 0, 0, 0], logits: true };
     assert!(matches!(context.process(&[row]), Err(sharpv::Error::ContextFull { .. })));
     // What was cut off can be used again.
     assert!(context.truncate(prompt.next) && reference.truncate(prompt.next));
     let worst = compare(&mut context, &mut reference, &first, prompt.next, left);
-    assert!(worst < 1e-3, "{worst}");
+    assert!(worst < near(), "{worst}");
 }
 
 #[test]
@@ -363,7 +428,7 @@ fn several_sequences_share_an_evicted_cache() {
         for (sequence, token) in [(0, 30 + step), (1, 90 + 2 * step)] {
             let a = decode(&mut ours, sequence, token, prompt.next + step);
             let b = decode(&mut reference, sequence, token, prompt.next + step);
-            assert!(distance(&a, &b) < 1e-3, "sequence {sequence}, step {step}");
+            assert!(distance(&a, &b) < near(), "sequence {sequence}, step {step}");
         }
     }
     // A second picture in one of them only.
@@ -372,13 +437,13 @@ fn several_sequences_share_an_evicted_cache() {
     let turn = turn.picture(5).text(3);
     let a = turn.prefill_sequence(&mut ours, 1);
     let b = turn.prefill_sequence(&mut reference, 1);
-    assert!(distance(&a, &b) < 1e-3);
+    assert!(distance(&a, &b) < near());
     ours.evict_layers(&layers).expect("evicted");
     reference.hide_layers(&layers).expect("hidden");
     for (sequence, position) in [(0, prompt.next + 16), (1, turn.next)] {
         let a = decode(&mut ours, sequence, 40, position);
         let b = decode(&mut reference, sequence, 40, position);
-        assert!(distance(&a, &b) < 1e-3, "sequence {sequence}");
+        assert!(distance(&a, &b) < near(), "sequence {sequence}");
     }
 }
 
@@ -464,19 +529,23 @@ fn without_eviction_everything_is_stock() {
         let mut stock = open(&model, &ContextParams { evictable: false, ..params() });
         let mut ours = open(&model, &params());
         let first = prompt.prefill(&mut stock);
-        assert_eq!(prompt.prefill(&mut ours), first, "{name}: logits");
+        // On a processor to the bit: the nodes that read similarities out part a graph, which GPUs would have fused.
+        let is_same = |a: &[f32], b: &[f32]| a == b || distance(a, b) < gpu::near(0.0) as f32;
+        assert!(is_same(&prompt.prefill(&mut ours), &first), "{name}: logits");
         for i in 0..8 {
             let (a, b) =
                 (decode(&mut ours, 0, 50 + i, prompt.next + i), decode(&mut stock, 0, 50 + i, prompt.next + i));
-            assert_eq!(a, b, "{name}: logits");
+            assert!(is_same(&a, &b), "{name}: logits");
         }
+        let is_exact = gpu::near(0.0) == 0.0;
         let state = stock.state().expect("a state");
-        assert!(ours.state().expect("a state").starts_with(&state), "{name}: state");
+        assert!(!is_exact || ours.state().expect("a state").starts_with(&state), "{name}: state");
         assert_eq!(ours.memory_usage().context, stock.memory_usage().context, "{name}: bytes");
         // Evicting nothing is nothing.
         ours.evict_layers(&vec![false; model.n_layer()]).expect("nothing");
-        assert!(ours.state().expect("a state").starts_with(&state), "{name}: state");
-        assert_eq!(decode(&mut ours, 0, 77, prompt.next + 8), decode(&mut stock, 0, 77, prompt.next + 8), "{name}");
+        assert!(!is_exact || ours.state().expect("a state").starts_with(&state), "{name}: state");
+        let last = |context: &mut Context| decode(context, 0, 77, prompt.next + 8);
+        assert!(is_same(&last(&mut ours), &last(&mut stock)), "{name}");
         assert!(!stock.can_evict());
         assert!(stock.similarity().is_err() && stock.evict_layers(&every_second(&model)).is_err());
     }
@@ -551,7 +620,7 @@ fn a_window_stays_and_what_is_behind_it_is_evicted() {
         ours.kv_layers().expect("layers").iter().enumerate().filter(|(_, l)| l.evicted).map(|(il, _)| il).collect();
     assert_eq!(evicted, full[1..]);
     let worst = compare(&mut ours, &mut reference, &first, prompt.next, 64);
-    assert!(worst < 1e-3, "{worst}");
+    assert!(worst < near(), "{worst}");
 }
 
 #[test]
@@ -570,7 +639,7 @@ fn recurrent_layers_have_nothing_to_evict() {
     ours.evict_layers(&chosen).expect("evicted");
     reference.hide_layers(&chosen).expect("hidden");
     let worst = compare(&mut ours, &mut reference, &first, prompt.next, 32);
-    assert!(worst < 1e-3, "{worst}");
+    assert!(worst < near(), "{worst}");
 }
 
 #[test]
@@ -604,15 +673,20 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
             let found = prompt.prefill(&mut context);
             let dense = prompt.prefill(&mut open(&model, &computed(windowed.compute.clone())));
             assert!(distance(&dense, &expected) > 1e-2, "{name}: hiding does something");
-            assert!(distance(&found, &expected) < 3e-3, "{name}: {}", distance(&found, &expected));
+            assert!(distance(&found, &expected) < 3.0 * near(), "{name}: {}", distance(&found, &expected));
             for i in 0..4 {
                 let (token, position) = (20 + i, prompt.next + i);
                 let expected = decode(&mut slow, 0, token, position);
                 let found = decode(&mut context, 0, token, position);
-                assert!(distance(&found, &expected) < 3e-3, "{name}, token {i}: {}", distance(&found, &expected));
+                assert!(
+                    distance(&found, &expected) < 3.0 * near(),
+                    "{name}, token {i}: {}",
+                    distance(&found, &expected)
+                );
             }
             let bytes = |context: &Context| context.memory_usage().context;
-            assert!(bytes(&context) < bytes(&slow) * 3 / 4, "{} of {}", bytes(&context), bytes(&slow));
+            // Of GPUs, windows have multiples of 256 rows: half of the cells here.
+            assert!(bytes(&context) <= bytes(&slow) * 3 / 4, "{} of {}", bytes(&context), bytes(&slow));
             let evicted: Vec<bool> = context.kv_layers().expect("layers").iter().map(|layer| layer.evicted).collect();
             assert_eq!(evicted, layers);
 
@@ -624,7 +698,7 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
             next.next += 4;
             let next = next.text(3).picture(5).text(4);
             let (expected, found) = (next.prefill(&mut slow), next.prefill(&mut context));
-            assert!(distance(&found, &expected) < 3e-3, "{name}, behind: {}", distance(&found, &expected));
+            assert!(distance(&found, &expected) < 3.0 * near(), "{name}, behind: {}", distance(&found, &expected));
         }
     }
 }
@@ -639,13 +713,18 @@ fn a_window_over_all_layers_leaves_one_and_a_full_one_is_told() {
     assert_eq!(evicted, model.n_layer() - 1);
     // Pictures of any length go through; of text there is room for a window's rows.
     Prompt::new(&model, 7).picture(12).prefill(&mut context);
-    let rows: Vec<Row<'_>> =
-        (0..16).map(|i| Row { input: RowInput::Token(30), position: [144 + i, 0, 0, 0], logits: i == 15 }).collect();
-    context.process(&rows).expect("there is room");
     let more = |first: i32| -> Vec<Row<'_>> {
         (0..16).map(|i| Row { input: RowInput::Token(30), position: [first + i, 0, 0, 0], logits: i == 15 }).collect()
     };
-    context.process(&more(160)).expect("there is room");
-    let error = context.process(&more(176)).expect_err("it is full");
+    let rows = context.kv_layers().expect("layers").iter().map(|layer| layer.rows).min().expect("layers") as i32;
+    let mut taken = 0;
+    let error = loop {
+        match context.process(&more(144 + taken)) {
+            Ok(()) => taken += 16,
+            Err(error) => break error,
+        }
+    };
+    // The last rows of the picture may be there still.
+    assert!((rows - 32..=rows).contains(&taken) && taken >= 32, "{taken} of {rows}");
     assert!(matches!(error, sharpv::Error::ContextFull { .. }), "{error}");
 }

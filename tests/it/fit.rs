@@ -5,6 +5,7 @@ use crate::support::families;
 use sharpv::chat::{Session, SessionParams, VideoOptions, VideoPlan};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
+use sharpv::runtime::{CancelToken, Context, ContextParams, Model, ModelNeed, ModelParams, VisionParams, vision_need};
 use sharpv::{Error, Fix, Observer};
 use std::path::Path;
 
@@ -200,4 +201,35 @@ fn the_program_says_what_is_planned_and_what_would_fit() {
     assert_eq!(json["planned"]["frames"], 12);
     assert_eq!(json["fits"], true);
     assert!(json["memory"]["free"].as_u64().expect("a number") > 0);
+}
+
+/// What llama.cpp plans for a model that is not loaded is what it takes when it is.
+#[test]
+fn what_a_model_takes_is_told_before_it_is_loaded() {
+    for family in ["smolvlm", "qwen2.5vl", "qwen3vl", "llava-onevision", "gemma3"] {
+        let files = families::files(family);
+        for evictable in [false, true] {
+            // Read, not mapped: a map is counted in whole pages.
+            let params = ModelParams { mmap: false, ..ModelParams::default() };
+            let context = ContextParams { n_ctx: 512, evictable, ..ContextParams::default() };
+            let need = ModelNeed::of(&files.model, &params, &context).expect("a plan");
+            let model = Model::load(&files.model, &params, |_| {}).expect("the model");
+            let real = Context::new(&model, &context, &[], &CancelToken::new()).expect("a context");
+            assert_eq!(need.devices, real.memory_by_device().expect("what it takes"), "{family}, {evictable}");
+            assert_eq!(need.n_layers as usize, model.n_layer() + 1);
+        }
+    }
+}
+
+#[test]
+fn what_an_encoder_takes_is_told_before_it_is_loaded() {
+    let files = families::files("llava-onevision");
+    let mmproj = files.mmproj.expect("an mmproj");
+    let need = vision_need(&mmproj, &VisionParams::default()).expect("what it takes");
+    let bytes = need.iter().map(|device| device.usage.total()).sum::<u64>();
+    // All its tensors, and buffers.
+    let file = std::fs::metadata(&mmproj).expect("the file").len();
+    assert!(bytes > file / 2 && bytes < file + (1 << 30), "{bytes} bytes, of a file of {file}");
+    let model = vision_need(&files.model, &VisionParams::default()).expect_err("a language model sees nothing");
+    assert!(matches!(&model, Error::Load { path, .. } if path == &files.model), "{model}");
 }

@@ -50,6 +50,11 @@ pub fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "give a number above 0".into())
 }
 
+/// As [`bytes`], or none.
+pub fn bytes_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { bytes(text) }
+}
+
 /// A number of bytes, or of K, M or G (powers of 1024) of them.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "give bytes, or a number with K, M or G (500M, 1.5G)".to_owned();
@@ -73,11 +78,14 @@ impl FromStr for CacheSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "0" { Ok(Self(0)) } else { bytes(text).map(Self) }
+        bytes_or_none(text).map(Self)
     }
 }
 
-/// How many layers go to the GPU; `None` is all.
+/// More layers than any model has.
+const ALL_LAYERS: u32 = i32::MAX as u32;
+
+/// How many layers go to the GPU; `None` is as many as fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuLayers(pub Option<u32>);
 
@@ -86,9 +94,10 @@ impl FromStr for GpuLayers {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            // llama.cpp's `auto` lowers the number to what fits, which we leave to the user.
-            "all" | "auto" | "-1" => Ok(Self(None)),
-            number => number.parse().map(|n| Self(Some(n))).map_err(|_| "give a number of layers, or all".into()),
+            // As llama.cpp has it: -1 is auto.
+            "auto" | "-1" => Ok(Self(None)),
+            "all" => Ok(Self(Some(ALL_LAYERS))),
+            number => number.parse().map(|n| Self(Some(n))).map_err(|_| "give a number of layers, all, or auto".into()),
         }
     }
 }
@@ -211,7 +220,8 @@ mod tests {
 
     #[test]
     fn layers_and_seeds_have_their_special_values() {
-        assert_eq!("all".parse(), Ok(GpuLayers(None)));
+        assert_eq!("auto".parse(), Ok(GpuLayers(None)));
+        assert_eq!("all".parse(), Ok(GpuLayers(Some(ALL_LAYERS))));
         assert_eq!("0".parse(), Ok(GpuLayers(Some(0))));
         assert!("-2".parse::<GpuLayers>().is_err());
         assert_eq!("-1".parse(), Ok(Seed(None)));

@@ -5,6 +5,7 @@
 //! kept; the number of frames.
 
 pub(super) mod cost;
+pub(super) mod gpu;
 mod limits;
 
 use cost::CellCost;
@@ -460,7 +461,7 @@ impl Fit<'_> {
 
     /// The memory that the KV cache can take, that of the present one included.
     fn free_memory(&self) -> Option<FreeMemory> {
-        let mut free = FreeMemory::for_kv(&self.engine.model, &self.params.model, self.params.compute.offload_kv)?;
+        let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv)?;
         free.bytes += self.present.context + self.present.compute;
         if let Some(limit) = self.params.max_memory {
             free.bytes = free.bytes.min(limit);

@@ -31,6 +31,19 @@ impl Default for VisionParams {
     }
 }
 
+/// As mtmd takes them.
+pub(super) fn raw_params(params: &VisionParams) -> ffi::mtmd_context_params {
+    // SAFETY: returns a plain struct.
+    let mut raw = unsafe { ffi::mtmd_context_params_default() };
+    raw.use_gpu = params.use_gpu;
+    raw.n_threads = i32::try_from(params.n_threads.unwrap_or_else(default_threads)).unwrap_or(1);
+    raw.flash_attn_type = params.flash_attention.as_raw();
+    raw.print_timings = false;
+    // The warm-up encodes a blank picture: a second of every start, for nothing that a first frame would not do.
+    raw.warmup = false;
+    raw
+}
+
 /// A loaded `mmproj` file: vision encoder and projector, bound to the language model that it was made for.
 #[derive(Debug)]
 pub struct Vision {
@@ -59,14 +72,7 @@ impl Vision {
         std::fs::File::open(path).map_err(Error::io("opening the mmproj", path))?;
         let c_path = c_path(path)?;
         let mut report: OnProgress<'_> = &mut on_progress;
-        // SAFETY: returns a plain struct.
-        let mut raw = unsafe { ffi::mtmd_context_params_default() };
-        raw.use_gpu = params.use_gpu;
-        raw.n_threads = i32::try_from(params.n_threads.unwrap_or_else(default_threads)).unwrap_or(1);
-        raw.flash_attn_type = params.flash_attention.as_raw();
-        raw.print_timings = false;
-        // The warm-up encodes a blank picture: a second of every start, for nothing that a first frame would not do.
-        raw.warmup = false;
+        let mut raw = raw_params(params);
         raw.progress_callback = Some(report_progress);
         raw.progress_callback_user_data = (&raw mut report).cast();
         let failed = |reason| Error::Load { what: "the mmproj of this model", path: path.to_owned(), reason };

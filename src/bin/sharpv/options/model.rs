@@ -26,9 +26,14 @@ pub struct ModelOptions {
     #[arg(long, value_name = "FILE")]
     lora: Vec<PathBuf>,
 
-    /// Layers of the model to put on the GPU: a number, or `all` [short: -ngl] [default: all]
+    /// Layers of the model to put on the GPU: a number, `all`, or `auto`, as many as fit [short: -ngl] [default: auto]
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", allow_hyphen_values = true)]
     gpu_layers: Option<GpuLayers>,
+
+    /// Memory of each GPU that `--gpu-layers auto` leaves free: bytes, or with K, M, G [default: 1G, or an eighth of a
+    /// GPU of less than 8G]
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes_or_none)]
+    gpu_margin: Option<u64>,
 
     /// Devices to use, separated by commas (`sharpv doctor` lists them); `none` is the CPU alone [short: -dev]
     /// [default: all GPUs]
@@ -148,6 +153,7 @@ impl ModelOptions {
             n_gpu_layers: if cpu_only { Some(0) } else { self.gpu_layers.and_then(|layers| layers.0) },
             devices: if cpu_only { Vec::new() } else { self.device.clone() },
             mmap: !self.no_mmap,
+            gpu_margin: self.gpu_margin,
         }
     }
 
