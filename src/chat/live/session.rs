@@ -1,7 +1,7 @@
 //! A session about video that does not end.
 
-use super::params::LiveParams;
-use super::reel::Reel;
+use super::params::{LiveParams, LivePolicy};
+use super::reel::{Reel, Thinned};
 use super::script::{Script, Told};
 use super::state::{LiveState, Pushed};
 use crate::chat::answer::{Answer, EncoderWork, count, ms};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::layout::SliceTime;
 use crate::models::ModelFiles;
 use crate::observer::Observer;
-use crate::prune::CausalPruner;
+use crate::prune::{CausalPruner, DistinctTokens};
 use crate::video::{Frame, Kind, VideoInfo, check_picture};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +76,13 @@ struct Feed {
     since_key: usize,
     /// Visual tokens of a slice.
     slice_tokens: usize,
+}
+
+impl Feed {
+    /// Visual tokens that are held.
+    fn tokens(&self) -> usize {
+        self.reel.held().iter().map(|held| held.kept).sum()
+    }
 }
 
 /// What bringing the cache to what is held took.
@@ -198,7 +205,7 @@ impl LiveSession {
             return Ok(Some(pushed));
         }
         feed.since_key = if key || choice.opens_scene { 1 } else { feed.since_key + 1 };
-        let Session { engine, conversation, .. } = &mut self.session;
+        let Session { engine, conversation, kv, .. } = &mut self.session;
         if conversation.videos.is_empty() {
             let arrangement = feed.reel.script().frame().clone();
             conversation.videos.push(Arc::new(EncodedVideo {
@@ -219,6 +226,17 @@ impl LiveSession {
         feed.reel.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
         let leaving = self.params.policy.leaving(feed.reel.held(), self.most);
         pushed.evicted = feed.reel.evict(video, &leaving);
+        if let LivePolicy::Distinct { tokens, recent } = self.params.policy
+            && feed.tokens() > tokens
+        {
+            let singly = kv.can_thin(engine);
+            let most = if singly { tokens } else { tokens - tokens / 8 };
+            let (thinned, frames) = feed.reel.thin(video, most, recent);
+            pushed.evicted += frames;
+            for Thinned { slice, gone } in &thinned {
+                kv.thin(singly, *slice, gone);
+            }
+        }
         self.counts.evicted += pushed.evicted as u64;
         if self.params.prefill {
             self.prefill(observer)?;
@@ -306,7 +324,8 @@ impl LiveSession {
             oldest_s: held.first().map(|held| held.time_s),
             newest_s: held.last().map(|held| held.time_s),
             now_s: counts.now_s,
-            embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum(),
+            embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum::<usize>()
+                + self.feed.as_ref().map_or(0, |feed| feed.reel.bytes()),
             cells_used: kv.cells_used,
             cells: kv.cells,
             kv_bytes: kv.bytes,
@@ -372,14 +391,16 @@ impl LiveSession {
         };
         let layout = self.session.layout();
         let n_frames = match self.params.policy {
-            super::LivePolicy::Window { frames } => frames,
-            super::LivePolicy::Memory { .. } => layout.frames().max,
+            LivePolicy::Window { frames } => frames,
+            LivePolicy::Memory { .. } | LivePolicy::Distinct { .. } => layout.frames().max,
         };
         let told = Told { n_frames, fps: self.params.fps };
         let mrope = self.session.engine.vision.uses_mrope();
         let script = Script::new(layout, &info, told, first.time_s, mrope);
         let running = Running::new(&encoder(&mut self.session), script.frame(), &info.path)?;
-        Ok(Feed { reel: Reel::new(script, told, mrope), running, info, since_key: 0, slice_tokens: 0 })
+        let is_distinct = matches!(self.params.policy, LivePolicy::Distinct { .. });
+        let distinct = is_distinct.then(|| DistinctTokens::new(self.session.engine.model.n_embd_inp()));
+        Ok(Feed { reel: Reel::new(script, told, mrope, distinct), running, info, since_key: 0, slice_tokens: 0 })
     }
 
     /// Brings the cache to what is held, without a question.
