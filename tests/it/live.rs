@@ -546,6 +546,22 @@ fn what_cannot_be_is_refused_and_nothing_is_lost() {
 }
 
 #[test]
+fn yes_or_no_leaves_everything_as_it_was() {
+    let mut live = open("internvl", SessionParams { n_predict: 3, ..pruned() }, window(3));
+    assert!(live.is_so("What?", &mut ()).is_err(), "there is nothing yet");
+    for i in 0..3 {
+        push(&mut live, &frame(5 * i, f64::from(i)));
+    }
+    let answer = |live: &mut LiveSession| live.ask("What is it?", &mut ()).expect("an answer").answer;
+    let before = (answer(&mut live), live.state());
+    let logits = live.first_logits("Is it so?", &mut ()).expect("logits");
+    let word = |word: &str| live.session().model().tokenize(word, false, false).expect("tokens")[0] as usize;
+    let (yes, no) = (word("Yes"), word("No"));
+    assert_eq!(live.is_so("Is it so?", &mut ()).expect("an answer"), logits[yes] > logits[no]);
+    assert_eq!((answer(&mut live), live.state()), before);
+}
+
+#[test]
 fn a_stop_ends_a_push_and_the_next_goes_on() {
     let cancel = CancelToken::new();
     let params = SessionParams { cancel: cancel.clone(), ..pruned() };

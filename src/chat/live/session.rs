@@ -13,7 +13,7 @@ use crate::chat::prompt::render;
 use crate::chat::session::Session;
 use crate::chat::video::{EncodeTimings, EncodedVideo, Encoder, Running, VideoId, timed};
 use crate::error::{Error, Result};
-use crate::layout::SliceTime;
+use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::{CausalPruner, DistinctTokens};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Tokens of a question for which there is always room.
-const QUESTION: usize = 64;
+pub(super) const QUESTION: usize = 64;
 
 /// So many slices may come for each that is held before a rebase: its cost is shared by those that came since the last.
 const SLICES_FOR_EACH: usize = 4;
@@ -378,29 +378,55 @@ impl LiveSession {
 
     /// What there is before the first frame.
     fn begin(&mut self, first: &Frame) -> Result<Feed> {
-        let info = VideoInfo {
+        let info = self.info_of((first.width, first.height));
+        let (script, told) = self.script_of(&info, first.time_s);
+        let mrope = self.session.engine.vision.uses_mrope();
+        let running = Running::new(&encoder(&mut self.session), script.frame(), &info.path)?;
+        let is_distinct = matches!(self.params.policy, LivePolicy::Distinct { .. });
+        let distinct = is_distinct.then(|| DistinctTokens::new(self.session.engine.model.n_embd_inp()));
+        Ok(Feed { reel: Reel::new(script, told, mrope, distinct), running, info, since_key: 0, slice_tokens: 0 })
+    }
+
+    /// What is told of the video where it is a file.
+    pub(super) fn info_of(&self, (width, height): Size) -> VideoInfo {
+        VideoInfo {
             path: self.params.name.clone().into(),
             kind: Kind::Frames,
-            width: first.width,
-            height: first.height,
+            width,
+            height,
             duration_s: None,
             fps: Some(self.params.fps),
             n_frames: None,
             container: "memory".into(),
             codec: "rawvideo".into(),
-        };
+        }
+    }
+
+    /// How frames of `info`, the first of which is shown at `start_s`, stand in the prompt.
+    pub(super) fn script_of(&self, info: &VideoInfo, start_s: f64) -> (Script, Told) {
         let layout = self.session.layout();
         let n_frames = match self.params.policy {
             LivePolicy::Window { frames } => frames,
             LivePolicy::Memory { .. } | LivePolicy::Distinct { .. } => layout.frames().max,
         };
         let told = Told { n_frames, fps: self.params.fps };
-        let mrope = self.session.engine.vision.uses_mrope();
-        let script = Script::new(layout, &info, told, first.time_s, mrope);
-        let running = Running::new(&encoder(&mut self.session), script.frame(), &info.path)?;
-        let is_distinct = matches!(self.params.policy, LivePolicy::Distinct { .. });
-        let distinct = is_distinct.then(|| DistinctTokens::new(self.session.engine.model.n_embd_inp()));
-        Ok(Feed { reel: Reel::new(script, told, mrope, distinct), running, info, since_key: 0, slice_tokens: 0 })
+        (Script::new(layout, info, told, start_s, self.session.engine.vision.uses_mrope()), told)
+    }
+
+    /// Positions that frames can have, beside a question and an answer.
+    pub(super) fn room(&self) -> usize {
+        let positions = self.session.engine.model.n_ctx_train();
+        positions.saturating_sub(self.reserve())
+    }
+
+    /// Positions for a question and an answer.
+    fn reserve(&self) -> usize {
+        QUESTION + self.session.params.n_predict.min(self.session.engine.model.n_ctx_train() / 8)
+    }
+
+    /// How the video is held.
+    pub(super) fn params(&self) -> &LiveParams {
+        &self.params
     }
 
     /// Brings the cache to what is held, without a question.
@@ -440,8 +466,7 @@ impl LiveSession {
         let Some(feed) = &self.feed else { return false };
         let (held, slices) = (feed.reel.held().len(), feed.reel.n_slices());
         let positions = self.session.engine.model.n_ctx_train();
-        let reserve = QUESTION + self.session.params.n_predict.min(positions / 8);
-        let room = positions.saturating_sub(reserve);
+        let (reserve, room) = (self.reserve(), self.room());
         let next = plan.next_position.max(0) as usize;
         let is_full = next > room || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES);
         if is_full && slices > held {
