@@ -533,3 +533,41 @@ fn encoder(session: &mut Session) -> Encoder<'_> {
         cancel: &params.cancel,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prune::PruneParams;
+    use std::path::Path;
+
+    #[test]
+    fn a_frame_costs_the_tokens_of_its_own_text() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        for family in ["smolvlm", "internvl", "qwen3vl", "llava-onevision"] {
+            let files = ModelFiles {
+                name: family.into(),
+                model: folder.join(format!("{family}.gguf")),
+                mmproj: Some(folder.join(format!("{family}-mmproj.gguf"))),
+                lora: Vec::new(),
+            };
+            let params = SessionParams { prune: PruneParams::off(), ..SessionParams::default() };
+            let live = LiveParams { policy: LivePolicy::Window { frames: 100 }, ..LiveParams::default() };
+            let mut live = LiveSession::open(&files, params, live, &mut ()).expect("the model opens");
+            let tokenized = |live: &LiveSession| live.session.engine.texts.tokenized();
+            let (mut costs, mut before) = (Vec::new(), 0);
+            for second in 0..20_u8 {
+                let rgb = (0..3 * 64 * 64).map(|i| (i / 7) as u8 ^ (second * 11)).collect();
+                let frame = Frame { width: 64, height: 64, rgb, time_s: f64::from(second) };
+                live.push(&frame, &mut ()).expect("a frame");
+                let after = tokenized(&live);
+                costs.push(after - before);
+                before = after;
+            }
+            assert_eq!((live.state().held, live.state().rebases), (20, 0), "{family}");
+            // Numbers and times become longer, and that is all.
+            let most = |costs: &[usize]| costs.iter().max().copied().unwrap_or(0);
+            assert!(most(&costs[10..]) <= most(&costs[4..8]) + 4, "{family}: {costs:?}");
+            assert!(costs[0] + costs[1] > most(&costs[4..]), "{family}: {costs:?}");
+        }
+    }
+}
