@@ -4,6 +4,7 @@ use super::fit::cost::CellCost;
 use super::fit::gpu;
 use super::params::SessionParams;
 use super::prompt::template::ChatTemplate;
+use super::prompt::texts::Texts;
 use crate::error::{Error, Result};
 use crate::layout::{self, EncoderFacts, Layout};
 use crate::models::gguf::{self, Metadata};
@@ -34,6 +35,8 @@ pub(super) struct Engine {
     cell_cost: OnceCell<CellCost>,
     /// Once a session is saved or loaded.
     fingerprints: OnceCell<Fingerprints>,
+    /// What prompts said before.
+    pub texts: Texts,
 }
 
 /// Digests of the files that were loaded: fine-tunes of one model differ in nothing else.
@@ -118,6 +121,7 @@ impl Engine {
             load: start.elapsed(),
             cell_cost: OnceCell::new(),
             fingerprints: OnceCell::new(),
+            texts: Texts::default(),
         })
     }
 

@@ -42,7 +42,7 @@ pub use kept::KeptTokens;
 pub use kv::evict::{EvictMode, EvictParams};
 pub use kv::prefill::PrefillMode;
 pub use kv::profile::{LayerProfile, Loss, ProfileStep, order_of};
-pub use live::{LiveParams, LivePolicy, LiveSession, LiveState, Pushed};
+pub use live::{AskAt, Condition, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, Trigger};
 pub use params::{FrameChoice, SessionParams, VideoOptions};
 pub use prompt::message::{Media, Message, Role};
 pub use prompt::plan::{PlannedRow, RowKey, Tokenization};

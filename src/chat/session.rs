@@ -507,7 +507,7 @@ impl Session {
         self.fit().plan_video(Origin::Frames(name, frames), options, question)
     }
 
-    fn fit(&self) -> Fit<'_> {
+    pub(super) fn fit(&self) -> Fit<'_> {
         let Self { engine, conversation, params, kv } = self;
         Fit { engine, conversation, params, present: kv.memory_usage() }
     }

@@ -2,12 +2,12 @@
 
 use super::api::error::ApiError;
 use super::api::request::{
-    ChatMessage, ChatRequest, FrameKnobs, ImagesAre, Knobs, MediaPart, Part, Speaker, StopTexts,
+    ChatMessage, ChatRequest, FrameKnobs, FramesBy, ImagesAre, Knobs, MediaPart, Part, Speaker, StopTexts,
 };
 use super::cache::VideoKey;
 use super::media::{MediaFile, MediaLimits, Sources};
 use super::queue::{Step, Trail};
-use crate::chat::{EvictMode, EvictParams, TurnParams, VideoOptions};
+use crate::chat::{EvictMode, EvictParams, FrameChoice, TurnParams, VideoOptions};
 use crate::prune::{Budget, Method, PruneParams};
 use crate::runtime::SamplerParams;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -333,13 +333,26 @@ impl Reader<'_> {
             Some(n) if n > 0 => Some(usize::try_from(n).unwrap_or(usize::MAX).min(most)),
             Some(_) => return Err(ApiError::invalid("num_frames", "num_frames is 1 or more, or -1")),
         };
+        let choice = match asked.frames_by {
+            None => base.choice,
+            Some(FramesBy::Even) => FrameChoice::Even,
+            // To look over a whole video takes longer than to take its frames.
+            Some(_) if base.choice == FrameChoice::Even => {
+                return Err(ApiError::invalid(
+                    "frames_by",
+                    "this server takes frames at even distances: leave out frames_by",
+                ));
+            }
+            Some(FramesBy::Auto) => FrameChoice::Auto,
+            Some(FramesBy::Changes) => FrameChoice::Changes,
+        };
         Ok(VideoOptions {
             fps: positive("fps", asked.fps)?.or(base.fps),
             max_frames,
             start_s: moment("start", asked.start)?.or(base.start_s),
             end_s: positive("end", asked.end)?.or(base.end_s),
             folder_fps: positive("frames_fps", self.knobs.frames_fps)?.or(base.folder_fps),
-            choice: base.choice,
+            choice,
         })
     }
 }
@@ -440,6 +453,30 @@ mod tests {
         for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(reader.options(FrameKnobs { fps: Some(fps), ..FrameKnobs::default() }).is_err(), "{fps}");
         }
+    }
+
+    #[test]
+    fn frames_are_chosen_as_asked_where_the_server_looks() {
+        let choice = |server: FrameChoice, asked: Option<FramesBy>| {
+            let mut base = base();
+            base.video.choice = server;
+            let (knobs, prune) = (Knobs::default(), PruneParams::default());
+            let sources = Sources { root: None, remote: None };
+            let limits = MediaLimits::new(0, std::sync::Arc::default());
+            let frames = FrameKnobs::default();
+            let reader =
+                Reader { base: &base, sources: &sources, limits: &limits, knobs: &knobs, frames, prune: &prune };
+            reader.options(FrameKnobs { frames_by: asked, ..FrameKnobs::default() }).map(|options| options.choice).ok()
+        };
+        use FrameChoice::{Auto, Changes, Even};
+        for server in [Auto, Changes] {
+            assert_eq!(choice(server, None), Some(server));
+            assert_eq!(choice(server, Some(FramesBy::Even)), Some(Even));
+            assert_eq!(choice(server, Some(FramesBy::Auto)), Some(Auto));
+            assert_eq!(choice(server, Some(FramesBy::Changes)), Some(Changes));
+        }
+        assert_eq!([choice(Even, None), choice(Even, Some(FramesBy::Even))], [Some(Even); 2]);
+        assert_eq!([choice(Even, Some(FramesBy::Auto)), choice(Even, Some(FramesBy::Changes))], [None; 2]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::support::broken_videos;
 use crate::support::families;
-use crate::support::program::sharpv;
+use crate::support::program::{sharpv, with_smol};
 use crate::support::video_clips::{Clips, within};
 
 use assert_cmd::assert::Assert;
@@ -175,6 +175,20 @@ fn a_question_is_asked_again_and_again() {
 }
 
 #[test]
+fn distinct_tokens_are_held_within_their_number() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.ts");
+    let all = lines(&watch(&clip, "What? --distinct 40 --fps 4 --json --prune off").success());
+    // 16 tokens a frame, of which the newest four are whole.
+    let state = &end(&all)["state"];
+    assert_eq!((&state["frames"], &state["tokens"]), (&24.into(), &64.into()), "{state}");
+    let all = lines(&watch(&clip, "What? --distinct 100 --fps 4 --json --prune off").success());
+    let state = &end(&all)["state"];
+    assert!((64..=100).contains(&state["tokens"].as_u64().expect("a number")), "{state}");
+    assert!(state["oldest_s"].as_f64() < Some(4.9), "{state}");
+}
+
+#[test]
 fn events_are_told_when_something_changes() {
     let clips = Clips::new();
     let still = "color=gray:s=96x72:r=10:d=4[a];color=red:s=96x72:r=10:d=4[b];[a][b]concat";
@@ -193,6 +207,22 @@ fn events_are_told_when_something_changes() {
     assert!(state["repeats"].as_u64() >= Some(5) && state["held"].as_u64() <= Some(3), "{state}");
     // Nothing that is answered but yes and no.
     assert!(of_type(&all, "answer").is_empty());
+
+    // When a change is over: with the frame behind the first, and with the one behind the cut.
+    let all = lines(&watch(&clip, "--when=dog? --when=cat? --when-at end --json --window 3").success());
+    assert!(of_type(&all, "event").iter().all(|event| {
+        let time_s = event["time_s"].as_f64().expect("a time").round();
+        [1.0, 5.0].contains(&time_s)
+    }));
+    // What is seen in two frames that differ: with the first, or, since the change is not over, at the end.
+    for (at, time_s) in [("change", 0.0), ("end", 1.0)] {
+        let there = ["--when", "Is there a tractor in the video?", "--when", "Is there a guitar in the video?"];
+        let args = [&["watch", "demo/clip.mp4", "--json", "--no-drop", "--when-at", at], &there[..]].concat();
+        let all = lines(&with_smol(&args).assert().success());
+        let events = of_type(&all, "event");
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!((&events[0]["when"], &events[0]["time_s"]), (&there[1].into(), &time_s.into()), "{at}");
+    }
 }
 
 #[test]
@@ -286,12 +316,36 @@ fn what_cannot_be_asked_for_is_wrong_use() {
     for (options, told) in [
         ("--every 2s", "QUESTION"),
         ("--window 3 --memory 100", "cannot be used with"),
+        ("--distinct 100 --memory 100", "cannot be used with"),
+        ("--window 3 --distinct 100", "cannot be used with"),
         ("--window 0", "0"),
         ("--prune vidcom2", "sharpv-paper or off"),
         ("--max-visual-tokens 9", "does not end"),
         ("--for 0", "above 0"),
     ] {
         watch(&clip, options).failure().code(2).stderr(contains(told));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_does() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.mp4");
+    for (option, unit) in [("--window", "frames"), ("--memory", "visual tokens"), ("--distinct", "visual tokens")] {
+        let refused = watch(&clip, &format!("{option} 1000000")).failure().code(2);
+        let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        let (_, rest) = text.split_once("at most ").unwrap_or_else(|| panic!("{text}"));
+        let (n, rest) = rest.split_once(' ').expect("a number");
+        assert!(rest.starts_with(unit) && rest.contains("positions"), "{text}");
+        // That is the number.
+        watch(&clip, &format!("{option} {n}")).success();
+        let more = n.parse::<u32>().expect("a number") + 20;
+        watch(&clip, &format!("{option} {more}")).failure().code(2).stderr(contains(format!("at most {n} ")));
+    }
+    // Less memory than any machine has.
+    for option in ["--window 40", "--memory 200"] {
+        let refused = watch(&clip, &format!("{option} --max-memory 1K")).failure().code(2);
+        refused.stderr(contains("0 MB of memory are free"));
     }
 }
 

@@ -5,7 +5,7 @@ use crate::options::{
     VideoOptions, WeightOptions, ZoomOptions,
 };
 use crate::values::{self, CacheSize};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sharpv::lab::calibrate::DEFAULT_MAX_LOSS;
 use sharpv::lab::cost::ScalingSize;
 use sharpv::lab::eval::{Score, Task};
@@ -204,6 +204,10 @@ pub struct WatchArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub when_change: f32,
 
+    /// With which frames the model is asked
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = WhenAt::Change)]
+    pub when_at: WhenAt,
+
     /// End after so much of the video
     #[arg(long = "for", value_name = "TIME", value_parser = values::duration)]
     pub for_s: Option<f64>,
@@ -217,13 +221,19 @@ pub struct WatchArgs {
     pub fps: f64,
 
     /// Hold the last N frames in which something is new, and nothing else [default: 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "memory",
-        help_heading = "Video")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with_all = ["memory", "distinct"], help_heading = "Video")]
     pub window: Option<u32>,
 
     /// Hold at most N visual tokens: the newest frames, and of those before them the ones that showed most that was new
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Video")]
     pub memory: Option<u32>,
+
+    /// Hold at most N visual tokens: those of the newest frames, and of those before them the ones that look least like
+    /// others that are held
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "memory",
+        help_heading = "Video")]
+    pub distinct: Option<u32>,
 
     /// With --memory, a frame is worth half as much after this time
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration, help_heading = "Video")]
@@ -249,6 +259,15 @@ pub struct WatchArgs {
     pub encode: EncodeOptions,
     #[command(flatten)]
     pub sampler: SamplerOptions,
+}
+
+/// The values of `--when-at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhenAt {
+    /// Each that changes the picture
+    Change,
+    /// The one behind a change, or after 10 s of one that goes on: fewer questions
+    End,
 }
 
 const WATCH_EXAMPLES: &str = "\

@@ -430,9 +430,7 @@ impl Fit<'_> {
     fn memory_shortage(&self, need: &Need) -> Result<(Option<Shortage>, usize)> {
         let Some(free) = self.free_memory() else { return Ok((None, usize::MAX)) };
         let cells = need.prompt_tokens + need.question_room + self.params.n_predict;
-        // Four times what keys and values of the model's width take as 32-bit floats.
-        let surely = 32 * (cells * self.engine.model.n_layer() * self.engine.model.n_embd()) as u64;
-        if (surely as f64) < SURELY_FREE * free.bytes as f64 {
+        if self.is_surely_free(&free, cells) {
             return Ok((None, usize::MAX));
         }
         let cost = self.engine.cell_cost(self.params)?;
@@ -441,6 +439,22 @@ impl Fit<'_> {
         let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
         let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
         Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
+    }
+
+    /// What is short of `free` memory for a context with `cells` and the embeddings of `tokens`.
+    pub(super) fn short_of_memory(&self, free: &FreeMemory, cells: usize, tokens: usize) -> Result<Option<Shortage>> {
+        if self.is_surely_free(free, cells) {
+            return Ok(None);
+        }
+        let embeddings = if free.is_system { self.embedding_bytes(tokens) } else { 0 };
+        let needed = self.engine.cell_cost(self.params)?.bytes(cells) + embeddings;
+        Ok(Shortage::of(Resource::Memory, needed, free.bytes, needed))
+    }
+
+    fn is_surely_free(&self, free: &FreeMemory, cells: usize) -> bool {
+        // Four times what keys and values of the model's width take as 32-bit floats.
+        let surely = 32 * (cells * self.engine.model.n_layer() * self.engine.model.n_embd()) as u64;
+        (surely as f64) < SURELY_FREE * free.bytes as f64
     }
 
     /// How much of each frame will be encoded. What is not pruned by SharpV has to be finished.
@@ -460,7 +474,7 @@ impl Fit<'_> {
     }
 
     /// The memory that the KV cache can take, that of the present one included.
-    fn free_memory(&self) -> Option<FreeMemory> {
+    pub(super) fn free_memory(&self) -> Option<FreeMemory> {
         let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv)?;
         free.bytes += self.present.context + self.present.compute;
         if let Some(limit) = self.params.max_memory {

@@ -21,13 +21,16 @@
 //! Rows that stay were computed when those that left were there, and know what they took from them. That is the memory
 //! of every streaming transformer; a rebase clears it.
 
+mod fit;
 mod params;
 mod policy;
 mod reel;
 mod script;
 mod session;
 mod state;
+mod when;
 
 pub use params::{LiveParams, LivePolicy};
 pub use session::LiveSession;
 pub use state::{LiveState, Pushed};
+pub use when::{AskAt, Condition, Trigger};

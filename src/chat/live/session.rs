@@ -1,7 +1,7 @@
 //! A session about video that does not end.
 
-use super::params::LiveParams;
-use super::reel::Reel;
+use super::params::{LiveParams, LivePolicy};
+use super::reel::{Reel, Thinned};
 use super::script::{Script, Told};
 use super::state::{LiveState, Pushed};
 use crate::chat::answer::{Answer, EncoderWork, count, ms};
@@ -13,16 +13,16 @@ use crate::chat::prompt::render;
 use crate::chat::session::Session;
 use crate::chat::video::{EncodeTimings, EncodedVideo, Encoder, Running, VideoId, timed};
 use crate::error::{Error, Result};
-use crate::layout::SliceTime;
+use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
 use crate::observer::Observer;
-use crate::prune::CausalPruner;
+use crate::prune::{CausalPruner, DistinctTokens};
 use crate::video::{Frame, Kind, VideoInfo, check_picture};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Tokens of a question for which there is always room.
-const QUESTION: usize = 64;
+pub(super) const QUESTION: usize = 64;
 
 /// So many slices may come for each that is held before a rebase: its cost is shared by those that came since the last.
 const SLICES_FOR_EACH: usize = 4;
@@ -76,6 +76,13 @@ struct Feed {
     since_key: usize,
     /// Visual tokens of a slice.
     slice_tokens: usize,
+}
+
+impl Feed {
+    /// Visual tokens that are held.
+    fn tokens(&self) -> usize {
+        self.reel.held().iter().map(|held| held.kept).sum()
+    }
 }
 
 /// What bringing the cache to what is held took.
@@ -198,7 +205,7 @@ impl LiveSession {
             return Ok(Some(pushed));
         }
         feed.since_key = if key || choice.opens_scene { 1 } else { feed.since_key + 1 };
-        let Session { engine, conversation, .. } = &mut self.session;
+        let Session { engine, conversation, kv, .. } = &mut self.session;
         if conversation.videos.is_empty() {
             let arrangement = feed.reel.script().frame().clone();
             conversation.videos.push(Arc::new(EncodedVideo {
@@ -219,6 +226,17 @@ impl LiveSession {
         feed.reel.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
         let leaving = self.params.policy.leaving(feed.reel.held(), self.most);
         pushed.evicted = feed.reel.evict(video, &leaving);
+        if let LivePolicy::Distinct { tokens, recent } = self.params.policy
+            && feed.tokens() > tokens
+        {
+            let singly = kv.can_thin(engine);
+            let most = if singly { tokens } else { tokens - tokens / 8 };
+            let (thinned, frames) = feed.reel.thin(video, most, recent);
+            pushed.evicted += frames;
+            for Thinned { slice, gone } in &thinned {
+                kv.thin(singly, *slice, gone);
+            }
+        }
         self.counts.evicted += pushed.evicted as u64;
         if self.params.prefill {
             self.prefill(observer)?;
@@ -306,7 +324,8 @@ impl LiveSession {
             oldest_s: held.first().map(|held| held.time_s),
             newest_s: held.last().map(|held| held.time_s),
             now_s: counts.now_s,
-            embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum(),
+            embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum::<usize>()
+                + self.feed.as_ref().map_or(0, |feed| feed.reel.bytes()),
             cells_used: kv.cells_used,
             cells: kv.cells,
             kv_bytes: kv.bytes,
@@ -359,27 +378,55 @@ impl LiveSession {
 
     /// What there is before the first frame.
     fn begin(&mut self, first: &Frame) -> Result<Feed> {
-        let info = VideoInfo {
+        let info = self.info_of((first.width, first.height));
+        let (script, told) = self.script_of(&info, first.time_s);
+        let mrope = self.session.engine.vision.uses_mrope();
+        let running = Running::new(&encoder(&mut self.session), script.frame(), &info.path)?;
+        let is_distinct = matches!(self.params.policy, LivePolicy::Distinct { .. });
+        let distinct = is_distinct.then(|| DistinctTokens::new(self.session.engine.model.n_embd_inp()));
+        Ok(Feed { reel: Reel::new(script, told, mrope, distinct), running, info, since_key: 0, slice_tokens: 0 })
+    }
+
+    /// What is told of the video where it is a file.
+    pub(super) fn info_of(&self, (width, height): Size) -> VideoInfo {
+        VideoInfo {
             path: self.params.name.clone().into(),
             kind: Kind::Frames,
-            width: first.width,
-            height: first.height,
+            width,
+            height,
             duration_s: None,
             fps: Some(self.params.fps),
             n_frames: None,
             container: "memory".into(),
             codec: "rawvideo".into(),
-        };
+        }
+    }
+
+    /// How frames of `info`, the first of which is shown at `start_s`, stand in the prompt.
+    pub(super) fn script_of(&self, info: &VideoInfo, start_s: f64) -> (Script, Told) {
         let layout = self.session.layout();
         let n_frames = match self.params.policy {
-            super::LivePolicy::Window { frames } => frames,
-            super::LivePolicy::Memory { .. } => layout.frames().max,
+            LivePolicy::Window { frames } => frames,
+            LivePolicy::Memory { .. } | LivePolicy::Distinct { .. } => layout.frames().max,
         };
         let told = Told { n_frames, fps: self.params.fps };
-        let mrope = self.session.engine.vision.uses_mrope();
-        let script = Script::new(layout, &info, told, first.time_s, mrope);
-        let running = Running::new(&encoder(&mut self.session), script.frame(), &info.path)?;
-        Ok(Feed { reel: Reel::new(script, told, mrope), running, info, since_key: 0, slice_tokens: 0 })
+        (Script::new(layout, info, told, start_s, self.session.engine.vision.uses_mrope()), told)
+    }
+
+    /// Positions that frames can have, beside a question and an answer.
+    pub(super) fn room(&self) -> usize {
+        let positions = self.session.engine.model.n_ctx_train();
+        positions.saturating_sub(self.reserve())
+    }
+
+    /// Positions for a question and an answer.
+    fn reserve(&self) -> usize {
+        QUESTION + self.session.params.n_predict.min(self.session.engine.model.n_ctx_train() / 8)
+    }
+
+    /// How the video is held.
+    pub(super) fn params(&self) -> &LiveParams {
+        &self.params
     }
 
     /// Brings the cache to what is held, without a question.
@@ -419,8 +466,7 @@ impl LiveSession {
         let Some(feed) = &self.feed else { return false };
         let (held, slices) = (feed.reel.held().len(), feed.reel.n_slices());
         let positions = self.session.engine.model.n_ctx_train();
-        let reserve = QUESTION + self.session.params.n_predict.min(positions / 8);
-        let room = positions.saturating_sub(reserve);
+        let (reserve, room) = (self.reserve(), self.room());
         let next = plan.next_position.max(0) as usize;
         let is_full = next > room || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES);
         if is_full && slices > held {
@@ -485,5 +531,43 @@ fn encoder(session: &mut Session) -> Encoder<'_> {
         keep_unpruned: false,
         inspect: None,
         cancel: &params.cancel,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prune::PruneParams;
+    use std::path::Path;
+
+    #[test]
+    fn a_frame_costs_the_tokens_of_its_own_text() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        for family in ["smolvlm", "internvl", "qwen3vl", "llava-onevision"] {
+            let files = ModelFiles {
+                name: family.into(),
+                model: folder.join(format!("{family}.gguf")),
+                mmproj: Some(folder.join(format!("{family}-mmproj.gguf"))),
+                lora: Vec::new(),
+            };
+            let params = SessionParams { prune: PruneParams::off(), ..SessionParams::default() };
+            let live = LiveParams { policy: LivePolicy::Window { frames: 100 }, ..LiveParams::default() };
+            let mut live = LiveSession::open(&files, params, live, &mut ()).expect("the model opens");
+            let tokenized = |live: &LiveSession| live.session.engine.texts.tokenized();
+            let (mut costs, mut before) = (Vec::new(), 0);
+            for second in 0..20_u8 {
+                let rgb = (0..3 * 64 * 64).map(|i| (i / 7) as u8 ^ (second * 11)).collect();
+                let frame = Frame { width: 64, height: 64, rgb, time_s: f64::from(second) };
+                live.push(&frame, &mut ()).expect("a frame");
+                let after = tokenized(&live);
+                costs.push(after - before);
+                before = after;
+            }
+            assert_eq!((live.state().held, live.state().rebases), (20, 0), "{family}");
+            // Numbers and times become longer, and that is all.
+            let most = |costs: &[usize]| costs.iter().max().copied().unwrap_or(0);
+            assert!(most(&costs[10..]) <= most(&costs[4..8]) + 4, "{family}: {costs:?}");
+            assert!(costs[0] + costs[1] > most(&costs[4..]), "{family}: {costs:?}");
+        }
     }
 }

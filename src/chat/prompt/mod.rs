@@ -12,3 +12,4 @@ pub(super) mod message;
 pub(super) mod plan;
 pub(super) mod render;
 pub(super) mod template;
+pub(super) mod texts;

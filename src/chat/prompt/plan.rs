@@ -3,9 +3,10 @@
 use super::arrangement::Arrangement;
 use super::markers::{Markers, mismatch};
 use super::marks::Piece;
+use crate::chat::engine::Engine;
 use crate::chat::video::{EncodedSlice, EncodedVideo};
 use crate::error::Result;
-use crate::runtime::{Bitmap, Chunks, ImageChunk, Model, Part, Position, Token, Vision};
+use crate::runtime::{Bitmap, Chunks, ImageChunk, Part, Position, Token, Vision};
 
 /// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows
 /// before do.
@@ -79,13 +80,13 @@ impl<'a> From<&'a EncodedVideo> for Placed<'a> {
 ///
 /// Every row keeps the position it has in the unpruned prompt.
 pub(in crate::chat) fn plan(
-    model: &Model,
-    vision: &Vision,
+    engine: &Engine,
     pieces: &[Piece],
     videos: &[Placed<'_>],
     tokenization: Tokenization,
 ) -> Result<Plan> {
-    let items = items(model, pieces, videos, tokenization)?;
+    let vision = &engine.vision;
+    let items = items(engine, pieces, videos, tokenization)?;
     let (tiled, whole) =
         (picture_chunks(vision, pieces, videos, false)?, picture_chunks(vision, pieces, videos, true)?);
     let (mut tiled, mut whole) = (tiled.images(), whole.images());
@@ -263,9 +264,9 @@ enum Item {
 /// mtmd tokenizes the markers apart. Where they are control tokens that is the same; where they are plain text, as in
 /// `smol`, the model was trained on `Frame1: <img>` in one piece, and apart it has other tokens (measured in
 /// `docs/results.md`).
-fn items(model: &Model, pieces: &[Piece], videos: &[Placed<'_>], tokenization: Tokenization) -> Result<Vec<Item>> {
+fn items(engine: &Engine, pieces: &[Piece], videos: &[Placed<'_>], tokenization: Tokenization) -> Result<Vec<Item>> {
     let mut items = Vec::new();
-    let mut run = Run { model, text: String::new(), tokens: Vec::new(), is_first: true };
+    let mut run = Run { engine, text: String::new(), tokens: Vec::new(), is_first: true };
     for piece in pieces {
         let video = match piece {
             Piece::Text(text) => {
@@ -320,7 +321,7 @@ fn texts_of_gone(items: &[Item], videos: &[Placed<'_>]) -> Vec<bool> {
 
 /// Text between slices.
 struct Run<'a> {
-    model: &'a Model,
+    engine: &'a Engine,
     /// Text that is not tokenized yet.
     text: String,
     tokens: Vec<Token>,
@@ -339,7 +340,8 @@ impl Run<'_> {
 
     fn tokenize(&mut self) -> Result<()> {
         if !self.text.is_empty() {
-            self.tokens.extend(self.model.tokenize(&self.text, self.is_first, true)?);
+            let Engine { model, texts, .. } = self.engine;
+            self.tokens.extend(texts.tokens(model, &self.text, self.is_first)?);
             self.is_first = false;
             self.text.clear();
         }

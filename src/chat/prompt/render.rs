@@ -34,7 +34,7 @@ pub(in crate::chat) fn plan_with(
     tokenization: Tokenization,
 ) -> Result<Plan> {
     let prompt = render(engine, conversation, message)?;
-    plan::plan(&engine.model, &engine.vision, &pieces(engine, conversation, &prompt), videos, tokenization)
+    plan::plan(engine, &pieces(engine, conversation, &prompt), videos, tokenization)
 }
 
 /// `prompt`, cut at the places of slices.

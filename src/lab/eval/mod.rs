@@ -28,6 +28,6 @@ pub use likelihood::Letters;
 pub use question::{Clip, Dataset, MAX_CHOICES, Question, RightAnswer};
 pub use run::{Run, RunObserver, Score};
 pub use select::{category_names, fingerprint, select};
-pub use stats::{Paired, wilson};
+pub use stats::{Mean, Paired, clustered_mean, wilson};
 pub use task::{Judged, Task};
 pub use variant::Variant;

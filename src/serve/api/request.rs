@@ -73,6 +73,16 @@ pub(in crate::serve) struct FrameKnobs {
     pub num_frames: Option<i64>,
     pub start: Option<f64>,
     pub end: Option<f64>,
+    pub frames_by: Option<FramesBy>,
+}
+
+/// How frames of long videos are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::serve) enum FramesBy {
+    Auto,
+    Even,
+    Changes,
 }
 
 impl FrameKnobs {
@@ -83,6 +93,7 @@ impl FrameKnobs {
             num_frames: self.num_frames.or(other.num_frames),
             start: self.start.or(other.start),
             end: self.end.or(other.end),
+            frames_by: self.frames_by.or(other.frames_by),
         }
     }
 }
@@ -96,6 +107,7 @@ pub(in crate::serve) struct Knobs {
     pub num_frames: Option<i64>,
     pub start: Option<f64>,
     pub end: Option<f64>,
+    pub frames_by: Option<FramesBy>,
     /// The share of the visual tokens to keep.
     pub keep: Option<f32>,
     pub max_visual_tokens: Option<u64>,
@@ -118,7 +130,8 @@ pub(in crate::serve) enum ImagesAre {
 
 impl Knobs {
     pub fn frames(&self) -> FrameKnobs {
-        FrameKnobs { fps: self.fps, num_frames: self.num_frames, start: self.start, end: self.end }
+        let &Self { fps, num_frames, start, end, frames_by, .. } = self;
+        FrameKnobs { fps, num_frames, start, end, frames_by }
     }
 }
 
@@ -199,6 +212,7 @@ struct RawMedia<'a> {
     num_frames: Option<i64>,
     start: Option<f64>,
     end: Option<f64>,
+    frames_by: Option<FramesBy>,
 }
 
 const PARTS: &str = "parts of a message are text, image_url, video_url, input_video and video";
@@ -264,13 +278,13 @@ fn media<'a>(value: &'a RawValue, plain: impl FnOnce(Cow<'a, str>) -> Place<'a>)
             Ok(of(Place::Frames(frames.into_iter().map(|frame| frame.0).collect()), FrameKnobs::default()))
         }
         _ => {
-            let RawMedia { url, data, fps, num_frames, start, end } = parse(value)?;
+            let RawMedia { url, data, fps, num_frames, start, end, frames_by } = parse(value)?;
             let place = match (url, data) {
                 (Some(url), None) => Place::Url(url.0),
                 (None, Some(data)) => Place::Data(data.0),
                 _ => return Err(ApiError::invalid("messages", "a video or picture has either url or data")),
             };
-            Ok(of(place, FrameKnobs { fps, num_frames, start, end }))
+            Ok(of(place, FrameKnobs { fps, num_frames, start, end, frames_by }))
         }
     }
 }

@@ -120,6 +120,41 @@ fn frames_can_be_asked_for_in_every_way_that_clients_have() {
 }
 
 #[test]
+fn frames_by_says_how_they_are_chosen() {
+    let clips = Clips::new();
+    // Frames at even distances miss the square.
+    let square = "drawbox=x=20:y=10:w=24:h=24:color=white:t=fill:enable='between(t,41,44)'";
+    let source = format!("color=gray:size=64x48:rate=5:duration=60,{square}");
+    let uri = data_uri(&clips.draw(&source, "-pix_fmt yuv420p", "square.mp4"), "video/mp4");
+    let body = |fields: Value| with(with(about(&uri, "What?"), json!({ "max_tokens": 1 })), fields);
+    let server = Server::tiny(&["--evict", "off"]);
+    let kept = |fields: Value| {
+        let reply = server.post(&body(fields));
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        (frames(&reply.json()), reply.json()["sharpv"]["visual_tokens"]["kept"].as_u64().expect("a number"))
+    };
+    let even = kept(json!({ "sharpv": { "num_frames": 4, "frames_by": "even" } }));
+    let changes = kept(json!({ "sharpv": { "num_frames": 4, "frames_by": "changes" } }));
+    assert_eq!((even.0, changes.0), (4, 4));
+    assert!(changes.1 > even.1, "{changes:?} {even:?}");
+    assert_eq!(kept(json!({ "sharpv": { "num_frames": 4, "frames_by": "auto" } })), changes);
+    assert_eq!(kept(json!({ "sharpv": { "num_frames": 4 } })), changes);
+    assert_eq!(kept(json!({ "media_io_kwargs": { "video": { "num_frames": 4, "frames_by": "even" } } })), even);
+    let part = json!({ "max_tokens": 1, "sharpv": { "frames_by": "changes" }, "messages": [{ "role": "user", "content": [
+        { "type": "video_url", "video_url": { "url": uri, "num_frames": 4, "frames_by": "even" } },
+        { "type": "text", "text": "What?" },
+    ] }] });
+    let told = server.post(&part).json();
+    assert_eq!(told["sharpv"]["visual_tokens"]["kept"], even.1, "the part says it last: {told}");
+    assert_eq!(server.post(&body(json!({ "sharpv": { "frames_by": "color" } }))).status, 400);
+
+    let server = Server::tiny(&["--frames-by", "even"]);
+    let refused = server.post(&body(json!({ "sharpv": { "frames_by": "changes" } })));
+    assert_eq!(refused.status, 400);
+    assert!(refused.text.contains("frames_by") && refused.text.contains("even distances"), "{}", refused.text);
+}
+
+#[test]
 fn what_is_kept_and_evicted_can_be_asked_for() {
     let server = Server::tiny(&[]);
     let uri = data_uri(&clip(), "video/mp4");

@@ -2,16 +2,18 @@
 
 mod camera;
 mod report;
-mod when;
 
-use crate::args::WatchArgs;
+use crate::args::{WatchArgs, WhenAt};
 use crate::interrupt::Interrupts;
 use crate::output::AnswerWriter;
 use crate::screen::{Screen, Watch};
 use crate::{ask, session};
 use camera::{Camera, Next, Pace};
 use report::{Asked, End, Pulse, Report};
-use sharpv::chat::{EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, SessionParams, StopReason};
+use sharpv::chat::{
+    AskAt, Condition, EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, SessionParams, StopReason,
+    Trigger,
+};
 use sharpv::runtime::CancelToken;
 use sharpv::video::Frame;
 use std::collections::VecDeque;
@@ -19,13 +21,15 @@ use std::io::{self, BufRead, IsTerminal};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use when::Condition;
 
 /// The second Ctrl-C ends the program at once.
 const PATIENCE: u32 = 2;
 
 /// How long a frame is waited for before questions are looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Seconds of a change that goes on, after which it is asked about.
+const WHEN_PATIENCE_S: f64 = 10.0;
 
 pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
@@ -34,7 +38,6 @@ pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
     let is_file = matches!(input, sharpv::video::LiveInput::File(_));
     let question = args.question.as_deref().map(ask::question).transpose()?;
     let params = args.session_params(interrupts.cancel_token())?;
-    let (sampler, n_predict) = (params.sampler.clone(), params.n_predict);
     let live = LiveParams { name: name.display().to_string(), ..args.live_params() };
     let files = args.model.files(&mut screen)?;
     if args.model.uses_default() && !args.json {
@@ -48,6 +51,8 @@ pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
         live: LiveSession::over(session, live)?,
         camera,
         report: Report::new(args.json),
+        trigger: args.trigger(),
+        novelty: 0.0,
         conditions: args.when.iter().map(|text| Condition::new(text)).collect(),
         question,
         typed: if args.source == "-" { None } else { Some(lines()?) },
@@ -55,7 +60,6 @@ pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
         pulse: Pulse::default(),
         next_s: 0.0,
         since: Instant::now(),
-        plain: (sampler, n_predict),
         cancel: interrupts.cancel_token(),
         args,
     };
@@ -74,6 +78,10 @@ struct Watcher<'a> {
     camera: Camera,
     report: Report,
     conditions: Vec<Condition>,
+    /// When they are asked.
+    trigger: Trigger,
+    /// How much of the last frame was new.
+    novelty: f32,
     /// What is asked again and again, or at the end.
     question: Option<String>,
     /// Lines of stdin, unless that is the video.
@@ -85,8 +93,6 @@ struct Watcher<'a> {
     next_s: f64,
     /// When the first frame came; before, when it was waited for.
     since: Instant,
-    /// How answers are written that are not yes or no.
-    plain: (sharpv::runtime::SamplerParams, usize),
     cancel: CancelToken,
     args: &'a WatchArgs,
 }
@@ -104,6 +110,12 @@ impl Watcher<'_> {
         screen.clear();
         for warning in self.camera.warnings() {
             self.report.warning(&warning, screen)?;
+        }
+        if matches!(reason, End::Source | End::Time) && self.trigger.end() {
+            match self.look(screen) {
+                Err(error) if is_cancelled(&error) => reason = End::Stopped,
+                looked => looked?,
+            }
         }
         let (has_video, is_whole) = (self.live.state().held > 0, matches!(reason, End::Source | End::Time));
         let last = self.question.clone().filter(|_| has_video && is_whole && self.args.every.is_none());
@@ -150,6 +162,10 @@ impl Watcher<'_> {
         }
         if self.live.state().frames == 0 {
             self.since = Instant::now();
+            // What nobody asked for becomes less where it has to.
+            if self.args.window.or(self.args.memory).or(self.args.distinct).is_some() {
+                self.live.check_fit((frame.width, frame.height))?;
+            }
         }
         let pushed = self.push(&frame, screen)?;
         self.pulse.dropped = self.camera.dropped();
@@ -157,7 +173,10 @@ impl Watcher<'_> {
         self.pulse.max_lag_s = self.pulse.max_lag_s.max(self.pulse.lag_s);
         screen.status(&report::status(&self.live.state(), &self.pulse));
         if let Some(pushed) = pushed {
-            self.look(&pushed, screen)?;
+            self.novelty = pushed.novelty;
+            if self.trigger.push(&pushed) {
+                self.look(screen)?;
+            }
         }
         if let (Some(every), Some(question)) = (self.args.every, self.question.clone())
             && frame.time_s >= self.next_s
@@ -180,37 +199,29 @@ impl Watcher<'_> {
         Ok(pushed?)
     }
 
-    /// Asks what is waited for, if something has changed.
-    fn look(&mut self, pushed: &Pushed, screen: &mut Screen) -> anyhow::Result<()> {
-        let has_changed = pushed.opens_scene || pushed.novelty >= self.args.when_change;
-        if !has_changed || self.conditions.is_empty() || self.live.state().held == 0 {
+    /// Asks what is waited for.
+    fn look(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
+        if self.conditions.is_empty() || self.live.state().held == 0 {
             return Ok(());
         }
         screen.busy("looking");
-        self.live.set_sampler(when::sampler())?;
-        self.live.set_n_predict(when::N_PREDICT)?;
         let mut conditions = std::mem::take(&mut self.conditions);
-        let mut found = Ok(());
+        let mut looked = Ok(());
         for condition in &mut conditions {
-            let answered = self.live.ask(&condition.question, &mut ());
-            match answered {
-                Ok(answer) if answer.stop == StopReason::Cancelled => found = Err(sharpv::Error::Cancelled.into()),
-                Ok(answer) if condition.answered(&answer.answer) => {
+            looked = match self.live.is_so(condition.question(), &mut ()) {
+                Ok(is_so) if condition.now(is_so) => {
                     screen.clear();
-                    found = self.report.event(&condition.text, pushed.novelty, self.state());
+                    self.report.event(condition.text(), self.novelty, self.state())
                 }
-                Ok(_) => {}
-                Err(error) => found = Err(error.into()),
-            }
-            if found.is_err() {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            if looked.is_err() {
                 break;
             }
         }
         self.conditions = conditions;
-        let (sampler, n_predict) = self.plain.clone();
-        self.live.set_sampler(sampler)?;
-        self.live.set_n_predict(n_predict)?;
-        found
+        looked
     }
 
     fn ask(&mut self, question: &str, asked: Asked, screen: &mut Screen) -> anyhow::Result<()> {
@@ -274,16 +285,25 @@ impl WatchArgs {
         })
     }
 
+    fn trigger(&self) -> Trigger {
+        let at = match self.when_at {
+            WhenAt::Change => AskAt::EachChange,
+            WhenAt::End => AskAt::ChangeEnds { patience_s: WHEN_PATIENCE_S },
+        };
+        Trigger::new(at, self.when_change)
+    }
+
     fn live_params(&self) -> LiveParams {
-        let policy = match (self.memory, self.window) {
-            (Some(tokens), _) => match LivePolicy::memory(tokens as usize) {
+        let policy = match (self.memory, self.distinct, self.window) {
+            (Some(tokens), ..) => match LivePolicy::memory(tokens as usize) {
                 LivePolicy::Memory { tokens, recent, .. } => {
                     LivePolicy::Memory { tokens, recent, half_life_s: self.half_life }
                 }
                 other => other,
             },
-            (None, Some(frames)) => LivePolicy::Window { frames: frames as usize },
-            (None, None) => LivePolicy::default(),
+            (None, Some(tokens), _) => LivePolicy::distinct(tokens as usize),
+            (None, None, Some(frames)) => LivePolicy::Window { frames: frames as usize },
+            (None, None, None) => LivePolicy::default(),
         };
         LiveParams { policy, fps: self.fps, ..LiveParams::default() }
     }

@@ -1,5 +1,5 @@
 //! How well the frames of long videos are chosen:
-//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall]`.
+//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when] [--shard I/N]`.
 //!
 //! The folders are those of `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are seen once for
 //! some seconds. For each folder and each number of frames, the frames are chosen in these ways:
@@ -20,21 +20,28 @@
 //! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with the 95 % interval
 //! of a mean.
 //!
-//! With `--recall`, nothing is asked. In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
+//! With `--recall`, nothing is asked. With `--when`, it is asked when each needle is seen, and nothing else ([`when`]).
+//! `--shard I/N` takes every Nth video of each folder, from the Ith on (I from 1), so that N processes share the work:
+//! let each write its answers to a file, and `long_videos --summary FILE…` is the summary of `--when` of all.
+//!
+//! In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
 //! pruned (as `--prune`), `ANSWERS` a file that a line of JSON is added to for each answer, and `MODEL` and `MMPROJ`
 //! are the files of another model than `smol`: the frames are the same with any, so `--recall` is quick with a small
 //! one.
 
+mod when;
+
+use serde_json::Value;
 use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::wilson;
 use sharpv::models;
-use sharpv::video::{FrameSource, Frames, Sampling};
+use sharpv::video::{FrameSource, Frames, Sampling, probe};
 use std::error::Error;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…] [--recall]";
+const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when] [--shard I/N]";
 
 /// Frames of a cut.
 const CUT_FRAMES: usize = 8;
@@ -96,6 +103,8 @@ struct Score {
     asked: Vec<(String, bool)>,
     /// Needle by needle: the share of what is not there that has less of yes, and whether it has a frame.
     which: Vec<(f64, bool)>,
+    /// Lines of [`when`].
+    when: Vec<Value>,
     /// Videos, and parts of them.
     clips: usize,
     frames: usize,
@@ -110,13 +119,34 @@ fn share(right: usize, n: usize) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let asks = !args.iter().any(|arg| arg == "--recall");
-    args.retain(|arg| arg != "--recall");
-    let mut choices = Choice::ALL.map(|(choice, _)| choice).to_vec();
-    if let Some(i) = args.iter().position(|arg| arg == "--only") {
-        let only = args.drain(i..).nth(1).ok_or(USAGE)?;
-        choices = only.split(',').map(Choice::named).collect::<Result<_, _>>()?;
+    if args.first().is_some_and(|arg| arg == "--summary") {
+        let lines: Vec<Vec<Value>> = args[1..].iter().map(|file| read(Path::new(file))).collect::<Result<_, _>>()?;
+        when::summary(&lines.concat());
+        return Ok(());
     }
+    let asks = match ["--recall", "--when"].map(|flag| args.iter().any(|arg| arg == flag)) {
+        [true, true] => return Err(USAGE.into()),
+        [true, false] => Asks::Nothing,
+        [false, true] => Asks::When,
+        [false, false] => Asks::Things,
+    };
+    args.retain(|arg| !["--recall", "--when"].contains(&arg.as_str()));
+    let mut option = |name: &str| match args.iter().position(|arg| arg == name) {
+        Some(i) => args.drain(i..(i + 2).min(args.len())).nth(1).ok_or(USAGE).map(Some),
+        None => Ok(None),
+    };
+    let mut choices = Choice::ALL.map(|(choice, _)| choice).to_vec();
+    if let Some(only) = option("--only")? {
+        choices = only.split(',').map(Choice::named).collect::<Result<_, _>>()?;
+    } else if asks == Asks::When {
+        // In a cut, times are those of the cut.
+        choices.retain(|&choice| choice != Choice::Cut);
+    }
+    let shard = match option("--shard")? {
+        None => (1, 1),
+        Some(text) => shard(&text).ok_or(USAGE)?,
+    };
+    let what = What { asks, shard };
     let (counts, folders) = args.split_first().ok_or(USAGE)?;
     let counts: Vec<usize> = counts.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let mut params = SessionParams { n_predict: 32, evict: EvictParams::off(), ..SessionParams::default() };
@@ -128,21 +158,50 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = std::env::var("MODEL").unwrap_or_else(|_| "smol".into());
     let files = models::resolve(&model, std::env::var_os("MMPROJ").as_deref().map(Path::new), &[])?;
     let mut session = Session::open(&files, params, &mut ())?;
+    let mut lines = Vec::new();
     for folder in folders {
         for (i, &n) in counts.iter().enumerate() {
             println!("{folder}, {n} frames");
             let mut even: Option<Score> = None;
             // Cuts are the same with any number of frames.
             for &choice in choices.iter().filter(|&&choice| choice != Choice::Cut || i == 0) {
-                let score = run(&mut session, Path::new(folder), choice, n, asks)?;
+                let score = run(&mut session, Path::new(folder), choice, n, what)?;
                 print(choice, &score, even.as_ref());
+                lines.extend_from_slice(&score.when);
                 if choice == Choice::Even {
                     even = Some(score);
                 }
             }
         }
     }
+    if asks == Asks::When {
+        when::summary(&lines);
+    }
     Ok(())
+}
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq)]
+enum Asks {
+    Nothing,
+    /// What is there.
+    Things,
+    /// When it is there.
+    When,
+}
+
+#[derive(Clone, Copy)]
+struct What {
+    asks: Asks,
+    /// Of how many shards of the videos which.
+    shard: (usize, usize),
+}
+
+/// Reads `I/N`.
+fn shard(text: &str) -> Option<(usize, usize)> {
+    let (i, n) = text.split_once('/')?;
+    let shard = (i.parse().ok()?, n.parse().ok()?);
+    (1..=shard.1).contains(&shard.0).then_some(shard)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Box<dyn Error>> {
@@ -150,14 +209,21 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Box<dyn E
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, asks: bool) -> Result<Score, Box<dyn Error>> {
+fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: What) -> Result<Score, Box<dyn Error>> {
     let needles: Vec<Needle> = read(&folder.join("needles.jsonl"))?;
     let file = if choice == Choice::Cut { "cuts.jsonl" } else { "questions.jsonl" };
     let rows: Vec<Row> = read(&folder.join(file))?;
     let mut score = Score::default();
+    let mut videos: Vec<&str> = rows.iter().map(|row| row.video.as_str()).collect();
+    videos.dedup();
+    let (i, of) = what.shard;
+    let mine: Vec<&str> = videos.into_iter().skip(i - 1).step_by(of).collect();
     // What is asked of one video, or of one part of it.
     for rows in rows.chunk_by(|a, b| (&a.video, a.start, a.end) == (&b.video, b.start, b.end)) {
         let Row { video, start, end, .. } = &rows[0];
+        if !mine.contains(&video.as_str()) {
+            continue;
+        }
         let here: Vec<&Needle> = needles.iter().filter(|needle| needle.video == *video).collect();
         let begin = Instant::now();
         session.clear();
@@ -189,9 +255,26 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, asks: boo
             score.needles += here.len();
             score.found += here.iter().filter(|needle| needle.is_in(&times)).count();
         }
+        if what.asks == Asks::When {
+            let duration_s = probe(&path)?.duration_s.ok_or("a video without a length")?;
+            for needle in &here {
+                let is_it =
+                    |row: &&Row| row.category == "needle" && row.question.contains(&format!(" {} in", needle.thing));
+                let Some(row) = rows.iter().find(is_it) else { continue };
+                for mut line in when::ask(session, needle, &row.question, duration_s)? {
+                    line["video"] = video.as_str().into();
+                    line["choice"] = choice.name().into();
+                    line["frames"] = frames.into();
+                    line["thing"] = needle.thing.as_str().into();
+                    line["found"] = needle.is_in(&times).into();
+                    log(&line)?;
+                    score.when.push(line);
+                }
+            }
+        }
         // How much more of yes than of no needles have, and whether they were found; and what is not there.
         let (mut there, mut absent) = (Vec::new(), Vec::new());
-        for Row { category, question, answer, .. } in rows.iter().filter(|_| asks) {
+        for Row { category, question, answer, .. } in rows.iter().filter(|_| what.asks == Asks::Things) {
             session.restart();
             let needle = match category.as_str() {
                 "needle" => here.iter().find(|needle| question.contains(&format!(" {} in", needle.thing))),
@@ -235,7 +318,7 @@ fn yes_over_no(session: &mut Session, question: &str) -> Result<f32, Box<dyn Err
 }
 
 /// Adds a line to the file in `ANSWERS`, if there is one.
-fn log(line: &serde_json::Value) -> std::io::Result<()> {
+fn log(line: &Value) -> std::io::Result<()> {
     let Some(file) = std::env::var_os("ANSWERS") else { return Ok(()) };
     writeln!(std::fs::OpenOptions::new().create(true).append(true).open(file)?, "{line}")
 }

@@ -1,0 +1,102 @@
+//! What a frame and a question cost, and how memory goes.
+
+use crate::{Result, open};
+use sharpv::chat::LivePolicy;
+use sharpv::video::Frame;
+use std::time::Instant;
+
+#[path = "../footage/mod.rs"]
+#[allow(dead_code)]
+mod footage;
+
+const SIDE: u32 = 224;
+
+pub fn run() -> Result<()> {
+    for policy in [LivePolicy::Window { frames: 8 }, LivePolicy::memory(400), LivePolicy::distinct(400)] {
+        cost(policy)?;
+    }
+    hour()
+}
+
+fn filmed(footage: footage::Footage, second: u32) -> Frame {
+    let picture = footage.frame(SIDE, second as f32, second as i32);
+    Frame { width: SIDE, height: SIDE, rgb: picture.into_raw(), time_s: f64::from(second) }
+}
+
+/// A frame a second of a camera that moves, a question every ten.
+fn cost(policy: LivePolicy) -> Result<()> {
+    const FRAMES: u32 = 120;
+    let mut sessions = [open(policy, true)?, open(policy, false)?];
+    let (mut pushes, mut asks) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut computed, mut prompts) = ([0, 0], [0, 0]);
+    for second in 0..FRAMES {
+        let frame = filmed(footage::MOVING, second);
+        for (i, live) in sessions.iter_mut().enumerate() {
+            let start = Instant::now();
+            live.push(&frame, &mut ())?;
+            pushes[i].push(start.elapsed().as_secs_f64() * 1000.0);
+            if second % 10 == 9 {
+                let answer = live.ask("What is in the video?", &mut ())?;
+                asks[i].push(answer.timings_ms.ttft);
+                computed[i] += answer.tokens.prompt_computed;
+                prompts[i] += answer.tokens.prompt;
+            }
+        }
+    }
+    println!("{policy:?}, {FRAMES} frames of a camera that moves, {} questions", FRAMES / 10);
+    for (i, name) in ["prefilled as they come", "prefilled with the question"].into_iter().enumerate() {
+        println!(" {name}: {} of {} rows of prompts computed for questions", computed[i], prompts[i]);
+        show("push", &mut pushes[i]);
+        show("first token", &mut asks[i]);
+    }
+    println!("  {:?}\n", sessions[0].state());
+    Ok(())
+}
+
+/// An hour of a camera that stands still, with each policy.
+fn hour() -> Result<()> {
+    for policy in [LivePolicy::Window { frames: 8 }, LivePolicy::memory(400), LivePolicy::distinct(400)] {
+        let mut live = open(policy, true)?;
+        println!("{policy:?}, an hour of a camera that stands still, a frame a second");
+        let (start, mut times) = (Instant::now(), Vec::new());
+        for second in 0..=3600 {
+            let frame = filmed(footage::STATIC, second);
+            let begun = Instant::now();
+            live.push(&frame, &mut ())?;
+            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+            if second % 600 == 0 && second > 0 {
+                let state = live.state();
+                println!(
+                    "  {:2} min: {:3} MB resident, {} frames, {} tokens, {} cells, {} positions, {} rebases, \
+                     {:.0} % encoded",
+                    second / 60,
+                    resident() >> 20,
+                    state.held,
+                    state.tokens,
+                    state.cells,
+                    state.positions,
+                    state.rebases,
+                    100.0 * state.computed
+                );
+            }
+        }
+        show("push", &mut times);
+        println!("  {:.0} s in all\n", start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Bytes of this process in memory; 0 where the system does not tell.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Prints median, minimum and maximum in milliseconds.
+fn show(name: &str, times: &mut [f64]) {
+    times.sort_by(f64::total_cmp);
+    if let (Some(first), Some(last)) = (times.first(), times.last()) {
+        println!("  {name:12} {:9.1} ms  ({first:.1} to {last:.1})", times[times.len() / 2]);
+    }
+}

@@ -1,0 +1,186 @@
+//! Whether what was seen once is remembered, by each policy with the same number of visual tokens.
+//!
+//! Each needle is asked for right behind its end (*recent*: perception) and two minutes later (*early*: recall), and so
+//! is another thing that is not in the clip. No answer is written: what counts is how much likelier yes is than no. A
+//! model may be inclined to one of them, and a memory may change that; *which* is not touched by it: whether the needle
+//! has more of yes than the other thing, by chance in half of the cases.
+//!
+//! The policies: `window`, the last 8 frames, however few tokens they have (mode zero); `last`, as many of the last
+//! frames as fit the tokens; `memory`, by novelty and age; `distinct`, tokens that look unlike each other.
+
+use crate::clips::Clip;
+use crate::{Result, open, play};
+use serde_json::{Value, json};
+use sharpv::chat::{LivePolicy, LiveSession};
+use sharpv::lab::eval::{clustered_mean, wilson};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Seconds behind the end of a thing at which it is asked for.
+const RECENT_S: f64 = 1.0;
+const EARLY_S: f64 = 120.0;
+
+const POLICIES: &str = "window,last,memory,distinct";
+const TOKENS: &str = "400";
+
+/// A policy, its name, and its tokens if it counts them.
+struct Named {
+    name: String,
+    tokens: Option<usize>,
+    policy: LivePolicy,
+}
+
+pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Result<()> {
+    let tokens: Vec<usize> =
+        tokens.unwrap_or(TOKENS).split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
+    let mut all = Vec::new();
+    for name in policies.unwrap_or(POLICIES).split(',') {
+        if name == "window" {
+            all.push(Named { name: name.into(), tokens: None, policy: LivePolicy::Window { frames: 8 } });
+            continue;
+        }
+        for &tokens in &tokens {
+            let policy = match name {
+                // With such a half-life all are worth nothing, and of equals the oldest leaves.
+                "last" => LivePolicy::Memory { tokens, recent: 4, half_life_s: 1e-6 },
+                "memory" => LivePolicy::memory(tokens),
+                "distinct" => LivePolicy::distinct(tokens),
+                _ => return Err(format!("{name}: not one of {POLICIES}").into()),
+            };
+            all.push(Named { name: name.into(), tokens: Some(tokens), policy });
+        }
+    }
+    let mut lines = Vec::new();
+    for clip in clips {
+        for policy in &all {
+            watch(clip, policy, &mut lines)?;
+        }
+    }
+    summary(&lines);
+    Ok(())
+}
+
+/// Prints a line for each question, and one for what the clip took.
+fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
+    let mut live = open(named.policy, true)?;
+    let both = |(i, end): (usize, f64)| [(end + RECENT_S, i, false), (end + EARLY_S, i, true)];
+    let mut probes: Vec<(f64, usize, bool)> =
+        clip.things.iter().map(|thing| thing.end).enumerate().flat_map(both).collect();
+    probes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut probes = probes.into_iter().peekable();
+    let (mut push_s, mut tokens, mut tell) = (0.0, 0, |line: Value| {
+        println!("{line}");
+        lines.push(line);
+    });
+    play(&clip.path, |frame| {
+        let start = Instant::now();
+        live.push(frame, &mut ())?;
+        push_s += start.elapsed().as_secs_f64();
+        tokens += live.state().tokens;
+        while let Some((_, i, early)) = probes.next_if(|probe| probe.0 <= frame.time_s) {
+            let thing = &clip.things[i];
+            for (question, there) in [(&thing.question, true), (&thing.absent, false)] {
+                let yes = yes_over_no(&mut live, question)?;
+                let state = live.state();
+                tell(json!({
+                    "kind": "needle", "video": clip.name(), "policy": named.name, "budget": named.tokens,
+                    "needle": thing.name, "question": question, "early": early, "there": there,
+                    "yes": yes, "right": (yes > 0.0) == there, "time_s": frame.time_s, "held": state.held,
+                    "tokens": state.tokens, "oldest_s": state.oldest_s, "rebases": state.rebases,
+                }));
+            }
+        }
+        Ok(())
+    })?;
+    let frames = live.state().frames.max(1) as f64;
+    tell(json!({
+        "kind": "needle-cost", "video": clip.name(), "policy": named.name, "budget": named.tokens,
+        "push_ms": 1000.0 * push_s / frames, "mean_tokens": tokens as f64 / frames, "kv_bytes": live.state().kv_bytes,
+    }));
+    Ok(())
+}
+
+/// How much likelier yes is than no, as the difference of their logits.
+fn yes_over_no(live: &mut LiveSession, question: &str) -> Result<f32> {
+    let logits = live.first_logits(question, &mut ())?;
+    let logit = |word: &str| -> Result<f32> {
+        let tokens = live.session().model().tokenize(word, false, false)?;
+        let token = tokens.first().copied().ok_or("a word without tokens")?;
+        Ok(logits.get(usize::try_from(token)?).copied().ok_or("a token without a logit")?)
+    };
+    Ok(logit("Yes")? - logit("No")?)
+}
+
+/// What became of a needle: how much of yes it has, and the other thing, and whether both answers are right.
+#[derive(Default, Clone, Copy)]
+struct Asked {
+    there: f64,
+    absent: f64,
+    right: [bool; 2],
+}
+
+impl Asked {
+    /// 1 if the needle has more of yes.
+    fn which(&self) -> f64 {
+        match self.there.total_cmp(&self.absent) {
+            std::cmp::Ordering::Greater => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Less => 0.0,
+        }
+    }
+}
+
+/// Tells to stderr what `lines` come to.
+pub fn summary(lines: &[Value]) {
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let named = |line: &Value| match line["budget"].as_u64() {
+        Some(tokens) => format!("{} {tokens}", text(line, "policy")),
+        None => text(line, "policy"),
+    };
+    // By policy and moment, by video and needle.
+    let mut asked = BTreeMap::<(String, bool), BTreeMap<(String, String), Asked>>::new();
+    for line in lines.iter().filter(|line| line["kind"] == "needle") {
+        let of = asked.entry((named(line), line["early"] == true)).or_default();
+        let one = of.entry((text(line, "video"), text(line, "needle"))).or_default();
+        let yes = line["yes"].as_f64().unwrap_or(0.0);
+        match line["there"] == true {
+            true => (one.there, one.right[0]) = (yes, line["right"] == true),
+            false => (one.absent, one.right[1]) = (yes, line["right"] == true),
+        }
+    }
+    for ((policy, early), of) in &asked {
+        eprintln!("{policy}, {}", if *early { "early" } else { "recent" });
+        for (i, what) in ["there", "absent"].into_iter().enumerate() {
+            let right = of.values().filter(|asked| asked.right[i]).count();
+            let [low, high] = wilson(right, of.len()).map(|bound| 100.0 * bound);
+            eprintln!("  right, {what:7} {right} of {} ({low:.1} to {high:.1} %)", of.len());
+        }
+        let which = of.iter().map(|((video, _), asked)| (video, 100.0 * asked.which()));
+        told("which", clustered_mean(which));
+        // Against each of the others, needle by needle.
+        for ((other, _), others) in asked.range(..(policy.clone(), false)).filter(|((_, at), _)| at == early) {
+            let pairs = of.iter().filter_map(|(key, asked)| Some((&key.0, asked, others.get(key)?)));
+            let both = |asked: &Asked| 50.0 * f64::from(u8::from(asked.right[0]) + u8::from(asked.right[1]));
+            let which = pairs.clone().map(|(video, a, b)| (video, 100.0 * (a.which() - b.which())));
+            told(&format!("which, less {other}"), clustered_mean(which));
+            told(
+                &format!("right, less {other}"),
+                clustered_mean(pairs.map(|(video, a, b)| (video, both(a) - both(b)))),
+            );
+        }
+    }
+    let mut costs = BTreeMap::<String, Vec<[f64; 2]>>::new();
+    for line in lines.iter().filter(|line| line["kind"] == "needle-cost") {
+        let cost = ["mean_tokens", "push_ms"].map(|key| line[key].as_f64().unwrap_or(0.0));
+        costs.entry(named(line)).or_default().push(cost);
+    }
+    for (policy, costs) in costs {
+        let mean = |i: usize| costs.iter().map(|cost| cost[i]).sum::<f64>() / costs.len() as f64;
+        eprintln!("{policy}: {:.0} tokens held, {:.1} ms a push", mean(0), mean(1));
+    }
+}
+
+fn told(what: &str, mean: Option<sharpv::lab::eval::Mean>) {
+    let mean = mean.map_or_else(|| "too few clips".to_owned(), |mean| mean.to_string());
+    eprintln!("  {what:32} {mean} clips, points");
+}

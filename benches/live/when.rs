@@ -1,0 +1,154 @@
+//! Whether it is told when things come, how often it is told wrongly, and how many questions that takes.
+//!
+//! As `sharpv watch --when` does it, with the last 8 frames, once asking with each change and once when a change is over
+//! (`--when-at`). Waited for is each needle of a clip, and for each something that is not in it. A hit is an event from
+//! the first moment of the needle until 10 seconds behind its last; every other event is a false alarm. Both ways watch
+//! the same session: a question leaves nothing behind.
+
+use crate::clips::Clip;
+use crate::{Result, open, play};
+use serde_json::{Value, json};
+use sharpv::chat::{AskAt, Condition, LivePolicy, LiveSession, Trigger};
+use sharpv::lab::eval::{clustered_mean, wilson};
+use std::collections::BTreeMap;
+
+/// Seconds behind the end of a thing within which it is told in time.
+const LATE_S: f64 = 10.0;
+
+/// What the program takes.
+const CHANGE: f32 = 0.1;
+const PATIENCE_S: f64 = 10.0;
+
+const WAYS: [(&str, AskAt); 2] = [("change", AskAt::EachChange), ("end", AskAt::ChangeEnds { patience_s: PATIENCE_S })];
+
+/// One way to ask.
+struct Way {
+    name: &'static str,
+    trigger: Trigger,
+    /// For each thing, and for what is not there: the condition, and when it was told.
+    waited: Vec<(Condition, Vec<f64>)>,
+    asked: usize,
+}
+
+pub fn run(clips: &[Clip]) -> Result<()> {
+    let mut lines = Vec::new();
+    for clip in clips {
+        watch(clip, &mut lines)?;
+    }
+    summary(&lines);
+    Ok(())
+}
+
+/// Prints a line for each way and each thing that is waited for.
+fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
+    let mut live = open(LivePolicy::default(), true)?;
+    let questions: Vec<&str> =
+        clip.things.iter().flat_map(|thing| [&thing.question, &thing.absent]).map(String::as_str).collect();
+    let mut ways = WAYS.map(|(name, at)| Way {
+        name,
+        trigger: Trigger::new(at, CHANGE),
+        waited: questions.iter().map(|question| (Condition::new(question), Vec::new())).collect(),
+        asked: 0,
+    });
+    let mut last_s = 0.0;
+    let seconds = play(&clip.path, |frame| {
+        last_s = frame.time_s;
+        let Some(pushed) = live.push(frame, &mut ())? else { return Ok(()) };
+        let asks = ways.each_mut().map(|way| way.trigger.push(&pushed));
+        look(&mut live, &mut ways, asks, frame.time_s)
+    })?;
+    let asks = ways.each_mut().map(|way| way.trigger.end());
+    look(&mut live, &mut ways, asks, last_s)?;
+    for way in &ways {
+        for (i, (condition, told)) in way.waited.iter().enumerate() {
+            let (thing, there) = (&clip.things[i / 2], i % 2 == 0);
+            let is_hit = |time: &&f64| there && (thing.start..=thing.end + LATE_S).contains(*time);
+            let hit = told.iter().find(is_hit);
+            let line = json!({
+                "kind": "when", "video": clip.name(), "at": way.name, "question": condition.question(), "there": there,
+                "start": there.then_some(thing.start), "end": there.then_some(thing.end), "hit": there.then_some(hit.is_some()),
+                "delay_s": hit.map(|time| time - thing.start), "told_s": told,
+                "false_alarms": told.iter().filter(|time| !is_hit(time)).count(),
+                "asked": way.asked, "hours": seconds / 3600.0,
+            });
+            println!("{line}");
+            lines.push(line);
+        }
+    }
+    Ok(())
+}
+
+/// Asks once for all ways that want it now.
+fn look(live: &mut LiveSession, ways: &mut [Way; 2], asks: [bool; 2], time_s: f64) -> Result<()> {
+    if asks == [false; 2] || live.state().held == 0 {
+        return Ok(());
+    }
+    let questions: Vec<String> = ways[0].waited.iter().map(|(condition, _)| condition.question().to_owned()).collect();
+    let answers: Vec<bool> = questions.iter().map(|text| live.is_so(text, &mut ())).collect::<sharpv::Result<_>>()?;
+    for (way, _) in ways.iter_mut().zip(asks).filter(|(_, asks)| *asks) {
+        way.asked += 1;
+        for ((condition, told), &is_so) in way.waited.iter_mut().zip(&answers) {
+            if condition.now(is_so) {
+                told.push(time_s);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What became of a thing that was waited for.
+#[derive(Clone, Copy)]
+struct Waited {
+    hit: Option<bool>,
+    delay_s: Option<f64>,
+    /// For each hour.
+    alarms: f64,
+    asked: f64,
+}
+
+/// Tells to stderr what `lines` come to.
+pub fn summary(lines: &[Value]) {
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    // By way, by video and question.
+    let mut waited = BTreeMap::<String, BTreeMap<(String, String), Waited>>::new();
+    for line in lines.iter().filter(|line| line["kind"] == "when") {
+        let an_hour = |key: &str| line[key].as_f64().unwrap_or(0.0) / line["hours"].as_f64().unwrap_or(1.0);
+        let one = Waited {
+            hit: line["hit"].as_bool(),
+            delay_s: line["delay_s"].as_f64(),
+            alarms: an_hour("false_alarms"),
+            asked: an_hour("asked"),
+        };
+        waited.entry(text(line, "at")).or_default().insert((text(line, "video"), text(line, "question")), one);
+    }
+    for (way, of) in &waited {
+        let hits: Vec<bool> = of.values().filter_map(|one| one.hit).collect();
+        let n = hits.iter().filter(|hit| **hit).count();
+        let [low, high] = wilson(n, hits.len()).map(|bound| 100.0 * bound);
+        let delays: Vec<f64> = of.values().filter_map(|one| one.delay_s).collect();
+        eprintln!("asked at {way}: {n} of {} hits ({low:.1} to {high:.1} %)", hits.len());
+        eprintln!(
+            "  {:.1} s behind the beginning, on average",
+            delays.iter().sum::<f64>() / delays.len().max(1) as f64
+        );
+        let there = |is: bool| of.iter().filter(move |(_, one)| one.hit.is_some() == is);
+        told(
+            "false alarms an hour, of what is there once",
+            clustered_mean(there(true).map(|(k, one)| (&k.0, one.alarms))),
+        );
+        told("false alarms an hour, of what is not", clustered_mean(there(false).map(|(k, one)| (&k.0, one.alarms))));
+        told("times asked an hour", clustered_mean(of.iter().map(|(k, one)| (&k.0, one.asked))));
+    }
+    let [Some(change), Some(end)] = ["change", "end"].map(|way| waited.get(way)) else { return };
+    eprintln!("end less change");
+    let pairs = || end.iter().filter_map(|(key, one)| Some((&key.0, one, change.get(key)?)));
+    let hit = |one: &Waited| one.hit.map(|hit| if hit { 100.0 } else { 0.0 });
+    told("hits, points", clustered_mean(pairs().filter_map(|(k, a, b)| Some((k, hit(a)? - hit(b)?)))));
+    told("false alarms an hour", clustered_mean(pairs().map(|(k, a, b)| (k, a.alarms - b.alarms))));
+    told("times asked an hour", clustered_mean(pairs().map(|(k, a, b)| (k, a.asked - b.asked))));
+}
+
+fn told(what: &str, mean: Option<sharpv::lab::eval::Mean>) {
+    let mean = mean.map_or_else(|| "too few clips".to_owned(), |mean| mean.to_string());
+    eprintln!("  {what:44} {mean} clips");
+}

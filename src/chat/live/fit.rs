@@ -1,0 +1,148 @@
+//! Whether there is room for what is to be held.
+
+use super::params::LivePolicy;
+use super::session::{LiveSession, QUESTION};
+use crate::chat::fit::Fit;
+use crate::chat::prompt::markers::Markers;
+use crate::chat::prompt::plan::{Placed, RowKey};
+use crate::chat::prompt::render;
+use crate::error::{Error, Result};
+use crate::layout::{Size, SliceTime};
+use crate::prune::{Budget, Method, PruneParams};
+
+/// What slices take of the prompt, with all their visual tokens.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    rows: usize,
+    positions: usize,
+    tokens: usize,
+}
+
+/// What a number of slices takes.
+#[derive(Debug)]
+struct Line {
+    /// With one slice.
+    first: Taken,
+    /// What each other one takes.
+    more: Taken,
+}
+
+impl Line {
+    fn of(&self, slices: usize) -> Taken {
+        let of = |part: fn(&Taken) -> usize| part(&self.first) + part(&self.more) * slices.saturating_sub(1);
+        Taken { rows: of(|t| t.rows), positions: of(|t| t.positions), tokens: of(|t| t.tokens) }
+    }
+}
+
+impl LiveSession {
+    /// Checks that the model has positions, and this machine memory, for what the policy is told to hold, of frames of
+    /// this size in pixels. Without the check, less is held: frames leave, and it is warned of.
+    ///
+    /// Refused is what surely does not fit: of a window with adaptive pruning, as little is counted as may be kept.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`], with the number that would fit; [`Error::Llama`] if a context cannot be made to
+    /// measure what it takes.
+    pub fn check_fit(&self, size: Size) -> Result<()> {
+        let policy = self.params().policy;
+        let (name, unit, asked) = match policy {
+            LivePolicy::Window { frames } => ("the window", "frames", frames),
+            LivePolicy::Memory { tokens, .. } | LivePolicy::Distinct { tokens, .. } => {
+                ("the memory", "visual tokens", tokens)
+            }
+        };
+        let line = self.line(size)?;
+        let fit = self.session().fit();
+        let free = fit.free_memory();
+        // What is short with `n` of them, in words.
+        let shortage = |n: usize| -> Result<Option<String>> {
+            let (slices, tokens) = self.held_of(n, &line);
+            let taken = line.of(slices);
+            let positions = fit.engine.model.n_ctx_train();
+            // Room for as many again, behind which all is arranged anew.
+            if slices > 1 && taken.positions > self.room() / 2 {
+                return Ok(Some(format!("the model was trained for {positions} positions")));
+            }
+            let rows = taken.rows - taken.tokens + tokens + QUESTION + fit.params.n_predict;
+            let Some(free) = &free else { return Ok(None) };
+            // A copy of each is compared with those that come.
+            let copies = if matches!(policy, LivePolicy::Distinct { .. }) { 2 } else { 1 };
+            let short = fit.short_of_memory(free, rows, copies * tokens)?.is_some();
+            Ok(short.then(|| format!("{} MB of memory are free", free.bytes >> 20)))
+        };
+        let Some(reason) = shortage(asked)? else { return Ok(()) };
+        let (mut fits, mut too_many) = (0, asked);
+        while too_many - fits > 1 {
+            let middle = fits + (too_many - fits) / 2;
+            match shortage(middle)? {
+                Some(_) => too_many = middle,
+                None => fits = middle,
+            }
+        }
+        let expected = match fits {
+            0 => format!("smaller, and not even one fits: {reason}"),
+            fits => format!("at most {fits} {unit}: {reason}"),
+        };
+        Err(Error::InvalidParameter { name, value: format!("{asked} {unit}"), expected })
+    }
+
+    /// The slices and visual tokens that are held at least when the policy's number is `n`.
+    fn held_of(&self, n: usize, line: &Line) -> (usize, usize) {
+        let per_slice = line.first.tokens.max(1);
+        match self.params().policy {
+            LivePolicy::Window { .. } => {
+                let slices = n.div_ceil(self.session().layout().frames().per_slice.max(1));
+                (slices, kept_at_least(&self.session().params.prune, slices, per_slice))
+            }
+            LivePolicy::Memory { .. } | LivePolicy::Distinct { .. } => (n.div_ceil(per_slice), n),
+        }
+    }
+
+    /// When a slice is shown, if every frame is held.
+    fn time_of(&self, slice: usize) -> SliceTime {
+        let (per_slice, fps) = (self.session().layout().frames().per_slice.max(1), self.params().fps);
+        let first = slice * per_slice;
+        SliceTime { first_s: first as f64 / fps, last_s: (first + per_slice - 1) as f64 / fps }
+    }
+
+    /// What slices of frames of this size take, one after the other.
+    fn line(&self, size: Size) -> Result<Line> {
+        let Fit { engine, conversation, params, .. } = self.session().fit();
+        let info = self.info_of(size);
+        let (script, _) = self.script_of(&info, 0.0);
+        let layout = engine.layout.as_ref();
+        let of = |slices: usize| -> Result<Taken> {
+            let times: Vec<SliceTime> = (0..slices).map(|slice| self.time_of(slice)).collect();
+            let arrangement = script.arrangement(layout, &times);
+            let markers = Markers::of(&engine.model, &engine.vision, &arrangement)?;
+            let index = conversation.videos.len();
+            let mut message = self.session().user_message("");
+            message.media.push(conversation.media(layout, index, &arrangement, &info));
+            let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
+            let videos: Vec<Placed<'_>> =
+                conversation.videos.iter().map(|video| Placed::from(video.as_ref())).chain([own]).collect();
+            let plan = render::plan_with(engine, conversation, &message, &videos, params.tokenization)?;
+            let is_own = |key: RowKey| matches!(key, RowKey::Visual { video, .. } if video == index);
+            let tokens = plan.rows.iter().filter(|row| is_own(row.key)).count();
+            Ok(Taken { rows: plan.rows.len(), positions: plan.next_position.max(0) as usize, tokens })
+        };
+        let (first, second, third) = (of(1)?, of(2)?, of(3)?);
+        // Behind the second all are alike.
+        let more = Taken {
+            rows: third.rows - second.rows,
+            positions: third.positions.saturating_sub(second.positions),
+            tokens: third.tokens - second.tokens,
+        };
+        Ok(Line { first, more })
+    }
+}
+
+/// Visual tokens that are kept of slices, whatever they show.
+fn kept_at_least(prune: &PruneParams, slices: usize, per_slice: usize) -> usize {
+    match (prune.method, prune.budget) {
+        (Method::Off, _) => slices * per_slice,
+        (_, Budget::Keep(share)) => ((slices * per_slice) as f64 * f64::from(share)) as usize,
+        // What nothing is kept of is not held.
+        _ => slices,
+    }
+}
