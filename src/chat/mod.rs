@@ -24,6 +24,7 @@ mod params;
 mod prompt;
 mod save;
 mod session;
+mod several;
 mod shared;
 mod stream;
 mod utf8;

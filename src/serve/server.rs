@@ -9,10 +9,10 @@ use super::prepare::Base;
 use super::queue::Queue;
 use super::routes::{App, Door, id_prefix, router};
 use super::slot::Slot;
-use crate::chat::Session;
+use crate::chat::{Session, SessionParams};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::runtime::{CancelToken, default_threads};
+use crate::runtime::CancelToken;
 use crate::video::Rate;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -106,7 +106,9 @@ impl Server {
             ),
         };
 
-        let sessions = open_sessions(&options, observer)?;
+        // Each is stopped by itself.
+        let params = |_| SessionParams { cancel: CancelToken::new(), ..options.params.clone() };
+        let sessions = Session::open_several(&options.files, (0..options.parallel).map(params).collect(), observer)?;
         let Some(first) = sessions.first() else {
             let expected = "at least 1".into();
             return Err(Error::InvalidParameter { name: "parallel", value: "0".into(), expected });
@@ -216,28 +218,6 @@ impl Server {
         }
         served.map_err(failed("listening"))
     }
-}
-
-/// Sessions that share the language model and the processor.
-fn open_sessions(options: &ServeOptions, observer: &mut dyn Observer) -> Result<Vec<Session>> {
-    let mut sessions: Vec<Session> = Vec::new();
-    for _ in 0..options.parallel {
-        let mut params = options.params.clone();
-        if options.parallel > 1 {
-            let share = (default_threads() / options.parallel).max(1);
-            let threads = params.compute.n_threads.unwrap_or(share);
-            (params.compute.n_threads, params.vision.n_threads) = (Some(threads), Some(threads));
-        }
-        // Each is stopped by itself.
-        params.cancel = CancelToken::new();
-        let builder = Session::builder(&options.files).params(params).observer(&mut *observer);
-        let session = match sessions.first() {
-            Some(first) => builder.model(first.model().clone()).open()?,
-            None => builder.open()?,
-        };
-        sessions.push(session);
-    }
-    Ok(sessions)
 }
 
 /// Accepts until it is stopped, then waits for what is at work.

@@ -5,14 +5,13 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
+use sharpv::{Observer, Stage};
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams};
 use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
-use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::runtime::{SamplerParams, default_threads};
+use sharpv::runtime::SamplerParams;
 use sharpv::skip::EncodeMode;
-use sharpv::{Observer, Stage};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -81,7 +80,8 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
             screen.note(&about_default_model(&files));
         }
         let jobs = args.jobs.min(run.missing_clips(&results));
-        let mut sessions = open(&files, &params, jobs, &mut Watch::new(&mut screen, None, &cancel))?;
+        let watch = &mut Watch::new(&mut screen, None, &cancel);
+        let mut sessions = Session::open_several(&files, vec![params.clone(); jobs], watch)?;
         screen.clear();
         let work = interrupts.work();
         let mut progress = Progress::new(&mut screen, total, missing);
@@ -117,27 +117,6 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         .into());
     }
     Ok(())
-}
-
-/// Sessions that share the model and the processor.
-fn open(
-    files: &ModelFiles,
-    params: &SessionParams,
-    n: usize,
-    observer: &mut dyn Observer,
-) -> sharpv::Result<Vec<Session>> {
-    let mut params = params.clone();
-    if n > 1 {
-        let threads = params.compute.n_threads.unwrap_or_else(|| (default_threads() / n).max(1));
-        (params.compute.n_threads, params.vision.n_threads) = (Some(threads), Some(threads));
-    }
-    let mut sessions = vec![Session::open(files, params.clone(), observer)?];
-    while let Some(first) = sessions.first().filter(|_| sessions.len() < n) {
-        let another =
-            Session::builder(files).model(first.model().clone()).params(params.clone()).observer(observer).open()?;
-        sessions.push(another);
-    }
-    Ok(sessions)
 }
 
 fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {

@@ -7,9 +7,11 @@
 pub(super) mod cost;
 pub(super) mod gpu;
 mod limits;
+mod room;
 
 use cost::CellCost;
 use limits::{ANSWER_ROOM, Limits, Shortage};
+pub(super) use room::Room;
 
 use super::conversation::Conversation;
 use super::engine::Engine;

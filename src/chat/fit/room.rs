@@ -1,0 +1,46 @@
+//! How many sessions with one model memory holds.
+
+use super::Fit;
+use crate::error::Result;
+use crate::runtime::vision_need;
+
+/// Cells that each session should have: a pruned video and some questions.
+const CELLS: usize = 4096;
+
+/// What sessions that share a model take, beside its weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::chat) struct Room {
+    /// Bytes that are free, with one session open that was not asked anything.
+    pub free: u64,
+    /// Where: `RAM`, or the names of the GPUs.
+    pub place: String,
+    /// Bytes of a session's KV cache and buffers.
+    pub context: u64,
+    /// Bytes of another session's vision encoder there.
+    pub encoder: u64,
+}
+
+impl Room {
+    /// How many sessions there is room for, that one counted.
+    pub fn sessions(&self) -> usize {
+        let left = self.free.saturating_sub(self.context);
+        let first = usize::from(self.free >= self.context);
+        first + (left / (self.context + self.encoder).max(1)) as usize
+    }
+}
+
+impl Fit<'_> {
+    /// The room beside this session; `None` where the machine does not say what is free.
+    pub(in crate::chat) fn room(&self) -> Result<Option<Room>> {
+        let Some(free) = self.free_memory() else { return Ok(None) };
+        let encoder = vision_need(self.engine.vision.path(), &self.params.vision)?;
+        let encoder = encoder.iter().filter(|need| (need.device == "CPU") == free.is_system);
+        let cells = self.params.n_ctx.unwrap_or(CELLS.min(self.engine.model.n_ctx_train()));
+        Ok(Some(Room {
+            context: self.engine.cell_cost(self.params)?.bytes(cells),
+            encoder: encoder.map(|need| need.usage.total()).sum(),
+            free: free.bytes,
+            place: free.place,
+        }))
+    }
+}
