@@ -1,7 +1,7 @@
 //! Whether it is told when things come, how often it is told wrongly, and how many questions that takes.
 //!
-//! As `sharpv watch --when` does it, with the last 8 frames, once asking with each change and once when a change is over
-//! (`--when-at`). Waited for is each needle of a clip, and two things that are not in it. A hit is an event from
+//! As `sharpv watch --when` does it, with the last 8 frames, once asking with each change and once when a change is
+//! over (`--when-at`). Waited for is each needle of a clip, and two things that are not in it. A hit is an event from
 //! the first moment of the needle until 10 seconds behind its last; every other event is a false alarm. Both ways watch
 //! the same session: a question leaves nothing behind.
 
@@ -68,8 +68,9 @@ fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
             let is_hit = |time: &&f64| thing.is_some_and(|thing| (thing.start..=thing.end + LATE_S).contains(*time));
             let hit = told.iter().find(is_hit);
             let line = json!({
-                "kind": "when", "video": clip.name(), "at": way.name, "question": condition.question(), "there": thing.is_some(),
-                "start": thing.map(|thing| thing.start), "end": thing.map(|thing| thing.end), "hit": thing.map(|_| hit.is_some()),
+                "kind": "when", "video": clip.name(), "at": way.name, "question": condition.question(),
+                "there": thing.is_some(), "start": thing.map(|thing| thing.start), "end": thing.map(|thing| thing.end),
+                "hit": thing.map(|_| hit.is_some()),
                 "delay_s": hit.zip(*thing).map(|(time, thing)| time - thing.start), "told_s": told,
                 "false_alarms": told.iter().filter(|time| !is_hit(time)).count(),
                 "asked": way.asked, "hours": seconds / 3600.0,
