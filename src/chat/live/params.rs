@@ -39,8 +39,8 @@ pub enum LivePolicy {
     /// to leave whole, for positions or cells, those go first of which the fewest tokens are held.
     ///
     /// Where the cache cannot lose single tokens (M-RoPE, by which those of a frame share a position; recurrent
-    /// layers), what is held behind the first that left is computed again. There an eighth of the tokens leaves at once,
-    /// so that this is rare.
+    /// layers), what is held behind the first that left is computed again. There an eighth of the tokens leaves at
+    /// once, so that this is rare.
     Distinct {
         /// Visual tokens, at least 1.
         tokens: usize,
