@@ -68,7 +68,7 @@ fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
         clip.things.iter().map(|thing| thing.end).enumerate().flat_map(both).collect();
     probes.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut probes = probes.into_iter().peekable();
-    let (mut push_s, mut tokens, mut tell) = (0.0, 0, |line: Value| {
+    let (mut push_s, mut tokens, mut cells, mut tell) = (0.0, 0, 0, |line: Value| {
         println!("{line}");
         lines.push(line);
     });
@@ -77,6 +77,7 @@ fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
         live.push(frame, &mut ())?;
         push_s += start.elapsed().as_secs_f64();
         tokens += live.state().tokens;
+        cells += live.state().cells_used;
         while let Some((_, i, early)) = probes.next_if(|probe| probe.0 <= frame.time_s) {
             let thing = &clip.things[i];
             for (question, there) in [(&thing.question, true), (&thing.absent, false)] {
@@ -95,7 +96,8 @@ fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
     let frames = live.state().frames.max(1) as f64;
     tell(json!({
         "kind": "needle-cost", "video": clip.name(), "policy": named.name, "budget": named.tokens,
-        "push_ms": 1000.0 * push_s / frames, "mean_tokens": tokens as f64 / frames, "kv_bytes": live.state().kv_bytes,
+        "push_ms": 1000.0 * push_s / frames, "mean_tokens": tokens as f64 / frames,
+        "mean_cells": cells as f64 / frames,
     }));
     Ok(())
 }
@@ -169,18 +171,18 @@ pub fn summary(lines: &[Value]) {
             );
         }
     }
-    let mut costs = BTreeMap::<String, Vec<[f64; 2]>>::new();
+    let mut costs = BTreeMap::<String, Vec<[f64; 3]>>::new();
     for line in lines.iter().filter(|line| line["kind"] == "needle-cost") {
-        let cost = ["mean_tokens", "push_ms"].map(|key| line[key].as_f64().unwrap_or(0.0));
+        let cost = ["mean_tokens", "mean_cells", "push_ms"].map(|key| line[key].as_f64().unwrap_or(0.0));
         costs.entry(named(line)).or_default().push(cost);
     }
     for (policy, costs) in costs {
         let mean = |i: usize| costs.iter().map(|cost| cost[i]).sum::<f64>() / costs.len() as f64;
-        eprintln!("{policy}: {:.0} tokens held, {:.1} ms a push", mean(0), mean(1));
+        eprintln!("{policy}: {:.0} tokens held, {:.0} cells, {:.1} ms a push", mean(0), mean(1), mean(2));
     }
 }
 
 fn told(what: &str, mean: Option<sharpv::lab::eval::Mean>) {
-    let mean = mean.map_or_else(|| "too few clips".to_owned(), |mean| mean.to_string());
-    eprintln!("  {what:32} {mean} clips, points");
+    let mean = mean.map_or_else(|| "too few clips".to_owned(), |mean| format!("{mean} clips, points"));
+    eprintln!("  {what:32} {mean}");
 }

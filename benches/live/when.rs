@@ -1,11 +1,11 @@
 //! Whether it is told when things come, how often it is told wrongly, and how many questions that takes.
 //!
-//! As `sharpv watch --when` does it, with the last 8 frames, once asking with each change and once when a change is over
-//! (`--when-at`). Waited for is each needle of a clip, and for each something that is not in it. A hit is an event from
+//! As `sharpv watch --when` does it, with the last 8 frames, once asking with each change and once when a change is
+//! over (`--when-at`). Waited for is each needle of a clip, and two things that are not in it. A hit is an event from
 //! the first moment of the needle until 10 seconds behind its last; every other event is a false alarm. Both ways watch
 //! the same session: a question leaves nothing behind.
 
-use crate::clips::Clip;
+use crate::clips::{Clip, Thing};
 use crate::{Result, open, play};
 use serde_json::{Value, json};
 use sharpv::chat::{AskAt, Condition, LivePolicy, LiveSession, Trigger};
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 
 /// Seconds behind the end of a thing within which it is told in time.
 const LATE_S: f64 = 10.0;
+
+/// Things that are not there, of each clip.
+const ABSENT: usize = 2;
 
 /// What the program takes.
 const CHANGE: f32 = 0.1;
@@ -42,12 +45,13 @@ pub fn run(clips: &[Clip]) -> Result<()> {
 /// Prints a line for each way and each thing that is waited for.
 fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
     let mut live = open(LivePolicy::default(), true)?;
-    let questions: Vec<&str> =
-        clip.things.iter().flat_map(|thing| [&thing.question, &thing.absent]).map(String::as_str).collect();
+    let there = clip.things.iter().map(|thing| (thing.question.as_str(), Some(thing)));
+    let absent = clip.things.iter().take(ABSENT).map(|thing| (thing.absent.as_str(), None));
+    let questions: Vec<(&str, Option<&Thing>)> = there.chain(absent).collect();
     let mut ways = WAYS.map(|(name, at)| Way {
         name,
         trigger: Trigger::new(at, CHANGE),
-        waited: questions.iter().map(|question| (Condition::new(question), Vec::new())).collect(),
+        waited: questions.iter().map(|(question, _)| (Condition::new(question), Vec::new())).collect(),
         asked: 0,
     });
     let mut last_s = 0.0;
@@ -60,14 +64,14 @@ fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
     let asks = ways.each_mut().map(|way| way.trigger.end());
     look(&mut live, &mut ways, asks, last_s)?;
     for way in &ways {
-        for (i, (condition, told)) in way.waited.iter().enumerate() {
-            let (thing, there) = (&clip.things[i / 2], i % 2 == 0);
-            let is_hit = |time: &&f64| there && (thing.start..=thing.end + LATE_S).contains(*time);
+        for ((condition, told), (_, thing)) in way.waited.iter().zip(&questions) {
+            let is_hit = |time: &&f64| thing.is_some_and(|thing| (thing.start..=thing.end + LATE_S).contains(*time));
             let hit = told.iter().find(is_hit);
             let line = json!({
-                "kind": "when", "video": clip.name(), "at": way.name, "question": condition.question(), "there": there,
-                "start": there.then_some(thing.start), "end": there.then_some(thing.end), "hit": there.then_some(hit.is_some()),
-                "delay_s": hit.map(|time| time - thing.start), "told_s": told,
+                "kind": "when", "video": clip.name(), "at": way.name, "question": condition.question(),
+                "there": thing.is_some(), "start": thing.map(|thing| thing.start), "end": thing.map(|thing| thing.end),
+                "hit": thing.map(|_| hit.is_some()),
+                "delay_s": hit.zip(*thing).map(|(time, thing)| time - thing.start), "told_s": told,
                 "false_alarms": told.iter().filter(|time| !is_hit(time)).count(),
                 "asked": way.asked, "hours": seconds / 3600.0,
             });
@@ -149,6 +153,6 @@ pub fn summary(lines: &[Value]) {
 }
 
 fn told(what: &str, mean: Option<sharpv::lab::eval::Mean>) {
-    let mean = mean.map_or_else(|| "too few clips".to_owned(), |mean| mean.to_string());
-    eprintln!("  {what:44} {mean} clips");
+    let mean = mean.map_or_else(|| "too few clips".to_owned(), |mean| format!("{mean} clips"));
+    eprintln!("  {what:44} {mean}");
 }

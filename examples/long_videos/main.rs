@@ -1,5 +1,6 @@
 //! How well the frames of long videos are chosen:
-//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when] [--shard I/N]`.
+//! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when]
+//! [--shard I/N]`.
 //!
 //! The folders are those of `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are seen once for
 //! some seconds. For each folder and each number of frames, the frames are chosen in these ways:

@@ -5,8 +5,8 @@
 //!
 //! - `quarter`: the needle's question, with each quarter of the video. The share of the three other quarters that have
 //!   less of yes than the one that the needle's middle is in; by chance it is half.
-//! - `order`: with *before* and with *after* a moment. Two moments, as far in front of the needle as the other is behind
-//!   it; the share of them where the one that is true has more of yes. Who always says *after* has half.
+//! - `order`: with *before* and with *after* a moment. Two moments, as far in front of the needle as the other is
+//!   behind it; the share of them where the one that is true has more of yes. Who always says *after* has half.
 
 use crate::{Needle, yes_over_no};
 use serde_json::{Value, json};

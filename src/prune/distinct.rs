@@ -15,8 +15,8 @@ use rayon::prelude::*;
 /// reading them is copying all of it. `1 − cos` is computed as half the squared distance of unit vectors, which is
 /// exactly 0 for equals. A token without a direction is worth nothing.
 ///
-/// Holds a copy of the embeddings, as unit vectors. A push of `m` tokens to `n` takes `m·n` distances, and as many again
-/// when they leave, about.
+/// Holds a copy of the embeddings, as unit vectors. A push of `m` tokens to `n` takes `m·n` distances, and as many
+/// again when they leave, about.
 #[derive(Debug, Default)]
 pub struct DistinctTokens {
     n_embd: usize,
@@ -93,8 +93,8 @@ impl DistinctTokens {
         }
     }
 
-    /// Lets tokens leave until at most `most` are held, or only the `newest`. Returns which left, ascending, as they were
-    /// counted before.
+    /// Lets tokens leave until at most `most` are held, or only the `newest`. Returns which left, ascending, as they
+    /// were counted before.
     pub fn thin(&mut self, most: usize, newest: usize) -> Vec<usize> {
         let n_old = self.len().saturating_sub(newest);
         let mut stays = vec![true; self.len()];

@@ -213,8 +213,8 @@ impl KvState {
     /// cache numbers the others as the slice now does.
     ///
     /// With `singly`, the cells of these tokens alone are removed, and all other rows stay: as those behind a hole of
-    /// [`forget`](Self::forget), they keep what they took from them. Otherwise, or where the cache refuses, all from the
-    /// first of them on is removed, to be computed again.
+    /// [`forget`](Self::forget), they keep what they took from them. Otherwise, or where the cache refuses, all from
+    /// the first of them on is removed, to be computed again.
     pub fn thin(&mut self, singly: bool, slice: usize, gone: &[usize]) {
         let number = |row: &PlannedRow| match row.key {
             RowKey::Visual { video: 0, slice: of, kept } if of == slice => Some(kept),

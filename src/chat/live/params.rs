@@ -6,8 +6,8 @@ use serde::Serialize;
 /// Which frames of video that does not end stay.
 ///
 /// Frames that repeat the one before them are neither kept nor counted. What is kept of the others is what
-/// [`CausalPruner`](crate::prune::CausalPruner) chooses. With [`Distinct`](Self::Distinct) tokens leave one by one; with
-/// the others frames leave whole: a frame is held with all tokens that were kept of it, or not at all.
+/// [`CausalPruner`](crate::prune::CausalPruner) chooses. With [`Distinct`](Self::Distinct) tokens leave one by one;
+/// with the others frames leave whole: a frame is held with all tokens that were kept of it, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LivePolicy {
@@ -38,9 +38,9 @@ pub enum LivePolicy {
     /// A frame that lost all but two of its tokens loses these as well, since its text takes as much. Where frames have
     /// to leave whole, for positions or cells, those go first of which the fewest tokens are held.
     ///
-    /// Where the cache cannot lose single tokens (M-RoPE, by which those of a frame share a position; recurrent layers),
-    /// what is held behind the first that left is computed again. There an eighth of the tokens leaves at once, so that
-    /// this is rare.
+    /// Where the cache cannot lose single tokens (M-RoPE, by which those of a frame share a position; recurrent
+    /// layers), what is held behind the first that left is computed again. There an eighth of the tokens leaves at
+    /// once, so that this is rare.
     Distinct {
         /// Visual tokens, at least 1.
         tokens: usize,
