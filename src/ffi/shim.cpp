@@ -95,6 +95,12 @@ int32_t sharpv_try_dev_memory(ggml_backend_dev_t device, size_t * free, size_t *
     return sharpv_guarded(err, err_len, [&] { ggml_backend_dev_memory(device, free, total); });
 }
 
+int32_t sharpv_try_dev_buffer_type(
+        ggml_backend_dev_t device,
+        ggml_backend_buffer_type_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = ggml_backend_dev_buffer_type(device); });
+}
+
 int32_t sharpv_try_rpc_add_server(
         const char * endpoint,
         ggml_backend_reg_t * result, char * err, size_t err_len) {

@@ -67,6 +67,11 @@ bool sharpv_supports_mixed_batch(const struct llama_model * model);
 // Free and total memory of a device. One of an RPC server has to be asked, and may be lost.
 int32_t sharpv_try_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total, char * err, size_t err_len);
 
+// Where a device keeps tensors. The first call opens a Vulkan device.
+int32_t sharpv_try_dev_buffer_type(
+        ggml_backend_dev_t device,
+        ggml_backend_buffer_type_t * result, char * err, size_t err_len);
+
 // Connects to an RPC server and adds its devices to ggml's registry, where they stay. Builds without RPC (SHARPV_RPC)
 // have no such servers: this and the next function throw there.
 int32_t sharpv_try_rpc_add_server(

@@ -12,6 +12,9 @@ pub(super) fn init() {
         // SAFETY: called once, before anything else of llama.cpp. It is never undone: contexts may outlive any owner
         // that we could name, and the process's end frees the same things.
         unsafe { ffi::llama_backend_init() };
+        if cfg!(feature = "vulkan") {
+            super::device::open_vulkan();
+        }
     });
 }
 

@@ -75,6 +75,19 @@ fn handles() -> Vec<Handle> {
     (0..unsafe { ffi::ggml_backend_dev_count() }).map(|i| Handle(unsafe { ffi::ggml_backend_dev_get(i) })).collect()
 }
 
+/// Opens Vulkan's devices. ggml does it when one is first used, without a lock: of two models that are loaded at once the
+/// second would find the device half made, and call functions that are not there yet.
+pub(super) fn open_vulkan() {
+    let vulkan = |handle: &Handle| name(handle.0).starts_with("Vulkan");
+    for Handle(device) in handles().into_iter().filter(vulkan) {
+        // A device that cannot be opened throws, and tells why when it is used.
+        // SAFETY: `device` comes from the registry.
+        let _ = guarded(std::ptr::null_mut(), |buffers, err, err_len| unsafe {
+            ffi::sharpv_try_dev_buffer_type(device, buffers, err, err_len)
+        });
+    }
+}
+
 fn name(device: ffi::ggml_backend_dev_t) -> String {
     // SAFETY: `device` comes from the registry; the string is owned by the device.
     unsafe { text(ffi::ggml_backend_dev_name(device)) }
