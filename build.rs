@@ -16,6 +16,8 @@ mod patch;
 mod source;
 #[path = "build/tools.rs"]
 mod tools;
+#[path = "build/vulkan.rs"]
+mod vulkan;
 
 use config::Config;
 

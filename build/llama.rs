@@ -29,6 +29,9 @@ fn build_shim(config: &Config, tree: &Path) -> Result<()> {
     if config.rpc {
         shim.define("SHARPV_RPC", None);
     }
+    if config.vulkan {
+        shim.define("SHARPV_VULKAN", None).include(tools::vulkan_headers(config));
+    }
     shim.cpp(true)
         .std("c++17")
         .opt_level(3)

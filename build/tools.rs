@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::Result;
 use crate::config::Config;
+use crate::vulkan;
 
 /// Something to install: what it is, and its packages for Debian and Ubuntu (apt) and for macOS (brew).
 struct Tool {
@@ -62,7 +63,10 @@ pub fn check(config: &Config) -> Result<()> {
         need(in_pkg_config("vulkan"), VULKAN);
         need(in_pkg_config("SPIRV-Headers"), SPIRV);
     }
-    if missing.is_empty() { Ok(()) } else { Err(message(&missing, cfg!(target_os = "macos"), is_debian())) }
+    if !missing.is_empty() {
+        return Err(message(&missing, cfg!(target_os = "macos"), is_debian()));
+    }
+    if config.vulkan && config.links { vulkan::check(&vulkan_headers(config)) } else { Ok(()) }
 }
 
 /// The list of what is missing and one command for all of it.
@@ -91,6 +95,16 @@ pub fn nvcc(config: &Config) -> Option<PathBuf> {
         Some(toolkit(Path::new("/usr/local/cuda"))),
     ];
     candidates.into_iter().flatten().find(|nvcc| works(nvcc))
+}
+
+/// The folder of Vulkan's headers: of the SDK that was named, or the system's.
+pub fn vulkan_headers(config: &Config) -> PathBuf {
+    if let Some(sdk) = &config.vulkan_sdk {
+        return vulkan::of_sdk(sdk);
+    }
+    let output = Command::new("pkg-config").args(["--variable=includedir", "vulkan"]).output();
+    let folder = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    if folder.is_empty() { "/usr/include".into() } else { folder.into() }
 }
 
 /// Whether the program can be started.

@@ -78,6 +78,23 @@ int32_t sharpv_try_rpc_start_server(
         const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices, ggml_backend_dev_t * devices,
         char * err, size_t err_len);
 
+// A device of a Vulkan driver, whether ggml takes it or not.
+struct sharpv_vulkan_device {
+    char name[256];
+    char driver[520];     // its name and version; empty below Vulkan 1.2
+    uint32_t api_major;   // the Vulkan that it can do
+    uint32_t api_minor;
+    uint32_t api_patch;
+    bool software;        // computes on the CPU
+    bool storage_16bit;   // has 16-bit values in buffers; false below Vulkan 1.2
+};
+
+// Fills in at most `n_max` devices in the loader's order, by which GGML_VK_VISIBLE_DEVICES counts; `result` is how many.
+// None without a driver, and in builds without Vulkan (SHARPV_VULKAN).
+int32_t sharpv_try_vulkan_devices(
+        struct sharpv_vulkan_device * devices, size_t n_max,
+        size_t * result, char * err, size_t err_len);
+
 //
 // preprocessing
 //

@@ -19,6 +19,7 @@ mod rpc;
 mod sampler;
 mod state;
 mod vision;
+mod vulkan;
 
 pub use abort::{Abort, on_abort};
 pub use backend::{exit_now, peak_rss_bytes, system_info};
@@ -39,3 +40,4 @@ pub(crate) use state::SavedCells;
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use state::fuzz_state;
 pub use vision::{Bitmap, CellState, Chunk, Chunks, ImageChunk, Part, Picture, Vision, VisionParams, VisionStream};
+pub use vulkan::{VulkanDevice, VulkanObstacle, vulkan_devices};

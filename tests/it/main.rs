@@ -45,6 +45,7 @@ mod shared;
 mod stream;
 mod support;
 mod video;
+mod vulkan;
 mod watch;
 mod weights;
 mod width;

@@ -6,7 +6,7 @@ use crate::{options, output, rpc};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 use sharpv::models::{self, Store};
-use sharpv::runtime::{self, Device, DeviceKind};
+use sharpv::runtime::{self, Device, DeviceKind, VulkanDevice, VulkanObstacle};
 use sharpv::video;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ struct Report {
     /// FFmpeg's libraries and their versions.
     ffmpeg: BTreeMap<&'static str, String>,
     devices: Vec<Device>,
+    /// What Vulkan's drivers offer, used or not; none in builds without Vulkan.
+    vulkan: Vec<VulkanDevice>,
     /// Threads used when none are given.
     threads: usize,
     /// Where models are kept.
@@ -75,6 +77,7 @@ impl Report {
             system_info: runtime::system_info().trim_end_matches(['|', ' ']).to_owned(),
             ffmpeg: video::ffmpeg_versions().into_iter().collect(),
             devices: runtime::devices(),
+            vulkan: runtime::vulkan_devices(),
             threads: runtime::default_threads(),
             cache_dir: store.ok().map(|store| store.root().to_owned()),
             pip,
@@ -115,6 +118,12 @@ impl Report {
                 problem("this build does not use the NVIDIA GPU of this machine".into(), fix);
             }
         }
+        if !has_gpu
+            && self.llama_cpp.backends.contains(&"vulkan")
+            && let Some(obstacle) = VulkanObstacle::of(&self.vulkan)
+        {
+            problem(obstacle.to_string(), &next_step(&obstacle));
+        }
         problems
     }
 
@@ -134,6 +143,7 @@ impl Report {
         lines.extend(
             self.devices.iter().enumerate().map(|(i, d)| row(if i == 0 { "devices" } else { "" }, &describe(d))),
         );
+        lines.extend(self.vulkan.iter().map(|device| row("Vulkan", &device.to_string())));
         let none = || "none".to_owned();
         lines.push(row("cache folder", &self.cache_dir.as_ref().map_or_else(none, |path| path.display().to_string())));
         lines.push(row("pip", self.pip.as_deref().unwrap_or("none")));
@@ -149,6 +159,17 @@ impl Report {
             problems => lines.extend(problems.iter().map(|p| format!("Missing: {}\n         {}", p.what, p.fix))),
         }
         lines.join("\n") + "\n"
+    }
+}
+
+/// What makes Vulkan work.
+fn next_step(obstacle: &VulkanObstacle) -> String {
+    match obstacle {
+        VulkanObstacle::NoDriver => "sudo apt install mesa-vulkan-drivers  # or the driver of the GPU's maker".into(),
+        VulkanObstacle::OnlySoftware(index, _) => {
+            format!("export GGML_VK_VISIBLE_DEVICES={index}  # uses it all the same; a GPU needs its maker's driver")
+        }
+        _ => "install a newer driver of this GPU".into(),
     }
 }
 
