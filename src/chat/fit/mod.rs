@@ -87,8 +87,8 @@ pub struct MemoryNeed {
     pub kv: u64,
     /// Buffers for intermediate results, beside such a cache.
     pub compute: u64,
-    /// Buffers that the encoder will take where the KV cache is, if it did not encode anything yet: for a picture of the
-    /// size that llama.cpp plans with.
+    /// Buffers that the encoder will take where the KV cache is, if it did not encode anything yet: for a picture of
+    /// the size that llama.cpp plans with.
     pub encoder_buffers: u64,
     /// What the encoder keeps of a frame while it encodes a video, on its device; 0 if it computes all of each frame.
     pub encoder_cache: u64,
