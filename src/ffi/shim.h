@@ -91,8 +91,8 @@ struct sharpv_vulkan_device {
     bool storage_16bit;   // has 16-bit values in buffers; false below Vulkan 1.2
 };
 
-// Fills in at most `n_max` devices in the loader's order, by which GGML_VK_VISIBLE_DEVICES counts; `result` is how many.
-// None without a driver, and in builds without Vulkan (SHARPV_VULKAN).
+// Fills in at most `n_max` devices in the loader's order, by which GGML_VK_VISIBLE_DEVICES counts; `result` is how
+// many. None without a driver, and in builds without Vulkan (SHARPV_VULKAN).
 int32_t sharpv_try_vulkan_devices(
         struct sharpv_vulkan_device * devices, size_t n_max,
         size_t * result, char * err, size_t err_len);
