@@ -10,7 +10,7 @@ use crate::layout::{self, EncoderFacts, Layout};
 use crate::models::gguf::{self, Metadata};
 use crate::models::{self, ModelFiles};
 use crate::observer::{Observer, Stage};
-use crate::runtime::{LoraAdapter, Model, Sampler, Vision};
+use crate::runtime::{DeviceMemory, LoraAdapter, Model, Sampler, Vision, vision_need};
 use crate::skip::EncoderShape;
 use std::cell::OnceCell;
 use std::path::Path;
@@ -33,6 +33,8 @@ pub(super) struct Engine {
     pub load: Duration,
     /// What cells cost, once that was measured.
     cell_cost: OnceCell<CellCost>,
+    /// What the vision encoder takes, once that was asked.
+    encoder_need: OnceCell<Vec<DeviceMemory>>,
     /// Once a session is saved or loaded.
     fingerprints: OnceCell<Fingerprints>,
     /// What prompts said before.
@@ -120,6 +122,7 @@ impl Engine {
             newline: newline.filter(|row| row.len() == model_width),
             load: start.elapsed(),
             cell_cost: OnceCell::new(),
+            encoder_need: OnceCell::new(),
             fingerprints: OnceCell::new(),
             texts: Texts::default(),
         })
@@ -132,6 +135,15 @@ impl Engine {
         }
         let cost = CellCost::measure(&self.model, &params.context(0), &self.adapters, &params.cancel)?;
         Ok(*self.cell_cost.get_or_init(|| cost))
+    }
+
+    /// What the vision encoder takes of each device: weights, and buffers for a picture. Planned once.
+    pub fn encoder_need(&self, params: &SessionParams) -> Result<&[DeviceMemory]> {
+        if let Some(need) = self.encoder_need.get() {
+            return Ok(need);
+        }
+        let need = vision_need(self.vision.path(), &params.vision)?;
+        Ok(self.encoder_need.get_or_init(|| need))
     }
 
     /// Digests of the files that were loaded. Read once.

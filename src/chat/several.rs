@@ -50,7 +50,7 @@ fn refuse_too_many(room: Option<Room>, n: usize) -> Result<()> {
     let Room { free, place, context, encoder } = &room;
     let megabytes = |bytes: u64| bytes >> 20;
     Err(Error::InvalidParameter {
-        name: "sessions",
+        name: "the number of sessions side by side",
         value: n.to_string(),
         expected: format!(
             "at most {}: each takes about {} MB for its cache, and another encoder {} MB, of {} MB that are free ({place})",

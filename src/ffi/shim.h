@@ -42,13 +42,15 @@ struct sharpv_device_memory {
 
 int32_t sharpv_memory_breakdown(const struct llama_context * ctx, struct sharpv_memory * out, char * err, size_t err_len);
 
-// Writes up to `capacity` entries, each for another device, and puts the number of devices into `*n`, which may be more.
+// Writes up to `capacity` entries, each for another device, and puts the number of devices into `*n`, which may be
+// more.
 int32_t sharpv_memory_by_device(
         const struct llama_context * ctx, struct sharpv_device_memory * out, size_t capacity, size_t * n,
         char * err, size_t err_len);
 
 // The same for the vision encoder in `path`, of which nothing is loaded: as `model`, its weights and, with `warmup` in
-// `params`, the buffers for a picture of the size that llama.cpp plans with. No device at all if the file is no encoder.
+// `params`, the buffers for a picture of the size that llama.cpp plans with. No device at all if the file is no
+// encoder.
 int32_t sharpv_vision_memory(
         const char * path, struct mtmd_context_params params,
         struct sharpv_device_memory * out, size_t capacity, size_t * n, char * err, size_t err_len);
@@ -94,8 +96,8 @@ struct sharpv_vulkan_device {
     bool storage_16bit;   // has 16-bit values in buffers; false below Vulkan 1.2
 };
 
-// Fills in at most `n_max` devices in the loader's order, by which GGML_VK_VISIBLE_DEVICES counts; `result` is how many.
-// None without a driver, and in builds without Vulkan (SHARPV_VULKAN).
+// Fills in at most `n_max` devices in the loader's order, by which GGML_VK_VISIBLE_DEVICES counts; `result` is how
+// many. None without a driver, and in builds without Vulkan (SHARPV_VULKAN).
 int32_t sharpv_try_vulkan_devices(
         struct sharpv_vulkan_device * devices, size_t n_max,
         size_t * result, char * err, size_t err_len);

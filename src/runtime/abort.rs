@@ -21,8 +21,8 @@ static HANDLER: OnceLock<fn(&Abort<'_>)> = OnceLock::new();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Abort<'a> {
-    /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`. Behind it, in brackets,
-    /// what llama.cpp logged just before: of an error of a GPU, the reason is there alone.
+    /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`. Behind it, in
+    /// brackets, what llama.cpp logged just before: of an error of a GPU, the reason is there alone.
     pub reason: &'a str,
     /// The file that llama.cpp was loading, or whose network it was running, where that is known.
     pub file: Option<&'a Path>,

@@ -28,8 +28,8 @@ impl FreeMemory {
         weights(&devices(), params)
     }
 
-    /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. `None` where the machine
-    /// does not say.
+    /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. `None` where the
+    /// machine does not say.
     pub fn for_kv(model: &Model, offload_kv: bool) -> Option<Self> {
         let params = model.params();
         let gpus = used_gpus(&devices(), params);

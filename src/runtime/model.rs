@@ -14,8 +14,8 @@ pub type Token = i32;
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ModelParams {
-    /// How many layers go to the GPU, the output behind the last counted as one; `None` is as many as fit where a session
-    /// is opened, else all of them. Without a GPU it has no effect.
+    /// How many layers go to the GPU, the output behind the last counted as one; `None` is as many as fit where a
+    /// session is opened, else all of them. Without a GPU it has no effect.
     pub n_gpu_layers: Option<u32>,
     /// The devices to use, by [`Device::name`](super::Device::name); empty is all GPUs there are.
     pub devices: Vec<String>,

@@ -5,13 +5,13 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
-use sharpv::{Observer, Stage};
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams};
 use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::prune::PruneParams;
 use sharpv::runtime::SamplerParams;
 use sharpv::skip::EncodeMode;
+use sharpv::{Observer, Stage};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

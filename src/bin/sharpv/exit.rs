@@ -56,6 +56,14 @@ fn about_abort(file: Option<&Path>, reason: &str) -> String {
     // The name of the source file is enough to find the place: its folder is that of whoever built the program.
     let (place, what) = reason.split_once(": ").unwrap_or(("", reason));
     let place = place.rsplit(['/', '\\']).next().unwrap_or_default();
+    // ggml's GPU backends end the program where a call fails. What it was is what they logged before.
+    if let Some((_, logged)) = what.split_once("CUDA error (") {
+        return format!(
+            "error: the GPU failed: {}. Fewer layers there take less of its memory (-ngl N, or --gpu-margin 2G), and `--device none` takes nothing. \
+             If it is not the memory, try GGML_CUDA_DISABLE_GRAPHS=1 in the environment, and please report it",
+            logged.trim_end_matches(')')
+        );
+    }
     match file {
         Some(file) => format!(
             "error: {}: llama.cpp broke down over this file ({what}, {place}); it is damaged, or of a kind that this llama.cpp does not know: \
@@ -114,5 +122,7 @@ mod tests {
             "{text}"
         );
         assert!(about_abort(None, reason).contains("report it"));
+        let text = about_abort(None, "/x/ggml-cuda.cu:109: CUDA error (CUDA error: out of memory; current device: 0)");
+        assert!(text.starts_with("error: the GPU failed: CUDA error: out of memory; current device: 0. "), "{text}");
     }
 }

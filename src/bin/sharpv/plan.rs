@@ -33,7 +33,11 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
     }
     let at_most = if prunes { "at most " } else { "" };
     rows.push(("KV cache", format!("{at_most}{}, {} a token", bytes(memory.kv), bytes(memory.kv_per_token))));
-    rows.push(("buffers", format!("{}; embeddings {}", bytes(memory.compute), bytes(memory.embeddings))));
+    let encoder = bytes(memory.encoder_buffers);
+    rows.push((
+        "buffers",
+        format!("{}; encoder {encoder}; embeddings {}", bytes(memory.compute), bytes(memory.embeddings)),
+    ));
     rows.push(("weights", format!("{}; encoder {}", bytes(memory.weights), bytes(memory.encoder))));
     let free = memory.free.map_or_else(|| "unknown".to_owned(), |free| format!("{} ({})", bytes(free), memory.place));
     rows.push(("free memory", free));

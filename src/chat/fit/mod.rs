@@ -87,6 +87,9 @@ pub struct MemoryNeed {
     pub kv: u64,
     /// Buffers for intermediate results, beside such a cache.
     pub compute: u64,
+    /// Buffers that the encoder will take where the KV cache is, if it did not encode anything yet: for a picture of
+    /// the size that llama.cpp plans with.
+    pub encoder_buffers: u64,
     /// What the encoder keeps of a frame while it encodes a video, on its device; 0 if it computes all of each frame.
     pub encoder_cache: u64,
     /// The embeddings of all visual tokens, which are in the system's memory until they are pruned.
@@ -216,7 +219,8 @@ impl Fit<'_> {
         let cost = self.engine.cell_cost(self.params)?;
         let (asked, need) = (proposal.asked, proposal.need);
         let shortage = proposal.shortage.or(proposal.first_shortage);
-        let free = self.free_memory();
+        let free = self.free_beside_encoder()?;
+        let encoder_buffers = free.as_ref().map_or(Ok(0), |free| self.encoder_buffers(free))?;
         let cells = need.prompt_tokens + self.params.n_predict;
         let kv_dense = cost.kv_bytes(cells);
         let encode = self.encode_mode();
@@ -244,6 +248,7 @@ impl Fit<'_> {
                 kv_dense,
                 kv: self.params.n_ctx.map_or_else(|| cost.kv_bytes(cells - dropped), |cells| cost.kv_bytes(cells)),
                 compute: cost.bytes(cells) - kv_dense,
+                encoder_buffers,
                 encoder_cache: match encode {
                     EncodeMode::Exact => 0,
                     _ => self.engine.shape.cache_bytes(need.picture).unwrap_or(0),
@@ -438,6 +443,7 @@ impl Fit<'_> {
         let cost = self.engine.cell_cost(self.params)?;
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
+        let Some(free) = self.free_beside_encoder()? else { return Ok((None, usize::MAX)) };
         let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
         let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
         Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
@@ -475,14 +481,42 @@ impl Fit<'_> {
         (visual_tokens * self.engine.model.n_embd_inp() * size_of::<f32>()) as u64
     }
 
-    /// The memory that the KV cache can take, that of the present one included.
-    pub(super) fn free_memory(&self) -> Option<FreeMemory> {
-        let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv)?;
-        free.bytes += self.present.context + self.present.compute;
+    /// The memory that the KV cache can take, that of the present one included. The encoder may want some of it.
+    fn free_memory(&self) -> Option<FreeMemory> {
+        self.free_without(|_| Ok(0)).ok().flatten()
+    }
+
+    /// The same without what the encoder will want.
+    pub(super) fn free_beside_encoder(&self) -> Result<Option<FreeMemory>> {
+        self.free_without(|free| self.encoder_buffers(free))
+    }
+
+    fn free_without(&self, other: impl FnOnce(&FreeMemory) -> Result<u64>) -> Result<Option<FreeMemory>> {
+        let Some(mut free) = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv) else {
+            return Ok(None);
+        };
+        free.bytes = (free.bytes + self.present.context + self.present.compute).saturating_sub(other(&free)?);
         if let Some(limit) = self.params.max_memory {
             free.bytes = free.bytes.min(limit);
         }
-        Some(free)
+        Ok(Some(free))
+    }
+
+    /// What the vision encoder takes of the memory that is `free`, weights and buffers.
+    fn encoder_bytes(&self, free: &FreeMemory) -> Result<u64> {
+        let need = self.engine.encoder_need(self.params)?;
+        Ok(need.iter().filter(|need| (need.device == "CPU") == free.is_system).map(|need| need.usage.total()).sum())
+    }
+
+    /// Of that, what it does not have yet: its buffers, until the first picture.
+    fn encoder_buffers(&self, free: &FreeMemory) -> Result<u64> {
+        if self.engine.vision.has_encoded() {
+            return Ok(0);
+        }
+        // All weights are on one device.
+        let weights = std::fs::metadata(self.engine.vision.path()).map_or(0, |meta| meta.len());
+        let bytes = self.encoder_bytes(free)?;
+        Ok(bytes.checked_sub(weights).unwrap_or(bytes))
     }
 
     fn suggestions(&self, asked: Need, cost: &CellCost, free: Option<&FreeMemory>) -> Suggestions {

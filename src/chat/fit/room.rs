@@ -2,7 +2,6 @@
 
 use super::Fit;
 use crate::error::Result;
-use crate::runtime::vision_need;
 
 /// Cells that each session should have: a pruned video and some questions.
 const CELLS: usize = 4096;
@@ -33,12 +32,10 @@ impl Fit<'_> {
     /// The room beside this session; `None` where the machine does not say what is free.
     pub(in crate::chat) fn room(&self) -> Result<Option<Room>> {
         let Some(free) = self.free_memory() else { return Ok(None) };
-        let encoder = vision_need(self.engine.vision.path(), &self.params.vision)?;
-        let encoder = encoder.iter().filter(|need| (need.device == "CPU") == free.is_system);
         let cells = self.params.n_ctx.unwrap_or(CELLS.min(self.engine.model.n_ctx_train()));
         Ok(Some(Room {
             context: self.engine.cell_cost(self.params)?.bytes(cells),
-            encoder: encoder.map(|need| need.usage.total()).sum(),
+            encoder: self.encoder_bytes(&free)?,
             free: free.bytes,
             place: free.place,
         }))

@@ -50,6 +50,7 @@ pub struct Vision {
     ptr: NonNull<ffi::mtmd_context>,
     model: Model,
     path: PathBuf,
+    has_encoded: bool,
 }
 
 // SAFETY: an mtmd context is tied to no thread; encoding takes `&mut self`.
@@ -95,6 +96,7 @@ impl Vision {
             ptr: loaded.value.and_then(NonNull::new).ok_or_else(|| failed(reason))?,
             model: model.clone(),
             path: path.to_owned(),
+            has_encoded: false,
         };
         // SAFETY: a getter.
         if !unsafe { ffi::mtmd_support_vision(vision.ptr.as_ptr()) } {
@@ -108,6 +110,11 @@ impl Vision {
     /// The file it was loaded from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it was at work on a picture, for which it takes buffers that it keeps.
+    pub fn has_encoded(&self) -> bool {
+        self.has_encoded
     }
 
     /// Whether visual tokens have positions in time and space (M-RoPE) rather than a running number.
@@ -195,6 +202,7 @@ impl Vision {
     /// # Errors
     /// [`Error::Llama`] if encoding fails, for example for want of memory, or the chunk is a placeholder.
     pub fn encode(&mut self, chunk: &ImageChunk<'_>) -> Result<&[f32]> {
+        self.has_encoded = true;
         // SAFETY: context and chunk live.
         let encode = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_encode_chunk(self.ptr.as_ptr(), chunk.ptr.as_ptr(), result, err, err_len)

@@ -114,6 +114,7 @@ impl VisionStream {
     /// # Errors
     /// [`Error::Llama`] if the chunk is a placeholder.
     pub fn look<'a>(&mut self, vision: &mut Vision, chunk: &'a ImageChunk<'_>) -> Result<Option<Picture<'a>>> {
+        vision.has_encoded = true;
         let mut raw = ffi::sharpv_picture::default();
         self.pass(vision, |vision, stream, err, err_len| {
             // SAFETY: all live; `raw` is written to.

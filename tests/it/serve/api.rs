@@ -1,6 +1,7 @@
 //! The shapes of requests and answers.
 
 use super::client::{Server, about, clip, data_uri, say, with};
+use crate::support::gpu;
 use crate::support::program::with_smol;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -202,7 +203,11 @@ fn a_seed_makes_the_same_answer_again() {
             .post(&with(say("Why?"), json!({ "temperature": 2.0, "top_p": 1.0, "seed": seed, "max_tokens": 12 })))
             .answer()
     };
-    assert_eq!(ask(1), ask(1));
+    let first = ask(1);
+    // A GPU computes a prompt that is in the cache already by other kernels than the whole of it.
+    let second = ask(1);
+    assert!(first == second || gpu::near(0.0) > 0.0, "{first} {second}");
+    assert_eq!(second, ask(1));
     assert!((2..8).any(|seed| ask(seed) != ask(1)), "other seeds give other answers");
 }
 
