@@ -219,7 +219,7 @@ mod with_servers {
             assert_eq!(layers, [n, 0], "{how}");
             assert_eq!(answer["answer"], here["answer"], "{how}");
             let clip = clip();
-            let mut args = vec!["plan", clip.to_str().expect("UTF-8"), "-q"];
+            let mut args = vec!["plan", clip.to_str().expect("UTF-8")];
             let how = how.replace("--prune off ", "");
             args.extend(words(&how));
             let told = contains("0 of 31 layers go to RPC0").and(contains("slower"));

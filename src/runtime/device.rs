@@ -75,8 +75,8 @@ fn handles() -> Vec<Handle> {
     (0..unsafe { ffi::ggml_backend_dev_count() }).map(|i| Handle(unsafe { ffi::ggml_backend_dev_get(i) })).collect()
 }
 
-/// Opens Vulkan's devices. ggml does it when one is first used, without a lock: of two models that are loaded at once the
-/// second would find the device half made, and call functions that are not there yet.
+/// Opens Vulkan's devices. ggml does it when one is first used, without a lock: of two models that are loaded at once
+/// the second would find the device half made, and call functions that are not there yet.
 pub(super) fn open_vulkan() {
     let vulkan = |handle: &Handle| name(handle.0).starts_with("Vulkan");
     for Handle(device) in handles().into_iter().filter(vulkan) {

@@ -4,7 +4,7 @@
 //! errors of one call, so that our errors can give the reason.
 
 use crate::ffi;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 
 thread_local! {
@@ -12,6 +12,8 @@ thread_local! {
     static LINE: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
     /// Warnings and errors since the innermost `capture` on this thread began.
     static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    /// Whether nothing is forwarded to `tracing`.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Sends the log of llama, ggml and mtmd to [`forward`]. Called once, when the backend starts.
@@ -29,6 +31,14 @@ pub(super) fn capture<T>(call: impl FnOnce() -> T) -> (T, String) {
     let result = call();
     let lines = CAPTURED.with_borrow_mut(|lines| std::mem::replace(lines, outer)).unwrap_or_default();
     (result, reason_of(&lines))
+}
+
+/// Runs `call` without its log: what it does is tried, and not what happens. Reasons are captured all the same.
+pub(super) fn quietly<T>(call: impl FnOnce() -> T) -> T {
+    let outer = QUIET.replace(true);
+    let result = call();
+    QUIET.set(outer);
+    result
 }
 
 /// What was logged since the innermost `capture` on this thread began; `None` if that is nothing, or none began.
@@ -76,7 +86,9 @@ fn emit(level: i64, text: &str) {
         return;
     }
     let is = |l: ffi::ggml_log_level| level == i64::from(l);
-    if is(ffi::GGML_LOG_LEVEL_ERROR) {
+    if QUIET.try_with(Cell::get).unwrap_or(false) {
+        // Only captured.
+    } else if is(ffi::GGML_LOG_LEVEL_ERROR) {
         tracing::warn!(target: "llama.cpp", "{text}");
     } else if is(ffi::GGML_LOG_LEVEL_WARN) {
         tracing::info!(target: "llama.cpp", "{text}");

@@ -2,7 +2,7 @@
 
 use super::memory::{DeviceMemory, by_device};
 use super::vision::raw_params;
-use super::{CancelToken, Context, ContextParams, Model, ModelParams, VisionParams, backend, device, model};
+use super::{CancelToken, Context, ContextParams, Model, ModelParams, VisionParams, backend, device, log, model};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::path::Path;
@@ -24,6 +24,10 @@ impl ModelNeed {
     /// # Errors
     /// As [`Model::load`] and [`Context::new`].
     pub fn of(path: &Path, params: &ModelParams, context: &ContextParams) -> Result<Self> {
+        log::quietly(|| Self::plan(path, params, context))
+    }
+
+    fn plan(path: &Path, params: &ModelParams, context: &ContextParams) -> Result<Self> {
         let shadow = Model::load_shadow(path, params)?;
         let n_ctx = context.n_ctx.min(shadow.n_ctx_train().max(1));
         let context = ContextParams { n_ctx, ..context.clone() };

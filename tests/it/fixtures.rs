@@ -177,6 +177,22 @@ fn each_reads_and_writes_text() {
     }
 }
 
+/// What a device does when it is first used, it does once, whoever comes first.
+#[test]
+fn models_that_are_loaded_side_by_side_compute_the_same() {
+    let compute = |fixture: &Fixture| {
+        let model = fixture.load();
+        logits(&mut context(&model, small()), &prompt(&model))
+    };
+    let together: Vec<Vec<f32>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = FIXTURES.iter().map(|fixture| scope.spawn(move || compute(fixture))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it computes")).collect()
+    });
+    for (fixture, together) in FIXTURES.iter().zip(together) {
+        assert_eq!(together, compute(fixture), "{}", fixture.name);
+    }
+}
+
 #[test]
 fn every_row_matters() {
     for fixture in &FIXTURES {
