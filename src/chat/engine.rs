@@ -69,7 +69,7 @@ impl Engine {
         let start = Instant::now();
         let model = match model {
             Some(model) => model,
-            None => Model::load(&files.model, &gpu::place(files, params, observer)?, |p| {
+            None => Model::load(&files.model, &gpu::place(files, params, observer), |p| {
                 observer.progress(Stage::LoadModel, thousandths(p), 1000);
             })?,
         };
@@ -137,13 +137,15 @@ impl Engine {
         Ok(*self.cell_cost.get_or_init(|| cost))
     }
 
-    /// What the vision encoder takes of each device: weights, and buffers for a picture. Planned once.
-    pub fn encoder_need(&self, params: &SessionParams) -> Result<&[DeviceMemory]> {
-        if let Some(need) = self.encoder_need.get() {
-            return Ok(need);
-        }
-        let need = vision_need(self.vision.path(), &params.vision)?;
-        Ok(self.encoder_need.get_or_init(|| need))
+    /// What the vision encoder takes of each device: weights, and buffers for a picture. Planned once; nothing where
+    /// that cannot be planned, which is no reason to refuse a video.
+    pub fn encoder_need(&self, params: &SessionParams) -> &[DeviceMemory] {
+        self.encoder_need.get_or_init(|| {
+            vision_need(self.vision.path(), &params.vision).unwrap_or_else(|error| {
+                tracing::debug!("{error}");
+                Vec::new()
+            })
+        })
     }
 
     /// Digests of the files that were loaded. Read once.

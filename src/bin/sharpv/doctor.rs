@@ -169,7 +169,7 @@ fn next_step(obstacle: &VulkanObstacle) -> String {
         VulkanObstacle::OnlySoftware(index, _) => {
             format!("export GGML_VK_VISIBLE_DEVICES={index}  # uses it all the same; a GPU needs its maker's driver")
         }
-        _ => "install a newer driver of this GPU".into(),
+        _ => "install a newer driver".into(),
     }
 }
 

@@ -27,12 +27,15 @@ const MARGIN_SHARE: u64 = 8;
 type Bytes = BTreeMap<String, u64>;
 
 /// `params.model`, with the number of layers that go to GPUs where that is left open and not all of them fit. That is
-/// told to `observer`.
-pub(in crate::chat) fn place(
-    files: &ModelFiles,
-    params: &SessionParams,
-    observer: &mut dyn Observer,
-) -> Result<ModelParams> {
+/// told to `observer`. What cannot be planned is loaded as if there were room: if a file is at fault, loading says so.
+pub(in crate::chat) fn place(files: &ModelFiles, params: &SessionParams, observer: &mut dyn Observer) -> ModelParams {
+    plan(files, params, observer).unwrap_or_else(|error| {
+        observer.message(&format!("what a GPU holds could not be planned, so it is given all layers: {error}"));
+        params.model.clone()
+    })
+}
+
+fn plan(files: &ModelFiles, params: &SessionParams, observer: &mut dyn Observer) -> Result<ModelParams> {
     let all = params.model.clone();
     if !params.fit || all.n_gpu_layers.is_some() {
         return Ok(all);

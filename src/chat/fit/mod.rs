@@ -219,8 +219,8 @@ impl Fit<'_> {
         let cost = self.engine.cell_cost(self.params)?;
         let (asked, need) = (proposal.asked, proposal.need);
         let shortage = proposal.shortage.or(proposal.first_shortage);
-        let free = self.free_beside_encoder()?;
-        let encoder_buffers = free.as_ref().map_or(Ok(0), |free| self.encoder_buffers(free))?;
+        let free = self.free_beside_encoder();
+        let encoder_buffers = free.as_ref().map_or(0, |free| self.encoder_buffers(free));
         let cells = need.prompt_tokens + self.params.n_predict;
         let kv_dense = cost.kv_bytes(cells);
         let encode = self.encode_mode();
@@ -443,7 +443,7 @@ impl Fit<'_> {
         let cost = self.engine.cell_cost(self.params)?;
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
-        let Some(free) = self.free_beside_encoder()? else { return Ok((None, usize::MAX)) };
+        let Some(free) = self.free_beside_encoder() else { return Ok((None, usize::MAX)) };
         let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
         let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
         Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
@@ -483,40 +483,38 @@ impl Fit<'_> {
 
     /// The memory that the KV cache can take, that of the present one included. The encoder may want some of it.
     fn free_memory(&self) -> Option<FreeMemory> {
-        self.free_without(|_| Ok(0)).ok().flatten()
+        self.free_without(|_| 0)
     }
 
     /// The same without what the encoder will want.
-    pub(super) fn free_beside_encoder(&self) -> Result<Option<FreeMemory>> {
+    pub(super) fn free_beside_encoder(&self) -> Option<FreeMemory> {
         self.free_without(|free| self.encoder_buffers(free))
     }
 
-    fn free_without(&self, other: impl FnOnce(&FreeMemory) -> Result<u64>) -> Result<Option<FreeMemory>> {
-        let Some(mut free) = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv) else {
-            return Ok(None);
-        };
-        free.bytes = (free.bytes + self.present.context + self.present.compute).saturating_sub(other(&free)?);
+    fn free_without(&self, other: impl FnOnce(&FreeMemory) -> u64) -> Option<FreeMemory> {
+        let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv)?;
+        free.bytes = (free.bytes + self.present.context + self.present.compute).saturating_sub(other(&free));
         if let Some(limit) = self.params.max_memory {
             free.bytes = free.bytes.min(limit);
         }
-        Ok(Some(free))
+        Some(free)
     }
 
     /// What the vision encoder takes of the memory that is `free`, weights and buffers.
-    fn encoder_bytes(&self, free: &FreeMemory) -> Result<u64> {
-        let need = self.engine.encoder_need(self.params)?;
-        Ok(need.iter().filter(|need| (need.device == "CPU") == free.is_system).map(|need| need.usage.total()).sum())
+    fn encoder_bytes(&self, free: &FreeMemory) -> u64 {
+        let need = self.engine.encoder_need(self.params);
+        need.iter().filter(|need| (need.device == "CPU") == free.is_system).map(|need| need.usage.total()).sum()
     }
 
     /// Of that, what it does not have yet: its buffers, until the first picture.
-    fn encoder_buffers(&self, free: &FreeMemory) -> Result<u64> {
+    fn encoder_buffers(&self, free: &FreeMemory) -> u64 {
         if self.engine.vision.has_encoded() {
-            return Ok(0);
+            return 0;
         }
         // All weights are on one device.
         let weights = std::fs::metadata(self.engine.vision.path()).map_or(0, |meta| meta.len());
-        let bytes = self.encoder_bytes(free)?;
-        Ok(bytes.checked_sub(weights).unwrap_or(bytes))
+        let bytes = self.encoder_bytes(free);
+        bytes.checked_sub(weights).unwrap_or(bytes)
     }
 
     fn suggestions(&self, asked: Need, cost: &CellCost, free: Option<&FreeMemory>) -> Suggestions {

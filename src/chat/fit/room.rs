@@ -35,7 +35,7 @@ impl Fit<'_> {
         let cells = self.params.n_ctx.unwrap_or(CELLS.min(self.engine.model.n_ctx_train()));
         Ok(Some(Room {
             context: self.engine.cell_cost(self.params)?.bytes(cells),
-            encoder: self.encoder_bytes(&free)?,
+            encoder: self.encoder_bytes(&free),
             free: free.bytes,
             place: free.place,
         }))

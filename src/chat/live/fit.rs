@@ -53,7 +53,7 @@ impl LiveSession {
         };
         let line = self.line(size)?;
         let fit = self.session().fit();
-        let free = fit.free_beside_encoder()?;
+        let free = fit.free_beside_encoder();
         // What is short with `n` of them, in words.
         let shortage = |n: usize| -> Result<Option<String>> {
             let (slices, tokens) = self.held_of(n, &line);
