@@ -24,6 +24,8 @@ pub enum Stage {
     Draw,
     /// Feeding the prompt to the language model, in rows (text tokens and visual tokens).
     Prefill,
+    /// Asking the parts of a video one by one, in parts.
+    Search,
     /// Answering the questions of an evaluation, in answers.
     Answers,
     /// Measuring what methods cost, in runs, which are not equally long.

@@ -1,6 +1,6 @@
 //! How well the frames of long videos are chosen:
 //! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when]
-//! [--shard I/N]`.
+//! [--search] [--shard I/N]`.
 //!
 //! The folders are those of `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are seen once for
 //! some seconds. For each folder and each number of frames, the frames are chosen in these ways:
@@ -22,6 +22,7 @@
 //! of a mean.
 //!
 //! With `--recall`, nothing is asked. With `--when`, it is asked when each needle is seen, and nothing else ([`when`]).
+//! With `--search`, it is asked for each thing with [`Session::search`] before.
 //! `--shard I/N` takes every Nth video of each folder, from the Ith on (I from 1), so that N processes share the work:
 //! let each write its answers to a file, and `long_videos --summary FILE…` is the summary of `--when` of all.
 //!
@@ -42,7 +43,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when] [--shard I/N]";
+const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when] [--search] [--shard I/N]";
 
 /// Frames of a cut.
 const CUT_FRAMES: usize = 8;
@@ -131,7 +132,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         [false, true] => Asks::When,
         [false, false] => Asks::Things,
     };
-    args.retain(|arg| !["--recall", "--when"].contains(&arg.as_str()));
+    let search = args.iter().any(|arg| arg == "--search");
+    args.retain(|arg| !["--recall", "--when", "--search"].contains(&arg.as_str()));
     let mut option = |name: &str| match args.iter().position(|arg| arg == name) {
         Some(i) => args.drain(i..(i + 2).min(args.len())).nth(1).ok_or(USAGE).map(Some),
         None => Ok(None),
@@ -147,10 +149,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => (1, 1),
         Some(text) => shard(&text).ok_or(USAGE)?,
     };
-    let what = What { asks, shard };
+    let what = What { asks, search, shard };
     let (counts, folders) = args.split_first().ok_or(USAGE)?;
     let counts: Vec<usize> = counts.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    let mut params = SessionParams { n_predict: 32, evict: EvictParams::off(), ..SessionParams::default() };
+    let evict = EvictParams::off();
+    let mut params = SessionParams { n_predict: 32, evict, keep_unpruned: search, ..SessionParams::default() };
     params.compute.n_threads = std::env::var("THREADS").ok().map(|n| n.parse()).transpose()?;
     params.vision.n_threads = params.compute.n_threads;
     if let Ok(method) = std::env::var("PRUNE") {
@@ -194,6 +197,8 @@ enum Asks {
 #[derive(Clone, Copy)]
 struct What {
     asks: Asks,
+    /// Whether the part is looked for that the answer hangs on.
+    search: bool,
     /// Of how many shards of the videos which.
     shard: (usize, usize),
 }
@@ -283,10 +288,16 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
                 _ => None,
             };
             let found = needle.map(|needle| needle.is_in(&times));
+            let mut part = None;
             let (given, right) = if category == "last" {
                 let given = session.ask(question, &mut ())?.answer;
                 (given.clone(), given == *answer)
             } else {
+                let searched = if what.search { session.search(question, &mut ())? } else { None };
+                part = searched.map(|search| {
+                    let most = search.parts.iter().map(|part| part.surprise).fold(0.0, f64::max);
+                    (search.part().map(|part| [part.start_s, part.end_s]), most)
+                });
                 let yes = yes_over_no(session, question)?;
                 match found {
                     Some(found) => there.push((yes, found)),
@@ -296,7 +307,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
             };
             log(&serde_json::json!({
                 "video": video, "choice": choice.name(), "frames": frames, "category": category,
-                "question": question, "given": given, "right": right, "found": found,
+                "question": question, "given": given, "right": right, "found": found, "part": part,
             }))?;
             score.asked.push((category.clone(), right));
         }

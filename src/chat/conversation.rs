@@ -38,6 +38,12 @@ impl Conversation {
         }
     }
 
+    /// Another conversation about one video, in which nothing was said yet.
+    pub fn about(&self, video: Arc<EncodedVideo>) -> Self {
+        let answer_start = self.answer_start.clone();
+        Self { answer_start, videos: vec![video], ..Self::new(self.system.clone()) }
+    }
+
     /// Forgets what was said, and the videos.
     pub fn clear(&mut self) {
         self.restart();

@@ -51,6 +51,6 @@ pub use session::Session;
 pub use shared::{EncodedVideo, TurnParams};
 pub use stream::AnswerStream;
 pub use worker::{Event, EventKind, Loaded, Ticket, Worker, WorkerBuilder};
-pub use zoom::Zoom;
+pub use zoom::{Search, SearchedPart, Zoom};
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use {prompt::template::fuzz_template, save::fuzz_saved_session};

@@ -37,6 +37,8 @@ pub struct Session {
     pub(super) kv: KvState,
     pub(super) engine: Engine,
     pub(super) conversation: Conversation,
+    /// What the next question is asked in, where it is not the conversation: see [`search`](Session::search).
+    pub(super) aside: Option<Conversation>,
     pub(super) params: SessionParams,
 }
 
@@ -57,7 +59,7 @@ impl Session {
     ) -> Result<Self> {
         let engine = Engine::load(model, files, &params, observer)?;
         let conversation = Conversation::new(params.system.clone());
-        Ok(Self { kv: KvState::default(), engine, conversation, params })
+        Ok(Self { kv: KvState::default(), engine, conversation, aside: None, params })
     }
 
     /// Decodes, encodes and prunes a video, for the next question.
@@ -216,6 +218,7 @@ impl Session {
         let (info, survey) = (video.info.clone(), video.survey);
         let report = VideoReport { info, survey, visual_tokens, slices, encoder, timings_ms };
         self.conversation.videos.push(video);
+        self.aside = None;
         report
     }
 
@@ -263,7 +266,8 @@ impl Session {
     /// # Errors
     /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
     pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        self.kv.keep_videos(&self.conversation.videos);
+        let videos = &self.aside.as_ref().unwrap_or(&self.conversation).videos;
+        self.kv.keep_videos(videos);
         self.kv.settle(&self.engine, &self.params, observer)
     }
 
@@ -271,6 +275,7 @@ impl Session {
     pub fn clear(&mut self) {
         self.free_cache();
         self.conversation.clear();
+        self.aside = None;
     }
 
     /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about
@@ -278,6 +283,7 @@ impl Session {
     /// [`free_cache`](Self::free_cache).
     pub fn restart(&mut self) {
         self.conversation.restart();
+        self.aside = None;
     }
 
     /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the
@@ -470,8 +476,8 @@ impl Session {
     /// # Errors
     /// [`Error::ChatTemplate`].
     pub fn prompt_text(&self, question: &str) -> Result<String> {
-        let text = render::render(&self.engine, &self.conversation, &self.user_message(question))?;
-        Ok(text.replace(&self.conversation.marks.cut(), ""))
+        let text = render::render(&self.engine, self.asked(), &self.user_message(question))?;
+        Ok(text.replace(&self.asked().marks.cut(), ""))
     }
 
     /// The rows that [`ask`](Self::ask) would feed to the model for `question`, and their positions. For looking at
@@ -508,25 +514,29 @@ impl Session {
     }
 
     pub(super) fn fit(&self) -> Fit<'_> {
-        let Self { engine, conversation, params, kv } = self;
+        let Self { engine, conversation, params, kv, .. } = self;
         Fit { engine, conversation, params, present: kv.memory_usage() }
     }
 
+    /// The conversation that the next question is asked in.
+    pub(super) fn asked(&self) -> &Conversation {
+        self.aside.as_ref().unwrap_or(&self.conversation)
+    }
+
     pub(super) fn user_message(&self, question: &str) -> Message {
-        self.conversation.user_message(self.layout(), question)
+        self.asked().user_message(self.layout(), question)
     }
 
     /// The prompt that ends with `message`, if it is not too long.
     pub(super) fn plan(&self, message: &Message) -> Result<Plan> {
-        let plan = render::plan(&self.engine, &self.conversation, message, self.params.tokenization)?;
+        let plan = render::plan(&self.engine, self.asked(), message, self.params.tokenization)?;
         self.fit().limits().check_prompt(&plan, self.params.n_predict)?;
         Ok(plan)
     }
 
     /// Brings the KV cache to `plan`. Returns how many rows of it were there already.
     pub(super) fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
-        let inputs = Inputs { videos: &self.conversation.videos, newline: self.engine.newline.as_deref() };
-        let first = self.kv.prefill(&self.engine, &self.params, plan, inputs, observer)?;
+        let first = self.feed(plan, observer)?;
         if self.kv.wants_description(&self.params) {
             match self.plan(&self.user_message(DESCRIBE)) {
                 Ok(other) => self.kv.describe(&other),
@@ -535,6 +545,13 @@ impl Session {
             }
         }
         Ok(first)
+    }
+
+    /// As [`prefill`](Self::prefill), without a thought of evicting anything behind it.
+    pub(super) fn feed(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
+        let videos = &self.aside.as_ref().unwrap_or(&self.conversation).videos;
+        let inputs = Inputs { videos, newline: self.engine.newline.as_deref() };
+        self.kv.prefill(&self.engine, &self.params, plan, inputs, observer)
     }
 
     /// What produces answers: what was asked for, and what it came to.

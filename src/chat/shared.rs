@@ -102,6 +102,7 @@ impl Session {
     pub fn start_over(&mut self, system: Option<String>) {
         self.conversation.clear();
         self.conversation.system = system;
+        self.aside = None;
     }
 
     /// Adds a message to the conversation as if it had been said here. Videos that were added before go into it if a

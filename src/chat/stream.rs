@@ -55,8 +55,8 @@ impl Session {
     pub(super) fn begin_turn(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Turn> {
         self.settle(observer)?;
         let start = Instant::now();
-        let message = self.user_message(question);
-        let plan = self.plan(&message)?;
+        let plan = self.plan(&self.user_message(question))?;
+        let message = self.conversation.user_message(self.layout(), question);
         let first = self.prefill(&plan, observer)?;
         let generation = Generation::new(&self.engine, &self.params, &self.kv, plan.next_position)?;
         Ok(Turn {
@@ -81,13 +81,16 @@ impl Session {
         let generated = generation.finish();
         let spent = self.conversation.end_turn(message, &generated.text);
         let before = spent.decode_video + spent.encode + spent.prune;
-        let slices = slice_reports(&self.conversation.videos);
         let encoder = encoder_work(&self.conversation.videos);
+        let aside = self.aside.take();
+        let videos = &aside.as_ref().unwrap_or(&self.conversation).videos;
+        let slices = slice_reports(videos);
+        let frames = videos.iter().map(|video| video.arrangement.n_frames).sum();
         Ok(Answer {
             answer: generated.text.trim().to_owned(),
             stop: generated.stop,
             model: self.engine.model.description(),
-            frames: self.conversation.videos.iter().map(|video| video.arrangement.n_frames).sum(),
+            frames,
             visual_tokens: count(&slices),
             slices,
             encoder,

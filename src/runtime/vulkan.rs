@@ -37,6 +37,8 @@ pub enum VulkanObstacle {
     /// All devices compute on the CPU; ggml takes such a one only if it is named in `GGML_VK_VISIBLE_DEVICES`, by the
     /// number here.
     OnlySoftware(usize, VulkanDevice),
+    /// `GGML_VK_VISIBLE_DEVICES` names this number, and no driver offers a device with it.
+    NoSuchDevice(usize),
 }
 
 impl VulkanObstacle {
@@ -55,6 +57,17 @@ impl VulkanObstacle {
             (None, None) => Self::NoDriver,
         })
     }
+
+    /// What keeps ggml from those of the devices that `named` names, a value of `GGML_VK_VISIBLE_DEVICES`: numbers with
+    /// commas between them, of which it takes all.
+    pub fn of_named(devices: &[VulkanDevice], named: &str) -> Option<Self> {
+        // What is no number ends the list, as in ggml.
+        let mut numbers = named.split([',', ' ']).filter(|part| !part.is_empty()).map_while(|part| part.parse().ok());
+        numbers.find_map(|number: usize| match devices.get(number) {
+            None => Some(Self::NoSuchDevice(number)),
+            Some(device) => (!device.is_new_enough()).then(|| Self::TooOld(device.clone())),
+        })
+    }
 }
 
 impl fmt::Display for VulkanObstacle {
@@ -66,6 +79,9 @@ impl fmt::Display for VulkanObstacle {
             }
             Self::TooOld(device) => write!(f, "{device} has no 16-bit values in buffers, which are needed"),
             Self::OnlySoftware(_, device) => write!(f, "the only Vulkan device, {device}, computes on the CPU"),
+            Self::NoSuchDevice(number) => {
+                write!(f, "GGML_VK_VISIBLE_DEVICES names Vulkan device {number}, which is not there")
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ mod prompts;
 mod prune;
 mod report;
 mod save;
+mod search;
 mod serve;
 mod session;
 mod session_cache;

@@ -80,6 +80,17 @@ fn what_keeps_from_a_vulkan_device_is_named() {
     assert_eq!(of(&[&old_software, &lavapipe]), Some(VulkanObstacle::OnlySoftware(1, lavapipe.clone())));
     assert_eq!(of(&[&old_software]), Some(VulkanObstacle::TooOld(old_software)));
 
+    let named = |devices: &[&VulkanDevice], named: &str| {
+        VulkanObstacle::of_named(&devices.iter().copied().cloned().collect::<Vec<_>>(), named)
+    };
+    let all = [&lavapipe, &narrow, &gpu];
+    for good in ["0", "2,0", "0 2", "", "x", "2,x,1"] {
+        assert_eq!(named(&all, good), None, "{good}");
+    }
+    assert_eq!(named(&all, "2,1"), Some(VulkanObstacle::TooOld(narrow.clone())));
+    assert_eq!(named(&all, "0,3"), Some(VulkanObstacle::NoSuchDevice(3)));
+    assert_eq!(named(&[], "0"), Some(VulkanObstacle::NoSuchDevice(0)));
+
     let said = |obstacle: VulkanObstacle, parts: &[&str]| {
         let text = obstacle.to_string();
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
@@ -87,6 +98,7 @@ fn what_keeps_from_a_vulkan_device_is_named() {
     said(VulkanObstacle::TooOld(old), &["old", "Mesa 25", "1.1.9", "1.2 or newer"]);
     said(VulkanObstacle::TooOld(narrow), &["narrow", "16-bit"]);
     said(VulkanObstacle::OnlySoftware(0, lavapipe), &["lavapipe", "1.4.305", "CPU"]);
+    said(VulkanObstacle::NoSuchDevice(7), &["GGML_VK_VISIBLE_DEVICES", "7"]);
 }
 
 #[cfg(all(feature = "cli", feature = "vulkan"))]
@@ -124,5 +136,11 @@ mod doctor {
         assert!(found.iter().any(named), "{found:?}");
         let used = problems(&[("GGML_VK_VISIBLE_DEVICES", "0")]);
         assert!(!used.iter().any(|(what, _)| what.contains("Vulkan")), "{used:?}");
+    }
+
+    #[test]
+    fn doctor_misses_a_vulkan_device_that_is_named() {
+        let found = problems(&[("GGML_VK_VISIBLE_DEVICES", "99")]);
+        assert!(found.iter().any(|(what, _)| what.contains("device 99")), "{found:?}");
     }
 }

@@ -6,7 +6,7 @@ use crate::output::{self, AnswerWriter};
 use crate::screen::{Screen, Watch};
 use crate::{session, stats};
 use anyhow::Context;
-use sharpv::chat::StopReason;
+use sharpv::chat::{SessionParams, StopReason};
 use std::io::Read;
 use std::path::Path;
 
@@ -19,12 +19,15 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     let question = question(&args.question)?;
     let videos: Vec<&Path> = std::iter::once(&args.video).chain(&args.more_videos).map(AsRef::as_ref).collect();
 
-    let mut session = session::open(&args.session, &videos, &interrupts, &mut screen, args.json)?;
+    let (files, params) = session::prepare(&args.session, &videos, &interrupts, &mut screen, args.json)?;
+    let params = SessionParams { keep_unpruned: args.zoom.search, ..params };
+    let mut session = session::load(&files, params, None, &mut screen)?;
     let work = interrupts.work();
     for video in videos {
         session::add_video(&mut session, video, &args.session, &question, &mut screen)?;
     }
     session::zoom(&mut session, &question, &args.zoom, &mut screen)?;
+    session::search(&mut session, &question, &args.zoom, &mut screen)?;
     screen.busy("reading the question");
     let writer = (!args.json).then(AnswerWriter::new);
     let mut watch = Watch::new(&mut screen, writer, &cancel);

@@ -118,11 +118,16 @@ impl Report {
                 problem("this build does not use the NVIDIA GPU of this machine".into(), fix);
             }
         }
-        if !has_gpu
-            && self.llama_cpp.backends.contains(&"vulkan")
-            && let Some(obstacle) = VulkanObstacle::of(&self.vulkan)
-        {
-            problem(obstacle.to_string(), &next_step(&obstacle));
+        if self.llama_cpp.backends.contains(&"vulkan") {
+            // A device that is named is taken, whether it can compute or not.
+            let obstacle = match std::env::var("GGML_VK_VISIBLE_DEVICES") {
+                Ok(named) => VulkanObstacle::of_named(&self.vulkan, &named),
+                Err(_) if has_gpu => None,
+                Err(_) => VulkanObstacle::of(&self.vulkan),
+            };
+            if let Some(obstacle) = obstacle {
+                problem(obstacle.to_string(), &next_step(&obstacle));
+            }
         }
         problems
     }
@@ -169,6 +174,7 @@ fn next_step(obstacle: &VulkanObstacle) -> String {
         VulkanObstacle::OnlySoftware(index, _) => {
             format!("export GGML_VK_VISIBLE_DEVICES={index}  # uses it all the same; a GPU needs its maker's driver")
         }
+        VulkanObstacle::NoSuchDevice(_) => "unset GGML_VK_VISIBLE_DEVICES  # ggml chooses then".into(),
         _ => "install a newer driver".into(),
     }
 }

@@ -143,6 +143,7 @@ impl Screen {
                 Stage::LoadModel => ("model", PERCENT, ""),
                 Stage::LoadVision => ("mmproj", PERCENT, ""),
                 Stage::Survey => ("look", COUNTED, "pictures"),
+                Stage::Search => ("search", COUNTED, "parts"),
                 Stage::Encode => ("encode", COUNTED, "frames"),
                 Stage::Draw => ("draw", COUNTED, "frames"),
                 Stage::Prefill => ("prefill", COUNTED, "tokens"),

@@ -84,6 +84,33 @@ pub fn zoom(
     Ok(zoomed)
 }
 
+/// Looks for the part of the last video that the answer hangs on, if that is wanted. Returns what was found, as a line.
+pub fn search(
+    session: &mut Session,
+    question: &str,
+    zoom: &ZoomOptions,
+    screen: &mut Screen,
+) -> sharpv::Result<Option<String>> {
+    if !zoom.search {
+        return Ok(None);
+    }
+    let cancel = session.cancel_token().clone();
+    let searched = session.search(question, &mut Watch::new(screen, None, &cancel));
+    screen.clear();
+    let line = match searched? {
+        None => "too few frames to search in: answered from all of them".to_owned(),
+        Some(search) => {
+            let n = search.parts.len();
+            match search.part() {
+                Some(part) => format!("searched {n} parts: answered from {part} ({} frames)", part.frames),
+                None => format!("searched {n} parts: all say the same, answered from the whole video"),
+            }
+        }
+    };
+    screen.note(&line);
+    Ok(Some(line))
+}
+
 /// What was added, as a line.
 pub fn about_zoom(zoom: &Zoom) -> String {
     let tokens = zoom.report.visual_tokens;

@@ -138,13 +138,24 @@ impl KvState {
     /// Leaves what is of these videos, and what stands before it: another conversation may have other videos in the
     /// same places. What was found out about evicting was found out with the videos that go.
     pub fn keep_videos(&mut self, videos: &[Arc<EncodedVideo>]) {
+        // What is in the cache may have been much larger.
+        let frees = self.videos.first().is_some_and(|id| videos.first().is_none_or(|video| video.id != *id));
+        self.change_videos(videos, frees);
+    }
+
+    /// As [`keep_videos`](Self::keep_videos), for videos that are looked at one after the other: no memory is freed.
+    pub fn show_videos(&mut self, videos: &[Arc<EncodedVideo>]) {
+        self.change_videos(videos, false);
+    }
+
+    fn change_videos(&mut self, videos: &[Arc<EncodedVideo>], frees: bool) {
         let same = self.videos.iter().zip(videos).take_while(|(id, video)| **id == video.id).count();
         if same < self.videos.len() {
             let is_stale = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video >= same);
             let first = self.rows.iter().find(is_stale).map(|row| row.position[0]);
             match first {
-                // A layer that visual tokens left holds no others. And what is in the cache may have been much larger.
-                Some(_) if same == 0 || self.context.as_ref().is_some_and(has_evicted) => self.reset(),
+                // A layer that visual tokens left holds no others.
+                Some(_) if frees || self.context.as_ref().is_some_and(has_evicted) => self.reset(),
                 Some(position) => {
                     self.go_back(position);
                     (self.evicted.pending, self.evicted.calibrated) = (None, None);

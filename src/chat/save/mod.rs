@@ -70,7 +70,7 @@ impl Session {
             .map_err(|reason| Refused::because(format!("its KV cache cannot be restored: {reason}")).at(path))?;
         kv.adopt(&conversation.videos);
         conversation.answer_start.clone_from(&self.conversation.answer_start);
-        (self.conversation, self.kv) = (conversation, kv);
+        (self.conversation, self.kv, self.aside) = (conversation, kv, None);
         Ok(())
     }
 

@@ -1,9 +1,12 @@
-//! A closer look at the part of a video that a question names.
+//! A closer look at the part of a video that a question names, or that its answer hangs on.
 //!
 //! A long video has a frame in some seconds or minutes. A question about `12:30` is answered from what happens to be
 //! near; so frames of that part alone are added in front of the question, as many as a short video has.
 
 mod named;
+mod search;
+
+pub use search::{Search, SearchedPart};
 
 use super::answer::VideoReport;
 use super::params::{FrameChoice, VideoOptions};

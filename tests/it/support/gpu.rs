@@ -12,8 +12,9 @@ pub fn or_skip(test: &str) -> Option<String> {
 }
 
 /// How far apart two ways to compute the same may come out: as far as `on_processor`, or more where a GPU computes. It
-/// adds up in other orders, and takes other kernels for caches of other lengths.
+/// adds up in other orders, and takes other kernels for caches of other lengths. The most that was seen is 0.022, of a
+/// cache of 4-bit values on Mesa's software driver.
 pub fn near(on_processor: f64) -> f64 {
     let is_there = devices().iter().any(|device| device.kind == DeviceKind::Gpu && device.memory_total > 0);
-    if is_there { on_processor.max(0.02) } else { on_processor }
+    if is_there { on_processor.max(0.03) } else { on_processor }
 }

@@ -24,7 +24,8 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
     let videos: Vec<&Path> = args.videos.iter().map(AsRef::as_ref).collect();
     let (files, params) = session::prepare(&args.session, &videos, &interrupts, &mut screen, false)?;
-    let session = session::load(&files, SessionParams { inspect: true, ..params }, None, &mut screen)?;
+    let params = SessionParams { inspect: true, keep_unpruned: args.zoom.search, ..params };
+    let session = session::load(&files, params, None, &mut screen)?;
     let mut chat = Chat {
         session,
         args: &args.session,
@@ -76,7 +77,7 @@ struct Chat<'a> {
     session: Session,
     args: &'a SessionArgs,
     zoom: &'a ZoomOptions,
-    /// Which parts of videos were looked at again, a line each.
+    /// Which parts of videos were looked at again, and where answers were found, a line each.
     zooms: Vec<String>,
     screen: Screen,
     interrupts: Interrupts,
@@ -124,6 +125,7 @@ impl Chat<'_> {
         let cancel = self.interrupts.cancel_token();
         let zoom = session::zoom(&mut self.session, question, self.zoom, &mut self.screen)?;
         self.zooms.extend(zoom.as_ref().map(session::about_zoom));
+        self.zooms.extend(session::search(&mut self.session, question, self.zoom, &mut self.screen)?);
         self.screen.busy("reading the question");
         let mut watch = Watch::new(&mut self.screen, Some(AnswerWriter::new()), &cancel);
         let result = self.session.ask(question, &mut watch);

@@ -52,7 +52,7 @@ impl FrameOptions {
     }
 }
 
-/// What a question that names a time does.
+/// Which part of a video a question is about.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Frames")]
 pub struct ZoomOptions {
@@ -60,6 +60,11 @@ pub struct ZoomOptions {
     /// video has few; not with this
     #[arg(long)]
     pub no_zoom: bool,
+
+    /// Ask each part of the last video alone first, and answer from the one that says something else than the others:
+    /// for a thing that a long video shows once ("Is there a dog?"), not for what all of it is about
+    #[arg(long)]
+    pub search: bool,
 }
 
 /// Frames, the part of the video that they are taken of, and what to do where they are too many.

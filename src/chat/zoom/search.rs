@@ -1,0 +1,239 @@
+//! Looking for the part of a video that an answer hangs on.
+//!
+//! A model that was trained on a few frames overlooks what only one of many shows. So each part of the video is asked
+//! about alone, and the parts' answers are compared: where one differs from the others, that part has something to say
+//! about the question. No answer is written for it: the probabilities of the first token are enough.
+
+use crate::chat::prompt::arrangement::Arrangement;
+use crate::chat::prompt::markers::Markers;
+use crate::chat::session::Session;
+use crate::chat::video::{EncodeTimings, EncodedVideo, VideoId, decide, select};
+use crate::error::{Error, Result};
+use crate::layout::clock;
+use crate::observer::{Observer, Stage};
+use crate::video::Kind;
+use serde::Serialize;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Slices (frames, or merged pairs of them) of a part.
+const PART: usize = 2;
+
+/// With fewer parts there is nothing to be gained: the model sees them all.
+const LEAST_PARTS: usize = 4;
+
+/// Nats, below which a part says nothing else than the others: the answer is given from the whole video then. Where it
+/// lies matters little (docs/results.md).
+const LEAST_SURPRISE: f64 = 0.1;
+
+/// What was found in the parts of a video.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Search {
+    /// The parts in the order of the video. There are four at least.
+    pub parts: Vec<SearchedPart>,
+    /// Which of them the answer hangs on; `None` if all say the same.
+    pub found: Option<usize>,
+}
+
+/// A part of a video that was asked about alone.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct SearchedPart {
+    /// The time of its first frame, in seconds.
+    pub start_s: f64,
+    /// Where the next part begins, or the video ends, in seconds.
+    pub end_s: f64,
+    /// Its frames.
+    pub frames: usize,
+    /// How far its answer is from those of the others, in nats: the Kullback-Leibler divergence of its probabilities of
+    /// the first token from the mean of the others'.
+    pub surprise: f64,
+}
+
+impl Search {
+    /// The part that the answer hangs on, if there is one.
+    pub fn part(&self) -> Option<&SearchedPart> {
+        self.found.and_then(|found| self.parts.get(found))
+    }
+}
+
+impl std::fmt::Display for SearchedPart {
+    /// Its times: `12:22 to 12:38`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to {}", clock(self.start_s), clock(self.end_s))
+    }
+}
+
+impl Session {
+    /// Asks each part of the last video alone, two slices (frames, or merged pairs) of it, and lets the next answer be
+    /// given from the part whose answer to `question` differs most from those of the others, if one differs. Behind that
+    /// answer the whole video is there again, and the question and its answer are part of the conversation; what was said before
+    /// is not seen by the parts. Does nothing for pictures and videos of fewer than eight slices.
+    ///
+    /// For one thing that a long video shows once ("Is there a crown in the video?"), and not for what all of it is
+    /// about. It takes about as long as prefilling the video once more, and the question with each of its parts; the
+    /// question behind it computes the whole video anew.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the session was not opened with
+    /// [`keep_unpruned`](crate::SessionParams::keep_unpruned), or if the video came from a saved session: each part's
+    /// visual tokens are selected anew. Otherwise as [`ask`](Self::ask).
+    pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
+        self.aside = None;
+        let Some((index, slices)) = self.parts() else { return Ok(None) };
+        let result = self.search_in(index, &slices, question, observer);
+        if result.is_err() {
+            self.aside = None;
+        }
+        result.map(Some)
+    }
+
+    /// The video to search in, and the slices of its parts.
+    fn parts(&self) -> Option<(usize, Vec<Range<usize>>)> {
+        let videos = self.conversation.videos.iter().enumerate();
+        let (index, video) = videos.rev().find(|(_, video)| video.info.kind != Kind::Picture)?;
+        let n = video.slices.len();
+        let parts: Vec<Range<usize>> = (0..n).step_by(PART).map(|start| start..(start + PART).min(n)).collect();
+        (parts.len() >= LEAST_PARTS).then_some((index, parts))
+    }
+
+    /// Asks all parts, and leaves the one that was found aside for the next question.
+    fn search_in(
+        &mut self,
+        index: usize,
+        slices: &[Range<usize>],
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<Search> {
+        self.settle(observer)?;
+        let video = self.conversation.videos.get(index).cloned().ok_or(Error::Cancelled)?;
+        if video.unpruned.len() != video.slices.len() {
+            return Err(Error::InvalidParameter {
+                name: "SessionParams::keep_unpruned",
+                value: format!("false, or a saved session, for {}", video.info.path.display()),
+                expected: "true, and a video that was encoded in this session, to search in it".into(),
+            });
+        }
+        let mut conversations = Vec::with_capacity(slices.len());
+        let mut answers = Vec::with_capacity(slices.len());
+        for (done, slices) in slices.iter().enumerate() {
+            let part = self.part(&video, slices)?;
+            let aside = self.aside.insert(self.conversation.about(part));
+            self.kv.show_videos(&aside.videos);
+            let plan = self.plan(&self.user_message(question))?;
+            self.feed(&plan, &mut ())?;
+            answers.push(self.kv.read_logits(|context| context.logits().map(probabilities))?);
+            conversations.extend(self.aside.take());
+            observer.progress(Stage::Search, done as u64 + 1, slices.len() as u64);
+        }
+        let surprises = surprises(&answers);
+        let part = |(slices, &surprise)| describe(&video, slices, surprise);
+        let parts: Vec<SearchedPart> = slices.iter().zip(&surprises).map(part).collect();
+        let most = (0..parts.len()).max_by(|&a, &b| surprises[a].total_cmp(&surprises[b]));
+        let found = most.filter(|&part| surprises[part] >= LEAST_SURPRISE);
+        self.aside = found.and_then(|found| conversations.into_iter().nth(found));
+        Ok(Search { parts, found })
+    }
+
+    /// A video of these slices alone, with a selection of its own: what the whole keeps of them is what is new against
+    /// the frames before.
+    fn part(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Arc<EncodedVideo>> {
+        let Self { engine, params, .. } = self;
+        let times: Vec<f64> = slices.clone().flat_map(|slice| frame_times(video, slice)).collect();
+        let whole = Arrangement::new(engine.layout.as_ref(), &video.info, &times, engine.vision.uses_mrope());
+        let arrangement = Arrangement { picture_size: video.arrangement.picture_size, ..whole };
+        let mut part = Arc::new(EncodedVideo {
+            id: VideoId::new(),
+            info: video.info.clone(),
+            markers: Markers::of(&engine.model, &engine.vision, &arrangement)?,
+            arrangement,
+            slices: video.slices[slices.clone()].to_vec(),
+            timings: EncodeTimings::default(),
+            max_kept: video.max_kept,
+            unpruned: video.unpruned[slices.clone()].to_vec(),
+            sampling: None,
+            survey: None,
+        });
+        let decision = decide(&part, &params.prune, &engine.model)?;
+        select(&mut part, &decision, engine.model.n_embd_inp());
+        Arc::make_mut(&mut part).unpruned.clear();
+        Ok(part)
+    }
+}
+
+/// The times of a slice's frames, of which the first is known. The others of a merged pair are where even distances
+/// would have them.
+fn frame_times(video: &EncodedVideo, slice: usize) -> impl Iterator<Item = f64> {
+    let time = |slice: usize| video.slices.get(slice).map(|slice| slice.time_s);
+    let start_s = time(slice).unwrap_or(0.0);
+    let distance_s = time(slice + 1).map_or(0.0, |next| next - start_s) / video.arrangement.frames_per_slice as f64;
+    (0..video.arrangement.frames_of(slice)).map(move |i| start_s + i as f64 * distance_s)
+}
+
+fn describe(video: &EncodedVideo, slices: &Range<usize>, surprise: f64) -> SearchedPart {
+    let time = |slice: usize| video.slices.get(slice).map(|slice| slice.time_s);
+    let start_s = time(slices.start).unwrap_or(0.0);
+    SearchedPart {
+        start_s,
+        end_s: time(slices.end).or(video.info.duration_s).unwrap_or(start_s),
+        frames: slices.clone().map(|slice| video.arrangement.frames_of(slice)).sum(),
+        surprise,
+    }
+}
+
+/// The probabilities of tokens with these logits.
+fn probabilities(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    logits.iter().map(|logit| (f64::from(logit - largest).exp() / sum) as f32).collect()
+}
+
+/// For each of several distributions, its Kullback-Leibler divergence from the mean of the others, in nats.
+fn surprises(all: &[Vec<f32>]) -> Vec<f64> {
+    let n_vocab = all.first().map_or(0, Vec::len);
+    let others = all.len().saturating_sub(1).max(1) as f64;
+    let sums: Vec<f64> = (0..n_vocab).map(|i| all.iter().map(|one| f64::from(one[i])).sum()).collect();
+    let divergence = |one: &Vec<f32>| {
+        let terms = one.iter().zip(&sums).filter(|(p, _)| **p > 0.0).map(|(&p, sum)| {
+            let p = f64::from(p);
+            // What no other part says would be infinitely far from them.
+            let mean = ((sum - p) / others).max(1e-9);
+            p * (p / mean).ln()
+        });
+        terms.sum::<f64>().max(0.0)
+    };
+    all.iter().map(divergence).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_something_else_surprises() {
+        let same = probabilities(&[1.0, 2.0, 0.0]);
+        let other = probabilities(&[3.0, -2.0, 0.0]);
+        let found = surprises(&[same.clone(), same.clone(), other, same]);
+        assert!(found[2] > 1.0 && [0, 1, 3].iter().all(|&i| found[i] < found[2] / 4.0), "{found:?}");
+        let equal = surprises(&vec![probabilities(&[0.5; 7]); 5]);
+        assert!(equal.iter().all(|surprise| *surprise < 1e-9), "{equal:?}");
+    }
+
+    #[test]
+    fn divergences_are_kullbacks_and_leiblers() {
+        // By hand: 0.75 ln(0.75 / 0.5) + 0.25 ln(0.25 / 0.5), and 0.5 ln(0.5 / 0.75) + 0.5 ln(0.5 / 0.25).
+        let found = surprises(&[vec![0.75, 0.25], vec![0.5, 0.5]]);
+        assert!((found[0] - 0.130_812).abs() < 1e-5 && (found[1] - 0.143_841).abs() < 1e-5, "{found:?}");
+        // What nobody says counts for nothing, and what one alone says is finite.
+        let found = surprises(&[vec![1.0, 0.0], vec![0.0, 1.0]]);
+        assert!(found.iter().all(|surprise| surprise.is_finite() && *surprise > 10.0), "{found:?}");
+    }
+
+    #[test]
+    fn probabilities_sum_to_one() {
+        let found = probabilities(&[1000.0, 1001.0, f32::NEG_INFINITY]);
+        assert!((found.iter().sum::<f32>() - 1.0).abs() < 1e-6 && found[2] == 0.0, "{found:?}");
+        assert!((found[1] / found[0] - 1f32.exp()).abs() < 1e-4);
+    }
+}
