@@ -2,6 +2,7 @@
 
 #include "guard.h"
 
+#include "clip.h"
 #include "ggml-rpc.h"
 #include "llama-arch.h"
 #include "llama-ext.h"
@@ -10,8 +11,14 @@
 
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
+
+// Casting one to the other.
+static_assert(int(CLIP_FLASH_ATTN_TYPE_AUTO) == int(LLAMA_FLASH_ATTN_TYPE_AUTO), "clip.h");
+static_assert(int(CLIP_FLASH_ATTN_TYPE_DISABLED) == int(LLAMA_FLASH_ATTN_TYPE_DISABLED), "clip.h");
+static_assert(int(CLIP_FLASH_ATTN_TYPE_ENABLED) == int(LLAMA_FLASH_ATTN_TYPE_ENABLED), "clip.h");
 
 namespace {
 
@@ -71,9 +78,25 @@ int32_t sharpv_vision_memory(
         const char * path, mtmd_context_params params,
         sharpv_device_memory * out, size_t capacity, size_t * n, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
+        // As mtmd_get_memory_usage, which silences mtmd for all threads meanwhile, and forever if two call it at once.
+        clip_context_params clip = {};
+        clip.use_gpu          = params.use_gpu;
+        clip.device           = params.device;
+        clip.flash_attn_type  = static_cast<clip_flash_attn_type>(params.flash_attn_type);
+        clip.image_min_tokens = params.image_min_tokens;
+        clip.image_max_tokens = params.image_max_tokens;
+        clip.warmup           = params.warmup;
+        clip.no_alloc         = true;
+        const clip_init_result found = clip_init(path, clip);
         std::map<std::string, sharpv_memory> sums;
-        for (const auto & entry : mtmd_get_memory_usage(path, params).backend_mem_usage) {
-            sums[ggml_backend_dev_name(entry.first)].model += entry.second;
+        for (clip_ctx * ctx : { found.ctx_v, found.ctx_a, found.ctx_gen_a }) {
+            const std::unique_ptr<clip_ctx, decltype(&clip_free)> owned(ctx, clip_free);
+            if (!ctx || ctx == found.ctx_gen_a) {
+                continue;
+            }
+            for (const auto & entry : clip_get_mem_usage(ctx)) {
+                sums[ggml_backend_dev_name(entry.first)].model += entry.second;
+            }
         }
         write(sums, out, capacity, n);
     });

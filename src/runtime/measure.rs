@@ -48,10 +48,11 @@ pub fn vision_need(path: &Path, params: &VisionParams) -> Result<Vec<DeviceMemor
     // Plans the buffers, without which they are not counted.
     raw.warmup = true;
     let _registry = device::hold_registry();
-    // SAFETY: the path outlives the call; `by_device` gives an array with its length.
-    let found = by_device(|out, capacity, n, err, err_len| unsafe {
-        ffi::sharpv_vision_memory(c_path.as_ptr(), raw, out, capacity, n, err, err_len)
-    });
+    let ask = |out, capacity, n, err, err_len| {
+        // SAFETY: the path outlives the call; `by_device` gives an array with its length.
+        unsafe { ffi::sharpv_vision_memory(c_path.as_ptr(), raw, out, capacity, n, err, err_len) }
+    };
+    let found = log::quietly(|| by_device(ask));
     let failed = |reason| Error::Load { what: "the mmproj of this model", path: path.to_owned(), reason };
     match found {
         Ok(found) if found.is_empty() => Err(failed("what it takes cannot be told".into())),

@@ -5,7 +5,9 @@ use crate::support::families;
 use sharpv::chat::{Session, SessionParams, VideoOptions, VideoPlan};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::runtime::{CancelToken, Context, ContextParams, Model, ModelNeed, ModelParams, VisionParams, vision_need};
+use sharpv::runtime::{
+    CancelToken, Context, ContextParams, Model, ModelNeed, ModelParams, Vision, VisionParams, vision_need,
+};
 use sharpv::{Error, Fix, Observer};
 use std::path::Path;
 
@@ -232,4 +234,25 @@ fn what_an_encoder_takes_is_told_before_it_is_loaded() {
     assert!(bytes > file / 2 && bytes < file + (1 << 30), "{bytes} bytes, of a file of {file}");
     let model = vision_need(&files.model, &VisionParams::default()).expect_err("a language model sees nothing");
     assert!(matches!(&model, Error::Load { path, .. } if path == &files.model), "{model}");
+}
+
+/// mtmd's own way to tell silences its log while it looks, for all threads, and for good if two look at once.
+#[test]
+fn what_encoders_take_can_be_asked_side_by_side() {
+    let files = families::files("smolvlm");
+    let mmproj = files.mmproj.expect("an mmproj");
+    let expected = vision_need(&mmproj, &VisionParams::default()).expect("what it takes");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let need = vision_need(&mmproj, &VisionParams::default()).expect("what it takes");
+                    assert_eq!(need, expected);
+                }
+            });
+        }
+    });
+    let model = Model::load(&files.model, &ModelParams::default(), |_| {}).expect("the model");
+    let error = Vision::load(&files.model, &model, &VisionParams::default(), |_| {}).expect_err("it sees nothing");
+    assert!(!error.to_string().contains("gave no reason"), "{error}");
 }
