@@ -67,9 +67,9 @@ impl std::fmt::Display for SearchedPart {
 
 impl Session {
     /// Asks each part of the last video alone, two slices (frames, or merged pairs) of it, and lets the next answer be
-    /// given from the part whose answer to `question` differs most from those of the others, if one differs. Behind that
-    /// answer the whole video is there again, and the question and its answer are part of the conversation; what was said before
-    /// is not seen by the parts. Does nothing for pictures and videos of fewer than eight slices.
+    /// given from the part whose answer to `question` differs most from those of the others, if one differs. Behind
+    /// that answer the whole video is there again, and the question and its answer are part of the conversation; what
+    /// was said before is not seen by the parts. Does nothing for pictures and videos of fewer than eight slices.
     ///
     /// For one thing that a long video shows once ("Is there a crown in the video?"), and not for what all of it is
     /// about. It takes about as long as prefilling the video once more, and the question with each of its parts; the
