@@ -81,8 +81,8 @@ impl Session {
     /// visual tokens are selected anew. Otherwise as [`ask`](Self::ask).
     pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
         self.aside = None;
-        let Some((index, slices)) = self.parts() else { return Ok(None) };
-        let result = self.search_in(index, &slices, question, observer);
+        let Some((video, slices)) = self.parts() else { return Ok(None) };
+        let result = self.search_in(&video, &slices, question, observer);
         if result.is_err() {
             self.aside = None;
         }
@@ -90,24 +90,22 @@ impl Session {
     }
 
     /// The video to search in, and the slices of its parts.
-    fn parts(&self) -> Option<(usize, Vec<Range<usize>>)> {
-        let videos = self.conversation.videos.iter().enumerate();
-        let (index, video) = videos.rev().find(|(_, video)| video.info.kind != Kind::Picture)?;
+    fn parts(&self) -> Option<(Arc<EncodedVideo>, Vec<Range<usize>>)> {
+        let video = self.conversation.videos.iter().rev().find(|video| video.info.kind != Kind::Picture)?;
         let n = video.slices.len();
         let parts: Vec<Range<usize>> = (0..n).step_by(PART).map(|start| start..(start + PART).min(n)).collect();
-        (parts.len() >= LEAST_PARTS).then_some((index, parts))
+        (parts.len() >= LEAST_PARTS).then(|| (video.clone(), parts))
     }
 
     /// Asks all parts, and leaves the one that was found aside for the next question.
     fn search_in(
         &mut self,
-        index: usize,
+        video: &EncodedVideo,
         slices: &[Range<usize>],
         question: &str,
         observer: &mut dyn Observer,
     ) -> Result<Search> {
         self.settle(observer)?;
-        let video = self.conversation.videos.get(index).cloned().ok_or(Error::Cancelled)?;
         if video.unpruned.len() != video.slices.len() {
             return Err(Error::InvalidParameter {
                 name: "SessionParams::keep_unpruned",
@@ -118,7 +116,7 @@ impl Session {
         let mut conversations = Vec::with_capacity(slices.len());
         let mut answers = Vec::with_capacity(slices.len());
         for (done, slices) in slices.iter().enumerate() {
-            let part = self.part(&video, slices)?;
+            let part = self.part(video, slices)?;
             let aside = self.aside.insert(self.conversation.about(part));
             self.kv.show_videos(&aside.videos);
             let plan = self.plan(&self.user_message(question))?;
@@ -128,7 +126,7 @@ impl Session {
             observer.progress(Stage::Search, done as u64 + 1, slices.len() as u64);
         }
         let surprises = surprises(&answers);
-        let part = |(slices, &surprise)| describe(&video, slices, surprise);
+        let part = |(slices, &surprise)| describe(video, slices, surprise);
         let parts: Vec<SearchedPart> = slices.iter().zip(&surprises).map(part).collect();
         let most = (0..parts.len()).max_by(|&a, &b| surprises[a].total_cmp(&surprises[b]));
         let found = most.filter(|&part| surprises[part] >= LEAST_SURPRISE);
