@@ -326,21 +326,8 @@ impl Session {
     /// kept, or if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)).
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
-        if !self.params.keep_unpruned && !self.conversation.videos.is_empty() {
-            return Err(Error::InvalidParameter {
-                name: "SessionParams::keep_unpruned",
-                value: "false".into(),
-                expected: "true for selecting visual tokens anew".into(),
-            });
-        }
+        self.check_unpruned(self.conversation.videos.iter().map(AsRef::as_ref))?;
         let videos = &mut self.conversation.videos;
-        if let Some(video) = videos.iter().find(|video| video.unpruned.len() != video.slices.len()) {
-            return Err(Error::InvalidParameter {
-                name: "the video",
-                value: video.info.path.display().to_string(),
-                expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
-            });
-        }
         let same = prune == self.params.prune;
         let is_cut = |video: &Arc<EncodedVideo>| video.slices.iter().any(|slice| !slice.unfinished.is_empty());
         if let Some(video) = videos.iter().find(|video| !same && is_cut(video)) {
@@ -365,11 +352,33 @@ impl Session {
         self.conversation.spent.prune += taken;
         let evicted_before = self.params.evict_mode();
         self.params.prune = prune;
+        self.aside = None;
         // What was evicted, and what was found out about evicting, belongs to the selection before.
         if [evicted_before, self.params.evict_mode()].iter().any(|&mode| mode != EvictMode::Off) {
             self.kv.reset();
         } else if changed {
             self.kv.free();
+        }
+        Ok(())
+    }
+
+    /// Whether visual tokens of these videos can be selected anew.
+    pub(super) fn check_unpruned<'a>(&self, videos: impl IntoIterator<Item = &'a EncodedVideo>) -> Result<()> {
+        for video in videos {
+            if !self.params.keep_unpruned {
+                return Err(Error::InvalidParameter {
+                    name: "SessionParams::keep_unpruned",
+                    value: "false".into(),
+                    expected: "true for selecting visual tokens anew".into(),
+                });
+            }
+            if video.unpruned.len() != video.slices.len() {
+                return Err(Error::InvalidParameter {
+                    name: "the video",
+                    value: video.info.path.display().to_string(),
+                    expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
+                });
+            }
         }
         Ok(())
     }
@@ -409,6 +418,7 @@ impl Session {
     /// Sets the system message, for the next question and those after it. `None` leaves it to the chat template.
     pub fn set_system(&mut self, system: Option<String>) {
         self.conversation.system = system;
+        self.aside = None;
     }
 
     /// Lets every answer from now on begin with `text`, which stands behind the prompt as if the model had written it.
@@ -417,6 +427,7 @@ impl Session {
     /// Benchmarks use it: after `Best option:(` hardly anything but a letter can follow.
     pub fn set_answer_start(&mut self, text: &str) {
         text.clone_into(&mut self.conversation.answer_start);
+        self.aside = None;
     }
 
     /// The conversation so far, without the system message.

@@ -107,6 +107,11 @@ fn a_search_leaves_no_trace() {
     session.restart();
     let behind = session.first_logits(QUESTION, &mut ()).expect("logits");
     assert!(distance(&behind, &before) < 1e-5, "{}", distance(&behind, &before));
+    // What is set behind it holds for the whole video.
+    session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
+    session.set_system(None);
+    let behind = session.first_logits(QUESTION, &mut ()).expect("logits");
+    assert!(distance(&behind, &before) < 1e-5, "{}", distance(&behind, &before));
     // A stop is an error, and the question is answered from the whole video.
     session.cancel_token().cancel();
     assert!(matches!(session.search(QUESTION, &mut ()), Err(Error::Cancelled)));
@@ -140,7 +145,7 @@ fn what_cannot_be_searched_is_told() {
     session.ask(QUESTION, &mut ()).expect("it goes on");
 }
 
-/// The pieces of layers that visual tokens left are not there for other parts of a video.
+/// Layers that visual tokens left have no cells for those of another part.
 #[test]
 fn what_was_evicted_is_no_obstacle() {
     let params = SessionParams {
@@ -157,6 +162,7 @@ fn what_was_evicted_is_no_obstacle() {
     add(&mut session, &frames(12, &[4, 5]));
     session.ask("What is it?", &mut ()).expect("an answer");
     session.settle(&mut ()).expect("evicted");
+    assert!(session.kv().layers_evicted > 0, "{:?}", session.kv());
     let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     assert_eq!(search.parts.len(), 6);
     assert_eq!(session.ask(QUESTION, &mut ()).expect("an answer").frames, search.part().map_or(12, |_| 2));

@@ -155,7 +155,7 @@ fn likeliest(log_probabilities: &[f64]) -> Option<usize> {
     (0..log_probabilities.len()).max_by(|&a, &b| log_probabilities[a].total_cmp(&log_probabilities[b]))
 }
 
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(in crate::chat) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
     logits.iter().map(|&l| f64::from(l - max) - sum.ln()).collect()

@@ -4,11 +4,13 @@
 //! about alone, and the parts' answers are compared: where one differs from the others, that part has something to say
 //! about the question. No answer is written for it: the probabilities of the first token are enough.
 
+use crate::chat::conversation::Conversation;
+use crate::chat::kv::trial::log_softmax;
 use crate::chat::prompt::arrangement::Arrangement;
 use crate::chat::prompt::markers::Markers;
 use crate::chat::session::Session;
 use crate::chat::video::{EncodeTimings, EncodedVideo, VideoId, decide, select};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::clock;
 use crate::observer::{Observer, Stage};
 use crate::video::Kind;
@@ -69,7 +71,8 @@ impl Session {
     /// Asks each part of the last video alone, two slices (frames, or merged pairs) of it, and lets the next answer be
     /// given from the part whose answer to `question` differs most from those of the others, if one differs. Behind
     /// that answer the whole video is there again, and the question and its answer are part of the conversation; what
-    /// was said before is not seen by the parts. Does nothing for pictures and videos of fewer than eight slices.
+    /// was said before is not seen by the parts. A video, a system message or a selection that is set in between ends
+    /// it. Does nothing for pictures and videos of fewer than eight slices.
     ///
     /// For one thing that a long video shows once ("Is there a crown in the video?"), and not for what all of it is
     /// about. It takes about as long as prefilling the video once more, and the question with each of its parts; the
@@ -105,24 +108,14 @@ impl Session {
         question: &str,
         observer: &mut dyn Observer,
     ) -> Result<Search> {
-        self.settle(observer)?;
-        if video.unpruned.len() != video.slices.len() {
-            return Err(Error::InvalidParameter {
-                name: "SessionParams::keep_unpruned",
-                value: format!("false, or a saved session, for {}", video.info.path.display()),
-                expected: "true, and a video that was encoded in this session, to search in it".into(),
-            });
-        }
-        let mut conversations = Vec::with_capacity(slices.len());
+        self.check_unpruned([video])?;
         let mut answers = Vec::with_capacity(slices.len());
         for (done, slices) in slices.iter().enumerate() {
-            let part = self.part(video, slices)?;
-            let aside = self.aside.insert(self.conversation.about(part));
+            let aside = self.aside.insert(self.aside_about(video, slices)?);
             self.kv.show_videos(&aside.videos);
             let plan = self.plan(&self.user_message(question))?;
             self.feed(&plan, &mut ())?;
             answers.push(self.kv.read_logits(|context| context.logits().map(probabilities))?);
-            conversations.extend(self.aside.take());
             observer.progress(Stage::Search, done as u64 + 1, slices.len() as u64);
         }
         let surprises = surprises(&answers);
@@ -130,8 +123,13 @@ impl Session {
         let parts: Vec<SearchedPart> = slices.iter().zip(&surprises).map(part).collect();
         let most = (0..parts.len()).max_by(|&a, &b| surprises[a].total_cmp(&surprises[b]));
         let found = most.filter(|&part| surprises[part] >= LEAST_SURPRISE);
-        self.aside = found.and_then(|found| conversations.into_iter().nth(found));
+        self.aside = found.map(|found| self.aside_about(video, &slices[found])).transpose()?;
         Ok(Search { parts, found })
+    }
+
+    /// A conversation about these slices alone.
+    fn aside_about(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Conversation> {
+        Ok(self.conversation.about(self.part(video, slices)?))
     }
 
     /// A video of these slices alone, with a selection of its own: what the whole keeps of them is what is new against
@@ -182,9 +180,7 @@ fn describe(video: &EncodedVideo, slices: &Range<usize>, surprise: f64) -> Searc
 
 /// The probabilities of tokens with these logits.
 fn probabilities(logits: &[f32]) -> Vec<f32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    logits.iter().map(|logit| (f64::from(logit - largest).exp() / sum) as f32).collect()
+    log_softmax(logits).into_iter().map(|log| log.exp() as f32).collect()
 }
 
 /// For each of several distributions, its Kullback-Leibler divergence from the mean of the others, in nats.
