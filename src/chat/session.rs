@@ -39,6 +39,8 @@ pub struct Session {
     pub(super) conversation: Conversation,
     /// What the next question is asked in, where it is not the conversation: see [`search`](Session::search).
     pub(super) aside: Option<Conversation>,
+    /// What was spent on looking for it, for the next answer.
+    pub(super) searched: Duration,
     pub(super) params: SessionParams,
 }
 
@@ -59,7 +61,7 @@ impl Session {
     ) -> Result<Self> {
         let engine = Engine::load(model, files, &params, observer)?;
         let conversation = Conversation::new(params.system.clone());
-        Ok(Self { kv: KvState::default(), engine, conversation, aside: None, params })
+        Ok(Self { kv: KvState::default(), engine, conversation, aside: None, searched: Duration::ZERO, params })
     }
 
     /// Decodes, encodes and prunes a video, for the next question.
@@ -267,6 +269,10 @@ impl Session {
     /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
     pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let videos = &self.aside.as_ref().unwrap_or(&self.conversation).videos;
+        // Behind an answer from a part of a video, nothing of the whole is there to evict from.
+        if !self.kv.is_of(videos) {
+            return Ok(());
+        }
         self.kv.keep_videos(videos);
         self.kv.settle(&self.engine, &self.params, observer)
     }

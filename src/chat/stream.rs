@@ -63,7 +63,7 @@ impl Session {
             message,
             prompt_rows: plan.rows.len(),
             prompt_computed: plan.rows.len() - first,
-            prefill: start.elapsed(),
+            prefill: start.elapsed() + std::mem::take(&mut self.searched),
             generation,
         })
     }

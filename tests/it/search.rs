@@ -79,8 +79,16 @@ fn the_answer_is_that_of_the_parts_frames_alone() {
     let found = session.first_logits(QUESTION, &mut ()).expect("logits");
     assert!(distance(&found, &expected) < 1e-4, "{}", distance(&found, &expected));
     assert!(distance(&found, &whole) > 1e-2, "{}", distance(&found, &whole));
+    let begin = std::time::Instant::now();
+    session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
+    let took_ms = begin.elapsed().as_secs_f64() * 1000.0;
     let answer = session.ask(QUESTION, &mut ()).expect("an answer");
     assert_eq!(answer.answer, expected_answer.answer);
+    // Six prompts were computed before it.
+    assert!(answer.timings_ms.prefill > took_ms / 2.0, "{:?}, {took_ms} ms", answer.timings_ms);
+    // The cache is there until the whole is asked about.
+    session.settle(&mut ()).expect("nothing to do");
+    assert!(session.kv().cells_used > 0);
     let times: Vec<f64> = answer.slices.iter().map(|slice| slice.time_s).collect();
     assert_eq!((answer.frames, times), (2, vec![4.0, 5.0]));
 

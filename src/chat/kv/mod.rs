@@ -135,6 +135,11 @@ impl KvState {
         self.videos = videos.iter().map(|video| video.id).collect();
     }
 
+    /// Whether nothing in the cache is of other videos than these.
+    pub fn is_of(&self, videos: &[Arc<EncodedVideo>]) -> bool {
+        self.videos.len() <= videos.len() && self.videos.iter().zip(videos).all(|(id, video)| *id == video.id)
+    }
+
     /// Leaves what is of these videos, and what stands before it: another conversation may have other videos in the
     /// same places. What was found out about evicting was found out with the videos that go.
     pub fn keep_videos(&mut self, videos: &[Arc<EncodedVideo>]) {

@@ -17,6 +17,7 @@ use crate::video::Kind;
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Slices (frames, or merged pairs of them) of a part.
 const PART: usize = 2;
@@ -75,8 +76,8 @@ impl Session {
     /// it. Does nothing for pictures and videos of fewer than eight slices.
     ///
     /// For one thing that a long video shows once ("Is there a crown in the video?"), and not for what all of it is
-    /// about. It takes about as long as prefilling the video once more, and the question with each of its parts; the
-    /// question behind it computes the whole video anew.
+    /// about. Its time is part of the answer's prefill. It takes about as long as prefilling the video once more, and
+    /// the question with each of its parts; the question behind it computes the whole video anew.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if the session was not opened with
@@ -85,7 +86,9 @@ impl Session {
     pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
         self.aside = None;
         let Some((video, slices)) = self.parts() else { return Ok(None) };
+        let start = Instant::now();
         let result = self.search_in(&video, &slices, question, observer);
+        self.searched = start.elapsed();
         if result.is_err() {
             self.aside = None;
         }
