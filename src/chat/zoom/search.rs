@@ -80,7 +80,7 @@ impl Session {
     /// the question with each of its parts; the question behind it computes the whole video anew.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if the session was not opened with
+    /// [`crate::Error::InvalidParameter`] if the session was not opened with
     /// [`keep_unpruned`](crate::SessionParams::keep_unpruned), or if the video came from a saved session: each part's
     /// visual tokens are selected anew. Otherwise as [`ask`](Self::ask).
     pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
