@@ -26,7 +26,7 @@ fn filmed(footage: footage::Footage, second: u32) -> Frame {
 /// A frame a second of a camera that moves, a question every ten.
 fn cost(policy: LivePolicy) -> Result<()> {
     const FRAMES: u32 = 120;
-    let mut sessions = [open(policy, true)?, open(policy, false)?];
+    let mut sessions = [open(policy, 0, true)?, open(policy, 0, false)?];
     let (mut pushes, mut asks) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     let (mut computed, mut prompts) = ([0, 0], [0, 0]);
     for second in 0..FRAMES {
@@ -56,7 +56,7 @@ fn cost(policy: LivePolicy) -> Result<()> {
 /// An hour of a camera that stands still, with each policy.
 fn hour() -> Result<()> {
     for policy in [LivePolicy::Window { frames: 8 }, LivePolicy::memory(400), LivePolicy::distinct(400)] {
-        let mut live = open(policy, true)?;
+        let mut live = open(policy, 0, true)?;
         println!("{policy:?}, an hour of a camera that stands still, a frame a second");
         let (start, mut times) = (Instant::now(), Vec::new());
         for second in 0..=3600 {

@@ -59,14 +59,14 @@ fn main() -> Result<()> {
     }
 }
 
-fn open(policy: LivePolicy, prefill: bool) -> Result<LiveSession> {
+fn open(policy: LivePolicy, recall: usize, prefill: bool) -> Result<LiveSession> {
     let sampler = SamplerParams { temperature: 0.0, ..SamplerParams::default() };
     let mut params = SessionParams { n_predict: 16, sampler, cancel: CancelToken::new(), ..SessionParams::default() };
     params.compute.n_threads = std::env::var("THREADS").ok().map(|n| n.parse()).transpose()?;
     params.vision.n_threads = params.compute.n_threads;
     let model = std::env::var("MODEL").unwrap_or_else(|_| "smol".into());
     let files = models::resolve(&model, std::env::var_os("MMPROJ").as_deref().map(Path::new), &[])?;
-    let live = LiveParams { policy, prefill, ..LiveParams::default() };
+    let live = LiveParams { policy, recall, prefill, ..LiveParams::default() };
     Ok(LiveSession::open(&files, params, live, &mut ())?)
 }
 

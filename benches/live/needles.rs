@@ -1,14 +1,15 @@
 //! Whether what was seen once is remembered, by each policy with the same number of visual tokens.
 //!
-//! Each needle is asked for right behind its end (*recent*: perception) and two minutes later (*early*: recall), and so
-//! is another thing that is not in the clip. No answer is written: what counts is how much likelier yes is than no. A
+//! Each needle is asked for right behind its end (*recent*: perception), two minutes later (*early*: recall) and when
+//! the clip has ended (*end*), and so is another thing that is not in the clip. No answer is written: what counts is how much likelier yes is than no. A
 //! model may be inclined to one of them, and a memory may change that; *which* is not touched by it: whether the needle
 //! has more of yes than the other thing, by chance in half of the cases.
 //!
 //! The policies: `window`, the last 8 frames, however few tokens they have (mode zero); `last`, as many of the last
-//! frames as fit the tokens; `memory`, by novelty and age; `distinct`, tokens that look unlike each other.
+//! frames as fit the tokens; `memory`, by novelty and age; `distinct`, tokens that look unlike each other; `recall`,
+//! the window, and 64 frames of all that went by, which are searched part by part.
 
-use crate::clips::Clip;
+use crate::clips::{Clip, Thing};
 use crate::{Result, open, play};
 use serde_json::{Value, json};
 use sharpv::chat::{LivePolicy, LiveSession};
@@ -17,10 +18,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Seconds behind the end of a thing at which it is asked for.
-const RECENT_S: f64 = 1.0;
-const EARLY_S: f64 = 120.0;
+const BEHIND_S: [(&str, f64); 2] = [("recent", 1.0), ("early", 120.0)];
+const END: &str = "end";
 
-const POLICIES: &str = "window,last,memory,distinct";
+/// Frames that are remembered for searching.
+const RECALL: usize = 64;
+
+const POLICIES: &str = "window,last,memory,distinct,recall";
 const TOKENS: &str = "400";
 
 /// A policy, its name, and its tokens if it counts them.
@@ -28,6 +32,7 @@ struct Named {
     name: String,
     tokens: Option<usize>,
     policy: LivePolicy,
+    recall: usize,
 }
 
 pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Result<()> {
@@ -35,8 +40,9 @@ pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Resu
         tokens.unwrap_or(TOKENS).split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
     let mut all = Vec::new();
     for name in policies.unwrap_or(POLICIES).split(',') {
-        if name == "window" {
-            all.push(Named { name: name.into(), tokens: None, policy: LivePolicy::Window { frames: 8 } });
+        if ["window", "recall"].contains(&name) {
+            let recall = if name == "recall" { RECALL } else { 0 };
+            all.push(Named { name: name.into(), tokens: None, policy: LivePolicy::Window { frames: 8 }, recall });
             continue;
         }
         for &tokens in &tokens {
@@ -47,7 +53,7 @@ pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Resu
                 "distinct" => LivePolicy::distinct(tokens),
                 _ => return Err(format!("{name}: not one of {POLICIES}").into()),
             };
-            all.push(Named { name: name.into(), tokens: Some(tokens), policy });
+            all.push(Named { name: name.into(), tokens: Some(tokens), policy, recall: 0 });
         }
     }
     let mut lines = Vec::new();
@@ -62,10 +68,9 @@ pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Resu
 
 /// Prints a line for each question, and one for what the clip took.
 fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
-    let mut live = open(named.policy, true)?;
-    let both = |(i, end): (usize, f64)| [(end + RECENT_S, i, false), (end + EARLY_S, i, true)];
-    let mut probes: Vec<(f64, usize, bool)> =
-        clip.things.iter().map(|thing| thing.end).enumerate().flat_map(both).collect();
+    let mut live = open(named.policy, named.recall, true)?;
+    let mut probes: Vec<(f64, &Thing, &str)> =
+        clip.things.iter().flat_map(|thing| BEHIND_S.map(|(moment, s)| (thing.end + s, thing, moment))).collect();
     probes.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut probes = probes.into_iter().peekable();
     let (mut push_s, mut tokens, mut cells, mut tell) = (0.0, 0, 0, |line: Value| {
@@ -78,21 +83,14 @@ fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
         push_s += start.elapsed().as_secs_f64();
         tokens += live.state().tokens;
         cells += live.state().cells_used;
-        while let Some((_, i, early)) = probes.next_if(|probe| probe.0 <= frame.time_s) {
-            let thing = &clip.things[i];
-            for (question, there) in [(&thing.question, true), (&thing.absent, false)] {
-                let yes = yes_over_no(&mut live, question)?;
-                let state = live.state();
-                tell(json!({
-                    "kind": "needle", "video": clip.name(), "policy": named.name, "budget": named.tokens,
-                    "needle": thing.name, "question": question, "early": early, "there": there,
-                    "yes": yes, "right": (yes > 0.0) == there, "time_s": frame.time_s, "held": state.held,
-                    "tokens": state.tokens, "oldest_s": state.oldest_s, "rebases": state.rebases,
-                }));
-            }
+        while let Some((_, thing, moment)) = probes.next_if(|probe| probe.0 <= frame.time_s) {
+            ask(&mut live, (clip, thing, moment), named)?.into_iter().for_each(&mut tell);
         }
         Ok(())
     })?;
+    for thing in &clip.things {
+        ask(&mut live, (clip, thing, END), named)?.into_iter().for_each(&mut tell);
+    }
     let frames = live.state().frames.max(1) as f64;
     tell(json!({
         "kind": "needle-cost", "video": clip.name(), "policy": named.name, "budget": named.tokens,
@@ -100,6 +98,30 @@ fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
         "mean_cells": cells as f64 / frames,
     }));
     Ok(())
+}
+
+/// Asks for a thing, and for one that is not there.
+fn ask(live: &mut LiveSession, (clip, thing, moment): (&Clip, &Thing, &str), named: &Named) -> Result<[Value; 2]> {
+    let shows = |(start, end): (f64, f64)| start < thing.end && end > thing.start;
+    let remembered = live.recalled_times().any(shows);
+    let mut line = |question: &str, there: bool| -> Result<Value> {
+        let start = Instant::now();
+        let found = match named.recall {
+            0 => None,
+            _ => live.search(question, &mut ())?.and_then(|search| search.part().cloned()),
+        };
+        let yes = yes_over_no(live, question)?;
+        let state = live.state();
+        Ok(json!({
+            "kind": "needle", "video": clip.name(), "policy": named.name, "budget": named.tokens,
+            "needle": thing.name, "question": question, "moment": moment, "there": there,
+            "yes": yes, "right": (yes > 0.0) == there, "time_s": state.now_s, "held": state.held,
+            "tokens": state.tokens, "oldest_s": state.oldest_s, "rebases": state.rebases,
+            "remembered": remembered, "found": found.map(|part| shows((part.start_s, part.end_s))),
+            "took_s": start.elapsed().as_secs_f64(), "recalled_bytes": state.recalled_bytes,
+        }))
+    };
+    Ok([line(&thing.question, true)?, line(&thing.absent, false)?])
 }
 
 /// How much likelier yes is than no, as the difference of their logits.
@@ -140,9 +162,9 @@ pub fn summary(lines: &[Value]) {
         None => text(line, "policy"),
     };
     // By policy and moment, by video and needle.
-    let mut asked = BTreeMap::<(String, bool), BTreeMap<(String, String), Asked>>::new();
+    let mut asked = BTreeMap::<(String, String), BTreeMap<(String, String), Asked>>::new();
     for line in lines.iter().filter(|line| line["kind"] == "needle") {
-        let of = asked.entry((named(line), line["early"] == true)).or_default();
+        let of = asked.entry((named(line), text(line, "moment"))).or_default();
         let one = of.entry((text(line, "video"), text(line, "needle"))).or_default();
         let yes = line["yes"].as_f64().unwrap_or(0.0);
         match line["there"] == true {
@@ -150,8 +172,8 @@ pub fn summary(lines: &[Value]) {
             false => (one.absent, one.right[1]) = (yes, line["right"] == true),
         }
     }
-    for ((policy, early), of) in &asked {
-        eprintln!("{policy}, {}", if *early { "early" } else { "recent" });
+    for ((policy, moment), of) in &asked {
+        eprintln!("{policy}, {moment}");
         for (i, what) in ["there", "absent"].into_iter().enumerate() {
             let right = of.values().filter(|asked| asked.right[i]).count();
             let [low, high] = wilson(right, of.len()).map(|bound| 100.0 * bound);
@@ -159,8 +181,16 @@ pub fn summary(lines: &[Value]) {
         }
         let which = of.iter().map(|((video, _), asked)| (video, 100.0 * asked.which()));
         told("which", clustered_mean(which));
+        let lines = lines.iter().filter(|line| named(line) == *policy && text(line, "moment") == *moment);
+        let there = lines.filter(|line| line["there"] == true && line["remembered"] == true);
+        let (remembered, found) =
+            there.fold((0, 0), |(n, found), line| (n + 1, found + i32::from(line["found"] == true)));
+        if remembered > 0 {
+            eprintln!("  remembered {remembered}, found {found}");
+        }
         // Against each of the others, needle by needle.
-        for ((other, _), others) in asked.range(..(policy.clone(), false)).filter(|((_, at), _)| at == early) {
+        let before = asked.range(..(policy.clone(), String::new()));
+        for ((other, _), others) in before.filter(|((_, at), _)| at == moment) {
             let pairs = of.iter().filter_map(|(key, asked)| Some((&key.0, asked, others.get(key)?)));
             let both = |asked: &Asked| 50.0 * f64::from(u8::from(asked.right[0]) + u8::from(asked.right[1]));
             let which = pairs.clone().map(|(video, a, b)| (video, 100.0 * (a.which() - b.which())));

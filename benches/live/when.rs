@@ -44,7 +44,7 @@ pub fn run(clips: &[Clip]) -> Result<()> {
 
 /// Prints a line for each way and each thing that is waited for.
 fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
-    let mut live = open(LivePolicy::default(), true)?;
+    let mut live = open(LivePolicy::default(), 0, true)?;
     let there = clip.things.iter().map(|thing| (thing.question.as_str(), Some(thing)));
     let absent = clip.things.iter().take(ABSENT).map(|thing| (thing.absent.as_str(), None));
     let questions: Vec<(&str, Option<&Thing>)> = there.chain(absent).collect();

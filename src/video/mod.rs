@@ -57,8 +57,8 @@ pub(crate) use memory::check_picture;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
 use stop::Stop;
-pub(crate) use survey::Survey;
 pub use survey::SurveyReport;
+pub(crate) use survey::{Segments, Survey, Thumbnail};
 
 /// What kind of thing the frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -581,3 +581,135 @@ fn a_stop_ends_a_push_and_the_next_goes_on() {
     push(&mut live, &frame(9, 0.0));
     live.ask("What?", &mut ()).expect("an answer");
 }
+
+/// A window of four frames, and so many that are remembered.
+fn recalling(frames: usize) -> LiveParams {
+    LiveParams { policy: LivePolicy::Window { frames: 4 }, recall: frames, ..LiveParams::default() }
+}
+
+/// A grey wall on which nothing happens but a little noise, and a white square in two of its frames.
+fn wall(n: usize, shown: [usize; 2]) -> impl Iterator<Item = Frame> {
+    (0..n).map(move |i| {
+        let is_white = |k: usize| shown.contains(&i) && k % 56 < 28 && k / 56 < 28;
+        let grey = |k: usize| 90 + ((k * 7 + i * 13) % 11 % 2) as u8;
+        let rgb = (0..56 * 56).flat_map(|k| [if is_white(k) { 255 } else { grey(k) }; 3]).collect();
+        Frame { width: 56, height: 56, rgb, time_s: i as f64 }
+    })
+}
+
+#[test]
+fn what_was_seen_once_is_found_however_long_ago() {
+    for family in ["llava-onevision", "smolvlm", "qwen2.5vl"] {
+        let mut live = open(family, dense(), recalling(16));
+        for frame in wall(160, [20, 21]) {
+            push(&mut live, &frame);
+        }
+        let state = live.state();
+        assert_eq!((state.held, state.recalled), (4, 16), "{family}");
+        let pages: Vec<(f64, f64)> = live.recalled_times().collect();
+        let shows = |&(start, end): &(f64, f64)| start <= 21.0 && end >= 20.0;
+        let at = pages.iter().position(shows).unwrap_or_else(|| panic!("{family}: {pages:?}"));
+        let (question, rows) = ("Is there a square?", live.session().prompt_rows("").expect("a prompt"));
+        let before = live.first_logits(question, &mut ()).expect("logits");
+        let kv = live.session().kv();
+
+        let search = live.search(question, &mut ()).expect("it works").expect("there are parts enough");
+        let told: Vec<(f64, f64)> = search.parts.iter().map(|part| (part.start_s, part.end_s)).collect();
+        assert_eq!(told, pages, "{family}");
+        let most = (0..told.len()).max_by(|&a, &b| search.parts[a].surprise.total_cmp(&search.parts[b].surprise));
+        assert_eq!(most, Some(at), "{family}: {:?}", search.parts);
+        // What is held is as it was.
+        assert_eq!((live.session().kv(), live.state().rebases), (kv, state.rebases), "{family}");
+        live.push(&wall(200, [0, 1]).last().expect("a frame"), &mut ()).expect("it goes on");
+        let pushed = live.session().prompt_rows("").expect("a prompt");
+        assert!(rows.len().abs_diff(pushed.len()) < 64, "{family}");
+        // The frame ended the search.
+        let behind = live.first_logits(question, &mut ()).expect("logits");
+        assert!(distance(&behind, &before) < 0.5, "{family}: {}", distance(&behind, &before));
+    }
+}
+
+/// In this family nothing in the prompt tells when a frame is shown.
+#[test]
+fn what_is_found_is_answered_from_its_own_frames_alone() {
+    let question = "Is there a square?";
+    let mut live = open("llava-onevision", dense(), recalling(16));
+    for frame in wall(60, [20, 21]) {
+        push(&mut live, &frame);
+    }
+    let held = live.first_logits(question, &mut ()).expect("logits");
+    let search = live.search(question, &mut ()).expect("it works").expect("there are parts enough");
+    let part = search.part().expect("one that differs").clone();
+    assert_eq!((part.start_s, part.end_s, part.frames), (20.0, 21.0, 2));
+
+    let mut alone = Session::open(&families::files("llava-onevision"), dense(), &mut ()).expect("a session");
+    let mut frames = Frames::new(56, 56);
+    wall(60, [20, 21]).skip(20).take(2).for_each(|frame| frames.push(frame.rgb, frame.time_s).expect("a frame"));
+    alone.add_frames("camera", &frames, &VideoOptions::default(), &mut ()).expect("a video");
+    let expected = alone.first_logits(question, &mut ()).expect("logits");
+    let found = live.first_logits(question, &mut ()).expect("logits");
+    assert!(distance(&found, &expected) < 1e-4, "{}", distance(&found, &expected));
+    assert!(distance(&found, &held) > 1e-2, "{}", distance(&found, &held));
+    // The question behind it is about what is held.
+    let behind = live.first_logits(question, &mut ()).expect("logits");
+    assert!(distance(&behind, &held) < 1e-6, "{}", distance(&behind, &held));
+
+    live.search(question, &mut ()).expect("it works");
+    let answer = live.ask(question, &mut ()).expect("an answer");
+    let of_its_own = alone.ask(question, &mut ()).expect("an answer");
+    assert_eq!((answer.answer, answer.frames), (of_its_own.answer, 2));
+    assert_eq!(answer.visual_tokens, of_its_own.visual_tokens);
+    assert_eq!(live.ask(question, &mut ()).expect("an answer").frames, 4);
+}
+
+#[test]
+fn a_search_wants_something_to_search_in() {
+    let mut live = open("internvl", pruned(), window(4));
+    push(&mut live, &frame(0, 0.0));
+    let refused = live.search("What?", &mut ());
+    assert!(matches!(refused, Err(Error::InvalidParameter { name: "LiveParams::recall", .. })), "{refused:?}");
+
+    let mut live = open("internvl", dense(), recalling(16));
+    assert!(live.search("What?", &mut ()).expect("nothing yet").is_none());
+    // Three parts, and one that is not complete.
+    for i in 0..6 {
+        push(&mut live, &frame(i, f64::from(i)));
+    }
+    assert!(live.search("What?", &mut ()).expect("too few").is_none());
+    push(&mut live, &frame(6, 6.0));
+    let search = live.search("What?", &mut ()).expect("it works").expect("there are parts enough");
+    assert_eq!(search.parts.iter().map(|part| part.frames).collect::<Vec<_>>(), [2, 2, 2, 1]);
+    assert_eq!(live.ask("What?", &mut ()).expect("an answer").frames, search.part().map_or(4, |part| part.frames));
+
+    let cancel = CancelToken::new();
+    let mut live = open("internvl", SessionParams { cancel: cancel.clone(), ..dense() }, recalling(16));
+    for i in 0..8 {
+        push(&mut live, &frame(i, f64::from(i)));
+    }
+    let before = live.first_logits("What?", &mut ()).expect("logits");
+    cancel.cancel();
+    assert!(matches!(live.search("What?", &mut ()), Err(Error::Cancelled)));
+    cancel.reset();
+    assert_eq!(live.first_logits("What?", &mut ()).expect("logits"), before);
+    live.clear();
+    assert_eq!((live.state().recalled, live.state().recalled_bytes), (0, 0));
+}
+
+#[test]
+fn an_hour_that_is_remembered_is_flat() {
+    let mut live = open("internvl", pruned(), recalling(24));
+    let mut camera = Camera::new();
+    let mut states = Vec::new();
+    for _ in 0..1200 {
+        push(&mut live, &camera.next());
+        states.push(live.state());
+    }
+    is_flat(&states);
+    let most = |states: &[LiveState]| states.iter().map(|state| state.recalled_bytes).max();
+    let (first, second) = states.split_at(600);
+    assert!(most(second) <= most(first).map(|bytes| bytes * 11 / 10), "{:?} {:?}", most(first), most(second));
+    assert!(states.iter().all(|state| state.recalled <= 25));
+    // All of the hour is in it, not its end alone: rooms follow each other every 150 seconds, and there are 24.
+    let halves = live.recalled_times().filter(|(start, _)| *start < 1800.0).count();
+    assert!((3..=9).contains(&halves), "{:?}", live.recalled_times().collect::<Vec<_>>());
+}

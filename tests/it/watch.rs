@@ -245,6 +245,43 @@ fn typed_questions_are_answered_from_what_there_is() {
 }
 
 #[test]
+fn what_is_remembered_is_searched() {
+    let clips = Clips::new();
+    let clip = clips.draw(MOVING, H264, "clip.mp4");
+    let all = lines(&watch(&clip, "What? --json --fps 4 --window 2 --recall 16").success());
+    let answers = of_type(&all, "answer");
+    let (search, state) = (&answers[0]["search"], &end(&all)["state"]);
+    // Two frames a part, and no more than sixteen.
+    assert_eq!((answers.len(), state["recalled"].as_u64()), (1, Some(16)), "{state}");
+    assert!(state["recalled_bytes"].as_u64() > Some(0));
+    let parts = search["parts"].as_array().expect("parts");
+    assert_eq!(parts.len(), 8, "{search}");
+    assert!(parts.iter().all(|part| part["start_s"].as_f64() < part["end_s"].as_f64()), "{search}");
+    // People are told as well.
+    let told = watch(&clip, "What? --fps 4 --window 2 --recall 16").success();
+    told.stderr(contains("searched 8 parts: "));
+
+    let clip = clips.draw(MOVING, H264, "clip.ts").display().to_string();
+    for (recall, n_answers, warning) in [("--recall 16", 2, "wants a question"), ("", 1, "--recall 64")] {
+        let (model, options) = (model(), format!("--json --follow --fps 4 --for 5.5s {recall}"));
+        let mut child = spawn(&arguments(&clip, &options, &model));
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(b"/searching?\n/search\n/search Was it?\n").expect("questions");
+        let output = child.wait_with_output().expect("it ends");
+        drop(stdin);
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let questions: Vec<&str> =
+            of_type(&all, "answer").iter().filter_map(|line| line["question"].as_str()).collect();
+        assert_eq!(questions, ["/searching?", "Was it?"][..n_answers]);
+        let warnings = of_type(&all, "warning");
+        let warns = |text: &str| warnings.iter().any(|line| line["message"].as_str().is_some_and(|m| m.contains(text)));
+        assert!(warns("wants a question") && warns(warning), "{warnings:?}");
+    }
+}
+
+#[test]
 fn a_file_that_grows_is_read_as_it_does() {
     let clips = Clips::new();
     let bytes = std::fs::read(clips.draw(MOVING, H264, "whole.ts")).expect("a file");
@@ -322,6 +359,7 @@ fn what_cannot_be_asked_for_is_wrong_use() {
         ("--prune vidcom2", "sharpv-paper or off"),
         ("--max-visual-tokens 9", "does not end"),
         ("--for 0", "above 0"),
+        ("--recall 7", "8"),
     ] {
         watch(&clip, options).failure().code(2).stderr(contains(told));
     }
@@ -343,7 +381,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
         watch(&clip, &format!("{option} {more}")).failure().code(2).stderr(contains(format!("at most {n} ")));
     }
     // Less memory than any machine has.
-    for option in ["--window 40", "--memory 200"] {
+    for option in ["--window 40", "--memory 200", "--recall 1000 --prune off"] {
         let refused = watch(&clip, &format!("{option} --max-memory 1K")).failure().code(2);
         refused.stderr(contains("0 MB of memory are free"));
     }

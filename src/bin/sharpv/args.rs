@@ -239,6 +239,11 @@ pub struct WatchArgs {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration, help_heading = "Video")]
     pub half_life: f64,
 
+    /// Beside what is held, remember N frames of all that went by: a typed "/search QUESTION", and QUESTION at the end,
+    /// are asked of each two of them alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..), help_heading = "Video")]
+    pub recall: Option<u32>,
+
     /// Wait for more at the end of the file, which another program writes
     #[arg(long, help_heading = "Video", conflicts_with = "realtime")]
     pub follow: bool,

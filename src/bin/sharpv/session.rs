@@ -3,7 +3,7 @@
 use crate::interrupt::Interrupts;
 use crate::options::{SessionArgs, ZoomOptions};
 use crate::screen::{Screen, Watch};
-use sharpv::chat::{Session, SessionParams, VideoReport, Zoom};
+use sharpv::chat::{Search, Session, SessionParams, VideoReport, Zoom};
 use sharpv::models::ModelFiles;
 use sharpv::runtime::Model;
 use sharpv::video;
@@ -99,16 +99,19 @@ pub fn search(
     screen.clear();
     let line = match searched? {
         None => "too few frames to search in: answered from all of them".to_owned(),
-        Some(search) => {
-            let n = search.parts.len();
-            match search.part() {
-                Some(part) => format!("searched {n} parts: answered from {part} ({} frames)", part.frames),
-                None => format!("searched {n} parts: all say the same, answered from the whole video"),
-            }
-        }
+        Some(search) => about_search(&search, "the whole video"),
     };
     screen.note(&line);
     Ok(Some(line))
+}
+
+/// What was found, as a line; `otherwise`: from what it is answered if nothing was.
+pub fn about_search(search: &Search, otherwise: &str) -> String {
+    let n = search.parts.len();
+    match search.part() {
+        Some(part) => format!("searched {n} parts: answered from {part} ({} frames)", part.frames),
+        None => format!("searched {n} parts: all say the same, answered from {otherwise}"),
+    }
 }
 
 /// What was added, as a line.

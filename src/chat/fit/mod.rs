@@ -477,7 +477,8 @@ impl Fit<'_> {
         }
     }
 
-    fn embedding_bytes(&self, visual_tokens: usize) -> u64 {
+    /// Bytes of the embeddings of so many visual tokens.
+    pub(super) fn embedding_bytes(&self, visual_tokens: usize) -> u64 {
         (visual_tokens * self.engine.model.n_embd_inp() * size_of::<f32>()) as u64
     }
 

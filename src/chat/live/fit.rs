@@ -35,8 +35,9 @@ impl Line {
 }
 
 impl LiveSession {
-    /// Checks that the model has positions, and this machine memory, for what the policy is told to hold, of frames of
-    /// this size in pixels. Without the check, less is held: frames leave, and it is warned of.
+    /// Checks that the model has positions, and this machine memory, for what the policy is told to hold and what is to
+    /// be remembered, of frames of this size in pixels. Without the check, less is held: frames leave, and it is warned
+    /// of.
     ///
     /// Refused is what surely does not fit: of a window with adaptive pruning, as little is counted as may be kept.
     ///
@@ -53,7 +54,10 @@ impl LiveSession {
         };
         let line = self.line(size)?;
         let fit = self.session().fit();
-        let free = fit.free_beside_encoder();
+        let mut free = fit.free_beside_encoder();
+        if let Some(free) = free.as_mut().filter(|free| free.is_system) {
+            free.bytes -= self.recall_bytes(&fit, &line, free.bytes)?;
+        }
         // What is short with `n` of them, in words.
         let shortage = |n: usize| -> Result<Option<String>> {
             let (slices, tokens) = self.held_of(n, &line);
@@ -84,6 +88,25 @@ impl LiveSession {
             fits => format!("at most {fits} {unit}: {reason}"),
         };
         Err(Error::InvalidParameter { name, value: format!("{asked} {unit}"), expected })
+    }
+
+    /// Bytes of what is to be remembered beside what is held, of `free` ones.
+    fn recall_bytes(&self, fit: &Fit<'_>, line: &Line, free: u64) -> Result<u64> {
+        let frames = self.params().recall;
+        let bytes = |frames: usize| {
+            let slices = frames.div_ceil(self.session().layout().frames().per_slice.max(1));
+            fit.embedding_bytes(kept_at_least(&fit.params.prune, slices, line.first.tokens))
+        };
+        let needed = bytes(frames);
+        if needed <= free {
+            return Ok(needed);
+        }
+        let fits = (frames as f64 * free as f64 / needed as f64) as usize;
+        Err(Error::InvalidParameter {
+            name: "the frames to remember",
+            value: frames.to_string(),
+            expected: format!("at most {fits}: {} MB of memory are free", free >> 20),
+        })
     }
 
     /// The slices and visual tokens that are held at least when the policy's number is `n`.

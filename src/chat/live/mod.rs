@@ -21,6 +21,7 @@
 //! Rows that stay were computed when those that left were there, and know what they took from them. That is the memory
 //! of every streaming transformer; a rebase clears it.
 
+mod album;
 mod fit;
 mod params;
 mod policy;

@@ -86,6 +86,11 @@ pub struct LiveParams {
     /// Frames that will be pushed for each second, about. Some families tell the model how many frames it sees, and
     /// over how long.
     pub fps: f64,
+    /// Frames that are remembered beside what the policy holds, of all that went by, so that
+    /// [`search`](super::LiveSession::search) can ask about them; 0 for none. They are in no KV cache: what they take
+    /// are the embeddings of the tokens that are kept of them. They come in pairs, of which at least four are
+    /// remembered: where more came, neighbors in time that look most alike became one.
+    pub recall: usize,
     /// Compute each frame's rows when it comes, so that a question waits for its own rows alone. Without it, they are
     /// computed with the next question: less work where frames leave unasked.
     pub prefill: bool,
@@ -93,7 +98,7 @@ pub struct LiveParams {
 
 impl Default for LiveParams {
     fn default() -> Self {
-        Self { name: "live".into(), policy: LivePolicy::default(), fps: 1.0, prefill: true }
+        Self { name: "live".into(), policy: LivePolicy::default(), fps: 1.0, recall: 0, prefill: true }
     }
 }
 

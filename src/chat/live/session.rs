@@ -1,17 +1,19 @@
 //! A session about video that does not end.
 
+use super::album::{Album, Page, Shots};
 use super::params::{LiveParams, LivePolicy};
 use super::reel::{Reel, Thinned};
 use super::script::{Script, Told};
 use super::state::{LiveState, Pushed};
 use crate::chat::answer::{Answer, EncoderWork, count, ms};
+use crate::chat::kv::KvState;
 use crate::chat::kv::evict::EvictParams;
 use crate::chat::params::SessionParams;
-use crate::chat::prompt::markers::Markers;
 use crate::chat::prompt::plan::{Plan, RowKey};
 use crate::chat::prompt::render;
 use crate::chat::session::Session;
-use crate::chat::video::{EncodeTimings, EncodedVideo, Encoder, Running, VideoId, timed};
+use crate::chat::video::{EncodeTimings, EncodedVideo, Encoder, Running, timed};
+use crate::chat::zoom::{LEAST_PARTS, PART, Search, SearchedPart};
 use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
@@ -53,6 +55,8 @@ const LEAST_SLICES: usize = 64;
 /// ```
 #[derive(Debug)]
 pub struct LiveSession {
+    /// The cache in which parts are searched: what is held stays in the session's own.
+    spare: KvState,
     session: Session,
     params: LiveParams,
     /// From the first frame on.
@@ -76,6 +80,8 @@ struct Feed {
     since_key: usize,
     /// Visual tokens of a slice.
     slice_tokens: usize,
+    /// What is remembered beside what is held, if anything is to be.
+    album: Option<Album>,
 }
 
 impl Feed {
@@ -134,7 +140,8 @@ impl LiveSession {
         session.clear();
         session.set_evict(EvictParams::off())?;
         let (feed, pending, counts) = (None, Vec::new(), Counts::default());
-        Ok(Self { session, params: live, feed, pending, counts, most: usize::MAX, n_rows: 0 })
+        let spare = KvState::default();
+        Ok(Self { spare, session, params: live, feed, pending, counts, most: usize::MAX, n_rows: 0 })
     }
 
     /// Takes the next frame. `None` if the model merges frames, and this one waits for another.
@@ -147,6 +154,7 @@ impl LiveSession {
     /// behind that of the frame before; [`Error::Cancelled`]; [`Error::Llama`] if encoding fails.
     pub fn push(&mut self, frame: &Frame, observer: &mut dyn Observer) -> Result<Option<Pushed>> {
         let frame = self.accept(frame)?;
+        self.forget_search();
         self.counts.frames += 1;
         self.counts.now_s = Some(frame.time_s);
         self.pending.push(frame);
@@ -178,9 +186,11 @@ impl LiveSession {
         }
         let key = feed.since_key >= self.params.policy.recent().div_ceil(2);
         let mut taken = EncodeTimings::default();
-        let (mut encoder, frame) = (encoder(&mut self.session), feed.reel.script().frame());
+        let shown = feed.album.as_ref().map(|_| frames.clone());
+        let mut encoder = encoder(&mut self.session, feed.album.is_some());
+        let frame = feed.reel.script().frame();
         let encode = || feed.running.encode(&mut encoder, frame, frames, key, &feed.info.path);
-        let (slice, choice) = timed(&mut taken.encode, encode)?;
+        let (slice, choice, all) = timed(&mut taken.encode, encode)?;
         feed.slice_tokens = slice.n_tokens;
         self.counts.computed += f64::from(slice.computed);
         self.counts.tokens_seen += slice.n_tokens as u64;
@@ -205,22 +215,20 @@ impl LiveSession {
             return Ok(Some(pushed));
         }
         feed.since_key = if key || choice.opens_scene { 1 } else { feed.since_key + 1 };
-        let Session { engine, conversation, kv, .. } = &mut self.session;
-        if conversation.videos.is_empty() {
-            let arrangement = feed.reel.script().frame().clone();
-            conversation.videos.push(Arc::new(EncodedVideo {
-                id: VideoId::new(),
-                info: feed.info.clone(),
-                markers: Markers::of(&engine.model, &engine.vision, &arrangement)?,
-                arrangement,
-                slices: Vec::new(),
-                timings: EncodeTimings::default(),
-                max_kept: None,
-                unpruned: Vec::new(),
-                sampling: None,
-                survey: None,
-            }));
+        if let (Some(album), Some(frames), Some(all)) = (&mut feed.album, shown, all) {
+            album.open.push(&frames, slice.clone(), all);
+            if album.is_complete() {
+                let page = page(&self.session, feed.reel.script(), &feed.info, &album.open)?;
+                album.close(page);
+            }
         }
+        if self.session.conversation.videos.is_empty() {
+            let Session { engine, conversation, .. } = &mut self.session;
+            let arrangement = feed.reel.script().frame().clone();
+            let empty = EncodedVideo::empty(&engine.model, &engine.vision, &feed.info, arrangement)?;
+            conversation.videos.push(Arc::new(empty));
+        }
+        let Session { engine, conversation, kv, .. } = &mut self.session;
         let Some(video) = conversation.videos.first_mut().map(Arc::make_mut) else { return Ok(Some(pushed)) };
         video.timings += taken;
         feed.reel.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
@@ -249,19 +257,89 @@ impl LiveSession {
     /// # Errors
     /// [`Error::InvalidParameter`] if there is no frame yet; otherwise as [`Session::ask`].
     pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
+        let is_aside = self.session.aside.is_some();
         let (mut answer, before) = self.turn(observer, |session, observer| session.ask(question, observer))?;
         answer.tokens.prompt_computed += before.rows;
         answer.timings_ms.prefill += ms(before.took);
         answer.timings_ms.ttft += ms(before.took);
-        let held: usize = self.feed.iter().flat_map(|feed| feed.reel.held()).map(|held| held.frames).sum();
-        answer.frames = held;
-        answer.slices.retain(|slice| slice.kept > 0);
-        answer.visual_tokens = count(&answer.slices);
+        if !is_aside {
+            answer.frames = self.feed.iter().flat_map(|feed| feed.reel.held()).map(|held| held.frames).sum();
+            answer.slices.retain(|slice| slice.kept > 0);
+            answer.visual_tokens = count(&answer.slices);
+        }
         let encode = self.session.conversation.videos.first().map_or(0.0, |video| ms(video.timings.encode));
         let computed = self.computed();
         let saved_ms = if computed > 0.0 { encode * (1.0 / computed - 1.0) } else { 0.0 };
         answer.encoder = EncoderWork { computed, saved_ms };
         Ok(answer)
+    }
+
+    /// Asks each part that is remembered ([`LiveParams::recall`]) alone, and lets the next question be answered from
+    /// the one whose answer to `question` differs most from those of the others, if one differs: see
+    /// [`Session::search`]. Otherwise it is answered from what is held, as ever, and so are all behind it. A frame that
+    /// is pushed in between ends it. `None` if there are fewer than four parts.
+    ///
+    /// For what was seen once, at any time; what goes on now is what is held for. The cache stays as it is; parts have
+    /// one of their own, until the answer is there.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if nothing is remembered; otherwise as [`Session::ask`].
+    pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
+        self.forget_search();
+        if self.params.recall == 0 {
+            return Err(Error::InvalidParameter {
+                name: "LiveParams::recall",
+                value: "0".into(),
+                expected: "the frames to remember, for searching in them".into(),
+            });
+        }
+        let Some(feed) = &self.feed else { return Ok(None) };
+        let Some(album) = &feed.album else { return Ok(None) };
+        let mut pages: Vec<Page> = album.pages().cloned().collect();
+        if !album.open.slices.is_empty() {
+            pages.push(page(&self.session, feed.reel.script(), &feed.info, &album.open)?);
+        }
+        if pages.len() < LEAST_PARTS {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        let part = |_: &Session, i: usize| Ok(pages[i].video.clone());
+        let surprises = self.beside(|session| session.compare(pages.len(), &part, question, observer));
+        self.session.searched = start.elapsed();
+        let surprises = match surprises {
+            Ok(surprises) => surprises,
+            Err(error) => {
+                self.forget_search();
+                return Err(error);
+            }
+        };
+        if self.session.aside.is_none() {
+            self.spare.reset();
+        }
+        let described = |(page, surprise): (&Page, f64)| SearchedPart {
+            start_s: page.video.slices.first().map_or(0.0, |slice| slice.time_s),
+            end_s: page.end_s,
+            frames: page.video.arrangement.n_frames,
+            surprise,
+        };
+        Ok(Some(Search::new(pages.iter().zip(surprises).map(described).collect())))
+    }
+
+    /// The next question is about what is held.
+    fn forget_search(&mut self) {
+        self.session.aside = None;
+        self.spare.reset();
+    }
+
+    /// Does something in the spare cache.
+    fn beside<T>(&mut self, work: impl FnOnce(&mut Session) -> T) -> T {
+        std::mem::swap(&mut self.session.kv, &mut self.spare);
+        // A part is short, however many cells there are to be for what is held.
+        let n_ctx = self.session.params.n_ctx.take();
+        let result = work(&mut self.session);
+        self.session.params.n_ctx = n_ctx;
+        std::mem::swap(&mut self.session.kv, &mut self.spare);
+        result
     }
 
     /// The logits of the first token of the answer to `question`, `[n_vocab]`, as [`Session::first_logits`] gives them.
@@ -286,6 +364,12 @@ impl LiveSession {
                 expected: "one that has begun: push frames before a question".into(),
             });
         }
+        if self.session.aside.is_some() {
+            let result = self.beside(|session| ask(session, observer));
+            self.session.restart();
+            self.spare.reset();
+            return result.map(|result| (result, Prefilled { rows: 0, took: Duration::ZERO }));
+        }
         let mut before = self.prefill(observer)?;
         let mut result = ask(&mut self.session, observer);
         // A long question may find too few positions left.
@@ -302,6 +386,7 @@ impl LiveSession {
     /// Forgets all frames. Counting begins anew.
     pub fn clear(&mut self) {
         self.session.clear();
+        self.spare.reset();
         (self.feed, self.counts) = (None, Counts::default());
         self.pending.clear();
         (self.most, self.n_rows) = (usize::MAX, 0);
@@ -313,6 +398,7 @@ impl LiveSession {
         let slices = self.session.conversation.videos.iter().flat_map(|video| &video.slices);
         let kv = self.session.kv();
         let counts = &self.counts;
+        let album = self.feed.as_ref().and_then(|feed| feed.album.as_ref());
         LiveState {
             frames: counts.frames,
             repeats: counts.repeats,
@@ -326,6 +412,8 @@ impl LiveSession {
             now_s: counts.now_s,
             embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum::<usize>()
                 + self.feed.as_ref().map_or(0, |feed| feed.reel.bytes()),
+            recalled: album.map_or(0, Album::frames),
+            recalled_bytes: album.map_or(0, Album::bytes),
             cells_used: kv.cells_used,
             cells: kv.cells,
             kv_bytes: kv.bytes,
@@ -338,6 +426,13 @@ impl LiveSession {
     /// The moments of the frames that are held, in seconds, ascending; of merged pairs, those of the second frames.
     pub fn held_times(&self) -> impl ExactSizeIterator<Item = f64> {
         self.feed.as_ref().map_or(&[][..], |feed| feed.reel.held()).iter().map(|held| held.time_s)
+    }
+
+    /// The parts that are remembered beside what is held, by the moments of their first and last frames, in seconds.
+    pub fn recalled_times(&self) -> impl Iterator<Item = (f64, f64)> {
+        let album = self.feed.as_ref().and_then(|feed| feed.album.as_ref());
+        let pages = album.into_iter().flat_map(Album::pages);
+        pages.map(|page| (page.video.slices.first().map_or(0.0, |slice| slice.time_s), page.end_s))
     }
 
     /// The session underneath, for looking at.
@@ -381,10 +476,14 @@ impl LiveSession {
         let info = self.info_of((first.width, first.height));
         let (script, told) = self.script_of(&info, first.time_s);
         let mrope = self.session.engine.vision.uses_mrope();
-        let running = Running::new(&encoder(&mut self.session), script.frame(), &info.path)?;
+        let recall = self.params.recall;
+        let running = Running::new(&encoder(&mut self.session, recall > 0), script.frame(), &info.path)?;
+        let parts = (recall / (PART * script.frame().frames_per_slice.max(1))).max(LEAST_PARTS);
+        let album = (recall > 0).then(|| Album::new(parts));
         let is_distinct = matches!(self.params.policy, LivePolicy::Distinct { .. });
         let distinct = is_distinct.then(|| DistinctTokens::new(self.session.engine.model.n_embd_inp()));
-        Ok(Feed { reel: Reel::new(script, told, mrope, distinct), running, info, since_key: 0, slice_tokens: 0 })
+        let reel = Reel::new(script, told, mrope, distinct);
+        Ok(Feed { reel, running, info, since_key: 0, slice_tokens: 0, album })
     }
 
     /// What is told of the video where it is a file.
@@ -520,7 +619,18 @@ fn check(params: &SessionParams, live: &LiveParams) -> Result<()> {
     CausalPruner::new(&params.prune).map(|_| ())
 }
 
-fn encoder(session: &mut Session) -> Encoder<'_> {
+/// The part that `shots` are.
+fn page(session: &Session, script: &Script, info: &VideoInfo, shots: &Shots) -> Result<Page> {
+    let end_s = shots.times.last().copied().unwrap_or(0.0);
+    let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
+    let arrangement = session.arranged(&info, script.frame().picture_size, &shots.times);
+    let Shots { slices, unpruned, .. } = shots.clone();
+    let empty = EncodedVideo::empty(&session.engine.model, &session.engine.vision, &info, arrangement)?;
+    let part = EncodedVideo { slices, unpruned, ..empty };
+    Ok(Page { video: session.selected(part)?, end_s })
+}
+
+fn encoder(session: &mut Session, keep_unpruned: bool) -> Encoder<'_> {
     let Session { engine, params, .. } = session;
     Encoder {
         model: &engine.model,
@@ -528,7 +638,7 @@ fn encoder(session: &mut Session) -> Encoder<'_> {
         layout: engine.layout.as_ref(),
         prune: &params.prune,
         encode: &params.encode,
-        keep_unpruned: false,
+        keep_unpruned,
         inspect: None,
         cancel: &params.cancel,
     }

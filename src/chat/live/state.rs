@@ -28,6 +28,10 @@ pub struct LiveState {
     pub now_s: Option<f64>,
     /// Bytes of the embeddings that are held.
     pub embedding_bytes: usize,
+    /// Frames that are remembered beside those that are held, for searching.
+    pub recalled: usize,
+    /// Bytes of their embeddings.
+    pub recalled_bytes: usize,
     /// Cells of the KV cache that hold something.
     pub cells_used: usize,
     /// Cells of the KV cache.

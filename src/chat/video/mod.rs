@@ -46,6 +46,24 @@ pub(super) struct EncodedVideo {
     pub survey: Option<SurveyReport>,
 }
 
+impl EncodedVideo {
+    /// One whose slices are still to come.
+    pub fn empty(model: &Model, vision: &Vision, info: &VideoInfo, arrangement: Arrangement) -> Result<Self> {
+        Ok(Self {
+            id: VideoId::new(),
+            info: info.clone(),
+            markers: Markers::of(model, vision, &arrangement)?,
+            arrangement,
+            slices: Vec::new(),
+            timings: EncodeTimings::default(),
+            max_kept: None,
+            unpruned: Vec::new(),
+            sampling: None,
+            survey: None,
+        })
+    }
+}
+
 /// The visual tokens of a frame, or of a merged pair of frames.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EncodedSlice {

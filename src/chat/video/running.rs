@@ -33,7 +33,8 @@ impl Running {
         frames.len() == self.previous.len() && frames.iter().zip(&self.previous).all(same)
     }
 
-    /// Encodes and prunes the slice of `frames`; `key`: to be understood without those before it.
+    /// Encodes and prunes the slice of `frames`; `key`: to be understood without those before it. Gives the embeddings
+    /// of all of its tokens as well, if they are to be kept ([`Encoder::keep_unpruned`]).
     pub fn encode(
         &mut self,
         encoder: &mut Encoder<'_>,
@@ -41,7 +42,7 @@ impl Running {
         frames: Vec<Frame>,
         key: bool,
         path: &Path,
-    ) -> Result<(EncodedSlice, CausalChoice)> {
+    ) -> Result<(EncodedSlice, CausalChoice, Option<Vec<f32>>)> {
         let result = self.try_encode(encoder, arrangement, &frames, key);
         match &result {
             Ok(_) => self.previous = frames,
@@ -60,17 +61,23 @@ impl Running {
         arrangement: &Arrangement,
         frames: &[Frame],
         key: bool,
-    ) -> Result<(EncodedSlice, CausalChoice)> {
+    ) -> Result<(EncodedSlice, CausalChoice, Option<Vec<f32>>)> {
         let mut slice = encoder.encode_slice(frames, arrangement, &mut self.partial, &mut self.grids)?;
         let seen = view(&slice.rows, slice.n_tokens, encoder.model)?.with_unfinished(&slice.unfinished);
         let choice = self.pruner.push(seen, key)?;
+        let all = encoder.keep_unpruned.then(|| slice.rows.clone());
         keep_rows(&mut slice, &choice.kept, encoder.model.n_embd_inp());
-        Ok((slice, choice))
+        Ok((slice, choice, all))
     }
 }
 
 fn partial(encoder: &Encoder<'_>, arrangement: &Arrangement, path: &Path) -> Result<Option<PartialEncoder>> {
-    let purpose =
-        Purpose { prune: encoder.prune, keeps_all: false, pools: arrangement.pools, n_slices: usize::MAX, path };
+    let purpose = Purpose {
+        prune: encoder.prune,
+        keeps_all: encoder.keep_unpruned,
+        pools: arrangement.pools,
+        n_slices: usize::MAX,
+        path,
+    };
     PartialEncoder::new(encoder.encode, purpose)
 }

@@ -6,6 +6,7 @@
 mod named;
 mod search;
 
+pub(in crate::chat) use search::{LEAST_PARTS, PART};
 pub use search::{Search, SearchedPart};
 
 use super::answer::VideoReport;

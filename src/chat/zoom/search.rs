@@ -4,26 +4,24 @@
 //! about alone, and the parts' answers are compared: where one differs from the others, that part has something to say
 //! about the question. No answer is written for it: the probabilities of the first token are enough.
 
-use crate::chat::conversation::Conversation;
 use crate::chat::kv::trial::log_softmax;
 use crate::chat::prompt::arrangement::Arrangement;
-use crate::chat::prompt::markers::Markers;
 use crate::chat::session::Session;
-use crate::chat::video::{EncodeTimings, EncodedVideo, VideoId, decide, select};
+use crate::chat::video::{EncodedVideo, decide, select};
 use crate::error::Result;
-use crate::layout::clock;
+use crate::layout::{Size, clock};
 use crate::observer::{Observer, Stage};
-use crate::video::Kind;
+use crate::video::{Kind, VideoInfo};
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Slices (frames, or merged pairs of them) of a part.
-const PART: usize = 2;
+pub(in crate::chat) const PART: usize = 2;
 
 /// With fewer parts there is nothing to be gained: the model sees them all.
-const LEAST_PARTS: usize = 4;
+pub(in crate::chat) const LEAST_PARTS: usize = 4;
 
 /// Nats, below which a part says nothing else than the others: the answer is given from the whole video then. Where it
 /// lies matters little (docs/results.md).
@@ -55,6 +53,12 @@ pub struct SearchedPart {
 }
 
 impl Search {
+    /// With what each part came to.
+    pub(in crate::chat) fn new(parts: Vec<SearchedPart>) -> Self {
+        let surprises: Vec<f64> = parts.iter().map(|part| part.surprise).collect();
+        Self { parts, found: most(&surprises) }
+    }
+
     /// The part that the answer hangs on, if there is one.
     pub fn part(&self) -> Option<&SearchedPart> {
         self.found.and_then(|found| self.parts.get(found))
@@ -103,7 +107,6 @@ impl Session {
         (parts.len() >= LEAST_PARTS).then(|| (video.clone(), parts))
     }
 
-    /// Asks all parts, and leaves the one that was found aside for the next question.
     fn search_in(
         &mut self,
         video: &EncodedVideo,
@@ -112,53 +115,72 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Search> {
         self.check_unpruned([video])?;
-        let mut answers = Vec::with_capacity(slices.len());
-        for (done, slices) in slices.iter().enumerate() {
-            let aside = self.aside.insert(self.aside_about(video, slices)?);
+        let part = |session: &Self, i: usize| session.part(video, &slices[i]);
+        let surprises = self.compare(slices.len(), &part, question, observer)?;
+        let part = |(slices, surprise)| describe(video, slices, surprise);
+        Ok(Search::new(slices.iter().zip(surprises).map(part).collect()))
+    }
+
+    /// Asks each of `n` parts alone, and leaves the one that the answer hangs on aside for the next question. Gives how
+    /// far the answer of each is from those of the others.
+    pub(in crate::chat) fn compare(
+        &mut self,
+        n: usize,
+        part: &dyn Fn(&Self, usize) -> Result<Arc<EncodedVideo>>,
+        question: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<f64>> {
+        let mut answers = Vec::with_capacity(n);
+        for i in 0..n {
+            let about = self.conversation.about(part(self, i)?);
+            let aside = self.aside.insert(about);
             self.kv.show_videos(&aside.videos);
             let plan = self.plan(&self.user_message(question))?;
             self.feed(&plan, &mut ())?;
             answers.push(self.kv.read_logits(|context| context.logits().map(probabilities))?);
-            observer.progress(Stage::Search, done as u64 + 1, slices.len() as u64);
+            observer.progress(Stage::Search, i as u64 + 1, n as u64);
         }
         let surprises = surprises(&answers);
-        let part = |(slices, &surprise)| describe(video, slices, surprise);
-        let parts: Vec<SearchedPart> = slices.iter().zip(&surprises).map(part).collect();
-        let most = (0..parts.len()).max_by(|&a, &b| surprises[a].total_cmp(&surprises[b]));
-        let found = most.filter(|&part| surprises[part] >= LEAST_SURPRISE);
-        self.aside = found.map(|found| self.aside_about(video, &slices[found])).transpose()?;
-        Ok(Search { parts, found })
+        let about = |found| Ok(self.conversation.about(part(self, found)?));
+        self.aside = most(&surprises).map(about).transpose()?;
+        Ok(surprises)
     }
 
-    /// A conversation about these slices alone.
-    fn aside_about(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Conversation> {
-        Ok(self.conversation.about(self.part(video, slices)?))
-    }
-
-    /// A video of these slices alone, with a selection of its own: what the whole keeps of them is what is new against
-    /// the frames before.
+    /// A video of these slices alone.
     fn part(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Arc<EncodedVideo>> {
-        let Self { engine, params, .. } = self;
         let times: Vec<f64> = slices.clone().flat_map(|slice| frame_times(video, slice)).collect();
-        let whole = Arrangement::new(engine.layout.as_ref(), &video.info, &times, engine.vision.uses_mrope());
-        let arrangement = Arrangement { picture_size: video.arrangement.picture_size, ..whole };
-        let mut part = Arc::new(EncodedVideo {
-            id: VideoId::new(),
-            info: video.info.clone(),
-            markers: Markers::of(&engine.model, &engine.vision, &arrangement)?,
-            arrangement,
+        let arrangement = self.arranged(&video.info, video.arrangement.picture_size, &times);
+        self.selected(EncodedVideo {
             slices: video.slices[slices.clone()].to_vec(),
-            timings: EncodeTimings::default(),
-            max_kept: video.max_kept,
             unpruned: video.unpruned[slices.clone()].to_vec(),
-            sampling: None,
-            survey: None,
-        });
+            max_kept: video.max_kept,
+            ..EncodedVideo::empty(&self.engine.model, &self.engine.vision, &video.info, arrangement)?
+        })
+    }
+
+    /// How frames of `info` at `times` stand in a prompt, which were encoded in pictures of this size.
+    pub(in crate::chat) fn arranged(&self, info: &VideoInfo, picture_size: Size, times: &[f64]) -> Arrangement {
+        let engine = &self.engine;
+        let whole = Arrangement::new(engine.layout.as_ref(), info, times, engine.vision.uses_mrope());
+        Arrangement { picture_size, ..whole }
+    }
+
+    /// `part` with a selection of its own, and without what that leaves out: what a whole video keeps of it is what is
+    /// new against the frames before.
+    pub(in crate::chat) fn selected(&self, part: EncodedVideo) -> Result<Arc<EncodedVideo>> {
+        let Self { engine, params, .. } = self;
+        let mut part = Arc::new(part);
         let decision = decide(&part, &params.prune, &engine.model)?;
         select(&mut part, &decision, engine.model.n_embd_inp());
         Arc::make_mut(&mut part).unpruned.clear();
         Ok(part)
     }
+}
+
+/// Which part the answer hangs on, if one is far enough from the others.
+fn most(surprises: &[f64]) -> Option<usize> {
+    let most = (0..surprises.len()).max_by(|&a, &b| surprises[a].total_cmp(&surprises[b]));
+    most.filter(|&part| surprises[part] >= LEAST_SURPRISE)
 }
 
 /// The times of a slice's frames, of which the first is known. The others of a merged pair are where even distances

@@ -11,8 +11,8 @@ mod thumbnail;
 
 use super::{FrameSource, Kind, Origin, Sampling, Stop, VideoInfo, ffmpeg};
 use crate::error::Result;
-use segments::Segments;
-use thumbnail::Thumbnail;
+pub(crate) use segments::Segments;
+pub(crate) use thumbnail::Thumbnail;
 
 /// Looks for each second of a video.
 const LOOKS_PER_S: f64 = 1.0;
@@ -30,7 +30,7 @@ const MAX_SEGMENTS: usize = 4096;
 /// What a look over a video found.
 #[derive(Debug, Clone)]
 pub(crate) struct Survey {
-    segments: Segments,
+    segments: Segments<f64>,
     n_looks: u64,
     keyframes_only: bool,
 }

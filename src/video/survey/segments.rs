@@ -16,8 +16,8 @@ use super::thumbnail::Thumbnail;
 ///   swallow all. [`NOISE`] goes by whole lengths: among pictures that hardly differ, short segments go before long
 ///   ones.
 #[derive(Debug, Clone)]
-pub(super) struct Segments {
-    parts: Vec<Segment>,
+pub(crate) struct Segments<T> {
+    parts: Vec<Segment<T>>,
     /// What it costs to put each together with the next.
     costs: Vec<f64>,
     /// The most that are kept.
@@ -36,16 +36,16 @@ fn weight(n: f64, m: f64) -> f64 {
 }
 
 #[derive(Debug, Clone)]
-struct Segment {
+struct Segment<T> {
     /// Pictures in it.
     n: f64,
     mean: Thumbnail,
-    /// The picture that stands for it, and when it is shown.
+    /// The picture that stands for it, and what belongs to that.
     typical: Thumbnail,
-    time_s: f64,
+    item: T,
 }
 
-impl Segment {
+impl<T> Segment<T> {
     fn cost(&self, next: &Self) -> f64 {
         let change = weight(self.n.min(LONG), next.n.min(LONG)) * self.mean.distance(&next.mean);
         change + weight(self.n, next.n) * NOISE
@@ -57,30 +57,28 @@ impl Segment {
         let mean = self.mean.mean(self.n, &next.mean, next.n);
         let n = self.n + next.n;
         let is_earlier = self.typical.distance(&mean) <= next.typical.distance(&mean);
-        let Self { typical, time_s, .. } = if is_earlier { self } else { next };
-        Self { n, mean, typical, time_s }
+        let Self { typical, item, .. } = if is_earlier { self } else { next };
+        Self { n, mean, typical, item }
     }
 }
 
-impl Segments {
+impl<T> Segments<T> {
     /// None yet, and never more than `max`, 1 or more.
     pub fn new(max: usize) -> Self {
         Self { parts: Vec::new(), costs: Vec::new(), max: max.max(1) }
     }
 
-    /// Adds a picture that is shown at `time_s`, later than those before.
-    pub fn push(&mut self, time_s: f64, picture: Thumbnail) {
-        let segment = Segment { n: 1.0, mean: picture.clone(), typical: picture, time_s };
+    /// Adds a picture that is shown later than those before, with what belongs to it.
+    pub fn push(&mut self, item: T, picture: Thumbnail) {
+        let segment = Segment { n: 1.0, mean: picture.clone(), typical: picture, item };
         self.costs.extend(self.parts.last().map(|last| last.cost(&segment)));
         self.parts.push(segment);
         self.reduce(self.max);
     }
 
-    /// The moments in seconds, ascending, of the typical pictures of `n` segments; of all, if there are fewer.
-    pub fn moments(&self, n: usize) -> Vec<f64> {
-        let mut fewer = self.clone();
-        fewer.reduce(n.max(1));
-        fewer.parts.iter().map(|part| part.time_s).collect()
+    /// What belongs to the typical picture of each segment, in the order of time.
+    pub fn items(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.parts.iter().map(|part| &part.item)
     }
 
     /// Puts neighbors together until no more than `max` segments are left.
@@ -90,15 +88,25 @@ impl Segments {
             let Some((i, _)) = cheapest else { return };
             let next = self.parts.remove(i + 1);
             self.costs.remove(i);
-            let merged = self.parts[i].clone().with(next);
+            let merged = self.parts.remove(i).with(next);
             if let Some(before) = i.checked_sub(1) {
                 self.costs[before] = self.parts[before].cost(&merged);
             }
-            if let Some(behind) = self.parts.get(i + 1) {
+            if let Some(behind) = self.parts.get(i) {
                 self.costs[i] = merged.cost(behind);
             }
-            self.parts[i] = merged;
+            self.parts.insert(i, merged);
         }
+    }
+}
+
+impl Segments<f64> {
+    /// The moments, ascending, of the typical pictures of `n` segments; of all, if there are fewer. For segments to
+    /// which moments belong.
+    pub fn moments(&self, n: usize) -> Vec<f64> {
+        let mut fewer = self.clone();
+        fewer.reduce(n.max(1));
+        fewer.items().copied().collect()
     }
 }
 
@@ -114,7 +122,7 @@ mod tests {
         Thumbnail::of(&Frame { width: 32, height: 24, rgb, time_s: 0.0 })
     }
 
-    fn segments(max: usize, pictures: impl IntoIterator<Item = Thumbnail>) -> Segments {
+    fn segments(max: usize, pictures: impl IntoIterator<Item = Thumbnail>) -> Segments<f64> {
         let mut segments = Segments::new(max);
         pictures.into_iter().enumerate().for_each(|(i, picture)| segments.push(i as f64, picture));
         segments

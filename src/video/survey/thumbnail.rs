@@ -12,7 +12,7 @@ const WEAK: f64 = 0.1;
 ///
 /// The mean over a block hardly changes with noise, and does when a thing moves into it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Thumbnail(Vec<f32>);
+pub(crate) struct Thumbnail(Vec<f32>);
 
 impl Thumbnail {
     pub fn of(frame: &Frame) -> Self {

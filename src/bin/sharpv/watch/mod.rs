@@ -9,10 +9,10 @@ use crate::output::AnswerWriter;
 use crate::screen::{Screen, Watch};
 use crate::{ask, session};
 use camera::{Camera, Next, Pace};
-use report::{Asked, End, Pulse, Report};
+use report::{Asked, End, Pulse, Report, Told};
 use sharpv::chat::{
-    AskAt, Condition, EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, SessionParams, StopReason,
-    Trigger,
+    AskAt, Condition, EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, Search, SessionParams,
+    StopReason, Trigger,
 };
 use sharpv::runtime::CancelToken;
 use sharpv::video::Frame;
@@ -27,6 +27,9 @@ const PATIENCE: u32 = 2;
 
 /// How long a frame is waited for before questions are looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What a typed question begins with that is to be searched for.
+const SEARCH: &str = "/search";
 
 /// Seconds of a change that goes on, after which it is asked about.
 const WHEN_PATIENCE_S: f64 = 10.0;
@@ -65,7 +68,10 @@ pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
     };
     let is_typed = watcher.typed.is_some() && io::stdin().is_terminal();
     if is_typed && !args.json {
-        screen.note("Type a question at any time. Ctrl-C ends.");
+        screen.note(match args.recall {
+            Some(_) => "Type a question at any time; /search QUESTION looks in what is remembered. Ctrl-C ends.",
+            None => "Type a question at any time. Ctrl-C ends.",
+        });
     }
     let _work = interrupts.work();
     let result = watcher.watch(&name, &mut screen);
@@ -120,7 +126,7 @@ impl Watcher<'_> {
         let (has_video, is_whole) = (self.live.state().held > 0, matches!(reason, End::Source | End::Time));
         let last = self.question.clone().filter(|_| has_video && is_whole && self.args.every.is_none());
         if let Some(question) = last {
-            match self.ask(&question, Asked::End, screen) {
+            match self.ask(&question, Asked::End, self.args.recall.is_some(), screen) {
                 Err(error) if is_cancelled(&error) => reason = End::Stopped,
                 asked => asked?,
             }
@@ -146,7 +152,7 @@ impl Watcher<'_> {
         if self.live.state().held > 0
             && let Some(question) = self.waiting.pop_front()
         {
-            self.ask(&question, Asked::Typed, screen)?;
+            self.answer(&question, screen)?;
             return Ok(None);
         }
         let (frame, decoded) = match self.camera.next(LOOK_EVERY)? {
@@ -163,7 +169,7 @@ impl Watcher<'_> {
         if self.live.state().frames == 0 {
             self.since = Instant::now();
             // What nobody asked for becomes less where it has to.
-            if self.args.window.or(self.args.memory).or(self.args.distinct).is_some() {
+            if [self.args.window, self.args.memory, self.args.distinct, self.args.recall].iter().any(Option::is_some) {
                 self.live.check_fit((frame.width, frame.height))?;
             }
         }
@@ -185,7 +191,7 @@ impl Watcher<'_> {
             while self.next_s <= frame.time_s {
                 self.next_s += every;
             }
-            self.ask(&question, Asked::Every, screen)?;
+            self.ask(&question, Asked::Every, false, screen)?;
         }
         Ok(None)
     }
@@ -224,8 +230,39 @@ impl Watcher<'_> {
         looked
     }
 
-    fn ask(&mut self, question: &str, asked: Asked, screen: &mut Screen) -> anyhow::Result<()> {
+    /// Answers a line that was typed.
+    fn answer(&mut self, line: &str, screen: &mut Screen) -> anyhow::Result<()> {
+        let searched =
+            line.strip_prefix(SEARCH).filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        let Some(question) = searched.map(str::trim) else { return self.ask(line, Asked::Typed, false, screen) };
+        let warning = if question.is_empty() {
+            "/search wants a question: /search Was there a dog?"
+        } else if self.args.recall.is_none() {
+            "/search: nothing is remembered to search in; start with --recall 64, say"
+        } else {
+            return self.ask(question, Asked::Typed, true, screen);
+        };
+        self.report.warning(warning, screen)
+    }
+
+    /// Looks for `question` in what is remembered, for the next answer.
+    fn search(&mut self, question: &str, screen: &mut Screen) -> anyhow::Result<Option<Search>> {
+        let cancel = self.cancel.clone();
+        let searched = self.live.search(question, &mut Watch::new(screen, None, &cancel));
+        screen.clear();
+        let search = searched?;
+        if !self.args.json {
+            screen.note(&match &search {
+                Some(search) => session::about_search(search, "what is held"),
+                None => "too little is remembered yet to search in: answered from what is held".to_owned(),
+            });
+        }
+        Ok(search)
+    }
+
+    fn ask(&mut self, question: &str, asked: Asked, searches: bool, screen: &mut Screen) -> anyhow::Result<()> {
         let start = Instant::now();
+        let search = if searches { self.search(question, screen)? } else { None };
         let streams = asked == Asked::Typed && !self.args.json;
         let cancel = self.cancel.clone();
         screen.busy("reading the question");
@@ -234,7 +271,8 @@ impl Watcher<'_> {
         watch.finish(result.is_ok())?;
         let answer = result?;
         let latency_ms = start.elapsed().as_secs_f64() * 1000.0;
-        self.report.answer((question, &answer.answer, asked), latency_ms, streams, self.state())?;
+        let told = Told { question, answer: &answer.answer, asked, search, latency_ms };
+        self.report.answer(told, streams, self.state())?;
         if answer.stop == StopReason::Cancelled {
             return Err(sharpv::Error::Cancelled.into());
         }
@@ -305,6 +343,7 @@ impl WatchArgs {
             (None, None, Some(frames)) => LivePolicy::Window { frames: frames as usize },
             (None, None, None) => LivePolicy::default(),
         };
-        LiveParams { policy, fps: self.fps, ..LiveParams::default() }
+        let recall = self.recall.unwrap_or(0) as usize;
+        LiveParams { policy, fps: self.fps, recall, ..LiveParams::default() }
     }
 }

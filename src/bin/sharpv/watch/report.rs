@@ -4,7 +4,7 @@ use crate::output;
 use crate::screen::Screen;
 use indicatif::DecimalBytes;
 use serde::Serialize;
-use sharpv::chat::LiveState;
+use sharpv::chat::{LiveState, Search};
 use sharpv::runtime::peak_rss_bytes;
 
 /// How it goes, beside what the session holds.
@@ -32,10 +32,38 @@ struct Whole {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
-    Answer { time_s: f64, question: &'a str, answer: &'a str, asked: Asked, latency_ms: f64, state: Whole },
-    Event { time_s: f64, when: &'a str, novelty: f32, state: Whole },
-    Warning { message: &'a str },
-    End { reason: End, time_s: f64, state: Whole },
+    Answer {
+        time_s: f64,
+        #[serde(flatten)]
+        told: Told<'a>,
+        state: Whole,
+    },
+    Event {
+        time_s: f64,
+        when: &'a str,
+        novelty: f32,
+        state: Whole,
+    },
+    Warning {
+        message: &'a str,
+    },
+    End {
+        reason: End,
+        time_s: f64,
+        state: Whole,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Serialize)]
+pub struct Told<'a> {
+    pub question: &'a str,
+    pub answer: &'a str,
+    pub asked: Asked,
+    /// What was found where the question was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+    pub latency_ms: f64,
 }
 
 /// Why a question was asked.
@@ -75,22 +103,15 @@ impl Report {
         Self { json }
     }
 
-    /// An answer, with its `question` and the milliseconds that it took. One that was `written` already is left out
-    /// where people read.
-    pub fn answer(
-        &self,
-        (question, answer, asked): (&str, &str, Asked),
-        latency_ms: f64,
-        written: bool,
-        (live, pulse): (LiveState, Pulse),
-    ) -> anyhow::Result<()> {
+    /// An answer. One that was `written` already is left out where people read.
+    pub fn answer(&self, told: Told<'_>, written: bool, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
         let time_s = live.now_s.unwrap_or(0.0);
         if self.json {
             let state = whole(live, pulse);
-            return output::print_json(&Line::Answer { time_s, question, answer, asked, latency_ms, state });
+            return output::print_json(&Line::Answer { time_s, told, state });
         }
         if !written {
-            output::print(&format!("[{}] {answer}\n", clock(time_s)))?;
+            output::print(&format!("[{}] {}\n", clock(time_s), told.answer))?;
         }
         Ok(())
     }

@@ -1,0 +1,92 @@
+//! What is remembered of video that went by, beside what is held.
+//!
+//! Questions about the whole of a long video are answered part by part
+//! ([`Session::search`](crate::chat::Session::search)), and for that nothing of it has to be in the prompt. So of video
+//! that goes on, parts stay whose tokens are known, and in no KV cache: a few kilobytes each. When there are too many,
+//! neighbors in time that differ least become one ([`Segments`]). So what was seen for seconds stays, however long ago,
+//! while what hardly changes comes to a single part.
+
+use crate::chat::video::{EncodedSlice, EncodedVideo};
+use crate::chat::zoom::PART;
+use crate::video::{Frame, Segments, Thumbnail};
+use std::sync::Arc;
+
+/// A part of a video that can be asked about alone.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    pub video: Arc<EncodedVideo>,
+    /// When its last frame was shown, in seconds.
+    pub end_s: f64,
+}
+
+/// The slices of a part that is not complete yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shots {
+    /// Without tokens.
+    pub slices: Vec<EncodedSlice>,
+    /// All of their tokens' embeddings.
+    pub unpruned: Vec<Vec<f32>>,
+    /// The moments of their frames, in seconds.
+    pub times: Vec<f64>,
+    picture: Option<Thumbnail>,
+}
+
+impl Shots {
+    /// Adds a slice: its frames, what is known of it, and the embeddings of all of its tokens.
+    pub fn push(&mut self, frames: &[Frame], slice: EncodedSlice, all: Vec<f32>) {
+        for frame in frames {
+            let (picture, n) = (Thumbnail::of(frame), self.times.len() as f64);
+            self.picture = Some(match self.picture.take() {
+                Some(mean) => mean.mean(n, &picture, 1.0),
+                None => picture,
+            });
+            self.times.push(frame.time_s);
+        }
+        self.slices.push(EncodedSlice { kept: Vec::new(), rows: Vec::new(), ..slice });
+        self.unpruned.push(all);
+    }
+}
+
+/// The parts that are remembered.
+#[derive(Debug)]
+pub(super) struct Album {
+    pages: Segments<Page>,
+    pub open: Shots,
+}
+
+impl Album {
+    /// Of at most so many parts, 1 or more.
+    pub fn new(parts: usize) -> Self {
+        Self { pages: Segments::new(parts), open: Shots::default() }
+    }
+
+    /// Whether the slices since the last part are one.
+    pub fn is_complete(&self) -> bool {
+        self.open.slices.len() >= PART
+    }
+
+    /// Adds the part that the slices since the last one came to.
+    pub fn close(&mut self, page: Page) {
+        let shots = std::mem::take(&mut self.open);
+        if let Some(picture) = shots.picture {
+            self.pages.push(page, picture);
+        }
+    }
+
+    /// The parts, in the order of time.
+    pub fn pages(&self) -> impl ExactSizeIterator<Item = &Page> {
+        self.pages.items()
+    }
+
+    /// The frames in them, those that are no part yet included.
+    pub fn frames(&self) -> usize {
+        self.open.times.len() + self.pages().map(|page| page.video.arrangement.n_frames).sum::<usize>()
+    }
+
+    /// Bytes of their embeddings.
+    pub fn bytes(&self) -> usize {
+        let slices = self.pages().flat_map(|page| &page.video.slices).map(|slice| slice.rows.capacity());
+        let open = self.open.unpruned.iter().map(Vec::capacity);
+        size_of::<f32>() * slices.chain(open).sum::<usize>()
+    }
+}
