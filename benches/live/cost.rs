@@ -53,11 +53,12 @@ fn cost(policy: LivePolicy) -> Result<()> {
     Ok(())
 }
 
-/// An hour of a camera that stands still, with each policy.
-fn hour() -> Result<()> {
-    for policy in [LivePolicy::Window { frames: 8 }, LivePolicy::memory(400), LivePolicy::distinct(400)] {
-        let mut live = open(policy, 0, true)?;
-        println!("{policy:?}, an hour of a camera that stands still, a frame a second");
+/// An hour of a camera that stands still, with each policy, and with frames that are remembered.
+pub fn hour() -> Result<()> {
+    let window = LivePolicy::Window { frames: 8 };
+    for (policy, recall) in [(window, 0), (LivePolicy::memory(400), 0), (LivePolicy::distinct(400), 0), (window, 64)] {
+        let mut live = open(policy, recall, true)?;
+        println!("{policy:?}, {recall} remembered, an hour of a camera that stands still, a frame a second");
         let (start, mut times) = (Instant::now(), Vec::new());
         for second in 0..=3600 {
             let frame = filmed(footage::STATIC, second);
@@ -68,7 +69,7 @@ fn hour() -> Result<()> {
                 let state = live.state();
                 println!(
                     "  {:2} min: {:3} MB resident, {} frames, {} tokens, {} cells, {} positions, {} rebases, \
-                     {:.0} % encoded",
+                     {:.0} % encoded, {} remembered in {} kB",
                     second / 60,
                     resident() >> 20,
                     state.held,
@@ -76,7 +77,9 @@ fn hour() -> Result<()> {
                     state.cells,
                     state.positions,
                     state.rebases,
-                    100.0 * state.computed
+                    100.0 * state.computed,
+                    state.recalled,
+                    state.recalled_bytes / 1000
                 );
             }
         }

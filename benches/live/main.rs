@@ -1,7 +1,7 @@
 //! Video that does not end, with the model `smol`.
 //!
 //! `cargo bench --bench live` measures what a frame and a question cost, with frames prefilled as they come and with
-//! the question, in turns, and how memory goes over an hour.
+//! the question, in turns, and how memory goes over an hour; with `-- --hour`, the hour alone.
 //!
 //! What is found in long clips, those of `make_clips FOLDER --long MINUTES`, in which things (needles) are seen once:
 //!
@@ -48,6 +48,9 @@ fn main() -> Result<()> {
         needles::summary(&lines);
         when::summary(&lines);
         return Ok(());
+    }
+    if mode == "--hour" {
+        return cost::hour();
     }
     let folder = Path::new(rest.first().ok_or_else(|| format!("{mode} wants a folder"))?);
     let most = rest.get(1).map_or(Ok(usize::MAX), |n| n.parse())?;

@@ -1,9 +1,9 @@
 //! Whether what was seen once is remembered, by each policy with the same number of visual tokens.
 //!
 //! Each needle is asked for right behind its end (*recent*: perception), two minutes later (*early*: recall) and when
-//! the clip has ended (*end*), and so is another thing that is not in the clip. No answer is written: what counts is how much likelier yes is than no. A
-//! model may be inclined to one of them, and a memory may change that; *which* is not touched by it: whether the needle
-//! has more of yes than the other thing, by chance in half of the cases.
+//! the clip has ended (*end*), and so is another thing that is not in the clip. No answer is written: what counts is
+//! how much likelier yes is than no. A model may be inclined to one of them, and a memory may change that; *which* is
+//! not touched by it: whether the needle has more of yes than the other thing, by chance in half of the cases.
 //!
 //! The policies: `window`, the last 8 frames, however few tokens they have (mode zero); `last`, as many of the last
 //! frames as fit the tokens; `memory`, by novelty and age; `distinct`, tokens that look unlike each other; `recall`,

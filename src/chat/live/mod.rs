@@ -20,11 +20,16 @@
 //!
 //! Rows that stay were computed when those that left were there, and know what they took from them. That is the memory
 //! of every streaming transformer; a rebase clears it.
+//!
+//! # What is remembered
+//! Beside what is held, parts of all that went by can be remembered ([`LiveParams::recall`]), which stand in no prompt
+//! until [`search`](LiveSession::search) asks about each alone, in a cache of its own.
 
 mod album;
 mod fit;
 mod params;
 mod policy;
+mod recall;
 mod reel;
 mod script;
 mod session;

@@ -1,7 +1,8 @@
 //! A session about video that does not end.
 
-use super::album::{Album, Page, Shots};
+use super::album::Album;
 use super::params::{LiveParams, LivePolicy};
+use super::recall::page;
 use super::reel::{Reel, Thinned};
 use super::script::{Script, Told};
 use super::state::{LiveState, Pushed};
@@ -13,7 +14,7 @@ use crate::chat::prompt::plan::{Plan, RowKey};
 use crate::chat::prompt::render;
 use crate::chat::session::Session;
 use crate::chat::video::{EncodeTimings, EncodedVideo, Encoder, Running, timed};
-use crate::chat::zoom::{LEAST_PARTS, PART, Search, SearchedPart};
+use crate::chat::zoom::{LEAST_PARTS, PART};
 use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
@@ -56,11 +57,11 @@ const LEAST_SLICES: usize = 64;
 #[derive(Debug)]
 pub struct LiveSession {
     /// The cache in which parts are searched: what is held stays in the session's own.
-    spare: KvState,
-    session: Session,
+    pub(super) spare: KvState,
+    pub(super) session: Session,
     params: LiveParams,
     /// From the first frame on.
-    feed: Option<Feed>,
+    pub(super) feed: Option<Feed>,
     /// Frames that wait for others to make a slice with.
     pending: Vec<Frame>,
     counts: Counts,
@@ -72,16 +73,16 @@ pub struct LiveSession {
 
 /// What is known of the video from its first frame on. The video itself is the session's.
 #[derive(Debug)]
-struct Feed {
-    reel: Reel,
+pub(super) struct Feed {
+    pub reel: Reel,
     running: Running,
-    info: VideoInfo,
+    pub info: VideoInfo,
     /// Slices since the last key slice, it included.
     since_key: usize,
     /// Visual tokens of a slice.
     slice_tokens: usize,
     /// What is remembered beside what is held, if anything is to be.
-    album: Option<Album>,
+    pub album: Option<Album>,
 }
 
 impl Feed {
@@ -274,74 +275,6 @@ impl LiveSession {
         Ok(answer)
     }
 
-    /// Asks each part that is remembered ([`LiveParams::recall`]) alone, and lets the next question be answered from
-    /// the one whose answer to `question` differs most from those of the others, if one differs: see
-    /// [`Session::search`]. Otherwise it is answered from what is held, as ever, and so are all behind it. A frame that
-    /// is pushed in between ends it. `None` if there are fewer than four parts.
-    ///
-    /// For what was seen once, at any time; what goes on now is what is held for. The cache stays as it is; parts have
-    /// one of their own, until the answer is there.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] if nothing is remembered; otherwise as [`Session::ask`].
-    pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
-        self.forget_search();
-        if self.params.recall == 0 {
-            return Err(Error::InvalidParameter {
-                name: "LiveParams::recall",
-                value: "0".into(),
-                expected: "the frames to remember, for searching in them".into(),
-            });
-        }
-        let Some(feed) = &self.feed else { return Ok(None) };
-        let Some(album) = &feed.album else { return Ok(None) };
-        let mut pages: Vec<Page> = album.pages().cloned().collect();
-        if !album.open.slices.is_empty() {
-            pages.push(page(&self.session, feed.reel.script(), &feed.info, &album.open)?);
-        }
-        if pages.len() < LEAST_PARTS {
-            return Ok(None);
-        }
-        let start = Instant::now();
-        let part = |_: &Session, i: usize| Ok(pages[i].video.clone());
-        let surprises = self.beside(|session| session.compare(pages.len(), &part, question, observer));
-        self.session.searched = start.elapsed();
-        let surprises = match surprises {
-            Ok(surprises) => surprises,
-            Err(error) => {
-                self.forget_search();
-                return Err(error);
-            }
-        };
-        if self.session.aside.is_none() {
-            self.spare.reset();
-        }
-        let described = |(page, surprise): (&Page, f64)| SearchedPart {
-            start_s: page.video.slices.first().map_or(0.0, |slice| slice.time_s),
-            end_s: page.end_s,
-            frames: page.video.arrangement.n_frames,
-            surprise,
-        };
-        Ok(Some(Search::new(pages.iter().zip(surprises).map(described).collect())))
-    }
-
-    /// The next question is about what is held.
-    fn forget_search(&mut self) {
-        self.session.aside = None;
-        self.spare.reset();
-    }
-
-    /// Does something in the spare cache.
-    fn beside<T>(&mut self, work: impl FnOnce(&mut Session) -> T) -> T {
-        std::mem::swap(&mut self.session.kv, &mut self.spare);
-        // A part is short, however many cells there are to be for what is held.
-        let n_ctx = self.session.params.n_ctx.take();
-        let result = work(&mut self.session);
-        self.session.params.n_ctx = n_ctx;
-        std::mem::swap(&mut self.session.kv, &mut self.spare);
-        result
-    }
-
     /// The logits of the first token of the answer to `question`, `[n_vocab]`, as [`Session::first_logits`] gives them.
     ///
     /// # Errors
@@ -426,13 +359,6 @@ impl LiveSession {
     /// The moments of the frames that are held, in seconds, ascending; of merged pairs, those of the second frames.
     pub fn held_times(&self) -> impl ExactSizeIterator<Item = f64> {
         self.feed.as_ref().map_or(&[][..], |feed| feed.reel.held()).iter().map(|held| held.time_s)
-    }
-
-    /// The parts that are remembered beside what is held, by the moments of their first and last frames, in seconds.
-    pub fn recalled_times(&self) -> impl Iterator<Item = (f64, f64)> {
-        let album = self.feed.as_ref().and_then(|feed| feed.album.as_ref());
-        let pages = album.into_iter().flat_map(Album::pages);
-        pages.map(|page| (page.video.slices.first().map_or(0.0, |slice| slice.time_s), page.end_s))
     }
 
     /// The session underneath, for looking at.
@@ -617,17 +543,6 @@ impl LiveSession {
 fn check(params: &SessionParams, live: &LiveParams) -> Result<()> {
     live.validate()?;
     CausalPruner::new(&params.prune).map(|_| ())
-}
-
-/// The part that `shots` are.
-fn page(session: &Session, script: &Script, info: &VideoInfo, shots: &Shots) -> Result<Page> {
-    let end_s = shots.times.last().copied().unwrap_or(0.0);
-    let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
-    let arrangement = session.arranged(&info, script.frame().picture_size, &shots.times);
-    let Shots { slices, unpruned, .. } = shots.clone();
-    let empty = EncodedVideo::empty(&session.engine.model, &session.engine.vision, &info, arrangement)?;
-    let part = EncodedVideo { slices, unpruned, ..empty };
-    Ok(Page { video: session.selected(part)?, end_s })
 }
 
 fn encoder(session: &mut Session, keep_unpruned: bool) -> Encoder<'_> {

@@ -130,17 +130,17 @@ impl Session {
         question: &str,
         observer: &mut dyn Observer,
     ) -> Result<Vec<f64>> {
-        let mut answers = Vec::with_capacity(n);
+        let mut answers = Answers::default();
         for i in 0..n {
             let about = self.conversation.about(part(self, i)?);
             let aside = self.aside.insert(about);
             self.kv.show_videos(&aside.videos);
             let plan = self.plan(&self.user_message(question))?;
             self.feed(&plan, &mut ())?;
-            answers.push(self.kv.read_logits(|context| context.logits().map(probabilities))?);
+            answers.push(&self.kv.read_logits(|context| context.logits().map(probabilities))?);
             observer.progress(Stage::Search, i as u64 + 1, n as u64);
         }
-        let surprises = surprises(&answers);
+        let surprises = answers.surprises();
         let about = |found| Ok(self.conversation.about(part(self, found)?));
         self.aside = most(&surprises).map(about).transpose()?;
         Ok(surprises)
@@ -208,26 +208,51 @@ fn probabilities(logits: &[f32]) -> Vec<f32> {
     log_softmax(logits).into_iter().map(|log| log.exp() as f32).collect()
 }
 
-/// For each of several distributions, its Kullback-Leibler divergence from the mean of the others, in nats.
-fn surprises(all: &[Vec<f32>]) -> Vec<f64> {
-    let n_vocab = all.first().map_or(0, Vec::len);
-    let others = all.len().saturating_sub(1).max(1) as f64;
-    let sums: Vec<f64> = (0..n_vocab).map(|i| all.iter().map(|one| f64::from(one[i])).sum()).collect();
-    let divergence = |one: &Vec<f32>| {
-        let terms = one.iter().zip(&sums).filter(|(p, _)| **p > 0.0).map(|(&p, sum)| {
-            let p = f64::from(p);
-            // What no other part says would be infinitely far from them.
-            let mean = ((sum - p) / others).max(1e-9);
-            p * (p / mean).ln()
-        });
-        terms.sum::<f64>().max(0.0)
-    };
-    all.iter().map(divergence).collect()
+/// What the parts say: the probabilities of the answers' first tokens.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Of each part, those from [`UNLIKELY`] on: few of a vocabulary that may have 250,000.
+    likely: Vec<Vec<(usize, f32)>>,
+    /// The sums of all, by token.
+    sums: Vec<f64>,
+}
+
+/// Tokens of less probability count for nothing in an answer.
+const UNLIKELY: f32 = 1e-6;
+
+impl Answers {
+    fn push(&mut self, probabilities: &[f32]) {
+        self.sums.resize(probabilities.len(), 0.0);
+        self.sums.iter_mut().zip(probabilities).for_each(|(sum, &p)| *sum += f64::from(p));
+        let likely = probabilities.iter().copied().enumerate().filter(|(_, p)| *p >= UNLIKELY);
+        self.likely.push(likely.collect());
+    }
+
+    /// Of each, its Kullback-Leibler divergence from the mean of the others, in nats.
+    fn surprises(&self) -> Vec<f64> {
+        let others = self.likely.len().saturating_sub(1).max(1) as f64;
+        let divergence = |one: &Vec<(usize, f32)>| {
+            let terms = one.iter().map(|&(token, p)| {
+                let p = f64::from(p);
+                // What no other part says would be infinitely far from them.
+                let mean = ((self.sums[token] - p) / others).max(1e-9);
+                p * (p / mean).ln()
+            });
+            terms.sum::<f64>().max(0.0)
+        };
+        self.likely.iter().map(divergence).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn surprises(all: &[Vec<f32>]) -> Vec<f64> {
+        let mut answers = Answers::default();
+        all.iter().for_each(|one| answers.push(one));
+        answers.surprises()
+    }
 
     #[test]
     fn who_says_something_else_surprises() {
@@ -247,6 +272,27 @@ mod tests {
         // What nobody says counts for nothing, and what one alone says is finite.
         let found = surprises(&[vec![1.0, 0.0], vec![0.0, 1.0]]);
         assert!(found.iter().all(|surprise| surprise.is_finite() && *surprise > 10.0), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_unlikely_hardly_counts() {
+        // A large vocabulary, most of which nobody says.
+        let said = |token: usize| {
+            let mut logits = vec![-12.0; 50_000];
+            logits[token] = 6.0;
+            probabilities(&logits)
+        };
+        let all: Vec<Vec<f32>> = [3, 3, 9, 3].into_iter().map(said).collect();
+        let n_likely = |all: &[f32]| all.iter().filter(|p| **p >= UNLIKELY).count();
+        assert_eq!(n_likely(&all[0]), 1);
+        // By hand, over the whole vocabulary.
+        let whole = |i: usize| -> f64 {
+            let mean = |token: usize| (0..4).filter(|j| *j != i).map(|j| f64::from(all[j][token])).sum::<f64>() / 3.0;
+            all[i].iter().enumerate().map(|(token, &p)| f64::from(p) * (f64::from(p) / mean(token)).ln()).sum()
+        };
+        for (i, found) in surprises(&all).into_iter().enumerate() {
+            assert!((found - whole(i)).abs() < 0.01, "{found} {}", whole(i));
+        }
     }
 
     #[test]
