@@ -7,6 +7,7 @@ use crate::support::program::{sharpv, with_smol};
 use crate::support::video_clips::{Clips, within};
 
 use assert_cmd::assert::Assert;
+use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
 use sharpv::video::{LiveInput, LiveSource};
@@ -259,7 +260,7 @@ fn what_is_remembered_is_searched() {
     assert!(parts.iter().all(|part| part["start_s"].as_f64() < part["end_s"].as_f64()), "{search}");
     // People are told as well.
     let told = watch(&clip, "What? --fps 4 --window 2 --recall 16").success();
-    told.stderr(contains("searched 8 parts: "));
+    told.stderr(contains("searched 8 parts: ").and(contains("16 frames remembered in ")));
 
     let clip = clips.draw(MOVING, H264, "clip.ts").display().to_string();
     for (recall, n_answers, warning) in [("--recall 16", 2, "wants a question"), ("", 1, "--recall 64")] {

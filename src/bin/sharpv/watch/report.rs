@@ -160,14 +160,16 @@ impl Report {
     }
 }
 
-/// `0:31 · 8 frames and 310 tokens held · KV 12.3 MB · lag 0.2 s · 3 frames dropped`
+/// `0:31 · 8 frames and 310 tokens held · 64 frames remembered in 1.9 MB · KV 12.3 MB · lag 0.2 s · 3 frames dropped`
 pub fn status(live: &LiveState, pulse: &Pulse) -> String {
-    let mut parts = vec![
-        clock(live.now_s.unwrap_or(0.0)),
-        format!("{} frames and {} tokens held", live.held, live.tokens),
-        format!("KV {}", DecimalBytes(live.kv_bytes)),
-        format!("lag {:.1} s", pulse.lag_s),
-    ];
+    let mut parts =
+        vec![clock(live.now_s.unwrap_or(0.0)), format!("{} frames and {} tokens held", live.held, live.tokens)];
+    if live.recalled > 0 {
+        let bytes = DecimalBytes(live.recalled_bytes as u64);
+        parts.push(format!("{} frames remembered in {bytes}", live.recalled));
+    }
+    parts.push(format!("KV {}", DecimalBytes(live.kv_bytes)));
+    parts.push(format!("lag {:.1} s", pulse.lag_s));
     if pulse.dropped > 0 {
         parts.push(format!("{} frames dropped", pulse.dropped));
     }
