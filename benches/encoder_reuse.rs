@@ -102,13 +102,13 @@ impl Run {
             let start = Instant::now();
             let picture = stream.look(vision, &chunk)?.ok_or("an encoder that can")?;
             let cells = changes.next(Blocks::of(&PictureView {
-                images: &picture.images,
-                width: picture.width,
-                scale: picture.scale,
-                patch: picture.patch,
-                merge: picture.merge,
-                cells_x: picture.cells_x,
-                cells_y: picture.cells_y,
+                images: picture.images(),
+                width: picture.width(),
+                scale: picture.scale(),
+                patch: picture.patch(),
+                merge: picture.merge(),
+                cells_x: picture.cells_x(),
+                cells_y: picture.cells_y(),
             }));
             if !cells.is_empty() {
                 last = stream.encode(vision, &chunk, &cells)?.to_vec();

@@ -99,7 +99,8 @@ struct sharpv_vision_stream {
     std::vector<int32_t>  row_of;           // the rows of each cell, one cell after the other
     ggml_tensor *         middle_out = nullptr;
     int                   n_cut      = 0;   // nodes of the graph that are needed
-    float *               middle_to  = nullptr;
+    float *               middle_to  = nullptr; // room for `n_middle` values
+    size_t                n_middle   = 0;
     std::string           error;
 
     size_t rows_per_cell() const { return (size_t) picture.merge * picture.merge; }
@@ -107,6 +108,9 @@ struct sharpv_vision_stream {
     size_t n_rows()        const { return n_cells() * rows_per_cell() + classes; }
     size_t n_spare()       const { return rows_per_cell(); }
     int    class_row()     const { return classes_first ? 0 : (int) n_rows() - 1; }
+
+    // Values of what enters a layer, of the cells that are computed.
+    size_t n_middle_of(size_t n_embd) const { return cells.size() * rows_per_cell() * n_embd; }
 
     // Cells with padding, and rows with the class token, that a pass computes.
     size_t n_padded() const {
@@ -193,6 +197,13 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     const auto & first = imgs.entries[0];
     if (merge < 1 || n_layers < 1 || n_layers > model.layers.size() || hparams.n_embd < 1 || hparams.patch_size < 1 || first.is_placeholder() || first.anyres.is_tiled()) {
         return false;
+    }
+    // Their values are read by their size.
+    const size_t n_values = (size_t) 3 * first.nx() * first.ny();
+    for (const auto & image : imgs.entries) {
+        if (image.nx() != first.nx() || image.ny() != first.ny() || image.get_ro_buf().size() != n_values) {
+            return false;
+        }
     }
     // What is left at the right and at the bottom, less than a patch, belongs to none: 384 pixels are 27 patches of 14.
     const uint32_t patches_x = first.nx() / hparams.patch_size;
@@ -633,10 +644,12 @@ bool sharpv_clip_hooks::computed() {
         s->is_empty = false;
         return true;
     }
+    if (s->n_middle_of(s->middle_out->ne[0]) != s->n_middle) {
+        s->fail("the encoder's states have another width than expected");
+    }
     if (!s->all) {
         // The computed cells come first, in order.
-        const size_t bytes = s->cells.size() * s->rows_per_cell() * s->middle_out->ne[0] * sizeof(float);
-        ggml_backend_tensor_get(s->middle_out, s->middle_to, 0, bytes);
+        ggml_backend_tensor_get(s->middle_out, s->middle_to, 0, s->n_middle * sizeof(float));
         return false;
     }
     // All rows, in the encoder's order.
@@ -716,14 +729,19 @@ int32_t sharpv_try_vision_encode(
 
 int32_t sharpv_try_vision_begin(
         sharpv_vision_stream * stream, mtmd_context * ctx, const mtmd_input_chunk * chunk,
-        const uint32_t * cells, size_t n_cells, uint32_t layer, float * middle, char * err, size_t err_len) {
+        const uint32_t * cells, size_t n_cells, uint32_t layer, float * middle, size_t n_middle,
+        char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         choose(*stream, cells, n_cells);
+        if (n_middle != stream->n_middle_of(stream->picture.n_embd)) {
+            throw std::invalid_argument("the buffer has another size than the states");
+        }
         if (layer == 0 || layer >= stream->picture.n_layers) {
             throw std::invalid_argument("no such layer");
         }
         stream->split     = layer;
         stream->middle_to = middle;
+        stream->n_middle  = n_middle;
         stream->states.clear();
         run(*stream, pass_kind::FIRST_LAYERS, ctx, chunk);
     });

@@ -57,10 +57,11 @@ int32_t sharpv_try_vision_encode(
         const uint32_t * cells, size_t n_cells, char * err, size_t err_len);
 
 // Computes `cells` through the first `layer` layers. `middle` gets what enters the next one,
-// [n_cells × merge² × n_embd].
+// [n_cells × merge² × n_embd]; `n_middle` is how many values it has room for. Throws if that is another number.
 int32_t sharpv_try_vision_begin(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
-        const uint32_t * cells, size_t n_cells, uint32_t layer, float * middle, char * err, size_t err_len);
+        const uint32_t * cells, size_t n_cells, uint32_t layer, float * middle, size_t n_middle,
+        char * err, size_t err_len);
 
 // Computes the rest of the layers of some of the cells that went through sharpv_try_vision_begin(): `states` has a
 // sharpv_cell_state for each cell of the picture. Then the embeddings of all tokens.

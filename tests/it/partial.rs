@@ -109,9 +109,9 @@ fn all_cells_are_the_whole_picture() {
             let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
             assert!(distance(rows, &exact) < gpu::near(1e-3), "{}: {}", encoder.family, distance(rows, &exact));
 
-            let (n, layers) = (picture.n_cells(), picture.n_layers);
+            let (n, layers) = (picture.n_cells(), picture.n_layers());
             for layer in 1..layers {
-                stream.begin(&mut encoder.vision, &chunk, &picture, &cells, layer).expect("it is begun");
+                stream.begin(&mut encoder.vision, &chunk, &cells, layer).expect("it is begun");
                 let states = vec![CellState::Computed; n];
                 let rows = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished");
                 let distance = distance(rows, &exact);
@@ -143,7 +143,7 @@ fn a_side_that_is_no_multiple_of_the_patch_is_cut_as_the_encoder_cuts_it() {
     let exact = encoder.exact(&chunks);
     let chunk = chunks.images().last().expect("a chunk");
     let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("an encoder that can");
-    assert_eq!((picture.n_cells(), picture.cells_x), (81, 9));
+    assert_eq!((picture.n_cells(), picture.cells_x()), (81, 9));
     let cells: Vec<u32> = (0..81).collect();
     let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
     assert!(distance(rows, &exact) < gpu::near(1e-3), "{}", distance(rows, &exact));
@@ -169,9 +169,9 @@ fn what_is_left_out_of_the_same_picture_changes_nothing() {
             let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
             assert!(distance(rows, &exact) < gpu::near(1e-3), "{family}, {cells:?}: {}", distance(rows, &exact));
         }
-        let middle = stream.begin(&mut encoder.vision, &chunk, &picture, &all, 1).expect("it is begun");
+        let middle = stream.begin(&mut encoder.vision, &chunk, &all, 1).expect("it is begun");
         for cells in [vec![0], vec![1, 2, last]] {
-            let some = stream.begin(&mut encoder.vision, &chunk, &picture, &cells, 1).expect("it is begun");
+            let some = stream.begin(&mut encoder.vision, &chunk, &cells, 1).expect("it is begun");
             let len = picture.cell_len();
             let same: Vec<f32> = cells.iter().flat_map(|&c| &middle[c as usize * len..][..len]).copied().collect();
             assert!(distance(&some, &same) < gpu::near(1e-3), "{family}, {cells:?}: {}", distance(&some, &same));
@@ -188,9 +188,9 @@ fn a_cell_is_the_token_at_its_place() {
         let chunk = before.images().last().expect("a chunk");
         let picture =
             stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
-        let (n, side) = (picture.n_cells(), (picture.patch * picture.merge) as u32);
-        let (cells_x, tokens) = (picture.cells_x as u32, picture.cells_are_tokens);
-        assert_eq!((picture.width as u32, picture.height as u32), encoder.size, "{family}");
+        let (n, side) = (picture.n_cells(), (picture.patch() * picture.merge()) as u32);
+        let (cells_x, tokens) = (picture.cells_x() as u32, picture.cells_are_tokens());
+        assert_eq!((picture.width() as u32, picture.height() as u32), encoder.size, "{family}");
         if !tokens {
             assert_eq!(family, "minicpmv");
             continue;
@@ -219,13 +219,13 @@ fn those_that_stop_are_seen_by_none_and_get_what_another_gained() {
         let chunk = chunks.images().last().expect("a chunk");
         let picture =
             stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
-        if !picture.cells_are_tokens || picture.n_layers < 2 {
+        if !picture.cells_are_tokens() || picture.n_layers() < 2 {
             continue;
         }
         let n = picture.n_cells();
         let all: Vec<u32> = (0..n as u32).collect();
         let width = encoder.model.n_embd_inp();
-        stream.begin(&mut encoder.vision, &chunk, &picture, &all, 1).expect("it is begun");
+        stream.begin(&mut encoder.vision, &chunk, &all, 1).expect("it is begun");
         let mut states = vec![CellState::Filled; n];
         states[1] = CellState::Computed;
         states[2] = CellState::Computed;
@@ -258,8 +258,8 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     for cells in [vec![0], vec![n], vec![1, 0], vec![0, 0]] {
         assert!(stream.encode(&mut encoder.vision, &chunk, &cells).is_err(), "{cells:?}");
     }
-    for layer in [0, picture.n_layers, usize::MAX] {
-        assert!(stream.begin(&mut encoder.vision, &chunk, &picture, &all, layer).is_err(), "{layer}");
+    for layer in [0, picture.n_layers(), usize::MAX] {
+        assert!(stream.begin(&mut encoder.vision, &chunk, &all, layer).is_err(), "{layer}");
     }
     assert!(stream.finish(&mut encoder.vision, &chunk, &[CellState::Computed]).is_err());
     let placeholder = Bitmap::placeholder(128, 128, false).expect("a placeholder");
@@ -270,6 +270,28 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
     assert!(distance(rows, &exact) < gpu::near(1e-3));
     assert_eq!(encoder.exact(&chunks), exact, "without a stream, as before");
+}
+
+/// The states of cells are as large as the picture says that was looked at. Nobody can say otherwise, and the encoder
+/// writes no more of another picture.
+#[test]
+fn states_of_another_picture_are_an_error() {
+    let mut encoder = Encoder::of(FAMILIES[1]);
+    let [small, large] = [(56, 56), (112, 84)].map(|size| {
+        encoder.size = size;
+        plain(&encoder, 1)
+    });
+    let [small, large] = [&small, &large].map(|chunks| chunks.images().last().expect("a chunk"));
+    let mut stream = VisionStream::new().expect("a stream");
+    for cells in [&[][..], &[0]] {
+        assert!(stream.begin(&mut encoder.vision, &small, cells, 1).is_err(), "nothing was looked at");
+    }
+    let picture = stream.look(&mut encoder.vision, &small).expect("a look").expect("an encoder that can");
+    let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+    let len = all.len() * picture.cell_len();
+    assert!(stream.begin(&mut encoder.vision, &large, &all, 1).is_err(), "more rows than were looked at");
+    stream.look(&mut encoder.vision, &small).expect("a look").expect("an encoder that can");
+    assert_eq!(stream.begin(&mut encoder.vision, &small, &all, 1).expect("it is begun").len(), len);
 }
 
 #[test]
@@ -313,7 +335,7 @@ fn plain_attention_does_the_same() {
         let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
         let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
         assert!(distance(rows, &exact) < gpu::near(1e-2), "{family}: {}", distance(rows, &exact));
-        stream.begin(&mut encoder.vision, &chunk, &picture, &[0, 1], 1).expect("it is begun");
+        stream.begin(&mut encoder.vision, &chunk, &[0, 1], 1).expect("it is begun");
         let mut states = vec![CellState::Kept; all.len()];
         states[..2].fill(CellState::Computed);
         states[2] = CellState::Stopped;
@@ -322,7 +344,7 @@ fn plain_attention_does_the_same() {
         let width = encoder.model.n_embd_inp();
         let (rows, exact) = (&rows[3 * width..], &exact[3 * width..]);
         assert!(
-            !picture.cells_are_tokens || distance(rows, exact) < gpu::near(1e-2),
+            !picture.cells_are_tokens() || distance(rows, exact) < gpu::near(1e-2),
             "{family}: {}",
             distance(rows, exact)
         );

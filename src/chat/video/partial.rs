@@ -143,8 +143,8 @@ impl PartialEncoder {
     ) -> Result<EncodedPicture> {
         let n_cells = picture.n_cells();
         let share = |cells: usize| cells as f32 / n_cells as f32;
-        let stopping = self.stopping.as_mut().filter(|_| picture.cells_are_tokens);
-        let Some((stopping, layer)) = stopping.and_then(|s| s.params.layer(picture.n_layers).map(|layer| (s, layer)))
+        let stopping = self.stopping.as_mut().filter(|_| picture.cells_are_tokens());
+        let Some((stopping, layer)) = stopping.and_then(|s| s.params.layer(picture.n_layers()).map(|layer| (s, layer)))
         else {
             let rows = self.stream.encode(vision, chunk, cells)?.to_vec();
             let mut work = vec![CellWork::Reused; n_cells];
@@ -152,11 +152,11 @@ impl PartialEncoder {
             let (computed, cells) = (share(cells.len()), encoder_cells(picture, work));
             return Ok(EncodedPicture { rows, unfinished: Vec::new(), computed, cells });
         };
-        let middle = self.stream.begin(vision, chunk, picture, cells, layer)?;
+        let middle = self.stream.begin(vision, chunk, cells, layer)?;
         let states = stopping.choose(picture, cells, &middle, to_the_end)?;
         let rows = self.stream.finish(vision, chunk, &states)?.to_vec();
         let n_finished = states.iter().filter(|&&state| state == CellState::Computed).count();
-        let depth = layer as f32 / picture.n_layers as f32;
+        let depth = layer as f32 / picture.n_layers() as f32;
         Ok(EncodedPicture {
             rows,
             unfinished: stopping.unfinished(),
@@ -176,12 +176,12 @@ impl Stopping {
         middle: &[f32],
         to_the_end: bool,
     ) -> Result<Vec<CellState>> {
-        let (n_cells, n_embd) = (picture.n_cells(), picture.n_embd);
+        let (n_cells, n_embd) = (picture.n_cells(), picture.n_embd());
         if cells.len() == n_cells {
             self.middle = vec![0.0; n_cells * n_embd];
             self.finished = vec![false; n_cells];
         }
-        let n_patches = (picture.merge * picture.merge) as f32;
+        let n_patches = (picture.merge() * picture.merge()) as f32;
         for (&cell, states) in cells.iter().zip(middle.chunks_exact(picture.cell_len())) {
             let mean = &mut self.middle[cell as usize * n_embd..][..n_embd];
             mean.fill(0.0);
@@ -244,7 +244,7 @@ fn work(state: CellState) -> CellWork {
 }
 
 fn encoder_cells(picture: &Picture<'_>, work: Vec<CellWork>) -> EncoderCells {
-    EncoderCells { columns: picture.cells_x, rows: picture.cells_y, work }
+    EncoderCells { columns: picture.cells_x(), rows: picture.cells_y(), work }
 }
 
 /// The cells that a visual token is made of.
@@ -253,6 +253,13 @@ fn cells_of(token: u32, n_cells: usize, pools: bool) -> Vec<usize> {
 }
 
 fn blocks(picture: &Picture<'_>) -> Blocks {
-    let &Picture { width, scale, patch, merge, cells_x, cells_y, ref images, .. } = picture;
-    Blocks::of(&PictureView { images, width, scale, patch, merge, cells_x, cells_y })
+    Blocks::of(&PictureView {
+        images: picture.images(),
+        width: picture.width(),
+        scale: picture.scale(),
+        patch: picture.patch(),
+        merge: picture.merge(),
+        cells_x: picture.cells_x(),
+        cells_y: picture.cells_y(),
+    })
 }

@@ -296,8 +296,8 @@ impl Bitmap {
     /// # Errors
     /// [`Error::InvalidParameter`] if `rgb` has another length, or the picture is empty.
     pub fn rgb(width: u32, height: u32, rgb: &[u8], mergeable: bool) -> Result<Self> {
-        let expected = width as usize * height as usize * 3;
-        if rgb.len() != expected || expected == 0 {
+        let expected = [height as usize, 3].iter().try_fold(width as usize, |n, &side| n.checked_mul(side));
+        if expected != Some(rgb.len()) || rgb.is_empty() {
             return Err(Error::InvalidParameter {
                 name: "picture",
                 value: format!("{width}×{height} with {} bytes", rgb.len()),

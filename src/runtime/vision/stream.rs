@@ -17,6 +17,8 @@ use std::ptr::NonNull;
 #[derive(Debug)]
 pub struct VisionStream {
     ptr: NonNull<ffi::sharpv_vision_stream>,
+    /// Values of a cell's hidden states, of the picture that was looked at last.
+    cell_len: usize,
 }
 
 // SAFETY: a stream is tied to no thread; whatever uses it takes `&mut self`.
@@ -30,44 +32,89 @@ impl Drop for VisionStream {
 }
 
 /// A picture as the encoder sees it, and how it is divided.
+///
+/// It tells what is, and cannot be made to tell anything else:
+///
+/// ```compile_fail
+/// fn forge(picture: &mut sharpv::runtime::Picture<'_>) {
+///     picture.n_embd = 1;
+/// }
+/// ```
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Picture<'a> {
-    /// One picture, or two that become one slice: `[height × width × 3]`, normalized.
-    pub images: Vec<&'a [f32]>,
-    /// Pixels.
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
-    /// By how much to multiply a difference of normalized values to have it in pixels of 0 to 1, for each channel.
-    pub scale: [f32; 3],
-    /// Side of a patch, in pixels.
-    pub patch: usize,
-    /// Patches on the side of a cell.
-    pub merge: usize,
-    /// Cells in a row.
-    pub cells_x: usize,
-    /// Rows of cells.
-    pub cells_y: usize,
-    /// Values of a patch's hidden state.
-    pub n_embd: usize,
-    /// Layers of the encoder that are run.
-    pub n_layers: usize,
-    /// Each cell becomes one visual token, in the same order.
-    pub cells_are_tokens: bool,
-    /// Bytes that a stream takes on the encoder's device for pictures of this size.
-    pub cache_bytes: u64,
+    images: Vec<&'a [f32]>,
+    raw: ffi::sharpv_picture,
 }
 
-impl Picture<'_> {
+impl<'a> Picture<'a> {
+    /// One picture, or two that become one slice: `[height × width × 3]`, normalized.
+    pub fn images(&self) -> &[&'a [f32]] {
+        &self.images
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.raw.width as usize
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        self.raw.height as usize
+    }
+
+    /// By how much to multiply a difference of normalized values to have it in pixels of 0 to 1, for each channel.
+    pub fn scale(&self) -> [f32; 3] {
+        self.raw.std
+    }
+
+    /// Side of a patch, in pixels.
+    pub fn patch(&self) -> usize {
+        self.raw.patch as usize
+    }
+
+    /// Patches on the side of a cell.
+    pub fn merge(&self) -> usize {
+        self.raw.merge as usize
+    }
+
+    /// Cells in a row.
+    pub fn cells_x(&self) -> usize {
+        self.raw.cells_x as usize
+    }
+
+    /// Rows of cells.
+    pub fn cells_y(&self) -> usize {
+        self.raw.cells_y as usize
+    }
+
     /// How many cells it has.
     pub fn n_cells(&self) -> usize {
-        self.cells_x * self.cells_y
+        self.cells_x() * self.cells_y()
+    }
+
+    /// Values of a patch's hidden state.
+    pub fn n_embd(&self) -> usize {
+        self.raw.n_embd as usize
     }
 
     /// Values of a cell's hidden states: `merge² · n_embd`.
     pub fn cell_len(&self) -> usize {
-        self.merge * self.merge * self.n_embd
+        self.merge() * self.merge() * self.n_embd()
+    }
+
+    /// Layers of the encoder that are run.
+    pub fn n_layers(&self) -> usize {
+        self.raw.n_layers as usize
+    }
+
+    /// Whether each cell becomes one visual token, in the same order.
+    pub fn cells_are_tokens(&self) -> bool {
+        self.raw.cells_are_tokens
+    }
+
+    /// Bytes that a stream takes on the encoder's device for pictures of this size.
+    pub fn cache_bytes(&self) -> u64 {
+        self.raw.cache_bytes
     }
 }
 
@@ -105,7 +152,7 @@ impl VisionStream {
         // SAFETY: no arguments; the result is ours.
         let ptr = NonNull::new(unsafe { ffi::sharpv_vision_stream_new() });
         let ptr = ptr.ok_or_else(|| Error::Llama { action: "encoding a frame", reason: "out of memory".into() })?;
-        Ok(Self { ptr })
+        Ok(Self { ptr, cell_len: 0 })
     }
 
     /// Looks at the picture of `chunk` and computes nothing. `None` if this encoder, or this picture, cannot be
@@ -115,6 +162,7 @@ impl VisionStream {
     /// [`Error::Llama`] if the chunk is a placeholder.
     pub fn look<'a>(&mut self, vision: &mut Vision, chunk: &'a ImageChunk<'_>) -> Result<Option<Picture<'a>>> {
         vision.has_encoded = true;
+        self.cell_len = 0;
         let mut raw = ffi::sharpv_picture::default();
         self.pass(vision, |vision, stream, err, err_len| {
             // SAFETY: all live; `raw` is written to.
@@ -123,24 +171,13 @@ impl VisionStream {
         if raw.width == 0 {
             return Ok(None);
         }
-        let (width, height) = (raw.width as usize, raw.height as usize);
+        let len = 3 * raw.width as usize * raw.height as usize;
         let pointers = raw.images.iter().take(raw.n_images as usize);
-        // SAFETY: the chunk owns the pictures, which have this size and are not changed.
-        let images = pointers.map(|&image| unsafe { std::slice::from_raw_parts(image, width * height * 3) }).collect();
-        Ok(Some(Picture {
-            images,
-            width,
-            height,
-            scale: raw.std,
-            patch: raw.patch as usize,
-            merge: raw.merge as usize,
-            cells_x: raw.cells_x as usize,
-            cells_y: raw.cells_y as usize,
-            n_embd: raw.n_embd as usize,
-            n_layers: raw.n_layers as usize,
-            cells_are_tokens: raw.cells_are_tokens,
-            cache_bytes: raw.cache_bytes,
-        }))
+        // SAFETY: the chunk owns the pictures, which have this size (our C++ looked) and are not changed.
+        let images = pointers.map(|&image| unsafe { std::slice::from_raw_parts(image, len) }).collect();
+        let picture = Picture { images, raw };
+        self.cell_len = picture.cell_len();
+        Ok(Some(picture))
     }
 
     /// Computes `cells` (ascending) through all layers. Returns the embeddings of all tokens of the picture,
@@ -158,8 +195,8 @@ impl VisionStream {
         vision.output(chunk)
     }
 
-    /// Computes `cells` (ascending) of `picture`, which is that of `chunk`, through the first `layer` layers. Returns
-    /// what enters the next one, `[cells × merge² × n_embd]`.
+    /// Computes `cells` (ascending) of the picture of `chunk` through the first `layer` layers. Returns what enters the
+    /// next one, `[cells × merge² × n_embd]`.
     ///
     /// # Errors
     /// As [`encode`](Self::encode), and if there is no such layer.
@@ -167,17 +204,17 @@ impl VisionStream {
         &mut self,
         vision: &mut Vision,
         chunk: &ImageChunk<'_>,
-        picture: &Picture<'_>,
         cells: &[u32],
         layer: usize,
     ) -> Result<Vec<f32>> {
         let layer = u32::try_from(layer).unwrap_or(u32::MAX);
-        let mut middle = vec![0.0; cells.len() * picture.cell_len()];
+        let mut middle = vec![0.0; cells.len() * self.cell_len];
         self.pass(vision, |vision, stream, err, err_len| {
-            let (cells, n, to) = (cells.as_ptr(), cells.len(), middle.as_mut_ptr());
-            // SAFETY: all live; `middle` has room for the states of so many cells.
+            let (cells, n, to, len) = (cells.as_ptr(), cells.len(), middle.as_mut_ptr(), middle.len());
+            // SAFETY: all live; both buffers are passed with their lengths, and ours looks whether `middle` has that of
+            // the states.
             unsafe {
-                ffi::sharpv_try_vision_begin(stream, vision, chunk.ptr.as_ptr(), cells, n, layer, to, err, err_len)
+                ffi::sharpv_try_vision_begin(stream, vision, chunk.ptr.as_ptr(), cells, n, layer, to, len, err, err_len)
             }
         })?;
         Ok(middle)
