@@ -6,6 +6,7 @@
 #include <limits>
 #include <set>
 #include <stdexcept>
+#include <tuple>
 
 namespace {
 
@@ -326,6 +327,24 @@ float sharpv_kv::mean_similarity(uint32_t cell) const {
         }
     }
     return sum/n; // of the first layer there is always one
+}
+
+void sharpv_kv::hide_like(const std::vector<bool> & wanted, const sharpv_kv * other) {
+    const auto place = [](const sharpv_kv & s, uint32_t cell) {
+        const auto & used = s.kv.v_cells[0];
+        const auto & ext  = used.ext_get(cell);
+        return std::make_tuple(used.pos_get(cell), ext.y, ext.x);
+    };
+    std::set<std::tuple<llama_pos, llama_pos, llama_pos>> hidden;
+    for (uint32_t cell = 0; other && cell < other->cells.size(); ++cell) {
+        if (other->is_used(cell) && other->cells[cell].hidden) {
+            hidden.insert(place(*other, cell));
+        }
+    }
+    hidden_layers = wanted;
+    for (uint32_t cell = 0; cell < cells.size(); ++cell) {
+        cells[cell].hidden = is_visual(cell) && hidden.count(place(*this, cell)) > 0;
+    }
 }
 
 void sharpv_kv::hide(const std::vector<bool> & wanted, float below) {

@@ -74,6 +74,10 @@ struct sharpv_kv {
     // cells.
     void evict(const std::vector<bool> & layers);
 
+    // As hide() below, for the cells of the rows that `other` hides, where both have them: a model with sliding windows
+    // has two caches, of which one is measured. Nothing of `other` ends it.
+    void hide_like(const std::vector<bool> & layers, const sharpv_kv * other);
+
     // The slow way to the same result, for comparing: the visual cells that are there now and whose similarity,
     // averaged over the layers, is below `below` are masked in `layers` for every later query, and nothing is freed. An
     // empty list ends it.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 
@@ -133,7 +134,14 @@ int32_t sharpv_hide_layers(
         llama_context * ctx, const bool * layers, size_t n_layer, float below,
         char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
-        cache_of(ctx).hide(to_vector(layers, n_layer), below);
+        const std::vector<bool> wanted = to_vector(layers, n_layer);
+        const bool tokens = below < std::numeric_limits<float>::infinity();
+        sharpv_kv & kv = cache_of(ctx);
+        kv.hide(wanted, below);
+        // As evicting does: tokens leave both caches, layers only the one without a window.
+        if (sharpv_kv * window = sharpv_kv_window_of(llama_get_memory(ctx))) {
+            window->hide_like(wanted, tokens ? &kv : nullptr);
+        }
         layout_changed(ctx);
     });
 }

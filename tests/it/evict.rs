@@ -623,6 +623,46 @@ fn a_window_stays_and_what_is_behind_it_is_evicted() {
     assert!(worst < near(), "{worst}");
 }
 
+/// What a trial says of evicting tokens is what evicting them does, in the layers with a window as well.
+#[test]
+fn tokens_are_tried_and_evicted_in_both_caches_of_a_window() {
+    let model = load("gemma3");
+    // Behind the last picture comes less than a window of 32 rows.
+    let prompt = two_pictures(&model);
+    // New rows take the cells that become free: see `tokens_that_leave_all_layers_are_as_if_masked_everywhere`.
+    let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
+    let mut tried = open(&model, &exact);
+    prompt.prefill(&mut tried);
+    let curve = tried.similarity().expect("similarity").layers;
+    let mean = curve.iter().sum::<f32>() / curve.len() as f32;
+    // All visual tokens, and about half of them.
+    for threshold in [2.0, mean] {
+        let [mut evicted, mut hidden, mut in_one, mut dense] = [(); 4].map(|()| open(&model, &exact));
+        let first = prompt.prefill(&mut evicted);
+        for context in [&mut hidden, &mut in_one, &mut dense] {
+            assert_eq!(prompt.prefill(context), first);
+        }
+        let n_gone = evicted.evict_tokens(threshold).expect("evicted").len();
+        assert!(n_gone == prompt.n_visual || (threshold == mean && n_gone > 0), "{n_gone}");
+        hidden.hide_tokens(threshold).expect("hidden");
+        let worst = compare(&mut evicted, &mut hidden, &first, prompt.next, 16);
+        assert!(worst < near(), "{threshold}: {worst}");
+
+        // Hiding them from the layers without a window alone is something else.
+        if threshold == 2.0 {
+            in_one.hide_layers(&vec![true; model.n_layer()]).expect("hidden");
+            let far = compare(&mut in_one, &mut hidden, &first, prompt.next + 16, 1);
+            assert!(far > 1e-2, "the layers with a window see pictures, or this test tells nothing: {far}");
+        }
+
+        // And it ends.
+        assert!(hidden.truncate(prompt.next) && dense.truncate(prompt.next));
+        hidden.hide_layers(&[]).expect("it ends");
+        let worst = compare(&mut hidden, &mut dense, &first, prompt.next, 4);
+        assert!(worst < near(), "{threshold}, behind: {worst}");
+    }
+}
+
 #[test]
 fn recurrent_layers_have_nothing_to_evict() {
     let model = load("lfm2");
