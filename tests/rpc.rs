@@ -208,6 +208,24 @@ mod with_servers {
         }
     }
 
+    /// Layers without visual tokens from the beginning, of which some are here and some there: their rows are padded to
+    /// other steps in each kind of memory, and have to be as many.
+    #[test]
+    fn windows_in_two_kinds_of_memory_answer_as_in_one() {
+        let server = Server::start("0");
+        let early = "--evict layers --evict-early";
+        let (local, layers) = ask(early);
+        assert_eq!(layers, [0, 0]);
+        let n_evicted = local["kv"]["layers_evicted"].as_u64().expect("a number");
+        assert!(n_evicted > 12, "some of the layers on each side: {n_evicted}");
+        for n in [12, 20] {
+            let how = format!("{early} --rpc {} -ngl {n}", server.address);
+            let (remote, layers) = ask(&how);
+            assert_eq!(layers, [n, 0], "{how}");
+            assert_same(&remote, &local, &how);
+        }
+    }
+
     /// The smallest and the largest margin: all layers, and none.
     #[test]
     fn layers_go_where_there_is_room_beside_the_margin() {

@@ -260,7 +260,8 @@ void sharpv_kv::assign_rows(const std::vector<uint32_t> & kept, uint32_t size) {
     n_kv     = size;
 }
 
-void sharpv_kv::open_window(const std::vector<size_t> & windowed, uint32_t size) {
+void sharpv_kv::open_window(const std::vector<size_t> & windowed, uint32_t wanted) {
+    const uint32_t size = padded(wanted);
     std::vector<layer> fresh;
     for (const size_t i : windowed) {
         auto & l = kv.layers[i];
@@ -278,10 +279,7 @@ void sharpv_kv::open_window(const std::vector<size_t> & windowed, uint32_t size)
 }
 
 uint32_t sharpv_kv::padded(uint32_t n) const {
-    // Fused attention on a GPU wants whole steps. Elsewhere they would eat up what the eviction of a short video frees.
-    const ggml_tensor * k = kv.layers.front().k;
-    const uint32_t step = ggml_backend_buffer_is_host(k->buffer) ? 32 : N_KV_STEP;
-    return std::min<uint32_t>(cells.size(), GGML_PAD(std::max<uint32_t>(1, n), step));
+    return std::min<uint32_t>(cells.size(), GGML_PAD(std::max<uint32_t>(1, n), row_step));
 }
 
 void sharpv_kv::evict(const std::vector<bool> & wanted) {

@@ -64,9 +64,12 @@ struct sharpv_kv {
     // Whether there are layers with K and V of which cells can be evicted.
     bool can_evict() const;
 
+    // All layers are in main memory. To be told before anything is allocated.
+    void all_in_main_memory() { row_step = HOST_STEP; }
+
     // Before any cell is used: makes `windowed` (indices in kv.layers), whose tensors have no memory yet, layers with
-    // `size` rows, in which visual cells have a row only while the ubatch that they came with is computed. Later
-    // ubatches do not see them there. Ends with evict().
+    // room for `size` rows, in which visual cells have a row only while the ubatch that they came with is computed.
+    // Later ubatches do not see them there. Ends with evict(). Called for each kind of buffer that layers are in.
     void open_window(const std::vector<size_t> & windowed, uint32_t size);
 
     // Takes the rows of all visual cells out of `layers` (by model layer) and of the layers that were evicted before,
@@ -144,11 +147,17 @@ private:
     // llama.cpp pads what attention reads in the same way, so that graphs can be used again.
     static constexpr uint32_t N_KV_STEP = 256;
 
+    // Where all layers are in main memory: larger steps would eat up what the eviction of a short video frees.
+    static constexpr uint32_t HOST_STEP = 32;
+
+    // The number of rows to allocate for `n`: one for all evicted layers, wherever they are.
+    uint32_t padded(uint32_t n) const;
+
+    // Rows are allocated in multiples of this. Fused attention on a GPU wants whole steps.
+    uint32_t row_step = N_KV_STEP;
+
     // The similarity of a visual cell, averaged over the layers; infinity if it was not measured.
     float mean_similarity(uint32_t cell) const;
-
-    // The number of rows to allocate for `n`.
-    uint32_t padded(uint32_t n) const;
 
     uint32_t take_row(uint32_t cell);
     uint32_t find_row_end() const;

@@ -177,18 +177,21 @@ bool sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft
     if (!s) {
         return false;
     }
+    const auto is_here = [&](const auto & l) { return ggml_get_tensor(ctx.get(), l.k->name) == l.k; };
     // Before there is memory for them: it would be touched.
     std::vector<size_t> windowed;
     for (size_t i = 0; i < kv.layers.size(); ++i) {
         const auto & l = kv.layers[i];
-        const bool is_here = ggml_get_tensor(ctx.get(), l.k->name) == l.k;
-        if (is_here && l.il < window_layers.size() && window_layers[l.il] && windowed.size() + 1 < kv.layers.size()) {
+        if (is_here(l) && l.il < window_layers.size() && window_layers[l.il] && windowed.size() + 1 < kv.layers.size()) {
             windowed.push_back(i);
         }
     }
+    if (s->contexts.empty() && ggml_backend_buft_is_host(buft) && std::all_of(kv.layers.begin(), kv.layers.end(), is_here)) {
+        // The first kind of buffer is the only one.
+        s->all_in_main_memory();
+    }
     if (!windowed.empty() && s->can_evict()) {
-        const uint32_t step = ggml_backend_buft_is_host(buft) ? 32 : 256;
-        s->open_window(windowed, std::min<uint32_t>(kv.get_size(), GGML_PAD(window_rows, step)));
+        s->open_window(windowed, window_rows);
     }
     for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
         if (t->view_src && t->view_src->ne[1] != t->ne[1]) {
