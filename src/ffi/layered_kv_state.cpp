@@ -176,6 +176,13 @@ void sharpv_kv::fill(const std::vector<uint8_t> & data) {
     if (n != h.n_rows) {
         throw std::runtime_error("the saved KV cache is damaged");
     }
+    for (uint32_t cell = 0; cell < h.n_cells; ++cell) {
+        // Evicting relies on text to be in all layers; only visual cells are measured.
+        const cell_info & info = cells[cell];
+        if (!info.visual && (info.measured || (!layers.empty() && info.row < 0))) {
+            throw std::runtime_error("the saved KV cache is damaged");
+        }
+    }
     std::vector<uint8_t> line;
     auto get = [&](ggml_tensor * tensor, size_t stride, size_t n_lines, size_t size) {
         if (r.value<uint32_t>() != (uint32_t) tensor->type || r.value<uint64_t>() != size || r.value<uint64_t>() != n_lines) {
@@ -197,5 +204,8 @@ void sharpv_kv::fill(const std::vector<uint8_t> & data) {
         } else {
             get(l.v, 0, 1, l.v->nb[1]);
         }
+    }
+    if (r.at != data.size()) {
+        throw std::runtime_error("the saved KV cache is damaged");
     }
 }

@@ -190,9 +190,16 @@ int32_t sharpv_state_set(
         char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         const std::vector<uint8_t> saved(data, data + size);
+        sharpv_kv * kv = sharpv_kv_of(llama_get_memory(ctx));
         if (!saved.empty()) {
             cache_of(ctx).shape(saved);
             layout_changed(ctx);
+        } else if (kv) {
+            // llama.cpp's part alone says nothing of the rows of layers that have not all cells.
+            if (!kv->layers.empty()) {
+                throw std::runtime_error("the saved KV cache has other layers");
+            }
+            std::fill(kv->cells.begin(), kv->cells.end(), sharpv_kv::cell_info());
         }
         if (llama_state_set_data(ctx, llama_data, llama_size) == 0) {
             throw std::runtime_error("llama.cpp refused it");

@@ -11,6 +11,7 @@ mod convert;
 mod device;
 mod evict;
 mod free;
+mod layered_state;
 mod log;
 mod measure;
 mod memory;

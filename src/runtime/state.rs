@@ -13,9 +13,10 @@
 //!            of each layer and kind of state: type, bytes of a row, rows
 //! ```
 //!
-//! What has no cells is left out from there on. All numbers have 32 bits, but for the bytes of a row: 64.
+//! What has no cells is left out from there on. All numbers have 32 bits, but for the bytes of a row: 64. Behind it may
+//! stand a part of ours ([`layered_state`]), about the cells of the first cache.
 
-use super::{ComputeParams, Model};
+use super::{ComputeParams, Model, layered_state};
 use std::collections::BTreeMap;
 
 /// The cells of a saved state.
@@ -28,10 +29,10 @@ pub(crate) struct SavedCells {
 }
 
 impl SavedCells {
-    /// Reads llama.cpp's part of a state, of a context for `model` with one sequence. `None` if its counts, types and
-    /// lengths do not fit each other or the model. Whether rows have the width of the model's llama.cpp checks.
+    /// Reads a state, of a context for `model` with one sequence. `None` if its counts, types and lengths do not fit
+    /// each other or the model. Whether rows have the width of the model's llama.cpp checks.
     pub fn read(model: &Model, compute: &ComputeParams, state: &[u8]) -> Option<Self> {
-        let (state, _) = super::evict::split_state(state)?;
+        let (state, ours) = super::evict::split_state(state)?;
         let name = super::evict::state_start(&model.metadata("general.architecture").unwrap_or_default());
         let form = Form {
             n_layer: u32::try_from(model.n_layer()).ok()?,
@@ -40,7 +41,7 @@ impl SavedCells {
             type_k: compute.type_k.as_raw(),
             type_v: compute.type_v.as_raw(),
         };
-        form.parts(state.strip_prefix(&name[..])?, Self::default())
+        form.read(state.strip_prefix(&name[..])?, ours)
     }
 
     /// Whether they are the cells of rows at `positions`, ascending: all of them in the first cache, and no others in
@@ -78,8 +79,8 @@ struct Form {
 pub(crate) fn fuzz_state(bytes: &[u8]) {
     for cell_has_extra in [false, true] {
         let form = Form { n_layer: 4, n_vocab: 300, cell_has_extra, type_k: 1, type_v: 1 };
-        if let Some((state, _)) = super::evict::split_state(bytes)
-            && let Some(cells) = form.parts(state, SavedCells::default())
+        if let Some((state, ours)) = super::evict::split_state(bytes)
+            && let Some(cells) = form.read(state, ours)
         {
             cells.are_at(0..10);
         }
@@ -88,35 +89,48 @@ pub(crate) fn fuzz_state(bytes: &[u8]) {
 
 /// What is left of a state.
 #[derive(Clone, Copy)]
-struct Rest<'a>(&'a [u8]);
+pub(super) struct Rest<'a>(pub &'a [u8]);
 
 impl Rest<'_> {
-    fn u32(&mut self) -> Option<u32> {
+    pub fn u8(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u32::from_ne_bytes(*bytes))
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_ne_bytes(*bytes))
     }
 
     /// Passes over `n` times `size` bytes, which are there.
-    fn skip(&mut self, n: u32, size: u64) -> Option<()> {
+    pub fn skip(&mut self, n: u32, size: u64) -> Option<()> {
         let bytes = usize::try_from(u64::from(n).checked_mul(size)?).ok()?;
         self.0 = self.0.get(bytes..)?;
         Some(())
     }
 
     /// A number that has to be this one.
-    fn is(&mut self, expected: u32) -> Option<()> {
+    pub fn is(&mut self, expected: u32) -> Option<()> {
         (self.u32()? == expected).then_some(())
     }
 }
 
 impl Form {
+    /// llama.cpp's part behind the architecture's name, and ours, which is empty where there is none.
+    fn read(&self, theirs: &[u8], ours: &[u8]) -> Option<SavedCells> {
+        let cells = self.parts(theirs, SavedCells::default())?;
+        let is_of = |first: &Vec<i32>| layered_state::n_cells(ours, self.n_layer) == Some(first.len());
+        (ours.is_empty() || cells.caches.first().is_some_and(is_of)).then_some(cells)
+    }
+
     /// All that is left, which is a cache or a recurrent state and what follows it.
     fn parts(&self, state: &[u8], found: SavedCells) -> Option<SavedCells> {
         if state.is_empty() {
@@ -281,6 +295,51 @@ mod tests {
                 assert!(!cells.are_at(0..39), "{name}");
                 assert_eq!(SavedCells::read(&model, &compute, &state[..state.len() - 1]), None, "{name}");
                 context.set_state(&state).unwrap();
+            }
+        }
+    }
+
+    /// As models with layers that can be evicted save them, before and behind that.
+    #[test]
+    fn states_with_a_part_of_ours_are_read() {
+        use crate::runtime::{CancelToken, Context, ContextParams, ModelParams, Row, RowInput};
+        for name in ["llama", "gemma3", "qwen2vl", "lfm2"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.gguf"));
+            let model = Model::load(&path, &ModelParams::default(), |_| {}).unwrap();
+            let compute = ComputeParams { n_threads: Some(1), ..Default::default() };
+            let params = ContextParams { n_ctx: 256, evictable: true, compute: compute.clone(), ..Default::default() };
+            let mut context = Context::new(&model, &params, &[], &CancelToken::new()).unwrap();
+            let embedding = vec![0.5; model.n_embd_inp()];
+            let place = |p| Row { input: RowInput::Token(1 + p % 7), position: [p, p, p, 0], logits: false };
+            context.process(&(0..10).map(place).collect::<Vec<_>>()).unwrap();
+            let picture = |p| Row { input: RowInput::Embedding(&embedding), ..place(p) };
+            context.process(&(10..30).map(picture).collect::<Vec<_>>()).unwrap();
+            context.process(&(30..40).map(place).collect::<Vec<_>>()).unwrap();
+            let evictable: Vec<usize> = context
+                .kv_layers()
+                .unwrap()
+                .iter()
+                .enumerate()
+                .filter(|(_, l)| l.has_cells)
+                .map(|(il, _)| il)
+                .collect();
+            for evicts in [false, true] {
+                if evicts {
+                    let layers: Vec<bool> = (0..model.n_layer()).map(|il| evictable[1..].contains(&il)).collect();
+                    context.evict_layers(&layers).unwrap();
+                }
+                let state = context.state().unwrap();
+                let cells = SavedCells::read(&model, &compute, &state);
+                assert!(cells.is_some_and(|cells| cells.are_at(0..40)), "{name} {evicts}");
+                let (theirs, ours) = crate::runtime::evict::split_state(&state).unwrap();
+                assert_eq!(layered_state::n_cells(ours, model.n_layer() as u32), Some(40), "{name} {evicts}");
+                // Its first cell is one of text: without its row, evicting could not leave it where it is.
+                let n_evicted = u32::from_ne_bytes(ours[20..24].try_into().unwrap()) as usize;
+                let at = theirs.len() + 24 + 4 * n_evicted;
+                assert_eq!((state[at], n_evicted > 0), (if evicts { 4 } else { 0 }, evicts), "{name}");
+                let mut forged = state.clone();
+                forged[at] ^= 4;
+                assert_eq!(SavedCells::read(&model, &compute, &forged), None, "{name} {evicts}");
             }
         }
     }

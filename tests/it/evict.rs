@@ -519,6 +519,14 @@ fn a_state_that_does_not_fit_is_refused() {
     let other = load("gemma3");
     let mut into = open(&other, &params());
     into.set_state(&state).expect_err("another model");
+    // A window that nothing is known of: evicting what is in it would read rows that are not there.
+    let stock = {
+        let mut context = open(&model, &ContextParams { evictable: false, ..params() });
+        prompt.prefill(&mut context);
+        context.state().expect("a state")
+    };
+    let window = KvWindow { layers: every_second(&model), rows: 256 };
+    refuse(open(&model, &ContextParams { window: Some(window), ..params() }), &stock, "layers with a window");
 }
 
 #[test]

@@ -8,15 +8,21 @@ use crate::support::lcg::Lcg;
 use crate::support::memory::{peak, reset_peak};
 use crate::support::saved_session::Parts;
 
+use sharpv::chat::{EvictMode, EvictParams};
 use sharpv::{Session, SessionParams, VideoOptions};
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// In the environment of the child: the family of its model, and a file that names sessions, one a line.
+/// In the environment of the child: the family of its model, a file that names sessions, one a line, and a folder of
+/// frames.
 const FAMILY: &str = "SHARPV_TEST_FORGED_FAMILY";
 const LIST: &str = "SHARPV_TEST_FORGED_LIST";
+const CLIP: &str = "SHARPV_TEST_FORGED_CLIP";
+
+/// Behind the name of a family: its sessions evict all layers but one.
+const EVICTS: &str = "+evicts";
 
 /// Longer than any file takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,10 +34,14 @@ const MAX_PEAK: u64 = 600 << 20;
 const FAMILIES: [&str; 3] = ["smolvlm", "qwen2vl", "gemma3"];
 
 fn open(family: &str) -> Session {
+    let name = family.trim_end_matches(EVICTS);
     let mut params = SessionParams { n_predict: 3, ..SessionParams::default() };
+    if name != family {
+        params.evict = EvictParams { mode: Some(EvictMode::Layers), threshold: Some(1.0), early: false };
+    }
     params.compute.n_threads = Some(1);
     params.vision.n_threads = Some(1);
-    Session::open(&families::files(family), params, &mut ()).expect("the fixture opens")
+    Session::open(&families::files(name), params, &mut ()).expect("the fixture opens")
 }
 
 /// Not a test of its own: it loads the files that the others name, and asks on.
@@ -39,13 +49,22 @@ fn open(family: &str) -> Session {
 fn child() {
     let (Some(family), Some(list)) = (std::env::var_os(FAMILY), std::env::var_os(LIST)) else { return };
     let list = std::fs::read_to_string(list).expect("a list");
-    let mut session = open(family.to_str().expect("a name"));
+    let family = family.to_str().expect("a name");
+    let clip = PathBuf::from(std::env::var_os(CLIP).expect("a clip"));
+    let mut session = open(family);
+    // Something new to evict, where that is what follows.
+    let go_on = |session: &mut Session| {
+        if family.ends_with(EVICTS) {
+            session.add_video(&clip, &VideoOptions::default(), &mut ())?;
+        }
+        session.ask("And then?", &mut ())
+    };
     for (i, path) in list.lines().enumerate() {
         println!("begin {i}");
         reset_peak();
         let said = match session.load(Path::new(path)) {
             Err(error) => format!("refused {error}"),
-            Ok(()) => match session.ask("And then?", &mut ()) {
+            Ok(()) => match go_on(&mut session) {
                 Ok(answer) => format!("answered {} rows", answer.tokens.prompt),
                 Err(error) => format!("failed {error}"),
             },
@@ -66,7 +85,7 @@ fn outcomes(family: &str, files: &[PathBuf], folder: &Path) -> Vec<(u64, String)
         let both = || Stdio::from(output.try_clone().expect("a handle"));
         let mut child = Command::new(std::env::current_exe().expect("this program"));
         child.args(["--exact", "forged::child", "--nocapture"]).env("GGML_NO_BACKTRACE", "1");
-        child.env(FAMILY, family).env(LIST, &list_path).stdout(both()).stderr(both());
+        child.env(FAMILY, family).env(LIST, &list_path).env(CLIP, folder.join("clip")).stdout(both()).stderr(both());
         let mut child = child.spawn().expect("it runs");
         let limit = LIMIT + Duration::from_millis(200) * (files.len() - first) as u32;
         let start = Instant::now();
@@ -349,6 +368,156 @@ fn random_bytes_in_a_forged_session_do_no_harm() {
             let ended = ["refused ", "answered ", "failed "].iter().any(|start| said.starts_with(start));
             if !ended || peak > MAX_PEAK {
                 wrong.push(format!("{family}, {i}: {} MB: {said}", peak >> 20));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Our part of a state, behind llama.cpp's: six numbers, the evicted layers, the cells, and of each evicted layer the
+/// rows of keys and of values.
+#[derive(Clone)]
+struct Ours {
+    /// Version, layers of the model, cells, cells with a row, whether V is transposed, evicted layers.
+    numbers: [u32; 6],
+    layers: Vec<u32>,
+    /// Flags (1 visual, 2 measured, 4 with a row), and the rest: from version 2 on when its row came, what was measured.
+    cells: Vec<(u8, Vec<u8>)>,
+    blocks: Vec<Block>,
+}
+
+/// `lines` of an element of `size` bytes for each cell with a row.
+#[derive(Clone)]
+struct Block {
+    kind: u32,
+    size: u64,
+    lines: u64,
+    data: Vec<u8>,
+}
+
+const MEASURED: u8 = 2;
+const HAS_ROW: u8 = 4;
+
+impl Ours {
+    /// That of a state, and where it begins.
+    fn of(state: &[u8]) -> (Self, usize) {
+        let end = state.len() - 16;
+        let start = end - u64::from_le_bytes(state[end..end + 8].try_into().expect("8 bytes")) as usize;
+        let mut rest = &state[start..end];
+        let mut take = |n: usize| {
+            let (bytes, left) = rest.split_at(n);
+            rest = left;
+            bytes.to_vec()
+        };
+        let word = |bytes: Vec<u8>| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+        let long = |bytes: Vec<u8>| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+        let numbers = std::array::from_fn(|_| word(take(4)));
+        let [version, n_layer, n_cells, n_rows, _, n_evicted] = numbers;
+        let order = if version > 1 { 4 } else { 0 };
+        let layers = (0..n_evicted).map(|_| word(take(4))).collect();
+        let cells = (0..n_cells).map(|_| {
+            let flags = take(1)[0];
+            (flags, take(order + if flags & MEASURED > 0 { 4 * n_layer as usize } else { 0 }))
+        });
+        let cells = cells.collect();
+        let blocks = (0..2 * n_evicted).map(|_| {
+            let (kind, size, lines) = (word(take(4)), long(take(8)), long(take(8)));
+            Block { kind, size, lines, data: take((u64::from(n_rows) * size * lines) as usize) }
+        });
+        let blocks = blocks.collect();
+        assert!(rest.is_empty(), "all of it is known");
+        (Self { numbers, layers, cells, blocks }, start)
+    }
+
+    /// Takes the row of the `i`th cell away, as if it had none, or gives it one of zeros.
+    fn toggle_row(&mut self, i: usize) {
+        let n_rows = self.numbers[3] as usize;
+        let row = self.cells[..i].iter().filter(|(flags, _)| flags & HAS_ROW > 0).count();
+        let has = self.cells[i].0 & HAS_ROW > 0;
+        self.cells[i].0 ^= HAS_ROW;
+        self.numbers[3] = if has { n_rows - 1 } else { n_rows + 1 } as u32;
+        for block in &mut self.blocks {
+            let (size, lines) = (block.size as usize, block.lines as usize);
+            for line in (0..lines).rev() {
+                let at = (line * n_rows + row) * size;
+                block.data.splice(at..at + if has { size } else { 0 }, vec![0; if has { 0 } else { size }]);
+            }
+        }
+    }
+
+    /// A state that begins with `theirs`.
+    fn behind(&self, theirs: &[u8]) -> Vec<u8> {
+        let mut ours: Vec<u8> = self.numbers.iter().chain(&self.layers).flat_map(|n| n.to_le_bytes()).collect();
+        self.cells.iter().for_each(|(flags, measured)| ours.extend([&[*flags], &measured[..]].concat()));
+        for Block { kind, size, lines, data } in &self.blocks {
+            ours.extend([&kind.to_le_bytes()[..], &size.to_le_bytes(), &lines.to_le_bytes(), data].concat());
+        }
+        let length = (ours.len() as u64).to_le_bytes();
+        [theirs, &ours, &length, b"sharpv\0\x01"].concat()
+    }
+}
+
+/// What evicting relies on: that the rows of text are in all layers.
+#[test]
+fn a_forged_part_of_evicted_layers_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut wrong = Vec::new();
+    // The tiny model with a window has one layer without, which keeps its cells.
+    for family in ["smolvlm", "qwen2vl"].map(|family| format!("{family}{EVICTS}")) {
+        let good = saved(&family, folder.path());
+        let (ours, start) = Ours::of(&good.state);
+        let theirs = &good.state[..start];
+        assert_eq!(ours.behind(theirs), good.state, "{family}");
+        let text =
+            |ours: &Ours| -> Vec<usize> { (0..ours.cells.len()).filter(|&i| ours.cells[i].0 == HAS_ROW).collect() };
+        let places = text(&ours);
+        assert!(!ours.layers.is_empty() && places.len() > 3 && places.len() < ours.cells.len(), "{family}");
+        let mut forged: Vec<(&str, Ours)> = Vec::new();
+        let mut forge = |what, change: &dyn Fn(&mut Ours)| {
+            let mut changed = ours.clone();
+            change(&mut changed);
+            forged.push((what, changed));
+        };
+        forge("the first row of text is missing", &|ours| ours.toggle_row(places[0]));
+        forge("the last row of text is missing", &|ours| ours.toggle_row(places[places.len() - 1]));
+        forge("no text has rows", &|ours| places.iter().for_each(|&i| ours.toggle_row(i)));
+        forge("text was measured", &|ours| {
+            let measured = vec![0; 4 * ours.numbers[1] as usize];
+            let (flags, rest) = &mut ours.cells[places[0]];
+            *flags |= MEASURED;
+            rest.extend(measured);
+        });
+        forge("an unknown flag", &|ours| ours.cells[places[0]].0 |= 8);
+        forge("no layers, but rows", &|ours| {
+            ours.numbers[5] = 0;
+            ours.layers.clear();
+            ours.blocks.clear();
+        });
+        forge("neither layers nor rows", &|ours| {
+            ours.cells.iter_mut().for_each(|(flags, _)| *flags &= !HAS_ROW);
+            (ours.numbers[3], ours.numbers[5]) = (0, 0);
+            ours.layers.clear();
+            ours.blocks.clear();
+        });
+        forge("bytes behind it", &|ours| ours.blocks.last_mut().expect("a layer").data.extend([0; 4]));
+        forge("a cell less", &|ours| {
+            ours.cells.pop();
+            ours.numbers[2] -= 1;
+        });
+        forge("a layer that is not there", &|ours| ours.layers[0] = 1000);
+        // A visual token may have a row: one that came behind the eviction has.
+        let visual = (0..ours.cells.len()).find(|&i| ours.cells[i].0 & 5 == 1).expect("a visual token without a row");
+        forge("a row of a visual token more", &|ours| ours.toggle_row(visual));
+        let n_refused = forged.len() - 1;
+        let states = forged.iter().map(|(_, ours)| Parts { state: ours.behind(theirs), ..good.clone() });
+        let files = write_all(folder.path(), states.chain([good.clone()]));
+        let outcomes = outcomes(&family, &files, folder.path());
+        for (i, (peak, said)) in outcomes.iter().enumerate() {
+            let expected = if i < n_refused { "refused " } else { "answered " };
+            let told = said.starts_with(expected) && (i >= n_refused || said.contains("cannot be restored"));
+            if !told || *peak > MAX_PEAK {
+                let what = forged.get(i).map_or("as it was saved", |(what, _)| what);
+                wrong.push(format!("{family}, {what}: {} MB: {said}", peak >> 20));
             }
         }
     }

@@ -1,0 +1,134 @@
+//! The part of a saved state that is ours, looked at before our C++ reads it (`src/ffi/layered_kv_state.cpp`, which
+//! writes it and looks at the same things): what evicting relies on has to be so.
+//!
+//! ```text
+//! version, layers of the model, cells, cells with a row, V transposed, evicted layers
+//! of each evicted layer: its number
+//! of each cell: a byte: 1 visual, 2 measured, 4 with a row in the evicted layers
+//!               from version 2 on, when its row came: a number below that of the cells, for each another
+//!               if it was measured, a float for each layer of the model
+//! of each evicted layer, first of K and then of V: type, bytes of an element (64 bits), lines (64 bits)
+//!               of each line an element for each cell with a row
+//! ```
+//!
+//! Numbers have 32 bits where nothing else is said.
+
+use super::state::Rest;
+
+const VISUAL: u8 = 1;
+const MEASURED: u8 = 2;
+const HAS_ROW: u8 = 4;
+
+/// How many cells a part of ours tells of, of a model with `n_layer` layers. `None` if its counts and lengths do not
+/// fit each other, or if a cell is what none can be: one of text that is not in all layers, or was measured.
+pub(super) fn n_cells(ours: &[u8], n_layer: u32) -> Option<usize> {
+    let mut rest = Rest(ours);
+    let version = rest.u32().filter(|version| (1..=2).contains(version))?;
+    rest.is(n_layer)?;
+    let (n_cells, n_rows) = (rest.u32()?, rest.u32()?);
+    let transposed = rest.u32()?;
+    let n_evicted = rest.u32()?;
+    if transposed > 1 || n_rows > n_cells || n_evicted >= n_layer.max(1) || (n_evicted == 0 && n_rows > 0) {
+        return None;
+    }
+    let mut evicted = Vec::new();
+    for _ in 0..n_evicted {
+        let layer = rest.u32()?;
+        if layer >= n_layer || evicted.contains(&layer) {
+            return None;
+        }
+        evicted.push(layer);
+    }
+    let mut left = n_rows;
+    for _ in 0..n_cells {
+        let flags = rest.u8()?;
+        let [visual, measured, has_row] = [VISUAL, MEASURED, HAS_ROW].map(|flag| flags & flag > 0);
+        let is_in_all = visual || has_row || n_evicted == 0;
+        if flags > VISUAL | MEASURED | HAS_ROW || (measured && !visual) || !is_in_all {
+            return None;
+        }
+        if version > 1 && rest.u32()? >= n_cells {
+            return None;
+        }
+        if measured {
+            rest.skip(n_layer, 4)?;
+        }
+        if has_row {
+            left = left.checked_sub(1)?;
+        }
+    }
+    for _ in 0..2 * n_evicted {
+        rest.u32()?;
+        let (size, lines) = (rest.u64()?, rest.u64()?);
+        rest.skip(n_rows, size.checked_mul(lines)?)?;
+    }
+    (left == 0 && rest.0.is_empty()).then_some(n_cells as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N_LAYER: u32 = 3;
+
+    /// Cells by their flags, and the evicted layers, with rows of four bytes.
+    fn part(cells: &[u8], evicted: &[u32]) -> Vec<u8> {
+        let n_rows = cells.iter().filter(|&&flags| flags & HAS_ROW > 0).count() as u32;
+        let numbers = [1, N_LAYER, cells.len() as u32, n_rows, 0, evicted.len() as u32];
+        let mut part: Vec<u8> = numbers.iter().chain(evicted).flat_map(|number| number.to_ne_bytes()).collect();
+        for &flags in cells {
+            part.push(flags);
+            part.extend(vec![0; if flags & MEASURED > 0 { 4 * N_LAYER as usize } else { 0 }]);
+        }
+        for _ in 0..2 * evicted.len() {
+            part.extend(
+                [1_u32.to_ne_bytes().to_vec(), 4_u64.to_ne_bytes().to_vec(), 1_u64.to_ne_bytes().to_vec()].concat(),
+            );
+            part.extend(vec![0; 4 * n_rows as usize]);
+        }
+        part
+    }
+
+    #[test]
+    fn text_is_in_all_layers() {
+        for (cells, evicted) in [
+            // Nothing evicted; visual tokens gone; one that came behind them; nothing at all.
+            (&[0, 1, 3, 0][..], &[][..]),
+            (&[4, 1, 3, 4], &[1]),
+            (&[4, 3, 7, 5, 4], &[2, 0]),
+            (&[], &[]),
+        ] {
+            assert_eq!(n_cells(&part(cells, evicted), N_LAYER), Some(cells.len()), "{cells:?} {evicted:?}");
+        }
+        for (cells, evicted) in [
+            (&[4, 1, 0][..], &[1][..]),
+            (&[0, 1, 4], &[1]),
+            (&[6, 1], &[1]),
+            (&[2, 1], &[]),
+            (&[12, 1], &[1]),
+            (&[4, 1], &[]),
+            (&[4, 1], &[3]),
+            (&[4, 1], &[1, 1]),
+            (&[4, 1], &[0, 1, 2]),
+        ] {
+            assert_eq!(n_cells(&part(cells, evicted), N_LAYER), None, "{cells:?} {evicted:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_no_part() {
+        let good = part(&[4, 3, 4], &[1]);
+        for length in 0..good.len() {
+            assert_eq!(n_cells(&good[..length], N_LAYER), None, "{length}");
+        }
+        assert_eq!(n_cells(&[&good[..], &[0]].concat(), N_LAYER), None);
+        assert_eq!(n_cells(&good, N_LAYER + 1), None);
+        for at in 0..6 {
+            for value in [9, u32::MAX] {
+                let mut part = good.clone();
+                part[4 * at..4 * at + 4].copy_from_slice(&value.to_ne_bytes());
+                assert_eq!(n_cells(&part, N_LAYER), None, "{value} at {at}");
+            }
+        }
+    }
+}
