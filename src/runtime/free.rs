@@ -28,17 +28,19 @@ impl FreeMemory {
         weights(&devices(), params)
     }
 
-    /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. `None` where the
-    /// machine does not say.
-    pub fn for_kv(model: &Model, offload_kv: bool) -> Option<Self> {
+    /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. Where that is in two
+    /// places, each holds its part, and [`place`](Self::place) is the one that is full first. `beside` is what else will
+    /// be taken of the GPUs, and of the system's memory. `None` where the machine does not say.
+    pub fn for_kv(model: &Model, offload_kv: bool, beside: impl Fn(&Self) -> u64) -> Option<Self> {
         let params = model.params();
-        let gpus = used_gpus(&devices(), params);
-        // A layer's cache is where the layer is.
-        let n_layer = model.n_layer().max(1);
-        let on_gpu = params.n_gpu_layers.map_or(n_layer, |n| (n as usize).min(n_layer)) as f64 / n_layer as f64;
-        match gpus {
-            Some(gpus) if offload_kv => Some(gpus.share(KV_SHARE / on_gpu)),
-            _ => Some(Self::system(free_system_bytes()?).share(KV_SHARE)),
+        let usable = |free: Self| {
+            let free = free.share(KV_SHARE);
+            Self { bytes: free.bytes.saturating_sub(beside(&free)), ..free }
+        };
+        let system = free_system_bytes().map(|bytes| usable(Self::system(bytes)));
+        match used_gpus(&devices(), params).filter(|_| offload_kv) {
+            Some(gpus) => parted(usable(gpus), system, share_on_gpus(model.n_layer(), params.n_gpu_layers)),
+            None => system,
         }
     }
 
@@ -49,6 +51,21 @@ impl FreeMemory {
     fn share(self, share: f64) -> Self {
         Self { bytes: (self.bytes as f64 * share) as u64, ..self }
     }
+}
+
+/// The share of a model's KV cache that is on GPUs: a layer's cache is where the layer is. The output behind the last
+/// layer counts as one, is the first to go there, and has no cache.
+fn share_on_gpus(n_layer: usize, n_gpu_layers: Option<u32>) -> f64 {
+    let n = n_gpu_layers.map_or(n_layer, |n| (n as usize).saturating_sub(1).min(n_layer));
+    n as f64 / n_layer.max(1) as f64
+}
+
+/// What something can take in all, of which the share `on_gpus` goes to `gpus` and the rest to `system`; `None` if the
+/// place of all of it is not known.
+fn parted(gpus: FreeMemory, system: Option<FreeMemory>, on_gpus: f64) -> Option<FreeMemory> {
+    let there = (on_gpus > 0.0).then(|| gpus.share(1.0 / on_gpus));
+    let here = system.filter(|_| on_gpus < 1.0).map(|system| system.share(1.0 / (1.0 - on_gpus)));
+    there.into_iter().chain(here).min_by_key(|free| free.bytes)
 }
 
 /// Memory that the system could still give this process, in bytes, within the limit of its container if it has one;
@@ -107,6 +124,40 @@ mod tests {
         assert_eq!(of(&devices, &none), Some(800));
         assert_eq!(of(&devices[1..], &none), None);
         assert_eq!(weights(&devices, &all).map(|free| free.place), Some("CUDA0, CUDA1".into()));
+    }
+
+    #[test]
+    fn each_place_holds_its_part() {
+        const GB: u64 = 1 << 30;
+        let gpus = |bytes| FreeMemory { bytes, place: "CUDA0".into(), is_system: false };
+        // Free there and here, the layers there of 32 (the output is one), what fits in all and where it ends.
+        for (there, here, n_gpu_layers, fits, place) in [
+            // The output alone is there: nothing of the cache.
+            (GB, 8 * GB, Some(1), 8 * GB, "RAM"),
+            (0, 8 * GB, Some(0), 8 * GB, "RAM"),
+            // One layer of 32: 31 parts of 32 are here.
+            (GB, 31 * GB, Some(2), 32 * GB, "CUDA0"),
+            (GB, 3 * GB, Some(2), 3 * GB * 32 / 31, "RAM"),
+            (GB, 100 * GB, Some(2), 32 * GB, "CUDA0"),
+            // Half and half: the smaller of the two, twice.
+            (2 * GB, 3 * GB, Some(17), 4 * GB, "CUDA0"),
+            (3 * GB, 2 * GB, Some(17), 4 * GB, "RAM"),
+            (0, 8 * GB, Some(17), 0, "CUDA0"),
+            // All of them: what is here does not count.
+            (2 * GB, 0, Some(33), 2 * GB, "CUDA0"),
+            (2 * GB, 0, Some(99), 2 * GB, "CUDA0"),
+            (2 * GB, 0, None, 2 * GB, "CUDA0"),
+        ] {
+            let found = parted(gpus(there), Some(FreeMemory::system(here)), share_on_gpus(32, n_gpu_layers));
+            let found = found.expect("both are known");
+            let what = format!("{there} there, {here} here, {n_gpu_layers:?}: {found:?}");
+            assert!(found.bytes.abs_diff(fits) < 1 << 10, "{what} in place of {fits}");
+            // Where both are full at once, either is named.
+            assert!(found.place == place || (there, here) == (GB, 31 * GB), "{what}");
+        }
+        // The system may not say what is free.
+        assert_eq!(parted(gpus(GB), None, 0.5).map(|free| free.bytes), Some(2 * GB));
+        assert_eq!(parted(gpus(GB), None, 0.0), None);
     }
 
     #[test]

@@ -492,9 +492,9 @@ impl Fit<'_> {
         self.free_without(|free| self.encoder_buffers(free))
     }
 
-    fn free_without(&self, other: impl FnOnce(&FreeMemory) -> u64) -> Option<FreeMemory> {
-        let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv)?;
-        free.bytes = (free.bytes + self.present.context + self.present.compute).saturating_sub(other(&free));
+    fn free_without(&self, other: impl Fn(&FreeMemory) -> u64) -> Option<FreeMemory> {
+        let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv, other)?;
+        free.bytes = free.bytes.saturating_add(self.present.context + self.present.compute);
         if let Some(limit) = self.params.max_memory {
             free.bytes = free.bytes.min(limit);
         }
