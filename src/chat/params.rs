@@ -109,6 +109,7 @@ impl SessionParams {
         self.encode.validate()?;
         self.sampler.validate()?;
         self.evict.validate()?;
+        self.compute.validate()?;
         check_n_predict(self.n_predict)
     }
 
@@ -139,10 +140,13 @@ impl SessionParams {
 }
 
 pub(super) fn check_n_predict(n_predict: usize) -> Result<()> {
-    if n_predict == 0 {
-        return Err(Error::InvalidParameter { name: "n-predict", value: "0".into(), expected: "at least 1".into() });
+    // Positions have 31 bits.
+    const MOST: usize = i32::MAX as usize;
+    if (1..=MOST).contains(&n_predict) {
+        return Ok(());
     }
-    Ok(())
+    let expected = format!("from 1 to {MOST}");
+    Err(Error::InvalidParameter { name: "n-predict", value: n_predict.to_string(), expected })
 }
 
 /// Which frames of a video to take. What is left out is as the model's family wants it.

@@ -111,6 +111,50 @@ bool sharpv_supports_mixed_batch(const llama_model * model) {
 }
 
 //
+// choosing tokens
+//
+
+int32_t sharpv_try_sampler_init(
+        const llama_vocab * vocab, const sharpv_sampler * params,
+        llama_sampler ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        using owned = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
+        const sharpv_sampler & p = *params;
+        owned chain(llama_sampler_chain_init(llama_sampler_chain_default_params()), llama_sampler_free);
+        const auto add = [&](llama_sampler * made) {
+            owned sampler(made, llama_sampler_free);
+            if (!sampler) {
+                throw std::bad_alloc();
+            }
+            llama_sampler_chain_add(chain.get(), sampler.get());
+            sampler.release(); // the chain frees it
+        };
+        *result = nullptr;
+        if (p.grammar) {
+            llama_sampler * grammar = llama_sampler_init_grammar(vocab, p.grammar, "root");
+            if (!grammar) {
+                return;
+            }
+            add(grammar);
+        }
+        if (p.repeat_penalty != 1.0f || p.frequency_penalty != 0.0f || p.presence_penalty != 0.0f) {
+            add(llama_sampler_init_penalties(
+                    llama_vocab_n_tokens(vocab), p.repeat_last_n, p.repeat_penalty, p.frequency_penalty, p.presence_penalty));
+        }
+        if (p.temperature == 0.0f) {
+            add(llama_sampler_init_greedy());
+        } else {
+            add(llama_sampler_init_top_k(p.top_k));
+            add(llama_sampler_init_top_p(p.top_p, 1));
+            add(llama_sampler_init_min_p(p.min_p, 1));
+            add(llama_sampler_init_temp(p.temperature));
+            add(llama_sampler_init_dist(p.seed));
+        }
+        *result = chain.release();
+    });
+}
+
+//
 // devices
 //
 
@@ -162,6 +206,10 @@ int32_t sharpv_try_rpc_start_server(
 // guarded calls
 //
 
+int32_t sharpv_try_backend_init(char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [] { llama_backend_init(); });
+}
+
 int32_t sharpv_try_model_load_from_file(
         const char * path, llama_model_params params,
         llama_model ** result, char * err, size_t err_len) {
@@ -174,22 +222,68 @@ int32_t sharpv_try_model_quantize(
     return sharpv_guarded(err, err_len, [&] { *result = llama_model_quantize(source, target, params); });
 }
 
+int32_t sharpv_try_model_desc(
+        const llama_model * model, char * buf, size_t buf_size,
+        int32_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_model_desc(model, buf, buf_size); });
+}
+
+int32_t sharpv_try_model_meta_val_str(
+        const llama_model * model, const char * key, char * buf, size_t buf_size,
+        int32_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_model_meta_val_str(model, key, buf, buf_size); });
+}
+
+int32_t sharpv_try_model_chat_template(
+        const llama_model * model, const char * name,
+        const char ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_model_chat_template(model, name); });
+}
+
+int32_t sharpv_try_batch_ext_init(
+        llama_context * ctx,
+        llama_batch_ext ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_batch_ext_init(ctx); });
+}
+
+int32_t sharpv_try_batch_ext_add(
+        llama_batch_ext * batch, llama_seq_id seq_id, llama_token token, llama_embd embd,
+        const llama_pos * pos, bool output_logits,
+        int32_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        const int32_t index = embd.data
+            ? llama_batch_ext_add_embd (batch, seq_id, embd)
+            : llama_batch_ext_add_token(batch, seq_id, token);
+        if (index >= 0) {
+            llama_batch_ext_set_pos(batch, index, pos);
+            llama_batch_ext_set_output_logits(batch, index, output_logits);
+        }
+        *result = index;
+    });
+}
+
 int32_t sharpv_try_process(
         llama_context * ctx, llama_process_type type, llama_batch_ext * batch,
         int32_t * result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] { *result = llama_process(ctx, type, batch); });
 }
 
-int32_t sharpv_try_decode(
-        llama_context * ctx, llama_batch batch,
-        int32_t * result, char * err, size_t err_len) {
-    return sharpv_guarded(err, err_len, [&] { *result = llama_decode(ctx, batch); });
-}
-
 int32_t sharpv_try_get_logits_ith(
         llama_context * ctx, int32_t i,
         float ** result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] { *result = llama_get_logits_ith(ctx, i); });
+}
+
+int32_t sharpv_try_memory_seq_rm(
+        llama_context * ctx, llama_seq_id seq_id, llama_pos p0, llama_pos p1,
+        bool * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_memory_seq_rm(llama_get_memory(ctx), seq_id, p0, p1); });
+}
+
+int32_t sharpv_try_memory_seq_cp(
+        llama_context * ctx, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1,
+        char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { llama_memory_seq_cp(llama_get_memory(ctx), from, to, p0, p1); });
 }
 
 int32_t sharpv_try_tokenize(
@@ -219,22 +313,14 @@ int32_t sharpv_try_set_adapters_lora(
     return sharpv_guarded(err, err_len, [&] { *result = llama_set_adapters_lora(ctx, adapters, n_adapters, scales); });
 }
 
-int32_t sharpv_try_sampler_init_grammar(
-        const llama_vocab * vocab, const char * grammar_str, const char * grammar_root,
-        llama_sampler ** result, char * err, size_t err_len) {
-    return sharpv_guarded(err, err_len, [&] { *result = llama_sampler_init_grammar(vocab, grammar_str, grammar_root); });
-}
-
 int32_t sharpv_try_sampler_sample(
         llama_sampler * smpl, llama_context * ctx, int32_t idx,
         llama_token * result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] { *result = llama_sampler_sample(smpl, ctx, idx); });
 }
 
-int32_t sharpv_try_sampler_accept(
-        llama_sampler * smpl, llama_token token,
-        char * err, size_t err_len) {
-    return sharpv_guarded(err, err_len, [&] { llama_sampler_accept(smpl, token); });
+int32_t sharpv_try_sampler_reset(llama_sampler * smpl, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { llama_sampler_reset(smpl); });
 }
 
 int32_t sharpv_try_state_get_size(
@@ -249,23 +335,20 @@ int32_t sharpv_try_state_get_data(
     return sharpv_guarded(err, err_len, [&] { *result = llama_state_get_data(ctx, dst, size); });
 }
 
-int32_t sharpv_try_state_set_data(
-        llama_context * ctx, const uint8_t * src, size_t size,
-        size_t * result, char * err, size_t err_len) {
-    return sharpv_guarded(err, err_len, [&] { *result = llama_state_set_data(ctx, src, size); });
-}
-
 int32_t sharpv_try_mtmd_init_from_file(
         const char * mmproj_fname, const llama_model * text_model, mtmd_context_params params,
         mtmd_context ** result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] { *result = mtmd_init_from_file(mmproj_fname, text_model, params); });
 }
 
-int32_t sharpv_try_mtmd_tokenize(
-        const mtmd_context * ctx, mtmd_input_chunks * output, const mtmd_input_text * text,
-        const mtmd_bitmap * const * bitmaps, size_t n_bitmaps,
-        int32_t * result, char * err, size_t err_len) {
-    return sharpv_guarded(err, err_len, [&] { *result = mtmd_tokenize(ctx, output, text, bitmaps, n_bitmaps); });
+int32_t sharpv_try_mtmd_bitmap_init(
+        uint32_t nx, uint32_t ny, const unsigned char * data,
+        mtmd_bitmap ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = mtmd_bitmap_init(nx, ny, data); });
+}
+
+int32_t sharpv_try_mtmd_input_chunks_init(mtmd_input_chunks ** result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = mtmd_input_chunks_init(); });
 }
 
 int32_t sharpv_try_mtmd_encode_chunk(

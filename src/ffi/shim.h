@@ -63,6 +63,29 @@ int32_t sharpv_vision_memory(
 bool sharpv_supports_mixed_batch(const struct llama_model * model);
 
 //
+// choosing tokens
+//
+
+// As llama.cpp's samplers take these numbers, in ranges that were checked.
+struct sharpv_sampler {
+    const char * grammar; // NULL for none
+    int32_t  repeat_last_n;
+    float    repeat_penalty;
+    float    frequency_penalty;
+    float    presence_penalty;
+    float    temperature; // 0 is greedy
+    int32_t  top_k;
+    float    top_p;
+    float    min_p;
+    uint32_t seed;
+};
+
+// A chain in llama.cpp's order. `*result` is NULL if the grammar cannot be parsed.
+int32_t sharpv_try_sampler_init(
+        const struct llama_vocab * vocab, const struct sharpv_sampler * params,
+        struct llama_sampler ** result, char * err, size_t err_len);
+
+//
 // devices
 //
 
@@ -106,12 +129,18 @@ int32_t sharpv_try_vulkan_devices(
 // preprocessing
 //
 
-// Whether this thread wants pictures whole where mtmd would scale them up to cut them into tiles. Off by default.
-void sharpv_want_whole_frames(bool on);
+// mtmd_tokenize_from_parts. With `whole_frames`, pictures stay whole where mtmd would scale them up to cut them into
+// tiles.
+int32_t sharpv_try_mtmd_tokenize_from_parts(
+        const struct mtmd_context * ctx, struct mtmd_input_chunks * output, const struct mtmd_input_part * const * parts,
+        size_t n_parts, bool add_special, bool whole_frames,
+        int32_t * result, char * err, size_t err_len);
 
 //
 // guarded calls
 //
+
+int32_t sharpv_try_backend_init(char * err, size_t err_len);
 
 int32_t sharpv_try_model_load_from_file(
         const char * path, struct llama_model_params params,
@@ -121,17 +150,44 @@ int32_t sharpv_try_model_quantize(
         const char * source, const char * target, const struct llama_model_quantize_params * params,
         uint32_t * result, char * err, size_t err_len);
 
-int32_t sharpv_try_process(
-        struct llama_context * ctx, enum llama_process_type type, struct llama_batch_ext * batch,
+int32_t sharpv_try_model_desc(
+        const struct llama_model * model, char * buf, size_t buf_size,
         int32_t * result, char * err, size_t err_len);
 
-int32_t sharpv_try_decode(
-        struct llama_context * ctx, struct llama_batch batch,
+int32_t sharpv_try_model_meta_val_str(
+        const struct llama_model * model, const char * key, char * buf, size_t buf_size,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_model_chat_template(
+        const struct llama_model * model, const char * name,
+        const char ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_batch_ext_init(
+        struct llama_context * ctx,
+        struct llama_batch_ext ** result, char * err, size_t err_len);
+
+// Adds a row at four positions: `embd`, or `token` if that has no data. `result` is as that of
+// llama_batch_ext_add_token: the index of the row, or what is wrong.
+int32_t sharpv_try_batch_ext_add(
+        struct llama_batch_ext * batch, llama_seq_id seq_id, llama_token token, struct llama_embd embd,
+        const llama_pos * pos, bool output_logits,
+        int32_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_process(
+        struct llama_context * ctx, enum llama_process_type type, struct llama_batch_ext * batch,
         int32_t * result, char * err, size_t err_len);
 
 int32_t sharpv_try_get_logits_ith(
         struct llama_context * ctx, int32_t i,
         float ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_memory_seq_rm(
+        struct llama_context * ctx, llama_seq_id seq_id, llama_pos p0, llama_pos p1,
+        bool * result, char * err, size_t err_len);
+
+int32_t sharpv_try_memory_seq_cp(
+        struct llama_context * ctx, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1,
+        char * err, size_t err_len);
 
 int32_t sharpv_try_tokenize(
         const struct llama_vocab * vocab, const char * text, int32_t text_len,
@@ -150,17 +206,11 @@ int32_t sharpv_try_set_adapters_lora(
         struct llama_context * ctx, struct llama_adapter_lora ** adapters, size_t n_adapters, float * scales,
         int32_t * result, char * err, size_t err_len);
 
-int32_t sharpv_try_sampler_init_grammar(
-        const struct llama_vocab * vocab, const char * grammar_str, const char * grammar_root,
-        struct llama_sampler ** result, char * err, size_t err_len);
-
 int32_t sharpv_try_sampler_sample(
         struct llama_sampler * smpl, struct llama_context * ctx, int32_t idx,
         llama_token * result, char * err, size_t err_len);
 
-int32_t sharpv_try_sampler_accept(
-        struct llama_sampler * smpl, llama_token token,
-        char * err, size_t err_len);
+int32_t sharpv_try_sampler_reset(struct llama_sampler * smpl, char * err, size_t err_len);
 
 int32_t sharpv_try_state_get_size(
         struct llama_context * ctx,
@@ -170,18 +220,16 @@ int32_t sharpv_try_state_get_data(
         struct llama_context * ctx, uint8_t * dst, size_t size,
         size_t * result, char * err, size_t err_len);
 
-int32_t sharpv_try_state_set_data(
-        struct llama_context * ctx, const uint8_t * src, size_t size,
-        size_t * result, char * err, size_t err_len);
-
 int32_t sharpv_try_mtmd_init_from_file(
         const char * mmproj_fname, const struct llama_model * text_model, struct mtmd_context_params params,
         struct mtmd_context ** result, char * err, size_t err_len);
 
-int32_t sharpv_try_mtmd_tokenize(
-        const struct mtmd_context * ctx, struct mtmd_input_chunks * output, const struct mtmd_input_text * text,
-        const struct mtmd_bitmap * const * bitmaps, size_t n_bitmaps,
-        int32_t * result, char * err, size_t err_len);
+int32_t sharpv_try_mtmd_bitmap_init(
+        uint32_t nx, uint32_t ny, const unsigned char * data,
+        struct mtmd_bitmap ** result, char * err, size_t err_len);
+
+int32_t sharpv_try_mtmd_input_chunks_init(
+        struct mtmd_input_chunks ** result, char * err, size_t err_len);
 
 int32_t sharpv_try_mtmd_encode_chunk(
         struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,

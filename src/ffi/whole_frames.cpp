@@ -1,6 +1,6 @@
-// Frames of videos are not cut into tiles: the call site in mtmd's preprocessing, and the switch.
+// Frames of videos are not cut into tiles: the call site in mtmd's preprocessing, and the call that it is for.
 
-#include "shim.h"
+#include "guard.h"
 
 #include "hooks/sharpv-mtmd.h"
 
@@ -8,8 +8,22 @@ namespace {
 
 thread_local bool wanted = false;
 
+// Pictures stay whole on this thread while it lives.
+struct whole_frames_scope {
+    explicit whole_frames_scope(bool on) { wanted = on; }
+    ~whole_frames_scope() { wanted = false; }
+};
+
 } // namespace
 
-void sharpv_want_whole_frames(bool on) { wanted = on; }
-
 int sharpv_longest_edge(int longest_edge, int tile_size) { return wanted ? tile_size : longest_edge; }
+
+int32_t sharpv_try_mtmd_tokenize_from_parts(
+        const mtmd_context * ctx, mtmd_input_chunks * output, const mtmd_input_part * const * parts,
+        size_t n_parts, bool add_special, bool whole_frames,
+        int32_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] {
+        const whole_frames_scope scope(whole_frames);
+        *result = mtmd_tokenize_from_parts(ctx, output, parts, n_parts, add_special);
+    });
+}

@@ -1,5 +1,6 @@
 //! Starting llama.cpp, once for the program.
 
+use super::call::guarded;
 use super::log;
 use crate::ffi;
 use std::sync::Once;
@@ -11,7 +12,11 @@ pub(super) fn init() {
         log::install();
         // SAFETY: called once, before anything else of llama.cpp. It is never undone: contexts may outlive any owner
         // that we could name, and the process's end frees the same things.
-        unsafe { ffi::llama_backend_init() };
+        let started = guarded((), |(), err, err_len| unsafe { ffi::sharpv_try_backend_init(err, err_len) });
+        if let Err(reason) = started.into_result() {
+            // Loading a model fails for the same reason.
+            tracing::warn!("llama.cpp's backends could not be started: {reason}");
+        }
         if cfg!(feature = "vulkan") {
             super::device::open_vulkan();
         }

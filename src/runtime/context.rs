@@ -2,10 +2,10 @@
 
 use super::call::{Outcome, guarded};
 use super::memory::{DeviceMemory, KvType, MemoryUsage, by_device};
-use super::{CancelToken, LoraAdapter, Model, Token, device, log, sampler};
+use super::{CancelToken, LoraAdapter, Model, Token, device, sampler};
 use crate::error::{Error, Result};
 use crate::ffi;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,9 +44,9 @@ fn unknown_attention(name: &str) -> Error {
 /// How a language model computes.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ComputeParams {
-    /// Rows that are computed at once.
+    /// Rows that are computed at once, up to 65536.
     pub n_ubatch: usize,
-    /// Threads for computing; `None` is one for each core.
+    /// Threads for computing, up to 512; `None` is one for each core.
     pub n_threads: Option<usize>,
     /// Fused attention.
     pub flash_attention: FlashAttention,
@@ -68,6 +68,15 @@ impl Default for ComputeParams {
             type_v: KvType::F16,
             offload_kv: true,
         }
+    }
+}
+
+impl ComputeParams {
+    /// # Errors
+    /// [`Error::InvalidParameter`] for the first value out of range.
+    pub fn validate(&self) -> Result<()> {
+        count("ubatch-size", self.n_ubatch, MAX_UBATCH)?;
+        threads(self.n_threads).map(drop)
     }
 }
 
@@ -110,6 +119,35 @@ impl Default for ContextParams {
             window: None,
         }
     }
+}
+
+/// The most of anything that llama.cpp counts.
+const MAX_COUNT: usize = i32::MAX as usize;
+
+/// The most rows that are computed at once. Buffers are planned for all of them.
+const MAX_UBATCH: usize = 1 << 16;
+
+/// llama.cpp's own limit.
+const MAX_SEQUENCES: usize = 256;
+
+/// `value`, which has to be from 1 to `most`.
+fn count(name: &'static str, value: usize, most: usize) -> Result<u32> {
+    let good = u32::try_from(value).ok().filter(|_| (1..=most).contains(&value));
+    good.ok_or_else(|| Error::InvalidParameter {
+        name,
+        value: value.to_string(),
+        expected: format!("from 1 to {most}"),
+    })
+}
+
+/// A number of threads that was asked for, or the default.
+///
+/// # Errors
+/// [`Error::InvalidParameter`] for none, and for more than ggml can start.
+pub(super) fn threads(wanted: Option<usize>) -> Result<i32> {
+    const MOST: usize = ffi::GGML_MAX_N_THREADS as usize;
+    let threads = wanted.unwrap_or_else(|| default_threads().min(MOST));
+    Ok(count("threads", threads, MOST)? as i32)
 }
 
 /// The number of threads used when none is given: one for each core, as far as the process may use them.
@@ -173,28 +211,21 @@ impl Context {
     /// Allocates a context for `model` with `adapters` applied. Computing stops when `cancel` is set.
     ///
     /// # Errors
-    /// [`Error::Llama`] if there is not enough memory or the parameters do not fit the model or the device.
+    /// [`Error::InvalidParameter`] for a number out of range; [`Error::Llama`] if there is not enough memory or the
+    /// parameters do not fit the model or the device.
     pub fn new(model: &Model, params: &ContextParams, adapters: &[LoraAdapter], cancel: &CancelToken) -> Result<Self> {
-        let too_large = |name, value: usize| Error::InvalidParameter {
-            name,
-            value: value.to_string(),
-            expected: format!("from 1 to {}", i32::MAX),
-        };
-        let count = |name, value: usize| {
-            u32::try_from(value).ok().filter(|&v| v > 0 && v <= i32::MAX as u32).ok_or_else(|| too_large(name, value))
-        };
         let compute = &params.compute;
-        let threads = count("threads", compute.n_threads.unwrap_or_else(default_threads))? as i32;
+        let threads = threads(compute.n_threads)?;
         // SAFETY: returns a plain struct.
         let mut raw = unsafe { ffi::llama_context_default_params() };
-        raw.n_ctx = count("ctx-size", params.n_ctx)?;
+        raw.n_ctx = count("ctx-size", params.n_ctx, MAX_COUNT)?;
         // A batch is a ubatch: every call then computes one full ubatch, and a cancel waits for one at most.
-        raw.n_ubatch = count("ubatch-size", compute.n_ubatch)?;
+        raw.n_ubatch = count("ubatch-size", compute.n_ubatch, MAX_UBATCH)?;
         raw.n_batch = raw.n_ubatch;
-        raw.n_seq_max = count("sequences", params.n_sequences)?;
+        raw.n_seq_max = count("sequences", params.n_sequences, MAX_SEQUENCES)?;
         raw.kv_unified = true;
         // llama.cpp plans with one for each sequence.
-        raw.n_outputs_max = count("outputs", params.n_outputs)?.max(raw.n_seq_max);
+        raw.n_outputs_max = count("outputs", params.n_outputs, MAX_UBATCH)?.max(raw.n_seq_max);
         raw.n_threads = threads;
         raw.n_threads_batch = threads;
         raw.flash_attn_type = compute.flash_attention.as_raw();
@@ -206,10 +237,10 @@ impl Context {
         raw.abort_callback_data = cancel.as_ptr().cast_mut().cast();
 
         let window = params.window.as_ref().filter(|_| params.evictable);
-        let window_rows = window.map_or(Ok(0), |window| count("window", window.rows))?;
+        let window_rows = window.map_or(Ok(0), |window| count("window", window.rows, MAX_COUNT))?;
         let (window_layers, n_layer) =
             window.map_or((std::ptr::null(), 0), |window| (window.layers.as_ptr(), window.layers.len()));
-        let _registry = device::hold_registry();
+        let (_registry, adapters_held) = (device::hold_registry(), model.hold_adapters());
         // SAFETY: the window is an array with its length; the model lives as long as `self.model`; the flag lives as
         // long as `self.cancel`.
         let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
@@ -229,15 +260,19 @@ impl Context {
             .value
             .and_then(NonNull::new)
             .ok_or(Error::Llama { action: "allocating the context", reason: made.reason })?;
+        drop(adapters_held);
         // SAFETY: the context was just made; the batch is freed before it.
-        let Some(batch) = NonNull::new(unsafe { ffi::llama_batch_ext_init(ptr.as_ptr()) }) else {
+        let batch = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_batch_ext_init(ptr.as_ptr(), result, err, err_len)
+        });
+        let Some(batch_ptr) = batch.value.and_then(NonNull::new) else {
             // SAFETY: nothing refers to the context yet.
             unsafe { ffi::sharpv_free(ptr.as_ptr()) };
-            return Err(Error::Llama { action: "allocating a batch", reason: "out of memory".into() });
+            return Err(Error::Llama { action: "allocating a batch", reason: batch.reason });
         };
         let mut context = Self {
             ptr,
-            batch,
+            batch: batch_ptr,
             params: params.clone(),
             model: model.clone(),
             _adapters: adapters.to_vec(),
@@ -256,10 +291,17 @@ impl Context {
         let mut scales: Vec<_> = adapters.iter().map(|a| a.scale).collect();
         let (n, pointers, scales) = (adapters.len(), pointers.as_mut_ptr(), scales.as_mut_ptr());
         // SAFETY: two arrays of the given length; the adapters live as long as `self._adapters`.
-        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+        let Outcome { value, reason } = self.guarded(0, |result, err, err_len| unsafe {
             ffi::sharpv_try_set_adapters_lora(self.ptr.as_ptr(), pointers, n, scales, result, err, err_len)
         });
         if value == Some(0) { Ok(()) } else { Err(Error::Llama { action: "applying a LoRA adapter", reason }) }
+    }
+
+    /// As [`guarded`], for calls that may plan graphs anew, which goes through the adapters of the model. What uses
+    /// this context goes through here.
+    pub(super) fn guarded<T>(&self, initial: T, call: impl FnOnce(&mut T, *mut c_char, usize) -> i32) -> Outcome<T> {
+        let _adapters = self.model.hold_adapters();
+        guarded(initial, call)
     }
 
     pub(super) fn ptr(&self) -> *mut ffi::llama_context {
@@ -341,7 +383,7 @@ impl Context {
         }
         let context = self.ptr.as_ptr();
         // SAFETY: context and batch live and belong to each other.
-        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+        let Outcome { value, reason } = self.guarded(0, |result, err, err_len| unsafe {
             ffi::sharpv_try_process(context, ffi::LLAMA_PROCESS_TYPE_DECODE, batch, result, err, err_len)
         });
         match value {
@@ -358,31 +400,24 @@ impl Context {
 
     fn add_row(&mut self, sequence: i32, row: &Row<'_>) -> Result<()> {
         let batch = self.batch.as_ptr();
-        let (index, reason) = log::capture(|| {
-            // SAFETY: the batch is ours; an embedding is copied during the call, and its length is passed along.
-            unsafe {
-                match row.input {
-                    RowInput::Token(token) => ffi::llama_batch_ext_add_token(batch, sequence, token),
-                    RowInput::Embedding(values) => {
-                        let embedding = ffi::llama_embd { data: values.as_ptr(), n_rows: 1, n_embd: values.len() };
-                        ffi::llama_batch_ext_add_embd(batch, sequence, embedding)
-                    }
-                }
+        let (token, embedding) = match row.input {
+            RowInput::Token(token) => (token, ffi::llama_embd::default()),
+            RowInput::Embedding(values) => {
+                (0, ffi::llama_embd { data: values.as_ptr(), n_rows: 1, n_embd: values.len() })
             }
+        };
+        let (position, logits) = (row.position.as_ptr(), row.logits);
+        // SAFETY: the batch is ours; an embedding is copied during the call, and its length is passed along; four
+        // positions are what the model with the most reads.
+        let Outcome { value, reason } = guarded(0, |index, err, err_len| unsafe {
+            ffi::sharpv_try_batch_ext_add(batch, sequence, token, embedding, position, logits, index, err, err_len)
         });
-        if index < 0 {
-            let reason = match index {
-                -1 => format!("more than {} rows", self.n_ubatch()),
-                _ => reason,
-            };
-            return Err(Error::Llama { action: "filling a batch", reason });
-        }
-        // SAFETY: the index was just given out; four positions are what the model with the most reads.
-        unsafe {
-            ffi::llama_batch_ext_set_pos(batch, index, row.position.as_ptr());
-            ffi::llama_batch_ext_set_output_logits(batch, index, row.logits);
-        }
-        Ok(())
+        let reason = match value {
+            Some(0..) => return Ok(()),
+            Some(-1) => format!("more than {} rows", self.n_ubatch()),
+            _ => reason,
+        };
+        Err(Error::Llama { action: "filling a batch", reason })
     }
 
     /// The logits of the last row that asked for them, `[n_vocab]`.
@@ -422,7 +457,7 @@ impl Context {
     /// Where the logits of a row are: null if there are none, -1 names the last row. Waits for them, on all devices.
     fn logits_pointer(&mut self, row: i32) -> Result<*mut f32> {
         // SAFETY: the last batch had an output; llama.cpp checks the index.
-        let pointer = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+        let pointer = self.guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
             ffi::sharpv_try_get_logits_ith(self.ptr.as_ptr(), row, result, err, err_len)
         });
         pointer.into_result().map_err(|reason| Error::Llama { action: "reading logits", reason })
@@ -455,11 +490,16 @@ impl Context {
         if sequence >= self.params.n_sequences {
             return false;
         }
+        self.remove_from(sequence, position, -1) && self.has_window_before(sequence, position)
+    }
+
+    /// Removes the rows of a sequence that exists at positions from `first` on and before `end`, -1 for all.
+    fn remove_from(&mut self, sequence: usize, first: i32, end: i32) -> bool {
         // SAFETY: the context lives and is borrowed mutably; the sequence exists.
-        let removed = unsafe {
-            ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32, position, -1)
-        };
-        removed && self.has_window_before(sequence, position)
+        let removed = guarded(false, |result, err, err_len| unsafe {
+            ffi::sharpv_try_memory_seq_rm(self.ptr.as_ptr(), sequence as i32, first, end, result, err, err_len)
+        });
+        removed.value.unwrap_or(false)
     }
 
     /// Removes the rows at positions from `first` on and before `end` from the cache; the others stay where they are.
@@ -467,8 +507,7 @@ impl Context {
     #[must_use]
     pub fn remove(&mut self, first: i32, end: i32) -> bool {
         self.has_logits = false;
-        // SAFETY: the context lives and is borrowed mutably.
-        unsafe { ffi::llama_memory_seq_rm(ffi::llama_get_memory(self.ptr.as_ptr()), 0, first, end) }
+        self.remove_from(0, first, end)
     }
 
     /// Whether the rows that a row at `position` sees through a sliding window are there. llama.cpp takes the cells of
@@ -487,7 +526,7 @@ impl Context {
     /// Lets sequence `to` begin with everything that is in sequence 0, without copying it.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such sequence.
+    /// [`Error::InvalidParameter`] if there is no such sequence; [`Error::Llama`] if there is no memory.
     pub fn copy_sequence(&mut self, to: usize) -> Result<()> {
         if to == 0 || to >= self.params.n_sequences {
             return Err(Error::InvalidParameter {
@@ -497,8 +536,10 @@ impl Context {
             });
         }
         // SAFETY: the context lives and is borrowed mutably; the sequence exists.
-        unsafe { ffi::llama_memory_seq_cp(ffi::llama_get_memory(self.ptr.as_ptr()), 0, to as i32, -1, -1) };
-        Ok(())
+        let copied = guarded((), |(), err, err_len| unsafe {
+            ffi::sharpv_try_memory_seq_cp(self.ptr.as_ptr(), 0, to as i32, -1, -1, err, err_len)
+        });
+        copied.into_result().map_err(|reason| Error::Llama { action: "copying a sequence", reason })
     }
 
     /// Empties the cache.

@@ -1,7 +1,7 @@
 //! Memory SharpV on a context: how much of the visual tokens is left at each layer, and taking them out of the KV
 //! cache.
 
-use super::call::{Outcome, guarded};
+use super::call::Outcome;
 use super::context::{Context, Position};
 use crate::error::{Error, Result};
 use crate::ffi;
@@ -141,12 +141,13 @@ impl Context {
         let failed = |reason| Error::Llama { action: ACTION, reason };
         let context = self.ptr();
         // SAFETY: the context lives and is borrowed mutably.
-        let size =
-            guarded(0, |result, err, err_len| unsafe { ffi::sharpv_try_state_get_size(context, result, err, err_len) });
+        let size = self.guarded(0, |result, err, err_len| unsafe {
+            ffi::sharpv_try_state_get_size(context, result, err, err_len)
+        });
         let mut data = vec![0_u8; size.into_result().map_err(failed)?];
         let (output, capacity) = (data.as_mut_ptr(), data.len());
         // SAFETY: the buffer is passed with its length.
-        let written = guarded(0, |result, err, err_len| unsafe {
+        let written = self.guarded(0, |result, err, err_len| unsafe {
             ffi::sharpv_try_state_get_data(context, output, capacity, result, err, err_len)
         });
         let Some(written @ 1..) = written.value else { return Err(failed(written.reason)) };
@@ -194,7 +195,7 @@ impl Context {
     }
 
     fn checked(&self, action: &'static str, call: impl FnOnce(*mut std::ffi::c_char, usize) -> i32) -> Result<()> {
-        let Outcome { value, reason } = guarded((), |(), err, err_len| call(err, err_len));
+        let Outcome { value, reason } = self.guarded((), |(), err, err_len| call(err, err_len));
         value.ok_or(Error::Llama { action, reason })
     }
 }

@@ -40,11 +40,11 @@ impl ModelNeed {
 /// of the size that llama.cpp plans with. Nothing is loaded.
 ///
 /// # Errors
-/// [`Error::Load`] if it cannot be told.
+/// [`Error::Load`] if it cannot be told; [`Error::InvalidParameter`] for a number of threads out of range.
 pub fn vision_need(path: &Path, params: &VisionParams) -> Result<Vec<DeviceMemory>> {
     backend::init();
     let c_path = model::c_path(path)?;
-    let mut raw = raw_params(params);
+    let mut raw = raw_params(params)?;
     // Plans the buffers, without which they are not counted.
     raw.warmup = true;
     let _registry = device::hold_registry();

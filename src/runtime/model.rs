@@ -1,12 +1,13 @@
 //! The language model: weights, vocabulary, metadata, and LoRA adapters.
 
-use super::{abort, backend, call::guarded, device};
+use super::call::{Outcome, guarded};
+use super::{abort, backend, device};
 use crate::error::{Error, Result};
 use crate::ffi;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// The id of a token in a model's vocabulary.
 pub type Token = i32;
@@ -50,12 +51,13 @@ struct Inner {
     vocab: *const ffi::llama_vocab,
     path: PathBuf,
     params: ModelParams,
-    /// Loading an adapter registers it with the model.
-    adding_adapter: Mutex<()>,
+    /// llama.cpp keeps a list of all adapters of a model, and goes through it where it plans the graphs of any context.
+    /// Loading an adapter writes to it.
+    adapters: RwLock<()>,
 }
 
-// SAFETY: after loading, llama.cpp only reads a model, from any number of contexts and threads at once. The one call
-// that changes it, loading an adapter, is made under `adding_adapter`.
+// SAFETY: after loading, llama.cpp only reads a model, from any number of contexts and threads at once. What changes,
+// its list of adapters, is written and read under `adapters`: see `Model::hold_adapters`.
 unsafe impl Send for Inner {}
 // SAFETY: see above.
 unsafe impl Sync for Inner {}
@@ -137,7 +139,7 @@ impl Model {
         // SAFETY: the model was just loaded; its vocabulary lives as long as it does.
         let vocab = unsafe { ffi::llama_model_get_vocab(ptr.as_ptr()) };
         let (path, params) = (path.to_owned(), params.clone());
-        Ok(Self(Arc::new(Inner { ptr, vocab, path, params, adding_adapter: Mutex::new(()) })))
+        Ok(Self(Arc::new(Inner { ptr, vocab, path, params, adapters: RwLock::new(()) })))
     }
 
     pub(super) fn as_ptr(&self) -> *mut ffi::llama_model {
@@ -146,6 +148,12 @@ impl Model {
 
     pub(super) fn vocab(&self) -> *const ffi::llama_vocab {
         self.0.vocab
+    }
+
+    /// Keeps the list of the model's adapters as it is: to be held by every call that makes or uses a context.
+    pub(super) fn hold_adapters(&self) -> RwLockReadGuard<'_, ()> {
+        // A poisoned lock only means that another call panicked; the lock guards nothing of Rust's.
+        self.0.adapters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file it was loaded from.
@@ -223,8 +231,10 @@ impl Model {
     /// A one-line description: architecture, size, quantization. The size is the one that the file names, or else what
     /// llama.cpp takes it for.
     pub fn description(&self) -> String {
-        // SAFETY: the buffer's length is passed along.
-        let known = read_string(|buffer, len| unsafe { ffi::llama_model_desc(self.as_ptr(), buffer, len) });
+        // SAFETY: the model lives, and the buffer's length is passed along.
+        let known = read_string(|buffer, len, n, err, err_len| unsafe {
+            ffi::sharpv_try_model_desc(self.as_ptr(), buffer, len, n, err, err_len)
+        });
         let known = known.unwrap_or_default();
         // llama.cpp guesses it from the number of layers.
         let size = self.metadata("general.size_label").filter(|label| is_size(label));
@@ -238,16 +248,18 @@ impl Model {
     pub fn metadata(&self, key: &str) -> Option<String> {
         let key = CString::new(key).ok()?;
         // SAFETY: `key` lives during the call; the buffer's length is passed along.
-        read_string(|buffer, len| unsafe { ffi::llama_model_meta_val_str(self.as_ptr(), key.as_ptr(), buffer, len) })
+        read_string(|buffer, len, n, err, err_len| unsafe {
+            ffi::sharpv_try_model_meta_val_str(self.as_ptr(), key.as_ptr(), buffer, len, n, err, err_len)
+        })
     }
 
     /// The chat template that comes with the model (Jinja).
     pub fn chat_template(&self) -> Option<String> {
         // SAFETY: a null name asks for the default template; the string belongs to the model.
-        let text = unsafe { ffi::llama_model_chat_template(self.as_ptr(), std::ptr::null()) };
-        if text.is_null() {
-            return None;
-        }
+        let found = guarded(std::ptr::null(), |text, err, err_len| unsafe {
+            ffi::sharpv_try_model_chat_template(self.as_ptr(), std::ptr::null(), text, err, err_len)
+        });
+        let text = found.value.filter(|text| !text.is_null())?;
         // SAFETY: not null, NUL-terminated, owned by the model.
         Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
     }
@@ -349,16 +361,17 @@ impl Model {
         (0..self.n_vocab()).filter_map(|token| special(token as Token)).collect()
     }
 
-    /// Loads a LoRA adapter for this model. It stays in memory as long as the model.
+    /// Loads a LoRA adapter for this model. It stays in memory as long as the model. Contexts of the model may be at
+    /// work meanwhile: this waits for the batches that they compute, and their next ones wait for this.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened, [`Error::Load`] if it is no adapter of this model.
     pub fn load_lora(&self, path: &Path, scale: f32) -> Result<LoraAdapter> {
         std::fs::File::open(path).map_err(Error::io("opening the LoRA adapter", path))?;
         let c_path = c_path(path)?;
-        // A poisoned lock only means that another load panicked; the lock guards nothing but the call.
-        let _guard = self.0.adding_adapter.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // SAFETY: the model lives, `c_path` outlives the call, and the lock keeps other loads out.
+        let _registry = device::hold_registry();
+        let _adapters = self.0.adapters.write().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the model lives, `c_path` outlives the call, and the lock keeps all out that look at its adapters.
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_adapter_lora_init(self.as_ptr(), c_path.as_ptr(), result, err, err_len)
         };
@@ -412,11 +425,14 @@ fn is_size(label: &str) -> bool {
     label.len() <= 16 && label.starts_with(|c: char| c.is_ascii_digit()) && label.chars().all(is_part)
 }
 
-/// Reads a string from a llama.cpp getter that takes a buffer and returns the full length, or a negative number.
-fn read_string(get: impl Fn(*mut std::ffi::c_char, usize) -> i32) -> Option<String> {
+/// Reads a string from a guarded getter of llama.cpp's that takes a buffer and gives the full length, or a negative
+/// number.
+fn read_string(get: impl Fn(*mut c_char, usize, *mut i32, *mut c_char, usize) -> i32) -> Option<String> {
     let mut buffer = vec![0_u8; 256];
     for _ in 0..2 {
-        let n = usize::try_from(get(buffer.as_mut_ptr().cast(), buffer.len())).ok()?;
+        let (pointer, len) = (buffer.as_mut_ptr().cast(), buffer.len());
+        let Outcome { value, .. } = guarded(-1, |n, err, err_len| get(pointer, len, n, err, err_len));
+        let n = usize::try_from(value?).ok()?;
         if n < buffer.len() {
             buffer.truncate(n);
             return Some(String::from_utf8_lossy(&buffer).into_owned());

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 /// a video has a right answer.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct SamplerParams {
-    /// 0 takes the likeliest token always (greedy); higher is more random.
+    /// 0 takes the likeliest token always (greedy); higher is more random, from 0.001 to 100.
     pub temperature: f32,
     /// Only the `top_k` likeliest tokens; 0 is all.
     pub top_k: u32,
@@ -19,17 +19,17 @@ pub struct SamplerParams {
     pub top_p: f32,
     /// Only tokens with at least this share of the likeliest token's probability; 0 is all.
     pub min_p: f32,
-    /// Divides the logits of tokens already seen; 1 is off.
+    /// Divides the logits of tokens already seen, 0.01 to 100; 1 is off.
     pub repeat_penalty: f32,
-    /// Taken from the logits of tokens already seen, for each time; 0 is off.
+    /// Taken from the logits of tokens already seen, for each time, −100 to 100; 0 is off.
     pub frequency_penalty: f32,
-    /// Taken from the logits of tokens already seen, once; 0 is off.
+    /// Taken from the logits of tokens already seen, once, −100 to 100; 0 is off.
     pub presence_penalty: f32,
-    /// How many of the last tokens the penalties look at.
+    /// How many of the last tokens the penalties look at, up to a million.
     pub repeat_last_n: u32,
     /// A GBNF grammar that the answer must follow.
     pub grammar: Option<String>,
-    /// The seed of the random choice; `None` takes a new one each time.
+    /// The seed of the random choice, below 2³² − 1; `None` takes a new one each time.
     pub seed: Option<u32>,
 }
 
@@ -50,26 +50,50 @@ impl Default for SamplerParams {
     }
 }
 
+/// The ranges of [`SamplerParams`]: what lies outside takes memory for nothing, or makes other numbers of logits than
+/// finite ones.
+mod range {
+    use std::ops::RangeInclusive;
+
+    /// Above 0. The largest logits divided by the least of these are finite, and far from each other.
+    pub const TEMPERATURE: RangeInclusive<f32> = 1e-3..=100.0;
+    pub const SHARE: RangeInclusive<f32> = 0.0..=1.0;
+    pub const REPEAT_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
+    pub const PENALTY: RangeInclusive<f32> = -100.0..=100.0;
+    /// Longer than conversations are; llama.cpp takes memory for all of them at once.
+    pub const REPEAT_LAST_N: RangeInclusive<u32> = 0..=1_000_000;
+    /// Without the one that llama.cpp takes for none.
+    pub const SEED: RangeInclusive<u32> = 0..=u32::MAX - 1;
+}
+
+/// An error if `value` is not in `range`; `or` is said before it.
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &'static str,
+    value: T,
+    range: &std::ops::RangeInclusive<T>,
+    or: &str,
+) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let expected = format!("{or}from {} to {}", range.start(), range.end());
+    Err(Error::InvalidParameter { name, value: value.to_string(), expected })
+}
+
 impl SamplerParams {
     /// # Errors
     /// [`Error::InvalidParameter`] for the first value out of range.
     pub fn validate(&self) -> Result<()> {
-        let within = |name, value: f32, low: f32, high: f32| {
-            if value.is_finite() && (low..=high).contains(&value) {
-                return Ok(());
-            }
-            Err(Error::InvalidParameter {
-                name,
-                value: value.to_string(),
-                expected: if high == f32::MAX { format!("at least {low}") } else { format!("from {low} to {high}") },
-            })
-        };
-        within("temp", self.temperature, 0.0, f32::MAX)?;
-        within("top-p", self.top_p, 0.0, 1.0)?;
-        within("min-p", self.min_p, 0.0, 1.0)?;
-        within("repeat-penalty", self.repeat_penalty, f32::MIN_POSITIVE, f32::MAX)?;
-        within("frequency-penalty", self.frequency_penalty, -100.0, 100.0)?;
-        within("presence-penalty", self.presence_penalty, -100.0, 100.0)
+        if self.temperature != 0.0 {
+            within("temp", self.temperature, &range::TEMPERATURE, "0, or ")?;
+        }
+        within("top-p", self.top_p, &range::SHARE, "")?;
+        within("min-p", self.min_p, &range::SHARE, "")?;
+        within("repeat-penalty", self.repeat_penalty, &range::REPEAT_PENALTY, "")?;
+        within("repeat-last-n", self.repeat_last_n, &range::REPEAT_LAST_N, "")?;
+        within("frequency-penalty", self.frequency_penalty, &range::PENALTY, "")?;
+        within("presence-penalty", self.presence_penalty, &range::PENALTY, "")?;
+        within("seed", self.seed.unwrap_or_default(), &range::SEED, "")
     }
 }
 
@@ -106,65 +130,33 @@ impl Sampler {
     /// choice.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a value out of range or a grammar that cannot be parsed.
+    /// [`Error::InvalidParameter`] for a value out of range or a grammar that cannot be parsed; [`Error::Llama`] if
+    /// there is no memory.
     pub fn new(model: &Model, params: &SamplerParams) -> Result<Self> {
         params.validate()?;
-        // SAFETY: plain struct in, owned chain out.
-        let chain = unsafe { ffi::llama_sampler_chain_init(ffi::llama_sampler_chain_default_params()) };
-        let chain = NonNull::new(chain)
-            .ok_or_else(|| Error::Llama { action: "making a sampler", reason: "out of memory".into() })?;
-        let mut sampler = Self { chain, _model: model.clone() };
-        if let Some(grammar) = &params.grammar {
-            sampler.add_grammar(model, grammar)?;
-        }
-        // SAFETY: each init returns an owned sampler, which `add` gives to the chain.
-        unsafe {
-            if params.repeat_penalty != 1.0 || params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
-                sampler.add(ffi::llama_sampler_init_penalties(
-                    model.n_vocab() as i32,
-                    i32::try_from(params.repeat_last_n).unwrap_or(i32::MAX),
-                    params.repeat_penalty,
-                    params.frequency_penalty,
-                    params.presence_penalty,
-                ));
-            }
-            if params.temperature == 0.0 {
-                sampler.add(ffi::llama_sampler_init_greedy());
-            } else {
-                sampler.add(ffi::llama_sampler_init_top_k(i32::try_from(params.top_k).unwrap_or(i32::MAX)));
-                sampler.add(ffi::llama_sampler_init_top_p(params.top_p, 1));
-                sampler.add(ffi::llama_sampler_init_min_p(params.min_p, 1));
-                sampler.add(ffi::llama_sampler_init_temp(params.temperature));
-                sampler.add(ffi::llama_sampler_init_dist(params.seed.unwrap_or(ffi::LLAMA_DEFAULT_SEED)));
-            }
-        }
-        Ok(sampler)
-    }
-
-    fn add_grammar(&mut self, model: &Model, grammar: &str) -> Result<()> {
-        let invalid = |reason: String| Error::InvalidParameter {
-            name: "grammar",
-            value: grammar.lines().next().unwrap_or_default().to_owned(),
-            expected: format!("a GBNF grammar with a rule named root ({reason})"),
+        let grammar = params.grammar.as_deref().map(|text| c_grammar(text).map(|c_text| (text, c_text))).transpose()?;
+        let raw = ffi::sharpv_sampler {
+            grammar: grammar.as_ref().map_or(std::ptr::null(), |(_, c_text)| c_text.as_ptr()),
+            repeat_last_n: i32::try_from(params.repeat_last_n).unwrap_or(i32::MAX),
+            repeat_penalty: params.repeat_penalty,
+            frequency_penalty: params.frequency_penalty,
+            presence_penalty: params.presence_penalty,
+            temperature: params.temperature,
+            // More than there are tokens is all.
+            top_k: i32::try_from(params.top_k).unwrap_or(i32::MAX),
+            top_p: params.top_p,
+            min_p: params.min_p,
+            seed: params.seed.unwrap_or(ffi::LLAMA_DEFAULT_SEED),
         };
-        let text = CString::new(grammar).map_err(|_| invalid("it has a NUL byte".into()))?;
-        // SAFETY: the strings outlive the call, which copies them; the vocabulary lives as long as `_model`.
+        // SAFETY: the parameters and the grammar outlive the call, which copies them; the vocabulary lives as long as
+        // `_model`. The chain that comes out is ours.
         let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
-            let root = c"root".as_ptr();
-            ffi::sharpv_try_sampler_init_grammar(model.vocab(), text.as_ptr(), root, result, err, err_len)
+            ffi::sharpv_try_sampler_init(model.vocab(), &raw, result, err, err_len)
         });
-        let Some(raw) = made.value.filter(|raw| !raw.is_null()) else { return Err(invalid(made.reason)) };
-        // SAFETY: an owned sampler.
-        unsafe { self.add(raw) };
-        Ok(())
-    }
-
-    /// # Safety
-    /// `sampler` must be null or owned by the caller, who gives it away.
-    unsafe fn add(&mut self, sampler: *mut ffi::llama_sampler) {
-        if !sampler.is_null() {
-            // SAFETY: the chain is ours and takes ownership.
-            unsafe { ffi::llama_sampler_chain_add(self.chain.as_ptr(), sampler) };
+        match (made.value.map(NonNull::new), grammar) {
+            (Some(Some(chain)), _) => Ok(Self { chain, _model: model.clone() }),
+            (_, Some((text, _))) => Err(invalid_grammar(text, &made.reason)),
+            (_, None) => Err(Error::Llama { action: "making a sampler", reason: made.reason }),
         }
     }
 
@@ -186,15 +178,79 @@ impl Sampler {
     }
 
     /// Forgets the tokens seen and the grammar's position.
-    pub fn reset(&mut self) {
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if there is no memory for the grammar's state.
+    pub fn reset(&mut self) -> Result<()> {
         // SAFETY: the chain is ours.
-        unsafe { ffi::llama_sampler_reset(self.chain.as_ptr()) };
+        let reset =
+            guarded((), |(), err, err_len| unsafe { ffi::sharpv_try_sampler_reset(self.chain.as_ptr(), err, err_len) });
+        reset.into_result().map_err(|reason| Error::Llama { action: "starting the sampler anew", reason })
+    }
+}
+
+/// Bytes of a grammar. llama.cpp goes through rules that refer to each other by calling itself.
+const MAX_GRAMMAR: usize = 1 << 16;
+
+/// Parentheses within each other: as above.
+const MAX_DEPTH: usize = 250;
+
+/// `text` as llama.cpp takes it, if parsing it does not take more of the stack than there is.
+fn c_grammar(text: &str) -> Result<CString> {
+    // Those within quotes are counted as well; no grammar that means something has so many.
+    let depth = text.bytes().scan(0_usize, |depth, byte| {
+        match byte {
+            b'(' => *depth += 1,
+            b')' => *depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        Some(*depth)
+    });
+    if text.len() > MAX_GRAMMAR {
+        return Err(invalid_grammar(text, &format!("it has {} bytes, more than {MAX_GRAMMAR}", text.len())));
+    }
+    if depth.max() > Some(MAX_DEPTH) {
+        return Err(invalid_grammar(text, &format!("more than {MAX_DEPTH} parentheses are open at once")));
+    }
+    CString::new(text).map_err(|_| invalid_grammar(text, "it has a NUL byte"))
+}
+
+fn invalid_grammar(text: &str, reason: &str) -> Error {
+    Error::InvalidParameter {
+        name: "grammar",
+        value: text.lines().next().unwrap_or_default().chars().take(200).collect(),
+        // llama.cpp's reason ends with the rest of the grammar.
+        expected: format!("a GBNF grammar with a rule named root ({})", reason.chars().take(300).collect::<String>()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_number_has_a_range() {
+        let good = SamplerParams::default();
+        good.validate().expect("the default");
+        SamplerParams { temperature: 1e-3, seed: Some(0), repeat_last_n: 0, ..good.clone() }.validate().expect("good");
+        for (name, bad) in [
+            ("temp", SamplerParams { temperature: 1e-4, ..good.clone() }),
+            ("temp", SamplerParams { temperature: -1.0, ..good.clone() }),
+            ("temp", SamplerParams { temperature: f32::NAN, ..good.clone() }),
+            ("temp", SamplerParams { temperature: f32::INFINITY, ..good.clone() }),
+            ("top-p", SamplerParams { top_p: 1.01, ..good.clone() }),
+            ("min-p", SamplerParams { min_p: -0.01, ..good.clone() }),
+            ("repeat-penalty", SamplerParams { repeat_penalty: 0.0, ..good.clone() }),
+            ("repeat-penalty", SamplerParams { repeat_penalty: 1e9, ..good.clone() }),
+            ("repeat-last-n", SamplerParams { repeat_last_n: 1_000_001, ..good.clone() }),
+            ("frequency-penalty", SamplerParams { frequency_penalty: f32::NEG_INFINITY, ..good.clone() }),
+            ("presence-penalty", SamplerParams { presence_penalty: 100.5, ..good.clone() }),
+            ("seed", SamplerParams { seed: Some(u32::MAX), ..good.clone() }),
+        ] {
+            let error = bad.validate().expect_err(name).to_string();
+            assert!(error.starts_with(&format!("{name} is ")) && error.contains("from "), "{error}");
+        }
+    }
 
     #[test]
     fn logits_that_are_no_numbers_are_refused() {

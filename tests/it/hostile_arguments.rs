@@ -75,6 +75,176 @@ const VALUES: [&str; 32] = [
     "%n%s",
 ];
 
+/// A model, and frames to ask about.
+struct Asked {
+    frames: tempfile::TempDir,
+    files: sharpv::models::ModelFiles,
+}
+
+impl Asked {
+    fn new() -> Self {
+        let frames = tempfile::tempdir().expect("a folder");
+        families::write_frames(frames.path(), (64, 48), 2);
+        Self { frames, files: families::files("smolvlm") }
+    }
+
+    /// What becomes of a question with `options`: the exit code, `None` for a signal, and what is said.
+    fn ask(&self, options: &[&str]) -> (Option<i32>, String) {
+        let text = |path: &std::path::Path| path.to_str().expect("a path in UTF-8").to_owned();
+        let mmproj = self.files.mmproj.as_deref().expect("an mmproj");
+        let files = [self.frames.path(), &self.files.model, mmproj].map(text);
+        let mut args = vec!["ask", &files[0], "What is it?", "-m", &files[1], "--mmproj", &files[2], "-q"];
+        args.extend(options);
+        let has = |name: &str| options.iter().any(|option| *option == name);
+        if !has("-n") {
+            args.extend(["-n", "4"]);
+        }
+        if !has("-t") {
+            args.extend(["-t", "1"]);
+        }
+        let output = sharpv(&args).timeout(Duration::from_secs(120)).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// Numbers that would take gigabytes, or make other numbers of the logits, are refused with their range.
+#[test]
+fn a_number_out_of_range_is_refused_with_its_range() {
+    let asked = Asked::new();
+    for options in [
+        // Took 8.6 GB, or ended the program where there is less.
+        &["--repeat-last-n", "4000000000", "--repeat-penalty", "1.1"][..],
+        &["--repeat-last-n", "4294967295", "--presence-penalty", "1"],
+        &["--repeat-last-n", "100000000"],
+        &["--repeat-penalty", "1e-30"],
+        &["--repeat-penalty", "1e30"],
+        &["--temp", "1e-30"],
+        &["--temp", "1e30"],
+        &["--frequency-penalty", "101"],
+        &["--presence-penalty", "-101"],
+        // llama.cpp takes this for no seed at all.
+        &["--seed", "4294967295"],
+        // More than ggml knows; so many threads that wait for each other do not come to an end.
+        &["-t", "513"],
+        &["-t", "4096"],
+        &["-ub", "65537"],
+        &["-ub", "0"],
+        &["-c", "4294967295"],
+        &["-n", "0"],
+        &["-n", "4294967295"],
+    ] {
+        let (code, said) = asked.ask(options);
+        assert_eq!(code, Some(2), "{options:?}: {said}");
+        let (name, value) = (options[0].trim_start_matches('-'), options[1]);
+        assert!(said.contains(value) || said.contains(name), "{options:?}: {said}");
+        assert!(!said.contains("panicked") && said.contains("error: "), "{options:?}: {said}");
+    }
+    // The ends of the ranges are in them.
+    for options in [
+        &["--repeat-last-n", "1000000", "--repeat-penalty", "1.1"][..],
+        &["--repeat-last-n", "0", "--repeat-penalty", "1.1"],
+        &["--repeat-penalty", "100", "--temp", "100", "--top-k", "4294967295", "--seed", "4294967294"],
+        &["--temp", "0.001", "--top-p", "0", "--min-p", "1", "--frequency-penalty", "-100"],
+        &["-ub", "65536"],
+        &["-ngl", "4294967295"],
+    ] {
+        let (code, said) = asked.ask(options);
+        assert_eq!(code, Some(0), "{options:?}: {said}");
+    }
+}
+
+/// llama.cpp parses what is nested by calling itself.
+#[test]
+fn a_grammar_cannot_end_the_program() {
+    let asked = Asked::new();
+    let deep = format!("root ::= {}\"a\"{}", "(".repeat(20_000), ")".repeat(20_000));
+    let many = (0..4000).map(|i| format!("r{i} ::= r{}\n", i + 1)).collect::<String>();
+    let chain = format!("root ::= r0\n{many}r4000 ::= \"a\"");
+    let long = format!("root ::= {}", "\"a\" ".repeat(30_000));
+    for (grammar, reason) in [(&deep, "parentheses"), (&long, "bytes"), (&"root ::= (".to_owned(), "grammar")] {
+        let (code, said) = asked.ask(&["--grammar", grammar]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("--grammar is ") && said.contains(reason) && said.len() < 2000, "{said}");
+    }
+    for good in [&chain, &format!("root ::= {}\"a\"{}", "(".repeat(200), ")".repeat(200))] {
+        let (code, said) = asked.ask(&["--grammar", good]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+/// Whatever number an option is given, an answer comes or what is wrong is said.
+#[test]
+fn no_number_of_an_option_ends_the_program() {
+    const NUMBERS: [&str; 12] = [
+        "0",
+        "1",
+        "-1",
+        "3.5",
+        "1e-40",
+        "1e38",
+        "65535",
+        "2147483647",
+        "4294967295",
+        "9223372036854775807",
+        "18446744073709551615",
+        "NaN",
+    ];
+    const OPTIONS: [&str; 31] = [
+        "-c",
+        "-ub",
+        "-t",
+        "-n",
+        "-ngl",
+        "--gpu-margin",
+        "--max-memory",
+        "--temp",
+        "--top-k",
+        "--top-p",
+        "--min-p",
+        "--repeat-penalty",
+        "--repeat-last-n",
+        "--presence-penalty",
+        "--frequency-penalty",
+        "--seed",
+        "--fps",
+        "--max-frames",
+        "--folder-fps",
+        "--start",
+        "--end",
+        "--keep",
+        "--max-visual-tokens",
+        "--threshold",
+        "--min-keep",
+        "--spatial-weight",
+        "--evict-threshold",
+        "--encode-change",
+        "--encode-refresh",
+        "--encode-depth",
+        "--encode-multiple",
+    ];
+    let asked = Asked::new();
+    let every = std::env::var("SHARPV_TEST_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(6_usize);
+    let mut random = Lcg(std::env::var("SHARPV_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11));
+    let (mut wrong, mut answered) = (Vec::new(), 0);
+    for option in OPTIONS {
+        for number in NUMBERS {
+            if random.below(every) > 0 {
+                continue;
+            }
+            // Where they are off, numbers of the sampler do nothing.
+            let (code, said) = asked
+                .ask(&[option, number, "--repeat-penalty", "1.1"][..if option == "--repeat-penalty" { 2 } else { 4 }]);
+            answered += usize::from(code == Some(0));
+            if !matches!(code, Some(0..=2)) || said.contains("panicked") || (code != Some(0) && said.trim().is_empty())
+            {
+                wrong.push(format!("{option} {number}: {code:?} {said}"));
+            }
+        }
+    }
+    assert!(answered > 5, "only {answered} were answered");
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 #[test]
 fn no_command_line_ends_the_program() {
     let count = std::env::var("SHARPV_TEST_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(60_usize);

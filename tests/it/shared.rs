@@ -1,7 +1,7 @@
 //! Videos that are encoded once for several sessions, and conversations that are set.
 
 use crate::support::families::{distance, files, write_frames};
-use crate::support::gpu;
+use crate::support::{adapter, gpu};
 use sharpv::chat::{EvictMode, EvictParams, Role, Session, SessionParams, VideoOptions};
 use sharpv::prune::PruneParams;
 use std::path::Path;
@@ -113,6 +113,48 @@ fn another_video_in_the_same_place_is_computed() {
         }
         drop(path);
     }
+}
+
+/// Loading an adapter changes the model, which other sessions read meanwhile. Whether they race is what `./x races`
+/// sees; here each goes on as if it were alone.
+#[test]
+fn a_session_with_an_adapter_is_opened_while_another_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = video(folder.path(), 0);
+    let mut plain = open(dense());
+    let model = plain.model().clone();
+    let lora = folder.path().join("adapter.gguf");
+    adapter::write(&lora, &model);
+    let with_adapter = sharpv::models::ModelFiles { lora: vec![lora], ..files("smolvlm") };
+    let open_beside = || {
+        let params = SessionParams { n_predict: 8, ..dense() };
+        let builder = Session::builder(&with_adapter).params(params).model(model.clone());
+        let mut session = builder.open().expect("the model opens");
+        session.add_video(&path, &VideoOptions::default(), &mut ()).expect("a video");
+        session
+    };
+    let expected = open_beside().ask(QUESTION, &mut ()).expect("an answer");
+    plain.add_video(&path, &VideoOptions::default(), &mut ()).expect("a video");
+    assert!(distance(&logits(&mut plain), &logits(&mut open_beside())) > 10.0 * NOISE, "the adapter does something");
+
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let answering = scope.spawn(|| {
+            let mut session = open_beside();
+            let mut answers = 0;
+            while answers < 3 || (answers < 1000 && !done.load(std::sync::atomic::Ordering::Acquire)) {
+                session.clear();
+                session.add_video(&path, &VideoOptions::default(), &mut ()).expect("a video");
+                assert_eq!(session.ask(QUESTION, &mut ()).expect("an answer").answer, expected.answer);
+                answers += 1;
+            }
+        });
+        for _ in 0..8 {
+            assert_eq!(open_beside().ask(QUESTION, &mut ()).expect("an answer").answer, expected.answer);
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        answering.join().expect("it answered");
+    });
 }
 
 #[test]

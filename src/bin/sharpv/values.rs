@@ -112,7 +112,11 @@ impl FromStr for Seed {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "-1" => Ok(Self(None)),
-            number => number.parse().map(|n| Self(Some(n))).map_err(|_| format!("give 0 to {}, or -1", u32::MAX)),
+            // llama.cpp takes the largest number for none.
+            number => match number.parse() {
+                Ok(n) if n < u32::MAX => Ok(Self(Some(n))),
+                _ => Err(format!("give 0 to {}, or -1", u32::MAX - 1)),
+            },
         }
     }
 }
@@ -225,7 +229,7 @@ mod tests {
         assert_eq!("0".parse(), Ok(GpuLayers(Some(0))));
         assert!("-2".parse::<GpuLayers>().is_err());
         assert_eq!("-1".parse(), Ok(Seed(None)));
-        assert_eq!("4294967295".parse(), Ok(Seed(Some(u32::MAX))));
-        assert!("4294967296".parse::<Seed>().is_err());
+        assert_eq!("4294967294".parse(), Ok(Seed(Some(u32::MAX - 1))));
+        assert!("4294967295".parse::<Seed>().is_err());
     }
 }

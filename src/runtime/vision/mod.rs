@@ -5,9 +5,9 @@ mod stream;
 pub use stream::{CellState, Picture, VisionStream};
 
 use super::call::{Outcome, guarded};
-use super::context::{FlashAttention, Position, default_threads};
+use super::context::{FlashAttention, Position, threads};
 use super::model::{OnProgress, c_path, report_progress};
-use super::{Model, Token, abort, device, log};
+use super::{Model, Token, abort, device};
 use crate::error::{Error, Result};
 use crate::ffi;
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ use std::ptr::NonNull;
 pub struct VisionParams {
     /// Run it on the GPU, where there is one.
     pub use_gpu: bool,
-    /// Threads; `None` is one for each core.
+    /// Threads, up to 512; `None` is one for each core.
     pub n_threads: Option<usize>,
     /// Fused attention in the encoder.
     pub flash_attention: FlashAttention,
@@ -32,16 +32,16 @@ impl Default for VisionParams {
 }
 
 /// As mtmd takes them.
-pub(super) fn raw_params(params: &VisionParams) -> ffi::mtmd_context_params {
+pub(super) fn raw_params(params: &VisionParams) -> Result<ffi::mtmd_context_params> {
     // SAFETY: returns a plain struct.
     let mut raw = unsafe { ffi::mtmd_context_params_default() };
     raw.use_gpu = params.use_gpu;
-    raw.n_threads = i32::try_from(params.n_threads.unwrap_or_else(default_threads)).unwrap_or(1);
+    raw.n_threads = threads(params.n_threads)?;
     raw.flash_attn_type = params.flash_attention.as_raw();
     raw.print_timings = false;
     // The warm-up encodes a blank picture: a second of every start, for nothing that a first frame would not do.
     raw.warmup = false;
-    raw
+    Ok(raw)
 }
 
 /// A loaded `mmproj` file: vision encoder and projector, bound to the language model that it was made for.
@@ -68,12 +68,12 @@ impl Vision {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or
-    /// sees no pictures (audio only).
+    /// sees no pictures (audio only); [`Error::InvalidParameter`] for a number of threads out of range.
     pub fn load(path: &Path, model: &Model, params: &VisionParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
         std::fs::File::open(path).map_err(Error::io("opening the mmproj", path))?;
         let c_path = c_path(path)?;
         let mut report: OnProgress<'_> = &mut on_progress;
-        let mut raw = raw_params(params);
+        let mut raw = raw_params(params)?;
         raw.progress_callback = Some(report_progress);
         raw.progress_callback_user_data = (&raw mut report).cast();
         let failed = |reason| Error::Load { what: "the mmproj of this model", path: path.to_owned(), reason };
@@ -174,26 +174,28 @@ impl Vision {
             })
             .collect();
         let pointers: Vec<*const ffi::mtmd_input_part> = raw_parts.iter().map(|p| p as *const _).collect();
-        // SAFETY: no arguments; the result is ours.
-        let chunks = NonNull::new(unsafe { ffi::mtmd_input_chunks_init() })
-            .map(|ptr| Chunks { ptr })
-            .ok_or_else(|| Error::Llama { action: "tokenizing", reason: "out of memory".into() })?;
-        let (status, reason) = log::capture(|| {
-            // SAFETY: parts, texts and bitmaps outlive the call; the shim catches exceptions.
-            unsafe {
-                ffi::sharpv_want_whole_frames(whole);
-                let status = ffi::mtmd_tokenize_from_parts(
-                    self.ptr.as_ptr(),
-                    chunks.ptr.as_ptr(),
-                    pointers.as_ptr(),
-                    pointers.len(),
-                    add_special,
-                );
-                ffi::sharpv_want_whole_frames(false);
-                status
-            }
+        let failed = |reason| Error::Llama { action: "preparing the prompt", reason };
+        // SAFETY: the result is ours.
+        let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_mtmd_input_chunks_init(result, err, err_len)
         });
-        if status == 0 { Ok(chunks) } else { Err(Error::Llama { action: "preparing the prompt", reason }) }
+        let ptr = made.value.and_then(NonNull::new).ok_or_else(|| failed(made.reason))?;
+        let chunks = Chunks { ptr };
+        // SAFETY: parts, texts and bitmaps outlive the call.
+        let Outcome { value, reason } = guarded(0, |status, err, err_len| unsafe {
+            ffi::sharpv_try_mtmd_tokenize_from_parts(
+                self.ptr.as_ptr(),
+                chunks.ptr.as_ptr(),
+                pointers.as_ptr(),
+                pointers.len(),
+                add_special,
+                whole,
+                status,
+                err,
+                err_len,
+            )
+        });
+        if value == Some(0) { Ok(chunks) } else { Err(failed(reason)) }
     }
 
     /// Encodes the picture of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next
@@ -241,11 +243,12 @@ impl Vision {
     ) -> Result<i32> {
         let mut next = position;
         let n_batch = i32::try_from(n_batch.max(1)).unwrap_or(i32::MAX);
+        let pointer = context.as_ptr();
         // SAFETY: all objects live and belong together; logits are asked for the last row.
-        let Outcome { value, reason } = guarded(0, |result, err, err_len| unsafe {
+        let Outcome { value, reason } = context.guarded(0, |result, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_helper_eval_chunks(
                 self.ptr.as_ptr(),
-                context.as_ptr(),
+                pointer,
                 chunks.ptr.as_ptr(),
                 position,
                 0,
@@ -305,7 +308,7 @@ impl Bitmap {
             });
         }
         // SAFETY: the data has the size that the dimensions tell; it is copied.
-        Self::from_raw(unsafe { ffi::mtmd_bitmap_init(width, height, rgb.as_ptr()) }, mergeable)
+        unsafe { Self::make(width, height, rgb.as_ptr(), mergeable) }
     }
 
     /// A picture without pixels, to learn how many tokens it would take.
@@ -317,12 +320,18 @@ impl Bitmap {
             return Self::rgb(width, height, &[], mergeable);
         }
         // SAFETY: null data makes a placeholder.
-        Self::from_raw(unsafe { ffi::mtmd_bitmap_init(width, height, std::ptr::null()) }, mergeable)
+        unsafe { Self::make(width, height, std::ptr::null(), mergeable) }
     }
 
-    fn from_raw(ptr: *mut ffi::mtmd_bitmap, mergeable: bool) -> Result<Self> {
-        let ptr = NonNull::new(ptr)
-            .ok_or_else(|| Error::Llama { action: "making a picture", reason: "out of memory".into() })?;
+    /// # Safety
+    /// `data` must be null, or point to `width * height * 3` bytes.
+    unsafe fn make(width: u32, height: u32, data: *const u8, mergeable: bool) -> Result<Self> {
+        // SAFETY: as for this function.
+        let made = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
+            ffi::sharpv_try_mtmd_bitmap_init(width, height, data, result, err, err_len)
+        });
+        let reason = made.reason;
+        let ptr = made.value.and_then(NonNull::new).ok_or(Error::Llama { action: "making a picture", reason })?;
         // SAFETY: just made.
         unsafe { ffi::mtmd_bitmap_set_mergeable(ptr.as_ptr(), mergeable) };
         Ok(Self { ptr })

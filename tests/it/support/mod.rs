@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub mod adapter;
 pub mod broken_videos;
 #[cfg(all(feature = "cli", unix))]
 pub mod browser;
