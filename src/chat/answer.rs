@@ -1,4 +1,4 @@
-//! What a turn cost: the numbers behind `--json` and `/stats`.
+//! What a turn cost: the numbers that a program shows.
 
 use super::kv::evict::EvictParams;
 use super::video::{EncodedSlice, EncodedVideo};

@@ -35,6 +35,14 @@ pub enum Fix {
     SortModelFiles,
     /// Leave it to llama.cpp whether it can use the file. It ends the process where it cannot.
     SkipCheck,
+    /// Read what llama.cpp logs.
+    ReadLog,
+    /// Measure in which layers the model can do without its visual tokens.
+    MeasureLayers,
+    /// Measure what is to be drawn.
+    Measure,
+    /// Start a server that computes, on the other machine.
+    StartRpcServer,
 }
 
 impl fmt::Display for Fix {
@@ -52,6 +60,10 @@ impl fmt::Display for Fix {
             Self::NameMmproj => f.write_str("name the one to use"),
             Self::SortModelFiles => f.write_str("give each file in its own place"),
             Self::SkipCheck => f.write_str("leave the check out, where llama.cpp is known to load the file"),
+            Self::ReadLog => f.write_str("read llama.cpp's log"),
+            Self::MeasureLayers => f.write_str("measure the model's layers anew"),
+            Self::Measure => f.write_str("evaluate or benchmark the model first"),
+            Self::StartRpcServer => f.write_str("start a server there"),
         }
     }
 }

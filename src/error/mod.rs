@@ -75,6 +75,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// The system gives this process no more threads.
+    #[error("the system gives no more threads: {source}; end other programs, or raise the limit of processes")]
+    NoThread {
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+
     /// What the model computed are no numbers, so that there is no next token.
     #[error(
         "the model's logits are no finite numbers: its file or the saved session is damaged, or the values overflow; ask again without the saved session, get the model again, or take f32 for the KV cache and no flash attention"
@@ -329,6 +336,12 @@ pub enum Error {
     },
 }
 
+/// What is told where llama.cpp failed and logged nothing that would say why.
+pub(crate) const NO_REASON: &str = "llama.cpp gave no reason";
+
+/// What is advised where no server that computes can be reached.
+pub(crate) const START_SERVER: &str = "start one there, and let the firewall pass its port";
+
 /// What a file was given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -445,6 +458,12 @@ impl Error {
             Self::MmprojNotFound { .. } => vec![Fix::NameMmproj],
             Self::WrongModelFile { .. } => vec![Fix::SortModelFiles],
             Self::BadModel { .. } => vec![Fix::SkipCheck],
+            Self::Load { reason, .. } | Self::Llama { reason, .. } if reason == NO_REASON => vec![Fix::ReadLog],
+            Self::Unusable { what: FileKind::LayerProfile, .. } => vec![Fix::MeasureLayers],
+            Self::Unusable { what: FileKind::Results, .. } => vec![Fix::Measure],
+            Self::Remote { kind: RemoteKind::RpcServer, advice, .. } if advice == START_SERVER => {
+                vec![Fix::StartRpcServer]
+            }
             _ => Vec::new(),
         }
     }

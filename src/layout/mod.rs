@@ -134,7 +134,7 @@ pub enum Tiles {
 
 /// A model family's way to lay out a video.
 pub trait Layout: std::fmt::Debug + Send + Sync {
-    /// The name that `--layout` takes.
+    /// The name that [`by_name`] takes.
     fn name(&self) -> &'static str;
 
     /// How many frames to take.

@@ -54,9 +54,9 @@ pub enum Value {
 pub enum Kind {
     /// A language model.
     Model,
-    /// A multimodal projector (`--mmproj`).
+    /// A multimodal projector.
     Mmproj,
-    /// A LoRA adapter (`--lora`).
+    /// A LoRA adapter.
     Adapter,
 }
 

@@ -27,7 +27,7 @@ pub enum DeviceKind {
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Device {
-    /// ggml's name, as `--device` takes it, for example `CUDA0`.
+    /// ggml's name, as [`ModelParams::devices`](super::ModelParams::devices) takes it, for example `CUDA0`.
     pub name: String,
     /// The product's name; of a device of another machine, the address of its server.
     pub description: String,

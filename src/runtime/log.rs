@@ -3,6 +3,7 @@
 //! llama.cpp reports most failures as a null pointer and a line in its log. [`capture`] collects the warnings and
 //! errors of one call, so that our errors can give the reason.
 
+use crate::error::NO_REASON;
 use crate::ffi;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
@@ -52,7 +53,7 @@ pub(super) fn captured() -> Option<String> {
 fn reason_of(lines: &[String]) -> String {
     const SHOWN: usize = 3;
     if lines.is_empty() {
-        return "llama.cpp gave no reason (run again with -v for its log)".into();
+        return NO_REASON.into();
     }
     lines[lines.len().saturating_sub(SHOWN)..].join("; ")
 }

@@ -5,10 +5,10 @@
 
 use super::backend;
 use super::call::guarded;
-use super::context::default_threads;
+use super::context::threads;
 use super::device::{self, Device, DeviceKind};
 use super::model::c_path;
-use crate::error::{Error, RemoteKind, Result};
+use crate::error::{Error, RemoteKind, Result, START_SERVER};
 use crate::ffi;
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -69,7 +69,7 @@ pub struct RpcServerParams {
     pub port: u16,
     /// The devices to offer, by [`Device::name`]; empty is all GPUs there are, or else the CPU.
     pub devices: Vec<String>,
-    /// Threads of the CPU; `None` is one for each core.
+    /// Threads of the CPU, up to 512; `None` is one for each core.
     pub n_threads: Option<usize>,
     /// A folder to keep large weights in, so that they need not be sent again; `None` keeps nothing.
     pub cache: Option<PathBuf>,
@@ -95,7 +95,7 @@ impl RpcServer {
     /// Chooses the devices and checks that the port is free. It is opened by [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such device; [`Error::Io`] if the folder for weights cannot be made;
+    /// [`Error::InvalidParameter`] if there is no such device, or for a number of threads out of range; [`Error::Io`] if the folder for weights cannot be made;
     /// [`Error::Remote`] if the port cannot be opened, or if this build has no RPC.
     pub fn new(params: &RpcServerParams) -> Result<Self> {
         let wanted = SocketAddrV4::new(params.host, params.port);
@@ -129,7 +129,7 @@ impl RpcServer {
                 Some(c_path(folder)?)
             }
         };
-        let n_threads = params.n_threads.unwrap_or_else(default_threads);
+        let n_threads = threads(params.n_threads)? as usize;
         Ok(Self { address: SocketAddrV4::new(params.host, port), names, devices, n_threads, cache })
     }
 
@@ -210,7 +210,7 @@ fn parse(address: &str) -> Result<(&str, u16)> {
 /// Finds out whether a server is there that llama.cpp can talk with, by the first message of its protocol: ggml waits
 /// for an answer without end.
 fn greet(address: &str, host: &str, port: u16) -> Result<()> {
-    let start = "start an RPC server there (`sharpv rpc-server`), and let the firewall pass its port";
+    let start = START_SERVER;
     let found = (host, port).to_socket_addrs();
     let advice = "check the name, or give its IPv4 address";
     let found = found.map_err(|error| failure(address, format!("the host cannot be found: {error}"), advice))?;

@@ -25,6 +25,7 @@ mod hostile_videos;
 mod hub;
 mod inspect;
 mod install;
+mod library;
 mod live;
 mod long_videos;
 mod make_clips;

@@ -23,6 +23,10 @@ fn option(fix: &Fix) -> Option<String> {
         Fix::SortModelFiles => {
             "-m for the language model, --mmproj for the multimodal projector, --lora for an adapter".to_owned()
         }
+        Fix::ReadLog => "again with -v, for llama.cpp's log".to_owned(),
+        Fix::MeasureLayers => "`sharpv calibrate`, which writes one".to_owned(),
+        Fix::Measure => "`sharpv eval`, `sharpv bench` or `sharpv calibrate`, which write them".to_owned(),
+        Fix::StartRpcServer => "`sharpv rpc-server` on that machine".to_owned(),
         Fix::SkipCheck => "--no-check, if llama.cpp is known to load this file".to_owned(),
         _ => return None,
     })

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The format of the file.
 const FORMAT: u32 = 1;
 
-/// Profiles that come with this library: what `sharpv calibrate -m NAME` writes, without other options.
+/// Profiles that come with this library: what `lab::calibrate` finds without other settings.
 const SHIPPED: [&str; 1] = [include_str!("profiles/smol.json")];
 
 /// What hiding visual tokens does to answers: the means over the tokens of many answers.
@@ -35,7 +35,7 @@ pub struct ProfileStep {
     pub loss: Loss,
 }
 
-/// In which layers a model can do without its visual tokens. Made by `lab::calibrate`, or `sharpv calibrate`.
+/// In which layers a model can do without its visual tokens. Made by `lab::calibrate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerProfile {
     format: u32,
@@ -105,7 +105,7 @@ impl LayerProfile {
             what: FileKind::LayerProfile,
             path: path.to_owned(),
             reason: format!("this is no layer profile: {reason}"),
-            advice: "make one with sharpv calibrate".into(),
+            advice: "measure the layers anew, or leave it out".into(),
         })
     }
 

@@ -320,7 +320,7 @@ impl WorkerBuilder {
         let (of_thread, tells) = (Arc::clone(&queue), teller.clone());
         let start = move || run::run(opening, &of_thread, &tells);
         let started = thread::Builder::new().name("sharpv-worker".into()).spawn(start);
-        let thread = started.map_err(|error| run::no_thread(&error, &queue, &teller)).ok();
+        let thread = started.map_err(|error| run::no_thread(error, &queue, &teller)).ok();
         (Worker { queue, thread }, receiver)
     }
 }

@@ -76,10 +76,9 @@ fn end(mut last: Ticket, queue: &Queue, teller: &Teller) {
 }
 
 /// There is no thread to do anything.
-pub(super) fn no_thread(error: &std::io::Error, queue: &Queue, teller: &Teller) {
+pub(super) fn no_thread(source: std::io::Error, queue: &Queue, teller: &Teller) {
     queue.done();
-    let error = Error::Llama { action: "starting a thread", reason: error.to_string() };
-    teller.tell(Ticket::OPENING, EventKind::Failed(error));
+    teller.tell(Ticket::OPENING, EventKind::Failed(Error::NoThread { source }));
     end(Ticket::OPENING, queue, teller);
 }
 

@@ -359,8 +359,8 @@ fn layers(page: &mut String, inspection: &Inspection) -> Result<()> {
     }
     if effects.is_none() {
         page.push_str(
-            "<p class=\"note\">There is no layer profile of this model, so what each layer means to answers is not known; \
-             sharpv calibrate measures it.</p>\n",
+            "<p class=\"note\">There is no layer profile of this model, so what each layer means to answers is not known \
+             before it is measured.</p>\n",
         );
     }
     page.push_str("<div class=\"charts\">\n");

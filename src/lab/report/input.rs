@@ -89,8 +89,7 @@ impl Input {
 }
 
 fn refused(path: &Path, reason: String) -> Error {
-    let advice = "give summary.json of `sharpv eval`, bench.json of `sharpv bench` or a profile of `sharpv calibrate`"
-        .to_owned();
+    let advice = "give summary.json of an evaluation, bench.json of a benchmark, or a layer profile".to_owned();
     let reason = format!("no results to draw: {reason}");
     Error::Unusable { what: FileKind::Results, path: path.to_owned(), reason, advice }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The format of `bench.json`; it grows when a key changes its meaning.
 pub const BENCH_FORMAT: u32 = 1;
 
-/// Everything that one `sharpv bench` measured.
+/// Everything that one benchmark measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bench {
     /// What this is: `bench`.

@@ -37,7 +37,7 @@ fn find(data: &Path) -> Result<PathBuf> {
         ([one], _) => Ok(one.clone()),
         (_, Some(test)) => Ok(test.clone()),
         ([], _) => Err(unusable(data, "there is no file *_q.json in this folder")),
-        _ => Err(unusable(data, format!("there are {} files *_q.json: name one of them with --data", files.len()))),
+        _ => Err(unusable(data, format!("there are {} files *_q.json: name one of them", files.len()))),
     }
 }
 

@@ -35,9 +35,11 @@ fn find(data: &Path) -> Result<PathBuf> {
         [one] => Ok(one.clone()),
         [] => Err(unusable(data, "there is no .csv file in this folder")),
         // What is reported is measured on the validation and test questions.
-        _ => ["val", "test"].iter().find_map(|name| named(name)).cloned().ok_or_else(|| {
-            unusable(data, format!("there are {} .csv files here: name one of them with --data", files.len()))
-        }),
+        _ => ["val", "test"]
+            .iter()
+            .find_map(|name| named(name))
+            .cloned()
+            .ok_or_else(|| unusable(data, format!("there are {} .csv files here: name one of them", files.len()))),
     }
 }
 

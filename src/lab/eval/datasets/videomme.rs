@@ -30,9 +30,7 @@ fn find(data: &Path) -> Result<PathBuf> {
     match found.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(unusable(data, "there is no .parquet and no .tsv file in this folder, nor in videomme/ in it")),
-        several => {
-            Err(unusable(data, format!("there are {} tables here: name one of them with --data", several.len())))
-        }
+        several => Err(unusable(data, format!("there are {} tables here: name one of them", several.len()))),
     }
 }
 
