@@ -31,7 +31,6 @@ const OTHER_OPTIONS: &[(&str, &str)] = &[
     ("--ngl", "--gpu-layers"),
     ("--projector", "--mmproj"),
     ("--system", "--system-prompt"),
-    ("--image", "--video"),
 ];
 
 /// `error`, or if `args` would be right with a command of ours, an error that tells so.

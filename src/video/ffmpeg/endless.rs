@@ -140,7 +140,8 @@ impl Endless {
             ));
         }
         let n_damaged = self.n_damaged + self.track.n_unreadable();
-        if n_damaged > 0 {
+        // Packets that cannot be reached are not damaged.
+        if n_damaged > 0 && !self.track.lies_behind() {
             warnings.push(format!("{name}: {n_damaged} damaged packets or pictures were met"));
         }
         warnings
