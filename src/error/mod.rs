@@ -183,7 +183,7 @@ pub enum Error {
     },
 
     /// FFmpeg has no decoder for a video track.
-    #[error("{}: this FFmpeg cannot decode {codec}; convert the file, for example to H.264", path.display())]
+    #[error("{}: this FFmpeg cannot decode {codec}; convert it: a video for example to H.264, a picture to JPEG or PNG", path.display())]
     UnsupportedCodec {
         /// The file.
         path: PathBuf,
@@ -368,6 +368,10 @@ pub enum MediaProblem {
     NotAVideo,
     /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
     CutOff,
+    /// A still picture of a kind that is not read.
+    NotRead,
+    /// It comes through a pipe, or from a server that sends it once, and what is needed first stands behind the rest.
+    Backward,
     /// FFmpeg failed at decoding or converting it.
     Decode,
     /// The decoder of pictures and animations failed.
@@ -385,6 +389,11 @@ impl MediaProblem {
                 format!("not a video: {reason}; give a video file, a picture or a folder of numbered pictures")
             }
             Self::CutOff => format!("cannot be opened ({reason}): it is cut off or damaged; get the whole file"),
+            Self::NotRead => format!("this is {reason}, which is not read; convert it to JPEG or PNG"),
+            Self::Backward => format!(
+                "{reason}, and there is no way back from there to its pictures; give the whole file by its path, or have it \
+                 written with the index first (ffmpeg -movflags +faststart), or as MPEG-TS or Matroska"
+            ),
             Self::Decode => {
                 format!("FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264")
             }
@@ -405,6 +414,8 @@ pub enum RemoteKind {
     Repository,
     /// A server that computes.
     RpcServer,
+    /// A camera or server that video comes from.
+    VideoSource,
 }
 
 /// What a prompt can run out of.
@@ -441,6 +452,12 @@ impl std::fmt::Display for Resource {
     }
 }
 
+/// What Rust's library says of a file that is no text, in words that tell of the file.
+fn in_words(source: std::io::Error) -> std::io::Error {
+    let is_no_text = source.kind() == std::io::ErrorKind::InvalidData && source.to_string().contains("valid UTF-8");
+    if is_no_text { std::io::Error::new(source.kind(), "it is no text in UTF-8") } else { source }
+}
+
 impl Error {
     /// For `value`, which should be one of the names of a `T`; `what` says what they are names of.
     pub(crate) fn unknown_name<T: strum::VariantNames>(what: &'static str, value: &str) -> Self {
@@ -471,6 +488,6 @@ impl Error {
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path, source: in_words(source) }
     }
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ffmpeg::Endless;
+use super::sniff::{self, Content};
 use super::{Frame, Stop};
-use crate::error::{Error, FileKind, Result};
+use crate::error::{Error, FileKind, MediaProblem, Result};
 
 /// How often a file is looked at that may have grown.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -67,13 +68,20 @@ impl LiveSource {
     /// by itself is not interrupted.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Unusable`] for an address that is none, [`Error::Media`], [`Error::NoVideoStream`],
+    /// [`Error::Io`], [`Error::Unusable`] for an address that is none or what comes from a reader and is no video,
+    /// [`Error::Remote`] for an address at which there is none, [`Error::Media`], [`Error::NoVideoStream`],
     /// [`Error::UnsupportedCodec`], and [`Error::Cancelled`] if it was stopped.
     pub fn open(input: LiveInput, stop: impl Fn() -> bool + Send + Sync + 'static) -> Result<Self> {
         let (name, stop) = (input.name(), Stop::new(stop));
         let endless = match input {
             LiveInput::Reader(_, reader) => Endless::read(&name, reader, &stop)?,
-            LiveInput::File(path) => Endless::file(&path, &stop)?,
+            LiveInput::File(path) => {
+                if matches!(sniff::content(&path)?, Content::Folder) {
+                    let reason = "it is a folder".to_owned();
+                    return Err(Error::Media { problem: MediaProblem::NotAVideo, path, reason });
+                }
+                Endless::file(&path, &stop)?
+            }
             LiveInput::Growing(path) => Endless::read(&name, Tail { file: opened(&path)?, stop: stop.clone() }, &stop)?,
             LiveInput::Address(address) if LiveInput::is_address(&address) => Endless::address(&name, &address, &stop)?,
             LiveInput::Address(_) => {
@@ -101,7 +109,8 @@ impl LiveSource {
     /// The next picture that is shown at `from_s` or later; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for a picture that cannot be converted.
+    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for a picture that cannot be converted, or where there is
+    /// no way back to the pictures of an MP4 whose index stands at its end.
     pub fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
         self.endless.next_from(from_s)
     }

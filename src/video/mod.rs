@@ -14,6 +14,7 @@
 //!   stream, a mixed folder) it is fitted into it, with black borders.
 //!
 //! FFmpeg reads everything except still JPEG, PNG and WebP pictures and animated WebP, which the `image` crates read.
+//! HEIC is not read.
 //! For the whole process, its log is switched off when the first file is opened, and what it allocates at once limited
 //! to 335 MB.
 //!
@@ -26,14 +27,16 @@
 //!
 //! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
 //!
-//! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8 and VP9.
+//! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8, VP9 and AVIF, AVIF pictures in tiles.
 
 #![forbid(unsafe_code)]
 
 mod ahead;
 mod ffmpeg;
 mod folder;
+mod forward;
 mod frame;
+mod heif;
 mod limits;
 mod live;
 mod memory;
@@ -66,7 +69,7 @@ pub(crate) use survey::{Segments, Survey, Thumbnail};
 pub enum Kind {
     /// A video file.
     Video,
-    /// An animated GIF, PNG or WebP.
+    /// An animated GIF, PNG, WebP or AVIF.
     Animation,
     /// A folder with one picture per frame.
     FrameFolder,
@@ -234,7 +237,7 @@ impl FrameSource {
                 Content::Folder => folder::open(path, sampling, &stop)?,
                 Content::Picture(format) => picture::open(path, format)?,
                 Content::AnimatedWebp => webp::open(path, sampling, &stop)?,
-                Content::ForFfmpeg => ffmpeg::open(path, sampling, &stop)?,
+                Content::ForFfmpeg(nature) => ffmpeg::open(path, nature, sampling, &stop)?,
             },
         };
 

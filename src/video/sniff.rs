@@ -7,6 +7,7 @@ use std::path::Path;
 use image::ImageFormat;
 use image::codecs::png::PngDecoder;
 
+use super::heif::{self, Heif, Turn};
 use crate::error::{Error, FileKind, MediaProblem, Result};
 
 /// How much of a file tells what it holds.
@@ -29,7 +30,18 @@ pub(super) enum Content {
     Picture(ImageFormat),
     /// FFmpeg before 8 cannot decode it.
     AnimatedWebp,
-    ForFfmpeg,
+    ForFfmpeg(Nature),
+}
+
+/// What FFmpeg cannot tell of a file: whether it is a video, or pictures in the container of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// Whatever FFmpeg takes it for.
+    Open,
+    /// A still picture, to be shown turned.
+    Picture(Turn),
+    /// Pictures that are a file's of its own, as those of a GIF.
+    Animation,
 }
 
 /// Looks at the first bytes of a file. Fails if there is nothing to read.
@@ -61,7 +73,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         // Raw Motion JPEG looks the same; there only the name tells.
         [0xff, 0xd8, 0xff, ..] if !has_extension(path, &["mjpeg", "mjpg"]) => still(ImageFormat::Jpeg),
         [0x89, b'P', b'N', b'G', ..] => match PngDecoder::new(file).and_then(|png| png.is_apng()) {
-            Ok(true) => Ok(Content::ForFfmpeg),
+            Ok(true) => Ok(Content::ForFfmpeg(Nature::Open)),
             // A damaged file gets its error from the decoder.
             Ok(false) | Err(_) => still(ImageFormat::Png),
         },
@@ -70,16 +82,37 @@ pub(super) fn content(path: &Path) -> Result<Content> {
             let animated = matches!(chunk, [b'V', b'P', b'8', b'X', _, _, _, _, flags, ..] if flags & 2 != 0);
             if animated { Ok(Content::AnimatedWebp) } else { still(ImageFormat::WebP) }
         }
-        _ => match playlist(&head) {
-            None => Ok(Content::ForFfmpeg),
-            Some(what) => Err(Error::Unusable {
-                what: FileKind::Video,
-                path: path.to_owned(),
-                reason: format!("this is {what}, and nothing is read that another file names"),
-                advice: "give the video itself".to_owned(),
-            }),
-        },
+        _ => {
+            refuse(path, &head)?;
+            Ok(Content::ForFfmpeg(match heif::look(&head, file) {
+                Some(Heif::Avif(turn)) => Nature::Picture(turn),
+                Some(Heif::Sequence) => Nature::Animation,
+                Some(Heif::NotRead(what)) => return Err(not_read(path, what)),
+                None => Nature::Open,
+            }))
+        }
     }
+}
+
+/// Fails if what begins with `head` is nothing to be read, whatever comes behind.
+pub(super) fn refuse(path: &Path, head: &[u8]) -> Result<()> {
+    if let Some(what) = playlist(head) {
+        return Err(Error::Unusable {
+            what: FileKind::Video,
+            path: path.to_owned(),
+            reason: format!("this is {what}, and nothing is read that another file names"),
+            advice: "give the video itself".to_owned(),
+        });
+    }
+    match heif::look(head, head) {
+        Some(Heif::NotRead(what)) => Err(not_read(path, what)),
+        _ => Ok(()),
+    }
+}
+
+/// The error for a picture of a kind that is not read.
+fn not_read(path: &Path, what: &str) -> Error {
+    Error::Media { problem: MediaProblem::NotRead, path: path.to_owned(), reason: what.to_owned() }
 }
 
 /// What kind of list of other places a file is, if it is one.

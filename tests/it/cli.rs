@@ -51,6 +51,68 @@ fn every_command_has_help() {
     }
 }
 
+/// `-h` is a screen of what people use, `--help` all there is.
+#[test]
+fn the_short_help_fits_a_screen() {
+    let text = |args: &[&str]| {
+        let output = sharpv(args).assert().success().stderr(is_empty());
+        String::from_utf8(output.get_output().stdout.clone()).expect("UTF-8")
+    };
+    let options = |help: &str| -> Vec<String> {
+        let words = help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(str::split_whitespace);
+        let words = words.map(|word| word.trim_end_matches([',', '.', ']']));
+        words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_owned).collect()
+    };
+    let all = text(&["--help"]);
+    let commands: Vec<&str> = all
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.contains(&"ask") && commands.len() > 10, "{commands:?}");
+    for command in commands {
+        let (short, long) = (text(&[command, "-h"]), text(&[command, "--help"]));
+        let n = short.lines().count();
+        assert!(n <= 45, "{command}: {n} lines\n{short}");
+        let wide = short.lines().filter(|line| line.chars().count() > 100).collect::<Vec<_>>();
+        assert!(
+            wide.iter().all(|line| line.starts_with("  sharpv") || line.starts_with("  ffmpeg")),
+            "{command}: {wide:?}"
+        );
+        let (short_options, long_options) = (options(&short), options(&long));
+        assert!(short_options.iter().all(|option| long_options.contains(option)), "{command}: {short_options:?}");
+        if long_options.len() > short_options.len() {
+            let last = short.lines().last().unwrap_or_default();
+            assert!(last.contains(&format!("`sharpv {command} --help`")), "{command}: {last}");
+        }
+    }
+    let ask = text(&["ask", "-h"]);
+    for option in ["--model", "--max-frames", "--fps", "--start", "--keep", "--json"] {
+        assert!(ask.contains(option), "{option}");
+    }
+    assert!(!ask.contains("--ubatch-size"), "{ask}");
+}
+
+#[test]
+fn the_option_that_is_meant_is_told() {
+    for (wrong, ours) in [
+        ("--frames", "--max-frames"),
+        ("--num-frames", "--max-frames"),
+        ("--max-tokens", "--predict"),
+        ("--ngl", "--gpu-layers"),
+    ] {
+        let told = sharpv(&["ask", "v.mp4", "q", wrong, "8"]).assert().code(2);
+        told.stderr(
+            contains(format!("unexpected argument '{wrong}'"))
+                .and(contains(format!("'{ours}'")))
+                .and(contains("--frames-by").not()),
+        );
+    }
+    // Not where it is no option.
+    sharpv(&["doctor", "--frames", "8"]).assert().code(2).stderr(contains("--max-frames").not());
+}
+
 #[test]
 fn the_help_of_ask_names_llama_cpps_options() {
     let options = [
@@ -165,6 +227,26 @@ fn a_command_line_that_another_program_would_take_is_told_with_ours() {
 }
 
 #[test]
+fn a_wrong_value_is_told_with_a_right_one() {
+    let (_folder, no_text) = temporary("no-text", "");
+    std::fs::write(&no_text, [0xff, 0xfe, 0xfd]).expect("writing a test file");
+    let no_text = no_text.to_str().expect("a path in UTF-8");
+    let clip = clip("order-1");
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["ask", "v.mp4", "q", "--keep", "30%"], 2, "give a share of 1: 0.3"),
+        (&["plan", "v.mp4", "--keep", "a third"], 2, "give a share of 1, such as 0.3"),
+        (&["bench", "v.mp4", "--keep", "30%"], 2, "give a share of 1: 0.3"),
+        (&["watch", "v.mp4", "--when", " "], 2, "give some text"),
+        (&["calibrate", &clip], 2, "the number of videos is 1, but must be at least 2"),
+        (&["ask", "rtsp://me:secret@camera/1", "q"], 1, "try `sharpv watch rtsp://camera/1`"),
+        (&["eval", "jsonl", "--data", no_text, "-m", "smol"], 1, "it is no text in UTF-8"),
+    ];
+    for (args, code, expected) in cases {
+        with_smol(args).assert().code(code).stdout(is_empty()).stderr(contains(expected));
+    }
+}
+
+#[test]
 fn a_file_is_no_folder_for_results() {
     let (_folder, path) = temporary("notes.txt", "These are notes.");
     let path = path.to_str().expect("a path in UTF-8");
@@ -275,6 +357,16 @@ fn an_answer_goes_to_stdout_and_all_else_to_stderr() {
     let stderr = is_match("^Model: smol.*\n8 frames, [0-9]+ of 512 visual tokens kept .*KV [0-9]+ cells.*\n$")
         .expect("a pattern");
     answer.success().stdout("The tent appears first.\n").stderr(stderr);
+}
+
+#[test]
+fn the_small_model_is_told_to_be_one() {
+    for options in ["", "-m smol"] {
+        let answer = ask("order-1", "What appears first?", options).success();
+        let stderr = String::from_utf8_lossy(&answer.get_output().stderr).into_owned();
+        assert_eq!(stderr.matches("answers something to anything").count(), 1, "{options}: {stderr}");
+    }
+    ask("order-1", "What?", "-q -n 2 -m smol").success().stderr(is_empty());
 }
 
 #[test]

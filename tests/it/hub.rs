@@ -585,7 +585,16 @@ fn known_video_llms_are_listed_with_what_they_need() {
         .publish(repo, &[("Qwen3VL-2B-Instruct-Q4_K_M.gguf", fixture("llama.gguf")), ("mmproj-F16.gguf", mmproj())]);
     setup.pull(repo).unwrap();
     let table = setup.sharpv(&["models", "--known"]).assert().success().stderr(is_empty());
-    table.stdout(contains("Computed, not measured").and(contains("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF")));
+    let table = String::from_utf8_lossy(&table.get_output().stdout).into_owned();
+    assert!(table.contains("Computed, not measured") && table.contains("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF"));
+    // Each column has a line that says what it is.
+    let (columns, legend) = (table.lines().next().expect("columns"), table.split("\n\n").nth(1).expect("a legend"));
+    let columns = columns.split("  ").map(str::trim).filter(|name| !name.is_empty() && *name != "REPOSITORY");
+    let columns: Vec<&str> = columns.collect();
+    assert_eq!(columns.len(), 7, "{columns:?}");
+    for column in columns {
+        assert!(legend.lines().any(|line| line.starts_with(column)), "{column} in {legend}");
+    }
     let json = setup.sharpv(&["models", "--known", "--json"]).assert().success();
     let known: Value = serde_json::from_slice(&json.get_output().stdout).expect("JSON");
     let known = known.as_array().expect("an array");
@@ -595,6 +604,7 @@ fn known_video_llms_are_listed_with_what_they_need() {
         let bytes = |key: &str| model[key].as_u64().expect(key);
         assert!(bytes("bytes") < bytes("memory_bytes_pruned"), "{model}");
         assert!(bytes("memory_bytes_pruned") < bytes("memory_bytes_dense"), "{model}");
+        assert!(["yes", "pruned", "no"].iter().any(|fits| model["fits"] == *fits), "{model}");
     }
 }
 

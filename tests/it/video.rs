@@ -843,17 +843,44 @@ fn decoding_ahead_can_be_stopped() {
     assert!(source.next().is_none());
 }
 
+#[test]
+fn the_frames_that_are_shown_are_counted() {
+    let clips = Clips::new();
+    // A keyframe each second: what is cut begins before its first picture, and an edit list hides that.
+    clips.draw(&numbered(50, 25), &format!("{X264} -g 25"), "whole.mp4");
+    for (cut, name) in [
+        ("-i {}/whole.mp4", "same.mp4"),
+        ("-ss 0.7 -i {}/whole.mp4", "late.mp4"),
+        ("-ss 1.4 -i {}/whole.mp4", "later.mov"),
+        ("-ss 0.3 -t 1 -i {}/whole.mp4", "part.mp4"),
+        ("-ss 0.7 -i {}/whole.mp4", "late.mkv"),
+    ] {
+        let clip = clips.ffmpeg(&format!("{cut} -c copy"), name);
+        let mut source = FrameSource::open(&clip, &Sampling::uniform(1000)).unwrap();
+        let told = source.info().n_frames;
+        let shown = take_all(&mut source).len() as u64;
+        assert!(told.is_none_or(|told| told == shown), "{name}: {shown} frames, and {told:?} are told");
+        assert!(told.is_some() || name.ends_with("mkv"), "{name}: {shown} frames, and none are told");
+    }
+}
+
 // --- animations, folders, pictures -----------------------------------------------------------------------------------
 
 #[test]
 fn animations_are_played() {
     let clips = Clips::new();
     let source = colors(&["red", "lime", "blue"], 1.0, "40x30", 5);
-    for (codec, name) in [("", "a.gif"), ("-f apng", "a.png"), ("-c:v libwebp_anim -lossless 1", "a.webp")] {
+    for (codec, name) in [
+        ("", "a.gif"),
+        ("-f apng", "a.png"),
+        ("-c:v libwebp_anim -lossless 1", "a.webp"),
+        ("-c:v libaom-av1 -cpu-used 8", "a.avif"),
+    ] {
         let clip = clips.draw(&source, codec, name);
         let info = probe(&clip).unwrap();
         assert_eq!((info.kind, info.width, info.height), (Kind::Animation, 40, 30), "{name}");
         assert!((info.duration_s.unwrap() - 3.0).abs() < 0.01, "{info:?}");
+        assert!(info.n_frames.is_none_or(|n| n == 15 || name == "a.webp"), "{info:?}");
         assert_eq!(color_names(&clip, &Sampling::uniform(3)), ["red", "lime", "blue"], "{name}");
         assert_eq!(color_names(&clip, &part(Rate::Uniform { frames: 1 }, 1.0, 2.0)), ["lime"], "{name}");
     }
@@ -931,11 +958,25 @@ fn a_folder_may_hold_other_sizes_and_damaged_pictures() {
 #[test]
 fn a_picture_is_one_frame() {
     let clips = Clips::new();
-    for name in ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tiff", "a.gif"] {
-        let picture = clips.draw(QUARTERS, "-frames:v 1", name);
+    let av1 = "-c:v libaom-av1 -cpu-used 8";
+    let kinds = [
+        ("a.png", ""),
+        ("a.jpg", ""),
+        ("a.webp", ""),
+        ("a.bmp", ""),
+        ("a.tiff", ""),
+        ("a.gif", ""),
+        ("a.jxl", ""),
+        ("a.avif", &format!("{av1} -still-picture 1")),
+        // A sequence of one.
+        ("b.avif", av1),
+    ];
+    for (name, how) in kinds {
+        let picture = clips.draw(QUARTERS, &format!("-frames:v 1 {how}"), name);
         let mut source = FrameSource::open(&picture, &Sampling::uniform(8)).unwrap();
         assert_eq!(source.info().kind, Kind::Picture, "{name}");
-        assert_eq!(source.info().duration_s, None, "{name}");
+        let (info, expected) = (source.info(), (None, None, Some(1)));
+        assert_eq!((info.duration_s, info.fps, info.n_frames), expected, "{name}");
         assert_eq!(source.planned_times(), [0.0], "{name}");
         let frames = take_all(&mut source);
         assert_eq!(frames.len(), 1, "{name}");
@@ -945,6 +986,49 @@ fn a_picture_is_one_frame() {
     // By content, not by name.
     fs::copy(clips.path("a.png"), clips.path("b.mp4")).unwrap();
     assert_eq!(probe(&clips.path("b.mp4")).unwrap().kind, Kind::Picture);
+}
+
+/// A picture in HEIF, as `tests/data/heif/README.md` has them.
+fn heif(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heif").join(name)
+}
+
+#[test]
+fn an_avif_picture_is_turned_as_its_file_says() {
+    let turned = [
+        ["red", "lime", "blue", "white"],
+        ["lime", "red", "white", "blue"],
+        ["white", "blue", "lime", "red"],
+        ["blue", "white", "red", "lime"],
+        ["red", "blue", "lime", "white"],
+        ["blue", "red", "white", "lime"],
+        ["white", "lime", "blue", "red"],
+        ["lime", "white", "red", "blue"],
+    ];
+    for (i, expected) in turned.into_iter().enumerate() {
+        let frame = &frames(&heif(&format!("turned-{}.avif", i + 1)), &Sampling::default())[0];
+        assert_eq!((frame.width, frame.height), if i < 4 { (64, 48) } else { (48, 64) }, "orientation {}", i + 1);
+        assert_eq!(quarters(frame), expected, "orientation {}", i + 1);
+    }
+}
+
+#[test]
+fn a_kind_of_picture_that_is_not_read_is_named() {
+    let clips = Clips::new();
+    let in_tiles = fs::read(heif("turned-1.avif")).unwrap();
+    let kind = in_tiles.windows(9).position(|window| window == b"av01Color").expect("what the picture is");
+    let in_tiles = [&in_tiles[..kind], b"grid", &in_tiles[kind + 4..]].concat();
+    for (path, what) in
+        [(heif("quarters.heic"), "a HEIC picture"), (clips.write("a.avif", &in_tiles), "AVIF picture in tiles")]
+    {
+        let error = open_error(&path);
+        assert!(matches!(error, Error::Media { problem: MediaProblem::NotRead, .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains(what) && text.contains("convert it to JPEG or PNG") && !text.contains("damaged"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

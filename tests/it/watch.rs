@@ -337,14 +337,158 @@ fn a_source_that_breaks_off_ends_with_what_came() {
 
 #[test]
 fn what_is_no_video_is_told() {
-    piped(Vec::new(), "").failure().code(1).stderr(contains("stdin: "));
-    piped(b"Lorem ipsum dolor sit amet. ".repeat(1000), "").failure().code(1).stderr(contains("stdin: "));
+    piped(Vec::new(), "").failure().code(1).stderr(contains("stdin: nothing came from it"));
+    let no_files = || contains("a folder of numbered pictures").not();
+    let text = piped(b"Lorem ipsum dolor sit amet. ".repeat(1000), "").failure().code(1);
+    text.stderr(contains("stdin: ").and(contains("give a file by its path, or send MPEG-TS")).and(no_files()));
+    let list = piped(b"#EXTM3U\n#EXTINF:1.0,\na.ts\n".to_vec(), "").failure().code(1);
+    list.stderr(contains("stdin: this is an HLS playlist"));
+    let heic = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/heif/quarters.heic");
+    let expected = || contains("this is a HEIC picture").and(contains("convert it to JPEG or PNG"));
+    piped(std::fs::read(heic).expect("a file"), "").failure().code(1).stderr(expected());
+    watch(Path::new(heic), "").failure().code(1).stderr(expected());
+    watch(Path::new(env!("CARGO_MANIFEST_DIR")), "")
+        .failure()
+        .code(1)
+        .stderr(contains("a folder").and(contains("sharpv ask")));
     watch(Path::new("/nowhere/a.mp4"), "").failure().code(1).stderr(contains("/nowhere/a.mp4"));
     watch(Path::new("/dev/video9"), "").failure().code(1).stderr(contains("ffmpeg -loglevel error -f v4l2"));
     // Nobody listens there. The password is nobody's business.
     let told = watch(Path::new("http://me:secret@127.0.0.1:9/a.ts"), "").failure().code(1);
     let text = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
     assert!(text.contains("http://127.0.0.1:9/a.ts") && !text.contains("secret"), "{text}");
+}
+
+/// What FFmpeg would read to its end first, and then not find back to.
+#[test]
+fn an_index_at_the_end_is_told_where_there_is_no_way_back() {
+    let clips = Clips::new();
+    let read = |path: &Path| std::fs::read(path).expect("a file");
+    let faststart = read(&clips.draw(MOVING, &format!("{H264} -movflags +faststart"), "first.mp4"));
+    let told =
+        || contains("its index (moov) stands at its end").and(contains("by its path")).and(contains("+faststart"));
+    for name in ["clip.mp4", "clip.mov", "clip.3gp"] {
+        let clip = clips.draw(MOVING, H264, name);
+        let piped = piped(read(&clip), "What?").failure().code(1);
+        piped.stderr(contains("stdin: ").and(told()).and(contains("damaged").not()));
+        // By its path, it is a video as any.
+        watch(&clip, "What? --json").success();
+    }
+    // From a server that gives files from their beginning only, it is as from a pipe; of a small one, FFmpeg holds all.
+    let large = clips.draw("testsrc2=s=640x360:r=10:d=6", H264, "large.mp4");
+    assert!(read(&large).len() > 200_000);
+    let served = serve(read(&large), false);
+    let from_there = watch(Path::new(&served), "What?").failure().code(1);
+    from_there.stderr(contains(&*served).and(told()).and(contains("damaged").not()));
+    for (bytes, in_parts) in [(faststart.clone(), false), (read(&large), true)] {
+        let all = lines(&watch(Path::new(&serve(bytes, in_parts)), "--json --no-drop").success());
+        assert_eq!(end(&all)["state"]["frames"], 6);
+    }
+    let all = lines(&piped(faststart, "--json --no-drop").success());
+    assert_eq!(end(&all)["state"]["frames"], 6);
+}
+
+#[test]
+fn an_index_at_the_end_is_told_before_the_end() {
+    let clips = Clips::new();
+    let bytes = std::fs::read(clips.draw(MOVING, H264, "clip.mp4")).expect("a file");
+    let model = model();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sharpv"));
+    let child = child.args(arguments("-", "What?", &model)).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("the program starts");
+    // The pipe stays open, as that of a long recording would.
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(&bytes[..100]).expect("the beginning");
+    let output = within(120, move || child.wait_with_output()).expect("it ends");
+    drop(stdin);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("its index (moov) stands at its end"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_named_pipe_is_a_pipe() {
+    let clips = Clips::new();
+    let bytes = std::fs::read(clips.draw(MOVING, H264, "clip.ts")).expect("a file");
+    let pipe = clips.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let writer = {
+        let pipe = pipe.clone();
+        thread::spawn(move || std::fs::write(pipe, bytes))
+    };
+    let all = lines(&watch(&pipe, "--json --no-drop").success());
+    assert_eq!(end(&all)["state"]["frames"], 6);
+    writer.join().expect("it writes").expect("all of it");
+}
+
+/// Serves a file over HTTP, in parts if asked for them. Gives its address.
+fn serve(file: Vec<u8>, in_parts: bool) -> String {
+    let whole = file.len();
+    answering("http", "/clip.mp4", move |request| {
+        let range =
+            request.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+        let start = range.and_then(|range| range.split('-').next()?.parse::<usize>().ok()).unwrap_or(0);
+        let start = if in_parts { start.min(whole) } else { 0 };
+        let head = if in_parts {
+            let last = whole.max(1) - 1;
+            format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{last}/{whole}\r\nAccept-Ranges: bytes\r\n"
+            )
+        } else {
+            "HTTP/1.1 200 OK\r\n".to_owned()
+        };
+        let length = whole - start;
+        let head = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        [head.as_bytes(), &file[start..]].concat()
+    })
+}
+
+/// A server that answers each request alike. Gives its address, with `path` behind it.
+fn answering(scheme: &str, path: &str, answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut request = [0; 4096];
+            let Ok(n) = std::io::Read::read(&mut stream, &mut request) else { continue };
+            // Who asked may have gone.
+            let _ = stream.write_all(&answer(&String::from_utf8_lossy(&request[..n])));
+        }
+    });
+    format!("{scheme}://{address}{path}")
+}
+
+#[test]
+fn an_address_without_video_is_told_with_what_to_check() {
+    // Nobody listens there any more.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let http = |status: &'static str| {
+        answering("http", "/stream", move |_| {
+            format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: 20\r\nConnection: close\r\n\r\n<html>Hello.</html>\n").into()
+        })
+    };
+    let rtsp = |status: &'static str| {
+        answering("rtsp", "/stream", move |request| {
+            let number = request.lines().find(|line| line.starts_with("CSeq")).unwrap_or("CSeq: 1").to_owned();
+            format!("RTSP/1.0 {status}\r\n{number}\r\n\r\n").into()
+        })
+    };
+    for (address, reason, advice) in [
+        (format!("rtsp://{free}/stream"), "the connection is refused", "check the host and the port"),
+        (format!("http://{free}/stream"), "the connection is refused", "check the host and the port"),
+        (format!("tcp://{free}"), "the connection is refused", "check the host and the port"),
+        (http("404 Not Found"), "nothing at this path", "check what stands behind the host"),
+        (http("401 Unauthorized"), "a name and a password are wanted", "http://NAME:PASSWORD@HOST"),
+        (http("403 Forbidden"), "access is forbidden", "what this account"),
+        (http("500 Internal Server Error"), "the server failed", "try again later"),
+        (http("200 OK"), "no video of a kind that is read", "the stream itself"),
+        (rtsp("404 Not Found"), "nothing at this path", "check what stands behind the host"),
+        (rtsp("401 Unauthorized"), "a name and a password are wanted", "rtsp://NAME:PASSWORD@HOST"),
+    ] {
+        let told = watch(Path::new(&address), "What?").failure().code(1);
+        let expected = contains(format!("error: {address}: ")).and(contains(reason)).and(contains(advice));
+        told.stderr(expected.and(contains("a folder of numbered pictures").not()));
+    }
 }
 
 #[test]

@@ -1,9 +1,23 @@
 //! What the library says can be done about an error, in the words of this program.
 
-use sharpv::Fix;
+use sharpv::error::FileKind;
+use sharpv::video::LiveInput;
+use sharpv::{Error, Fix};
 
 /// A line to go below an error, if there is something to try.
-pub fn line(fixes: &[Fix]) -> Option<String> {
+pub fn about(error: &Error) -> Option<String> {
+    match error {
+        // Who cannot download a camera can watch it.
+        Error::Unusable { what: FileKind::Video, path, .. } => {
+            let address = path.to_str().filter(|address| LiveInput::is_address(address))?;
+            let shown = LiveInput::Address(address.to_owned()).name();
+            Some(format!("try `sharpv watch {}`, which reads addresses", shown.display()))
+        }
+        _ => line(&error.fixes()),
+    }
+}
+
+fn line(fixes: &[Fix]) -> Option<String> {
     let tries: Vec<String> = fixes.iter().filter_map(option).collect();
     (!tries.is_empty()).then(|| format!("try {}", tries.join(", or ")))
 }
@@ -41,5 +55,18 @@ mod tests {
         let fixes = [Fix::MaxFrames(8), Fix::ShorterQuestion, Fix::CtxSize(864)];
         assert_eq!(line(&fixes).as_deref(), Some("try --max-frames 8, or -c 864"));
         assert_eq!(line(&[Fix::ShorterQuestion]), None);
+    }
+
+    #[test]
+    fn an_address_can_be_watched() {
+        let error = |path: &str| Error::Unusable {
+            what: FileKind::Video,
+            path: path.into(),
+            reason: "this is a URL".into(),
+            advice: "download it".into(),
+        };
+        let told = about(&error("rtsp://me:secret@camera/1")).expect("something to try");
+        assert!(told.contains("`sharpv watch rtsp://camera/1`"), "{told}");
+        assert_eq!(about(&error("file:///a.mp4")), None);
     }
 }

@@ -29,7 +29,9 @@ pub struct Cli {
     #[arg(short, long, global = true, display_order = 1000, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Print what happens inside; -vv prints llama.cpp's whole log. SHARPV_LOG takes a filter of its own
+    /// Print what happens inside; -vv prints llama.cpp's whole log
+    ///
+    /// SHARPV_LOG takes a filter of its own.
     #[arg(short, long, global = true, display_order = 1000, action = ArgAction::Count)]
     pub verbose: u8,
 }
@@ -40,7 +42,7 @@ Start:
   sharpv ask holiday.mp4 \"What happens in the video?\"
   sharpv chat holiday.mp4
 
-`sharpv help ask` lists all options of a command.";
+`sharpv ask -h` shows the options that people use, `--help` all of a command.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -134,7 +136,9 @@ pub struct AskArgs {
     #[arg(long = "video", value_name = "FILE")]
     pub more_videos: Vec<PathBuf>,
 
-    /// Print one JSON object in place of the answer and the statistics: the answer, visual tokens, timings, KV cache
+    /// Print one JSON object in place of the answer and the statistics
+    ///
+    /// It has the answer, visual tokens, timings, KV cache (docs/ask-json.md).
     #[arg(long)]
     pub json: bool,
 
@@ -183,7 +187,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = WATCH_EXAMPLES)]
 pub struct WatchArgs {
-    /// A file; `-`, what comes through a pipe (MPEG-TS, Matroska, yuv4mpeg, …); or an address: rtsp://, http://, …
+    /// A file, an address (rtsp://, http://, …), or `-`: what comes through a pipe
+    ///
+    /// A pipe has to be a container that can be read from its beginning to its end, such as MPEG-TS, Matroska, yuv4mpeg.
     #[arg(value_name = "SOURCE")]
     pub source: String,
 
@@ -195,13 +201,14 @@ pub struct WatchArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration, requires = "question")]
     pub every: Option<f64>,
 
-    /// Tell when this has become true; the model is asked, yes or no, when the picture changes. May be given more than
-    /// once
-    #[arg(long, value_name = "WHAT")]
+    /// Tell when this has become true; may be given more than once
+    ///
+    /// The model is asked, yes or no, when the picture changes.
+    #[arg(long, value_name = "WHAT", value_parser = values::some_text)]
     pub when: Vec<String>,
 
     /// The picture has changed when more than this share of it is new, 0 to 1, as SharpV sees it
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = values::share)]
     pub when_change: f32,
 
     /// With which frames the model is asked
@@ -212,7 +219,9 @@ pub struct WatchArgs {
     #[arg(long = "for", value_name = "TIME", value_parser = values::duration)]
     pub for_s: Option<f64>,
 
-    /// Print a line of JSON for each answer, event and warning, and one at the end (docs/watch.md)
+    /// Print a line of JSON for each answer, event and warning
+    ///
+    /// And one at the end (docs/watch.md).
     #[arg(long)]
     pub json: bool,
 
@@ -220,7 +229,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = values::rate, help_heading = "Video")]
     pub fps: f64,
 
-    /// Hold the last N frames in which something is new, and nothing else [default: 8]
+    /// Hold the last N frames in which something is new [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
         conflicts_with_all = ["memory", "distinct"], help_heading = "Video")]
     pub window: Option<u32>,
@@ -239,8 +248,9 @@ pub struct WatchArgs {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration, help_heading = "Video")]
     pub half_life: f64,
 
-    /// Beside what is held, remember N frames of all that went by: a typed "/search QUESTION", and QUESTION at the end,
-    /// are asked of each two of them alone
+    /// Remember N frames of all that went by as well, to search in
+    ///
+    /// A typed "/search QUESTION", and QUESTION at the end, are asked of each two of them alone.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..), help_heading = "Video")]
     pub recall: Option<u32>,
 
@@ -413,7 +423,9 @@ pub struct InspectArgs {
     #[arg(id = "film", long = "video", value_name = "FILE", value_parser = values::film())]
     pub film: Option<PathBuf>,
 
-    /// Do not run the video with all tokens, which takes as long as without sharpv: times are then not compared
+    /// Do not run the video with all tokens as well, to compare
+    ///
+    /// That takes as long as without sharpv.
     #[arg(long)]
     pub no_dense: bool,
 
@@ -448,16 +460,19 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = CALIBRATE_EXAMPLES)]
 pub struct CalibrateArgs {
-    /// Videos like those that the model will be asked about, 2 at least [default: 12 clips drawn by code]
+    /// Videos like those that the model will be asked about, 2 at least [default: 12 drawn clips]
     #[arg(value_name = "VIDEO")]
     pub videos: Vec<PathBuf>,
 
-    /// A question to ask about each video; may be given more than once [default: five that ask for different things]
+    /// A question to ask about each video; may be given more than once
+    ///
+    /// [default: five that ask for different things]
     #[arg(long = "question", value_name = "TEXT")]
     pub questions: Vec<String>,
 
-    /// What the tokens of the model's answers may lose of their probability, in the mean, 0 to 1: more frees more
-    /// layers
+    /// What answers may lose, 0 to 1; more frees more layers
+    ///
+    /// That is, of the probability of their tokens, in the mean.
     #[arg(long, value_name = "LOSS", default_value_t = DEFAULT_MAX_LOSS)]
     pub max_quality_loss: f64,
 
@@ -495,19 +510,25 @@ pub struct EvalArgs {
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
 
-    /// Where to look for videos first [default: beside the questions, where each dataset has them]
+    /// Where to look for videos first [default: beside the questions]
+    ///
+    /// There, where each dataset has them.
     #[arg(long, value_name = "DIR")]
     pub videos: Option<PathBuf>,
 
-    /// Where results go; may hold those of a stopped run [default: sharpv-eval-TASK]
+    /// Where results go, those of a stopped run too [default: sharpv-eval-TASK]
     #[arg(long, value_name = "DIR", value_parser = values::folder())]
     pub out: Option<PathBuf>,
 
-    /// Ways to keep visual tokens: `dense` keeps all, the others are those of --prune in `ask`
+    /// Ways to keep visual tokens: `dense` keeps all, others as --prune
+    ///
+    /// Those of --prune in `ask`.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "dense,sharpv")]
     pub methods: Vec<String>,
 
-    /// Shares of the visual tokens that each method keeps; `auto` is what the video needs, as the method sees it
+    /// Shares of the visual tokens that each method keeps
+    ///
+    /// `auto` is what the video needs, as the method sees it.
     #[arg(long, value_name = "SHARE,…", value_delimiter = ',', default_value = "auto")]
     pub budgets: Vec<String>,
 
@@ -516,17 +537,21 @@ pub struct EvalArgs {
         value_parser = values::one_of::<EncodeMode>())]
     pub encode: Vec<EncodeMode>,
 
-    /// How a choice is read: from the letter that the model writes, or as the letter that it finds likeliest, which is
-    /// steadier on small models
+    /// How a choice is read from the model
+    ///
+    /// From the letter that it writes, or as the letter that it finds likeliest, which is steadier on small models.
     #[arg(long, value_name = "HOW", default_value = "generate", value_parser = values::one_of::<Score>())]
     pub score: Score,
 
-    /// Work on N videos at once; each takes the memory of a session, and --threads, or else its share of the
-    /// processor's cores
+    /// Work on N videos at once
+    ///
+    /// Each takes the memory of a session, and --threads, or else its share of the processor's cores.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = values::jobs())]
     pub jobs: usize,
 
-    /// Ask only the first N questions, after --category and --shuffle
+    /// Ask only the first N questions
+    ///
+    /// After --category and --shuffle.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
 
@@ -534,7 +559,9 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME")]
     pub category: Option<String>,
 
-    /// Ask in a random order that SEED stands for; with --limit, a random part
+    /// Ask in a random order; with --limit, a random part
+    ///
+    /// The same SEED is the same order.
     #[arg(long, value_name = "SEED")]
     pub shuffle: Option<u64>,
 
@@ -579,14 +606,15 @@ pub struct BenchArgs {
     #[arg(value_name = "QUESTION", default_value = "Describe in detail what happens in the video.")]
     pub question: String,
 
-    /// Methods to compare, separated by commas; ratios are to the first
+    /// Methods to compare; ratios are to the first
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',', default_value = "dense,sharpv")]
     #[arg(value_parser = values::bench_method())]
     pub methods: Vec<Method>,
 
-    /// Keep this share of the visual tokens, 0 to 1, with all methods but dense [default: what each method finds
-    /// necessary]
-    #[arg(long, value_name = "SHARE")]
+    /// Keep this share of the visual tokens with all methods but dense, 0 to 1
+    ///
+    /// [default: what each method finds necessary]
+    #[arg(long, value_name = "SHARE", value_parser = values::share)]
     pub keep: Option<f32>,
 
     /// Runs of each method
@@ -598,8 +626,9 @@ pub struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub predict: u32,
 
-    /// Measure videos that are made up, too, of FRAMES frames with TOKENS visual tokens: prune, prefill and decode,
-    /// without an encoder
+    /// Measure videos that are made up, too, without an encoder
+    ///
+    /// Of FRAMES frames with TOKENS visual tokens: prune, prefill and decode.
     #[arg(long, value_name = "FRAMESxTOKENS,…", value_delimiter = ',')]
     pub synthetic: Vec<ScalingSize>,
 

@@ -89,7 +89,7 @@ pub fn describe(error: &anyhow::Error) -> String {
             text.push_str(&format!(": {cause}"));
         }
     }
-    if let Some(advice) = error.downcast_ref::<sharpv::Error>().and_then(|error| advice::line(&error.fixes())) {
+    if let Some(advice) = error.downcast_ref::<sharpv::Error>().and_then(advice::about) {
         text.push_str(&format!("\n       {advice}"));
     }
     text

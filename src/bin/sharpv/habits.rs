@@ -1,5 +1,5 @@
-//! Command lines as other programs take them (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`): no command,
-//! but the message tells ours.
+//! Command lines as other programs take them (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`,
+//! `--max-tokens 64`): no command or option, but the message tells ours.
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -16,8 +16,52 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("install", "pull"),
 ];
 
+/// What other programs call our options, or people think that they are called. clap finds those that look alike.
+const OTHER_OPTIONS: &[(&str, &str)] = &[
+    ("--frames", "--max-frames"),
+    ("--num-frames", "--max-frames"),
+    ("--n-frames", "--max-frames"),
+    ("--nframes", "--max-frames"),
+    ("--max-tokens", "--predict"),
+    ("--max-new-tokens", "--predict"),
+    ("--num-predict", "--predict"),
+    ("--temperature", "--temp"),
+    ("--num-ctx", "--ctx-size"),
+    ("--context", "--ctx-size"),
+    ("--ngl", "--gpu-layers"),
+    ("--projector", "--mmproj"),
+    ("--system", "--system-prompt"),
+];
+
 /// `error`, or if `args` would be right with a command of ours, an error that tells so.
 pub fn explain(error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
+    match error.kind() {
+        ErrorKind::UnknownArgument => explain_option(error, args, command),
+        _ => explain_command(error, args, command),
+    }
+}
+
+/// `error` about an option, with the one of ours that is meant.
+fn explain_option(mut error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return error };
+    let Some((_, ours)) = OTHER_OPTIONS.iter().find(|(other, _)| other == word) else { return error };
+    let is_taken = |of: &Command| of.get_arguments().any(|arg| arg.get_long() == ours.strip_prefix("--"));
+    // The first word that is one names the command.
+    let mut command = command.clone();
+    command.build();
+    let Some(name) = args.iter().skip(1).find(|arg| command.find_subcommand(arg).is_some_and(is_taken)) else {
+        return error;
+    };
+    // What was said of how to use it is about what looks alike.
+    if let Some(of) = command.find_subcommand_mut(name) {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(of.render_usage()));
+    }
+    error.insert(ContextKind::SuggestedArg, ContextValue::String((*ours).to_owned()));
+    error
+}
+
+/// `error` about a command, or one that tells which is meant.
+fn explain_command(error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return error };
     let Some(at) = args.iter().skip(1).position(|arg| arg == word.as_str()) else { return error };
     let (before, after) = (&args[..=at], &args[at + 2..]);

@@ -10,6 +10,7 @@ mod args;
 mod argv;
 mod ask;
 mod bench;
+mod brief;
 mod calibrate;
 mod chat;
 mod doctor;
@@ -41,11 +42,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     runtime::on_abort(exit::on_abort);
-    let args = argv::spell_out(std::env::args_os(), &Cli::command());
-    let cli = Cli::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let program = brief::shortened(Cli::command());
+    let args = argv::spell_out(std::env::args_os(), &program);
+    let cli = program.clone().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match cli {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&habits::explain(error, &args, &Cli::command())),
+        Err(error) => return exit::usage(&habits::explain(error, &args, &program)),
     };
     logging::start(cli.verbose, cli.quiet);
     let screen = Screen::new(cli.quiet, cli.verbose);

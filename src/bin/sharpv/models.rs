@@ -6,7 +6,7 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 use sharpv::models::hub::Hub;
 use sharpv::models::{self, KnownModel, ModelFiles, Store, VideoLlm};
-use sharpv::runtime::{ModelParams, VisionParams};
+use sharpv::runtime::{FreeMemory, ModelParams, VisionParams};
 use sharpv::weights::{Copies, Copy};
 use std::path::{Path, PathBuf};
 
@@ -116,12 +116,30 @@ struct Known {
     /// Weights and KV cache, in bytes, about.
     memory_bytes_dense: u64,
     memory_bytes_pruned: u64,
+    /// With how many of the visual tokens it fits this machine; `None` where the machine does not say what it has.
+    fits: Option<Fits>,
     cached: bool,
 }
 
+/// Whether a VideoLLM fits a machine.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Fits {
+    /// With all of its visual tokens.
+    Yes,
+    /// With the share that is kept in a pruned prompt.
+    Pruned,
+    No,
+}
+
 impl Known {
-    fn new(model: &VideoLlm, cached: &[ModelFiles]) -> Self {
+    fn new(model: &VideoLlm, cached: &[ModelFiles], memory: Option<&FreeMemory>) -> Self {
         let is_of_repo = |files: &ModelFiles| files.name.split(':').next() == Some(model.repo);
+        let fits = |memory: &FreeMemory| match memory.bytes {
+            bytes if model.memory_bytes(FRAMES, 1.0) <= bytes => Fits::Yes,
+            bytes if model.memory_bytes(FRAMES, KEEP) <= bytes => Fits::Pruned,
+            _ => Fits::No,
+        };
         Self {
             repo: model.repo,
             quant: model.quant,
@@ -131,6 +149,7 @@ impl Known {
             keep: KEEP,
             memory_bytes_dense: model.memory_bytes(FRAMES, 1.0),
             memory_bytes_pruned: model.memory_bytes(FRAMES, KEEP),
+            fits: memory.map(fits),
             cached: cached.iter().any(is_of_repo),
         }
     }
@@ -140,8 +159,11 @@ pub fn run(args: &ModelsArgs, verbose: bool) -> anyhow::Result<()> {
     // Without a home there is no cache, and nothing in it.
     let cached = Hub::from_env().map(|hub| hub.cached()).unwrap_or_default();
     if args.known {
-        let known: Vec<Known> = models::video_llms().iter().map(|model| Known::new(model, &cached)).collect();
-        return if args.json { output::print_json(&known) } else { Ok(output::print(&known_table(&known))?) };
+        let memory = FreeMemory::for_weights(&ModelParams::default());
+        let known = |model: &VideoLlm| Known::new(model, &cached, memory.as_ref());
+        let known: Vec<Known> = models::video_llms().iter().map(known).collect();
+        let table = known_table(&known, memory.as_ref());
+        return if args.json { output::print_json(&known) } else { Ok(output::print(&table)?) };
     }
     let store = Store::from_env()?;
     let copies = Copies::new(&store);
@@ -174,31 +196,59 @@ fn table(listed: &[Listed], verbose: bool) -> String {
             (`sharpv models --known` lists some)\n"
 }
 
-fn known_table(known: &[Known]) -> String {
+fn known_table(known: &[Known], memory: Option<&FreeMemory>) -> String {
     let width = known.iter().map(|model| model.repo.len()).max().unwrap_or_default();
-    let (dense, pruned) = ("DENSE", format!("{} % KEPT", KEEP * 100.0));
+    let pruned = format!("{} % KEPT", KEEP * 100.0);
     let mut text = format!(
-        "{:<width$}  {:<6}  {:>8}  {:>6}  {dense:>8}  {pruned:>9}  IN CACHE\n",
-        "REPOSITORY", "QUANT", "SIZE", "TOKENS"
+        "{:<width$}  {:<6}  {:>8}  {:>6}  {:>8}  {pruned:>9}  {:<6}  IN CACHE\n",
+        "REPOSITORY", "QUANT", "SIZE", "TOKENS", "DENSE", "FITS"
     );
     let gb = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
     for model in known {
         text += &format!(
-            "{:<width$}  {:<6}  {:>8}  {:>6}  {:>8}  {:>9}  {}\n",
+            "{:<width$}  {:<6}  {:>8}  {:>6}  {:>8}  {:>9}  {:<6}  {}\n",
             model.repo,
             model.quant,
             gb(model.bytes),
             model.visual_tokens,
             gb(model.memory_bytes_dense),
             gb(model.memory_bytes_pruned),
+            match model.fits {
+                Some(Fits::Yes) => "yes",
+                Some(Fits::Pruned) => "pruned",
+                Some(Fits::No) => "no",
+                None => "?",
+            },
             if model.cached { "yes" } else { "no" }
         );
     }
-    let (frame_width, frame_height) = VideoLlm::FRAME;
-    text + &format!(
-        "\nComputed, not measured: SIZE from the number of parameters; TOKENS, the visual tokens of {FRAMES} frames (of {frame_width}x{frame_height} where that\n\
-         matters); memory of weights and f16 KV cache with all of them, and with {} % of them kept. What is computed in comes on top.\n\
-         llama.cpp runs these models. `sharpv pull REPOSITORY` fetches one, `-m REPOSITORY` uses it.\n",
-        KEEP * 100.0
-    )
+    text + "\n" + &known_legend(&pruned, memory)
+}
+
+/// What the columns say.
+fn known_legend(pruned: &str, memory: Option<&FreeMemory>) -> String {
+    let (width, height) = VideoLlm::FRAME;
+    let fits = match memory {
+        Some(memory) => format!(
+            "into the {} that this machine has for a model ({}): yes, only pruned ({pruned}), or no",
+            DecimalBytes(memory.bytes),
+            memory.place
+        ),
+        None => "?: this machine does not say how much memory it has".to_owned(),
+    };
+    let rows = [
+        (
+            "QUANT",
+            "the quantization that is fetched where none is named, unless the memory is too small for it".to_owned(),
+        ),
+        ("SIZE", "of the language model and its projector".to_owned()),
+        ("TOKENS", format!("visual tokens of {FRAMES} frames (of {width}x{height} where that matters)")),
+        ("DENSE", "memory of weights and f16 KV cache with all of these; what is computed in comes on top".to_owned()),
+        (pruned, "the same where so much of the visual tokens is kept (--keep)".to_owned()),
+        ("FITS", fits),
+        ("IN CACHE", "whether it is on this machine already".to_owned()),
+    ];
+    let rows: String = rows.iter().map(|(name, meaning)| format!("{name:<9}  {meaning}\n")).collect();
+    rows + "\nComputed, not measured: from numbers of parameters and layers. llama.cpp runs these models.\n\
+            `sharpv pull REPOSITORY` fetches one, `-m REPOSITORY` uses it.\n"
 }

@@ -59,9 +59,12 @@ pub fn load(
     Ok(session?)
 }
 
-/// Which model is used if none was named.
+/// What to expect of the default model.
 pub fn about_default_model(files: &ModelFiles) -> String {
-    format!("Model: {}, the small default. A larger one sees more: -m ORG/REPO (`sharpv models --known`)", files.name)
+    format!(
+        "Model: {}, a small one that answers something to anything; larger ones see more: -m ORG/REPO (`sharpv models --known`)",
+        files.name
+    )
 }
 
 /// Adds frames of the part of the last video that `question` names, if it names one that has few.

@@ -50,6 +50,20 @@ pub fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "give a number above 0".into())
 }
 
+/// A share, of which the library knows the range.
+pub fn share(text: &str) -> Result<f32, String> {
+    let wrong = || match text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f32>().ok()) {
+        Some(percent) => format!("give a share of 1: {}", percent / 100.0),
+        None => "give a share of 1, such as 0.3".to_owned(),
+    };
+    text.parse().map_err(|_| wrong())
+}
+
+/// A text with something in it.
+pub fn some_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("give some text".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// As [`bytes`], or none.
 pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     if text == "0" { Ok(0) } else { bytes(text) }
@@ -207,6 +221,15 @@ mod tests {
         }
         for text in ["", "s", "0", "-1s", "nan", "inf", "10x", "1:30m", "ms"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_read_and_percentages_told_as_one() {
+        assert_eq!(share("0.3"), Ok(0.3));
+        assert_eq!(share("30%"), Err("give a share of 1: 0.3".into()));
+        for text in ["", "%", "x%", "a third"] {
+            assert!(share(text).is_err_and(|told| told.contains("0.3")), "{text}");
         }
     }
 

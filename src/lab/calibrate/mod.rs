@@ -59,8 +59,9 @@ impl Calibration<'_> {
             Err(Error::InvalidParameter { name, value, expected: expected.to_owned() })
         };
         if self.clips.len() < 2 {
-            let value = format!("{} clips", self.clips.len());
-            return refuse("the clips", value, "at least 2: one half gives the order, the other says how far it holds");
+            let value = self.clips.len().to_string();
+            let expected = "at least 2: one half gives the order, the other says how far it holds";
+            return refuse("the number of videos", value, expected);
         }
         if self.questions.is_empty() {
             return refuse("the questions", "none".into(), "at least one");

@@ -197,8 +197,9 @@ impl From<Error> for ApiError {
             Error::Media { problem, .. } => Self::media(match problem {
                 MediaProblem::NotAVideo => "this is no video or picture that can be read",
                 MediaProblem::CutOff => "the video has no index: it is cut off or damaged; send the whole file",
-                // Nothing is written here.
-                MediaProblem::Encode => return Self::internal(),
+                MediaProblem::NotRead => "this is a picture of a kind that is not read; send JPEG or PNG",
+                // Nothing is written here, and nothing read but whole files.
+                MediaProblem::Encode | MediaProblem::Backward => return Self::internal(),
                 MediaProblem::Decode => "the video cannot be decoded; convert it, for example to H.264 in MP4",
                 MediaProblem::Picture => "the picture cannot be decoded: it is damaged, or of an unknown format",
                 MediaProblem::TooLarge => "the picture or video is too large: make its pictures smaller",

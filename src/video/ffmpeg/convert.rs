@@ -10,6 +10,7 @@ use ffmpeg_next as ff;
 
 use super::super::Frame;
 use super::super::frame::over_white;
+use super::super::heif::Turn;
 use super::super::limits::MAX_VIDEO_PIXELS;
 
 /// Sample aspect ratios beyond this (and its inverse) are taken for damage.
@@ -40,7 +41,11 @@ impl Orientation {
         let entry = |i: usize| {
             bytes.get(4 * i..4 * i + 4).and_then(|b| b.try_into().ok()).map_or(0, |b| i64::from(i32::from_ne_bytes(b)))
         };
-        let (a, b, c, d) = (entry(0), entry(1), entry(3), entry(4));
+        Self::from_turn(Turn { a: entry(0), b: entry(1), c: entry(3), d: entry(4) })
+    }
+
+    /// The nearest to a turn.
+    pub(super) fn from_turn(Turn { a, b, c, d }: Turn) -> Self {
         if a.abs() + d.abs() >= b.abs() + c.abs() {
             Self { transpose: false, flip_horizontally: a < 0, flip_vertically: d < 0 }
         } else {

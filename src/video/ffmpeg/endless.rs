@@ -3,12 +3,13 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ff::decoder;
-use ff::format::context::{Input, StreamIo};
+use ff::format::context::StreamIo;
 use ff::frame::Video as Picture;
+use ff::{Packet, decoder};
 use ffmpeg_next as ff;
 
-use super::super::{Frame, Stop};
+use super::super::{Frame, Stop, forward};
+use super::address;
 use super::convert::Converter;
 use super::decode::open_codec;
 use super::initialize;
@@ -16,16 +17,7 @@ use super::track::{FORMATS, MICROSECONDS, Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
 /// How much of a stream is looked at before it is decoded: what it is, how large its pictures are.
-const LOOK_S: f64 = 1.0;
-
-/// How long an address may stay silent.
-const SILENCE_S: f64 = 20.0;
-
-/// What an address may be read by. No files.
-const PROTOCOLS: &str = "crypto,http,httpproxy,https,rtmp,rtp,rtsp,rtsps,srtp,tcp,tls,udp";
-
-/// What is read at addresses, beside [`FORMATS`].
-const STREAM_FORMATS: &str = "hls,rtp,rtsp,sdp";
+pub(super) const LOOK_S: f64 = 1.0;
 
 /// After as many errors in a row the decoder is given up.
 const MAX_ERRORS: u32 = 1000;
@@ -47,6 +39,7 @@ impl Endless {
     /// From whatever can be read; `path` stands for it in errors.
     pub(in crate::video) fn read(path: &Path, reader: impl Read + Send + 'static, stop: &Stop) -> Result<Self> {
         initialize();
+        let reader = forward::begun(path, reader)?;
         let mut options = ff::Dictionary::new();
         options.set("protocol_whitelist", "none");
         options.set("format_whitelist", FORMATS);
@@ -55,7 +48,9 @@ impl Endless {
         let interrupt = move || asked.is_wanted();
         let opened = StreamIo::from_read(reader)
             .and_then(|io| ff::format::input_from_stream_with_interrupt(io, None, Some(options), interrupt));
-        Self::of(path, opened, stop)
+        stop.check()?;
+        let input = opened.map_err(|error| forward::not_opened(path, error.to_string()))?;
+        Self::of_track(path, Track::of(input, path, stop)?)
     }
 
     /// From a file that is whole.
@@ -67,27 +62,7 @@ impl Endless {
     /// From an address; `path` stands for it in errors.
     pub(in crate::video) fn address(path: &Path, address: &str, stop: &Stop) -> Result<Self> {
         initialize();
-        let mut options = ff::Dictionary::new();
-        options.set("protocol_whitelist", PROTOCOLS);
-        options.set("format_whitelist", &format!("{FORMATS},{STREAM_FORMATS}"));
-        options.set("analyzeduration", &microseconds(LOOK_S));
-        options.set("rw_timeout", &microseconds(SILENCE_S));
-        if address.starts_with("rtsp") {
-            options.set("rtsp_flags", "prefer_tcp");
-            options.set("timeout", &microseconds(SILENCE_S));
-        }
-        let asked = stop.clone();
-        let interrupt = move || asked.is_wanted();
-        Self::of(path, ff::format::input_with_interrupt_and_dictionary(address, interrupt, options), stop)
-    }
-
-    fn of(path: &Path, opened: std::result::Result<Input, ff::Error>, stop: &Stop) -> Result<Self> {
-        stop.check()?;
-        let input = opened.map_err(|error| Error::Media {
-            problem: MediaProblem::NotAVideo,
-            path: path.to_owned(),
-            reason: format!("FFmpeg cannot read it ({error})"),
-        })?;
+        let input = address::open(path, address, stop)?;
         Self::of_track(path, Track::of(input, path, stop)?)
     }
 
@@ -122,7 +97,7 @@ impl Endless {
             match self.codec.receive_frame(&mut picture) {
                 Ok(()) => return Ok(Some(picture)),
                 Err(ff::Error::Eof) => return Ok(None),
-                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => match self.track.next_packet()? {
+                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => match self.next_packet()? {
                     Some(packet) => {
                         let accepted = timestamp(&packet).is_some() || !packet.is_corrupt();
                         let accepted = self.codec.send_packet(&packet).is_ok() && accepted;
@@ -138,6 +113,14 @@ impl Endless {
             }
         }
         Ok(None)
+    }
+
+    fn next_packet(&mut self) -> Result<Option<Packet>> {
+        let packet = self.track.next_packet()?;
+        if packet.is_none() && self.track.lies_behind() {
+            return Err(forward::index_at_end(&self.path));
+        }
+        Ok(packet)
     }
 
     /// Frames a second, if the source says so.
@@ -157,7 +140,8 @@ impl Endless {
             ));
         }
         let n_damaged = self.n_damaged + self.track.n_unreadable();
-        if n_damaged > 0 {
+        // Packets that cannot be reached are not damaged.
+        if n_damaged > 0 && !self.track.lies_behind() {
             warnings.push(format!("{name}: {n_damaged} damaged packets or pictures were met"));
         }
         warnings
@@ -206,7 +190,8 @@ impl Times {
     }
 }
 
-fn microseconds(seconds: f64) -> String {
+/// As FFmpeg's options take a time.
+pub(super) fn microseconds(seconds: f64) -> String {
     format!("{:.0}", seconds * MICROSECONDS)
 }
 

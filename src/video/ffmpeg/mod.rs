@@ -1,5 +1,6 @@
 //! Everything that FFmpeg reads: planning which frames to take, and taking them.
 
+mod address;
 mod convert;
 mod decode;
 mod endless;
@@ -14,10 +15,11 @@ use std::sync::Once;
 
 use ffmpeg_next as ff;
 
+use super::sniff::Nature;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::limit_allocations;
-use convert::Converter;
+use convert::{Converter, Orientation};
 use decode::Decoder;
 pub(super) use endless::Endless;
 pub(super) use keyframes::Keyframes;
@@ -39,18 +41,22 @@ const TS_PACKET_BYTES: f64 = 188.0;
 const MAX_SPARSENESS: f64 = 100.0;
 
 /// Opens a file with FFmpeg and plans the frames to take.
-pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
+pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     initialize();
     let mut track = Track::open(path, stop)?;
     let codec = decode::open_codec(path, &track)?;
     let mut warnings = Vec::new();
-    let timeline = Timeline::of(path, &mut track, &mut warnings)?;
+    let timeline = match nature {
+        Nature::Picture(_) => Timeline::of_picture(),
+        Nature::Open | Nature::Animation => Timeline::of(path, &mut track, &mut warnings)?,
+    };
 
     let container = track.container();
-    let kind = match (timeline.n_frames, container.as_str()) {
-        (Some(1), "gif" | "apng" | "image2" | "ico") => Kind::Picture,
-        (Some(1), name) if name.ends_with("_pipe") => Kind::Picture,
-        (_, "gif" | "apng") => Kind::Animation,
+    let kind = match (nature, timeline.n_frames, container.as_str()) {
+        (Nature::Picture(_), ..) => Kind::Picture,
+        (Nature::Animation, Some(1), _) | (_, Some(1), "gif" | "apng" | "image2" | "ico") => Kind::Picture,
+        (_, Some(1), name) if name.ends_with("_pipe") => Kind::Picture,
+        (Nature::Animation, ..) | (_, _, "gif" | "apng") => Kind::Animation,
         _ => Kind::Video,
     };
     let moving = kind != Kind::Picture;
@@ -66,7 +72,12 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         container,
         codec: track.codec_id().name().to_owned(),
     };
-    let converter = Converter::new(track.orientation(), track.container_sar());
+    let orientation = match nature {
+        // What FFmpeg 7 says as well, and older ones do not.
+        Nature::Picture(turn) => Orientation::from_turn(turn),
+        Nature::Open | Nature::Animation => track.orientation(),
+    };
+    let converter = Converter::new(orientation, track.container_sar());
     // GIF and PNG frames build on the ones before, whatever their flags say.
     let can_seek = kind == Kind::Video && !track.clock.counts_frames;
     let decoder = Decoder::new(path, track, codec, can_seek);
@@ -110,6 +121,11 @@ struct Timeline {
 }
 
 impl Timeline {
+    /// That of a still picture, whatever its container makes of it.
+    fn of_picture() -> Self {
+        Self { duration_s: 0.0, fps: None, n_frames: Some(1), frame_times: None }
+    }
+
     /// When the frames are by their timestamps, or by their number where the timestamps make no sense.
     fn of(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
         let mut timeline_warnings = Vec::new();

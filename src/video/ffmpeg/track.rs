@@ -14,7 +14,7 @@ use super::super::Stop;
 use super::super::sampling::TIMESTAMP_TOLERANCE_S;
 use super::convert::Orientation;
 use crate::error::{Error, MediaProblem, Result};
-use crate::ffi::ffmpeg::{metadata, sample_aspect_ratio, size};
+use crate::ffi::ffmpeg::{can_go_back, metadata, n_shown_in_index, sample_aspect_ratio, size};
 
 /// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
 pub(super) const MICROSECONDS: f64 = 1e6;
@@ -87,6 +87,8 @@ pub(super) struct Track {
     has_start_time: bool,
     stop: Stop,
     n_unreadable: u64,
+    /// Packets that were read, of all tracks.
+    n_read: u64,
 }
 
 impl Track {
@@ -115,7 +117,7 @@ impl Track {
             frame_s: frame_rate(&stream).map_or(0.04, |fps| 1.0 / fps),
             counts_frames: false,
         };
-        Ok(Self { input, index, clock, has_start_time, stop: stop.clone(), n_unreadable: 0 })
+        Ok(Self { input, index, clock, has_start_time, stop: stop.clone(), n_unreadable: 0, n_read: 0 })
     }
 
     /// What the reading of the file is stopped by.
@@ -159,9 +161,18 @@ impl Track {
         self.stream().map_or((0, 0), |stream| size(&stream))
     }
 
-    /// Number of frames, if the container says it.
+    /// Number of frames that are shown, if the container says it.
     pub(super) fn n_frames(&self) -> Option<u64> {
-        self.stream().and_then(|stream| u64::try_from(stream.frames()).ok()).filter(|&n| n > 0)
+        let stream = self.stream()?;
+        let stored = u64::try_from(stream.frames()).ok().filter(|&n| n > 0)?;
+        // An edit list may cut some, or show some twice.
+        let shown = if self.is_mp4() { n_shown_in_index(&stream) } else { 0 };
+        Some(if shown > 0 { shown } else { stored })
+    }
+
+    /// Whether it is one of the containers that MP4 stands for: QuickTime, 3GP, …
+    fn is_mp4(&self) -> bool {
+        self.container().starts_with("mov,mp4")
     }
 
     /// Length of the video track as the container says it; of the whole file if it does not tell the tracks apart.
@@ -197,19 +208,33 @@ impl Track {
             self.stop.check()?;
             let mut packet = Packet::empty();
             match packet.read(&mut self.input) {
-                Ok(()) if packet.stream() == self.index && packet.size() > 0 => return Ok(Some(packet)),
-                Ok(()) => unreadable_in_a_row = 0,
+                Ok(()) => {
+                    self.n_read += 1;
+                    unreadable_in_a_row = 0;
+                    if packet.stream() == self.index && packet.size() > 0 {
+                        return Ok(Some(packet));
+                    }
+                }
                 Err(ff::Error::Exit) => return Err(Error::Cancelled),
                 Err(ff::Error::Eof) => break,
                 Err(_) => {
                     unreadable_in_a_row += 1;
                     self.n_unreadable += 1;
+                    if self.lies_behind() {
+                        break;
+                    }
                 }
             }
         }
         // FFmpeg may take what it could not read because it was stopped for the end.
         self.stop.check()?;
         Ok(None)
+    }
+
+    /// Whether the first packet, and so the others, lie before the place up to which a source was read to find them,
+    /// and there is no way back: an MP4 whose index stands at its end.
+    pub(super) fn lies_behind(&self) -> bool {
+        self.n_read == 0 && self.n_unreadable > 0 && self.is_mp4() && !can_go_back(&self.input)
     }
 
     /// Number of times that reading a packet failed.

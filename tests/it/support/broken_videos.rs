@@ -9,7 +9,7 @@ use std::path::PathBuf;
 const SOURCE: &str = "testsrc2=s=64x48:r=10:d=1.6";
 
 /// Name and arguments of a whole file of each kind.
-pub const WHOLE: [(&str, &str); 18] = [
+pub const WHOLE: [(&str, &str); 20] = [
     ("h264.mp4", "-c:v libx264 -pix_fmt yuv420p -g 8"),
     ("start.mp4", "-c:v libx264 -pix_fmt yuv420p -g 8 -movflags +faststart"),
     ("fragments.mp4", "-c:v libx264 -pix_fmt yuv420p -g 8 -movflags +frag_keyframe+empty_moov"),
@@ -28,6 +28,8 @@ pub const WHOLE: [(&str, &str); 18] = [
     ("alpha.mov", "-c:v png -pix_fmt rgba"),
     ("a.gif", ""),
     ("a.webp", "-c:v libwebp_anim -lossless 1"),
+    ("moving.avif", "-c:v libaom-av1 -cpu-used 8 -g 8"),
+    ("still.avif", "-frames:v 1 -c:v libaom-av1 -cpu-used 8 -still-picture 1"),
 ];
 
 /// The whole files.

@@ -14,7 +14,7 @@ pub struct SamplerOptions {
     #[arg(default_value_t = SessionParams::default().n_predict as u32, value_parser = clap::value_parser!(u32).range(1..))]
     predict: u32,
 
-    /// Temperature: 0 always takes the likeliest token, higher is more random
+    /// Temperature: 0 takes the likeliest token, higher is more random
     #[arg(long, value_name = "T", default_value_t = SamplerParams::default().temperature)]
     temp: f32,
 

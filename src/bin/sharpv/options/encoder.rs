@@ -9,31 +9,31 @@ use sharpv::skip::{EncodeMode, EncodeParams, Reuse, Stop};
 #[command(next_help_heading = "Vision encoder")]
 pub struct EncoderOptions {
     /// A patch has changed when its brightness has by more than this, 0 to 1, noise averaged out
-    #[arg(long, value_name = "T", allow_negative_numbers = true, hide_short_help = true,
+    #[arg(long, value_name = "T", allow_negative_numbers = true,
         default_value_t = Reuse::default().threshold)]
     encode_change: f32,
 
     /// Compute a frame whole if more than this share of it has changed, 0 to 1
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, hide_short_help = true,
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
         default_value_t = Reuse::default().whole)]
     encode_whole: f32,
 
     /// Compute at least every Nth frame whole, of those in which anything changed
-    #[arg(long, value_name = "N", hide_short_help = true, default_value_t = Reuse::default().refresh)]
+    #[arg(long, value_name = "N", default_value_t = Reuse::default().refresh)]
     encode_refresh: usize,
 
     /// Tokens that will be dropped stop after this share of the layers, over 0 and below 1 [default: by the encoder's
     /// depth]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, hide_short_help = true)]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     encode_depth: Option<f32>,
 
     /// So many tokens go on for each that will be kept, at least 1
-    #[arg(long, value_name = "N", allow_negative_numbers = true, hide_short_help = true,
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
         default_value_t = Stop::default().multiple)]
     encode_multiple: f32,
 
     /// At least this share of a frame's tokens goes on, 0 to 1
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, hide_short_help = true,
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
         default_value_t = Stop::default().least)]
     encode_least: f32,
 }

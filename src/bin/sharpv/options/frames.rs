@@ -16,7 +16,9 @@ enum FramesBy {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Frames")]
 pub struct FrameOptions {
-    /// Frames to take for each second of video [default: that of the model's family (docs/layouts.md)]
+    /// Frames to take for each second of video [default: the model family's]
+    ///
+    /// docs/layouts.md has that of each family.
     #[arg(long, value_name = "N", value_parser = values::rate)]
     fps: Option<f64>,
 
@@ -61,8 +63,10 @@ pub struct ZoomOptions {
     #[arg(long)]
     pub no_zoom: bool,
 
-    /// Ask each part of the last video alone first, and answer from the one that says something else than the others:
-    /// for a thing that a long video shows once ("Is there a dog?"), not for what all of it is about
+    /// Look for what a long video shows once ("Is there a dog?")
+    ///
+    /// Each part of the last video is asked about alone first, and the answer is given from the one that says something
+    /// else than the others. Not for what all of it is about.
     #[arg(long)]
     pub search: bool,
 }
@@ -74,11 +78,11 @@ pub struct VideoOptions {
     #[command(flatten)]
     frames: FrameOptions,
 
-    /// Where to begin: seconds or [H:]MM:SS [default: the video's start]
+    /// Where to begin: seconds or [H:]MM:SS [default: its start]
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     start: Option<f64>,
 
-    /// Where to end: seconds or [H:]MM:SS [default: the video's end]
+    /// Where to end: seconds or [H:]MM:SS [default: its end]
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     end: Option<f64>,
 

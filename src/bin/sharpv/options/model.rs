@@ -13,12 +13,15 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
-    /// A name of `sharpv models`, a language model in GGUF, or a repository of Hugging Face, fetched if need be
-    /// [default: smol]
-    #[arg(short, long, value_name = "NAME|FILE|ORG/REPO[:QUANT]")]
+    /// A name of `sharpv models`, a GGUF file, or ORG/REPO [default: smol]
+    ///
+    /// A file is that of the language model. A repository of Hugging Face is fetched if need be; ORG/REPO:QUANT names the quantization.
+    #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
 
-    /// The model's multimodal projector in GGUF [default: the *mmproj*.gguf beside the model, or of its repository]
+    /// The model's multimodal projector in GGUF [default: the one beside it]
+    ///
+    /// That is the *mmproj*.gguf in the model's folder, or of its repository.
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
 
@@ -26,7 +29,9 @@ pub struct ModelOptions {
     #[arg(long, value_name = "FILE")]
     lora: Vec<PathBuf>,
 
-    /// Layers of the model to put on the GPU: a number, `all`, or `auto`, as many as fit [short: -ngl] [default: auto]
+    /// Layers to put on the GPU [short: -ngl] [default: auto]
+    ///
+    /// A number, `all`, or `auto`, as many as fit.
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", allow_hyphen_values = true)]
     gpu_layers: Option<GpuLayers>,
 
@@ -66,11 +71,13 @@ pub struct ModelOptions {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
 
-    /// Cells of the KV cache; 0 allocates what the conversation needs
+    /// Cells of the KV cache; 0 is what the conversation needs
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     ctx_size: u32,
 
-    /// Take no more memory than this for KV cache and buffers: bytes, or with K, M, G [default: what is free]
+    /// Take no more memory than this: 500M, 4G [default: what is free]
+    ///
+    /// For KV cache and buffers, in bytes, or with K, M, G.
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     max_memory: Option<u64>,
 
@@ -165,9 +172,9 @@ impl ModelOptions {
         self.model.as_deref().unwrap_or_else(|| default_model())
     }
 
-    /// Whether the default model is used because none was named.
+    /// Whether the default model is used, the small one, named or not.
     pub fn uses_default(&self) -> bool {
-        self.model.is_none()
+        self.name() == default_model()
     }
 
     /// How to open a session with this model; what is no matter of the model is as it is by default. Reads the files

@@ -32,15 +32,18 @@ impl WeightOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct PruneOptions {
-    /// Which visual tokens to keep: those that SharpV finds important, and one of each scene for the rest; the former
-    /// alone (sharpv-paper); all (off); as many as SharpV, chosen blindly (random, uniform); or what another method
-    /// chooses (evs, vidcom2, dycoke, divprune)
+    /// Which visual tokens to keep; off keeps all
+    ///
+    /// Those that SharpV finds important, and one of each scene for the rest; the former alone (sharpv-paper); all (off);
+    /// as many as SharpV, chosen blindly (random, uniform); or what another method chooses (evs, vidcom2, dycoke,
+    /// divprune).
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::one_of::<Method>())]
     prune: Method,
 
-    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs, as SharpV sees it; with other
-    /// methods what their papers keep]
-    #[arg(long, value_name = "SHARE", group = "budget")]
+    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs]
+    ///
+    /// As SharpV sees it; with other methods what their papers keep.
+    #[arg(long, value_name = "SHARE", group = "budget", value_parser = values::share)]
     keep: Option<f32>,
 
     /// Keep at most this many visual tokens in all

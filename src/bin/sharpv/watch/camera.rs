@@ -181,11 +181,16 @@ pub fn input(source: &str, follow: bool) -> anyhow::Result<LiveInput> {
         );
     }
     // Told before a model is loaded.
-    std::fs::File::open(&path).map_err(|source| sharpv::Error::Io {
-        action: "opening the video",
-        path: path.clone(),
-        source,
-    })?;
+    let io_error = |source| sharpv::Error::Io { action: "opening the video", path: path.clone(), source };
+    let file = std::fs::File::open(&path).map_err(io_error)?;
+    let kind = file.metadata().map_err(io_error)?.file_type();
+    if kind.is_dir() {
+        anyhow::bail!("{source}: a folder does not go on; give it to `sharpv ask` or `chat`");
+    }
+    // A named pipe, or what a shell makes of <(…).
+    if !kind.is_file() {
+        return Ok(LiveInput::Reader(source.to_owned(), Box::new(file)));
+    }
     Ok(if follow { LiveInput::Growing(path) } else { LiveInput::File(path) })
 }
 
