@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::prune::{Method, PruneParams};
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams};
 use crate::skip::EncodeParams;
-use crate::video::{Rate, Sampling};
+use crate::video::{Rate, Sampling, Spread};
 use std::sync::Arc;
 
 /// How to open a [`Session`](super::Session).
@@ -211,6 +211,7 @@ impl VideoOptions {
         let default = Sampling::default();
         Sampling {
             rate,
+            spread: Spread::Middles,
             start_s: self.start_s,
             end_s: self.end_s,
             folder_fps: self.folder_fps.unwrap_or(default.folder_fps),
