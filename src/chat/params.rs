@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::prune::{Method, PruneParams};
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams};
 use crate::skip::EncodeParams;
-use crate::video::{Rate, Sampling};
+use crate::video::{Rate, Sampling, Spread};
 use std::sync::Arc;
 
 /// How to open a [`Session`](super::Session).
@@ -211,10 +211,12 @@ impl VideoOptions {
             },
         };
         // Who asks for a rate gets it, with an odd frame at the end if it comes so.
-        let (min_frames, multiple_of) = if self.fps.is_none() { (frames.min, frames.per_slice) } else { (1, 1) };
+        let (spread, min_frames, multiple_of) =
+            if self.fps.is_none() { (frames.spread, frames.min, frames.multiple_of) } else { (Spread::Middles, 1, 1) };
         let default = Sampling::default();
         Sampling {
             rate,
+            spread,
             start_s: self.start_s,
             end_s: self.end_s,
             folder_fps: self.folder_fps.unwrap_or(default.folder_fps),

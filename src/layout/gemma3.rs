@@ -2,7 +2,6 @@
 //! `Gemma3Processor` puts around pictures.
 
 use super::{Frames, Layout, Part, PictureSize, Size, Slices, Tiles, clock};
-use crate::video::Rate;
 
 /// The layout of Gemma 3.
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +13,7 @@ impl Layout for Gemma3 {
     }
 
     fn frames(&self) -> Frames {
-        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 32 }, min: 1, max: 32, per_slice: 1 }
+        Frames::default()
     }
 
     fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {

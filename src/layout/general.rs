@@ -1,7 +1,6 @@
 //! Any model that mtmd loads and that has no layout of its own: `Frame from MM:SS: <picture>`, a line for each frame.
 
 use super::{Frames, Layout, Part, PictureSize, Size, Slices, Tiles, clock};
-use crate::video::Rate;
 
 /// The layout for families without one of their own.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +12,7 @@ impl Layout for General {
     }
 
     fn frames(&self) -> Frames {
-        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 32 }, min: 1, max: 32, per_slice: 1 }
+        Frames::default()
     }
 
     fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {

@@ -23,8 +23,9 @@ impl Layout for InternVl {
     }
 
     fn frames(&self) -> Frames {
-        // The family was trained on 8 to 32 frames; `smol` on up to 8.
-        Frames { rate: Rate::Uniform { frames: 8 }, min: 1, max: 32, per_slice: 1 }
+        // The family was trained on 8 to 32 frames, `smol` on up to 8. They are the middles of equal parts, as
+        // `InternVLVideoProcessor` has them.
+        Frames { rate: Rate::Uniform { frames: 8 }, ..Frames::default() }
     }
 
     fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {

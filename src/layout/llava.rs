@@ -2,7 +2,7 @@
 //! back to back.
 
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
-use crate::video::Rate;
+use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of the LLaVAs.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +30,12 @@ impl Layout for Llava {
     }
 
     fn frames(&self) -> Frames {
-        let frames = if self.one_vision { 32 } else { 8 };
-        Frames { rate: Rate::Uniform { frames }, min: 1, max: 32, per_slice: 1 }
+        if !self.one_vision {
+            return Frames { rate: Rate::Uniform { frames: 8 }, ..Frames::default() };
+        }
+        // `np.linspace(0, N - 1, 32, dtype=int)` of the code that it was trained with.
+        let spread = Spread::Ends { count: Rounding::Down, number: Rounding::Down, margin_s: 0.0 };
+        Frames { rate: Rate::Uniform { frames: 32 }, spread, ..Frames::default() }
     }
 
     fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {

@@ -1,7 +1,7 @@
 //! MiniCPM-V: `<image>…</image>`, a line for each frame, in the frame's own shape.
 
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
-use crate::video::Rate;
+use crate::video::{Rate, Spread};
 
 /// The layout of MiniCPM-V.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,9 @@ impl Layout for MiniCpmV {
     }
 
     fn frames(&self) -> Frames {
-        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 64 }, min: 1, max: 64, per_slice: 1 }
+        // As `encode_video` of the model's own examples takes them.
+        let rate = Rate::Fps { fps: 1.0, max_frames: 64 };
+        Frames { rate, spread: Spread::WholeSteps, max: 64, ..Frames::default() }
     }
 
     /// The frame's shape with as many pixels as the square, as `find_best_resize` of the model's processor has it. mtmd

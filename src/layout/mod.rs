@@ -31,7 +31,7 @@ pub use size::{PictureSize, Size};
 pub use smolvlm::SmolVlm;
 
 use crate::error::{Error, Result};
-use crate::video::Rate;
+use crate::video::{Rate, Spread};
 
 /// One part of a video in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,14 +68,26 @@ pub struct EncoderFacts {
 /// How many frames a family wants.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frames {
-    /// Which to take when the user asks for nothing else.
+    /// How many to take when the user asks for nothing else.
     pub rate: Rate,
+    /// Which of them.
+    pub spread: Spread,
     /// The fewest to take of a longer video.
     pub min: usize,
     /// The most to take when the user gives a rate only.
     pub max: usize,
     /// How many of them make one slice: 1, or 2.
     pub per_slice: usize,
+    /// What their number is a multiple of.
+    pub multiple_of: usize,
+}
+
+impl Default for Frames {
+    /// One a second, 32 at most.
+    fn default() -> Self {
+        let rate = Rate::Fps { fps: 1.0, max_frames: 32 };
+        Self { rate, spread: Spread::Middles, min: 1, max: 32, per_slice: 1, multiple_of: 1 }
+    }
 }
 
 /// A moment, or the moments of a pair of frames, that a slice shows.
@@ -96,17 +108,19 @@ pub struct Slices {
     pub n_frames: usize,
     /// The video's length in seconds, where it is known.
     pub duration_s: Option<f64>,
+    /// How many frames were taken of each second, where they were taken evenly.
+    pub sampled_fps: Option<f64>,
 }
 
 impl Slices {
     /// The slices that frames at `frame_times` (in seconds) make, `per_slice` each; the last may have fewer.
-    pub fn new(frame_times: &[f64], per_slice: usize, duration_s: Option<f64>) -> Self {
+    pub fn new(frame_times: &[f64], per_slice: usize, duration_s: Option<f64>, sampled_fps: Option<f64>) -> Self {
         let time = |frames: &[f64]| SliceTime {
             first_s: frames.first().copied().unwrap_or_default(),
             last_s: frames.last().copied().unwrap_or_default(),
         };
         let times = frame_times.chunks(per_slice.max(1)).map(time).collect();
-        Self { times, n_frames: frame_times.len(), duration_s }
+        Self { times, n_frames: frame_times.len(), duration_s, sampled_fps }
     }
 
     /// Each slice with its index and its first frame's time in seconds.
@@ -114,8 +128,12 @@ impl Slices {
         self.times.iter().map(|time| time.first_s).enumerate()
     }
 
-    /// Seconds from one frame to the next, on average; `None` for a single frame.
+    /// Seconds of video for each frame: as it was sampled, or from one to the next on average; `None` for a single
+    /// frame.
     fn frame_distance_s(&self) -> Option<f64> {
+        if let Some(fps) = self.sampled_fps {
+            return (fps > 0.0).then(|| 1.0 / fps);
+        }
         let (first, last) = (self.times.first()?.first_s, self.times.last()?.last_s);
         (self.n_frames > 1).then(|| (last - first) / (self.n_frames - 1) as f64)
     }

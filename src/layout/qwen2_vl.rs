@@ -1,12 +1,12 @@
 //! Qwen2-VL and Qwen2.5-VL: one block of all frames, in pairs, with no time in words. Time is in the positions: slice
 //! after slice in Qwen2-VL, in seconds in Qwen2.5-VL.
 //!
-//! Picture sizes are those of `qwen_vl_utils`: 128 to 768 tokens a pair, and fewer where many frames would pass 115,200
-//! tokens in all.
+//! Frames and picture sizes are those of `qwen_vl_utils`, which Qwen's examples read videos with: an even number, from
+//! the first frame to the last; 128 to 768 tokens a pair, and fewer where many frames would pass 115,200 tokens in all.
 
 use super::size::{Pixels, smart_resize};
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
-use crate::video::Rate;
+use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of Qwen2-VL and Qwen2.5-VL.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +21,10 @@ pub struct Qwen2Vl {
 
 const MIN_TOKENS: usize = 128;
 const MAX_TOKENS: usize = 768;
-/// Visual tokens of all frames, counted one by one: 128,000 with room for text.
-const ALL_FRAMES_TOKENS: usize = 115_200;
+/// Visual tokens of all pairs: 128,000 with room for text.
+const ALL_TOKENS: f64 = 115_200.0;
+/// However many frames there are, a pair may have that much more than the fewest tokens.
+const LEAST_MAX: f64 = 1.05;
 /// Positions for a second, of Qwen2.5-VL (`tokens_per_second` in its configuration).
 const POSITIONS_PER_SECOND: f64 = 2.0;
 
@@ -44,13 +46,15 @@ impl Layout for Qwen2Vl {
     }
 
     fn frames(&self) -> Frames {
-        Frames { rate: Rate::Fps { fps: 2.0, max_frames: 768 }, min: 4, max: 768, per_slice: 2 }
+        let rate = Rate::Fps { fps: 2.0, max_frames: 768 };
+        let spread = Spread::Ends { count: Rounding::Down, number: Rounding::Nearest, margin_s: 0.0 };
+        Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 2 }
     }
 
     fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize {
-        let shared = ALL_FRAMES_TOKENS * 2 / n_frames.max(1);
-        let max = self.max_tokens.min(shared.max(MIN_TOKENS * 105 / 100));
-        let pixels = Pixels::of_tokens(MIN_TOKENS.min(max) as f64, max as f64, self.token_side);
+        let shared = ALL_TOKENS * 2.0 / n_frames.max(1) as f64;
+        let max = (self.max_tokens as f64).min(shared.max(MIN_TOKENS as f64 * LEAST_MAX));
+        let pixels = Pixels::of_tokens((MIN_TOKENS as f64).min(max), max, self.token_side);
         PictureSize::Exactly(smart_resize(size, self.token_side, pixels))
     }
 

@@ -1,10 +1,16 @@
 //! Qwen3-VL: frames in pairs, each pair behind the mean of its times: `<1.2 seconds><|vision_start|>…<|vision_end|>`.
 //!
-//! Picture sizes are those of `Qwen3VLVideoProcessor`: all frames together stay within a number of pixels.
+//! Frames and picture sizes are those of `Qwen3VLVideoProcessor`, with the limits in the files of the models: from the
+//! first frame to the last, all of them within a number of pixels, and none of more than 768 tokens
+//! (`cap_pixels_per_frame`, as in `qwen_vl_utils`).
+//!
+//! The chat template has `<|vision_start|>` and `<|vision_end|>` around a video, too. The processor that came with the
+//! models puts the pairs in the place of all three, and so does vLLM; `transformers` from 5.12 on leaves two markers
+//! around them, which no model was shown.
 
 use super::size::{Pixels, smart_resize_all};
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
-use crate::video::Rate;
+use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of Qwen3-VL.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +25,8 @@ pub struct Qwen3Vl {
 const ALL_FRAMES_TOKENS: f64 = 24_576.0;
 /// The same, at least: 4,096 pixels.
 const MIN_ALL_FRAMES_TOKENS: f64 = 4.0;
-/// Visual tokens of a pair, at most: llama.cpp's encoder takes no more.
-const MAX_TOKENS: usize = 4096;
+/// Visual tokens of a pair, at most.
+const MAX_TOKENS: usize = 768;
 /// What fitting a video to memory may go down to.
 const MIN_TOKENS: usize = 64;
 
@@ -37,12 +43,18 @@ impl Layout for Qwen3Vl {
     }
 
     fn frames(&self) -> Frames {
-        Frames { rate: Rate::Fps { fps: 2.0, max_frames: 768 }, min: 4, max: 768, per_slice: 2 }
+        // Their number may be odd: the last frame is a pair with itself.
+        let rate = Rate::Fps { fps: 2.0, max_frames: 768 };
+        let spread = Spread::Ends { count: Rounding::Down, number: Rounding::Nearest, margin_s: 0.0 };
+        Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 1 }
     }
 
     fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize {
-        let max = ALL_FRAMES_TOKENS.min((self.max_tokens * n_frames.max(1)) as f64);
-        let pixels = Pixels::of_tokens(MIN_ALL_FRAMES_TOKENS.min(max), max, self.token_side);
+        let n = n_frames.max(1) as f64;
+        let all = Pixels::of_tokens(MIN_ALL_FRAMES_TOKENS, ALL_FRAMES_TOKENS, self.token_side);
+        let frame = Pixels::of_tokens(0.0, self.max_tokens as f64, self.token_side);
+        let max = n * frame.max.min((all.max / n).floor());
+        let pixels = Pixels { min: all.min.min(max), max };
         PictureSize::Exactly(smart_resize_all(size, self.token_side, n_frames, pixels))
     }
 

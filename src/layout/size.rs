@@ -46,8 +46,11 @@ pub(super) fn smart_resize(size: Size, factor: u32, pixels: Pixels) -> Size {
 }
 
 /// The same for a video of `n` frames, all of which share `pixels`. Whether they are too many is told by whole pairs,
-/// and by how much by frames, as Qwen3-VL's `smart_resize` does.
-pub(super) fn smart_resize_all(size: Size, factor: u32, n: usize, pixels: Pixels) -> Size {
+/// and by how much by frames, as Qwen3-VL's `smart_resize` does. What is narrower than `factor` is scaled up first.
+pub(super) fn smart_resize_all((width, height): Size, factor: u32, n: usize, pixels: Pixels) -> Size {
+    let up = f64::from(factor) / f64::from(width.min(height).max(1));
+    let size =
+        if up > 1.0 { [width, height].map(|side| (f64::from(side) * up) as u32).into() } else { (width, height) };
     let whole_pairs = (n as f64 / 2.0).round_ties_even().max(1.0) * 2.0;
     resize(size, factor, pixels.over(whole_pairs), pixels.over(n.max(1) as f64))
 }
@@ -57,14 +60,15 @@ fn resize((width, height): Size, factor: u32, allowed: Pixels, wanted: Pixels) -
     // Python rounds halves to even.
     let nearest = sides.map(|side| ((side / factor).round_ties_even() * factor).max(factor));
     let area = nearest[0] * nearest[1];
-    let scaled = |to: f64, round: fn(f64) -> f64| {
-        let scale = (sides[0] * sides[1] / to).sqrt();
-        sides.map(|side| (round(side / scale / factor) * factor).max(factor))
-    };
+    let own = sides[0] * sides[1];
+    let whole = |tokens: f64| (tokens * factor).max(factor);
+    // Multiplied and divided in Python's order: the last bit may decide.
     let [width, height] = if area > allowed.max {
-        scaled(wanted.max, f64::floor)
+        let scale = (own / wanted.max).sqrt();
+        sides.map(|side| whole((side / scale / factor).floor()))
     } else if area < allowed.min {
-        scaled(wanted.min, f64::ceil)
+        let scale = (wanted.min / own).sqrt();
+        sides.map(|side| whole((side * scale / factor).ceil()))
     } else {
         nearest
     };

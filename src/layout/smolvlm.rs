@@ -5,7 +5,7 @@
 
 use super::words::in_words;
 use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
-use crate::video::Rate;
+use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of SmolVLM2.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,10 @@ impl Layout for SmolVlm {
     }
 
     fn frames(&self) -> Frames {
-        Frames { rate: Rate::Fps { fps: 1.0, max_frames: 64 }, min: 1, max: 64, per_slice: 1 }
+        // As `sample_frames` of `SmolVLMVideoProcessor` takes them: without the first and the last second of a long video.
+        let rate = Rate::Fps { fps: 1.0, max_frames: 64 };
+        let spread = Spread::Ends { count: Rounding::Nearest, number: Rounding::Down, margin_s: 1.0 };
+        Frames { rate, spread, max: 64, ..Frames::default() }
     }
 
     fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {

@@ -5,7 +5,7 @@ fn text(text: &str) -> Part {
 }
 
 fn slices(frame_times: &[f64], per_slice: usize) -> Slices {
-    Slices::new(frame_times, per_slice, Some(frame_times.len() as f64))
+    Slices::new(frame_times, per_slice, Some(frame_times.len() as f64), None)
 }
 
 fn encoder(projector: &str, architecture: &str, has_newline: bool) -> EncoderFacts {
@@ -100,6 +100,17 @@ fn time_runs_in_seconds_in_qwen2_5_vl_and_in_slices_in_qwen2_vl() {
 }
 
 #[test]
+fn time_in_qwen2_5_vl_runs_as_the_frames_were_sampled() {
+    // 2.9 s, of which four frames are taken, from the first to the last of 87: `second_per_grid_ts` is 2 · 2.9 / 4.
+    let times = [0.0, 29.0, 57.0, 86.0].map(|number| number / 30.0);
+    let slices = Slices::new(&times, 2, Some(2.9), Some(4.0 / 2.9));
+    let qwen = Qwen2Vl::with_real_time(&EncoderFacts::default());
+    assert_eq!(qwen.time_steps(&slices).unwrap(), [0, 2]);
+    // By the distance of the frames it would be later.
+    assert_eq!(qwen.time_steps(&Slices { sampled_fps: None, ..slices }).unwrap(), [0, 3]);
+}
+
+#[test]
 fn qwen_pictures_have_a_budget_of_tokens() {
     let facts = EncoderFacts { patch_size: Some(14), ..Default::default() };
     let tokens = |layout: &dyn Layout, size: Size, n_frames: usize, side: u32| match layout.picture_size(size, n_frames)
@@ -124,6 +135,6 @@ fn qwen_pictures_have_a_budget_of_tokens() {
     let qwen3 = Qwen3Vl::new(&EncoderFacts { patch_size: Some(16), ..Default::default() });
     for n_frames in [2, 8, 100, 768] {
         let n = tokens(&qwen3, (1920, 1080), n_frames, 32);
-        assert!(n * n_frames <= 24_576, "{n_frames} {n}");
+        assert!(n * n_frames <= 24_576 && n <= 768, "{n_frames} {n}");
     }
 }

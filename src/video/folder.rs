@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::sampling::index_at;
 use super::sniff::has_extension;
+use super::spread::Known;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo, picture};
 use crate::error::{Error, Result};
 
@@ -28,9 +29,9 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         container: "folder".to_owned(),
         codec: files[0].extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
     };
-    let planned = sampling.plan(&range, Some(&times));
+    let planned = sampling.plan(&range, Known { fps: Some(fps), frame_times: Some(&times) });
     let pictures = Folder { path: path.to_owned(), files, times, stop: stop.clone(), n_decoded: 0, n_damaged: 0 };
-    Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
+    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings: Vec::new() })
 }
 
 /// The pictures in the folder, naturally sorted; at least one.

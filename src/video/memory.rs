@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::sampling::index_at;
+use super::sampling::{Plan, index_at};
+use super::spread::Known;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, Result};
 
@@ -140,9 +141,12 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
     }
     let path = PathBuf::from(name);
     let (times, duration_s) = (frames.times_since_first(), frames.duration_s());
+    let fps = duration_s.map(|duration_s| frames.len() as f64 / duration_s);
     let planned = match duration_s {
-        Some(duration_s) => sampling.plan(&sampling.range(&path, duration_s)?, Some(&times)),
-        None => vec![0.0],
+        Some(duration_s) => {
+            sampling.plan(&sampling.range(&path, duration_s)?, Known { fps, frame_times: Some(&times) })
+        }
+        None => Plan::picture(),
     };
     let info = VideoInfo {
         path,
@@ -150,13 +154,13 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
         width: 0,
         height: 0,
         duration_s,
-        fps: duration_s.map(|duration_s| frames.len() as f64 / duration_s),
+        fps,
         n_frames: Some(frames.len() as u64),
         container: "memory".to_owned(),
         codec: "rawvideo".to_owned(),
     };
     let pictures = Memory { frames: frames.clone(), times, stop: stop.clone(), n_given: 0 };
-    Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
+    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings: Vec::new() })
 }
 
 struct Memory {

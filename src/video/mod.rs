@@ -43,6 +43,7 @@ mod memory;
 mod picture;
 mod sampling;
 mod sniff;
+mod spread;
 mod stop;
 mod survey;
 mod webp;
@@ -57,8 +58,10 @@ pub use frame::Frame;
 pub use live::{LiveInput, LiveSource};
 pub use memory::Frames;
 pub(crate) use memory::check_picture;
+use sampling::Plan;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
+pub use spread::{Rounding, Spread};
 use stop::Stop;
 pub use survey::SurveyReport;
 pub(crate) use survey::{Segments, Survey, Thumbnail};
@@ -133,6 +136,7 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Res
 pub struct FrameSource {
     info: VideoInfo,
     times: Vec<f64>,
+    sampled_fps: Option<f64>,
     pictures: Box<dyn Pictures>,
     /// The first frame: decoded by `open`, because only a decoded picture proves that there is one.
     first: Option<Frame>,
@@ -178,7 +182,7 @@ impl<'a> Origin<'a> {
 struct Opened {
     /// Width and height are those of the first decoded frame, so they are still missing here.
     info: VideoInfo,
-    times: Vec<f64>,
+    planned: Plan,
     pictures: Box<dyn Pictures>,
     warnings: Vec<String>,
 }
@@ -231,7 +235,7 @@ impl FrameSource {
     ) -> Result<Self> {
         sampling.check()?;
         let stop = Stop::new(stop);
-        let Opened { mut info, times, mut pictures, mut warnings } = match origin {
+        let Opened { mut info, planned, mut pictures, mut warnings } = match origin {
             Origin::Frames(name, frames) => memory::open(name, frames, sampling, &stop)?,
             Origin::Path(path) => match sniff::content(path)? {
                 Content::Folder => folder::open(path, sampling, &stop)?,
@@ -241,6 +245,7 @@ impl FrameSource {
             },
         };
 
+        let Plan { times, fps: sampled_fps } = planned;
         let no_frames = || Error::NoFrames { path: origin.path().to_owned() };
         let mut first = pictures.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
         // What was read while it was stopped may be incomplete.
@@ -250,7 +255,8 @@ impl FrameSource {
         if times.len() == 1 {
             warnings.extend(pictures.warnings());
         }
-        Ok(Self { info, times, pictures, first: Some(first), n_given: 0, ended: false, warnings, stop })
+        let first = Some(first);
+        Ok(Self { info, times, sampled_fps, pictures, first, n_given: 0, ended: false, warnings, stop })
     }
 
     /// As [`of`](Self::of), with the moments chosen by somebody else: `times` in seconds, ascending, within the range
@@ -263,7 +269,8 @@ impl FrameSource {
     ) -> Result<Self> {
         // Opened at the start of the range, which none of the moments is before: pictures are given in order of time.
         let rate = Rate::Fps { fps: f64::MIN_POSITIVE, max_frames: 1 };
-        let opened = Self::of(origin, &Sampling { rate, min_frames: 1, multiple_of: 1, ..*sampling }, stop)?;
+        let at_start = Sampling { rate, spread: Spread::Middles, min_frames: 1, multiple_of: 1, ..*sampling };
+        let opened = Self::of(origin, &at_start, stop)?;
         let Self { info, mut pictures, stop, warnings, first: at_start, .. } = opened;
         let no_frames = || Error::NoFrames { path: info.path.clone() };
         let first_s = *times.first().ok_or_else(no_frames)?;
@@ -273,7 +280,8 @@ impl FrameSource {
             None => pictures.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height),
         };
         let first = Some(Frame { time_s: first_s, ..first });
-        Ok(Self { info, times, pictures, first, n_given: 0, ended: false, warnings, stop })
+        let sampled_fps = None;
+        Ok(Self { info, times, sampled_fps, pictures, first, n_given: 0, ended: false, warnings, stop })
     }
 
     /// Decodes the frames that are left on a thread of its own, from now on and until this is dropped: the next two
@@ -303,6 +311,11 @@ impl FrameSource {
     /// It gives as many frames, except from a file that turns out to be damaged.
     pub fn planned_times(&self) -> &[f64] {
         &self.times
+    }
+
+    /// How many frames are taken of each second, on average; `None` where they were not taken evenly, and of a picture.
+    pub fn sampled_fps(&self) -> Option<f64> {
+        self.sampled_fps
     }
 
     /// What the user should know about the file: that it is cut off, that damaged pictures were skipped.

@@ -7,6 +7,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::limits::{MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, check_size, too_large};
+use super::sampling::Plan;
 use super::{Frame, Kind, Opened, Pictures, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
@@ -25,7 +26,7 @@ pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
         container: codec.to_owned(),
         codec: codec.to_owned(),
     };
-    Ok(Opened { info, times: vec![0.0], pictures: Box::new(Single(Some(frame))), warnings: Vec::new() })
+    Ok(Opened { info, planned: Plan::picture(), pictures: Box::new(Single(Some(frame))), warnings: Vec::new() })
 }
 
 /// Decodes a JPEG, PNG or WebP picture (the first one, if it is animated), upright by its EXIF orientation.

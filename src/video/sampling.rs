@@ -3,23 +3,26 @@
 use std::ops::Range;
 use std::path::Path;
 
+use super::Spread;
+use super::spread::{Known, Numbers};
 use crate::error::{Error, Result};
 
 /// Matroska and FLV round timestamps to a millisecond, so a frame counts as shown that much before its timestamp.
 pub(super) const TIMESTAMP_TOLERANCE_S: f64 = 0.001;
 
-/// How many frames to take of the range.
+/// How many frames to take of the range. [`Spread`] says which.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// The middles of `frames` equal parts of the range: `start + (i + 0.5)·(end − start)/frames`.
+    /// So many: with [`Spread::Middles`] those of the middles of `frames` equal parts of the range,
+    /// `start + (i + 0.5)·(end − start)/frames`.
     ///
     /// Every frame of the range once if it has fewer.
     Uniform {
         /// How many frames to take, 1 or more.
         frames: usize,
     },
-    /// At `start`, `start + 1/fps`, `start + 2/fps`, …; spread evenly, as `Uniform { frames: max_frames }`, if that
-    /// would be more than `max_frames`.
+    /// So many for each second: with [`Spread::Middles`] at `start`, `start + 1/fps`, `start + 2/fps`, …; spread evenly,
+    /// as `Uniform { frames: max_frames }`, if that would be more than `max_frames`.
     Fps {
         /// Frames per second of video, above 0.
         fps: f64,
@@ -36,6 +39,8 @@ pub enum Rate {
 pub struct Sampling {
     /// How many frames.
     pub rate: Rate,
+    /// Which of them.
+    pub spread: Spread,
     /// Start of the range in seconds, from 0; `None` is the start of the video.
     pub start_s: Option<f64>,
     /// End of the range in seconds, not included; `None`, or a moment after the end of the video, is its end.
@@ -53,7 +58,8 @@ impl Default for Sampling {
     /// 8 frames of the whole video; folders have 1 frame per second.
     fn default() -> Self {
         let rate = Rate::Uniform { frames: 8 };
-        Self { rate, start_s: None, end_s: None, folder_fps: 1.0, min_frames: 1, multiple_of: 1 }
+        let spread = Spread::Middles;
+        Self { rate, spread, start_s: None, end_s: None, folder_fps: 1.0, min_frames: 1, multiple_of: 1 }
     }
 }
 
@@ -85,6 +91,11 @@ impl Sampling {
             Rate::Fps { fps, .. } => positive("fps", fps)?,
             Rate::Uniform { .. } => {}
         }
+        if let Spread::Ends { margin_s, .. } = self.spread
+            && !(margin_s.is_finite() && margin_s >= 0.0)
+        {
+            return Err(invalid("margin", seconds(margin_s), "0 s or more"));
+        }
 
         let start = self.start_s.unwrap_or(0.0);
         if !start.is_finite() || start < 0.0 {
@@ -108,30 +119,34 @@ impl Sampling {
         Ok(start..self.end_s.map_or(duration_s, |end| end.min(duration_s)))
     }
 
-    /// The moments in `range`, ascending, at most one per frame if `frame_times` says when the frames begin.
-    ///
-    /// `frame_times` is ascending and may leave out frames outside of `range`, except the one shown at its start.
-    pub(super) fn plan(&self, range: &Range<f64>, frame_times: Option<&[f64]>) -> Vec<f64> {
-        let moments = self.moments(range);
-        let Some(frame_times) = frame_times else { return (0..moments.n).map(|i| moments.at(i)).collect() };
+    /// The moments in `range`, ascending, at most one per frame if it is known when the frames begin.
+    pub(super) fn plan(&self, range: &Range<f64>, known: Known<'_>) -> Plan {
+        let moments = self.moments(range, known);
+        let Some(frame_times) = known.frame_times else {
+            return Plan { times: (0..moments.n()).map(|i| moments.at(i)).collect(), fps: Some(moments.fps()) };
+        };
 
         let visible = &frame_times[index_at(frame_times, range.start).unwrap_or(0)..];
         let n_visible = visible.partition_point(|&t| t < range.end - TIMESTAMP_TOLERANCE_S);
         let visible = &visible[..n_visible.max(1).min(visible.len())];
-        if moments.evenly_spread && moments.n >= visible.len() {
-            return visible.iter().map(|&t| t.max(range.start)).collect();
+        let fps_of = |n: usize| n as f64 / (range.end - range.start);
+        if moments.is_evenly_spread() && moments.n() >= visible.len() {
+            let times: Vec<f64> = visible.iter().map(|&t| t.max(range.start)).collect();
+            let fps = Some(fps_of(times.len()));
+            return Plan { times, fps };
         }
 
         // From frame to frame, not from moment to moment: a file can claim that a frame lasts for a hundred years.
         let mut times = Vec::new();
         let mut i = 0;
-        while i < moments.n {
-            let time = moments.at(i);
-            times.push(time);
-            let Some(&next_begin) = visible.get(index_at(visible, time).unwrap_or(0) + 1) else { break };
+        while i < moments.n() {
+            let shown = index_at(visible, moments.at(i)).unwrap_or(0);
+            times.push(moments.at_frame(i, visible[shown]));
+            let Some(&next_begin) = visible.get(shown + 1) else { break };
             i = moments.first_showing(next_begin, i + 1);
         }
-        times
+        let fps = if times.len() == moments.n() { moments.fps() } else { fps_of(times.len()) };
+        Plan { times, fps: Some(fps) }
     }
 
     /// Whether the moments in a video of `duration_s` are spread over it evenly, because no more are wanted.
@@ -145,61 +160,112 @@ impl Sampling {
         }
     }
 
-    /// How many moments [`plan`](Self::plan) gives at most.
-    pub(super) fn n_wanted(&self, range: &Range<f64>) -> usize {
-        self.moments(range).n
+    /// How many moments [`plan`](Self::plan) gives at most, of frames of which that rate is known.
+    pub(super) fn n_wanted(&self, range: &Range<f64>, fps: Option<f64>) -> usize {
+        self.moments(range, Known { fps, frame_times: None }).n()
     }
 
     /// Whether two of the moments may show the same one of `n_frames` frames in `range`, or a moment that is alone
     /// could be that of the only frame.
-    pub(super) fn needs_frame_times(&self, range: &Range<f64>, n_frames: f64) -> bool {
-        let moments = self.moments(range);
-        (moments.n > 1 || moments.evenly_spread) && moments.n as f64 > n_frames / 2.0
+    pub(super) fn needs_frame_times(&self, range: &Range<f64>, fps: Option<f64>, n_frames: f64) -> bool {
+        let moments = self.moments(range, Known { fps, frame_times: None });
+        (moments.n() > 1 || moments.is_evenly_spread()) && moments.n() as f64 > n_frames / 2.0
     }
 
-    fn moments(&self, range: &Range<f64>) -> Moments {
+    fn moments(&self, range: &Range<f64>, known: Known<'_>) -> Moments {
+        if let Some(numbers) = Numbers::of(self, range, known) {
+            return Moments::Numbers(numbers);
+        }
         let (fps, max_frames) = match self.rate {
             Rate::Uniform { frames } => return Moments::uniform(range, frames),
             Rate::Fps { fps, max_frames } => (fps, max_frames),
         };
-        let moments = Moments::fps(range, fps, max_frames);
-        let n = moments.n.max(self.min_frames.min(max_frames));
+        let moments = Moments::at_rate(range, fps, max_frames);
+        let n = moments.n().max(self.min_frames.min(max_frames));
         let n = if n < self.multiple_of { n } else { n - n % self.multiple_of };
-        if n == moments.n { moments } else { Moments::uniform(range, n) }
+        if n == moments.n() { moments } else { Moments::uniform(range, n) }
     }
 }
 
-/// `n` moments: `first + i·step`.
-struct Moments {
-    first: f64,
-    step: f64,
-    n: usize,
-    evenly_spread: bool,
+/// The frames to take.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// When they are, in seconds, ascending.
+    pub times: Vec<f64>,
+    /// How many there are for each second; `None` for a picture.
+    pub fps: Option<f64>,
+}
+
+impl Plan {
+    /// That of a single picture.
+    pub fn picture() -> Self {
+        Self { times: vec![0.0], fps: None }
+    }
+}
+
+/// Moments in order of time.
+enum Moments {
+    /// `n` of them: `first + i·step`.
+    Steps { first: f64, step: f64, n: usize, evenly_spread: bool },
+    /// Those at which frames begin.
+    Numbers(Numbers),
 }
 
 impl Moments {
     fn uniform(range: &Range<f64>, n: usize) -> Self {
         let step = (range.end - range.start) / n as f64;
-        Self { first: range.start + step / 2.0, step, n, evenly_spread: true }
+        Self::Steps { first: range.start + step / 2.0, step, n, evenly_spread: true }
     }
 
-    fn fps(range: &Range<f64>, fps: f64, max: usize) -> Self {
+    fn at_rate(range: &Range<f64>, fps: f64, max: usize) -> Self {
         // The end is not part of the range; without the allowance rounding could make it so.
         let n = ((range.end - range.start) * fps - 1e-6).ceil().max(1.0);
         if n > max as f64 {
             Self::uniform(range, max)
         } else {
-            Self { first: range.start, step: 1.0 / fps, n: n as usize, evenly_spread: false }
+            Self::Steps { first: range.start, step: 1.0 / fps, n: n as usize, evenly_spread: false }
         }
     }
 
+    fn n(&self) -> usize {
+        match self {
+            Self::Steps { n, .. } => *n,
+            Self::Numbers(numbers) => numbers.n,
+        }
+    }
+
+    fn is_evenly_spread(&self) -> bool {
+        matches!(self, Self::Steps { evenly_spread: true, .. } | Self::Numbers(_))
+    }
+
     fn at(&self, i: usize) -> f64 {
-        self.first + i as f64 * self.step
+        match self {
+            Self::Steps { first, step, .. } => first + i as f64 * step,
+            Self::Numbers(numbers) => numbers.at(i),
+        }
+    }
+
+    /// Moment number `i`, at which the frame is shown that begins at `begin_s`.
+    fn at_frame(&self, i: usize, begin_s: f64) -> f64 {
+        let time = self.at(i);
+        match self {
+            // The frame itself is meant, and files round.
+            Self::Numbers(_) if (time - begin_s).abs() < TIMESTAMP_TOLERANCE_S => begin_s,
+            _ => time,
+        }
+    }
+
+    /// How many there are for each second.
+    fn fps(&self) -> f64 {
+        match self {
+            Self::Steps { step, .. } => 1.0 / step,
+            Self::Numbers(numbers) => numbers.fps(),
+        }
     }
 
     /// Index of the first moment, from number `from` on, at which a frame is shown that begins at `begin_s`.
     fn first_showing(&self, begin_s: f64, from: usize) -> usize {
-        let (mut low, mut high) = (from, self.n);
+        let (mut low, mut high) = (from, self.n());
         while low < high {
             let middle = low + (high - low) / 2;
             if is_shown(begin_s, self.at(middle)) { high = middle } else { low = middle + 1 }

@@ -9,6 +9,7 @@ use image_webp::WebPDecoder;
 use super::frame::over_white;
 use super::limits::{MAX_VIDEO_PIXELS, check_size};
 use super::sampling::index_at;
+use super::spread::Known;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
@@ -29,7 +30,8 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         return Err(Error::NoFrames { path: path.to_owned() });
     }
     let range = sampling.range(path, end)?;
-    let planned = sampling.plan(&range, Some(&times));
+    let fps = Some(times.len() as f64 / end);
+    let planned = sampling.plan(&range, Known { fps, frame_times: Some(&times) });
     let (width, height) = decoder.dimensions();
     check_size(path, width.into(), height.into(), MAX_VIDEO_PIXELS)?;
     let info = VideoInfo {
@@ -38,7 +40,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         width,
         height,
         duration_s: Some(end),
-        fps: Some(times.len() as f64 / end),
+        fps,
         n_frames: Some(times.len() as u64),
         container: "webp".to_owned(),
         codec: "webp".to_owned(),
@@ -52,7 +54,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         current: None,
         damage: None,
     };
-    Ok(Opened { info, times: planned, pictures: Box::new(pictures), warnings: Vec::new() })
+    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings: Vec::new() })
 }
 
 /// How long each frame is shown, in seconds: from the headers of the `ANMF` chunks, without decoding.

@@ -1,13 +1,16 @@
 //! Prompts of each model family against those of its own processor in Hugging Face's `transformers`
-//! (`tests/data/prompts`): text, tokens, visual tokens a slice, positions.
+//! (`tests/data/prompts`): text, tokens, visual tokens a slice, positions; and which frames are taken, in which size.
 
 use crate::support::families;
+use crate::support::video_clips::Clips;
 
 use serde_json::Value;
-use sharpv::chat::{PlannedRow, RowKey, Session, SessionParams, VideoOptions, VideoReport};
+use sharpv::chat::{FrameChoice, PlannedRow, RowKey, Session, SessionParams, VideoOptions, VideoReport};
+use sharpv::layout::{EncoderFacts, PictureSize, by_name};
 use sharpv::prune::PruneParams;
 use sharpv::runtime::Token;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What the processor's result says of one prompt.
 struct Golden {
@@ -169,6 +172,90 @@ fn minicpm_v() {
 #[test]
 fn gemma3() {
     check("gemma3", "gemma3");
+}
+
+/// What a family's own code takes of videos (`tests/data/prompts/frames`).
+fn frames_of(family: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/prompts/frames/{family}.json"));
+    serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON")
+}
+
+fn whole(of: &Value) -> usize {
+    of.as_u64().expect("a whole number") as usize
+}
+
+/// `"30000/1001"`
+fn rate(of: &Value) -> f64 {
+    let text = of.as_str().expect("a rate");
+    let (n, d) = text.split_once('/').unwrap_or((text, "1"));
+    n.parse::<f64>().expect("a number") / d.parse::<f64>().expect("a number")
+}
+
+/// Gemma 3 has no code for videos, and what has the layout `general` has none that is known.
+#[test]
+fn the_frames_are_those_that_the_familys_own_code_takes() {
+    let clips = Clips::new();
+    // No two have as many frames.
+    let mut made: BTreeMap<usize, PathBuf> = BTreeMap::new();
+    let options = VideoOptions { choice: FrameChoice::Even, ..VideoOptions::default() };
+    for family in ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv"] {
+        let params = SessionParams { prune: PruneParams::off(), fit: false, ..SessionParams::default() };
+        let session = Session::open(&families::files(family), params, &mut ()).expect("the fixture opens");
+        let golden = frames_of(family);
+        let videos = golden["videos"].as_array().expect("videos");
+        assert_eq!(videos.len(), 15, "{family}");
+        for video in videos {
+            let (n, fps) = (whole(&video["frames"]), rate(&video["fps"]));
+            let of_rate = video["fps"].as_str().expect("a rate");
+            let clip = made.entry(n).or_insert_with(|| {
+                let codec = format!("-frames:v {n} -c:v mpeg4 -g 250");
+                clips.draw(&format!("color=gray:s=64x48:r={of_rate}"), &codec, &format!("{n}.mp4"))
+            });
+            let plan = session.plan_video(clip, &options, "What is it?").expect("a plan");
+            assert_eq!(plan.info.n_frames, Some(n as u64), "{}", clip.display());
+            // The last frame that begins no later, to within a millisecond.
+            let taken: Vec<usize> = plan.times_s.iter().map(|time| ((time + 0.001) * fps) as usize).collect();
+            let expected: Vec<usize> = video["taken"].as_array().expect("numbers").iter().map(whole).collect();
+            assert_eq!(taken, expected, "{family}: {n} frames, {of_rate} a second");
+            assert_eq!(plan.planned.frames, expected.len(), "{family}");
+            // Where they are taken by their numbers, the times are those of the frames: some are in the prompt.
+            if family != "internvl" {
+                for (time, &number) in plan.times_s.iter().zip(&expected) {
+                    assert!((time - number as f64 / fps).abs() < 1e-6, "{family}: frame {number} at {time} s");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_have_the_size_that_the_familys_own_code_gives_them() {
+    for (family, layout, patch) in
+        [("qwen2vl", "qwen2-vl", 14), ("qwen2.5vl", "qwen2.5-vl", 14), ("qwen3vl", "qwen3-vl", 16)]
+    {
+        let layout = by_name(layout, &EncoderFacts { patch_size: Some(patch), ..EncoderFacts::default() });
+        let (layout, golden) = (layout.expect("a layout"), frames_of(family));
+        let pictures = golden["pictures"].as_array().expect("pictures");
+        assert!(pictures.len() > 40, "{family}");
+        for picture in pictures {
+            let [n, width, height, to_width, to_height] = [0_usize, 1, 2, 3, 4].map(|i| whole(&picture[i]) as u32);
+            let ours = layout.picture_size((width, height), n as usize);
+            assert_eq!(ours, PictureSize::Exactly((to_width, to_height)), "{family}: {n} of {width}×{height}");
+        }
+    }
+}
+
+#[test]
+fn a_qwen3_vl_video_has_markers_around_its_pairs_and_none_around_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    families::write_frames(folder.path(), (128, 96), 6);
+    let mut session = open("qwen3vl");
+    session.add_video(folder.path(), &VideoOptions::default(), &mut ()).expect("the frames are read");
+    let prompt = text(&session, &session.prompt_rows("What is it?").expect("a prompt"));
+    for marker in ["<|vision_start|>", "<|vision_end|>"] {
+        assert_eq!(prompt.matches(marker).count(), 3, "{prompt}");
+    }
+    assert!(prompt.contains("user\n<0.5 seconds><|vision_start|>"), "{prompt}");
 }
 
 /// mtmd has its own ways with some: MiniCPM-V's pictures have no numbers there, LLaVA-OneVision's tiles no line ends,

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use sharpv::Error;
 use sharpv::error::FileKind;
 use sharpv::error::MediaProblem;
-use sharpv::video::{Frame, FrameSource, Kind, Rate, Sampling, probe};
+use sharpv::video::{Frame, FrameSource, Kind, Rate, Rounding, Sampling, Spread, probe};
 
 const X264: &str = "-c:v libx264 -pix_fmt yuv420p";
 
@@ -84,6 +84,68 @@ fn fps_takes_frames_at_a_rate() {
     }
 }
 
+/// From the first frame to the last.
+fn ends(number: Rounding, margin_s: f64) -> Spread {
+    Spread::Ends { count: Rounding::Down, number, margin_s }
+}
+
+#[test]
+fn frames_are_taken_by_their_numbers() {
+    let clips = Clips::new();
+    for name in ["a.mp4", "a.mkv", "a.ts", "a.flv", "a.webm"] {
+        let codec = if name == "a.webm" { "-c:v libvpx-vp9 -crf 20 -b:v 0" } else { X264 };
+        let clip = clips.draw(&numbered(50, 25), codec, name);
+        let take = |sampling: Sampling, spread: Spread| indices(&clip, &Sampling { spread, ..sampling });
+        let (down, nearest) = (ends(Rounding::Down, 0.0), ends(Rounding::Nearest, 0.0));
+        // 49 / 3 is 16.33.
+        assert_eq!(take(Sampling::uniform(4), down), [0, 16, 32, 49], "{name}");
+        assert_eq!(take(Sampling::uniform(4), nearest), [0, 16, 33, 49], "{name}");
+        assert_eq!(take(Sampling::uniform(1), nearest), [0], "{name}");
+        assert_eq!(take(Sampling::uniform(60), down), (0..50).collect::<Vec<_>>(), "{name}");
+        assert_eq!(take(Sampling::fps(1.6, 100), nearest), [0, 24, 49], "{name}");
+        assert_eq!(take(Sampling { min_frames: 5, ..Sampling::fps(0.1, 100) }, nearest), [0, 12, 24, 37, 49], "{name}");
+        assert_eq!(take(Sampling { multiple_of: 2, ..Sampling::fps(1.6, 100) }, nearest), [0, 49], "{name}");
+        assert_eq!(take(Sampling::fps(25.0, 4), down), [0, 16, 32, 49], "{name}");
+        assert_eq!(take(part(Rate::Uniform { frames: 2 }, 1.0, 1.4), nearest), [25, 34], "{name}");
+        // No frame begins in it.
+        assert_eq!(take(part(Rate::Uniform { frames: 2 }, 1.01, 1.02), nearest), [25], "{name}");
+        // 1.6 s are more than two frames at one a second; of 1.2 s there are 30 frames, from number 10 on.
+        assert_eq!(take(Sampling::fps(1.0, 1), ends(Rounding::Down, 0.2)), [5], "{name}");
+        assert_eq!(take(Sampling::fps(4.0, 4), ends(Rounding::Down, 0.4)), [10, 20, 30, 40], "{name}");
+        assert_eq!(take(Sampling::fps(4.0, 5), ends(Rounding::Down, 0.4)), [0, 12, 24, 36, 49], "{name}");
+        // 3.125 frames are nearest to 3; 17 of them are too many.
+        assert_eq!(
+            take(Sampling::fps(8.0, 99), Spread::WholeSteps),
+            (0..17).map(|i| 3 * i).collect::<Vec<_>>(),
+            "{name}"
+        );
+        assert_eq!(take(Sampling::fps(8.0, 4), Spread::WholeSteps), [6, 18, 30, 42], "{name}");
+    }
+}
+
+#[test]
+fn of_frames_at_uneven_distances_the_time_counts() {
+    let clips = Clips::new();
+    // A second with 25 frames, and 5 seconds with 5 each.
+    let slow = format!("{},setpts=(N+4*max(N-25\\,0))/25/TB", numbered(50, 25));
+    for name in ["a.mp4", "a.mkv", "a.ts"] {
+        let clip = clips.draw(&slow, &format!("{X264} -fps_mode vfr"), name);
+        let take = |n| {
+            let sampling = Sampling { spread: ends(Rounding::Nearest, 0.0), ..Sampling::uniform(n) };
+            indices(&clip, &sampling)
+        };
+        let four = take(4);
+        assert_eq!((four[0], four.len()), (0, 4), "{name}");
+        // At 2 s and at 4 s, give or take the length of a frame.
+        assert!((29..=30).contains(&four[1]) && (38..=40).contains(&four[2]), "{name}: {four:?}");
+        assert!(four[3] >= 48, "{name}: {four:?}");
+        // Nearly all of them: the first and the last are there, and none twice, where the file tells the true rate.
+        let most = take(40);
+        assert!(most.is_sorted_by(|a, b| a < b || (a == b && name != "a.mp4")), "{name}: {most:?}");
+        assert!(most.len() > 25 && (most[0], most[most.len() - 1]) == (0, 49), "{name}: {most:?}");
+    }
+}
+
 #[test]
 fn impossible_samplings_are_refused() {
     let clips = Clips::new();
@@ -100,6 +162,8 @@ fn impossible_samplings_are_refused() {
         (part(uniform, 1.5, 0.5), "end"),
         (Sampling { end_s: Some(0.0), ..Sampling::default() }, "end"),
         (Sampling { folder_fps: 0.0, ..Sampling::default() }, "folder_fps"),
+        (Sampling { spread: ends(Rounding::Down, -1.0), ..Sampling::default() }, "margin"),
+        (Sampling { spread: ends(Rounding::Down, f64::NAN), ..Sampling::default() }, "margin"),
     ];
     for (sampling, parameter) in wrong {
         match FrameSource::open(&clip, &sampling) {
@@ -128,6 +192,13 @@ proptest! {
         frames in 1_usize..60,
         fps in 0.1_f64..100.0,
         range in prop::option::of((0.0_f64..0.9, 0.05_f64..1.5)),
+        spread in prop_oneof![
+            3 => Just(Spread::Middles),
+            1 => Just(Spread::WholeSteps),
+            2 => (any::<bool>(), 0.0_f64..3.0).prop_map(|(down, margin)| {
+                ends(if down { Rounding::Down } else { Rounding::Nearest }, margin)
+            }),
+        ],
     ) {
         let clips = Clips::new();
         for i in 0..n_files {
@@ -141,6 +212,7 @@ proptest! {
             start_s: range.map(|_| start),
             end_s: range.map(|_| end),
             folder_fps,
+            spread,
             ..Sampling::default()
         };
         let end = end.min(duration);
@@ -156,7 +228,9 @@ proptest! {
             .filter(|&i| i as f64 / folder_fps < end - slack && (i + 1) as f64 / folder_fps > start + slack)
             .count();
         let asked_by_fps = (end - start) * fps;
-        if uniform || asked_by_fps > frames as f64 + 0.01 {
+        if spread != Spread::Middles {
+            prop_assert!(times.len() <= visible(-0.002));
+        } else if uniform || asked_by_fps > frames as f64 + 0.01 {
             prop_assert!(times.len() <= frames.min(visible(-0.002)));
             // All the frames if there are fewer than asked for; else as many as asked for, as no two moments of a
             // steady rate fall into one frame then.

@@ -124,6 +124,8 @@ pub struct VideoPlan {
     pub asked: Need,
     /// What will be done: less than asked, where that does not fit.
     pub planned: Need,
+    /// When its frames are, in seconds; `by_changes` chooses as many others.
+    pub times_s: Vec<f64>,
     /// Visual tokens that are kept at most, if memory or cells set a limit.
     pub max_kept: Option<usize>,
     /// Whether the frames will be chosen by what changes.
@@ -230,6 +232,7 @@ impl Fit<'_> {
             layout: self.engine.layout.name(),
             asked,
             planned: need,
+            times_s: proposal.source.planned_times().to_vec(),
             max_kept: proposal.max_kept,
             by_changes: proposal.by_changes,
             encode,
@@ -378,7 +381,8 @@ impl Fit<'_> {
     fn need(&self, source: &FrameSource, layout: &dyn Layout, without: &Without) -> Result<Need> {
         let Engine { model, vision, .. } = self.engine;
         let conversation = self.conversation;
-        let arrangement = Arrangement::new(layout, source.info(), source.planned_times(), vision.uses_mrope());
+        let (times, fps) = (source.planned_times(), source.sampled_fps());
+        let arrangement = Arrangement::new(layout, source.info(), times, fps, vision.uses_mrope());
         let markers = Markers::of(model, vision, &arrangement)?;
         let index = conversation.videos.len();
         let mut message = without.message.clone();

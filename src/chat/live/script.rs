@@ -31,7 +31,7 @@ impl Script {
     pub fn new(layout: &dyn Layout, info: &VideoInfo, told: Told, start_s: f64, mrope: bool) -> Self {
         let times: Vec<f64> = (0..told.n_frames.max(1)).map(|i| start_s + i as f64 / told.fps).collect();
         let info = VideoInfo { duration_s: Some(told.n_frames as f64 / told.fps), ..info.clone() };
-        let mut frame = Arrangement::new(layout, &info, &times, mrope);
+        let mut frame = Arrangement::new(layout, &info, &times, None, mrope);
         let start = before_first(&frame.parts).to_vec();
         (frame.parts, frame.n_frames, frame.time_steps) = (Vec::new(), 0, None);
         Self { frame, start, mrope, told }
@@ -47,7 +47,7 @@ impl Script {
     pub fn arrangement(&self, layout: &dyn Layout, times: &[SliceTime]) -> Arrangement {
         let n_frames = times.len() * self.frame.frames_per_slice;
         let duration_s = Some(self.told.n_frames as f64 / self.told.fps);
-        let parts = layout.video(&Slices { times: times.to_vec(), n_frames, duration_s });
+        let parts = layout.video(&Slices { times: times.to_vec(), n_frames, duration_s, sampled_fps: None });
         let rest = parts[before_first(&parts).len()..].iter();
         Arrangement {
             parts: self.start.iter().chain(rest).cloned().collect(),
@@ -129,7 +129,7 @@ mod tests {
             let per_slice = layout.frames().per_slice;
             let frames: Vec<f64> = (0..8).map(f64::from).collect();
             let whole =
-                Arrangement::new(layout.as_ref(), &VideoInfo { duration_s: Some(8.0), ..info() }, &frames, true);
+                Arrangement::new(layout.as_ref(), &VideoInfo { duration_s: Some(8.0), ..info() }, &frames, None, true);
             let script = Script::new(layout.as_ref(), &info(), Told { n_frames: 8, fps: 1.0 }, 0.0, true);
             let live = script.arrangement(layout.as_ref(), &times(per_slice, 8 / per_slice));
             assert_eq!(live.parts, whole.parts, "{}", layout.name());

@@ -31,8 +31,9 @@ pub(in crate::chat) struct Arrangement {
 }
 
 impl Arrangement {
-    /// How `layout` wants frames at `times` (in seconds) of a video. `mrope`: visual tokens have positions in time.
-    pub fn new(layout: &dyn Layout, info: &VideoInfo, times: &[f64], mrope: bool) -> Self {
+    /// How `layout` wants frames at `times` (in seconds) of a video, of which so many were taken of each second, if they
+    /// were taken evenly. `mrope`: visual tokens have positions in time.
+    pub fn new(layout: &dyn Layout, info: &VideoInfo, times: &[f64], sampled_fps: Option<f64>, mrope: bool) -> Self {
         let own_size = (info.width, info.height);
         if info.kind == Kind::Picture {
             return Self {
@@ -46,7 +47,7 @@ impl Arrangement {
                 time_steps: None,
             };
         }
-        let slices = Slices::new(times, layout.frames().per_slice, info.duration_s);
+        let slices = Slices::new(times, layout.frames().per_slice, info.duration_s, sampled_fps);
         Self {
             parts: layout.video(&slices),
             picture_size: match layout.picture_size(own_size, slices.n_frames) {

@@ -127,7 +127,8 @@ impl Encoder<'_> {
         observer: &mut dyn Observer,
     ) -> Result<EncodedVideo> {
         let mrope = self.vision.uses_mrope();
-        let planned = Arrangement::new(self.layout, source.info(), source.planned_times(), mrope);
+        let sampled_fps = source.sampled_fps();
+        let planned = Arrangement::new(self.layout, source.info(), source.planned_times(), sampled_fps, mrope);
         let mut slices: Vec<EncodedSlice> = Vec::with_capacity(planned.n_slices());
         let mut scorer = Scorer::new(self.prune)?;
         let purpose = Purpose {
@@ -203,8 +204,8 @@ impl Encoder<'_> {
         }
         // Fewer frames than planned when the file is cut short: text and times are those of the frames there are. They
         // keep the size that they were encoded in.
-        let arrangement =
-            Arrangement { picture_size: planned.picture_size, ..Arrangement::new(self.layout, &info, &times, mrope) };
+        let there = Arrangement::new(self.layout, &info, &times, sampled_fps, mrope);
+        let arrangement = Arrangement { picture_size: planned.picture_size, ..there };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
         let id = VideoId::new();
         let (max_kept, sampling, survey) = (None, None, None);

@@ -161,7 +161,7 @@ impl Session {
     /// How frames of `info` at `times` stand in a prompt, which were encoded in pictures of this size.
     pub(in crate::chat) fn arranged(&self, info: &VideoInfo, picture_size: Size, times: &[f64]) -> Arrangement {
         let engine = &self.engine;
-        let whole = Arrangement::new(engine.layout.as_ref(), info, times, engine.vision.uses_mrope());
+        let whole = Arrangement::new(engine.layout.as_ref(), info, times, None, engine.vision.uses_mrope());
         Arrangement { picture_size, ..whole }
     }
 

@@ -15,7 +15,9 @@ use std::sync::Once;
 
 use ffmpeg_next as ff;
 
+use super::sampling::Plan;
 use super::sniff::Nature;
+use super::spread::Known;
 use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::limit_allocations;
@@ -60,7 +62,7 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
         _ => Kind::Video,
     };
     let moving = kind != Kind::Picture;
-    let times = if moving { timeline.plan(path, sampling, stop)? } else { vec![0.0] };
+    let planned = if moving { timeline.plan(path, sampling, stop)? } else { Plan::picture() };
     let info = VideoInfo {
         path: path.to_owned(),
         kind,
@@ -82,7 +84,7 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
     let can_seek = kind == Kind::Video && !track.clock.counts_frames;
     let decoder = Decoder::new(path, track, codec, can_seek);
     let pictures = FfmpegPictures { path: path.to_owned(), decoder, converter };
-    Ok(Opened { info, times, pictures: Box::new(pictures), warnings })
+    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings })
 }
 
 /// The libraries that are loaded, with their versions: major, minor and micro, one byte each but for the major.
@@ -193,22 +195,23 @@ impl Timeline {
         Ok(Self { duration_s: scan.end_s, fps: track.fps(), n_frames, frame_times: Some(scan.times) })
     }
 
-    fn plan(&self, path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Vec<f64>> {
+    fn plan(&self, path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Plan> {
         let range = sampling.range(path, self.duration_s)?;
+        let fps = self.fps;
         if let Some(times) = &self.frame_times {
-            return Ok(sampling.plan(&range, Some(times)));
+            return Ok(sampling.plan(&range, Known { fps, frame_times: Some(times) }));
         }
         // Only where many of the frames are wanted can two moments show the same one, and then there are few enough
         // packets to look at all of them.
-        let n_frames = self.fps.map_or(0.0, |fps| (range.end - range.start) * fps);
+        let n_frames = fps.map_or(0.0, |fps| (range.end - range.start) * fps);
         // Whatever a file claims, a frame takes more than one byte of it.
         let max_frames = file_bytes(path);
-        let dense = sampling.needs_frame_times(&range, n_frames.min(max_frames));
+        let dense = sampling.needs_frame_times(&range, fps, n_frames.min(max_frames));
         let times = if dense { Self::times_in(path, &range, stop)? } else { None };
-        if times.is_none() && sampling.n_wanted(&range) as f64 > max_frames {
+        if times.is_none() && sampling.n_wanted(&range, fps) as f64 > max_frames {
             return Err(Error::NoFrames { path: path.to_owned() });
         }
-        Ok(sampling.plan(&range, times.as_deref()))
+        Ok(sampling.plan(&range, Known { fps, frame_times: times.as_deref() }))
     }
 
     /// When the frames in `range` begin.

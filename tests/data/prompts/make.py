@@ -211,14 +211,16 @@ def qwen25vl():
     return qwen2vl("qwen2.5vl", Qwen2_5_VLProcessor)
 
 
-# Qwen/Qwen3-VL-2B-Instruct. Its limits for videos are pixels of all frames together.
-def qwen3vl():
+# Qwen/Qwen3-VL-2B-Instruct. Its limits for videos are pixels of all frames together. qwen-vl-utils, and newer classes
+# that are asked to (`cap_pixels_per_frame`), allow a frame no more than 768 tokens: a limit of all frames, too.
+def qwen3vl(frames=1):
     tokens = tokenizer("qwen3vl")
     shape = {"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2, "image_mean": HALF, "image_std": HALF}
+    longest = min(768 * 32 * 32, 25165824 // frames) * frames
     processor = Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessorFast(size={"shortest_edge": 65536, "longest_edge": 16777216}, **shape),
         tokenizer=tokens,
-        video_processor=Qwen3VLVideoProcessor(size={"shortest_edge": 4096, "longest_edge": 25165824}, **shape),
+        video_processor=Qwen3VLVideoProcessor(size={"shortest_edge": 4096, "longest_edge": longest}, **shape),
         chat_template=tokens.chat_template,
     )
     return processor, "<|video_pad|>", "<|image_pad|>"
@@ -317,7 +319,8 @@ def clock(seconds):
 
 def processed(family, case):
     """The inputs that the family's processor makes, and the token of a row of embeddings."""
-    processor, video_token, image_token = PROCESSORS[family]()
+    of_frames = [case.frames] if family == "qwen3vl" and isinstance(case, Video) else []
+    processor, video_token, image_token = PROCESSORS[family](*of_frames)
     kwargs = {"return_tensors": "pt"}
     if isinstance(case, Picture):
         question = PICTURE_QUESTION
