@@ -13,7 +13,7 @@ use super::convert::Converter;
 use super::decode::open_codec;
 use super::initialize;
 use super::track::{FORMATS, MICROSECONDS, Track, timestamp};
-use crate::error::{Error, MediaProblem, Result};
+use crate::error::{Error, FileKind, MediaProblem, Result};
 
 /// How much of a stream is looked at before it is decoded: what it is, how large its pictures are.
 const LOOK_S: f64 = 1.0;
@@ -78,7 +78,18 @@ impl Endless {
         }
         let asked = stop.clone();
         let interrupt = move || asked.is_wanted();
-        Self::of(path, ff::format::input_with_interrupt_and_dictionary(address, interrupt, options), stop)
+        let opened = ff::format::input_with_interrupt_and_dictionary(address, interrupt, options);
+        if matches!(opened, Err(ff::Error::ProtocolNotFound)) {
+            let scheme = address.split_once("://").map_or(address, |(scheme, _)| scheme);
+            return Err(Error::Unusable {
+                what: FileKind::Video,
+                path: path.to_owned(),
+                reason: format!("FFmpeg was built without {scheme}:// here"),
+                advice: "let another program fetch it (curl -sN ADDRESS), and read what that writes from a pipe"
+                    .to_owned(),
+            });
+        }
+        Self::of(path, opened, stop)
     }
 
     fn of(path: &Path, opened: std::result::Result<Input, ff::Error>, stop: &Stop) -> Result<Self> {
