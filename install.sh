@@ -55,8 +55,11 @@ main() {
     tar -C "$work" -xzf "$work/$archive"
     program=$(echo "$work"/sharpv-*/sharpv)
 
-    # Run before it is put in place: a program for a newer system does not replace one that works.
-    version=$("$program" --version) || die "the released program does not run on this system; build it from source (README.md)"
+    # Run before it is put in place: a program for a newer system, or for another processor, does not replace one that works. `doctor` starts
+    # what computes.
+    if ! { version=$("$program" --version) && "$program" doctor >/dev/null; }; then
+        die "the released program does not run on this system; build it from source (README.md)"
+    fi
     mkdir -p "$bin"
     # Next to its place and then renamed, because a program that runs cannot be written to.
     cp "$program" "$bin/.sharpv.new"

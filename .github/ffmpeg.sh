@@ -47,12 +47,39 @@ meson setup "$work/dav1d" "$work/$dav1d" --prefix "$prefix" --libdir lib --build
     -Denable_tools=false -Denable_tests=false
 ninja -C "$work/dav1d" install
 
-# Files in, pictures out: no encoders, no network, no programs. LGPL parts only. Nothing that merely happens to be installed.
+# LGPL parts only, and nothing that merely happens to be installed. Everything that reads is in. Of what writes, what `inspect --video` needs. Of
+# the network, what `watch` promises without TLS: a TLS library of its own would have to be kept up to date, so there is no https:// here, and
+# sharpv says so (docs/watch.md).
+encoders="mpeg4"
+muxers="ipod matroska mov mp4"
+protocols="crypto file http rtmp rtp srtp tcp udp"
 cd "$work/$ffmpeg"
 PKG_CONFIG_PATH=$prefix/lib/pkgconfig ./configure --prefix="$prefix" --pkg-config-flags=--static \
     --enable-static --disable-shared --enable-pic --disable-autodetect --enable-zlib --enable-libdav1d \
-    --disable-programs --disable-doc --disable-network --disable-avdevice --disable-swresample --disable-postproc \
-    --disable-encoders --disable-muxers --disable-debug
+    --disable-programs --disable-doc --disable-avdevice --disable-swresample --disable-postproc --disable-debug \
+    --disable-encoders --enable-encoder="${encoders// /,}" \
+    --disable-muxers --enable-muxer="${muxers// /,}" \
+    --disable-protocols --enable-protocol="${protocols// /,}"
+
+# configure drops without a word what lacks something.
+has() {
+    local kind=$1 name
+    shift
+    for name in "$@"; do
+        if ! grep -q "^#define CONFIG_$(echo "${name}_$kind" | tr '[:lower:]' '[:upper:]') 1$" config_components.h; then
+            echo "ffmpeg.sh: FFmpeg was configured without the $kind $name" >&2
+            exit 1
+        fi
+    done
+}
+# shellcheck disable=SC2086 # lists of words
+{
+    has encoder $encoders
+    has muxer $muxers
+    has protocol $protocols
+    has demuxer hls matroska mov mpegts rtsp sdp
+    has decoder h264 hevc libdav1d mjpeg vp9
+}
 make -j "$jobs"
 make install
 mkdir -p "$prefix/licenses"

@@ -22,9 +22,7 @@ mkdir -p "$folder/third-party-licenses"
 cp "$program" "$root/LICENSE" "$root/README.md" "$root/CHANGELOG.md" "$folder/"
 cp "$licenses"/* "$folder/third-party-licenses/"
 cp "$root/models/smol/README.md" "$folder/third-party-licenses/smol.md"
-llama=$(cargo metadata --locked --format-version 1 --manifest-path "$root/vendor/llama.cpp/Cargo.toml" |
-    sed 's/.*"manifest_path":"\([^"]*llama-cpp-sys-2[^"]*\)Cargo.toml".*/\1/')llama.cpp
-cp "$llama/LICENSE" "$folder/third-party-licenses/llama.cpp.txt"
+cp "$("$root/x" source)/LICENSE" "$folder/third-party-licenses/llama.cpp.txt"
 for part in crates FFmpeg dav1d llama.cpp; do
     if [ ! -s "$folder/third-party-licenses/$part.txt" ]; then
         echo "package.sh: the license of $part is missing" >&2

@@ -19,7 +19,7 @@ pub struct Config {
     pub metal: bool,
     pub vulkan: bool,
     pub rpc: bool,
-    /// Tune for the processor that builds. Off: a baseline that runs on any current machine of the architecture.
+    /// Tune for the processor that builds. Off: for any with AVX2, FMA, F16C and BMI2, or ARMv8.
     pub native: bool,
     /// A llama.cpp tree of the user's own, instead of the pinned one.
     pub source_dir: Option<PathBuf>,

@@ -82,6 +82,16 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// The processor lacks what llama.cpp's code was compiled for, and would stop the process at it.
+    #[error(
+        "this processor has no {}, which this build computes with; build it from source on this machine, which fits it to its processor",
+        missing.join(", ")
+    )]
+    Processor {
+        /// The extensions of the instruction set: `AVX2`, `FMA`, …
+        missing: Vec<&'static str>,
+    },
+
     /// What the model computed are no numbers, so that there is no next token.
     #[error(
         "the model's logits are no finite numbers: its file or the saved session is damaged, or the values overflow; ask again without the saved session, get the model again, or take f32 for the KV cache and no flash attention"

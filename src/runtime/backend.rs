@@ -2,12 +2,18 @@
 
 use super::call::guarded;
 use super::log;
+use super::processor::check_processor;
+use crate::error::Result;
 use crate::ffi;
 use std::sync::Once;
 
 /// Starts llama.cpp's backends and routes its log. Cheap after the first call.
-pub(super) fn init() {
+///
+/// # Errors
+/// [`Error::Processor`](crate::Error::Processor): nothing of llama.cpp may run here.
+pub(super) fn init() -> Result<()> {
     static STARTED: Once = Once::new();
+    check_processor()?;
     STARTED.call_once(|| {
         log::install();
         // SAFETY: called once, before anything else of llama.cpp. It is never undone: contexts may outlive any owner
@@ -21,11 +27,15 @@ pub(super) fn init() {
             super::device::open_vulkan();
         }
     });
+    Ok(())
 }
 
-/// What the processor code of this build can use, as llama.cpp prints it (`AVX2 = 1 | FMA = 1 | …`).
+/// What the processor code of this build can use, as llama.cpp prints it (`AVX2 = 1 | FMA = 1 | …`). Empty
+/// on a processor that cannot run it ([`check_processor`]).
 pub fn system_info() -> String {
-    init();
+    if init().is_err() {
+        return String::new();
+    }
     // SAFETY: returns a pointer to a static string.
     unsafe { std::ffi::CStr::from_ptr(ffi::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
 }

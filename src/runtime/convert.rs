@@ -31,7 +31,7 @@ pub enum WeightType {
 ///
 /// `label` is a key and a value for the metadata of the copy, of 127 bytes at most.
 pub fn convert(source: &Path, target: &Path, weights: WeightType, label: Option<(&str, &str)>) -> Result<()> {
-    backend::init();
+    backend::init()?;
     std::fs::File::open(source).map_err(Error::io("opening the model", source))?;
     let (input, output) = (c_path(source)?, c_path(target)?);
     // SAFETY: returns a plain struct.

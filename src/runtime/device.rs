@@ -62,9 +62,12 @@ pub(super) fn change_registry() -> RwLockWriteGuard<'static, Added> {
     ADDED.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Every device of this build, in ggml's order, and then those of the RPC servers that were added.
+/// Every device of this build, in ggml's order, and then those of the RPC servers that were added. None on a
+/// processor that cannot run this build ([`check_processor`](super::check_processor)).
 pub fn devices() -> Vec<Device> {
-    backend::init();
+    if backend::init().is_err() {
+        return Vec::new();
+    }
     handles().into_iter().map(|Handle(device)| describe(device)).collect()
 }
 
@@ -115,7 +118,7 @@ pub(super) fn describe(device: ffi::ggml_backend_dev_t) -> Device {
 
 /// The handles of the devices with these names, ended by a null pointer, as llama.cpp wants its list.
 pub(super) fn by_names(names: &[String]) -> Result<Vec<ffi::ggml_backend_dev_t>> {
-    backend::init();
+    backend::init()?;
     let all = handles();
     let mut found = Vec::with_capacity(names.len() + 1);
     for wanted in names {

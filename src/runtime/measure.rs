@@ -42,7 +42,7 @@ impl ModelNeed {
 /// # Errors
 /// [`Error::Load`] if it cannot be told; [`Error::InvalidParameter`] for a number of threads out of range.
 pub fn vision_need(path: &Path, params: &VisionParams) -> Result<Vec<DeviceMemory>> {
-    backend::init();
+    backend::init()?;
     let c_path = model::c_path(path)?;
     let mut raw = raw_params(params)?;
     // Plans the buffers, without which they are not counted.

@@ -108,7 +108,7 @@ impl Model {
     }
 
     fn load_as(path: &Path, params: &ModelParams, shadow: bool, on_progress: OnProgress<'_>) -> Result<Self> {
-        backend::init();
+        backend::init()?;
         // llama.cpp's own message for a missing file does not say why.
         std::fs::File::open(path).map_err(Error::io("opening the model", path))?;
         let c_path = c_path(path)?;

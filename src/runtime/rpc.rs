@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
     let (host, port) = parse(address)?;
     needs_feature(address)?;
-    backend::init();
+    backend::init()?;
     let mut added = device::change_registry();
     if let Some(handles) = added.get(address) {
         return Ok(handles.iter().map(|&handle| device::describe(handle.0)).collect());

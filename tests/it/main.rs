@@ -36,6 +36,7 @@ mod partial;
 mod patches;
 mod prompts;
 mod prune;
+mod release;
 mod report;
 mod save;
 mod search;

@@ -134,8 +134,11 @@ impl Report {
 
     fn text(&self) -> String {
         let llama = &self.llama_cpp;
-        let tuned =
-            if llama.native { "tuned for the processor that built it" } else { "for any processor of its kind" };
+        let tuned = match runtime::needed_extensions().as_slice() {
+            _ if llama.native => "tuned for the processor that built it".to_owned(),
+            [] => "for any processor of its kind".to_owned(),
+            needed => format!("for any processor with {}", needed.join(", ")),
+        };
         let mut lines = vec![
             row("sharpv", self.version),
             row("llama.cpp", &format!("{} ({}), {tuned}", llama.version, llama.pin)),

@@ -41,6 +41,10 @@ use sharpv::runtime;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // First of all, also of `--version`: a program that cannot run here says so whatever it is asked.
+    if let Err(error) = runtime::check_processor() {
+        return exit::code(Err(error.into()));
+    }
     runtime::on_abort(exit::on_abort);
     let program = brief::shortened(Cli::command());
     let args = argv::spell_out(std::env::args_os(), &program);
