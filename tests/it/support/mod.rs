@@ -16,4 +16,6 @@ pub mod npy;
 pub mod program;
 pub mod saved_session;
 pub mod smol;
+#[cfg(feature = "cli")]
+pub mod tls;
 pub mod video_clips;
