@@ -204,15 +204,15 @@ fn problem(spec: &HubSpec, reason: String, advice: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::InnerPath;
 
     const GB: u64 = 1_000_000_000;
 
     fn files(sizes: &[(&str, f64)]) -> Files {
         let file = |(path, gb): &(&str, f64)| RepoFile {
-            path: (*path).into(),
+            path: InnerPath::parse(path).expect("a path"),
             size: (gb * GB as f64) as u64,
-            sha256: None,
-            content_id: None,
+            content: None,
         };
         Files::new(sizes.iter().map(file))
     }
@@ -234,7 +234,7 @@ mod tests {
         let spec = HubSpec::parse(name).expect("a name");
         let wish = Wish { memory: memory_gb.map(|gb| (gb * GB as f64) as u64), mmproj: true };
         let choice = choose(&spec, files, wish)?;
-        let mmproj = choice.mmproj.map(|mmproj| mmproj.file.path).unwrap_or_default();
+        let mmproj = choice.mmproj.map(|mmproj| mmproj.file.path.to_string()).unwrap_or_default();
         Ok((choice.weights.label().to_owned(), mmproj, choice.because))
     }
 

@@ -19,9 +19,10 @@ use ureq::typestate::WithoutBody;
 use ureq::{Proxy, RequestBuilder};
 
 use super::cache::{cache_error, remove};
-use super::files::{RepoFile, is_safe_path};
+use super::files::{Content, RepoFile};
 use super::size;
 use crate::error::{Error, RemoteKind, Result};
+use crate::names::{InnerPath, ObjectId};
 use crate::net::{self, CertificateProblem};
 use crate::observer::{Observer, Stage};
 
@@ -53,7 +54,7 @@ pub(super) struct Client {
 /// The files of a repository at one commit.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub commit: String,
+    pub commit: ObjectId,
     pub files: Vec<RepoFile>,
 }
 
@@ -143,12 +144,9 @@ impl Client {
         };
         let text = retry(request, || false)?;
         let info: RepoInfo = serde_json::from_str(&text).map_err(|error| self.garbled(repo, &error.to_string()))?;
-        if !is_hash(&info.sha) {
-            return Err(self.garbled(repo, &format!("{:?} is no commit", info.sha)));
-        }
-        // What has no size, or a path or content id that is no name of a file, cannot be put into the cache.
-        let files = info.siblings.into_iter().filter_map(Sibling::into_file).collect();
-        Ok(Listing { commit: info.sha, files })
+        let no_commit = || self.garbled(repo, &format!("{:?} is no commit", info.sha));
+        let commit = ObjectId::parse(&info.sha).ok_or_else(no_commit)?;
+        Ok(Listing { commit, files: info.siblings.into_iter().filter_map(Sibling::into_file).collect() })
     }
 
     /// The error for an answer that no hub gives.
@@ -174,13 +172,13 @@ impl Client {
     pub fn fetch(
         &self,
         repo: &str,
-        commit: &str,
+        commit: &ObjectId,
         file: &RepoFile,
         part: &Path,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let what = format!("{} of {repo}", file.path);
-        let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.to_owned());
+        let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.as_str().to_owned());
         let url = self.api.repo(revision).url(&escaped(&file.path));
         let mut output = File::options().create(true).append(true).read(true).open(part).map_err(cache_error(part))?;
         let length = |output: &File| output.metadata().map(|meta| meta.len()).map_err(cache_error(part));
@@ -383,16 +381,16 @@ impl Client {
 }
 
 impl Sibling {
+    /// `None` for what has no size, or a path or a content id that is no name of a file: it cannot be put into the
+    /// cache.
     fn into_file(self) -> Option<RepoFile> {
+        let refused =
+            |reason: &str| tracing::info!("the hub lists {:?}, which {reason}; it is left out", self.rfilename);
+        let path = InnerPath::parse(&self.rfilename).inspect_err(|reason| refused(reason)).ok()?;
         let size = self.lfs.as_ref().map(|lfs| lfs.size).or(self.size)?;
         let sha256 = self.lfs.map(|lfs| lfs.sha256.to_ascii_lowercase());
-        let content_id = sha256.clone().or(self.blob_id).filter(|id| is_hash(id))?;
-        is_safe_path(&self.rfilename).then_some(RepoFile {
-            path: self.rfilename,
-            size,
-            sha256,
-            content_id: Some(content_id),
-        })
+        let id = ObjectId::parse(sha256.as_ref().or(self.blob_id.as_ref())?)?;
+        Some(RepoFile { path, size, content: Some(Content { id, sha256 }) })
     }
 }
 
@@ -420,11 +418,6 @@ fn starts_at(headers: &HeaderMap, have: u64) -> bool {
     let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     start == Some(have)
-}
-
-/// Names of commits and contents, which become names of files.
-fn is_hash(text: &str) -> bool {
-    (7..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 /// A path as part of an address.

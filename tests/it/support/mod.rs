@@ -4,6 +4,7 @@ pub mod broken_videos;
 #[cfg(all(feature = "cli", unix))]
 pub mod browser;
 pub mod families;
+pub mod gguf;
 pub mod gpu;
 #[cfg(feature = "cli")]
 pub mod hub_server;
