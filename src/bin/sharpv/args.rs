@@ -498,7 +498,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
 
-    /// Where to look for videos first [default: beside the questions, where each dataset has them]
+    /// Where to look for videos first, and what absolute paths of jsonl may lead into [default: beside the questions,
+    /// where each dataset has them]
     #[arg(long, value_name = "DIR")]
     pub videos: Option<PathBuf>,
 
