@@ -45,6 +45,9 @@ pub mod fuzzing;
 pub mod lab;
 pub mod layout;
 pub mod models;
+mod names;
+#[cfg(any(feature = "hub", feature = "serve"))]
+mod net;
 mod observer;
 pub mod prune;
 #[allow(unsafe_code)]

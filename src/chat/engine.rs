@@ -8,7 +8,7 @@ use super::prompt::texts::Texts;
 use crate::error::{Error, Result};
 use crate::layout::{self, EncoderFacts, Layout};
 use crate::models::gguf::{self, Metadata};
-use crate::models::{self, ModelFiles};
+use crate::models::{self, ModelDigest, ModelFiles};
 use crate::observer::{Observer, Stage};
 use crate::runtime::{DeviceMemory, LoraAdapter, Model, Sampler, Vision, vision_need};
 use crate::skip::EncoderShape;
@@ -44,9 +44,9 @@ pub(super) struct Engine {
 /// Digests of the files that were loaded: fine-tunes of one model differ in nothing else.
 #[derive(Debug)]
 pub(super) struct Fingerprints {
-    pub model: String,
-    pub mmproj: String,
-    pub adapters: Vec<String>,
+    pub model: ModelDigest,
+    pub mmproj: ModelDigest,
+    pub adapters: Vec<ModelDigest>,
 }
 
 impl Engine {

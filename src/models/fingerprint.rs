@@ -1,8 +1,9 @@
 //! Telling whether two GGUF files hold the same weights, without reading them whole.
 
 use super::ModelFiles;
-use super::gguf::{self, Layout};
+use super::gguf::{self, Layout, Metadata, Value};
 use crate::error::{Error, Result};
+use crate::names::ModelDigest;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,56 +15,84 @@ const SMALL: u64 = 16 << 20;
 const BLOCK: u64 = 4096;
 /// How far blocks of a large tensor are apart.
 const STRIDE: u64 = 8 << 20;
-/// Half a SHA-256, in hexadecimal: enough against chance.
-const DIGITS: usize = 32;
-
 /// Under this key, a copy of a file in another type has the digest of the file.
 pub(crate) const COPY_OF: &str = "sharpv.copy_of";
+
+/// The most files that a model is split into: the number of a part has five digits.
+const MAX_PARTS: u64 = 99_999;
 
 /// A digest of the model in the files `files`: of its language model and the adapters on it. A faster copy
 /// ([`weights`](crate::weights)) has that of what it is a copy of.
 ///
 /// # Errors
 /// [`Error::Io`] if a file cannot be read, [`Error::NotGguf`] if it is something else or damaged.
-pub fn digest(files: &ModelFiles) -> Result<String> {
+pub fn digest(files: &ModelFiles) -> Result<ModelDigest> {
     let mut digest = fingerprint(&files.model)?;
     for adapter in &files.lora {
         let both = Sha256::digest(format!("{digest} {}", fingerprint(adapter)?));
-        digest = hex(&both);
+        digest = ModelDigest::of_hash(&both.into());
     }
     Ok(digest)
 }
 
-fn hex(hash: &[u8]) -> String {
-    hash.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
+/// A digest of what the GGUF file at `path` holds, or holds a copy of by its own word.
+///
+/// Anybody can write that word, and give another model the layer profile of one, or saved sessions of one to another.
+/// Files are kept under the digest of their [`contents`].
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is something else or damaged.
+pub(crate) fn fingerprint(path: &Path) -> Result<ModelDigest> {
+    let layout = gguf::read_layout(path)?;
+    match copied(&layout.metadata).map_err(|reason| Error::NotGguf { path: path.to_owned(), reason })? {
+        Some(source) => Ok(source),
+        None => digest_of(path, &layout),
+    }
 }
 
 /// A digest of the GGUF file at `path`, and of the other files that it was split into. Training changes every tensor
 /// that it touches nearly everywhere, so the blocks that are read tell a fine-tune from its base.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is something else or damaged.
-pub(crate) fn fingerprint(path: &Path) -> Result<String> {
-    let layout = gguf::read_layout(path)?;
-    if let Some(source) = layout.metadata.string(COPY_OF) {
-        return Ok(source.to_owned());
-    }
+/// As [`fingerprint`].
+pub(super) fn contents(path: &Path) -> Result<ModelDigest> {
+    digest_of(path, &gguf::read_layout(path)?)
+}
+
+/// What a file says that it is a copy of.
+pub(super) fn copied(metadata: &Metadata) -> Result<Option<ModelDigest>, String> {
+    let wrong = |value: &Value| {
+        let value = match value {
+            Value::String(text) => format!("{:?}", text.chars().take(100).collect::<String>()),
+            _ => "no text".to_owned(),
+        };
+        format!("{COPY_OF} is {value}, but must be 32 hexadecimal digits")
+    };
+    let Some(value) = metadata.get(COPY_OF) else { return Ok(None) };
+    let digest = metadata.string(COPY_OF).and_then(ModelDigest::parse);
+    digest.map(Some).ok_or_else(|| wrong(value))
+}
+
+fn digest_of(path: &Path, layout: &Layout) -> Result<ModelDigest> {
     let mut hasher = Sha256::new();
-    for part in parts(path, &layout) {
+    for part in parts(path, layout) {
         let layout = gguf::read_layout(&part)?;
         read(&part, &layout, &mut hasher).map_err(Error::io("reading the model file", &part))?;
     }
-    Ok(hex(&hasher.finalize()))
+    Ok(ModelDigest::of_hash(&hasher.finalize().into()))
 }
 
 /// The files of a model that begins with `first`: of one that was split, they are numbered.
-fn parts(first: &Path, layout: &Layout) -> Vec<PathBuf> {
+fn parts(first: &Path, layout: &Layout) -> impl Iterator<Item = PathBuf> {
     let count = layout.metadata.u64("split.count").unwrap_or(1);
     let name = first.file_name().unwrap_or_default().to_string_lossy();
-    match name.strip_suffix(&format!("-00001-of-{count:05}.gguf")) {
-        Some(name) => (1..=count).map(|i| first.with_file_name(format!("{name}-{i:05}-of-{count:05}.gguf"))).collect(),
-        None => vec![first.to_owned()],
-    }
+    let base = name.strip_suffix(&format!("-00001-of-{count:05}.gguf")).filter(|_| count <= MAX_PARTS);
+    let others = base.map(|base| {
+        let (first, base) = (first.to_owned(), base.to_owned());
+        (2..=count).map(move |i| first.with_file_name(format!("{base}-{i:05}-of-{count:05}.gguf")))
+    });
+    // One by one: a header and a name may claim more files than there is memory for names of.
+    std::iter::once(first.to_owned()).chain(others.into_iter().flatten())
 }
 
 fn read(path: &Path, layout: &Layout, hasher: &mut Sha256) -> io::Result<()> {
@@ -119,7 +148,6 @@ mod tests {
         let path = folder.path().join("large.gguf");
         let mut bytes = file(&path);
         let (base, large) = (fingerprint(&path).expect("a digest"), 12 << 20);
-        assert_eq!(base.len(), DIGITS);
         assert_eq!(fingerprint(&path).expect("a digest"), base);
         let data = bytes.len() - 32 - 2 * large;
         // A name, each of the tensors, half of one.
@@ -151,7 +179,7 @@ mod tests {
             data: 0,
             tensors: Vec::new(),
         };
-        let names = |name: &str, count| parts(Path::new(name), &layout(count));
+        let names = |name: &str, count| parts(Path::new(name), &layout(count)).collect::<Vec<_>>();
         assert_eq!(
             names("m/a-00001-of-00002.gguf", 2),
             ["m/a-00001-of-00002.gguf", "m/a-00002-of-00002.gguf"].map(PathBuf::from)

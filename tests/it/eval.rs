@@ -277,6 +277,110 @@ fn rows_of_ones_own_are_checked() {
     assert_eq!(Task::Jsonl.prompt(&dataset.questions[2]), "What?");
 }
 
+/// Who takes questions from somebody else must not have other files of the disk opened by them.
+#[test]
+fn videos_stay_in_the_folders_of_the_data_set() {
+    let folder = folder(&[("set/a.mp4", "x"), ("mine/b.mp4", "x"), ("mine/deep/c.mp4", "x"), ("d.mp4", "x")]);
+    let at = |path: &str| folder.path().join(path).to_str().expect("UTF-8").to_owned();
+    let row = |video: &str| serde_json::json!({"video": video, "question": "What?", "answer": "x"}).to_string();
+    let rows = [
+        "a.mp4".to_owned(),
+        "./a.mp4".to_owned(),
+        at("set/a.mp4"),
+        at("mine/deep/c.mp4"),
+        "../d.mp4".to_owned(),
+        "x/../../d.mp4".to_owned(),
+        at("d.mp4"),
+        at("set/../d.mp4"),
+        "/etc/passwd".to_owned(),
+        String::new(),
+        "a\0.mp4".to_owned(),
+    ];
+    let lines: Vec<String> = rows.iter().map(|video| row(video)).collect();
+    let data = folder.path().join("set/q.jsonl");
+    fs::write(&data, lines.join("\n")).expect("a file is written");
+    let found = |videos: Option<&str>| {
+        let videos = videos.map(|name| folder.path().join(name));
+        let dataset = Task::Jsonl.load(&data, videos.as_deref()).expect("questions");
+        let paths: Vec<PathBuf> = dataset.questions.iter().map(|question| question.clip.path.clone()).collect();
+        (paths, dataset.bad_rows)
+    };
+    let (paths, bad) = found(None);
+    assert_eq!(paths, [0, 1, 2].map(|_| folder.path().join("set/a.mp4")));
+    assert_eq!(bad.len(), rows.len() - 3);
+    for (bad, (line, video)) in bad.iter().zip(rows.iter().enumerate().skip(3)) {
+        assert_eq!(bad.place, format!("{}:{}", data.display(), line + 1));
+        assert!(bad.reason.contains(&format!("the video \"{video}\" is not within")), "{}", bad.reason);
+    }
+    assert!(bad[0].reason.contains(&at("set")), "{}", bad[0].reason);
+    // A folder of one's own beside it: absolute paths may lead there, and nowhere else.
+    let (paths, bad) = found(Some("mine"));
+    assert_eq!(paths[3], folder.path().join("mine/deep/c.mp4"));
+    assert_eq!((paths.len(), bad.len()), (4, rows.len() - 4));
+    // Whoever owns all of it says so.
+    let (paths, bad) = found(Some(""));
+    assert_eq!(paths[4], folder.path().join("d.mp4"));
+    assert_eq!((paths.len(), bad.len()), (5, rows.len() - 5));
+}
+
+#[test]
+fn videos_of_every_format_stay_in_its_folders() {
+    let outside = "../../d";
+    let nextqa = format!(
+        "video,question,answer,qid,type,a0,a1,a2,a3,a4\n{outside},What?,0,1,CH,a,b,c,d,e\n1,What?,0,1,CH,a,b,c,d,e\n"
+    );
+    let videomme = format!(
+        "index\tvideo\tvideo_path\tcandidates\tquestion\tanswer\n0\t{outside}\t\t\"['A. a', 'B. b']\"\tWhat?\tA\n1\tv\t/etc/passwd\t\"['A. a', 'B. b']\"\tWhat?\tA\n"
+    );
+    let mvbench = serde_json::json!([
+        {"video": format!("{outside}.mp4"), "question": "What?", "candidates": ["a", "b"], "answer": "a"},
+        {"video": "/etc/passwd", "question": "What?", "candidates": ["a", "b"], "answer": "a"},
+        {"video": "v.mp4", "question": "What?", "candidates": ["a", "b"], "answer": "a"},
+    ]);
+    let questions = serde_json::json!([
+        {"video_name": "x/../../../d", "question_id": "1", "question": "is it"},
+        {"video_name": "v", "question_id": "2", "question": "is it"},
+    ]);
+    let answers = serde_json::json!([
+        {"question_id": "1", "answer": "yes", "type": 3}, {"question_id": "2", "answer": "yes", "type": 3},
+    ]);
+    for (task, files, n_bad) in [
+        (Task::NextQa, vec![("s/q/val.csv", nextqa)], 1),
+        (Task::VideoMme, vec![("s/q/v.tsv", videomme)], 1),
+        (Task::MvBench, vec![("s/q/json/moving_count.json", mvbench.to_string())], 2),
+        (
+            Task::ActivityNetQa,
+            vec![("s/q/test_q.json", questions.to_string()), ("s/q/test_a.json", answers.to_string())],
+            1,
+        ),
+    ] {
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let folder = folder(&files);
+        let dataset = load(task, &folder.path().join("s/q"));
+        assert_eq!(dataset.questions.len(), 1, "{task:?}: {:?}", dataset.bad_rows);
+        assert!(dataset.questions[0].clip.path.starts_with(folder.path().join("s")), "{:?}", dataset.questions[0]);
+        assert_eq!(dataset.bad_rows.len(), n_bad, "{task:?}: {:?}", dataset.bad_rows);
+        assert!(dataset.bad_rows.iter().all(|bad| bad.reason.contains("is not within")), "{:?}", dataset.bad_rows);
+    }
+}
+
+/// Who puts a link into a folder can put a file there: large videos lie elsewhere, and are linked.
+#[cfg(unix)]
+#[test]
+fn links_in_the_folder_of_a_data_set_are_followed() {
+    let folder = folder(&[("disk/a.mp4", "x")]);
+    let data = folder.path().join("set/q.jsonl");
+    fs::create_dir(folder.path().join("set")).expect("a folder");
+    std::os::unix::fs::symlink(folder.path().join("disk"), folder.path().join("set/videos")).expect("a link");
+    let real = folder.path().canonicalize().expect("it is there").join("set/videos/a.mp4");
+    for video in ["videos/a.mp4", real.to_str().expect("UTF-8")] {
+        let row = serde_json::json!({"video": video, "question": "What?", "answer": "x"});
+        fs::write(&data, row.to_string()).expect("a file is written");
+        let path = load(Task::Jsonl, &data).questions[0].clip.path.clone();
+        assert_eq!(fs::read(&path).expect("the video"), b"x", "{}", path.display());
+    }
+}
+
 #[test]
 fn a_folder_that_is_no_dataset_is_told() {
     let folder = folder(&[("notes.txt", "x"), ("q.jsonl", "{}\n"), ("x.json", "{}"), ("test.csv", "a,b\n1,2\n")]);
@@ -467,6 +571,10 @@ fn eval(task: &str, data: &Path, out: &Path, options: &str) -> Output {
     let mmproj = model.mmproj.expect("a projector");
     let mut command = sharpv(&["eval", task]);
     command.arg("--data").arg(data).arg("--out").arg(out).arg("-m").arg(&model.model).arg("--mmproj").arg(&mmproj);
+    if task == "jsonl" {
+        // Rows name the golden clips by absolute paths.
+        command.arg("--videos").arg(golden(""));
+    }
     command.args(options.split_whitespace()).output().expect("the program runs")
 }
 
@@ -507,7 +615,7 @@ fn golden_questions() -> String {
 fn eval_golden(data: &Path, out: &Path, options: &str) -> Command {
     smol::files();
     let mut command = sharpv(&["eval", "jsonl", "--data"]);
-    command.arg(data).arg("--out").arg(out).args(options.split_whitespace());
+    command.arg(data).arg("--out").arg(out).arg("--videos").arg(golden("")).args(options.split_whitespace());
     command
 }
 

@@ -1,8 +1,8 @@
 //! Models from a hub: which files, how they are fetched, and what goes wrong. The hub is a server of this test's own.
 #![cfg(feature = "cli")]
 
-use crate::support::hub_server;
-use crate::support::smol;
+use crate::support::tls::{Authority, Proxy, TlsServer};
+use crate::support::{gguf, hub_server, smol};
 
 use assert_cmd::Command;
 use hub_server::{Fault, HubServer, sha256};
@@ -23,6 +23,9 @@ use tempfile::TempDir;
 const REPO: &str = "org/Tiny-GGUF";
 const MODEL: &str = "Tiny-Q8_0.gguf";
 const MMPROJ: &str = "mmproj-Tiny-f16.gguf";
+
+/// The variables that name certificate authorities.
+const AUTHORITIES: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 
 /// A model without a projector will do.
 const BLIND: Wish = Wish { memory: None, mmproj: false };
@@ -82,9 +85,13 @@ impl Setup {
 
     fn std_command(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sharpv"));
-        for name in
-            ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SHARPV_LOG", "http_proxy", "HTTP_PROXY"]
-        {
+        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "SHARPV_LOG"] {
+            command.env_remove(name);
+        }
+        for name in ["all_proxy", "https_proxy", "http_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        for name in AUTHORITIES {
             command.env_remove(name);
         }
         command.env("HF_HOME", self.home.path()).env("HF_ENDPOINT", &self.server.endpoint).args(args);
@@ -259,9 +266,243 @@ fn repositories_without_the_right_files_are_told() {
     // With a projector of the user's own, the model is enough.
     let files = setup.hub().pull(&spec("org/Blind"), BLIND, &mut ()).unwrap();
     assert_eq!(files.mmproj, None);
-    // A list may name anything: no path leads out of the cache.
-    setup.server.publish("org/Evil", &[("../../../evil-Q8_0.gguf", gguf()), ("mmproj.gguf", mmproj())]);
+}
+
+/// Listings as they really are: what goes with a model lies beside it, in folders and under names of all kinds.
+#[test]
+fn what_lies_beside_a_model_is_not_taken_for_one() {
+    let setup = Setup::new();
+    let taken = |repo: &str, files: &[&str]| {
+        let content = |path: &&str| if path.contains("mmproj") { mmproj() } else { fixture("llama.gguf") };
+        let files: Vec<_> = files.iter().map(|path| (*path, content(path))).collect();
+        setup.server.publish(repo, &files);
+        let pulled = setup.sharpv(&["pull", repo]).env("SHARPV_HOME", setup.home.path().join("sharpv")).assert();
+        let said = String::from_utf8_lossy(&pulled.get_output().stderr).into_owned();
+        assert!(pulled.get_output().status.success(), "{said}");
+        said
+    };
+    let omni = taken(
+        "org/Omni-GGUF",
+        &[
+            "Omni-Q4_0.gguf",
+            "Omni-Q4_K_M.gguf",
+            "Omni-F16.gguf",
+            "audio/Omni-audio-F16.gguf",
+            "tts/Omni-projector-F16.gguf",
+            "tts/Omni-tts-F16.gguf",
+            "vision/Omni-vision-F16.gguf",
+            "token2wav-gguf/encoder.gguf",
+            "mmproj-model-f16.gguf",
+        ],
+    );
+    assert!(omni.contains("org/Omni-GGUF: Q4_K_M (") && omni.contains("with mmproj-model-f16.gguf"), "{omni}");
+    assert!(!omni.contains("audio") && !omni.contains("tts"), "{omni}");
+
+    let explora = taken("org/Explora-VL", &["Explora-VL-Q4_K_M.gguf", "mmproj-Explora-VL-F16.gguf"]);
+    assert!(explora.contains("org/Explora-VL: Q4_K_M ("), "{explora}");
+
+    let steps = ["Q2_K", "Q3_K_XS", "Q3_K_M", "Q4_K_M", "Q5_K_M"].map(|quant| format!("Big-{quant}.gguf"));
+    let steps: Vec<&str> = steps.iter().map(String::as_str).chain(["mmproj-F16.gguf"]).collect();
+    let big = taken("org/Big", &steps);
+    // What is wanted next is offered, not the smallest.
+    assert!(big.contains("org/Big: Q4_K_M (") && big.contains("sharpv pull org/Big:Q5_K_M"), "{big}");
+}
+
+// --- names from outside -----------------------------------------------------------------------------
+
+/// A folder that is none of the cache's, with files as a careless cache would take for its own.
+struct Outside {
+    folder: PathBuf,
+}
+
+impl Outside {
+    fn new(folder: PathBuf) -> Self {
+        fs::create_dir(&folder).unwrap();
+        for name in ["mine.partial", "mine.txt"] {
+            fs::write(folder.join(name), name).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn is_untouched(&self) {
+        let mut names: Vec<_> = self.folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["mine.partial", "mine.txt"]);
+    }
+}
+
+/// A model says in its header what it is a copy of, and copies are kept under that name.
+#[test]
+fn a_header_makes_and_deletes_nothing_outside_the_cache() {
+    let setup = Setup::new();
+    let outside = Outside::new(setup.home.path().join("outside"));
+    let smol = smol::files();
+    let [weights, projector] =
+        [&smol.model, smol.mmproj.as_ref().expect("a projector")].map(|path| fs::read(path).unwrap());
+    for name in [outside.folder.to_str().expect("UTF-8"), "../../outside", ""] {
+        // Which of them is copied depends on the processor.
+        let [model, mmproj] = [&weights, &projector].map(|file| gguf::with_text(file, "sharpv.copy_of", name));
+        setup.server.publish("org/Evil", &[("Evil-Q4_1.gguf", model), ("mmproj-Evil-Q8_0.gguf", mmproj)]);
+        let mut pull = setup.sharpv(&["pull", "org/Evil"]);
+        pull.env("SHARPV_HOME", setup.home.path().join("sharpv")).assert().success();
+        outside.is_untouched();
+    }
+    let files = setup.hub().find(&spec("org/Evil"), Wish::default()).expect("it was pulled");
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/order-1");
+    for more in [&["--evict", "off"], &["--evict", "layers"]] {
+        let ask = setup.sharpv(&["ask", clip.to_str().unwrap(), "q", "-m", "org/Evil"]).args(more).assert().code(1);
+        // The smaller file is looked at first.
+        let mmproj = files.mmproj.as_ref().expect("a projector").display();
+        ask.stderr(contains(format!("{mmproj}: not a usable model: sharpv.copy_of is \"\"")));
+    }
+    outside.is_untouched();
+}
+
+/// A list may name anything.
+#[test]
+fn a_list_of_files_makes_nothing_outside_the_cache() {
+    let setup = Setup::new();
+    let outside = Outside::new(setup.home.path().join("outside"));
+    let absolute = outside.folder.join("evil-Q8_0.gguf").to_str().expect("UTF-8").to_owned();
+    let evil = [
+        "../../../../outside/evil-Q8_0.gguf",
+        "a/../../../../../outside/evil-Q8_0.gguf",
+        absolute.as_str(),
+        "..\\..\\evil-Q8_0.gguf",
+        "C:\\evil-Q8_0.gguf",
+        "C:evil-Q8_0.gguf",
+        "evil\0-Q8_0.gguf",
+        "evil\n-Q8_0.gguf",
+        "./evil-Q8_0.gguf",
+        ".. /evil-Q8_0.gguf",
+        "nul-Q8_0/nul.gguf",
+    ];
+    let mut published: Vec<(&str, Vec<u8>)> = evil.iter().map(|name| (*name, fixture("llama.gguf"))).collect();
+    published.push(("../../../../outside/mmproj.gguf", mmproj()));
+    setup.server.publish("org/Evil", &published);
     assert!(setup.error("org/Evil").contains("no language model in GGUF"));
+    published.extend([("Good-Q8_0.gguf", fixture("llama.gguf")), ("mmproj-Good.gguf", mmproj())]);
+    setup.server.publish("org/Evil", &published);
+    let pulled = setup.pull("org/Evil").unwrap();
+    assert!(pulled.model.ends_with("Good-Q8_0.gguf"), "{pulled:?}");
+    assert!(pulled.mmproj.is_some_and(|mmproj| mmproj.ends_with("mmproj-Good.gguf")));
+    outside.is_untouched();
+}
+
+/// Other tools write to the cache, too, and whoever gives one away.
+#[test]
+fn a_cache_names_no_folder_outside() {
+    let setup = Setup::new();
+    let outside = Outside::new(setup.home.path().join("outside"));
+    let model = setup.pull(REPO).unwrap();
+    for (from, to) in [(&model.model, MODEL), (model.mmproj.as_ref().unwrap(), MMPROJ)] {
+        fs::copy(from, outside.folder.join(to)).unwrap();
+    }
+    let main = setup.folder().join("refs/main");
+    let offline = setup.hub().with_offline(true);
+    for name in [outside.folder.to_str().expect("UTF-8"), "../../../outside", "..", "", "main"] {
+        fs::write(&main, name).unwrap();
+        let found = offline.find(&spec(REPO), Wish::default());
+        assert_eq!(found.as_ref(), Some(&model), "{name:?}: what is in the cache");
+        assert_eq!(setup.hub().cached(), std::slice::from_ref(&model), "{name:?}");
+    }
+    fs::remove_dir_all(setup.folder().join("snapshots")).unwrap();
+    fs::write(&main, outside.folder.to_str().unwrap()).unwrap();
+    assert_eq!(offline.find(&spec(REPO), Wish::default()), None);
+}
+
+// --- certificates and proxies -----------------------------------------------------------------------
+
+#[test]
+fn a_hub_with_an_authority_of_its_own_is_trusted_where_a_variable_names_it() {
+    let setup = Setup::new();
+    let authority = Authority::new();
+    let tls = TlsServer::start(&authority, &["127.0.0.1"], &setup.server.endpoint);
+    let endpoint = format!("https://127.0.0.1:{}", tls.port);
+    let [certificates, others] = ["certificates", "others"].map(|name| setup.home.path().join(name));
+    for (folder, authority) in [(&certificates, &authority), (&others, &Authority::new())] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("authority.pem"), &authority.pem).unwrap();
+    }
+    let file = certificates.join("authority.pem");
+    let pull = |variables: &[(&str, &Path)]| {
+        let mut command = setup.sharpv(&["pull", REPO]);
+        command.env("HF_ENDPOINT", &endpoint).env("SHARPV_HOME", setup.home.path().join("sharpv"));
+        command.envs(variables.iter().copied());
+        command.assert()
+    };
+
+    // Nobody knows it.
+    let told = contains("error: org/Tiny-GGUF: ")
+        .and(contains(format!("the certificate of {endpoint} is not trusted: UnknownIssuer")))
+        .and(contains("set SSL_CERT_FILE to a file with that of its authority"));
+    pull(&[]).code(1).stderr(told);
+    assert_eq!(tls.connections(), 1, "another try is of no use");
+    // What is named is all that is trusted.
+    let other = others.join("authority.pem");
+    pull(&[("SSL_CERT_FILE", &other)])
+        .code(1)
+        .stderr(contains(format!("trusted are the authorities of SSL_CERT_FILE ({})", other.display())));
+    // Nothing is there, or no certificate.
+    let missing = setup.home.path().join("missing.pem");
+    fs::write(setup.home.path().join("empty.pem"), "no certificate").unwrap();
+    for wrong in [missing, setup.home.path().join("empty.pem")] {
+        let told = format!("no certificate authority can be read from SSL_CERT_FILE ({})", wrong.display());
+        pull(&[("SSL_CERT_FILE", &wrong)]).code(1).stderr(contains(told));
+    }
+
+    for (i, name) in AUTHORITIES.into_iter().enumerate() {
+        let value = if name == "SSL_CERT_DIR" { &certificates } else { &file };
+        pull(&[(name, value)]).success().stderr(contains(if i == 0 { "fetching" } else { "already here and intact" }));
+    }
+    // pip's and the hub's own variable may name a folder; OpenSSL's go before it.
+    pull(&[("REQUESTS_CA_BUNDLE", &certificates)]).success();
+    pull(&[("REQUESTS_CA_BUNDLE", &other), ("SSL_CERT_FILE", &file)]).success();
+}
+
+#[test]
+fn a_certificate_of_another_name_is_refused() {
+    let setup = Setup::new();
+    let authority = Authority::new();
+    let tls = TlsServer::start(&authority, &["hub.example"], &setup.server.endpoint);
+    let file = setup.home.path().join("authority.pem");
+    fs::write(&file, &authority.pem).unwrap();
+    let mut pull = setup.sharpv(&["pull", REPO]);
+    pull.env("HF_ENDPOINT", format!("https://127.0.0.1:{}", tls.port)).env("SSL_CERT_FILE", &file);
+    pull.assert().code(1).stderr(contains("is not trusted").and(contains("check the clock of this machine")));
+}
+
+/// As in a company: the hub's name is known to the proxy alone, which shows a certificate of its own.
+#[test]
+fn the_proxy_of_the_environment_is_used() {
+    let setup = Setup::new();
+    let authority = Authority::new();
+    let tls = TlsServer::start(&authority, &["hub.example"], &setup.server.endpoint);
+    let file = setup.home.path().join("authority.pem");
+    fs::write(&file, &authority.pem).unwrap();
+    let pull = |variables: &[(&str, &str)]| {
+        let mut command = setup.sharpv(&["pull", REPO]);
+        command.env("HF_ENDPOINT", format!("https://hub.example:{}", tls.port)).env("SSL_CERT_FILE", &file);
+        command.env("SHARPV_HOME", setup.home.path().join("sharpv")).envs(variables.iter().copied());
+        command.assert()
+    };
+    let unreachable = format!("https://hub.example:{} cannot be reached", tls.port);
+    pull(&[]).code(1).stderr(contains(unreachable.as_str()));
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        let proxy = Proxy::start("hub.example");
+        pull(&[(name, &proxy.address)]).success();
+        let asked = proxy.asked();
+        assert!(asked[0].starts_with(&format!("CONNECT hub.example:{} ", tls.port)), "{name}: {asked:?}");
+    }
+    let proxy = Proxy::start("hub.example");
+    pull(&[("HTTPS_PROXY", &proxy.address), ("NO_PROXY", "hub.example")])
+        .code(1)
+        .stderr(contains(unreachable.as_str()));
+    assert_eq!(proxy.asked(), [""; 0]);
+    // A proxy that is not there is told.
+    pull(&[("HTTPS_PROXY", "http://127.0.0.1:9")])
+        .code(1)
+        .stderr(contains(format!("{unreachable} through the proxy 127.0.0.1:9")));
 }
 
 // --- what goes wrong --------------------------------------------------------------------------------

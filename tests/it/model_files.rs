@@ -5,8 +5,7 @@
 //! since what is tested is that it does not die.
 
 use crate::support::lcg::Lcg;
-use crate::support::memory;
-use crate::support::{families, smol};
+use crate::support::{families, gguf, memory, smol};
 
 use sharpv::models::{self, ModelFiles};
 use sharpv::{Session, SessionParams, VideoOptions};
@@ -481,6 +480,49 @@ fn no_changed_header_ends_the_process() {
     }
     println!("{tally:?}, peak {} MB", peak >> 20);
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What a file says that it is a copy of becomes the name of a file.
+#[test]
+fn a_copy_of_what_is_no_digest_is_refused() {
+    const KEY: &str = "sharpv.copy_of";
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = families::files("internvl");
+    let path = folder.path().join("copy.gguf");
+    let look_at = |source: &Path, change: &dyn Fn(&[u8]) -> Vec<u8>| {
+        std::fs::write(&path, change(&std::fs::read(source).expect("a fixture"))).expect("a file");
+        let copy = ModelFiles { model: path.clone(), ..ModelFiles::default() };
+        (models::check(&path), models::digest(&copy))
+    };
+    let good = "0123456789abcdef0123456789abcdef";
+    let upper = good.to_uppercase();
+    for source in [&files.model, files.mmproj.as_ref().expect("an mmproj")] {
+        let (checked, digest) = look_at(source, &|file| gguf::with_text(file, KEY, good));
+        checked.expect("a copy");
+        assert_eq!(&*digest.expect("a digest"), good);
+        for bad in
+            ["/etc", "../../../../../../../../../../etc", "", &good[1..], &upper, "0123456789abcdef/123456789abcdef"]
+        {
+            let (checked, digest) = look_at(source, &|file| gguf::with_text(file, KEY, bad));
+            for error in [checked.expect_err(bad).to_string(), digest.expect_err(bad).to_string()] {
+                let expected = format!("sharpv.copy_of is {bad:?}, but must be 32 hexadecimal digits");
+                assert!(error.contains(&expected) && error.contains("copy.gguf"), "{error}");
+            }
+        }
+        let (checked, digest) = look_at(source, &|file| gguf::with_number(file, KEY, 7));
+        assert!(checked.is_err() && digest.is_err());
+    }
+}
+
+/// The names of so many files take more memory than there is.
+#[test]
+fn a_model_of_billions_of_parts_is_one_of_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = std::fs::read(families::files("internvl").model).expect("a fixture");
+    let path = folder.path().join("a-00001-of-4000000000.gguf");
+    std::fs::write(&path, gguf::with_number(&file, "split.count", 4_000_000_000)).expect("a file");
+    let files = ModelFiles { model: path, ..ModelFiles::default() };
+    assert_eq!(models::digest(&files).expect("a digest").len(), 32);
 }
 
 #[test]

@@ -106,6 +106,9 @@ pub enum Command {
     /// quantization is chosen: 8 bits for small models and 4 bits (Q4_K_M) for others, less where the memory is small.
     /// Files go to the cache that other Hugging Face tools use: $HF_HOME/hub, or ~/.cache/huggingface/hub. HF_TOKEN
     /// opens repositories that need an account, HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the network.
+    ///
+    /// HTTPS_PROXY names a proxy, and NO_PROXY hosts without one. SSL_CERT_FILE names a file with the certificate
+    /// authorities to trust, in PEM, where they are not the system's.
     Pull(PullArgs),
     /// List the models that are here, or those that are known
     ///
@@ -512,7 +515,7 @@ pub struct EvalArgs {
 
     /// Where to look for videos first [default: beside the questions]
     ///
-    /// There, where each dataset has them.
+    /// There, where each dataset has them. Absolute paths of jsonl may lead into this folder.
     #[arg(long, value_name = "DIR")]
     pub videos: Option<PathBuf>,
 

@@ -69,7 +69,7 @@ pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
         screen.note(&format!("{} answers are measured; the same command goes on", record.len()));
     })?;
     profile.model = session.model().description();
-    profile.digest = digest;
+    profile.digest = digest.to_string();
     profile.llama_cpp = env!("SHARPV_LLAMA_PIN").to_owned();
     profile.write(&path)?;
     record.delete()?;

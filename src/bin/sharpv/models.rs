@@ -92,7 +92,9 @@ fn all_parts(file: &Path) -> u64 {
     let count = || {
         let stem = file.file_stem()?.to_str()?;
         let (base, count) = stem.rsplit_once("-00001-of-")?;
-        Some((base.to_owned(), count.to_owned(), count.parse::<u32>().ok()?))
+        // As many files as a name can claim are not looked for.
+        let number = count.parse::<u32>().ok().filter(|_| count.len() == 5)?;
+        Some((base.to_owned(), count.to_owned(), number))
     };
     match count() {
         Some((base, digits, count)) => {

@@ -8,6 +8,7 @@
 mod mmproj;
 mod model;
 
+use super::fingerprint;
 use super::gguf::{self, Header, Kind, Value};
 use crate::error::{Error, Result};
 use std::fmt::Display;
@@ -37,6 +38,7 @@ pub fn check(path: &Path) -> Result<()> {
 }
 
 fn look_at(header: &Header) -> Finding {
+    fingerprint::copied(&header.metadata)?;
     match header.metadata.kind() {
         Kind::Model => model::check(header),
         Kind::Mmproj => mmproj::check(header),

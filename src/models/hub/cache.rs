@@ -16,6 +16,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use super::files::{Files, RepoFile};
 use crate::error::{Error, Result};
 use crate::models::files::{Lock, lock};
+use crate::names::{InnerPath, ObjectId};
 use crate::observer::Observer;
 
 /// Folders of a repository below which files are looked for.
@@ -56,7 +57,9 @@ impl LocalRepo {
     /// later commit.
     pub fn snapshots(&self) -> impl Iterator<Item = (PathBuf, Files)> {
         let main = fs::read_to_string(self.folder().join("refs").join("main")).ok();
-        let main = main.map(|commit| self.entry().pointer_path(commit.trim()));
+        // Whatever else stands in that file is no folder of this cache.
+        let main = main.and_then(|commit| ObjectId::parse(commit.trim()));
+        let main = main.map(|commit| self.entry().pointer_path(commit.as_str()));
         let entries = self.folder().join("snapshots").read_dir().into_iter().flatten().flatten();
         let mut others: Vec<_> = entries
             .map(|entry| (entry.metadata().and_then(|meta| meta.modified()).ok(), entry.path()))
@@ -70,22 +73,22 @@ impl LocalRepo {
         })
     }
 
-    pub fn pointer(&self, commit: &str, path: &str) -> PathBuf {
-        self.entry().pointer_path(commit).join(path)
+    pub fn pointer(&self, commit: &ObjectId, path: &InnerPath) -> PathBuf {
+        path.below(&self.entry().pointer_path(commit.as_str()))
     }
 
-    pub fn blob(&self, content_id: &str) -> PathBuf {
-        self.entry().blob_path(content_id)
+    pub fn blob(&self, content: &ObjectId) -> PathBuf {
+        self.entry().blob_path(content.as_str())
     }
 
     /// Where a content is collected.
-    pub fn part(&self, content_id: &str) -> PathBuf {
-        self.entry().blob_path(&format!("{content_id}.part"))
+    pub fn part(&self, content: &ObjectId) -> PathBuf {
+        self.entry().blob_path(&format!("{}.part", content.as_str()))
     }
 
     /// Makes `commit` the one that [`snapshots`](Self::snapshots) finds first.
-    pub fn set_main(&self, commit: &str) -> Result<()> {
-        self.entry().create_ref(commit).map_err(cache_error(&self.folder().join("refs")))
+    pub fn set_main(&self, commit: &ObjectId) -> Result<()> {
+        self.entry().create_ref(commit.as_str()).map_err(cache_error(&self.folder().join("refs")))
     }
 
     /// Makes the folders that files are put in.
@@ -151,7 +154,8 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<RepoFile>)
         match fs::metadata(entry.path()) {
             Ok(meta) if meta.is_dir() && depth > 0 => collect(&entry.path(), &format!("{path}/"), depth - 1, files),
             Ok(meta) if meta.is_file() => {
-                files.push(RepoFile { path, size: meta.len(), sha256: None, content_id: None });
+                let Ok(path) = InnerPath::parse(&path) else { continue };
+                files.push(RepoFile { path, size: meta.len(), content: None });
             }
             _ => (),
         }

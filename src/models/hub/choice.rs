@@ -6,10 +6,10 @@ use crate::error::{Error, RemoteKind, Result};
 
 /// Quantizations in the order in which they are wanted. 4 bits of this kind cost hardly any quality and a quarter of
 /// the memory; what is larger comes before what is smaller, for below 4 bits quality falls off.
-const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 MXFP4 MXFP4_MOE \
-                      Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_1 Q5_0 Q6_K Q6_K_L Q6_K_XL Q8_0 Q8_K_XL F16 BF16 F32 \
-                      Q3_K_XL Q3_K_L Q3_K_M IQ3_M Q3_K Q3_K_S IQ3_S IQ3_XS IQ3_XXS \
-                      Q2_K_XL Q2_K_L Q2_K IQ2_M IQ2_S IQ2_XS IQ2_XXS";
+const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_H Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 MXFP4 MXFP4_MOE NVFP4 \
+                      Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_1 Q5_0 Q6_K Q6_K_H Q6_K_L Q6_K_XL Q8_0 Q8_K_XL F16 BF16 F32 \
+                      Q3_K_XL Q3_K_L Q3_K_M IQ3_M Q3_K Q3_K_S Q3_K_XS IQ3_S IQ3_XS IQ3_XXS \
+                      Q2_K_XL Q2_K_L Q2_K Q2_K_S IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ2_0 TQ1_0";
 
 /// Below this, 8 bits cost little, and small models lose more to quantization.
 const SMALL_MODEL_BYTES: u64 = 1_000_000_000;
@@ -89,7 +89,8 @@ pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice
             format!("{why} fits {} of memory (needs about {})", size(memory), size(need(chosen)))
         }
     };
-    let because = format!("{}{reason}{}", describe(spec, chosen, mmproj.as_ref()), others(spec, chosen, &candidates));
+    let because =
+        format!("{}{reason}{}", describe(spec, chosen, mmproj.as_ref()), others(spec, chosen, &candidates, fits));
     Ok(Choice { weights: chosen.clone(), mmproj, because })
 }
 
@@ -102,12 +103,19 @@ fn describe(spec: &HubSpec, chosen: &Weights, mmproj: Option<&Projector>) -> Str
     format!("{}: {} ({}{parts}){projector}: ", spec.repo, chosen.label(), size(chosen.bytes()))
 }
 
-fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights]) -> String {
-    let mut others: Vec<_> = candidates.iter().filter(|weights| **weights != chosen).collect();
+/// The other quantizations, and how to take one: the one that is wanted most of those that fit.
+fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights], fits: impl Fn(&Weights) -> bool) -> String {
+    let mut others: Vec<&Weights> = candidates.iter().copied().filter(|weights| *weights != chosen).collect();
+    if others.is_empty() {
+        return String::new();
+    }
     others.sort_by_key(|weights| weights.bytes());
-    let Some(first) = others.first() else { return String::new() };
     let list: Vec<String> = others.iter().map(|w| format!("{} ({})", w.label(), size(w.bytes()))).collect();
-    format!(". There are also {}: sharpv pull {}:{}", list.join(", "), spec.repo, first.label())
+    let next = match others.into_iter().filter(|weights| fits(weights)).min_by_key(|weights| rank(weights)) {
+        Some(next) => format!(": sharpv pull {}:{}", spec.repo, next.label()),
+        None => ", which do not fit".to_owned(),
+    };
+    format!(". There are also {}{next}", list.join(", "))
 }
 
 /// The language models that the name may mean: one model, in one or several quantizations. And whether the name says
@@ -128,7 +136,7 @@ fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>,
     }
     let (found, named) = match &spec.file {
         None => (files.weights.iter().collect(), false),
-        Some(asked) => matching(asked, &files.weights),
+        Some(asked) => matching(asked, files),
     };
     if found.is_empty() {
         let asked = spec.file.clone().unwrap_or_default();
@@ -159,13 +167,24 @@ fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>,
 
 /// Language models by quantization, by quantization without a quantizer's prefix, by file, or by model. And whether it
 /// is more than the model that `asked` names.
-fn matching<'a>(asked: &str, weights: &'a [Weights]) -> (Vec<&'a Weights>, bool) {
+fn matching<'a>(asked: &str, files: &'a Files) -> (Vec<&'a Weights>, bool) {
     let quant = plain(asked);
     let stem = asked.to_lowercase();
     let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
-    let is_file = |w: &Weights| w.parts.iter().any(|part| part.file_name().to_lowercase() == format!("{stem}.gguf"));
-    let find = |is: &dyn Fn(&Weights) -> bool| weights.iter().filter(|w| is(w)).collect::<Vec<_>>();
-    let exact = [find(&|w| plain(&w.quant) == quant), find(&|w| kind(&w.quant) == quant), find(&is_file)];
+    let file = format!("{stem}.gguf");
+    let has_file = |w: &Weights| w.parts.iter().any(|part| part.file_name().to_lowercase() == file);
+    let has_path = |w: &Weights| w.parts.iter().any(|part| part.path.to_lowercase() == file);
+    let find = |is: &dyn Fn(&Weights) -> bool| files.weights.iter().filter(|w| is(w)).collect::<Vec<_>>();
+    let beside = |is: &dyn Fn(&Weights) -> bool| files.beside.iter().filter(|w| is(w)).collect::<Vec<_>>();
+    let exact = [
+        find(&|w| plain(&w.quant) == quant),
+        find(&|w| kind(&w.quant) == quant),
+        find(&has_path),
+        find(&has_file),
+        // What is no language model at first sight is taken for one where somebody says so.
+        beside(&has_path),
+        beside(&has_file),
+    ];
     match exact.into_iter().find(|found| !found.is_empty()) {
         Some(found) => (found, true),
         None => (find(&|w| w.model.to_lowercase() == stem), false),
@@ -204,15 +223,15 @@ fn problem(spec: &HubSpec, reason: String, advice: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::InnerPath;
 
     const GB: u64 = 1_000_000_000;
 
     fn files(sizes: &[(&str, f64)]) -> Files {
         let file = |(path, gb): &(&str, f64)| RepoFile {
-            path: (*path).into(),
+            path: InnerPath::parse(path).expect("a path"),
             size: (gb * GB as f64) as u64,
-            sha256: None,
-            content_id: None,
+            content: None,
         };
         Files::new(sizes.iter().map(file))
     }
@@ -234,7 +253,7 @@ mod tests {
         let spec = HubSpec::parse(name).expect("a name");
         let wish = Wish { memory: memory_gb.map(|gb| (gb * GB as f64) as u64), mmproj: true };
         let choice = choose(&spec, files, wish)?;
-        let mmproj = choice.mmproj.map(|mmproj| mmproj.file.path).unwrap_or_default();
+        let mmproj = choice.mmproj.map(|mmproj| mmproj.file.path.to_string()).unwrap_or_default();
         Ok((choice.weights.label().to_owned(), mmproj, choice.because))
     }
 
@@ -250,8 +269,14 @@ mod tests {
         ] {
             let (label, mmproj, because) = chosen("o/m", &large(), memory).unwrap();
             assert_eq!((label.as_str(), mmproj.as_str()), (expected, "mmproj-M-f16.gguf"), "{memory:?}");
-            let other = if expected == "Q2_K" { "Q3_K_M" } else { "Q2_K" };
-            assert!(because.contains(&format!("sharpv pull o/m:{other}")), "{because}");
+            // The next best of those that fit.
+            let next = match expected {
+                "Q4_K_M" => "sharpv pull o/m:IQ4_XS",
+                "IQ4_XS" => "sharpv pull o/m:Q3_K_M",
+                "Q3_K_M" => "sharpv pull o/m:Q2_K",
+                _ => "F16 (16.00 GB), which do not fit",
+            };
+            assert!(because.ends_with(next), "{because}");
         }
         let error = chosen("o/m", &large(), Some(4.0)).unwrap_err().to_string();
         assert!(error.contains("the smallest, Q2_K, needs about 4.84 GB") && error.contains("o/m:Q2_K"), "{error}");
@@ -288,5 +313,119 @@ mod tests {
         }
         let error = found("o/r:Q5_K_M").unwrap_err().to_string();
         assert!(error.contains("o/r: it has no Q5_K_M; there are Q8_0, UD-Q4_K_XL"), "{error}");
+    }
+
+    /// What of repositories as they are: the quantization and the projector that are taken, and the models that could
+    /// be meant where there are several.
+    #[test]
+    fn repositories_as_they_are() {
+        let omni = [
+            ("MiniCPM-o-4_5-F16.gguf", 16.4),
+            ("MiniCPM-o-4_5-Q4_0.gguf", 4.8),
+            ("MiniCPM-o-4_5-Q4_K_M.gguf", 5.0),
+            ("MiniCPM-o-4_5-Q8_0.gguf", 8.7),
+            ("audio/MiniCPM-o-4_5-audio-F16.gguf", 0.6),
+            ("token2wav-gguf/encoder.gguf", 0.1),
+            ("token2wav-gguf/flow_matching.gguf", 0.4),
+            ("tts/MiniCPM-o-4_5-projector-F16.gguf", 0.01),
+            ("tts/MiniCPM-o-4_5-tts-F16.gguf", 1.1),
+            ("vision/MiniCPM-o-4_5-vision-F16.gguf", 1.1),
+        ];
+        let dynamic = [
+            ("BF16/Qwen3-VL-30B-BF16-00001-of-00002.gguf", 49.9),
+            ("BF16/Qwen3-VL-30B-BF16-00002-of-00002.gguf", 11.2),
+            ("Qwen3-VL-30B-IQ4_NL.gguf", 17.3),
+            ("Qwen3-VL-30B-Q4_K_M.gguf", 18.6),
+            ("Qwen3-VL-30B-Q8_0.gguf", 32.5),
+            ("Qwen3-VL-30B-UD-IQ1_S.gguf", 8.7),
+            ("Qwen3-VL-30B-UD-Q4_K_XL.gguf", 17.7),
+            ("UD-Q8_K_XL/Qwen3-VL-30B-UD-Q8_K_XL-00001-of-00001.gguf", 36.0),
+            ("imatrix_unsloth.gguf", 0.1),
+            ("mmproj-BF16.gguf", 1.1),
+            ("mmproj-F16.gguf", 1.1),
+            ("mmproj-F32.gguf", 2.2),
+        ];
+        let folders = [
+            ("Q2_K/Big-Q2_K-00001-of-00002.gguf", 40.0),
+            ("Q2_K/Big-Q2_K-00002-of-00002.gguf", 40.0),
+            ("Q4_K_M/Big-Q4_K_M-00001-of-00003.gguf", 48.0),
+            ("Q4_K_M/Big-Q4_K_M-00002-of-00003.gguf", 48.0),
+            ("Q4_K_M/Big-Q4_K_M-00003-of-00003.gguf", 40.0),
+            ("mmproj-Big-f16.gguf", 1.0),
+        ];
+        let steps = [
+            ("M.Q2_K.gguf", 3.0),
+            ("M.Q3_K_XS.gguf", 3.4),
+            ("M.Q3_K_M.gguf", 3.9),
+            ("M.Q6_K_H.gguf", 6.3),
+            ("M.i1-IQ1_M.gguf", 1.9),
+            ("M.imatrix.gguf", 0.1),
+            ("M.mmproj-Q8_0.gguf", 0.6),
+            ("M.mmproj-f16.gguf", 1.0),
+        ];
+        let drafts = [
+            ("MTP/Gemma-4-Q4_K_M.gguf", 0.3),
+            ("Gemma-4-Q4_K_M.gguf", 5.0),
+            ("Gemma-4-Q8_0.gguf", 9.0),
+            ("Gemma-4-draft-Q8_0.gguf", 0.5),
+            ("mtp-Gemma-4-Q8_0.gguf", 0.5),
+            ("lora/Gemma-4-style-F16.gguf", 0.2),
+            ("Gemma-4-style-lora-F16.gguf", 0.2),
+            ("ggml-vocab-gemma.gguf", 0.01),
+            ("mmproj-Gemma-4-BF16.gguf", 1.0),
+        ];
+        let more =
+            [("M-F16.gguf", 16.0), ("quants/M-Q4_K_M.gguf", 5.0), ("quants/M-F16.gguf", 16.0), ("mmproj.gguf", 1.0)];
+        type Case<'a> = (&'a str, &'a [(&'a str, f64)], &'a str, &'a str);
+        let cases: [Case<'_>; 13] = [
+            ("an omni model in parts", &omni, "Q4_K_M", "vision/MiniCPM-o-4_5-vision-F16.gguf"),
+            ("UD quantizations, and what they were made by", &dynamic, "Q4_K_M", "mmproj-F16.gguf"),
+            ("a folder for each quantization, parts of files", &folders, "Q4_K_M", "mmproj-Big-f16.gguf"),
+            ("quantizations of few", &steps, "Q6_K_H", "M.mmproj-f16.gguf"),
+            ("drafts and adapters beside", &drafts, "Q4_K_M", "mmproj-Gemma-4-BF16.gguf"),
+            ("further quantizations in a folder", &more, "Q4_K_M", "mmproj.gguf"),
+            ("lora within a word", &[("Explora-VL-Q4_K_M.gguf", 5.0), ("mmproj.gguf", 1.0)], "Q4_K_M", "mmproj.gguf"),
+            ("vocab within a word", &[("Vocabra-Q8_0.gguf", 5.0), ("mmproj.gguf", 1.0)], "Q8_0", "mmproj.gguf"),
+            (
+                "a model by that name",
+                &[("Llama-Adapter-V2-Q8_0.gguf", 5.0), ("mmproj.gguf", 1.0)],
+                "Q8_0",
+                "mmproj.gguf",
+            ),
+            (
+                "its adapter was merged",
+                &[("V-lora-merged-Q4_0.gguf", 5.0), ("mmproj.gguf", 1.0)],
+                "Q4_0",
+                "mmproj.gguf",
+            ),
+            ("made by statistics", &[("V-imatrix-Q4_0.gguf", 5.0), ("mmproj.gguf", 1.0)], "Q4_0", "mmproj.gguf"),
+            (
+                "all in a folder",
+                &[("gguf/V-Q4_0.gguf", 5.0), ("gguf/mmproj-V-f16.gguf", 1.0)],
+                "Q4_0",
+                "gguf/mmproj-V-f16.gguf",
+            ),
+            ("a language model of vision", &[("V-Vision-Q4_0.gguf", 5.0), ("mmproj.gguf", 1.0)], "Q4_0", "mmproj.gguf"),
+        ];
+        for (what, sizes, quant, mmproj) in cases {
+            let (label, projector, because) =
+                chosen("o/m", &files(sizes), None).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!((label.as_str(), projector.as_str()), (quant, mmproj), "{what}");
+            assert!(!because.contains("mtp") && !because.contains("imatrix"), "{what}: {because}");
+        }
+        // Only parts of something else: no model.
+        let parts = files(&[("tts/T-F16.gguf", 1.0), ("audio/A-F16.gguf", 1.0), ("mmproj.gguf", 1.0)]);
+        assert!(chosen("o/m", &parts, None).unwrap_err().to_string().contains("no language model"));
+        // Whoever names a file gets it.
+        let named = |file: &str| chosen(&format!("o/m:{file}"), &files(&drafts), None).map(|(_, _, because)| because);
+        for file in ["mtp-Gemma-4-Q8_0.gguf", "MTP/Gemma-4-Q4_K_M.gguf", "Gemma-4-style-lora-F16"] {
+            assert!(named(file).is_ok_and(|because| because.contains("as asked for")), "{file}");
+        }
+        assert!(named("MTP/Gemma-4-Q4_K_M").unwrap().contains("300.00 MB"));
+        assert!(named("Gemma-4-Q4_K_M.gguf").unwrap().contains("5.00 GB"));
+        // Two models are two, and what stands for one of them is a file where the quantization leaves both.
+        let two = files(&[("A-Q8_0.gguf", 2.0), ("A-Thinking-Q8_0.gguf", 2.0), ("mmproj.gguf", 1.0)]);
+        let error = chosen("o/m", &two, None).unwrap_err().to_string();
+        assert!(error.contains("several language models in it: A, A-Thinking"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
 //! What goes over the network: the list of a repository's files, and the files.
 //!
-//! hf-hub names addresses and asks for the list. Files are fetched with ureq, on which hf-hub is built: hf-hub's own
-//! download fetches again what the cache has under another commit, appends to a part whatever a server sends, retries
-//! from where it began, and waits forever for a server that fell silent.
+//! hf-hub names addresses. All is fetched with ureq, on which hf-hub is built: hf-hub's own client trusts nobody but the
+//! authorities that are built in, and its download fetches again what the cache has under another commit, appends to a
+//! part whatever a server sends, retries from where it began, and waits forever for a server that fell silent.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -15,11 +15,15 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::typestate::WithoutBody;
+use ureq::{Proxy, RequestBuilder};
 
 use super::cache::{cache_error, remove};
-use super::files::{RepoFile, is_safe_path};
+use super::files::{Content, RepoFile};
 use super::size;
 use crate::error::{Error, RemoteKind, Result};
+use crate::names::{InnerPath, ObjectId};
+use crate::net::{self, CertificateProblem};
 use crate::observer::{Observer, Stage};
 
 /// Tries in a row that bring nothing, after which fetching ends.
@@ -50,7 +54,7 @@ pub(super) struct Client {
 /// The files of a repository at one commit.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub commit: String,
+    pub commit: ObjectId,
     pub files: Vec<RepoFile>,
 }
 
@@ -96,13 +100,20 @@ enum Trouble {
 impl Client {
     /// Without an endpoint: hf-hub's own.
     pub fn new(cache: &Cache, endpoint: Option<&str>, token: Option<&str>) -> Result<Self> {
-        let agent = ureq::Agent::config_builder()
+        let unusable = |reason: String, advice: &str| Error::Remote {
+            kind: RemoteKind::Hub,
+            what: endpoint.unwrap_or("the hub").to_owned(),
+            status: None,
+            reason,
+            advice: advice.to_owned(),
+        };
+        let agent = net::client()
+            .map_err(|reason| unusable(reason, "name a file in PEM there, or unset it"))?
             .http_status_as_error(false)
             // The files lie elsewhere, on servers that have no use for the token.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             // A resumed download counts the bytes of the file itself.
             .accept_encoding("identity")
-            .user_agent(concat!("sharpv/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_per_read(Some(SILENCE_TIMEOUT))
             .build()
@@ -112,18 +123,8 @@ impl Client {
             Some(endpoint) => builder.with_endpoint(endpoint.to_owned()),
             None => builder,
         };
-        let api = builder
-            .with_token(token.map(str::to_owned))
-            .with_user_agent("sharpv", env!("CARGO_PKG_VERSION"))
-            .with_progress(false)
-            .build()
-            .map_err(|error| Error::Remote {
-                kind: RemoteKind::Hub,
-                what: endpoint.unwrap_or("the hub").to_owned(),
-                status: None,
-                reason: error.to_string(),
-                advice: "check HF_ENDPOINT".into(),
-            })?;
+        let api =
+            builder.with_progress(false).build().map_err(|error| unusable(error.to_string(), "check HF_ENDPOINT"))?;
         let url = api.model(String::new()).url("");
         let endpoint = url.split("//resolve/").next().unwrap_or(&url).to_owned();
         Ok(Self { api, agent, endpoint, token: token.map(str::to_owned) })
@@ -132,10 +133,9 @@ impl Client {
     /// The files of `repo`, as its main branch has them.
     pub fn list(&self, repo: &str) -> Result<Listing> {
         let request = || {
-            let request = self.api.model(repo.to_owned()).info_request().query("blobs", "true").config();
-            let request = request.http_status_as_error(false).timeout_connect(Some(CONNECT_TIMEOUT));
-            let mut response = request.timeout_per_read(Some(SILENCE_TIMEOUT)).build().call();
-            let response = response.as_mut().map_err(|error| self.unreachable(repo, error))?;
+            let model = Repo::new(repo.to_owned(), RepoType::Model);
+            let request = self.get(&format!("{}/api/{}", self.endpoint, model.api_url())).query("blobs", "true");
+            let mut response = request.call().map_err(|error| self.unreachable(repo, &error))?;
             if response.status() != StatusCode::OK {
                 return Err(self.refused(repo, false, response.status(), response.headers()));
             }
@@ -143,33 +143,42 @@ impl Client {
             body.map_err(|error| self.unreachable(repo, &error))
         };
         let text = retry(request, || false)?;
-        let garbled = |reason: String| Error::Remote {
+        let info: RepoInfo = serde_json::from_str(&text).map_err(|error| self.garbled(repo, &error.to_string()))?;
+        let no_commit = || self.garbled(repo, &format!("{:?} is no commit", info.sha));
+        let commit = ObjectId::parse(&info.sha).ok_or_else(no_commit)?;
+        Ok(Listing { commit, files: info.siblings.into_iter().filter_map(Sibling::into_file).collect() })
+    }
+
+    /// The error for an answer that no hub gives.
+    pub fn garbled(&self, repo: &str, reason: &str) -> Error {
+        Error::Remote {
             kind: RemoteKind::Hub,
             what: repo.to_owned(),
             status: None,
             reason: format!("{} does not answer as the hub does: {reason}", self.endpoint),
             advice: "check HF_ENDPOINT".into(),
-        };
-        let info: RepoInfo = serde_json::from_str(&text).map_err(|error| garbled(error.to_string()))?;
-        if !is_hash(&info.sha) {
-            return Err(garbled(format!("{:?} is no commit", info.sha)));
         }
-        // What has no size, or a path or content id that is no name of a file, cannot be put into the cache.
-        let files = info.siblings.into_iter().filter_map(Sibling::into_file).collect();
-        Ok(Listing { commit: info.sha, files })
+    }
+
+    fn get(&self, url: &str) -> RequestBuilder<WithoutBody> {
+        let request = self.agent.get(url);
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     /// Completes `part` to the content of `file`, beginning with what it has already.
     pub fn fetch(
         &self,
         repo: &str,
-        commit: &str,
+        commit: &ObjectId,
         file: &RepoFile,
         part: &Path,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let what = format!("{} of {repo}", file.path);
-        let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.to_owned());
+        let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.as_str().to_owned());
         let url = self.api.repo(revision).url(&escaped(&file.path));
         let mut output = File::options().create(true).append(true).read(true).open(part).map_err(cache_error(part))?;
         let length = |output: &File| output.metadata().map(|meta| meta.len()).map_err(cache_error(part));
@@ -215,12 +224,9 @@ impl Client {
         Part { content: output, have, path: part, began_anew }: Part<'_>,
         observer: &mut dyn Observer,
     ) -> Result<(), Trouble> {
-        let mut request = self.agent.get(url);
+        let mut request = self.get(url);
         if have > 0 {
             request = request.header(header::RANGE, format!("bytes={have}-"));
-        }
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let response = request.call().map_err(|error| self.unreachable(what, &error))?;
         let status = response.status();
@@ -288,6 +294,15 @@ impl Client {
     }
 
     fn unreachable(&self, what: &str, error: &ureq::Error) -> Trouble {
+        if let Some(problem) = net::certificate_problem(error) {
+            // It would be the same at the next try.
+            return Trouble::Final(self.untrusted(what, &problem));
+        }
+        let is_used = |proxy: &&Proxy| self.endpoint.parse().is_ok_and(|hub| !proxy.is_no_proxy(&hub));
+        let through = match self.agent.config().proxy().filter(is_used) {
+            Some(proxy) => format!(" through the proxy {}:{}", proxy.host(), proxy.port()),
+            None => String::new(),
+        };
         let error_text = match error {
             ureq::Error::HostNotFound => "no such host".to_owned(),
             // "io: " says nothing to a reader.
@@ -298,9 +313,28 @@ impl Client {
             kind: RemoteKind::Hub,
             what: what.to_owned(),
             status: None,
-            reason: format!("{} cannot be reached: {error_text}", self.endpoint),
+            reason: format!("{} cannot be reached{through}: {error_text}", self.endpoint),
             advice: "check the network connection, HF_ENDPOINT and the proxy settings, and run it again".into(),
         })
+    }
+
+    fn untrusted(&self, what: &str, problem: &CertificateProblem) -> Error {
+        let trusted = net::trust().map_or_else(|reason| reason, ToString::to_string);
+        let variable = net::CERTIFICATES_VARIABLE;
+        let advice = if problem.is_unknown {
+            format!(
+                "trusted are {trusted}; if the certificate is of a proxy or a hub of your own, set {variable} to a file with that of its authority, in PEM"
+            )
+        } else {
+            "check the clock of this machine and HF_ENDPOINT".to_owned()
+        };
+        Error::Remote {
+            kind: RemoteKind::Hub,
+            what: what.to_owned(),
+            status: None,
+            reason: format!("the certificate of {} is not trusted: {}", self.endpoint, problem.reason),
+            advice,
+        }
     }
 
     /// What an answer other than success means. `listed`: whether the repository was there a moment ago.
@@ -347,16 +381,16 @@ impl Client {
 }
 
 impl Sibling {
+    /// `None` for what has no size, or a path or a content id that is no name of a file: it cannot be put into the
+    /// cache.
     fn into_file(self) -> Option<RepoFile> {
+        let refused =
+            |reason: &str| tracing::info!("the hub lists {:?}, which {reason}; it is left out", self.rfilename);
+        let path = InnerPath::parse(&self.rfilename).inspect_err(|reason| refused(reason)).ok()?;
         let size = self.lfs.as_ref().map(|lfs| lfs.size).or(self.size)?;
         let sha256 = self.lfs.map(|lfs| lfs.sha256.to_ascii_lowercase());
-        let content_id = sha256.clone().or(self.blob_id).filter(|id| is_hash(id))?;
-        is_safe_path(&self.rfilename).then_some(RepoFile {
-            path: self.rfilename,
-            size,
-            sha256,
-            content_id: Some(content_id),
-        })
+        let id = ObjectId::parse(sha256.as_ref().or(self.blob_id.as_ref())?)?;
+        Some(RepoFile { path, size, content: Some(Content { id, sha256 }) })
     }
 }
 
@@ -384,11 +418,6 @@ fn starts_at(headers: &HeaderMap, have: u64) -> bool {
     let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     start == Some(have)
-}
-
-/// Names of commits and contents, which become names of files.
-fn is_hash(text: &str) -> bool {
-    (7..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 /// A path as part of an address.

@@ -2,22 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use crate::names::{InnerPath, ObjectId};
+
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RepoFile {
     /// Its path in the repository.
-    pub path: String,
+    pub path: InnerPath,
     /// Bytes.
     pub size: u64,
-    /// SHA-256 in lower-case hexadecimal. Small files that are kept in git itself have none.
+    /// What it holds, as the hub tells. Files of a cache say nothing of it.
+    pub content: Option<Content>,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    /// What the hub and its caches call it: the SHA-256, or git's name for it.
+    pub id: ObjectId,
+    /// In lower-case hexadecimal. Small files that are kept in git itself have none.
     pub sha256: Option<String>,
-    /// What the hub and its caches call the content: the SHA-256, or git's name for it. Files of a cache have none.
-    pub content_id: Option<String>,
 }
 
 impl RepoFile {
     pub fn file_name(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or(&self.path)
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The folder that it is in; empty where it is in none.
+    fn folder(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 }
 
@@ -55,7 +69,11 @@ pub(super) struct Projector {
 /// The GGUF files of a repository that are of use here.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Files {
+    /// The language model, or several.
     pub weights: Vec<Weights>,
+    /// What else may be one, and is not meant by the repository's name alone: drafts, adapters, what speaks, older
+    /// versions in folders.
+    pub beside: Vec<Weights>,
     pub projectors: Vec<Projector>,
     /// Split models that lack a part: their names, as one would write them.
     pub incomplete: Vec<String>,
@@ -70,36 +88,139 @@ struct Name {
     part: (usize, usize),
 }
 
+/// How likely a file is the language model that a repository is about, the likeliest first. Any word of a name can be
+/// part of a model's own, so a file is set aside for one only where a likelier is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Where models lie: in no folder, or in one for its quantization.
+    Plain,
+    /// In a folder of another name.
+    InFolder,
+    /// Named as something that goes with a model.
+    Marked,
+    /// In a folder for a part that is no language model. Never taken unless it is named.
+    Part,
+}
+
+/// Words in the names of files that go with a model: an adapter, a bare vocabulary, a smaller model that drafts.
+const MARKS: [&str; 9] = ["lora", "adapter", "adapters", "vocab", "mtp", "draft", "drafter", "eagle", "eagle3"];
+
+/// Words in the names of folders for parts of a larger system, and for what goes with a model.
+const PARTS: [&str; 12] = [
+    "audio",
+    "tts",
+    "vision",
+    "token2wav",
+    "vocoder",
+    "imatrix",
+    "lora",
+    "adapter",
+    "adapters",
+    "mtp",
+    "draft",
+    "vocab",
+];
+
+/// Files of one name in one folder.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    standing: Standing,
+    model: String,
+    quant: String,
+    folder: String,
+    n_parts: usize,
+}
+
 impl Files {
     pub fn new(files: impl IntoIterator<Item = RepoFile>) -> Self {
         let mut found = Self::default();
-        // By model, quantization and number of parts.
-        let mut groups: BTreeMap<(String, String, usize), Weights> = BTreeMap::new();
+        let mut groups: BTreeMap<Group, Weights> = BTreeMap::new();
         for file in files {
-            let lower = file.file_name().to_lowercase();
-            // Statistics for quantizing, adapters and bare vocabularies are GGUF files as well.
-            let is_other = ["imatrix", "lora", "adapter", "vocab"].iter().any(|word| lower.contains(word));
-            let Some(Name { model, quant, part: (_, count) }) = Name::parse(&file.path) else { continue };
-            if lower.contains("mmproj") {
+            let Some(Name { model, quant, part: (_, n_parts) }) = Name::parse(&file.path) else { continue };
+            let folder = file.folder().to_lowercase();
+            // Statistics for quantizing have no quantization themselves; what was quantized by them has.
+            let is_statistics = quant.is_empty() && has_word(&model, &["imatrix"]);
+            if file.file_name().to_lowercase().contains("mmproj") || has_word(&folder, &["mmproj"]) {
                 found.projectors.push(Projector { model, quant, file });
-            } else if !is_other {
-                let key = (model.to_lowercase(), plain(&quant), count);
-                groups.entry(key).or_insert(Weights { model, quant, parts: Vec::new() }).parts.push(file);
+            } else if !is_statistics {
+                let standing = Standing::of(&folder, &model);
+                let group = Group { standing, model: model.to_lowercase(), quant: plain(&quant), folder, n_parts };
+                groups.entry(group).or_insert(Weights { model, quant, parts: Vec::new() }).parts.push(file);
             }
         }
-        for ((_, _, count), mut weights) in groups {
-            let number = |file: &RepoFile| Name::parse(&file.path).map(|name| name.part.0);
-            weights.parts.sort_by_key(number);
-            // The same file may lie in a folder again.
-            weights.parts.dedup_by_key(|file| number(file));
-            if weights.parts.len() == count {
-                found.weights.push(weights);
-            } else {
-                found.incomplete.push(format!("{} ({} of {count} parts)", weights.label(), weights.parts.len()));
-            }
+        if found.projectors.is_empty() {
+            found.projectors = encoders(&groups);
         }
+        found.sort_out(groups);
         found
     }
+
+    /// Tells the language model from what lies beside it.
+    fn sort_out(&mut self, groups: BTreeMap<Group, Weights>) {
+        // They come in the order of their standing.
+        let best = groups.keys().next().map(|group| group.standing).filter(|standing| *standing < Standing::Part);
+        let mut taken: Vec<(String, String, usize)> = Vec::new();
+        for (group, mut weights) in groups {
+            let same_model = taken.iter().any(|(model, _, _)| *model == group.model);
+            let is_there = taken.contains(&(group.model.clone(), group.quant.clone(), group.n_parts));
+            // A folder may have further quantizations of the model that lies before it.
+            let is_meant = Some(group.standing) == best || group.standing == Standing::InFolder && same_model;
+            weights.parts.sort_by_key(number_of);
+            weights.parts.dedup_by_key(|file| number_of(file));
+            let is_complete = weights.parts.len() == group.n_parts;
+            match (is_meant && !is_there, is_complete) {
+                (true, true) => {
+                    taken.push((group.model, group.quant, group.n_parts));
+                    self.weights.push(weights);
+                }
+                (true, false) => {
+                    let label = weights.label();
+                    self.incomplete.push(format!("{label} ({} of {} parts)", weights.parts.len(), group.n_parts));
+                }
+                (false, true) => self.beside.push(weights),
+                (false, false) => (),
+            }
+        }
+        // Quantizations of a model beside each other, wherever they lie.
+        self.weights.sort_by_key(|weights| weights.model.to_lowercase());
+    }
+}
+
+impl Standing {
+    fn of(folder: &str, model: &str) -> Self {
+        let mut folders = folder.split('/').filter(|name| !name.is_empty());
+        let has_quant = |name: &str| !split_quant(name).1.is_empty();
+        if has_word(folder, &PARTS) {
+            Self::Part
+        } else if has_word(model, &MARKS) {
+            Self::Marked
+        } else if folders.all(has_quant) {
+            Self::Plain
+        } else {
+            Self::InFolder
+        }
+    }
+}
+
+/// Vision encoders of repositories that keep each part of a model in a folder and call none of them `mmproj`.
+fn encoders(groups: &BTreeMap<Group, Weights>) -> Vec<Projector> {
+    let of_vision = groups.iter().filter(|(group, _)| has_word(&group.folder, &["vision"]) && group.n_parts == 1);
+    let projectors = of_vision.flat_map(|(_, weights)| {
+        let Weights { model, quant, parts } = weights;
+        parts.iter().map(|file| Projector { model: model.clone(), quant: quant.clone(), file: file.clone() })
+    });
+    projectors.collect()
+}
+
+/// Whether one of the words that `name` consists of is one of `words`.
+fn has_word(name: &str, words: &[&str]) -> bool {
+    let name = name.to_lowercase();
+    name.split(|c: char| !c.is_alphanumeric()).any(|word| words.contains(&word))
+}
+
+/// The number of the part that a file is.
+fn number_of(file: &RepoFile) -> Option<usize> {
+    Name::parse(&file.path).map(|name| name.part.0)
 }
 
 impl Name {
@@ -169,7 +290,7 @@ fn split_quant(stem: &str) -> (String, &str) {
 /// Whether a word is a name that llama.cpp or a well-known quantizer has for a type.
 fn is_quant(word: &str) -> bool {
     let word = word.to_ascii_uppercase();
-    if matches!(word.as_str(), "F16" | "FP16" | "BF16" | "F32" | "FP32" | "MXFP4" | "MXFP4_MOE") {
+    if matches!(word.as_str(), "F16" | "FP16" | "BF16" | "F32" | "FP32" | "MXFP4" | "MXFP4_MOE" | "NVFP4") {
         return true;
     }
     let Some(rest) = ["IQ", "TQ", "Q"].iter().find_map(|prefix| word.strip_prefix(prefix)) else { return false };
@@ -179,7 +300,8 @@ fn is_quant(word: &str) -> bool {
     bits.len() == 1
         && bits.chars().all(|c| c.is_ascii_digit())
         && matches!(first, "0" | "1" | "K" | "XXS" | "XS" | "S" | "M" | "NL")
-        && kinds.all(|kind| matches!(kind, "S" | "M" | "L" | "XL" | "XXL" | "4" | "8"))
+        // `H` mixes types from layer to layer; two digits are the block of what is laid out for a processor.
+        && kinds.all(|kind| matches!(kind, "XXS" | "XS" | "S" | "M" | "L" | "XL" | "XXL" | "H" | "P" | "4" | "8"))
 }
 
 /// One spelling for a quantization, to compare by.
@@ -197,18 +319,12 @@ pub(super) fn kind(quant: &str) -> String {
     ["UD-", "I1-"].iter().find_map(|prefix| plain.strip_prefix(prefix)).map_or(plain.clone(), str::to_owned)
 }
 
-/// Whether a path of a repository stays inside the folder that it is put in.
-pub(super) fn is_safe_path(path: &str) -> bool {
-    let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-    path.split('/').all(is_plain) && !path.contains(['\\', ':', '\0'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn file(path: &str) -> RepoFile {
-        RepoFile { path: path.into(), size: 10, sha256: None, content_id: None }
+        RepoFile { path: InnerPath::parse(path).expect("a path"), size: 10, content: None }
     }
 
     #[test]
@@ -228,6 +344,10 @@ mod tests {
             ("mmproj-BF16.gguf", "mmproj", "BF16", (1, 1)),
             ("F16.gguf", "", "F16", (1, 1)),
             ("Model-Q4_0_4_4.gguf", "Model", "Q4_0_4_4", (1, 1)),
+            ("Model-Q3_K_XS.gguf", "Model", "Q3_K_XS", (1, 1)),
+            ("Model-IQ1_S.gguf", "Model", "IQ1_S", (1, 1)),
+            ("Model.Q6_K_H.gguf", "Model", "Q6_K_H", (1, 1)),
+            ("Model-NVFP4.gguf", "Model", "NVFP4", (1, 1)),
             ("Model-MXFP4_MOE-v2.gguf", "Model-v2", "MXFP4_MOE", (1, 1)),
             ("Grüße-Q2_K.gguf", "Grüße", "Q2_K", (1, 1)),
             ("ü1-Q2_K.gguf", "ü1", "Q2_K", (1, 1)),
@@ -257,20 +377,10 @@ mod tests {
             .map(file),
         );
         let [weights] = files.weights.as_slice() else { panic!("{:?}", files.weights) };
-        let parts: Vec<&str> = weights.parts.iter().map(|part| part.path.as_str()).collect();
+        let parts: Vec<&str> = weights.parts.iter().map(|part| &*part.path).collect();
         assert_eq!(parts, ["Q4_K_M/Big-Q4_K_M-00001-of-00002.gguf", "Q4_K_M/Big-Q4_K_M-00002-of-00002.gguf"]);
         assert_eq!((weights.bytes(), weights.label()), (20, "Q4_K_M"));
         assert_eq!(files.incomplete, ["Q8_0 (2 of 3 parts)"]);
         assert_eq!(files.projectors.len(), 1);
-    }
-
-    #[test]
-    fn paths_that_leave_the_folder_are_known() {
-        for path in ["a.gguf", "a/b c.gguf", "..a/b..gguf"] {
-            assert!(is_safe_path(path), "{path}");
-        }
-        for path in ["", "/a", "a/", "a//b", "../a", "a/../b", "./a", "a\\b", "C:a"] {
-            assert!(!is_safe_path(path), "{path}");
-        }
     }
 }

@@ -31,11 +31,12 @@ pub use spec::HubSpec;
 
 use super::{ModelFiles, download};
 use crate::error::{Error, Result};
+use crate::names::ObjectId;
 use crate::observer::Observer;
 use cache::LocalRepo;
 use choice::Choice;
 use client::Client;
-use files::RepoFile;
+use files::{Content, RepoFile};
 
 /// A hub, and the cache of what came from it.
 #[derive(Clone)]
@@ -137,7 +138,7 @@ impl Hub {
             let choose = |wish| choice::choose(spec, &files, wish).ok();
             // What somebody fetched is what they want, even if it is too large.
             let choice = choose(wish).or_else(|| choose(Wish { memory: None, ..wish }))?;
-            Some(model_files(&spec.repo, &choice, |file| folder.join(&file.path)))
+            Some(model_files(&spec.repo, &choice, |file| file.path.below(&folder)))
         })
     }
 
@@ -184,7 +185,7 @@ impl Hub {
                     // A file's name says which one it is where a quantization leaves several.
                     let by_file = HubSpec { repo: local.name().to_owned(), file: Some(name) };
                     let choice = choice::choose(&by_file, &files, Wish::default()).ok()?;
-                    Some(model_files(local.name(), &choice, |file| folder.join(&file.path)))
+                    Some(model_files(local.name(), &choice, |file| file.path.below(&folder)))
                 };
                 // Of what several commits have, the first is the one that `find` takes.
                 let known = |files: &ModelFiles| cached.iter().any(|known| known.name == files.name);
@@ -205,12 +206,18 @@ impl Hub {
 }
 
 /// Makes a file of a repository be in the cache, under its name at `commit`.
-fn bring(client: &Client, local: &LocalRepo, commit: &str, file: &RepoFile, observer: &mut dyn Observer) -> Result<()> {
-    let content_id = file.content_id.as_deref().unwrap_or(&file.path);
-    let (pointer, blob, part) = (local.pointer(commit, &file.path), local.blob(content_id), local.part(content_id));
+fn bring(
+    client: &Client,
+    local: &LocalRepo,
+    commit: &ObjectId,
+    file: &RepoFile,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let content = file.content.as_ref().ok_or_else(|| client.garbled(local.name(), "it names no content"))?;
+    let (pointer, blob, part) = (local.pointer(commit, &file.path), local.blob(&content.id), local.part(&content.id));
     for there in [&pointer, &blob] {
         let Ok(meta) = there.metadata() else { continue };
-        if meta.len() == file.size && verified(there, file, observer)?.is_none() {
+        if meta.len() == file.size && verified(there, content, observer)?.is_none() {
             observer.message(&format!("{} is already here and intact", file.file_name()));
             return if there == &blob { local.link(&blob, &pointer) } else { Ok(()) };
         }
@@ -223,18 +230,18 @@ fn bring(client: &Client, local: &LocalRepo, commit: &str, file: &RepoFile, obse
         if (1..file.size).contains(&begun) { format!(", {} of it are here", size(begun)) } else { String::new() };
     observer.message(&format!("fetching {} ({}{rest})", file.file_name(), size(file.size)));
     client.fetch(local.name(), commit, file, &part, observer)?;
-    if let Some(got) = verified(&part, file, observer)? {
+    if let Some(got) = verified(&part, content, observer)? {
         cache::remove(&part)?;
-        let expected = file.sha256.clone().unwrap_or_default();
+        let expected = content.sha256.clone().unwrap_or_default();
         return Err(Error::Checksum { what: format!("{} of {}", file.path, local.name()), expected, got });
     }
     fs::rename(&part, &blob).map_err(cache::cache_error(&blob))?;
     local.link(&blob, &pointer)
 }
 
-/// The SHA-256 of what is at `path` where it is not the one of `file`.
-fn verified(path: &Path, file: &RepoFile, observer: &mut dyn Observer) -> Result<Option<String>> {
-    match &file.sha256 {
+/// The SHA-256 of what is at `path` where it is not the one of `content`.
+fn verified(path: &Path, content: &Content, observer: &mut dyn Observer) -> Result<Option<String>> {
+    match &content.sha256 {
         Some(expected) => Ok(Some(download::sha256_of(path, observer)?).filter(|got| got != expected)),
         // Files that git keeps itself are too small to be models. Their size is what was looked at.
         None => Ok(None),

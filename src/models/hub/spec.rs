@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-/// A model on the hub: a repository, and which of its files.
+/// A model on the hub: a repository, and which of its files. Made by [`parse`](Self::parse), for the name of a
+/// repository becomes part of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HubSpec {
     /// The repository, `ORG/REPO`.
     pub repo: String,

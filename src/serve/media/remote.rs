@@ -8,6 +8,7 @@
 use super::MediaLimits;
 use super::address::is_global;
 use super::data::{StoreError, Stored, store};
+use crate::net;
 use crate::serve::api::error::ApiError;
 use crate::serve::authority::host_and_port;
 use std::net::SocketAddr;
@@ -139,14 +140,17 @@ impl Remote {
         if left.is_zero() {
             return Err(self.too_slow());
         }
-        let config = Agent::config_builder()
+        let client = net::client().map_err(|reason| {
+            tracing::error!("{reason}");
+            ApiError::media("this server cannot make encrypted connections; send the file itself")
+        })?;
+        let config = client
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .max_idle_connections(0)
             .accept_encoding("identity")
-            .user_agent(concat!("sharpv/", env!("CARGO_PKG_VERSION")))
             .timeout_global(Some(left))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .build();
@@ -182,6 +186,9 @@ impl Remote {
                 "the URL leads to an address that is not of the public internet; such addresses are not fetched from",
             ),
             ureq::Error::Timeout(_) => self.too_slow(),
+            _ if net::certificate_problem(error).is_some() => {
+                ApiError::media("the certificate of the URL's server is not trusted here; send the file itself")
+            }
             _ => {
                 ApiError::media("the server of the URL cannot be reached; try it in a browser, or send the file itself")
             }

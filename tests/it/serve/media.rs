@@ -1,6 +1,8 @@
 //! Videos and pictures: the forms in which they are sent, and where they may come from.
 
 use super::client::{MediaServer, Server, about, base64, clip, data_uri, file_answer, redirect, with};
+use crate::support::families;
+use crate::support::tls::{Authority, TlsServer};
 use crate::support::video_clips::{Clips, colors};
 use serde_json::{Value, json};
 use std::fs;
@@ -415,6 +417,28 @@ fn every_redirect_is_checked() {
     // The same bytes, wherever they come from.
     let same = server.post(&with(about(&data_uri(&clip(), "video/mp4"), "What?"), json!({ "max_tokens": 1 })));
     assert_eq!(same.json()["sharpv"]["videos"]["cached"], 1);
+}
+
+/// As in a company, whose servers have certificates of its own.
+#[test]
+fn media_come_over_tls_from_whom_a_variable_names() {
+    let bytes = fs::read(clip()).expect("the clip");
+    let media = MediaServer::start(move |_| file_answer(&bytes));
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let tls = TlsServer::start(&authority, &["127.0.0.1"], &media.address);
+    let file = folder.path().join("authority.pem");
+    fs::write(&file, &authority.pem).expect("a file");
+    let host = format!("127.0.0.1:{}", tls.port);
+    let files = families::files("smolvlm");
+    let mmproj = files.mmproj.expect("a projector");
+    let options = ["-m", files.model.to_str().expect("UTF-8"), "--mmproj", mmproj.to_str().expect("UTF-8")];
+    let options = [&options[..], &["-n", "1", "--remote-host", &host]].concat();
+    for (name, status) in [("SSL_CERT_FILE", 200), ("SHARPV_TEST_NOTHING", 400)] {
+        let server = Server::start(&options, &[(name, file.to_str().expect("UTF-8"))]);
+        let reply = server.post(&about(&format!("https://{host}/clip.mp4"), "What?"));
+        assert_eq!(reply.status, status, "{name}: {}", reply.text);
+        assert_eq!(reply.text.contains("certificate"), status == 400, "{}", reply.text);
+    }
 }
 
 #[test]

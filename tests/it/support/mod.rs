@@ -5,6 +5,7 @@ pub mod broken_videos;
 #[cfg(all(feature = "cli", unix))]
 pub mod browser;
 pub mod families;
+pub mod gguf;
 pub mod gpu;
 #[cfg(feature = "cli")]
 pub mod hub_server;
@@ -17,4 +18,6 @@ pub mod npy;
 pub mod program;
 pub mod saved_session;
 pub mod smol;
+#[cfg(feature = "cli")]
+pub mod tls;
 pub mod video_clips;

@@ -61,7 +61,8 @@ fn question(row: &Value, answers: &HashMap<String, &Value>, roots: &[PathBuf]) -
         None => kind,
     });
     let video = text(row, "video_name")?;
-    let names = with_extensions(&format!("v_{}", inside(&video)?), &EXTENSIONS);
+    inside(&video)?;
+    let names = with_extensions(&format!("v_{video}"), &EXTENSIONS)?;
     Ok(Question {
         id,
         clip: Clip::whole(find_video(roots, &FOLDERS, &names)),

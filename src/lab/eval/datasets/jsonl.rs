@@ -1,28 +1,30 @@
 //! Questions of one's own: a JSON object on each line.
 
-use super::{by_letter, categories, read, seconds, text, texts};
+use super::{by_letter, categories, find_video, inside, outside, read, seconds, text, texts};
 use crate::error::Result;
 use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
+use crate::names::InnerPath;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const KEYS: [&str; 9] = ["id", "video", "question", "choices", "answer", "start", "end", "category", "folder_fps"];
 
 pub fn load(data: &Path, videos: Option<&Path>) -> Result<Dataset> {
-    let folder = videos.or(data.parent()).unwrap_or(Path::new(""));
+    let roots: Vec<PathBuf> =
+        videos.into_iter().chain([data.parent().unwrap_or(Path::new(""))]).map(Path::to_owned).collect();
     let mut dataset = Dataset::default();
     for (index, line) in read(data)?.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
         let row = serde_json::from_str(line).map_err(|error| format!("this is no JSON: {error}"));
-        let question = row.and_then(|row| question(&row, index + 1, folder));
+        let question = row.and_then(|row| question(&row, index + 1, &roots));
         dataset.add(format!("{}:{}", data.display(), index + 1), question);
     }
     Ok(dataset)
 }
 
-fn question(row: &Value, line: usize, folder: &Path) -> Result<Question, String> {
+fn question(row: &Value, line: usize, roots: &[PathBuf]) -> Result<Question, String> {
     let Value::Object(keys) = row else { return Err("this is no JSON object".into()) };
     if let Some(unknown) = keys.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(format!("\"{unknown}\" is no key of a row; the keys are {}", KEYS.join(", ")));
@@ -44,7 +46,7 @@ fn question(row: &Value, line: usize, folder: &Path) -> Result<Question, String>
     Ok(Question {
         id: text(row, "id").unwrap_or_else(|_| line.to_string()),
         clip: Clip {
-            path: folder.join(text(row, "video")?),
+            path: video(&text(row, "video")?, roots)?,
             start_s: seconds(row, "start")?,
             end_s: seconds(row, "end")?,
             folder_fps: seconds(row, "folder_fps")?,
@@ -54,4 +56,32 @@ fn question(row: &Value, line: usize, folder: &Path) -> Result<Question, String>
         answer,
         categories: categories([("category", text(row, "category").ok())]),
     })
+}
+
+/// Where a video lies: at a path relative to one of `roots`, or at an absolute one within.
+fn video(path: &str, roots: &[PathBuf]) -> Result<PathBuf, String> {
+    if !Path::new(path).is_absolute() {
+        return Ok(find_video(roots, &[""], &[inside(path)?]));
+    }
+    let places = || roots.iter().flat_map(|root| full(root).into_iter().map(move |full| (root, full)));
+    let below = places().find_map(|(root, full)| Some((root, Path::new(path).strip_prefix(full).ok()?.to_str()?)));
+    match below {
+        Some((root, rest)) => match InnerPath::of_this_system(rest) {
+            Ok(rest) => Ok(rest.below(root)),
+            Err(reason) => Err(outside(path, reason)),
+        },
+        None => {
+            let mut folders: Vec<String> = places().map(|(_, full)| full.display().to_string()).collect();
+            folders.dedup();
+            Err(format!("the video \"{path}\" is not within {}", folders.join(" or ")))
+        }
+    }
+}
+
+/// A folder as absolute paths name it: as it was given, and with links followed.
+fn full(root: &Path) -> Vec<PathBuf> {
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+    let mut full: Vec<PathBuf> = [std::path::absolute(root), root.canonicalize()].into_iter().flatten().collect();
+    full.dedup();
+    full
 }

@@ -11,6 +11,7 @@ mod videomme;
 use super::question::Dataset;
 use super::task::Task;
 use crate::error::{Error, FileKind, Result};
+use crate::names::InnerPath;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,11 @@ use std::path::{Path, PathBuf};
 impl Task {
     /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look
     /// for the videos.
+    ///
+    /// Data sets are downloaded, and their videos are in the folder of the questions, that above it, or in `videos`: a
+    /// row whose video lies elsewhere by its name is a bad row. Links in these folders are followed. Rows of
+    /// [`Jsonl`](Self::Jsonl) may have absolute paths within its folders, so that `videos` can be the folder that all
+    /// of one's own videos are below.
     ///
     /// # Errors
     /// [`Error::Unusable`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
@@ -69,15 +75,16 @@ fn roots(path: &Path, videos: Option<&Path>) -> Vec<PathBuf> {
 
 /// The first of `folders` within `roots` that has one of `names`. If none has, where the first would be: the run
 /// reports it as missing.
-fn find_video(roots: &[PathBuf], folders: &[&str], names: &[String]) -> PathBuf {
+fn find_video(roots: &[PathBuf], folders: &[&str], names: &[InnerPath]) -> PathBuf {
     let places = || roots.iter().flat_map(|root| folders.iter().map(move |folder| root.join(folder)));
-    let paths = || places().flat_map(|place| names.iter().map(move |name| place.join(name)));
+    let paths = || places().flat_map(|place| names.iter().map(move |name| name.below(&place)));
     paths().find(|path| path.exists()).or_else(|| paths().next()).unwrap_or_default()
 }
 
 /// `stem` with each of the extensions that videos come with.
-fn with_extensions(stem: &str, extensions: &[&str]) -> Vec<String> {
-    extensions.iter().map(|extension| format!("{stem}.{extension}")).collect()
+fn with_extensions(stem: &str, extensions: &[&str]) -> Result<Vec<InnerPath>, String> {
+    inside(stem)?;
+    extensions.iter().map(|extension| inside(&format!("{stem}.{extension}"))).collect()
 }
 
 /// The files in `folder` whose names end with `end`, sorted.
@@ -91,15 +98,12 @@ fn files_ending(folder: &Path, end: &str) -> Vec<PathBuf> {
 }
 
 /// A path relative to the folder of the dataset must not lead out of it: datasets are downloaded.
-fn inside(path: &str) -> Result<&str, String> {
-    let is_inside = Path::new(path)
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
-    if is_inside && !path.is_empty() {
-        Ok(path)
-    } else {
-        Err(format!("\"{path}\" is no video within the dataset's folder"))
-    }
+fn inside(path: &str) -> Result<InnerPath, String> {
+    InnerPath::of_this_system(path).map_err(|reason| outside(path, reason))
+}
+
+fn outside(path: &str, reason: &str) -> String {
+    format!("the video \"{path}\" is not within the dataset's folder: the name {reason}")
 }
 
 /// A value of a JSON row as text; numbers too.
@@ -171,7 +175,8 @@ mod tests {
     fn paths_stay_inside_the_dataset() {
         for path in ["../x.mp4", "/etc/passwd", "", "a/../../b"] {
             assert!(inside(path).is_err(), "{path}");
+            assert!(with_extensions(path, &["mp4"]).is_err(), "{path}");
         }
-        assert_eq!(inside("./video/x.mp4"), Ok("./video/x.mp4"));
+        assert_eq!(inside("./video/x.mp4").as_deref(), Ok("./video/x.mp4"));
     }
 }

@@ -70,7 +70,7 @@ fn question(row: &Value, task: &str, index: usize, roots: &[PathBuf]) -> Result<
     // Videos that were put into one folder.
     folders.extend(["video", "videos", ""].map(str::to_owned));
     let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
-    let path = find_video(roots, &folders, &[inside(&video)?.to_owned()]);
+    let path = find_video(roots, &folders, &[inside(&video)?]);
     let is_cut = path.parent().is_some_and(|folder| folder.to_string_lossy().contains("_segment"));
     let bound = |key| if is_cut { Ok(None) } else { seconds(row, key) };
     Ok(Question {

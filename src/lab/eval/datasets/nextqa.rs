@@ -1,7 +1,7 @@
 //! NExT-QA: CSV, multiple choice (with `a0` to `a4`) or open-ended.
 
 use super::table::{self, Columns};
-use super::{categories, files_ending, find_video, inside, read, roots, unusable, with_extensions};
+use super::{categories, files_ending, find_video, read, roots, unusable, with_extensions};
 use crate::error::Result;
 use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ fn question(row: &Columns<'_>, roots: &[PathBuf], map: &BTreeMap<String, String>
     let stems = map.get(&video).into_iter().chain([&video]);
     let mut names = Vec::new();
     for stem in stems {
-        names.extend(with_extensions(inside(stem)?, &EXTENSIONS));
+        names.extend(with_extensions(stem, &EXTENSIONS)?);
     }
     let choices: Vec<String> = CHOICES.iter().filter_map(|name| row.optional(name)).collect();
     let answer = row.text("answer")?;

@@ -4,6 +4,7 @@ use super::table::{self, Columns};
 use super::{by_letter, categories, files_ending, find_video, inside, python, roots, unusable, with_extensions};
 use crate::error::Result;
 use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer, letter};
+use crate::names::InnerPath;
 use std::path::{Path, PathBuf};
 
 const EXTENSIONS: [&str; 5] = ["mp4", "MP4", "mkv", "webm", "avi"];
@@ -46,11 +47,10 @@ fn question(row: &Columns<'_>, roots: &[PathBuf]) -> Result<Question, String> {
     let right = by_letter(&answer, choices.len())
         .ok_or_else(|| format!("the answer \"{answer}\" is no letter of an option"))?;
     let video = row.optional("videoID").map_or_else(|| row.text("video"), Ok)?;
-    let video = inside(&video)?;
     // The TSV has the videos' paths too, where its makers had them.
-    let path = row.optional("video_path").filter(|path| inside(path).is_ok());
-    let mut names: Vec<String> = path.clone().into_iter().collect();
-    names.extend(with_extensions(video, &EXTENSIONS));
+    let path = row.optional("video_path").and_then(|path| inside(&path).ok());
+    let mut names: Vec<InnerPath> = path.into_iter().collect();
+    names.extend(with_extensions(&video, &EXTENSIONS)?);
     let path = find_video(roots, &FOLDERS, &names);
     let id = row.optional("question_id").map_or_else(|| row.text("index"), Ok)?;
     let kinds = ["duration", "domain", "sub_category", "task_type"];
