@@ -172,8 +172,8 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
             if (hparams.feature_layers.size() > 1) {
                 return false; // Granite takes what leaves several layers
             }
-            // As clip_graph_llava does: the last layer is left out where nothing else is said.
-            n_layers = hparams.feature_layers.empty() ? n_layers - 1 : hparams.feature_layers[0];
+            // As clip_graph_llava does: where nothing else is said, the last layer is left out, if it is in the file.
+            n_layers = !hparams.feature_layers.empty() ? hparams.feature_layers[0] : n_layers - !s.classes;
             merge = 1;
             s.classes_first = true;
             break;

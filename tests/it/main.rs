@@ -9,6 +9,7 @@ mod abort;
 mod bench;
 mod calibrate;
 mod cli;
+mod converted;
 mod encode;
 mod endurance;
 mod eval;

@@ -215,8 +215,46 @@ fn the_files_that_ship_are_what_they_should_be() {
     assert_eq!(mmproj.string("clip.projector_type"), Some("internvl"));
     assert_eq!(mmproj.u64("clip.vision.image_size"), Some(224));
     assert_eq!(mmproj.get("clip.vision.image_mean"), Some(&Value::Array { len: 3 }));
-    assert_eq!(smol.bytes(), 98_362_432 + 26_019_584 + 9_797_760);
+    assert_eq!(mmproj.string("general.version"), Some("2"));
+    assert_eq!(smol.bytes(), 98_362_432 + 26_019_648 + 9_797_760);
     assert_eq!(smol.download_bytes(), 92_871_040 + 90_210_194);
+}
+
+/// Its first version had the positions in the order of llama.cpp's graph, and would now give wrong answers in silence.
+#[cfg(feature = "smol")]
+#[test]
+fn smols_first_encoder_is_refused_and_pulled_anew() {
+    let smol = KnownModel::find("smol").unwrap();
+    let Origin::Assembled(_, Some(recipe)) = smol.mmproj.origin else { panic!("{:?}", smol.mmproj) };
+    let key = b"general.version";
+    let at = recipe.own.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4 + 8;
+    assert_eq!(recipe.own[at], b'2');
+    let mut first = recipe.own.to_vec();
+    first[at] = b'1';
+
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("mmproj.gguf");
+    let write = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(smol.mmproj.bytes).unwrap();
+    };
+    write(recipe.own);
+    models::check(&path).unwrap();
+    write(&first);
+    let error = models::check(&path).unwrap_err().to_string();
+    assert!(error.contains("mmproj.gguf") && error.contains("pull the model smol again"), "{error}");
+
+    // In the cache it counts as not there: it was 64 bytes shorter.
+    let folder = home.path().join("models/smol");
+    fs::create_dir_all(&folder).unwrap();
+    let place = |file: &KnownFile, bytes: u64| {
+        fs::File::create(folder.join(file.file_name)).unwrap().set_len(bytes).unwrap();
+    };
+    smol.files().for_each(|file| place(file, file.bytes));
+    let store = Store::at(home.path());
+    assert!(store.files(smol).is_some());
+    place(&smol.mmproj, 26_019_584);
+    assert!(store.files(smol).is_none());
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -126,6 +126,10 @@ pub(super) fn check(header: &Header) -> Finding {
     {
         return Err(must_be("clip.vision.image_std", format!("{values:?}"), "numbers other than 0"));
     }
+    // `smol` had the class token's position last, where the converter has it first.
+    if metadata.string("general.name") == Some("sharpv-smol") && metadata.string("general.version") != Some("2") {
+        return Err("its table of positions is in the order of an earlier build: pull the model smol again".into());
+    }
     let name = ["clip.projector_type", "clip.vision.projector_type"].iter().find_map(|key| metadata.string(key));
     let Some(projector) = name.and_then(Projector::by_name) else { return Ok(()) };
     // Where a value that every encoder has is missing, llama.cpp says so.

@@ -1,0 +1,170 @@
+//! Files of llama.cpp's own converter, against what `transformers` computes of the checkpoint that they were made of
+//! (`tests/fixtures/converted`). The files of `families` are written by a script of ours, which could make the same
+//! mistake as the code.
+
+use crate::support::families::{self, distance};
+use crate::support::gpu;
+
+use base64::Engine;
+use serde_json::Value;
+use sharpv::Session;
+use sharpv::chat::VideoOptions;
+use sharpv::models::{self, ModelFiles};
+use sharpv::runtime::{
+    Bitmap, CancelToken, CellState, ComputeParams, Context, ContextParams, FlashAttention, KvType, Model, ModelParams,
+    Part, Row, RowInput, Vision, VisionParams, VisionStream,
+};
+use std::path::{Path, PathBuf};
+
+/// Those with a language model of their own.
+const PAIRS: [&str; 2] = ["internvl", "llava"];
+/// Encoders alone, as wide as InternVL's language model.
+const ENCODERS: [&str; 2] = ["gemma4", "cogvlm"];
+
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/converted").join(file)
+}
+
+fn files(name: &str) -> ModelFiles {
+    let model = if PAIRS.contains(&name) { name } else { PAIRS[0] };
+    ModelFiles {
+        name: name.into(),
+        model: path(&format!("{model}.gguf")),
+        mmproj: Some(path(&format!("{name}-mmproj.gguf"))),
+        lora: Vec::new(),
+    }
+}
+
+fn floats(json: &Value) -> Vec<f32> {
+    let bytes = base64::prelude::BASE64_STANDARD.decode(json.as_str().expect("a string")).expect("Base64");
+    bytes.as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
+}
+
+/// A model, and what `transformers` computed with it.
+struct Converted {
+    model: Model,
+    vision: Vision,
+    /// `size` of the picture, `embeddings`, and of pairs `prompt` and `logits`.
+    expected: Value,
+}
+
+impl Converted {
+    fn load(name: &str) -> Self {
+        let files = files(name);
+        let mmproj = files.mmproj.expect("an mmproj");
+        models::check(&files.model).and_then(|()| models::check(&mmproj)).unwrap_or_else(|error| panic!("{error}"));
+        let model = Model::load(&files.model, &ModelParams::default(), |_| ()).expect("the model");
+        let params = VisionParams { n_threads: Some(2), ..VisionParams::default() };
+        let vision = Vision::load(&mmproj, &model, &params, |_| ()).expect("the mmproj");
+        let json = std::fs::read(path(&format!("{name}.json"))).expect("a file");
+        Self { model, vision, expected: serde_json::from_slice(&json).expect("JSON") }
+    }
+
+    /// The picture that `make.py` paints.
+    fn picture(&self) -> Bitmap {
+        let side = |i: usize| self.expected["size"][i].as_u64().expect("a number") as u32;
+        let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
+        let pixel = |x, y| image::Rgb([2 * x + 3 * y, 4 * x + y, x + 5 * y].map(channel));
+        let picture = image::RgbImage::from_fn(side(0), side(1), pixel);
+        Bitmap::rgb(side(0), side(1), &picture, false).expect("a bitmap")
+    }
+
+    fn embed(&mut self) -> Vec<f32> {
+        let picture = self.picture();
+        let chunks = self.vision.tokenize_whole(&[Part::Image(&picture)]).expect("chunks");
+        self.vision.encode(&chunks.images().last().expect("a picture")).expect("embeddings").to_vec()
+    }
+}
+
+#[test]
+fn embeddings_are_those_of_transformers() {
+    for name in [PAIRS, ENCODERS].concat() {
+        let mut converted = Converted::load(name);
+        let embeddings = converted.embed();
+        let expected = floats(&converted.expected["embeddings"]);
+        let far = distance(&embeddings, &expected);
+        eprintln!("{name}: embeddings {far:.5} from those of transformers");
+        assert!(far < gpu::near(0.002), "{name}: {far}");
+        // No row is another's.
+        let width = converted.model.n_embd_inp();
+        for (i, (row, expected)) in embeddings.chunks(width).zip(expected.chunks(width)).enumerate() {
+            let far = distance(row, expected);
+            assert!(far < gpu::near(0.01), "{name}, row {i}: {far}");
+        }
+    }
+}
+
+#[test]
+fn logits_after_a_picture_are_those_of_transformers() {
+    for name in PAIRS {
+        let mut pair = Converted::load(name);
+        let embeddings = pair.embed();
+        let mut visual = embeddings.chunks(pair.model.n_embd_inp());
+        let prompt = pair.expected["prompt"].as_array().expect("a prompt");
+        let rows: Vec<Row<'_>> = prompt
+            .iter()
+            .enumerate()
+            .map(|(i, token)| Row {
+                input: match token.as_i64() {
+                    Some(token) => RowInput::Token(token as i32),
+                    None => RowInput::Embedding(visual.next().expect("a row of the picture")),
+                },
+                position: [i as i32; 4],
+                logits: i + 1 == prompt.len(),
+            })
+            .collect();
+        assert!(visual.next().is_none(), "{name}: more rows than the prompt has");
+        // As exact as it gets: keys and values as they are computed.
+        let compute = ComputeParams {
+            type_k: KvType::F32,
+            type_v: KvType::F32,
+            flash_attention: FlashAttention::Off,
+            n_threads: Some(2),
+            ..ComputeParams::default()
+        };
+        let params = ContextParams { n_ctx: rows.len() + 8, compute, ..ContextParams::default() };
+        let mut context = Context::new(&pair.model, &params, &[], &CancelToken::new()).expect("a context");
+        context.process(&rows).expect("the rows are computed");
+        let far = distance(context.logits().expect("logits"), &floats(&pair.expected["logits"]));
+        eprintln!("{name}: logits {far:.5} from those of transformers");
+        assert!(far < gpu::near(0.005), "{name}: {far}");
+    }
+}
+
+#[test]
+fn a_picture_in_parts_is_the_same() {
+    for name in PAIRS {
+        let mut pair = Converted::load(name);
+        let exact = pair.embed();
+        let picture = pair.picture();
+        let chunks = pair.vision.tokenize_whole(&[Part::Image(&picture)]).expect("chunks");
+        let chunk = chunks.images().last().expect("a picture");
+        let mut stream = VisionStream::new().expect("a stream");
+        let picture = stream.look(&mut pair.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{name}"));
+        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        for cells in [all.clone(), vec![], vec![0], vec![1, 2, all.len() as u32 - 1]] {
+            let rows = stream.encode(&mut pair.vision, &chunk, &cells).expect("it is encoded");
+            let far = distance(rows, &exact);
+            assert!(far < gpu::near(1e-3), "{name}, {} cells: {far}", cells.len());
+        }
+        for layer in 1..picture.n_layers {
+            stream.begin(&mut pair.vision, &chunk, &picture, &all, layer).expect("it is begun");
+            let states = vec![CellState::Computed; all.len()];
+            let rows = stream.finish(&mut pair.vision, &chunk, &states).expect("it is finished");
+            assert!(distance(rows, &exact) < gpu::near(1e-3), "{name}, layer {layer}: {}", distance(rows, &exact));
+        }
+    }
+}
+
+#[test]
+fn a_pair_of_the_converter_answers_about_a_video() {
+    let folder = tempfile::tempdir().expect("a folder");
+    families::write_frames(folder.path(), (112, 112), 3);
+    for name in PAIRS {
+        let mut session = Session::builder(&files(name)).n_predict(4).open().unwrap_or_else(|error| panic!("{error}"));
+        let options = VideoOptions { folder_fps: Some(1.0), ..VideoOptions::default() };
+        session.add_video(folder.path(), &options, &mut ()).expect("the frames are read");
+        let answer = session.ask("What is it?", &mut ()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(answer.frames, 3, "{name}");
+    }
+}
