@@ -37,7 +37,7 @@ pub struct Answer {
     pub model: String,
     /// Frames in the conversation.
     pub frames: usize,
-    /// Frames in the conversation, one by one.
+    /// Slices in the conversation, one by one: fewer than frames, where the encoder merges those.
     pub slices: Vec<SliceReport>,
     /// Visual tokens in the conversation.
     pub visual_tokens: VisualTokens,
@@ -62,8 +62,10 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SliceReport {
-    /// Its time in the video, in seconds.
+    /// The time of its first frame in the video, in seconds.
     pub time_s: f64,
+    /// Frames that it shows.
+    pub frames: usize,
     /// Its visual tokens.
     pub total: usize,
     /// Those that were kept.
@@ -193,7 +195,7 @@ pub struct VideoReport {
     pub info: VideoInfo,
     /// How its frames were chosen, if it was by what changes.
     pub survey: Option<SurveyReport>,
-    /// Its frames.
+    /// Its slices: frames, or merged pairs of them.
     pub slices: Vec<SliceReport>,
     /// Its visual tokens.
     pub visual_tokens: VisualTokens,
@@ -210,7 +212,15 @@ pub(super) fn ms(duration: Duration) -> f64 {
 pub(super) fn slice_reports(videos: &[Arc<EncodedVideo>]) -> Vec<SliceReport> {
     let slices = videos.iter().flat_map(|video| &video.slices);
     let report = |s: &EncodedSlice| SliceReport {
-        time_s: s.time_s,
+impl VideoReport {
+    /// Frames that were taken of it.
+    pub fn frames(&self) -> usize {
+        self.slices.iter().map(|slice| slice.frames).sum()
+    }
+}
+
+        time_s: s.time_s(),
+        frames: s.n_frames(),
         total: s.n_tokens,
         kept: s.kept.len(),
         computed: s.computed,

@@ -192,13 +192,16 @@ impl Rows<'_> {
 /// The videos with their embeddings; `None` if something does not go together.
 fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Option<Vec<Arc<EncodedVideo>>> {
     let stride = engine.model.n_embd_inp();
+            if times_s.len() != video.arrangement.frames_of(index) || !times_s.is_sorted() {
+                return None;
+            }
     let mut videos = Vec::with_capacity(saved.len());
     for video in saved {
         if !video.arrangement.is_good(video.slices.len()) {
             return None;
         }
         let mut slices = Vec::with_capacity(video.slices.len());
-        for SavedSlice { time_s, n_tokens, kept, computed } in video.slices {
+        for (index, SavedSlice { times_s, n_tokens, kept, computed }) in video.slices.into_iter().enumerate() {
             if !(0.0..=1.0).contains(&computed) {
                 return None;
             }
@@ -214,7 +217,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             let unfinished = Vec::new();
             let (cells, notes) = (None, None);
             slices.push(EncodedSlice {
-                time_s,
+                times_s,
                 n_tokens,
                 kept,
                 rows,

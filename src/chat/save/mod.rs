@@ -76,7 +76,7 @@ impl Session {
 
     fn header(&self, n_ctx: usize, state_bytes: u64) -> Result<Header> {
         let slice = |s: &EncodedSlice| SavedSlice {
-            time_s: s.time_s,
+            times_s: s.times_s.clone(),
             n_tokens: s.n_tokens,
             kept: s.kept.clone(),
             computed: s.computed,
