@@ -16,7 +16,6 @@ use crate::observer::Observer;
 use crate::runtime::{Context, ContextParams, KvLayer, KvWindow, MemoryUsage, Row, RowInput, SavedCells, Similarity};
 use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
-use std::collections::HashMap;
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,15 +58,8 @@ impl SavedKv {
 
     /// Where its rows stand that did not leave all layers.
     fn positions(&self) -> impl Iterator<Item = i32> {
-        let mut gone = HashMap::<i32, usize>::new();
-        self.evicted.tokens.iter().for_each(|token| *gone.entry(token[0]).or_default() += 1);
-        self.rows.iter().map(|row| row.position[0]).filter(move |position| match gone.get_mut(position) {
-            Some(left @ 1..) => {
-                *left -= 1;
-                false
-            }
-            _ => true,
-        })
+        let with_cells = self.rows.iter().enumerate().filter(|(index, _)| !self.evicted.rows.contains(index));
+        with_cells.map(|(_, row)| row.position[0])
     }
 }
 
@@ -176,7 +168,7 @@ impl KvState {
         let Some(context) = self.context.as_mut() else { return self.forget_rows() };
         if context.truncate(position) {
             let keep = self.rows.partition_point(|row| row.position[0] < position);
-            self.evicted.truncate(position);
+            self.evicted.truncate(keep);
             self.rows.truncate(keep);
         } else {
             context.clear();
@@ -202,7 +194,7 @@ impl KvState {
     pub fn forget(&mut self, videos: &[Arc<EncodedVideo>], wanted: &[PlannedRow]) -> usize {
         self.keep_videos(videos);
         let Some(context) = self.context.as_mut() else { return 0 };
-        if context.model().is_recurrent() || has_evicted(context) || !self.evicted.tokens.is_empty() {
+        if context.model().is_recurrent() || has_evicted(context) || !self.evicted.rows.is_empty() {
             return 0;
         }
         let holes = holes(&self.rows, wanted);
@@ -241,7 +233,8 @@ impl KvState {
         let removed = singly
             && self.context.as_mut().is_some_and(|context| {
                 let mut leaving = self.rows.iter().filter(|row| leaves(row)).map(|row| row.position[0]);
-                !has_evicted(context) && leaving.all(|position| context.remove(position, position + 1))
+                let is_whole = !has_evicted(context) && self.evicted.rows.is_empty();
+                is_whole && leaving.all(|position| context.remove(position, position + 1))
             });
         if !removed {
             return self.go_back(first);
@@ -440,7 +433,7 @@ impl KvState {
         let answer = tail.question.last().map_or(0, |row| row.position[0] + 1);
         let answer = self.rows.iter().rposition(|row| row.position[0] < answer).map_or(0, |last| last + 1);
         let (mode, profile) = (params.evict_mode(), params.layer_profile.as_deref());
-        match self.evicted.evict(mode, params.evict.threshold, profile, context, &self.rows[answer..]) {
+        match self.evicted.evict(mode, params.evict.threshold, profile, context, (&self.rows, answer)) {
             Ok(0) => Ok(()),
             // Cells that became free are memory only when the cache is made smaller.
             Ok(_) if params.n_ctx.is_none() => self.shrink(engine, params, self.cells_used() + params.n_predict),
@@ -527,13 +520,13 @@ impl KvState {
             layers: engine.model.n_layer(),
             layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
             layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),
-            tokens_evicted: self.evicted.tokens_before(i32::MAX),
+            tokens_evicted: self.evicted.rows.len(),
         }
     }
 }
 
 fn cells_used(rows: &[PlannedRow], evicted: &Evicted) -> usize {
-    rows.len() - evicted.tokens_before(i32::MAX).min(rows.len())
+    rows.len().saturating_sub(evicted.rows.len())
 }
 
 fn has_evicted(context: &Context) -> bool {

@@ -69,7 +69,8 @@ pub struct SavedSlice {
 #[derive(Serialize, Deserialize)]
 pub struct SavedEvicted {
     pub mode: EvictMode,
-    pub tokens: Vec<[i32; 3]>,
+    /// The rows of `cached` that left all layers, by their index, ascending.
+    pub rows: Vec<usize>,
     pub pending: Option<Tail>,
     /// `null` for NaN.
     pub similarity: Vec<Option<f32>>,
