@@ -115,7 +115,8 @@ pub struct Timings {
     pub ttft: f64,
     /// Choosing and evicting visual tokens, within the answer or behind it.
     pub evict: f64,
-    /// From the first token to the last, without `evict`.
+    /// From the first token to the end of the answer, without `evict`: [`Tokens::decoded`] tokens went through the model
+    /// in that time, and as many were chosen.
     pub generate: f64,
 }
 
@@ -127,8 +128,11 @@ pub struct Tokens {
     pub prompt: usize,
     /// Those that were computed in this turn; the others were in the cache.
     pub prompt_computed: usize,
-    /// Tokens of the answer.
+    /// Tokens of the answer, without the one that ends the model's turn.
     pub generated: usize,
+    /// Those of them that went through the model, one after the other, to choose what follows: all, if the model ended
+    /// its turn; all but the last, if the answer had to end. The first token comes from the prompt.
+    pub decoded: usize,
 }
 
 /// The KV cache.
@@ -179,10 +183,13 @@ pub struct Settings {
 }
 
 impl Answer {
-    /// Tokens of the answer for each second of generation; 0 if there were fewer than two.
+    /// The speed of decoding: [`Tokens::decoded`] for each second of [`Timings::generate`]; 0 if no token was decoded.
+    ///
+    /// A token that is decoded goes through the model, and the next is chosen from its logits. So what the model takes
+    /// to end its turn counts as the token before that end, and the answer's first token, which the prompt's logits
+    /// give, is no part of it, nor is its time.
     pub fn tokens_per_second(&self) -> f64 {
-        // The first token comes from the prefill's logits: the clock starts with it.
-        let decoded = self.tokens.generated.saturating_sub(1) as f64;
+        let decoded = self.tokens.decoded as f64;
         if self.timings_ms.generate > 0.0 { decoded * 1000.0 / self.timings_ms.generate } else { 0.0 }
     }
 }
@@ -205,13 +212,6 @@ pub struct VideoReport {
     pub timings_ms: Timings,
 }
 
-pub(super) fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-pub(super) fn slice_reports(videos: &[Arc<EncodedVideo>]) -> Vec<SliceReport> {
-    let slices = videos.iter().flat_map(|video| &video.slices);
-    let report = |s: &EncodedSlice| SliceReport {
 impl VideoReport {
     /// Frames that were taken of it.
     pub fn frames(&self) -> usize {
@@ -219,6 +219,13 @@ impl VideoReport {
     }
 }
 
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+pub(super) fn slice_reports(videos: &[Arc<EncodedVideo>]) -> Vec<SliceReport> {
+    let slices = videos.iter().flat_map(|video| &video.slices);
+    let report = |s: &EncodedSlice| SliceReport {
         time_s: s.time_s(),
         frames: s.n_frames(),
         total: s.n_tokens,
