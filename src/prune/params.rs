@@ -29,7 +29,8 @@ pub enum Method {
     /// Visual SharpV: the tokens of highest spatial and temporal importance, and of each scene one for the rest of it.
     #[default]
     SharpV,
-    /// Visual SharpV as in the paper: the tokens of highest importance, and nothing else.
+    /// Visual SharpV as in the paper: the tokens of highest importance, and nothing else. It is the paper's only on
+    /// embeddings that the encoder computed whole: see [`needs_exact_embeddings`](Self::needs_exact_embeddings).
     #[serde(rename = "sharpv-paper")]
     #[strum(serialize = "sharpv-paper")]
     SharpVPaper,
@@ -74,6 +75,12 @@ impl Method {
         matches!(self, Self::SharpV | Self::SharpVPaper)
     }
 
+    /// Whether it has to see what the encoder makes of each whole picture. Other methods may be given estimates of what
+    /// hardly changes or will be dropped; this one stands for what its authors published, which knows none.
+    pub fn needs_exact_embeddings(self) -> bool {
+        self == Self::SharpVPaper
+    }
+
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
         self.into()
@@ -111,8 +118,9 @@ pub enum Budget {
     MaxTokens(usize),
 }
 
-/// Parameters of [`prune`](super::prune) and [`Scorer`](super::Scorer). The default is adaptive SharpV as in the
-/// paper.
+/// Parameters of [`prune`](super::prune) and [`Scorer`](super::Scorer). The default is [`Method::SharpV`] with as many
+/// tokens as the video needs: the paper's selection, but that one token of each scene stands for what importance leaves
+/// out. The paper's own is [`Method::SharpVPaper`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PruneParams {
     /// How tokens are chosen.

@@ -467,7 +467,7 @@ impl Fit<'_> {
 
     /// How much of each frame will be encoded. What is not pruned by SharpV has to be finished.
     fn encode_mode(&self) -> EncodeMode {
-        let params = &self.params.encode;
+        let params = &self.params.encode.of(self.params.prune.method);
         // What cannot be done was refused when it was asked for.
         let mode = self.engine.shape.mode(params).unwrap_or(EncodeMode::Exact);
         match mode {
