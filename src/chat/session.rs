@@ -21,8 +21,8 @@ use crate::layout::Layout;
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::{Decision, PruneParams};
-use crate::runtime::{CancelToken, Model, Sampler, SamplerParams, default_threads};
-use crate::skip::EncodeParams;
+use crate::runtime::{CancelToken, ComputeParams, Model, Sampler, SamplerParams, default_threads};
+use crate::skip::{EncodeMode, EncodeParams};
 use crate::video::{Frames, Origin, VideoInfo};
 use std::path::Path;
 use std::sync::Arc;
@@ -171,6 +171,16 @@ impl Session {
         }
         for change in &proposal.changes {
             observer.warning(&format!("{}: {change}", path.display()));
+        }
+        // Nobody who did not choose a number has to know of another one.
+        let chosen = self.params.compute.n_ubatch;
+        if let Some(raised) = self.fit().raised_ubatch(&proposal.need)
+            && chosen != ComputeParams::default().n_ubatch
+        {
+            observer.warning(&format!(
+                "{}: {raised} rows are computed at once in place of {chosen}: this model has to see each picture at once",
+                path.display()
+            ));
         }
         let cap = self.params.prune.cap.into_iter().chain(proposal.max_kept).min();
         let prune = PruneParams { cap, ..self.params.prune.clone() };
@@ -586,7 +596,7 @@ impl Session {
             encode: self.params.encode.of(self.params.prune.method),
             sampler: self.params.sampler.clone(),
             n_predict: self.params.n_predict,
-            n_ubatch: compute.n_ubatch,
+            n_ubatch: self.kv.n_ubatch(&self.params),
             n_threads: compute.n_threads.unwrap_or_else(default_threads),
             cache_type: [compute.type_k.name(), compute.type_v.name()],
         }
