@@ -113,7 +113,7 @@ fn a_part_is_told_the_times_that_the_whole_is_told() {
     let mut frames = Frames::new(SIDE, SIDE);
     for second in 0..600_usize {
         let square = (300..304).contains(&second);
-        let rgb = picture(square).into_iter().map(|c| c.saturating_add((second / 60 % 2) as u8)).collect();
+        let rgb: Vec<u8> = picture(square).into_iter().map(|c| c.saturating_add((second / 60 % 2) as u8)).collect();
         frames.push(rgb, second as f64).expect("a frame");
     }
     let mut session = open("qwen3vl", true);
