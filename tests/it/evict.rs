@@ -375,7 +375,7 @@ fn evicted_tokens_are_named_by_their_rows() {
             let curve = context.similarity().expect("similarity").layers;
             let measured: Vec<f32> = curve.into_iter().filter(|value| value.is_finite()).collect();
             let mean = measured.iter().sum::<f32>() / measured.len() as f32;
-            let mut evict = |context: &mut Context, live: &mut Vec<bool>, threshold: f32| {
+            let evict = |context: &mut Context, live: &mut Vec<bool>, threshold: f32| {
                 let gone = context.evict_tokens(threshold).expect("evicted");
                 assert!(gone.iter().all(|&row| live[row]), "{name}, {moves}: {gone:?} of {:?}", visual(live));
                 for &row in gone.iter().rev() {
