@@ -254,7 +254,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
         score.find_s += begin.elapsed().as_secs_f64() - encode_s;
         score.encode_s += encode_s;
         score.clips += 1;
-        score.frames += report.slices.len();
+        score.frames += report.frames();
         // Frames in memory count from the first.
         let times: Vec<f64> = told.map_or_else(|| report.slices.iter().map(|s| s.time_s).collect(), |(_, times)| times);
         if choice != Choice::Cut {

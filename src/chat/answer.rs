@@ -37,7 +37,7 @@ pub struct Answer {
     pub model: String,
     /// Frames in the conversation.
     pub frames: usize,
-    /// Frames in the conversation, one by one.
+    /// Slices in the conversation, one by one: fewer than frames, where the encoder merges those.
     pub slices: Vec<SliceReport>,
     /// Visual tokens in the conversation.
     pub visual_tokens: VisualTokens,
@@ -62,8 +62,10 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SliceReport {
-    /// Its time in the video, in seconds.
+    /// The time of its first frame in the video, in seconds.
     pub time_s: f64,
+    /// Frames that it shows.
+    pub frames: usize,
     /// Its visual tokens.
     pub total: usize,
     /// Those that were kept.
@@ -113,7 +115,8 @@ pub struct Timings {
     pub ttft: f64,
     /// Choosing and evicting visual tokens, within the answer or behind it.
     pub evict: f64,
-    /// From the first token to the last, without `evict`.
+    /// From the first token to the end of the answer, without `evict`: [`Tokens::decoded`] tokens went through the model
+    /// in that time, and as many were chosen.
     pub generate: f64,
 }
 
@@ -125,8 +128,11 @@ pub struct Tokens {
     pub prompt: usize,
     /// Those that were computed in this turn; the others were in the cache.
     pub prompt_computed: usize,
-    /// Tokens of the answer.
+    /// Tokens of the answer, without the one that ends the model's turn.
     pub generated: usize,
+    /// Those of them that went through the model, one after the other, to choose what follows: all, if the model ended
+    /// its turn; all but the last, if the answer had to end. The first token comes from the prompt.
+    pub decoded: usize,
 }
 
 /// The KV cache.
@@ -177,10 +183,13 @@ pub struct Settings {
 }
 
 impl Answer {
-    /// Tokens of the answer for each second of generation; 0 if there were fewer than two.
+    /// The speed of decoding: [`Tokens::decoded`] for each second of [`Timings::generate`]; 0 if no token was decoded.
+    ///
+    /// A token that is decoded goes through the model, and the next is chosen from its logits. So what the model takes
+    /// to end its turn counts as the token before that end, and the answer's first token, which the prompt's logits
+    /// give, is no part of it, nor is its time.
     pub fn tokens_per_second(&self) -> f64 {
-        // The first token comes from the prefill's logits: the clock starts with it.
-        let decoded = self.tokens.generated.saturating_sub(1) as f64;
+        let decoded = self.tokens.decoded as f64;
         if self.timings_ms.generate > 0.0 { decoded * 1000.0 / self.timings_ms.generate } else { 0.0 }
     }
 }
@@ -193,7 +202,7 @@ pub struct VideoReport {
     pub info: VideoInfo,
     /// How its frames were chosen, if it was by what changes.
     pub survey: Option<SurveyReport>,
-    /// Its frames.
+    /// Its slices: frames, or merged pairs of them.
     pub slices: Vec<SliceReport>,
     /// Its visual tokens.
     pub visual_tokens: VisualTokens,
@@ -203,6 +212,13 @@ pub struct VideoReport {
     pub timings_ms: Timings,
 }
 
+impl VideoReport {
+    /// Frames that were taken of it.
+    pub fn frames(&self) -> usize {
+        self.slices.iter().map(|slice| slice.frames).sum()
+    }
+}
+
 pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -210,7 +226,8 @@ pub(super) fn ms(duration: Duration) -> f64 {
 pub(super) fn slice_reports(videos: &[Arc<EncodedVideo>]) -> Vec<SliceReport> {
     let slices = videos.iter().flat_map(|video| &video.slices);
     let report = |s: &EncodedSlice| SliceReport {
-        time_s: s.time_s,
+        time_s: s.time_s(),
+        frames: s.n_frames(),
         total: s.n_tokens,
         kept: s.kept.len(),
         computed: s.computed,

@@ -12,7 +12,8 @@ use crate::models::{self, ModelDigest, ModelFiles};
 use crate::observer::{Observer, Stage};
 use crate::runtime::{DeviceMemory, LoraAdapter, Model, Sampler, Vision, vision_need};
 use crate::skip::EncoderShape;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,8 @@ pub(super) struct Engine {
     pub newline: Option<Vec<f32>>,
     /// How long loading took.
     pub load: Duration,
-    /// What cells cost, once that was measured.
-    cell_cost: OnceCell<CellCost>,
+    /// What cells cost, as far as that was measured: by the rows that are computed at once.
+    cell_costs: RefCell<BTreeMap<usize, CellCost>>,
     /// What the vision encoder takes, once that was asked.
     encoder_need: OnceCell<Vec<DeviceMemory>>,
     /// Once a session is saved or loaded.
@@ -121,20 +122,21 @@ impl Engine {
             shape,
             newline: newline.filter(|row| row.len() == model_width),
             load: start.elapsed(),
-            cell_cost: OnceCell::new(),
+            cell_costs: RefCell::default(),
             encoder_need: OnceCell::new(),
             fingerprints: OnceCell::new(),
             texts: Texts::default(),
         })
     }
 
-    /// What a cell of a context for `params` costs. Measured once.
-    pub fn cell_cost(&self, params: &SessionParams) -> Result<CellCost> {
-        if let Some(cost) = self.cell_cost.get() {
-            return Ok(*cost);
+    /// What a cell of a context for `params` costs that computes `n_ubatch` rows at once. Measured once.
+    pub fn cell_cost(&self, params: &SessionParams, n_ubatch: usize) -> Result<CellCost> {
+        if let Some(&cost) = self.cell_costs.borrow().get(&n_ubatch) {
+            return Ok(cost);
         }
-        let cost = CellCost::measure(&self.model, &params.context(0), &self.adapters, &params.cancel)?;
-        Ok(*self.cell_cost.get_or_init(|| cost))
+        let cost = CellCost::measure(&self.model, &params.context(0, n_ubatch), &self.adapters, &params.cancel)?;
+        self.cell_costs.borrow_mut().insert(n_ubatch, cost);
+        Ok(cost)
     }
 
     /// What the vision encoder takes of each device: weights, and buffers for a picture. Planned once; nothing where

@@ -18,6 +18,8 @@ pub(super) struct Generation {
     utf8: Utf8Stream,
     text: String,
     n_tokens: usize,
+    /// Those of them that went through the model.
+    n_decoded: usize,
     /// The token that was chosen last and is not in the cache yet.
     chosen: Option<Token>,
     /// Where it will stand.
@@ -40,6 +42,7 @@ impl Generation {
             utf8: Utf8Stream::default(),
             text: String::new(),
             n_tokens: 0,
+            n_decoded: 0,
             chosen: None,
             position,
             // Behind the first token, which nobody has to wait for, or when there is enough of the answer to look at.
@@ -134,6 +137,7 @@ impl Generation {
         match kv.push_token(token, self.position) {
             Ok(()) => {
                 self.position += 1;
+                self.n_decoded += 1;
                 Ok(None)
             }
             Err(Error::Cancelled) => Ok(Some(StopReason::Cancelled)),
@@ -161,6 +165,7 @@ impl Generation {
         Generated {
             stop: self.stop.unwrap_or(StopReason::Cancelled),
             n_tokens: self.n_tokens,
+            n_decoded: self.n_decoded,
             first_token: self.first_token,
             decode: self.work.saturating_sub(self.first_token + self.evict),
             evict: self.evict,
@@ -179,9 +184,11 @@ pub(super) struct Generated {
     pub text: String,
     pub stop: StopReason,
     pub n_tokens: usize,
+    /// Those of them that went through the model: all, if it ended its turn; all but the last, if it was ended.
+    pub n_decoded: usize,
     /// From the prompt to the first token.
     pub first_token: Duration,
-    /// From there to the last token, without evicting.
+    /// From there to the end, without evicting: putting each token through the model and choosing the next.
     pub decode: Duration,
     /// Choosing and evicting.
     pub evict: Duration,

@@ -122,7 +122,6 @@ impl EncoderCells {
 /// What is noted of a slice while it is encoded.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
-    pub times_s: Vec<f64>,
     pub grids: Vec<Grid>,
     pub scores: TokenScores,
     pub opens_scene: bool,
@@ -140,12 +139,11 @@ impl NoteTaker {
         Ok(Self { scores: RunningScores::new(params)? })
     }
 
-    /// Notes of the next slice; its times and grids are known already.
-    pub fn note(&mut self, slice: SliceView<'_>, times_s: Vec<f64>, grids: Vec<Grid>) -> Notes {
+    /// Notes of the next slice; its grids are known already.
+    pub fn note(&mut self, slice: SliceView<'_>, grids: Vec<Grid>) -> Notes {
         let scores = self.scores.push(slice);
         let numbers = |values: &[Option<f64>]| values.iter().map(|v| v.map_or(f32::NAN, |v| v as f32)).collect();
         Notes {
-            times_s,
             grids,
             scores: TokenScores {
                 spatial: numbers(scores.spatial),
@@ -263,7 +261,7 @@ fn inspection(video: &EncodedVideo) -> Option<VideoInspection> {
     let slice = |slice: &EncodedSlice| {
         let notes = slice.notes.as_deref()?.clone();
         Some(SliceInspection {
-            times_s: notes.times_s,
+            times_s: slice.times_s.clone(),
             grids: notes.grids,
             n_tokens: slice.n_tokens,
             kept: slice.kept.clone(),

@@ -19,6 +19,6 @@ impl Session {
     /// drawing them over the frames.
     pub fn kept_tokens(&self, video: usize) -> impl ExactSizeIterator<Item = KeptTokens<'_>> {
         let slices = self.conversation.videos.get(video).map_or(&[][..], |video| &video.slices[..]);
-        slices.iter().map(|slice| KeptTokens { time_s: slice.time_s, total: slice.n_tokens, kept: &slice.kept })
+        slices.iter().map(|slice| KeptTokens { time_s: slice.time_s(), total: slice.n_tokens, kept: &slice.kept })
     }
 }

@@ -123,8 +123,8 @@ impl SessionParams {
         self.layer_profile.as_deref().filter(|profile| wanted && !profile.free_layers().is_empty())
     }
 
-    /// A context with `n_ctx` cells for such a session.
-    pub(super) fn context(&self, n_ctx: usize) -> ContextParams {
+    /// A context with `n_ctx` cells for such a session, which computes `n_ubatch` rows at once.
+    pub(super) fn context(&self, n_ctx: usize, n_ubatch: usize) -> ContextParams {
         let evicts = self.evict_mode() != EvictMode::Off;
         let looks = evicts && self.evict.threshold.is_none();
         ContextParams {
@@ -133,7 +133,7 @@ impl SessionParams {
             // One to try evictions in.
             n_sequences: if looks { 2 } else { 1 },
             n_outputs: if looks { LOOKED_AT } else { 1 },
-            compute: self.compute.clone(),
+            compute: ComputeParams { n_ubatch, ..self.compute.clone() },
             window: None,
         }
     }

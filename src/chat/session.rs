@@ -15,14 +15,14 @@ use super::params::{SessionParams, VideoOptions, check_n_predict};
 use super::prompt::message::Message;
 use super::prompt::plan::{Plan, PlannedRow};
 use super::prompt::render;
-use super::video::{EncodedVideo, Encoder, decide, select, timed};
+use super::video::{EncodedSlice, EncodedVideo, Encoder, decide, select, timed};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::{Decision, PruneParams};
-use crate::runtime::{CancelToken, Model, Sampler, SamplerParams, default_threads};
-use crate::skip::EncodeParams;
+use crate::runtime::{CancelToken, ComputeParams, Model, Sampler, SamplerParams, default_threads};
+use crate::skip::{EncodeMode, EncodeParams};
 use crate::video::{Frames, Origin, VideoInfo};
 use std::path::Path;
 use std::sync::Arc;
@@ -171,6 +171,16 @@ impl Session {
         }
         for change in &proposal.changes {
             observer.warning(&format!("{}: {change}", path.display()));
+        }
+        // Nobody who did not choose a number has to know of another one.
+        let chosen = self.params.compute.n_ubatch;
+        if let Some(raised) = self.fit().raised_ubatch(&proposal.need)
+            && chosen != ComputeParams::default().n_ubatch
+        {
+            observer.warning(&format!(
+                "{}: {raised} rows are computed at once in place of {chosen}: this model has to see each picture at once",
+                path.display()
+            ));
         }
         let cap = self.params.prune.cap.into_iter().chain(proposal.max_kept).min();
         let prune = PruneParams { cap, ..self.params.prune.clone() };
@@ -329,13 +339,17 @@ impl Session {
     /// # Errors
     /// [`Error::InvalidParameter`] if `prune` is out of range, if there are videos and the session was not opened with
     /// [`keep_unpruned`](SessionParams::keep_unpruned), if a video came from a saved session, which holds only what was
-    /// kept, or if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)).
+    /// kept, if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)), or if some
+    /// were not computed again and the method [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
         self.check_unpruned(self.conversation.videos.iter().map(AsRef::as_ref))?;
         let videos = &mut self.conversation.videos;
         let same = prune == self.params.prune;
-        let is_cut = |video: &Arc<EncodedVideo>| video.slices.iter().any(|slice| !slice.unfinished.is_empty());
+        // What such a method would be given of a video that is encoded for it.
+        let exactly = self.params.encode.mode == EncodeMode::Auto && prune.method.needs_exact_embeddings();
+        let is_short = |slice: &EncodedSlice| !slice.unfinished.is_empty() || (exactly && slice.is_estimated());
+        let is_cut = |video: &Arc<EncodedVideo>| video.slices.iter().any(is_short);
         if let Some(video) = videos.iter().find(|video| !same && is_cut(video)) {
             return Err(Error::InvalidParameter {
                 name: "the video",
@@ -579,10 +593,10 @@ impl Session {
             layout: self.layout().name(),
             prune: PruneParams { cap: caps.min(), ..self.params.prune.clone() },
             evict: EvictParams { mode: Some(self.params.evict_mode()), ..self.params.evict },
-            encode: self.params.encode,
+            encode: self.params.encode.of(self.params.prune.method),
             sampler: self.params.sampler.clone(),
             n_predict: self.params.n_predict,
-            n_ubatch: compute.n_ubatch,
+            n_ubatch: self.kv.n_ubatch(&self.params),
             n_threads: compute.n_threads.unwrap_or_else(default_threads),
             cache_type: [compute.type_k.name(), compute.type_v.name()],
         }

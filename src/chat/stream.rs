@@ -104,7 +104,12 @@ impl Session {
                 evict: ms(generated.evict),
                 generate: ms(generated.decode),
             },
-            tokens: Tokens { prompt: prompt_rows, prompt_computed, generated: generated.n_tokens },
+            tokens: Tokens {
+                prompt: prompt_rows,
+                prompt_computed,
+                generated: generated.n_tokens,
+                decoded: generated.n_decoded,
+            },
             kv: self.kv(),
             similarity: self.similarity().to_vec(),
             peak_rss_bytes: peak_rss_bytes(),

@@ -1,10 +1,9 @@
 #include "layered_kv.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
-#include <set>
+#include <map>
 #include <stdexcept>
 #include <tuple>
 
@@ -353,28 +352,48 @@ void sharpv_kv::hide(const std::vector<bool> & wanted, float below) {
     }
 }
 
-std::vector<llama_pos> sharpv_kv::evict_tokens(float threshold) {
-    std::vector<llama_pos> res;
-    auto & used = kv.v_cells[0];
+std::vector<uint32_t> sharpv_kv::by_row() const {
+    std::vector<uint32_t> res;
     for (uint32_t cell = 0; cell < cells.size(); ++cell) {
-        if (is_visual(cell) && mean_similarity(cell) < threshold) {
-            const auto & ext = used.ext_get(cell);
-            res.insert(res.end(), { used.pos_get(cell), ext.y, ext.x });
-            used.rm(cell);
+        if (is_used(cell)) {
+            res.push_back(cell);
+        }
+    }
+    std::sort(res.begin(), res.end(), [&](uint32_t a, uint32_t b) { return cells[a].serial < cells[b].serial; });
+    return res;
+}
+
+std::array<llama_pos, 3> sharpv_kv::position(uint32_t cell) const {
+    const auto & ext = kv.v_cells[0].ext_get(cell);
+    return { kv.v_cells[0].pos_get(cell), ext.y, ext.x };
+}
+
+std::vector<sharpv_kv::freed> sharpv_kv::evict_tokens(float threshold) {
+    std::vector<freed> res;
+    const std::vector<uint32_t> rows = by_row();
+    for (uint32_t row = 0; row < rows.size(); ++row) {
+        const uint32_t cell = rows[row];
+        if (cells[cell].visual && mean_similarity(cell) < threshold) {
+            res.push_back({ row, position(cell) });
+            kv.v_cells[0].rm(cell);
         }
     }
     return res;
 }
 
-void sharpv_kv::drop(const std::vector<llama_pos> & positions) {
-    std::set<std::array<llama_pos, 3>> gone;
-    for (size_t i = 0; i + 2 < positions.size(); i += 3) {
-        gone.insert({ positions[i], positions[i + 1], positions[i + 2] });
+void sharpv_kv::drop(const std::vector<freed> & rows) {
+    std::map<std::array<llama_pos, 3>, uint32_t> left;
+    for (const freed & row : rows) {
+        left[row.position]++;
     }
-    auto & used = kv.v_cells[0];
     for (uint32_t cell = 0; cell < cells.size(); ++cell) {
-        if (is_visual(cell) && gone.count({ used.pos_get(cell), used.ext_get(cell).y, used.ext_get(cell).x })) {
-            used.rm(cell);
+        if (!is_used(cell)) {
+            continue;
+        }
+        const auto it = left.find(position(cell));
+        if (it != left.end() && it->second > 0) {
+            it->second--;
+            kv.v_cells[0].rm(cell);
         }
     }
 }

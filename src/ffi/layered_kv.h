@@ -10,6 +10,7 @@
 
 #include "llama-kv-cache.h"
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -26,7 +27,7 @@ struct sharpv_kv {
     // What is known of a cell. Valid while llama.cpp's cell is in use.
     struct cell_info {
         int32_t  row      = -1;    // its row in the evicted layers; -1 if it has none
-        uint32_t serial   = 0;     // which use of the cell this is
+        uint32_t serial   = 0;     // which use of the cell this is: grows from row to row, in the order in which they came
         bool     visual   = false; // it came in as an embedding
         bool     measured = false; // `similarity` has values for it
         bool     hidden   = false; // see hide()
@@ -86,12 +87,20 @@ struct sharpv_kv {
     // empty list ends it.
     void hide(const std::vector<bool> & layers, float below);
 
-    // Frees the visual cells in all layers whose similarity, averaged over the layers, is below `threshold`. Returns
-    // their positions, three for each cell: as in llama.cpp's batches, temporal, vertical, horizontal.
-    std::vector<llama_pos> evict_tokens(float threshold);
+    // A cell that was freed: which row it held, counted among the rows that had cells in the order in which they came,
+    // and where that stood. Positions alone do not tell rows apart: under M-RoPE, two frames may share theirs.
+    struct freed {
+        uint32_t                 row;
+        std::array<llama_pos, 3> position; // as in llama.cpp's batches: temporal, vertical, horizontal
+    };
 
-    // Frees the visual cells at these positions, which another cache returned.
-    void drop(const std::vector<llama_pos> & positions);
+    // Frees the visual cells in all layers whose similarity, averaged over the layers, is below `threshold`. Returns
+    // them in the order of their rows.
+    std::vector<freed> evict_tokens(float threshold);
+
+    // Frees the cells of rows that another cache of the same context freed, as far as they are here: as many at each
+    // position. No model has a cache with a window and frames that share positions.
+    void drop(const std::vector<freed> & rows);
 
     // The mean similarity of each layer of the model over the visual cells that were measured; NaN for a layer without
     // a value.
@@ -155,6 +164,12 @@ private:
 
     // Rows are allocated in multiples of this. Fused attention on a GPU wants whole steps.
     uint32_t row_step = N_KV_STEP;
+
+    // The cells in use, in the order in which their rows came.
+    std::vector<uint32_t> by_row() const;
+
+    // Where the row of a cell in use stands.
+    std::array<llama_pos, 3> position(uint32_t cell) const;
 
     // The similarity of a visual cell, averaged over the layers; infinity if it was not measured.
     float mean_similarity(uint32_t cell) const;

@@ -35,7 +35,7 @@ struct reader {
     template <typename T> T value() { T v; bytes(&v, sizeof(v)); return v; }
 };
 
-constexpr uint32_t STATE_VERSION = 1;
+constexpr uint32_t STATE_VERSION = 2;
 
 // What stands at the beginning of a saved state.
 struct header {
@@ -52,6 +52,12 @@ struct header {
 std::vector<uint8_t> sharpv_kv::save() const {
     std::vector<uint32_t> used;
     std::vector<uint32_t> rows; // of the evicted layers, in the order of the cells
+    // When the row of each cell came, counted among the others.
+    std::vector<uint32_t> order(cells.size());
+    const std::vector<uint32_t> in_order = by_row();
+    for (uint32_t i = 0; i < in_order.size(); ++i) {
+        order[in_order[i]] = i;
+    }
     for (uint32_t cell = 0; cell < cells.size(); ++cell) {
         if (is_used(cell)) {
             used.push_back(cell);
@@ -69,6 +75,7 @@ std::vector<uint8_t> sharpv_kv::save() const {
         const cell_info & info = cells[cell];
         const uint8_t flags = (info.visual ? 1 : 0) | (info.measured ? 2 : 0) | (!layers.empty() && info.row >= 0 ? 4 : 0);
         w.value(flags);
+        w.value(order[cell]);
         if (info.measured) {
             w.bytes(similarity.data() + (size_t) cell*n_layer, n_layer*sizeof(float));
         }
@@ -155,11 +162,19 @@ void sharpv_kv::fill(const std::vector<uint8_t> & data) {
     }
     similarity.resize((size_t) cells.size()*n_layer);
     uint32_t n = 0;
+    std::vector<bool> seen(h.n_cells);
+    const uint32_t first_serial = next_serial;
+    next_serial += h.n_cells;
     for (uint32_t cell = 0; cell < h.n_cells; ++cell) {
         const auto flags = r.value<uint8_t>();
+        const auto order = r.value<uint32_t>();
+        if (order >= h.n_cells || seen[order]) {
+            throw std::runtime_error("the saved KV cache is damaged");
+        }
+        seen[order] = true;
         cell_info & info = cells[cell];
         info = {};
-        info.serial   = next_serial++;
+        info.serial   = first_serial + order;
         info.visual   = flags & 1;
         info.measured = flags & 2;
         if (info.measured) {

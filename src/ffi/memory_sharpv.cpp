@@ -147,17 +147,19 @@ int32_t sharpv_hide_layers(
 }
 
 int32_t sharpv_evict_tokens(
-        llama_context * ctx, float threshold, llama_pos * positions, size_t capacity, size_t * n_tokens,
+        llama_context * ctx, float threshold, uint32_t * rows, size_t capacity, size_t * n_tokens,
         char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         sharpv_kv & kv = cache_of(ctx);
         llama_synchronize(ctx);
-        const std::vector<llama_pos> gone = kv.evict_tokens(threshold);
+        const std::vector<sharpv_kv::freed> gone = kv.evict_tokens(threshold);
         if (sharpv_kv * window = sharpv_kv_window_of(llama_get_memory(ctx))) {
             window->drop(gone);
         }
-        *n_tokens = gone.size()/3;
-        std::copy_n(gone.begin(), std::min(gone.size(), 3*capacity), positions);
+        *n_tokens = gone.size();
+        for (size_t i = 0; i < std::min(gone.size(), capacity); ++i) {
+            rows[i] = gone[i].row;
+        }
     });
 }
 

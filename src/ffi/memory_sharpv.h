@@ -63,10 +63,11 @@ int32_t sharpv_hide_layers(
         struct llama_context * ctx, const bool * layers, size_t n_layer, float below,
         char * err, size_t err_len);
 
-// Takes the visual tokens whose similarity is less than `threshold` on average out of all layers. Their positions go to
-// `positions`, three for each (temporal, vertical, horizontal), up to `capacity` tokens; `*n_tokens` is their number.
+// Takes the visual tokens whose similarity is less than `threshold` on average out of all layers. Which rows they are
+// goes to `rows`, ascending, up to `capacity` of them: counted among the rows that were in the cache, in the order in
+// which they came. `*n_tokens` is their number.
 int32_t sharpv_evict_tokens(
-        struct llama_context * ctx, float threshold, llama_pos * positions, size_t capacity, size_t * n_tokens,
+        struct llama_context * ctx, float threshold, uint32_t * rows, size_t capacity, size_t * n_tokens,
         char * err, size_t err_len);
 
 // What has to be saved beside llama_state_get_data to restore a layered cache. To be freed with sharpv_bytes_free; NULL

@@ -23,7 +23,12 @@ pub(super) fn counts(params: &PruneParams, claims: &[Claim]) -> Vec<usize> {
     if matches!(params.budget, Budget::Adaptive | Budget::Threshold(_)) && own <= target {
         return claims.iter().map(|claim| claim.own).collect();
     }
-    let share = |claim: &Claim| Share { weight: claim.weight, least: claim.least, most: claim.usable };
+    let share = |claim: &Claim| {
+        // A threshold says of each token whether it may be kept: no slice gets more than are over it, and what it does
+        // not need goes to others.
+        let most = if matches!(params.budget, Budget::Threshold(_)) { claim.own } else { claim.usable };
+        Share { weight: claim.weight, least: claim.least.min(most), most }
+    };
     let mut shares: Vec<Share> = claims.iter().map(share).collect();
     if shares.iter().map(|share| share.least).sum::<usize>() > target {
         shares.iter_mut().for_each(|share| share.least = 0);

@@ -29,7 +29,8 @@ pub enum Method {
     /// Visual SharpV: the tokens of highest spatial and temporal importance, and of each scene one for the rest of it.
     #[default]
     SharpV,
-    /// Visual SharpV as in the paper: the tokens of highest importance, and nothing else.
+    /// Visual SharpV as in the paper: the tokens of highest importance, and nothing else. It is the paper's only on
+    /// embeddings that the encoder computed whole: see [`needs_exact_embeddings`](Self::needs_exact_embeddings).
     #[serde(rename = "sharpv-paper")]
     #[strum(serialize = "sharpv-paper")]
     SharpVPaper,
@@ -74,6 +75,12 @@ impl Method {
         matches!(self, Self::SharpV | Self::SharpVPaper)
     }
 
+    /// Whether it has to see what the encoder makes of each whole picture. Other methods may be given estimates of what
+    /// hardly changes or will be dropped; this one stands for what its authors published, which knows none.
+    pub fn needs_exact_embeddings(self) -> bool {
+        self == Self::SharpVPaper
+    }
+
     /// The name as written on the command line.
     pub fn name(self) -> &'static str {
         self.into()
@@ -102,7 +109,8 @@ pub enum Budget {
     Adaptive,
     /// Every token whose importance is over this cut-off, [`DEFAULT_THRESHOLD`] in the paper. Importance lies in
     /// `[0, 2 + 2w]`, and in `[0, 2]` in a first slice. With EVS and DyCoke it lies in `[0, 2]`, and first slices stay
-    /// whole; with VidCom² in `[0, 1]`. DivPrune has none.
+    /// whole; with VidCom² in `[0, 1]`. DivPrune has none. A [cap](PruneParams::cap) takes from those over it, and gives
+    /// nothing to the others.
     Threshold(f32),
     /// This share of all visual tokens, 0 to 1; rounded to the nearest number of tokens, at least 1.
     Keep(f32),
@@ -110,8 +118,9 @@ pub enum Budget {
     MaxTokens(usize),
 }
 
-/// Parameters of [`prune`](super::prune) and [`Scorer`](super::Scorer). The default is adaptive SharpV as in the
-/// paper.
+/// Parameters of [`prune`](super::prune) and [`Scorer`](super::Scorer). The default is [`Method::SharpV`] with as many
+/// tokens as the video needs: the paper's selection, but that one token of each scene stands for what importance leaves
+/// out. The paper's own is [`Method::SharpVPaper`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PruneParams {
     /// How tokens are chosen.

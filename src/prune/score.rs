@@ -60,9 +60,10 @@ impl SliceScore {
         self.n_tokens() - self.barred.len()
     }
 
-    /// Tokens of an importance over `k`, 0 or more.
+    /// Tokens of an importance over `k`, 0 or more, that may be kept.
     pub fn n_over(&self, k: f32) -> usize {
-        self.importance.iter().filter(|&&importance| importance > k).count()
+        let is_over = |index: &u32| self.importance.get(*index as usize).is_some_and(|&importance| importance > k);
+        (0..self.n_tokens() as u32).filter(is_over).count() - self.barred.iter().filter(|index| is_over(index)).count()
     }
 
     /// Indices of the tokens that may be kept, ascending.

@@ -2,7 +2,7 @@
 //! cache.
 
 use super::call::Outcome;
-use super::context::{Context, Position};
+use super::context::Context;
 use crate::error::{Error, Result};
 use crate::ffi;
 
@@ -113,21 +113,23 @@ impl Context {
     }
 
     /// Takes the visual tokens whose similarity, averaged over the layers, is less than `threshold` out of all layers.
-    /// Returns their positions. Their cells are free for others; the memory of the cache stays.
+    /// Returns which rows they are, ascending: counted from 0 among the rows that were in the cache, in the order in
+    /// which they came. (Positions would not tell: under M-RoPE, frames less than half a second apart share theirs.)
+    /// Their cells are free for others; the memory of the cache stays.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
-    pub fn evict_tokens(&mut self, threshold: f32) -> Result<Vec<Position>> {
+    pub fn evict_tokens(&mut self, threshold: f32) -> Result<Vec<usize>> {
         let capacity = self.similarity()?.n_tokens;
-        let mut positions = vec![0_i32; 3 * capacity];
+        let mut rows = vec![0_u32; capacity];
         let mut n = 0;
-        let pointer = positions.as_mut_ptr();
+        let pointer = rows.as_mut_ptr();
         // SAFETY: an array with its length, and a place for one number.
         self.checked("evicting tokens", |err, err_len| unsafe {
             ffi::sharpv_evict_tokens(self.ptr(), threshold, pointer, capacity, &mut n, err, err_len)
         })?;
-        positions.truncate(3 * n);
-        Ok(positions.chunks_exact(3).map(|p| [p[0], p[1], p[2], 0]).collect())
+        rows.truncate(n);
+        Ok(rows.into_iter().map(|row| row as usize).collect())
     }
 
     /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state). Begins with what llama.cpp

@@ -1,6 +1,7 @@
 //! What can be chosen.
 
 use crate::error::{Error, Result};
+use crate::prune::Method;
 use serde::Serialize;
 
 /// How much of each picture the vision encoder computes.
@@ -21,7 +22,8 @@ use serde::Serialize;
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
 #[non_exhaustive]
 pub enum EncodeMode {
-    /// As much as the encoder can leave out: both of the following, the first alone, or nothing.
+    /// As much as the encoder can leave out: both of the following, the first alone, or nothing. Nothing, too, with a
+    /// method that [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
     #[default]
     Auto,
     /// All of it, as llama.cpp does.
@@ -105,6 +107,15 @@ impl EncodeParams {
     #[must_use]
     pub fn in_mode(self, mode: EncodeMode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// What these come to with `method`: what the user left open is what the method needs.
+    #[must_use]
+    pub fn of(self, method: Method) -> Self {
+        match self.mode {
+            EncodeMode::Auto if method.needs_exact_embeddings() => self.in_mode(EncodeMode::Exact),
+            _ => self,
+        }
     }
 
     /// The first of the two, if it is on.

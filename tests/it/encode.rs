@@ -68,6 +68,34 @@ fn moving_camera(n: u32) -> tempfile::TempDir {
     clip((0..n).map(|i| families::picture((224, 224), 5 * i)))
 }
 
+/// What the paper scores is what its encoder gives.
+#[test]
+fn the_papers_own_is_encoded_exactly_unless_told_otherwise() {
+    let clip = still_camera(5, 0);
+    let prune = |method| PruneParams { method, ..PruneParams::default() };
+    let with = |method, mode| SessionParams { prune: prune(method), keep_unpruned: true, ..params(in_mode(mode)) };
+    let mut session = open("smolvlm", with(Method::SharpVPaper, EncodeMode::Auto));
+    let plan = session.plan_video(clip.path(), &options(), "What is it?").expect("a plan");
+    assert_eq!(plan.encode, EncodeMode::Exact);
+    let (auto, answer) = ask(&mut session, clip.path());
+    assert_eq!((answer.encoder.computed, answer.settings.encode.mode), (1.0, EncodeMode::Exact));
+    let (exact, _) = ask(&mut open("smolvlm", with(Method::SharpVPaper, EncodeMode::Exact)), clip.path());
+    assert_eq!(auto, exact);
+    // What is asked for by name is done.
+    let (_, named) = ask(&mut open("smolvlm", with(Method::SharpVPaper, EncodeMode::Reuse)), clip.path());
+    assert!(named.encoder.computed < 1.0, "{:?}", named.encoder);
+
+    // Embeddings of another method's video may be estimates.
+    let mut session = open("smolvlm", with(Method::SharpV, EncodeMode::Auto));
+    let (_, other) = ask(&mut session, clip.path());
+    assert!(other.encoder.computed < 1.0, "{:?}", other.encoder);
+    let error = session.set_prune(prune(Method::SharpVPaper)).expect_err("estimates").to_string();
+    assert!(error.contains("encoded exactly"), "{error}");
+    session.clear();
+    session.set_prune(prune(Method::SharpVPaper)).expect("nothing is there");
+    assert_eq!(ask(&mut session, clip.path()).0, exact);
+}
+
 #[test]
 fn with_nothing_left_out_answers_are_the_exact_ones() {
     let clip = moving_camera(4);

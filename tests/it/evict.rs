@@ -90,6 +90,19 @@ impl Prompt {
         self
     }
 
+    /// Another picture where the one before stands, under M-RoPE, as frames of the same moment have it; behind it in
+    /// other models.
+    fn picture_at_the_same_place(mut self, side: i32) -> Self {
+        let place = if self.m_rope { self.next - side } else { self.next };
+        self.next = place;
+        self.picture(side)
+    }
+
+    /// Which rows are visual tokens.
+    fn are_visual(&self) -> Vec<bool> {
+        self.rows.iter().map(|(input, _)| matches!(input, Input::Embedding(_))).collect()
+    }
+
     fn prefill(&self, context: &mut Context) -> Vec<f32> {
         self.prefill_sequence(context, 0)
     }
@@ -318,13 +331,7 @@ fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
         // Every visual token is below 2.
         let gone = ours.evict_tokens(2.0).expect("evicted");
         assert_eq!(gone.len(), prompt.n_visual, "{name}");
-        let visual: Vec<Position> = prompt
-            .rows
-            .iter()
-            .filter(|(input, _)| matches!(input, Input::Embedding(_)))
-            .map(|(_, p)| if prompt.m_rope { *p } else { [p[0], 0, 0, 0] })
-            .collect();
-        assert_eq!(gone, visual, "{name}");
+        assert_eq!(gone, visual(&prompt.are_visual()), "{name}");
         reference.hide_layers(&vec![true; model.n_layer()]).expect("hidden");
         let worst = compare(&mut ours, &mut reference, &first, prompt.next, 32);
         assert!(worst < near(), "{name}: {worst}");
@@ -346,7 +353,54 @@ fn a_threshold_takes_the_tokens_below_it() {
     assert_eq!(after.n_tokens, prompt.n_visual - gone);
     let mean_after = after.layers.iter().sum::<f32>() / after.layers.len() as f32;
     assert!(mean_after > mean, "{mean_after} after, {mean} before");
-    assert_eq!(context.evict_tokens(-1.0).expect("nothing"), Vec::<Position>::new());
+    assert_eq!(context.evict_tokens(-1.0).expect("nothing"), Vec::<usize>::new());
+}
+
+/// The places of visual rows.
+fn visual(are_visual: &[bool]) -> Vec<usize> {
+    (0..are_visual.len()).filter(|&row| are_visual[row]).collect()
+}
+
+/// Under M-RoPE frames that are near in time share their positions, and new rows take the cells that others left: both
+/// do not tell which rows are evicted.
+#[test]
+fn evicted_tokens_are_named_by_their_rows() {
+    for name in [MODELS[0], MODELS[2], "gemma3"] {
+        let model = load(name);
+        for moves in [false, true] {
+            let prompt = Prompt::new(&model, 7).text(9).picture(7).picture_at_the_same_place(7).text(11);
+            let mut context = open(&model, &params());
+            prompt.prefill(&mut context);
+            let mut live = prompt.are_visual();
+            let curve = context.similarity().expect("similarity").layers;
+            let measured: Vec<f32> = curve.into_iter().filter(|value| value.is_finite()).collect();
+            let mean = measured.iter().sum::<f32>() / measured.len() as f32;
+            let evict = |context: &mut Context, live: &mut Vec<bool>, threshold: f32| {
+                let gone = context.evict_tokens(threshold).expect("evicted");
+                assert!(gone.iter().all(|&row| live[row]), "{name}, {moves}: {gone:?} of {:?}", visual(live));
+                for &row in gone.iter().rev() {
+                    live.remove(row);
+                }
+                gone.len()
+            };
+            let n = evict(&mut context, &mut live, mean);
+            assert!(n > 0 && n < prompt.n_visual, "{name}: {n} of {}", prompt.n_visual);
+
+            // The next picture takes cells in front of the text behind the first ones.
+            let next = prompt.after().text(3).picture(5).text(4);
+            next.prefill(&mut context);
+            live.extend(next.are_visual());
+            if moves {
+                let state = context.state().expect("a state");
+                context = open(&model, &params());
+                context.set_state(&state).expect("restored");
+            }
+            let left = live.iter().filter(|&&is_visual| is_visual).count();
+            assert_eq!(evict(&mut context, &mut live, 2.0), left, "{name}, {moves}");
+            assert!(!live.contains(&true), "{name}, {moves}: {live:?}");
+            assert_eq!(context.similarity().expect("similarity").n_tokens, 0);
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@ use sharpv::chat::{Session, SessionParams, VideoOptions, VideoPlan};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{
-    CancelToken, Context, ContextParams, Model, ModelNeed, ModelParams, Vision, VisionParams, vision_need,
+    CancelToken, ComputeParams, Context, ContextParams, Model, ModelNeed, ModelParams, Vision, VisionParams,
+    vision_need,
 };
 use sharpv::{Error, Fix, Observer};
 use std::path::Path;
@@ -74,6 +75,53 @@ fn a_plan_says_what_a_question_then_takes() {
         assert_eq!(plan.memory.kv_dense, answer.kv.bytes, "{family}");
         assert_eq!(plan.memory.weights, session.model().size_bytes(), "{family}");
     }
+}
+
+/// Gemma's pictures are no sequence: the tokens of each see each other, in one batch.
+#[test]
+fn batches_are_as_large_as_pictures_that_have_to_be_seen_at_once() {
+    let clip = clip((96, 64));
+    let files = families::files("gemma3");
+    let with =
+        |n_ubatch| SessionParams { compute: ComputeParams { n_ubatch, ..ComputeParams::default() }, ..unpruned() };
+    let ask = |session: &mut Session| {
+        let mut warnings = Warnings::default();
+        session.add_video(clip.path(), &VideoOptions::default(), &mut warnings).expect("the video");
+        let logits = session.first_logits("What is it?", &mut ()).expect("logits");
+        (logits, session.ask("What is it?", &mut ()).expect("an answer").settings.n_ubatch, warnings.0.join("\n"))
+    };
+    let mut usual = open(&files, with(512));
+    let roomy = plan(&usual, clip.path());
+    let (expected, n_ubatch, told) = ask(&mut usual);
+    assert_eq!((roomy.raised_ubatch, n_ubatch, told.as_str()), (None, 512, ""));
+
+    let mut small = open(&files, with(8));
+    let tight = plan(&small, clip.path());
+    let per_picture = tight.planned.visual_tokens / tight.planned.slices;
+    assert!(per_picture > 8 && tight.fits, "{tight:?}");
+    assert_eq!(tight.raised_ubatch, Some(per_picture));
+    // As planned, before a frame is encoded.
+    let compute = |plan: &VideoPlan| plan.memory.compute;
+    let as_large = plan(&open(&files, with(per_picture)), clip.path());
+    assert_eq!(compute(&tight), compute(&as_large));
+    assert!(compute(&tight) < compute(&roomy), "{tight:?}");
+    let (found, n_ubatch, told) = ask(&mut small);
+    assert_eq!(n_ubatch, per_picture);
+    assert!(told.contains(&format!("{per_picture} rows are computed at once in place of 8")), "{told}");
+    let distance = families::distance(&found, &expected);
+    assert!(distance < 0.01, "{distance}");
+
+    // Another question, and a conversation that begins without a picture: the cache moves to where batches are larger.
+    let mut later = open(&files, with(8));
+    later.ask("Who are you?", &mut ()).expect("an answer");
+    assert_eq!(later.settings().n_ubatch, 8);
+    let (_, n_ubatch, _) = ask(&mut later);
+    assert_eq!(n_ubatch, per_picture);
+
+    // A family whose pictures are a sequence takes them in any batches.
+    let mut other = open(&families::files("smolvlm"), with(8));
+    assert_eq!(plan(&other, clip.path()).raised_ubatch, None);
+    assert_eq!(ask(&mut other).1, 8);
 }
 
 #[test]
@@ -197,6 +245,7 @@ fn the_program_says_what_is_planned_and_what_would_fit() {
         text.contains("no: the context has 300 cells") && text.contains("-c ") && text.contains("--max-frames"),
         "{text}"
     );
+    assert!(!text.contains("batches"), "{text}");
     let text = run(&["--mmproj", mmproj, "--prune", "off", "-c", "300"]);
     assert!(text.contains("yes, with less than asked for"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&run(&["--mmproj", mmproj, "--json"])).expect("JSON");

@@ -163,6 +163,28 @@ fn a_question_that_names_a_time_gets_frames_of_it() {
     assert!(session.zoom("What is at 0:05?", &mut ()).expect("it works").is_none());
 }
 
+/// Where the encoder merges frames, a part has half as many slices as frames.
+#[test]
+fn merged_frames_count_as_frames() {
+    let clips = Clips::new();
+    let path = minute(&clips);
+    let add = |fps| {
+        let mut session = open("qwen2vl");
+        let options = VideoOptions { fps: Some(fps), ..VideoOptions::default() };
+        let report = session.add_video(&path, &options, &mut ()).expect("a video");
+        assert_eq!(report.frames(), (60.0 * fps) as usize);
+        assert_eq!(report.slices.len(), report.frames().div_ceil(2));
+        session
+    };
+    // Frames at 24, 28, 32 and 36 seconds.
+    let mut session = add(0.25);
+    let zoom = session.zoom("What is at 0:30?", &mut ()).expect("it works").expect("a part");
+    assert_eq!((zoom.frames_before, zoom.frames, zoom.report.slices.len()), (4, 16, 8));
+    assert_eq!(session.ask("What is at 0:30?", &mut ()).expect("an answer").frames, 15 + 16);
+    // One of two that there could be is enough: eight of sixteen.
+    assert!(add(0.5).zoom("What is at 0:30?", &mut ()).expect("it works").is_none());
+}
+
 #[test]
 fn memory_cannot_be_looked_at_again() {
     let mut session = open("smolvlm");
@@ -221,6 +243,21 @@ fn the_program_tells_how_frames_are_chosen() {
     let page = page.to_str().expect("UTF-8");
     run(&["inspect", path, "--max-frames", "8", "-o", page, "--no-dense"]).success();
     assert!(std::fs::read_to_string(page).expect("a page").starts_with("<!doctype html>"));
+}
+
+#[test]
+fn the_program_counts_merged_frames_as_frames() {
+    let clips = Clips::new();
+    let path = minute(&clips);
+    let path = path.to_str().expect("UTF-8");
+    let model = model("qwen2vl");
+    let model: Vec<&str> = model.iter().map(String::as_str).collect();
+    // Frames at 7.5, 22.5, 37.5 and 52.5 seconds.
+    sharpv(&[&["chat", path, "--max-frames", "4", "--frames-by", "even", "-n", "4"][..], &model].concat())
+        .write_stdin("What is at 0:30?\n")
+        .assert()
+        .success()
+        .stderr(contains("; 4 frames, ").and(contains("16 frames of 00:22 to 00:38 added, where there were 2: ")));
 }
 
 #[test]

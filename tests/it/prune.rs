@@ -521,6 +521,36 @@ proptest! {
         }
     }
 
+    /// And as many are kept as are over it, or as there is room for: what a slice cannot use goes to the others.
+    #[test]
+    fn under_a_threshold_nothing_is_kept_while_a_token_over_it_is_dropped(
+        video in video(), method in choosy(), k in 0.0..2.0_f32, cap in 1..80_usize, seed: u64
+    ) {
+        // DivPrune takes no threshold; the controls take SharpV's numbers and choose without a look.
+        prop_assume!(![Method::DivPrune, Method::Random, Method::Uniform].contains(&method));
+        let mut rng = Lcg(seed);
+        let is_sharpv = [Method::SharpV, Method::SharpVPaper].contains(&method);
+        let unfinished: Vec<Vec<u32>> = (video.slices.iter())
+            .map(|slice| (0..slice.len() as u32).filter(|_| is_sharpv && rng.next() > 0.5).collect())
+            .collect();
+        let flat = video.flat();
+        let views: Vec<_> = (views(&flat, video.n_embd).into_iter().zip(&unfinished))
+            .map(|(view, unfinished)| view.with_unfinished(unfinished))
+            .collect();
+        let params = PruneParams { method, cap: Some(cap), min_keep: 0, ..with_budget(Budget::Threshold(k)) };
+        let decision = prune(&params, &views).unwrap();
+        let mut n_over = 0;
+        for (t, slice) in decision.slices.iter().enumerate() {
+            // EVS and DyCoke keep first slices whole, to which they give the most there is.
+            let is_new = |i: f32| [Method::Evs, Method::DyCoke].contains(&method) && i >= 2.0;
+            let importance = importance(&decision, t);
+            let is_over = |&i: &u32| importance[i as usize] > k || is_new(importance[i as usize]);
+            prop_assert!(slice.kept.iter().all(is_over), "slice {t}: {:?} of {importance:?}", slice.kept);
+            n_over += (0..slice.n_tokens as u32).filter(|i| is_over(i) && !unfinished[t].contains(i)).count();
+        }
+        prop_assert_eq!(decision.kept(), n_over.min(cap));
+    }
+
     #[test]
     fn a_total_scales_all_ratios_by_one_factor(one in video(), other in video(), max in 1..100_usize) {
         // Two videos of the same width and different grids, one after the other.

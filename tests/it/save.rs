@@ -116,6 +116,57 @@ fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
     assert!(kv.cells == 1024 && kv.tokens_evicted > 0 && kv.tokens_evicted < 512, "{kv:?}");
 }
 
+/// Under M-RoPE, frames less than half a second apart stand at the same positions.
+#[test]
+fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
+    let mut frames = sharpv::video::Frames::new(112, 112);
+    for frame in 0..16 {
+        let picture = families::picture((112, 112), frame);
+        frames.push(picture.into_raw(), f64::from(frame) / 16.0).expect("a frame");
+    }
+    let options = VideoOptions { fps: Some(16.0), ..VideoOptions::default() };
+    let open = |threshold| {
+        let params = SessionParams { n_predict: 8, ..params(PruneParams::off(), evict(EvictMode::Tokens, threshold)) };
+        Session::open(&families::files("qwen2.5vl"), params, &mut ()).expect("the fixture opens")
+    };
+    let ask = |threshold| {
+        let mut session = open(threshold);
+        let added = session.add_frames("camera", &frames, &options, &mut ()).expect("the frames are encoded");
+        let answer = session.ask(FIRST, &mut ()).expect("an answer");
+        session.settle(&mut ()).expect("settled");
+        (session, added.visual_tokens.total, answer)
+    };
+    let (measured, total, _) = ask(-1.0);
+    assert_eq!(measured.kv().tokens_evicted, 0);
+    let places = measured.prompt_rows(FIRST).expect("a prompt");
+    let visual = places.iter().filter(|row| matches!(row.key, sharpv::chat::RowKey::Visual { .. }));
+    let distinct: std::collections::HashSet<_> = visual.map(|row| row.position).collect();
+    assert!(distinct.len() < total, "the frames must share positions for the test to tell anything");
+
+    // All of them are below 1; a part of them is below the mean.
+    let curve = measured.similarity();
+    let mean = curve.iter().sum::<f32>() / curve.len() as f32;
+    for (threshold, is_right) in [(1.0, &(|n| n == total) as &dyn Fn(usize) -> bool), (mean, &|n| n > 0 && n < total)] {
+        let (mut session, _, answer) = ask(threshold);
+        let kv = session.kv();
+        assert!(is_right(kv.tokens_evicted), "{kv:?}, {total} visual tokens");
+        let rows = answer.tokens.prompt + answer.tokens.decoded;
+        assert_eq!(kv.cells_used + kv.tokens_evicted, rows, "{kv:?}");
+
+        let (_folder, path) = folder();
+        session.save(&path).expect("saved");
+        let mut restored = open(threshold);
+        restored.load(&path).expect("restored");
+        assert_eq!(restored.kv(), session.kv());
+        assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT)), 0.0);
+        // Back to what stands before the question, where what was evicted stays evicted.
+        session.restart();
+        let again = session.ask("And then?", &mut ()).expect("an answer");
+        assert!(again.tokens.prompt_computed < 40, "{:?}", again.tokens);
+        assert_eq!(again.kv.tokens_evicted, kv.tokens_evicted);
+    }
+}
+
 #[test]
 fn what_waits_is_saved_too() {
     // This answer is too short to tell what can be evicted.
@@ -185,7 +236,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         bytes
     };
     refuse(&flipped(0), "no saved session");
-    refuse(&flipped(8), "has format 5, and this version of sharpv reads format 4; load it with the version");
+    refuse(&flipped(8), "has format 4, and this version of sharpv reads format 5; load it with the version");
     refuse(&flipped(19), "cut short");
     for at in [20, 30, whole.len() / 2, whole.len() - 40, whole.len() - 1] {
         refuse(&flipped(at), "damaged");
@@ -232,7 +283,11 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         ("/dense_rows".into(), u64::MAX.into()),
         ("/marks".into(), "".into()),
         ("/evicted/similarity".into(), serde_json::json!([0.5])),
-        ("/evicted/tokens".into(), serde_json::json!(vec![[0, 0, 0]; 10_000])),
+        ("/evicted/rows".into(), serde_json::json!([0])),
+        ("/evicted/rows".into(), serde_json::json!([visual, visual])),
+        ("/evicted/rows".into(), serde_json::json!([1_000_000])),
+        ("/videos/0/slices/0/times_s".into(), serde_json::json!([])),
+        ("/videos/0/slices/0/times_s".into(), serde_json::json!([0.0, 1.0])),
         ("/evicted/calibrated".into(), serde_json::json!({"Layers": [true]})),
         ("/embeddings_bytes".into(), 4.into()),
         ("/state_bytes".into(), 0.into()),

@@ -106,6 +106,32 @@ fn the_answer_is_that_of_the_parts_frames_alone() {
     assert!(distance(&ours, &theirs) < 1e-4, "{}", distance(&ours, &theirs));
 }
 
+/// Qwen3-VL is told when each slice is. Frames that were chosen by what changes are half a second apart in a pair, and
+/// pairs are far from each other.
+#[test]
+fn a_part_is_told_the_times_that_the_whole_is_told() {
+    let mut frames = Frames::new(SIDE, SIDE);
+    for second in 0..600_usize {
+        let square = (300..304).contains(&second);
+        let rgb: Vec<u8> = picture(square).into_iter().map(|c| c.saturating_add((second / 60 % 2) as u8)).collect();
+        frames.push(rgb, second as f64).expect("a frame");
+    }
+    let mut session = open("qwen3vl", true);
+    let options = VideoOptions { max_frames: Some(16), choice: FrameChoice::Changes, ..VideoOptions::default() };
+    let report = session.add_frames("camera", &frames, &options, &mut ()).expect("it is encoded");
+    assert!(report.survey.is_some() && report.slices.len() == 8, "{:?}", report.slices);
+    let told = |session: &Session| -> Vec<String> {
+        let text = session.prompt_text(QUESTION).expect("a prompt");
+        let times = text.match_indices(" seconds>").map(|(end, _)| &text[text[..end].rfind('<').expect("a time")..end]);
+        times.map(str::to_owned).collect()
+    };
+    let whole = told(&session);
+    assert_eq!(whole.len(), 8, "{whole:?}");
+    let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
+    let found = search.found.expect("one part shows a square");
+    assert_eq!(told(&session), whole[2 * found..2 * found + 2], "{whole:?}");
+}
+
 #[test]
 fn a_search_leaves_no_trace() {
     let mut session = open("llava-onevision", true);

@@ -2,10 +2,10 @@
 //! behind a failure.
 
 use crate::support::{families, smol};
-use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, StopReason, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
-use sharpv::runtime::CancelToken;
+use sharpv::runtime::{CancelToken, SamplerParams};
 use sharpv::{Error, Fix, Observer, Stage};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,102 @@ fn open(params: SessionParams, name: &str) -> Session {
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
     (square(&mut a.iter().zip(b).map(|(a, b)| a - b)) / square(&mut b.iter().copied())).sqrt()
+}
+
+/// A session with a model of random weights, which answers `n_predict` tokens.
+fn tiny(n_predict: usize) -> SessionParams {
+    SessionParams { prune: PruneParams::off(), evict: EvictParams::off(), n_predict, ..SessionParams::default() }
+}
+
+/// Each token that is decoded leaves a row in the cache, behind those of the prompt.
+#[test]
+fn the_speed_is_that_of_the_tokens_that_went_through_the_model() {
+    let grammar = |text: &str| SamplerParams { grammar: Some(format!("root ::= {text}")), ..SamplerParams::default() };
+    for (text, n_predict, stop) in [
+        (r#""No.""#, 24, StopReason::EndOfTurn),
+        (r#""Yes, and then some more.""#, 64, StopReason::EndOfTurn),
+        ("[a-z ] root", 1, StopReason::Length),
+        ("[a-z ] root", 9, StopReason::Length),
+    ] {
+        let params = SessionParams { sampler: grammar(text), ..tiny(n_predict) };
+        let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the model opens");
+        let answer = session.ask(QUESTION, &mut ()).expect("an answer");
+        assert_eq!(answer.stop, stop, "{text}");
+        let decoded = answer.kv.cells_used - answer.tokens.prompt;
+        assert_eq!(answer.tokens.decoded, decoded, "{text}");
+        // The token that ends the turn comes from the last one's logits, and is no part of the answer.
+        let ended = usize::from(stop == StopReason::EndOfTurn);
+        assert_eq!(answer.tokens.generated, decoded + 1 - ended, "{text}");
+        let expected = if decoded == 0 { 0.0 } else { decoded as f64 * 1000.0 / answer.timings_ms.generate };
+        assert!((answer.tokens_per_second() - expected).abs() <= 1e-9 * expected, "{text}: {answer:?}");
+    }
+}
+
+/// The cells that a conversation of so many turns takes, by turn, and those that each turn wants: the prompt's rows and
+/// an answer's.
+fn grow(params: SessionParams, turns: usize) -> Vec<(usize, usize)> {
+    let n_predict = params.n_predict;
+    // Every answer is short.
+    let sampler = SamplerParams { grammar: Some(r#"root ::= "No.""#.into()), ..SamplerParams::default() };
+    let params = SessionParams { sampler, ..params };
+    let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the model opens");
+    let question = "What does it say about the way that things go round and round? ".repeat(3);
+    let mut turn = || {
+        let answer = session.ask(&question, &mut ()).expect("an answer");
+        (answer.kv.cells, answer.tokens.prompt + n_predict)
+    };
+    (0..turns).map(|_| turn()).collect()
+}
+
+/// llama.cpp allocates cells in steps of this many.
+fn in_steps(cells: usize) -> usize {
+    cells.next_multiple_of(256)
+}
+
+#[test]
+fn a_cache_that_grows_takes_little_more_than_is_wanted() {
+    let turns = grow(tiny(8), 14);
+    let mut before = 0;
+    let mut copied = 0;
+    for &(cells, wanted) in &turns {
+        assert!(cells >= wanted, "{turns:?}");
+        // What it had, or what is wanted and an eighth more.
+        assert!(cells == before || cells <= in_steps(wanted + wanted / 8), "{cells} for {wanted}: {turns:?}");
+        if cells != before {
+            copied += before;
+        }
+        before = cells;
+    }
+    assert!(before > 3 * turns[0].0, "it must grow for the test to tell anything: {turns:?}");
+    // A conversation does not pay for every turn.
+    assert!(copied < 8 * before, "{copied} cells were copied: {turns:?}");
+}
+
+#[test]
+fn where_memory_holds_what_is_wanted_and_not_more_that_is_taken() {
+    // The first turn fills its cells.
+    let n_predict = 2048 - (grow(tiny(1), 1)[0].1 - 1);
+    let free = grow(tiny(n_predict), 2);
+    let (first, (cells, wanted)) = (free[0], free[1]);
+    let exact = in_steps(wanted);
+    assert_eq!(first, (2048, 2048));
+    assert!(exact < cells, "an eighth more has to be more steps: {free:?}");
+
+    // What contexts with so many cells take, as it is planned.
+    let mut frames = sharpv::video::Frames::new(64, 64);
+    frames.push(vec![90; 64 * 64 * 3], 0.0).expect("a frame");
+    let bytes = |cells: usize| {
+        let plan = |n_predict| {
+            let session = Session::open(&families::files("smolvlm"), tiny(n_predict), &mut ()).expect("it opens");
+            session.plan_frames("camera", &frames, &VideoOptions::default(), "").expect("a plan")
+        };
+        let memory = plan(cells - plan(1).planned.prompt_tokens).memory;
+        memory.kv_dense + memory.compute
+    };
+    let between = (bytes(exact) + bytes(cells)) / 2;
+    assert!(bytes(exact) < between, "{exact} {cells}");
+    let tight = grow(SessionParams { max_memory: Some(between), ..tiny(n_predict) }, 2);
+    assert_eq!(tight, [first, (exact, wanted)]);
 }
 
 #[test]

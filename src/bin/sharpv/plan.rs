@@ -46,6 +46,12 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
         n => format!("; keeps {} between frames", bytes(n)),
     };
     rows.push(("encoding", format!("{}{cache}", plan.encode)));
+    if let Some(raised) = plan.raised_ubatch {
+        rows.push((
+            "batches",
+            format!("of {raised} rows, more than -ub says: this model has to see each picture at once"),
+        ));
+    }
     if let Some(free) = plan.layers_free {
         rows.push(("layer profile", format!("{free} of {} layers can do without visual tokens", plan.layers)));
     }

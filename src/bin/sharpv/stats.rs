@@ -78,9 +78,13 @@ fn vision(answer: &Answer) -> String {
 }
 
 fn speed(answer: &Answer) -> String {
-    match answer.tokens.generated {
+    let tokens = match answer.tokens.generated {
         1 => "1 token".to_owned(),
-        n => format!("{n} tokens, {:.1} tokens/s", answer.tokens_per_second()),
+        n => format!("{n} tokens"),
+    };
+    match answer.tokens.decoded {
+        0 => tokens,
+        _ => format!("{tokens}, {:.1} tokens/s", answer.tokens_per_second()),
     }
 }
 

@@ -52,7 +52,7 @@ fn plan(files: &ModelFiles, params: &SessionParams, observer: &mut dyn Observer)
             left.entry(need.device).and_modify(|free| *free = free.saturating_sub(need.usage.total()));
         }
     }
-    let context = params.context(params.n_ctx.unwrap_or(CELLS));
+    let context = params.context(params.n_ctx.unwrap_or(CELLS), params.compute.n_ubatch);
     let need = |n: u32| ModelNeed::of(&files.model, &ModelParams { n_gpu_layers: Some(n), ..all.clone() }, &context);
     let everything = need(u32::MAX >> 1)?;
     if fits(&everything.devices, &left) {

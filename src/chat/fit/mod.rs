@@ -69,6 +69,9 @@ pub struct Need {
     /// Tokens by which the question may be longer than the one that is counted.
     #[serde(skip)]
     question_room: usize,
+    /// Rows that one batch has to take.
+    #[serde(skip)]
+    at_once: usize,
 }
 
 /// Bytes that a session takes.
@@ -132,6 +135,11 @@ pub struct VideoPlan {
     pub by_changes: bool,
     /// How much of each frame will be encoded: exact, or what may be left out.
     pub encode: EncodeMode,
+    /// Rows that will be computed at once, where that is more than [`ComputeParams::n_ubatch`] says: the visual tokens
+    /// of the largest picture, in models that have to see each picture at once.
+    ///
+    /// [`ComputeParams::n_ubatch`]: crate::runtime::ComputeParams::n_ubatch
+    pub raised_ubatch: Option<usize>,
     /// Layers of the model.
     pub layers: usize,
     /// In how many of them the model can do without visual tokens, if a profile says so.
@@ -218,8 +226,8 @@ impl Fit<'_> {
     /// See [`Session::plan_video`](super::Session::plan_video).
     pub fn plan_video(&self, origin: Origin<'_>, options: &VideoOptions, question: &str) -> Result<VideoPlan> {
         let proposal = self.propose(origin, options, question)?;
-        let cost = self.engine.cell_cost(self.params)?;
         let (asked, need) = (proposal.asked, proposal.need);
+        let cost = self.engine.cell_cost(self.params, self.n_ubatch(need.at_once))?;
         let shortage = proposal.shortage.or(proposal.first_shortage);
         let free = self.free_beside_encoder();
         let encoder_buffers = free.as_ref().map_or(0, |free| self.encoder_buffers(free));
@@ -236,6 +244,7 @@ impl Fit<'_> {
             max_kept: proposal.max_kept,
             by_changes: proposal.by_changes,
             encode,
+            raised_ubatch: self.raised_ubatch(&need),
             layers: self.engine.model.n_layer(),
             layers_free: self.params.layer_profile.as_ref().map(|profile| profile.free_layers().len()),
             fits: proposal.shortage.is_none(),
@@ -402,6 +411,7 @@ impl Fit<'_> {
             own_rows: plan.rows.len().saturating_sub(without.rows),
             own_positions: (plan.next_position - without.next_position).max(0) as usize,
             question_room: without.question_room,
+            at_once: plan.rows_at_once(self.engine),
         })
     }
 
@@ -441,10 +451,11 @@ impl Fit<'_> {
     fn memory_shortage(&self, need: &Need) -> Result<(Option<Shortage>, usize)> {
         let Some(free) = self.free_memory() else { return Ok((None, usize::MAX)) };
         let cells = need.prompt_tokens + need.question_room + self.params.n_predict;
-        if self.is_surely_free(&free, cells) {
+        let n_ubatch = self.n_ubatch(need.at_once);
+        if is_surely_free(self.engine, &free, cells.max(n_ubatch)) {
             return Ok((None, usize::MAX));
         }
-        let cost = self.engine.cell_cost(self.params)?;
+        let cost = self.engine.cell_cost(self.params, n_ubatch)?;
         let embeddings = if free.is_system { self.embedding_bytes(need.visual_tokens) } else { 0 };
         let own = (cost.kv_per_cell * need.own_rows as f64) as u64 + embeddings;
         let Some(free) = self.free_beside_encoder() else { return Ok((None, usize::MAX)) };
@@ -453,25 +464,36 @@ impl Fit<'_> {
         Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
     }
 
-    /// What is short of `free` memory for a context with `cells` and the embeddings of `tokens`.
-    pub(super) fn short_of_memory(&self, free: &FreeMemory, cells: usize, tokens: usize) -> Result<Option<Shortage>> {
-        if self.is_surely_free(free, cells) {
+    /// What is short of `free` memory for a context with `cells`, batches of `at_once` rows or more, and the embeddings
+    /// of `tokens`.
+    pub(super) fn short_of_memory(
+        &self,
+        free: &FreeMemory,
+        (cells, at_once): (usize, usize),
+        tokens: usize,
+    ) -> Result<Option<Shortage>> {
+        let n_ubatch = self.n_ubatch(at_once);
+        if is_surely_free(self.engine, free, cells.max(n_ubatch)) {
             return Ok(None);
         }
         let embeddings = if free.is_system { self.embedding_bytes(tokens) } else { 0 };
-        let needed = self.engine.cell_cost(self.params)?.bytes(cells) + embeddings;
+        let needed = self.engine.cell_cost(self.params, n_ubatch)?.bytes(cells) + embeddings;
         Ok(Shortage::of(Resource::Memory, needed, free.bytes, needed))
     }
 
-    fn is_surely_free(&self, free: &FreeMemory, cells: usize) -> bool {
-        // Four times what keys and values of the model's width take as 32-bit floats.
-        let surely = 32 * (cells * self.engine.model.n_layer() * self.engine.model.n_embd()) as u64;
-        (surely as f64) < SURELY_FREE * free.bytes as f64
+    /// Rows that are computed at once where one batch has to take `at_once`.
+    fn n_ubatch(&self, at_once: usize) -> usize {
+        self.params.compute.n_ubatch.max(at_once)
+    }
+
+    /// The same, where that is more than was asked for.
+    pub(super) fn raised_ubatch(&self, need: &Need) -> Option<usize> {
+        Some(need.at_once).filter(|&at_once| at_once > self.params.compute.n_ubatch)
     }
 
     /// How much of each frame will be encoded. What is not pruned by SharpV has to be finished.
     fn encode_mode(&self) -> EncodeMode {
-        let params = &self.params.encode;
+        let params = &self.params.encode.of(self.params.prune.method);
         // What cannot be done was refused when it was asked for.
         let mode = self.engine.shape.mode(params).unwrap_or(EncodeMode::Exact);
         match mode {
@@ -497,12 +519,7 @@ impl Fit<'_> {
     }
 
     fn free_without(&self, other: impl Fn(&FreeMemory) -> u64) -> Option<FreeMemory> {
-        let mut free = FreeMemory::for_kv(&self.engine.model, self.params.compute.offload_kv, other)?;
-        free.bytes = free.bytes.saturating_add(self.present.context + self.present.compute);
-        if let Some(limit) = self.params.max_memory {
-            free.bytes = free.bytes.min(limit);
-        }
-        Some(free)
+        free_for_context(self.engine, self.params, self.present, other)
     }
 
     /// What the vision encoder takes of the memory that is `free`, weights and buffers.
@@ -542,6 +559,40 @@ impl Fit<'_> {
             ctx_size: asked.prompt_tokens + asked.question_room + self.params.n_predict,
         }
     }
+}
+
+/// Whether memory holds a context with `cells` that computes `n_ubatch` rows at once, in the place of what takes
+/// `present`.
+pub(super) fn holds_context(
+    engine: &Engine,
+    params: &SessionParams,
+    present: MemoryUsage,
+    (cells, n_ubatch): (usize, usize),
+) -> Result<bool> {
+    let Some(free) = free_for_context(engine, params, present, |_| 0) else { return Ok(true) };
+    Ok(is_surely_free(engine, &free, cells.max(n_ubatch))
+        || engine.cell_cost(params, n_ubatch)?.bytes(cells) <= free.bytes)
+}
+
+/// The memory that a context can take in the place of what takes `present`, less what is wanted of it for `other`.
+fn free_for_context(
+    engine: &Engine,
+    params: &SessionParams,
+    present: MemoryUsage,
+    other: impl Fn(&FreeMemory) -> u64,
+) -> Option<FreeMemory> {
+    let mut free = FreeMemory::for_kv(&engine.model, params.compute.offload_kv, other)?;
+    free.bytes = free.bytes.saturating_add(present.context + present.compute);
+    if let Some(limit) = params.max_memory {
+        free.bytes = free.bytes.min(limit);
+    }
+    Some(free)
+}
+
+fn is_surely_free(engine: &Engine, free: &FreeMemory, cells: usize) -> bool {
+    // Four times what keys and values of the model's width take as 32-bit floats.
+    let surely = 32 * (cells * engine.model.n_layer() * engine.model.n_embd()) as u64;
+    (surely as f64) < SURELY_FREE * free.bytes as f64
 }
 
 /// The frames of slices that begin at `moments`. Where two frames make a slice, the second is half a second later, as

@@ -34,7 +34,7 @@ impl Fit<'_> {
         let Some(free) = self.free_memory() else { return Ok(None) };
         let cells = self.params.n_ctx.unwrap_or(CELLS.min(self.engine.model.n_ctx_train()));
         Ok(Some(Room {
-            context: self.engine.cell_cost(self.params)?.bytes(cells),
+            context: self.engine.cell_cost(self.params, self.params.compute.n_ubatch)?.bytes(cells),
             encoder: self.encoder_bytes(&free),
             free: free.bytes,
             place: free.place,

@@ -10,8 +10,8 @@ use super::profile::LayerProfile;
 use super::trial::{Text, Trial};
 use crate::chat::prompt::plan::{Plan, PlannedRow};
 use crate::error::{Error, Result};
-use crate::runtime::{Context, KvLayer, Position, Similarity};
-use std::collections::HashSet;
+use crate::runtime::{Context, KvLayer, Similarity};
+use std::collections::BTreeSet;
 
 /// What leaves the KV cache after the prefill.
 #[derive(
@@ -86,8 +86,9 @@ pub(in crate::chat) enum Choice {
 /// What a session knows of the evictions from its cache.
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Evicted {
-    /// Where the tokens stand that left all layers: temporal, vertical, horizontal.
-    pub tokens: HashSet<[i32; 3]>,
+    /// The rows of the cache that left all layers, by their index. Not by position: under M-RoPE, frames less than half
+    /// a second apart share theirs.
+    pub rows: BTreeSet<usize>,
     /// The rows behind the last picture, if the cache holds visual tokens that were not looked at yet.
     pub pending: Option<Tail>,
     /// The curve as it was measured last.
@@ -97,19 +98,30 @@ pub(in crate::chat) struct Evicted {
 }
 
 impl Evicted {
-    /// Cells that rows before `position` do not take any more.
-    pub fn tokens_before(&self, position: i32) -> usize {
-        self.tokens.iter().filter(|p| p[0] < position).count()
+    /// Cells that the first `n` rows do not take any more.
+    pub fn among_first(&self, n: usize) -> usize {
+        self.rows.range(..n).count()
     }
 
-    /// Forgets the rows at `position` and behind it, which left the cache.
-    pub fn truncate(&mut self, position: i32) {
-        self.tokens.retain(|p| p[0] < position);
+    /// Forgets the rows behind the first `n`, which left the cache.
+    pub fn truncate(&mut self, n: usize) {
+        self.rows.retain(|&row| row < n);
+    }
+
+    /// Notes that of the `n_rows` rows of the cache these left all layers: counted among those that had cells.
+    fn leave(&mut self, n_rows: usize, gone: &[usize]) -> Result<()> {
+        let with_cells: Vec<usize> = (0..n_rows).filter(|row| !self.rows.contains(row)).collect();
+        let rows: Option<Vec<usize>> = gone.iter().map(|&row| with_cells.get(row).copied()).collect();
+        self.rows.extend(rows.ok_or_else(|| Error::Llama {
+            action: "evicting tokens",
+            reason: "the KV cache holds other rows than were put into it; please report this".into(),
+        })?);
+        Ok(())
     }
 
     /// The whole cache is gone.
     pub fn clear(&mut self) {
-        self.tokens.clear();
+        self.rows.clear();
         self.pending = None;
         self.similarity = Similarity::default();
     }
@@ -119,19 +131,22 @@ impl Evicted {
         threshold.is_none() && self.calibrated.is_none()
     }
 
-    /// Measures and evicts what the cache holds; `answer` are the rows of the answer so far. Returns how many tokens
-    /// left all layers.
+    /// Measures and evicts what the cache holds: `rows`, of which those from `answer` on are the answer so far. Returns
+    /// how many tokens left all layers.
     pub fn evict(
         &mut self,
         mode: EvictMode,
         threshold: Option<f32>,
         profile: Option<&LayerProfile>,
         context: &mut Context,
-        answer: &[PlannedRow],
+        (rows, answer): (&[PlannedRow], usize),
     ) -> Result<usize> {
         let Some(tail) = self.pending.take() else { return Ok(0) };
+        let evicted = self.evict_behind(&tail, (mode, threshold, profile), context, &rows[answer..]);
         // Stopped, or failed: it can be done later.
-        self.evict_behind(&tail, (mode, threshold, profile), context, answer).inspect_err(|_| self.pending = Some(tail))
+        let gone = evicted.inspect_err(|_| self.pending = Some(tail))?;
+        self.leave(rows.len(), &gone)?;
+        Ok(gone.len())
     }
 
     /// Measures what is in the cache, without touching it.
@@ -151,14 +166,14 @@ impl Evicted {
         (mode, threshold, profile): (EvictMode, Option<f32>, Option<&LayerProfile>),
         context: &mut Context,
         answer: &[PlannedRow],
-    ) -> Result<usize> {
+    ) -> Result<Vec<usize>> {
         self.measure(context)?;
         if !context.can_evict() {
             tracing::debug!("this model has no KV cache that could be evicted layer by layer");
-            return Ok(0);
+            return Ok(Vec::new());
         }
         if self.similarity.n_tokens == 0 {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let layers = context.kv_layers()?;
         let choice = match (threshold, &self.calibrated) {
@@ -181,13 +196,9 @@ impl Evicted {
         match choice {
             None => tracing::debug!("nothing was evicted: there was no room to find out what can be"),
             Some(Choice::Layers(layers)) => context.evict_layers(&layers)?,
-            Some(Choice::Tokens(threshold)) => {
-                let gone = context.evict_tokens(threshold)?;
-                self.tokens.extend(gone.iter().map(|&[t, y, x, _]: &Position| [t, y, x]));
-                return Ok(gone.len());
-            }
+            Some(Choice::Tokens(threshold)) => return context.evict_tokens(threshold),
         }
-        Ok(0)
+        Ok(Vec::new())
     }
 }
 
@@ -382,6 +393,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_counted_among_those_that_have_cells() {
+        let mut evicted = Evicted::default();
+        evicted.leave(8, &[1, 2, 6]).expect("they are there");
+        // What is left are rows 0, 3, 4, 5 and 7.
+        evicted.leave(8, &[1, 4]).expect("they are there");
+        assert_eq!(evicted.rows, [1, 2, 3, 6, 7].into());
+        assert_eq!([0, 2, 7, 8].map(|n| evicted.among_first(n)), [0, 1, 4, 5]);
+        evicted.leave(8, &[3]).expect_err("three rows are left");
+        evicted.truncate(3);
+        assert_eq!(evicted.rows, [1, 2].into());
+    }
+
+    #[test]
     fn a_cache_that_cannot_be_looked_into_is_no_error() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
         let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
@@ -391,7 +415,7 @@ mod tests {
         assert!(!context.can_evict() && context.similarity().is_err());
         let mut evicted = Evicted { pending: Some(Tail::default()), ..Evicted::default() };
         evicted.measure(&mut context).expect("nothing to measure");
-        assert_eq!(evicted.evict(EvictMode::Layers, None, None, &mut context, &[]).expect("nothing to evict"), 0);
+        assert_eq!(evicted.evict(EvictMode::Layers, None, None, &mut context, (&[], 0)).expect("nothing to evict"), 0);
         assert!(evicted.pending.is_none(), "it is not tried again");
     }
 }

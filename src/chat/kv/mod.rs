@@ -7,7 +7,7 @@ pub(super) mod trial;
 
 use super::answer::Kv;
 use super::engine::Engine;
-use super::fit::cost::CELL_STEP;
+use super::fit::{self, cost::CELL_STEP};
 use super::params::SessionParams;
 use super::prompt::plan::{Plan, PlannedRow, RowKey};
 use super::video::{EncodedVideo, VideoId};
@@ -16,7 +16,6 @@ use crate::observer::Observer;
 use crate::runtime::{Context, ContextParams, KvLayer, KvWindow, MemoryUsage, Row, RowInput, SavedCells, Similarity};
 use evict::{Choice, EvictMode, Evicted, Tail};
 use prefill::{Batching, Inputs};
-use std::collections::HashMap;
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,6 +40,47 @@ pub(super) struct KvState {
     bytes_per_cell: u64,
 }
 
+/// A cache that grows gets an eighth more cells than are wanted. Moved whenever it is full, it copies each row nine times
+/// in all, however long the conversation becomes.
+const SLACK: usize = 8;
+
+/// The size of a context.
+#[derive(Debug)]
+struct Size {
+    /// Its cells.
+    n_ctx: usize,
+    /// Those that it cannot do without, if it cannot have so many.
+    least: usize,
+    /// Rows that are computed at once.
+    n_ubatch: usize,
+    window: Option<Window>,
+}
+
+/// Layers that visual tokens leave as soon as can be: a [`KvWindow`] of a context whose cells are still to be told.
+#[derive(Debug)]
+struct Window {
+    layers: Vec<bool>,
+    /// How many rows they have less than the context has cells.
+    rows_less: usize,
+}
+
+impl Window {
+    fn of(&self, n_ctx: usize) -> KvWindow {
+        KvWindow { layers: self.layers.clone(), rows: n_ctx.saturating_sub(self.rows_less) }
+    }
+}
+
+/// What `make` gives for `n`, or for `least` if there is not so much to be had.
+fn first_that_is_made<T>(n: usize, least: usize, make: impl Fn(usize) -> Result<T>) -> Result<T> {
+    match make(n) {
+        Err(Error::Llama { reason, .. }) if least < n => {
+            tracing::debug!("no context with {n} cells, so one with {least}: {reason}");
+            make(least)
+        }
+        made => made,
+    }
+}
+
 /// What a saved session holds of a cache: see [`KvState::restore`].
 #[derive(Debug)]
 pub(super) struct SavedKv {
@@ -59,15 +99,8 @@ impl SavedKv {
 
     /// Where its rows stand that did not leave all layers.
     fn positions(&self) -> impl Iterator<Item = i32> {
-        let mut gone = HashMap::<i32, usize>::new();
-        self.evicted.tokens.iter().for_each(|token| *gone.entry(token[0]).or_default() += 1);
-        self.rows.iter().map(|row| row.position[0]).filter(move |position| match gone.get_mut(position) {
-            Some(left @ 1..) => {
-                *left -= 1;
-                false
-            }
-            _ => true,
-        })
+        let with_cells = self.rows.iter().enumerate().filter(|(index, _)| !self.evicted.rows.contains(index));
+        with_cells.map(|(_, row)| row.position[0])
     }
 }
 
@@ -97,6 +130,11 @@ impl KvState {
             self.free();
         }
         result
+    }
+
+    /// Rows that are computed at once: as `params` say, or more, where the context has to take a picture at once.
+    pub fn n_ubatch(&self, params: &SessionParams) -> usize {
+        self.context.as_ref().map_or(0, Context::n_ubatch).max(params.compute.n_ubatch)
     }
 
     /// Bytes that the context takes; all zero if there is none.
@@ -176,7 +214,7 @@ impl KvState {
         let Some(context) = self.context.as_mut() else { return self.forget_rows() };
         if context.truncate(position) {
             let keep = self.rows.partition_point(|row| row.position[0] < position);
-            self.evicted.truncate(position);
+            self.evicted.truncate(keep);
             self.rows.truncate(keep);
         } else {
             context.clear();
@@ -202,7 +240,7 @@ impl KvState {
     pub fn forget(&mut self, videos: &[Arc<EncodedVideo>], wanted: &[PlannedRow]) -> usize {
         self.keep_videos(videos);
         let Some(context) = self.context.as_mut() else { return 0 };
-        if context.model().is_recurrent() || has_evicted(context) || !self.evicted.tokens.is_empty() {
+        if context.model().is_recurrent() || has_evicted(context) || !self.evicted.rows.is_empty() {
             return 0;
         }
         let holes = holes(&self.rows, wanted);
@@ -241,7 +279,8 @@ impl KvState {
         let removed = singly
             && self.context.as_mut().is_some_and(|context| {
                 let mut leaving = self.rows.iter().filter(|row| leaves(row)).map(|row| row.position[0]);
-                !has_evicted(context) && leaving.all(|position| context.remove(position, position + 1))
+                let is_whole = !has_evicted(context) && self.evicted.rows.is_empty();
+                is_whole && leaving.all(|position| context.remove(position, position + 1))
             });
         if !removed {
             return self.go_back(first);
@@ -284,9 +323,7 @@ impl KvState {
         }
         // A new context may hold nothing of what was there, and a model may not be able to go back.
         let first = keep.min(self.rows.len());
-        let batching =
-            Batching { mixed: engine.model.supports_mixed_batch(), non_causal: engine.vision.uses_non_causal() };
-        let how = (params.prefill, batching);
+        let how = (params.prefill, Batching::of(engine));
         if let Err(error) = prefill::prefill(self.context()?, plan, first, inputs, how, observer) {
             // Whole ubatches of this prompt may be in the cache.
             self.go_back(plan.rows[first].position[0]);
@@ -365,56 +402,70 @@ impl KvState {
     }
 
     /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache
-    /// stay.
+    /// stay, and with batches that are large enough for it.
     fn make_room(&mut self, engine: &Engine, params: &SessionParams, plan: &Plan, keep: usize) -> Result<()> {
         // Layers without visual tokens have no rows for them either: where a video has to be computed again, all is.
         if self.rows.iter().skip(keep).any(is_visual) && self.context.as_ref().is_some_and(has_evicted) {
             self.free();
         }
-        let gone = self.rows.get(keep.wrapping_sub(1)).map_or(0, |row| self.evicted.tokens_before(row.position[0] + 1));
-        let wanted = plan.rows.len() - gone.min(plan.rows.len()) + params.n_predict;
-        let n_ctx = match (&self.context, params.n_ctx) {
-            (Some(_), Some(_)) => return Ok(()),
-            (Some(context), None) if context.n_ctx() >= wanted => return Ok(()),
-            (None, Some(fixed)) => fixed,
-            // Half as much again: a conversation that goes on does not pay for every turn.
-            (Some(context), None) => wanted.max(context.n_ctx() * 3 / 2),
-            (None, None) => wanted,
+        let gone = self.evicted.among_first(keep);
+        let wanted = params.n_ctx.unwrap_or(plan.rows.len() - gone.min(plan.rows.len()) + params.n_predict);
+        // Of all of the prompt: a model may not be able to go back to where it parts from what is there.
+        let at_once = plan.rows_at_once(engine);
+        let is_enough = |context: &Context| {
+            // One that was given its cells keeps them, however many a prompt wants: it was checked against them.
+            let has_cells = params.n_ctx.is_some() || context.n_ctx() >= wanted;
+            has_cells && context.n_ubatch() >= at_once
+        };
+        if self.context.as_ref().is_some_and(is_enough) {
+            return Ok(());
+        }
+        let n_ubatch = params.compute.n_ubatch.max(at_once);
+        let n_ctx = match self.context.as_ref().filter(|_| params.n_ctx.is_none()) {
+            Some(context) if context.n_ctx() >= wanted => context.n_ctx(),
+            Some(_) => self.with_slack(engine, params, wanted, n_ubatch)?,
+            None => wanted,
         };
         // What is moved brings its layers along; a cache that begins empty can have them small from the beginning.
-        let window = params.early_layers().filter(|_| self.rows.is_empty()).map(|profile| {
-            let n_visual = plan.rows.iter().filter(|row| is_visual(row)).count();
-            let rows = n_ctx - n_visual + n_visual.min(params.compute.n_ubatch);
-            KvWindow { layers: evict::mark(profile.free_layers(), engine.model.n_layer()), rows }
+        let n_text = plan.rows.iter().filter(|row| !is_visual(row)).count();
+        let window = params.early_layers().filter(|_| self.rows.is_empty()).map(|profile| Window {
+            layers: evict::mark(profile.free_layers(), engine.model.n_layer()),
+            // All but the visual tokens, and those of one batch.
+            rows_less: (plan.rows.len() - n_text).saturating_sub(n_ubatch),
         });
         // What could not be moved is computed anew, from the embeddings that were kept.
-        self.resize(engine, params, n_ctx, window).map(|_| ())
+        self.resize(engine, params, Size { n_ctx, least: wanted, n_ubatch, window }).map(|_| ())
     }
 
-    /// Moves the cache to a context with `n_ctx` cells. Returns false if its contents could not be moved: the cache is
+    /// Cells for a cache that grows because `wanted` are more than it has: some more than those, so that a conversation
+    /// does not pay for every turn, where memory has room for them in the place of what the cache takes now.
+    fn with_slack(&self, engine: &Engine, params: &SessionParams, wanted: usize, n_ubatch: usize) -> Result<usize> {
+        let more = (wanted + wanted / SLACK).min(engine.model.n_ctx_train()).max(wanted);
+        let fits = fit::holds_context(engine, params, self.memory_usage(), (more, n_ubatch))?;
+        Ok(if fits { more } else { wanted })
+    }
+
+    /// Moves the cache to a context of another size. Returns false if its contents could not be moved: the cache is
     /// then empty.
-    fn resize(
-        &mut self,
-        engine: &Engine,
-        params: &SessionParams,
-        n_ctx: usize,
-        window: Option<KvWindow>,
-    ) -> Result<bool> {
+    fn resize(&mut self, engine: &Engine, params: &SessionParams, size: Size) -> Result<bool> {
         let state = self.state()?.map(|(_, state)| state);
         // Free the old cache before the new one is allocated: they need not fit at once.
         self.context = None;
         let (rows, evicted) = (take(&mut self.rows), take(&mut self.evicted));
         // What was found out about evicting holds for any cache.
         self.evicted.calibrated.clone_from(&evicted.calibrated);
-        if let Some(window) = &window {
+        if let Some(window) = &size.window {
             // They are evicted already, but for the rows of the last batch.
             self.evicted.calibrated = Some(Choice::Layers(window.layers.clone()));
         }
-        let context_params = ContextParams { window, ..params.context(n_ctx) };
-        let mut context = Context::new(&engine.model, &context_params, &engine.adapters, &params.cancel)?;
-        self.bytes_per_cell = match context_params.window {
+        let mut context = first_that_is_made(size.n_ctx, size.least, |n_ctx| {
+            let window = size.window.as_ref().map(|window| window.of(n_ctx));
+            let context_params = ContextParams { window, ..params.context(n_ctx, size.n_ubatch) };
+            Context::new(&engine.model, &context_params, &engine.adapters, &params.cancel)
+        })?;
+        self.bytes_per_cell = match size.window {
             None => context.memory_usage().context / context.n_ctx().max(1) as u64,
-            Some(_) => engine.cell_cost(params)?.kv_per_cell as u64,
+            Some(_) => engine.cell_cost(params, size.n_ubatch)?.kv_per_cell as u64,
         };
         let moved = state.map(|state| context.set_state(&state));
         self.context = Some(context);
@@ -440,7 +491,7 @@ impl KvState {
         let answer = tail.question.last().map_or(0, |row| row.position[0] + 1);
         let answer = self.rows.iter().rposition(|row| row.position[0] < answer).map_or(0, |last| last + 1);
         let (mode, profile) = (params.evict_mode(), params.layer_profile.as_deref());
-        match self.evicted.evict(mode, params.evict.threshold, profile, context, &self.rows[answer..]) {
+        match self.evicted.evict(mode, params.evict.threshold, profile, context, (&self.rows, answer)) {
             Ok(0) => Ok(()),
             // Cells that became free are memory only when the cache is made smaller.
             Ok(_) if params.n_ctx.is_none() => self.shrink(engine, params, self.cells_used() + params.n_predict),
@@ -455,7 +506,8 @@ impl KvState {
 
     /// Moves the cache to a smaller context in the middle of an answer, which cannot go on without what it answers.
     fn shrink(&mut self, engine: &Engine, params: &SessionParams, n_ctx: usize) -> Result<()> {
-        match self.resize(engine, params, n_ctx, None)? {
+        let n_ubatch = self.n_ubatch(params);
+        match self.resize(engine, params, Size { n_ctx, least: n_ctx, n_ubatch, window: None })? {
             true => Ok(()),
             false => Err(Error::Llama {
                 action: "making the KV cache smaller",
@@ -500,7 +552,8 @@ impl KvState {
         if !cells.is_some_and(|cells| cells.are_at(saved.positions())) {
             return Ok(Err("it is damaged, or not that of the conversation".into()));
         }
-        kv.resize(engine, params, saved.n_ctx, None)?;
+        let (n_ctx, n_ubatch) = (saved.n_ctx, params.compute.n_ubatch);
+        kv.resize(engine, params, Size { n_ctx, least: n_ctx, n_ubatch, window: None })?;
         let context = kv.context()?;
         match context.set_state(state) {
             Ok(()) => {}
@@ -518,7 +571,8 @@ impl KvState {
         let layers = context.kv_layers().unwrap_or_default();
         let dense_cells = (self.dense_rows + params.n_predict).next_multiple_of(CELL_STEP).max(cells);
         // Recurrent layers have a state of a fixed size beside the cells.
-        let with_state = engine.model.is_recurrent().then(|| engine.cell_cost(params).ok()).flatten();
+        let cost = || engine.cell_cost(params, context.n_ubatch()).ok();
+        let with_state = engine.model.is_recurrent().then(cost).flatten();
         Kv {
             cells,
             cells_used: self.cells_used(),
@@ -527,13 +581,13 @@ impl KvState {
             layers: engine.model.n_layer(),
             layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
             layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),
-            tokens_evicted: self.evicted.tokens_before(i32::MAX),
+            tokens_evicted: self.evicted.rows.len(),
         }
     }
 }
 
 fn cells_used(rows: &[PlannedRow], evicted: &Evicted) -> usize {
-    rows.len() - evicted.tokens_before(i32::MAX).min(rows.len())
+    rows.len().saturating_sub(evicted.rows.len())
 }
 
 fn has_evicted(context: &Context) -> bool {
@@ -620,6 +674,22 @@ mod tests {
         assert_eq!(shared_rows(&cached, &[text(1, 0), text(2, 1), text(3, 2), text(4, 3)]), 3);
         assert_eq!(shared_rows(&cached, &[text(1, 0), text(9, 1), text(3, 2)]), 1);
         assert_eq!(shared_rows(&[], &cached), 0);
+    }
+
+    #[test]
+    fn what_is_wanted_has_to_do_where_there_is_not_more() {
+        let up_to = |most: usize| {
+            move |n: usize| match n <= most {
+                true => Ok(n),
+                false => Err(Error::Llama { action: "allocating the context", reason: "out of memory".into() }),
+            }
+        };
+        assert_eq!(
+            [300, 280, 260].map(|most| first_that_is_made(280, 260, up_to(most)).expect("it fits")),
+            [280, 280, 260]
+        );
+        first_that_is_made(280, 260, up_to(250)).expect_err("not even what is wanted");
+        first_that_is_made(260, 260, |_| Err::<(), _>(Error::Cancelled)).expect_err("stopped");
     }
 
     #[test]

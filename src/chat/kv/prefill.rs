@@ -1,6 +1,7 @@
 //! Feeding a planned prompt to the model.
 
-use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey};
+use crate::chat::engine::Engine;
+use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey, is_picture};
 use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
@@ -31,13 +32,19 @@ pub(in crate::chat) struct Batching {
 }
 
 impl Batching {
+    /// What the model of `engine` wants.
+    pub fn of(engine: &Engine) -> Self {
+        Self { mixed: engine.model.supports_mixed_batch(), non_causal: engine.vision.uses_non_causal() }
+    }
+
     fn one_pass(self, mode: PrefillMode) -> bool {
         let possible = self.mixed && !self.non_causal;
         possible && mode != PrefillMode::PerChunk
     }
 }
 
-/// Computes the rows of `plan` from `first` on, and the logits of the last. Tells the observer, row by row.
+/// Computes the rows of `plan` from `first` on, and the logits of the last. Tells the observer, row by row. The context
+/// has to take [`rows_at_once`](Plan::rows_at_once).
 pub(in crate::chat) fn prefill(
     context: &mut Context,
     plan: &Plan,
@@ -70,18 +77,10 @@ pub(in crate::chat) fn prefill(
     if batching.one_pass(mode) {
         return plan.rows[first..].chunks(n_ubatch).try_for_each(|rows| feed(context, rows));
     }
-    for chunk in chunks(plan, first) {
-        let is_picture = matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. } | RowKey::Newline));
-        if !(is_picture && batching.non_causal) {
+    for chunk in plan.chunks(first) {
+        if !(is_picture(chunk) && batching.non_causal) {
             chunk.chunks(n_ubatch).try_for_each(|rows| feed(context, rows))?;
             continue;
-        }
-        if chunk.len() > n_ubatch {
-            return Err(Error::InvalidParameter {
-                name: "ubatch-size",
-                value: n_ubatch.to_string(),
-                expected: format!("at least {}: this model wants a picture in one batch", chunk.len()),
-            });
         }
         context.set_causal(false);
         let result = feed(context, chunk);
@@ -89,15 +88,6 @@ pub(in crate::chat) fn prefill(
         result?;
     }
     Ok(())
-}
-
-/// The rows from `first` on, cut where a piece of text or a picture begins.
-fn chunks(plan: &Plan, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
-    let ends = plan.chunk_starts.iter().copied().skip(1).chain([plan.rows.len()]);
-    plan.chunk_starts.iter().zip(ends).map(move |(&start, end)| &plan.rows[start.max(first).min(end)..end]).filter(
-        // A picture that was pruned away entirely, or rows that are in the cache already.
-        |chunk| !chunk.is_empty(),
-    )
 }
 
 /// Where the embeddings of rows are.

@@ -26,24 +26,27 @@ pub(super) struct Shots {
     pub slices: Vec<EncodedSlice>,
     /// All of their tokens' embeddings.
     pub unpruned: Vec<Vec<f32>>,
-    /// The moments of their frames, in seconds.
-    pub times: Vec<f64>,
     picture: Option<Thumbnail>,
 }
 
 impl Shots {
     /// Adds a slice: its frames, what is known of it, and the embeddings of all of its tokens.
     pub fn push(&mut self, frames: &[Frame], slice: EncodedSlice, all: Vec<f32>) {
-        for frame in frames {
-            let (picture, n) = (Thumbnail::of(frame), self.times.len() as f64);
+        let before = self.times().count();
+        for (i, frame) in frames.iter().enumerate() {
+            let picture = Thumbnail::of(frame);
             self.picture = Some(match self.picture.take() {
-                Some(mean) => mean.mean(n, &picture, 1.0),
+                Some(mean) => mean.mean((before + i) as f64, &picture, 1.0),
                 None => picture,
             });
-            self.times.push(frame.time_s);
         }
         self.slices.push(EncodedSlice { kept: Vec::new(), rows: Vec::new(), ..slice });
         self.unpruned.push(all);
+    }
+
+    /// The moments of their frames, in seconds.
+    pub fn times(&self) -> impl Iterator<Item = f64> {
+        self.slices.iter().flat_map(|slice| slice.times_s.iter().copied())
     }
 }
 
@@ -80,7 +83,7 @@ impl Album {
 
     /// The frames in them, those that are no part yet included.
     pub fn frames(&self) -> usize {
-        self.open.times.len() + self.pages().map(|page| page.video.arrangement.n_frames).sum::<usize>()
+        self.open.times().count() + self.pages().map(|page| page.video.arrangement.n_frames).sum::<usize>()
     }
 
     /// Bytes of their embeddings.

@@ -71,7 +71,8 @@ impl LiveSession {
             let Some(free) = &free else { return Ok(None) };
             // A copy of each is compared with those that come.
             let copies = if matches!(policy, LivePolicy::Distinct { .. }) { 2 } else { 1 };
-            let short = fit.short_of_memory(free, rows, copies * tokens)?.is_some();
+            let at_once = if fit.engine.vision.uses_non_causal() { line.first.tokens } else { 0 };
+            let short = fit.short_of_memory(free, (rows, at_once), copies * tokens)?.is_some();
             Ok(short.then(|| format!("{} MB of memory are free", free.bytes >> 20)))
         };
         let Some(reason) = shortage(asked)? else { return Ok(()) };

@@ -18,6 +18,14 @@ pub(super) struct Held {
 }
 
 impl LivePolicy {
+    /// After how many slices of `per_slice` frames the next is a key slice: those of half of the newest frames. But two
+    /// at least, where half of them are so many frames: if every merged pair were one, none would be compared with the
+    /// pair before it.
+    pub(super) fn key_distance(&self, per_slice: usize) -> usize {
+        let half = self.recent().div_ceil(2);
+        half.div_ceil(per_slice.max(1)).max(half.min(2))
+    }
+
     /// Which of `held` slices, oldest first, have to leave so that at most `most` are left: places in `held`,
     /// ascending. The newest stays whatever is asked for.
     pub(super) fn leaving(&self, held: &[Held], most: usize) -> Vec<usize> {
@@ -113,6 +121,15 @@ mod tests {
         let pairs: Vec<Held> = (0..4).map(|i| Held { frames: 2, ..held(i, i as f64, 10, 0.5) }).collect();
         let leaving = |frames| LivePolicy::Window { frames }.leaving(&pairs, usize::MAX);
         assert_eq!([leaving(4), leaving(5), leaving(1)], [vec![0, 1], vec![0, 1], vec![0, 1, 2]]);
+    }
+
+    #[test]
+    fn key_slices_are_half_of_the_newest_frames_apart() {
+        let window = |frames| LivePolicy::Window { frames };
+        assert_eq!([1, 2, 3, 8, 9].map(|frames| window(frames).key_distance(1)), [1, 1, 2, 4, 5]);
+        // Eight frames are four merged pairs.
+        assert_eq!([1, 2, 3, 8, 9, 16].map(|frames| window(frames).key_distance(2)), [1, 1, 2, 2, 3, 4]);
+        assert_eq!([1, 2].map(|per_slice| LivePolicy::memory(100).key_distance(per_slice)), [2, 2]);
     }
 
     #[test]

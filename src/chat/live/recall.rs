@@ -55,7 +55,7 @@ impl LiveSession {
             self.spare.reset();
         }
         let described = |(page, surprise): (&Page, f64)| SearchedPart {
-            start_s: page.video.slices.first().map_or(0.0, |slice| slice.time_s),
+            start_s: page.video.slices.first().map_or(0.0, |slice| slice.time_s()),
             end_s: page.end_s,
             frames: page.video.arrangement.n_frames,
             surprise,
@@ -84,15 +84,16 @@ impl LiveSession {
     pub fn recalled_times(&self) -> impl Iterator<Item = (f64, f64)> {
         let album = self.feed.as_ref().and_then(|feed| feed.album.as_ref());
         let pages = album.into_iter().flat_map(Album::pages);
-        pages.map(|page| (page.video.slices.first().map_or(0.0, |slice| slice.time_s), page.end_s))
+        pages.map(|page| (page.video.slices.first().map_or(0.0, |slice| slice.time_s()), page.end_s))
     }
 }
 
 /// The part that `shots` are.
 pub(super) fn page(session: &Session, script: &Script, info: &VideoInfo, shots: &Shots) -> Result<Page> {
-    let end_s = shots.times.last().copied().unwrap_or(0.0);
+    let times: Vec<f64> = shots.times().collect();
+    let end_s = times.last().copied().unwrap_or(0.0);
     let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
-    let arrangement = session.arranged(&info, script.frame().picture_size, &shots.times);
+    let arrangement = session.arranged(&info, script.frame().picture_size, &times);
     let Shots { slices, unpruned, .. } = shots.clone();
     let empty = EncodedVideo::empty(&session.engine.model, &session.engine.vision, &info, arrangement)?;
     let part = EncodedVideo { slices, unpruned, ..empty };

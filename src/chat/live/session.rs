@@ -185,7 +185,7 @@ impl LiveSession {
             };
             return Ok(Some(still));
         }
-        let key = feed.since_key >= self.params.policy.recent().div_ceil(2);
+        let key = feed.since_key >= self.params.policy.key_distance(feed.reel.script().frame().frames_per_slice);
         let mut taken = EncodeTimings::default();
         let shown = feed.album.as_ref().map(|_| frames.clone());
         let mut encoder = encoder(&mut self.session, feed.album.is_some());
@@ -501,9 +501,10 @@ impl LiveSession {
         if slices == held && next > room / 2 && held > 1 {
             let most = (held * (room / 2) / next).clamp(1, held - 1);
             if most < self.most {
+                let frames = most * feed.reel.script().frame().frames_per_slice;
                 observer.warning(&format!(
-                    "{}: the model was trained for {positions} positions, which are enough to hold {most} frames and \
-                     no more",
+                    "{}: the model was trained for {positions} positions, which are enough to hold {frames} frames \
+                     and no more",
                     self.params.name
                 ));
             }

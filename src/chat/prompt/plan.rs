@@ -163,7 +163,28 @@ pub(in crate::chat) fn plan(
     Ok(plan)
 }
 
+/// Whether a [chunk](Plan::chunks) is a picture, or the end of a line of one.
+pub(in crate::chat) fn is_picture(chunk: &[PlannedRow]) -> bool {
+    matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. } | RowKey::Newline))
+}
+
 impl Plan {
+    /// The rows from `first` on, cut where a piece of text or a picture begins.
+    pub fn chunks(&self, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
+        let ends = self.chunk_starts.iter().copied().skip(1).chain([self.rows.len()]);
+        self.chunk_starts.iter().zip(ends).map(move |(&start, end)| &self.rows[start.max(first).min(end)..end]).filter(
+            // A picture that was pruned away entirely, or rows that are in the cache already.
+            |chunk| !chunk.is_empty(),
+        )
+    }
+
+    /// How many rows one batch has to take: those of the largest picture, where the model of `engine` lets the tokens of
+    /// a picture see each other. Any number does for other models.
+    pub fn rows_at_once(&self, engine: &Engine) -> usize {
+        let pictures = self.chunks(0).filter(|chunk| engine.vision.uses_non_causal() && is_picture(chunk));
+        pictures.map(<[PlannedRow]>::len).max().unwrap_or(0)
+    }
+
     fn push_text(&mut self, tokens: &[Token]) {
         self.chunk_starts.push(self.rows.len());
         for &token in tokens {

@@ -14,7 +14,6 @@ use crate::chat::prompt::plan::{PlannedRow, RowKey};
 use crate::chat::video::{EncodeTimings, EncodedSlice, EncodedVideo, VideoId};
 use crate::error::Result;
 use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -91,8 +90,8 @@ pub fn contents(
     let pending = evicted.pending.filter(|tail| !tail.question.is_empty());
     let good = header.videos_sent <= videos.len()
         && in_cache != header.cached.is_empty()
-        && (in_cache || (evicted.tokens.is_empty() && pending.is_none()))
-        && are_visual(&evicted.tokens, &header.cached)
+        && (in_cache || (evicted.rows.is_empty() && pending.is_none()))
+        && are_visual(&evicted.rows, &header.cached)
         && [0, n_layer].contains(&evicted.similarity.len())
         && rows.are_good(&header.cached)
         && pending.iter().all(|tail| rows.are_good(&tail.question) && rows.are_good(&tail.describe))
@@ -117,7 +116,7 @@ pub fn contents(
     let kv = SavedKv {
         rows: header.cached,
         evicted: Evicted {
-            tokens: evicted.tokens.into_iter().collect(),
+            rows: evicted.rows.into_iter().collect(),
             pending,
             similarity: Similarity {
                 layers: evicted.similarity.into_iter().map(|s| s.unwrap_or(f32::NAN)).collect(),
@@ -132,19 +131,10 @@ pub fn contents(
     Ok((conversation, kv))
 }
 
-/// Whether there are rows of visual tokens where `tokens` stood.
-fn are_visual(tokens: &[[i32; 3]], rows: &[PlannedRow]) -> bool {
-    let mut left = BTreeMap::<i32, usize>::new();
-    for row in rows.iter().filter(|row| !matches!(row.key, RowKey::Token(_))) {
-        *left.entry(row.position[0]).or_default() += 1;
-    }
-    tokens.iter().all(|token| match left.get_mut(&token[0]) {
-        Some(n @ 1..) => {
-            *n -= 1;
-            true
-        }
-        _ => false,
-    })
+/// Whether `evicted` names visual tokens among `rows`, each once.
+fn are_visual(evicted: &[usize], rows: &[PlannedRow]) -> bool {
+    let is_visual = |&index: &usize| rows.get(index).is_some_and(|row| !matches!(row.key, RowKey::Token(_)));
+    evicted.is_sorted_by(|a, b| a < b) && evicted.iter().all(is_visual)
 }
 
 /// How many cells a context for `kv` gets.
@@ -198,8 +188,11 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             return None;
         }
         let mut slices = Vec::with_capacity(video.slices.len());
-        for SavedSlice { time_s, n_tokens, kept, computed } in video.slices {
+        for (index, SavedSlice { times_s, n_tokens, kept, computed }) in video.slices.into_iter().enumerate() {
             if !(0.0..=1.0).contains(&computed) {
+                return None;
+            }
+            if times_s.len() != video.arrangement.frames_of(index) || !times_s.is_sorted() {
                 return None;
             }
             let ascends = kept.is_sorted_by(|a, b| a < b);
@@ -214,7 +207,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
             let unfinished = Vec::new();
             let (cells, notes) = (None, None);
             slices.push(EncodedSlice {
-                time_s,
+                times_s,
                 n_tokens,
                 kept,
                 rows,

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Magic, version, length of the header.
 const START: u64 = 8 + 4 + 8;
 const CHECKSUM: u64 = 32;
@@ -58,22 +58,19 @@ pub struct SavedVideo {
 
 #[derive(Serialize, Deserialize)]
 pub struct SavedSlice {
-    pub time_s: f64,
+    /// When its frames are shown, in seconds.
+    pub times_s: Vec<f64>,
     pub n_tokens: usize,
     pub kept: Vec<u32>,
-    /// The share of its encoding that was computed; files that do not say so are older than the choice.
-    #[serde(default = "everything")]
+    /// The share of its encoding that was computed.
     pub computed: f32,
-}
-
-fn everything() -> f32 {
-    1.0
 }
 
 #[derive(Serialize, Deserialize)]
 pub struct SavedEvicted {
     pub mode: EvictMode,
-    pub tokens: Vec<[i32; 3]>,
+    /// The rows of `cached` that left all layers, by their index, ascending.
+    pub rows: Vec<usize>,
     pub pending: Option<Tail>,
     /// `null` for NaN.
     pub similarity: Vec<Option<f32>>,

@@ -76,7 +76,7 @@ impl Session {
 
     fn header(&self, n_ctx: usize, state_bytes: u64) -> Result<Header> {
         let slice = |s: &EncodedSlice| SavedSlice {
-            time_s: s.time_s,
+            times_s: s.times_s.clone(),
             n_tokens: s.n_tokens,
             kept: s.kept.clone(),
             computed: s.computed,
@@ -89,8 +89,6 @@ impl Session {
         let (conversation, evicted) = (&self.conversation, self.kv.evicted());
         // Without a state there is nothing in the cache, and nothing that left it.
         let in_cache = state_bytes > 0;
-        let mut tokens: Vec<[i32; 3]> = evicted.tokens.iter().filter(|_| in_cache).copied().collect();
-        tokens.sort_unstable();
         let floats: usize = conversation.videos.iter().flat_map(|v| &v.slices).map(|s| s.rows.len()).sum();
         Ok(Header {
             fits: check::fits(&self.engine, &self.params)?,
@@ -102,7 +100,7 @@ impl Session {
             cached: if in_cache { self.kv.rows().to_vec() } else { Vec::new() },
             evicted: SavedEvicted {
                 mode: self.params.evict_mode(),
-                tokens,
+                rows: evicted.rows.iter().filter(|_| in_cache).copied().collect(),
                 pending: evicted.pending.clone().filter(|_| in_cache),
                 similarity: evicted.similarity.layers.iter().map(|&s| Some(s).filter(|s| s.is_finite())).collect(),
                 n_measured: evicted.similarity.n_tokens,

@@ -67,8 +67,9 @@ impl EncodedVideo {
 /// The visual tokens of a frame, or of a merged pair of frames.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EncodedSlice {
-    /// Where in the video its first frame is.
-    pub time_s: f64,
+    /// Where in the video its frames are, in seconds, ascending: one for each, so that their number is that of its
+    /// frames.
+    pub times_s: Vec<f64>,
     /// Visual tokens before pruning.
     pub n_tokens: usize,
     /// The kept tokens, ascending, numbered over all pictures that the encoder made of the slice.
@@ -85,6 +86,23 @@ pub(super) struct EncodedSlice {
     pub notes: Option<Box<Notes>>,
     /// It left video that goes on: nothing is kept of it, and the text around it goes as well.
     pub has_left: bool,
+}
+
+impl EncodedSlice {
+    /// Where in the video its first frame is, in seconds.
+    pub fn time_s(&self) -> f64 {
+        self.times_s.first().copied().unwrap_or_default()
+    }
+
+    /// Whether some of its embeddings are what the encoder gave for a slice before, or did not finish.
+    pub fn is_estimated(&self) -> bool {
+        self.cells.is_some() && self.computed < 1.0
+    }
+
+    /// How many frames it shows.
+    pub fn n_frames(&self) -> usize {
+        self.times_s.len()
+    }
 }
 
 /// Wall time of the steps before prefill.
@@ -148,15 +166,17 @@ impl Encoder<'_> {
             let frames: Vec<Frame> = timed(&mut timings.decode_video, || {
                 source.by_ref().take(planned.frames_per_slice).collect::<Result<_>>()
             })?;
-            let Some(first) = frames.first() else { break };
-            times.extend(frames.iter().map(|frame| frame.time_s));
+            if frames.is_empty() {
+                break;
+            }
+            times.extend(times_of(&frames));
             let same_pixels = frames.len() == previous.len()
                 && frames.iter().zip(&previous).all(|(frame, before)| frame.rgb == before.rgb);
             let mut slice = match slices.last().filter(|_| same_pixels) {
                 // The same pixels give the same embeddings: the encoder's work is the larger part of what is left after
                 // pruning.
                 Some(encoded) => EncodedSlice {
-                    time_s: first.time_s,
+                    times_s: times_of(&frames),
                     n_tokens: encoded.n_tokens,
                     kept: Vec::new(),
                     rows: encoded.rows.clone(),
@@ -173,8 +193,7 @@ impl Encoder<'_> {
             };
             if let Some(taker) = &mut taker {
                 let view = view(&slice.rows, slice.n_tokens, self.model)?.with_unfinished(&slice.unfinished);
-                let times_s = frames.iter().map(|frame| frame.time_s).collect();
-                slice.notes = Some(Box::new(taker.note(view, times_s, grids.clone())));
+                slice.notes = Some(Box::new(taker.note(view, grids.clone())));
             }
             timed(&mut timings.prune, || {
                 scorer.push(view(&slice.rows, slice.n_tokens, self.model)?.with_unfinished(&slice.unfinished))
@@ -222,9 +241,8 @@ impl Encoder<'_> {
         let bitmaps: Vec<Bitmap> = frames.iter().map(|frame| bitmap(frame, arrangement)).collect::<Result<_>>()?;
         let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
         let chunks = arrangement.tokenize(self.vision, &parts)?;
-        let time_s = frames.first().map_or(0.0, |frame| frame.time_s);
         let mut slice = EncodedSlice {
-            time_s,
+            times_s: times_of(frames),
             n_tokens: 0,
             kept: Vec::new(),
             rows: Vec::new(),
@@ -262,6 +280,11 @@ impl Encoder<'_> {
         }
         Ok(slice)
     }
+}
+
+/// When frames are shown, in seconds.
+fn times_of(frames: &[Frame]) -> Vec<f64> {
+    frames.iter().map(|frame| frame.time_s).collect()
 }
 
 /// What a pruning method sees of a slice: without what some models append to each row for deeper layers.

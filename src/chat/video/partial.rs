@@ -70,6 +70,7 @@ pub(super) struct Purpose<'a> {
 impl PartialEncoder {
     /// For one video; `None` if all of it is to be computed.
     pub fn new(params: &EncodeParams, purpose: Purpose<'_>) -> Result<Option<Self>> {
+        let params = &params.of(purpose.prune.method);
         // What is not pruned has to be finished, and only SharpV's choice is known before the end.
         let keeps_all = purpose.keeps_all && params.mode == EncodeMode::Auto;
         let stop = params.stop().filter(|_| purpose.prune.method.is_sharpv() && !keeps_all);

@@ -84,8 +84,8 @@ impl Session {
         };
         let wanted = ((part.end - part.start) * options.fps.unwrap_or(FPS)).ceil();
         let of_path = videos.iter().filter(|video| video.info.path == info.path);
-        let times = of_path.flat_map(|video| video.slices.iter().map(|slice| slice.time_s));
-        let frames_before = times.filter(|time| part.contains(time)).count();
+        let times = of_path.flat_map(|video| &video.slices).flat_map(|slice| &slice.times_s);
+        let frames_before = times.filter(|time| part.contains(*time)).count();
         if frames_before as f64 >= ENOUGH * wanted {
             return Ok(None);
         }
@@ -98,7 +98,7 @@ impl Session {
             added => added?,
         };
         let report = self.add(added);
-        let (start_s, end_s, frames) = (part.start, part.end, report.slices.len());
+        let (start_s, end_s, frames) = (part.start, part.end, report.frames());
         Ok(Some(Zoom { start_s, end_s, frames_before, frames, report }))
     }
 }

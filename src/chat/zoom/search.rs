@@ -7,7 +7,7 @@
 use crate::chat::kv::trial::log_softmax;
 use crate::chat::prompt::arrangement::Arrangement;
 use crate::chat::session::Session;
-use crate::chat::video::{EncodedVideo, decide, select};
+use crate::chat::video::{EncodedSlice, EncodedVideo, decide, select};
 use crate::error::Result;
 use crate::layout::{Size, clock};
 use crate::observer::{Observer, Stage};
@@ -148,7 +148,7 @@ impl Session {
 
     /// A video of these slices alone.
     fn part(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Arc<EncodedVideo>> {
-        let times: Vec<f64> = slices.clone().flat_map(|slice| frame_times(video, slice)).collect();
+        let times: Vec<f64> = video.slices[slices.clone()].iter().flat_map(|slice| slice.times_s.clone()).collect();
         let arrangement = self.arranged(&video.info, video.arrangement.picture_size, &times);
         self.selected(EncodedVideo {
             slices: video.slices[slices.clone()].to_vec(),
@@ -183,22 +183,13 @@ fn most(surprises: &[f64]) -> Option<usize> {
     most.filter(|&part| surprises[part] >= LEAST_SURPRISE)
 }
 
-/// The times of a slice's frames, of which the first is known. The others of a merged pair are where even distances
-/// would have them.
-fn frame_times(video: &EncodedVideo, slice: usize) -> impl Iterator<Item = f64> {
-    let time = |slice: usize| video.slices.get(slice).map(|slice| slice.time_s);
-    let start_s = time(slice).unwrap_or(0.0);
-    let distance_s = time(slice + 1).map_or(0.0, |next| next - start_s) / video.arrangement.frames_per_slice as f64;
-    (0..video.arrangement.frames_of(slice)).map(move |i| start_s + i as f64 * distance_s)
-}
-
 fn describe(video: &EncodedVideo, slices: &Range<usize>, surprise: f64) -> SearchedPart {
-    let time = |slice: usize| video.slices.get(slice).map(|slice| slice.time_s);
+    let time = |slice: usize| video.slices.get(slice).map(EncodedSlice::time_s);
     let start_s = time(slices.start).unwrap_or(0.0);
     SearchedPart {
         start_s,
         end_s: time(slices.end).or(video.info.duration_s).unwrap_or(start_s),
-        frames: slices.clone().map(|slice| video.arrangement.frames_of(slice)).sum(),
+        frames: video.slices[slices.clone()].iter().map(EncodedSlice::n_frames).sum(),
         surprise,
     }
 }

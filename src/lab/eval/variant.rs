@@ -19,7 +19,8 @@ pub struct Variant {
 impl Variant {
     /// Every method at every budget, encoded in every way; dense first and once. Names are those of [`Method`], and
     /// `dense`; a budget is a share of the visual tokens, or `auto`: what the video needs, as the method sees it. Where
-    /// a way to encode is the same as another with a method (what is not pruned by SharpV is finished), one is left.
+    /// a way to encode is the same as another with a method (what is not pruned by SharpV is finished, and the paper's
+    /// own is encoded exactly unless something else is named), one is left.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a name or a share that is none.
@@ -29,6 +30,7 @@ impl Variant {
         for name in methods {
             let method = method(name.as_ref())?;
             let encodes = encodes.iter().map(|&encode| match encode {
+                EncodeMode::Auto if method.needs_exact_embeddings() => EncodeMode::Exact,
                 EncodeMode::Stop if !method.is_sharpv() => EncodeMode::Exact,
                 EncodeMode::Fast if !method.is_sharpv() => EncodeMode::Reuse,
                 encode => encode,
@@ -141,6 +143,15 @@ mod tests {
         let expected = ["dense", "dense+reuse", "random@auto", "random+reuse@auto"];
         let sharpv = ["sharpv@auto", "sharpv+reuse@auto", "sharpv+stop@auto", "sharpv+fast@auto"];
         assert_eq!(names, [expected, sharpv].concat());
+    }
+
+    #[test]
+    fn the_papers_own_is_encoded_exactly_unless_told_otherwise() {
+        let encodes = [EncodeMode::Exact, EncodeMode::Auto, EncodeMode::Fast];
+        let variants = Variant::all(&["sharpv-paper", "sharpv"], &["auto"], &encodes).unwrap();
+        let names: Vec<String> = variants.iter().map(ToString::to_string).collect();
+        let paper = ["sharpv-paper@auto", "sharpv-paper+fast@auto"];
+        assert_eq!(names, [&paper[..], &["sharpv@auto", "sharpv+auto@auto", "sharpv+fast@auto"]].concat());
     }
 
     #[test]

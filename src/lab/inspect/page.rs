@@ -154,8 +154,8 @@ fn with_answer(inspection: &Inspection, asked: &Asked) -> Vec<Row> {
         (0, tokens) => format!("{tokens} tokens"),
         (layers, _) => format!("visual tokens of {layers} of {} layers", asked.kv.layers),
     };
-    let speed = |answer: &Answer| match answer.tokens.generated {
-        0 | 1 => "–".to_owned(),
+    let speed = |answer: &Answer| match answer.tokens.decoded {
+        0 => "–".to_owned(),
         _ => format!("{:.1}", answer.tokens_per_second()),
     };
     let mut rows = vec![

@@ -110,7 +110,8 @@ pub struct MethodCost {
     pub generated: usize,
     /// Wall time.
     pub timings_ms: StageSpreads,
-    /// Tokens for each second behind the first token; `null` for an answer of one token.
+    /// The speed of decoding ([`Answer::tokens_per_second`](crate::chat::Answer::tokens_per_second)); `null` if no token
+    /// was decoded.
     pub decode_tokens_per_second: Option<Spread>,
     /// The KV cache behind the answer.
     pub kv: Kv,

@@ -217,5 +217,5 @@ fn about_video(report: &VideoReport) -> String {
     let info = &report.info;
     let duration = info.duration_s.map_or_else(String::new, |s| format!("{s:.1} s, "));
     let (path, size) = (info.path.display(), format!("{}×{}", info.width, info.height));
-    format!("{path}: {duration}{size}; {}", stats::video(report.slices.len(), &report.visual_tokens))
+    format!("{path}: {duration}{size}; {}", stats::video(report.frames(), &report.visual_tokens))
 }

@@ -56,7 +56,8 @@ impl EncoderOptions {
 #[command(next_help_heading = "Vision encoder")]
 pub struct EncodeOptions {
     /// How much of each frame is encoded: all of it, as llama.cpp does (exact); only what changed since the frame
-    /// before (reuse); to the end only what may be kept (stop); both (fast); what the model's encoder can (auto)
+    /// before (reuse); to the end only what may be kept (stop); both (fast); what the model's encoder can (auto; exact
+    /// with --prune sharpv-paper)
     #[arg(long, value_name = "HOW", default_value_t, value_parser = values::one_of::<EncodeMode>())]
     encode: EncodeMode,
 

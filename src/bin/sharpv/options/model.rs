@@ -81,7 +81,8 @@ pub struct ModelOptions {
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     max_memory: Option<u64>,
 
-    /// Rows (text and visual tokens) computed at once [short: -ub]
+    /// Rows (text and visual tokens) computed at once; more where a model has to see a larger picture at once (Gemma)
+    /// [short: -ub]
     #[arg(long, value_name = "N", default_value_t = ComputeParams::default().n_ubatch as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     ubatch_size: u32,
