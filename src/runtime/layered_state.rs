@@ -5,7 +5,7 @@
 //! version, layers of the model, cells, cells with a row, V transposed, evicted layers
 //! of each evicted layer: its number
 //! of each cell: a byte: 1 visual, 2 measured, 4 with a row in the evicted layers
-//!               from version 2 on, when its row came: a number below that of the cells, for each another
+//!               when its row came: a number below that of the cells, for each another
 //!               if it was measured, a float for each layer of the model
 //! of each evicted layer, first of K and then of V: type, bytes of an element (64 bits), lines (64 bits)
 //!               of each line an element for each cell with a row
@@ -15,6 +15,9 @@
 
 use super::state::Rest;
 
+/// As in the C++.
+const VERSION: u32 = 2;
+
 const VISUAL: u8 = 1;
 const MEASURED: u8 = 2;
 const HAS_ROW: u8 = 4;
@@ -23,7 +26,7 @@ const HAS_ROW: u8 = 4;
 /// fit each other, or if a cell is what none can be: one of text that is not in all layers, or was measured.
 pub(super) fn n_cells(ours: &[u8], n_layer: u32) -> Option<usize> {
     let mut rest = Rest(ours);
-    let version = rest.u32().filter(|version| (1..=2).contains(version))?;
+    rest.is(VERSION)?;
     rest.is(n_layer)?;
     let (n_cells, n_rows) = (rest.u32()?, rest.u32()?);
     let transposed = rest.u32()?;
@@ -40,6 +43,8 @@ pub(super) fn n_cells(ours: &[u8], n_layer: u32) -> Option<usize> {
         evicted.push(layer);
     }
     let mut left = n_rows;
+    // No larger than what is there: each cell takes five bytes.
+    let mut came = vec![false; (n_cells as usize).min(ours.len())];
     for _ in 0..n_cells {
         let flags = rest.u8()?;
         let [visual, measured, has_row] = [VISUAL, MEASURED, HAS_ROW].map(|flag| flags & flag > 0);
@@ -47,7 +52,8 @@ pub(super) fn n_cells(ours: &[u8], n_layer: u32) -> Option<usize> {
         if flags > VISUAL | MEASURED | HAS_ROW || (measured && !visual) || !is_in_all {
             return None;
         }
-        if version > 1 && rest.u32()? >= n_cells {
+        let order = usize::try_from(rest.u32()?).ok()?;
+        if std::mem::replace(came.get_mut(order)?, true) {
             return None;
         }
         if measured {
@@ -74,10 +80,11 @@ mod tests {
     /// Cells by their flags, and the evicted layers, with rows of four bytes.
     fn part(cells: &[u8], evicted: &[u32]) -> Vec<u8> {
         let n_rows = cells.iter().filter(|&&flags| flags & HAS_ROW > 0).count() as u32;
-        let numbers = [1, N_LAYER, cells.len() as u32, n_rows, 0, evicted.len() as u32];
+        let numbers = [VERSION, N_LAYER, cells.len() as u32, n_rows, 0, evicted.len() as u32];
         let mut part: Vec<u8> = numbers.iter().chain(evicted).flat_map(|number| number.to_ne_bytes()).collect();
-        for &flags in cells {
+        for (order, &flags) in cells.iter().enumerate() {
             part.push(flags);
+            part.extend((order as u32).to_ne_bytes());
             part.extend(vec![0; if flags & MEASURED > 0 { 4 * N_LAYER as usize } else { 0 }]);
         }
         for _ in 0..2 * evicted.len() {
@@ -122,6 +129,11 @@ mod tests {
             assert_eq!(n_cells(&good[..length], N_LAYER), None, "{length}");
         }
         assert_eq!(n_cells(&[&good[..], &[0]].concat(), N_LAYER), None);
+        // The second cell came when the first did.
+        let order = 6 * 4 + 4 + 5 + 1;
+        let mut part = good.clone();
+        part[order] = 0;
+        assert_eq!(n_cells(&part, N_LAYER), None);
         assert_eq!(n_cells(&good, N_LAYER + 1), None);
         for at in 0..6 {
             for value in [9, u32::MAX] {

@@ -381,7 +381,7 @@ struct Ours {
     /// Version, layers of the model, cells, cells with a row, whether V is transposed, evicted layers.
     numbers: [u32; 6],
     layers: Vec<u32>,
-    /// Flags (1 visual, 2 measured, 4 with a row), and the rest: from version 2 on when its row came, what was measured.
+    /// Flags (1 visual, 2 measured, 4 with a row), and the rest: when its row came, what was measured.
     cells: Vec<(u8, Vec<u8>)>,
     blocks: Vec<Block>,
 }
@@ -412,12 +412,11 @@ impl Ours {
         let word = |bytes: Vec<u8>| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
         let long = |bytes: Vec<u8>| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
         let numbers = std::array::from_fn(|_| word(take(4)));
-        let [version, n_layer, n_cells, n_rows, _, n_evicted] = numbers;
-        let order = if version > 1 { 4 } else { 0 };
+        let [_, n_layer, n_cells, n_rows, _, n_evicted] = numbers;
         let layers = (0..n_evicted).map(|_| word(take(4))).collect();
         let cells = (0..n_cells).map(|_| {
             let flags = take(1)[0];
-            (flags, take(order + if flags & MEASURED > 0 { 4 * n_layer as usize } else { 0 }))
+            (flags, take(4 + if flags & MEASURED > 0 { 4 * n_layer as usize } else { 0 }))
         });
         let cells = cells.collect();
         let blocks = (0..2 * n_evicted).map(|_| {

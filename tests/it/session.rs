@@ -186,6 +186,35 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
     assert!(distance <= spread, "one pass {distance}, stock against itself {spread}");
 }
 
+/// How many tokens are kept in the place of others that the reference keeps. Each has to be as good as equal to the one
+/// that it replaces: the reference computes in 32 bits, and the encoder here in 8, as the processor does it.
+fn as_good(session: &Session, golden: &serde_json::Value) -> usize {
+    /// Of what the importances of a frame span.
+    const TIE: f64 = 0.01;
+    let frames = golden["sharpv"].as_array().expect("frames");
+    assert_eq!(session.kept_tokens(0).len(), frames.len());
+    let replaced = session.kept_tokens(0).zip(frames).map(|(ours, theirs)| {
+        let importance: Vec<f64> =
+            theirs["importance"].as_array().expect("scores").iter().filter_map(serde_json::Value::as_f64).collect();
+        let kept: Vec<u32> = theirs["kept"]
+            .as_array()
+            .expect("tokens")
+            .iter()
+            .filter_map(|token| Some(token.as_u64()? as u32))
+            .collect();
+        let span =
+            importance.iter().copied().fold(f64::MIN, f64::max) - importance.iter().copied().fold(f64::MAX, f64::min);
+        let of = |token: &u32| importance[*token as usize];
+        let best_lost = kept.iter().filter(|token| !ours.kept.contains(token)).map(of).fold(f64::MIN, f64::max);
+        let others: Vec<u32> = ours.kept.iter().copied().filter(|token| !kept.contains(token)).collect();
+        for token in &others {
+            assert!(best_lost - of(token) <= TIE * span, "{token} for one of {best_lost}, of a span of {span}");
+        }
+        others.len()
+    });
+    replaced.sum()
+}
+
 #[test]
 fn rows_stand_where_the_reference_puts_them() {
     for (name, question) in [("move-0", "Which way does the hamburger move?"), ("order-1", QUESTION)] {
@@ -197,9 +226,15 @@ fn rows_stand_where_the_reference_puts_them() {
             let positions: Vec<i64> = rows.iter().map(|row| i64::from(row.position[0])).collect();
             let expected: Vec<i64> =
                 golden[key]["positions"].as_array().expect("positions").iter().filter_map(|p| p.as_i64()).collect();
-            // Where two tokens are as good as equal, embeddings of a GPU may rank them the other way around.
             let other = positions.iter().filter(|position| !expected.contains(position)).count();
-            let most = if gpu::near(0.0) > 0.0 { positions.len() / 50 } else { 0 };
+            // A GPU's embeddings are further from the reference's.
+            let most = if gpu::near(0.0) > 0.0 {
+                positions.len() / 50
+            } else if method == Method::Off {
+                0
+            } else {
+                as_good(&session, &golden)
+            };
             assert!(
                 positions.len() == expected.len() && other <= most,
                 "{name}, {key}: {positions:?}, not {expected:?}"
