@@ -222,7 +222,7 @@ fn the_quantization_is_named_or_chosen_by_memory() {
     assert_eq!(name, "org/M:Q8_0");
     for part in [
         "org/M: Q8_0 (9.44 MB) with mmproj-M-BF16.gguf (1.05 MB): the usual choice, and it fits",
-        "sharpv pull org/M:Q2_K",
+        "sharpv pull org/M:Q4_K_M",
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }
