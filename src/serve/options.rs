@@ -24,13 +24,13 @@ pub struct ServeOptions {
     pub parallel: usize,
     /// Requests that may wait.
     pub queue: usize,
-    /// The key that clients must send.
+    /// The key that clients must send: visible ASCII characters, at least one.
     pub api_key: Option<String>,
     /// Let other machines in without a key.
     pub without_key: bool,
     /// Names that this server goes by, beside `localhost` and addresses.
     pub hosts: Vec<String>,
-    /// Origins whose web pages may ask this server; `*` is all.
+    /// Origins whose web pages may ask this server, as `https://page.example` or `http://localhost:3000`; `*` is all.
     pub cors_origins: Vec<String>,
     /// The folder that clients may name files of.
     pub media_root: Option<PathBuf>,
@@ -38,13 +38,16 @@ pub struct ServeOptions {
     pub allow_remote: bool,
     /// Hosts that media may be fetched from whatever their addresses are.
     pub remote_hosts: Vec<RemoteHost>,
-    /// Bytes of a request.
+    /// Bytes of a request. All that come at once take at most four times that on disk, and twice that in memory.
     pub max_body: u64,
+    /// How long a client may send, or read, next to nothing: less than 1 KiB a second. It may take as long as it needs
+    /// otherwise.
+    pub stall_timeout: Duration,
     /// Bytes of a file that is fetched.
     pub max_download: u64,
     /// The most time that fetching a file may take.
     pub download_timeout: Duration,
-    /// The most time that an answer may take, the wait for a slot included.
+    /// The most time that an answer may take once the request is here, the wait for a slot included.
     pub timeout: Duration,
     /// Bytes of encoded videos that are kept.
     pub video_cache: u64,
@@ -70,6 +73,7 @@ impl ServeOptions {
             allow_remote: false,
             remote_hosts: Vec::new(),
             max_body: 128 << 20,
+            stall_timeout: Duration::from_secs(30),
             max_download: 128 << 20,
             download_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(600),

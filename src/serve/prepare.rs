@@ -1,15 +1,14 @@
 //! From a request to what a slot needs: messages, files that are here, parameters within the server's limits.
 
 use super::api::error::ApiError;
-use super::api::request::{
-    ChatMessage, ChatRequest, FrameKnobs, FramesBy, ImagesAre, Knobs, MediaPart, Part, Speaker, StopTexts,
-};
+use super::api::request::{ChatRequest, FrameKnobs, FramesBy, ImagesAre, Knobs, Part, Speaker, StopTexts, Whole};
 use super::cache::VideoKey;
-use super::media::{MediaFile, MediaLimits, Sources};
+use super::media::{Found, MediaFile, MediaLimits, Place, Sources, take};
 use super::queue::{Step, Trail};
 use crate::chat::{EvictMode, EvictParams, FrameChoice, TurnParams, VideoOptions};
 use crate::prune::{Budget, Method, PruneParams};
 use crate::runtime::SamplerParams;
+use serde_json::value::RawValue;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Messages of a conversation.
@@ -36,26 +35,50 @@ pub(super) struct Base {
     pub max_frames: usize,
 }
 
+/// A request that was read. Media that it only names are not here yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    system: Option<String>,
+    turns: Vec<Turn<Named>>,
+    ask: Ask,
+    limits: MediaLimits,
+}
+
 /// A request, ready for a slot.
 #[derive(Debug)]
 pub(super) struct Prepared {
     /// `None` is the server's own.
     pub system: Option<String>,
     /// The last of them is the question.
-    pub turns: Vec<Turn>,
-    pub params: TurnParams,
-    pub stops: Vec<String>,
+    pub turns: Vec<Turn<Media>>,
     pub trail: Trail,
+    pub ask: Ask,
+}
+
+/// How it wants to be answered.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub params: TurnParams,
+    /// How the answer begins, which goes on behind it. Often empty.
+    pub answer_start: String,
+    pub stops: Vec<String>,
     pub stream: bool,
     pub include_usage: bool,
 }
 
 /// A message.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Turn<M> {
     pub speaker: Speaker,
     pub text: String,
-    pub media: Vec<Media>,
+    pub media: Vec<M>,
+}
+
+/// A video or picture of a message, as far as it came with it.
+#[derive(Debug)]
+struct Named {
+    found: Found,
+    options: VideoOptions,
 }
 
 /// A video or picture of a message.
@@ -66,31 +89,56 @@ pub(super) struct Media {
     pub key: VideoKey,
 }
 
-/// Reads a body and brings its media here.
-pub(super) fn prepare(body: &[u8], base: &Base, sources: &Sources, limits: &MediaLimits) -> Result<Prepared, ApiError> {
-    let request = ChatRequest::read(body)?;
-    check_model(&request, base)?;
-    refuse_what_is_not_done(&request)?;
-    let knobs = request.sharpv.clone().unwrap_or_default();
-    let params = turn_params(&request, &knobs, &base.turn)?;
-    let stops = stop_texts(request.stop.clone())?;
-    let frames = knobs
-        .frames()
-        .or(request.media_io_kwargs.as_ref().and_then(|kwargs| kwargs.video).unwrap_or_default())
-        .or(request.mm_processor_kwargs.unwrap_or_default());
+impl Draft {
+    /// Reads a body, and takes the media that are in it out of it.
+    pub fn read(body: &[u8], base: &Base, limits: MediaLimits) -> Result<Self, ApiError> {
+        let request = ChatRequest::read(body)?;
+        check_model(&request, base)?;
+        refuse_what_is_not_done(&request)?;
+        let knobs = request.sharpv.clone().unwrap_or_default();
+        let params = turn_params(&request, &knobs, &base.turn)?;
+        let stops = stop_texts(request.stop.clone())?;
+        let frames = knobs
+            .frames()
+            .or(request.media_io_kwargs.as_ref().and_then(|kwargs| kwargs.video).unwrap_or_default())
+            .or(request.mm_processor_kwargs.unwrap_or_default());
 
-    let reader = Reader { base, sources, limits, knobs: &knobs, frames, prune: &params.prune };
-    let (system, turns) = reader.conversation(&request.messages)?;
-    let trail = trail(system.as_deref(), &turns);
-    Ok(Prepared {
-        system,
-        turns,
-        params,
-        stops,
-        trail,
-        stream: request.stream.unwrap_or(false),
-        include_usage: request.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false),
-    })
+        let reader = Reader { base, limits: &limits, knobs: &knobs, frames };
+        let Conversation { system, turns, answer_start } = reader.conversation(&request)?;
+        let ask = Ask {
+            params,
+            answer_start,
+            stops,
+            stream: request.stream.unwrap_or(false),
+            include_usage: request.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false),
+        };
+        Ok(Self { system, turns, ask, limits })
+    }
+
+    /// Where the farthest of its media is.
+    pub fn farthest(&self) -> Place {
+        let media = self.turns.iter().flat_map(|turn| &turn.media);
+        media.map(|media| media.found.farthest()).max().unwrap_or(Place::Here)
+    }
+
+    /// Brings here what is not.
+    pub fn fetch(self, sources: &Sources) -> Result<Prepared, ApiError> {
+        let Self { system, turns, ask, limits } = self;
+        let prune = &ask.params.prune;
+        let media = |Named { found, options }: Named| -> Result<Media, ApiError> {
+            let file = sources.fetch(found, &limits)?;
+            let how = format!("{} {options:?} {prune:?}", file.is_frames);
+            let key = VideoKey { digest: file.digest, how };
+            Ok(Media { file, options, key })
+        };
+        let turn = |turn: Turn<Named>| -> Result<Turn<Media>, ApiError> {
+            let Turn { speaker, text, media: named } = turn;
+            Ok(Turn { speaker, text, media: named.into_iter().map(media).collect::<Result<_, _>>()? })
+        };
+        let turns: Vec<_> = turns.into_iter().map(turn).collect::<Result<_, _>>()?;
+        let trail = trail(system.as_deref(), &turns);
+        Ok(Prepared { system, turns, trail, ask })
+    }
 }
 
 fn check_model(request: &ChatRequest<'_>, base: &Base) -> Result<(), ApiError> {
@@ -100,7 +148,7 @@ fn check_model(request: &ChatRequest<'_>, base: &Base) -> Result<(), ApiError> {
 
 /// What would change the answer may not be ignored.
 fn refuse_what_is_not_done(request: &ChatRequest<'_>) -> Result<(), ApiError> {
-    if request.n.is_some_and(|n| n != 1) {
+    if request.n.is_some_and(|n| n != Whole(1)) {
         return Err(ApiError::unsupported("n", "this server gives one answer: leave out n, or send 1"));
     }
     let format = request.response_format.as_ref().and_then(|format| format.kind.as_deref());
@@ -110,12 +158,28 @@ fn refuse_what_is_not_done(request: &ChatRequest<'_>) -> Result<(), ApiError> {
             "answers of this server are text: leave out response_format",
         ));
     }
-    if request.logprobs == Some(true) {
-        return Err(ApiError::unsupported("logprobs", "this server gives no logprobs: leave them out"));
+    for (name, value) in [("tool_choice", request.tool_choice), ("function_call", request.function_call)] {
+        if value.is_some_and(|value| !matches!(value.get(), "null" | "\"auto\"" | "\"none\"")) {
+            return Err(ApiError::unsupported(name, format!("this server calls no tools: leave out {name}")));
+        }
     }
-    let choice = request.tool_choice.map(|choice| choice.get());
-    if !matches!(choice, None | Some("null" | "\"auto\"" | "\"none\"")) {
-        return Err(ApiError::unsupported("tool_choice", "this server calls no tools: leave out tool_choice"));
+    // What asks for nothing is let through: some clients send every field that they know.
+    let asks = |value: &RawValue| !matches!(value.get(), "null" | "false" | "0" | "{}" | "[]" | "\"\"");
+    for (name, value) in [
+        ("logprobs", request.logprobs),
+        ("top_logprobs", request.top_logprobs),
+        ("logit_bias", request.logit_bias),
+        ("grammar", request.grammar),
+        ("json_schema", request.json_schema),
+        ("structured_outputs", request.structured_outputs),
+        ("guided_json", request.guided_json),
+        ("guided_regex", request.guided_regex),
+        ("guided_choice", request.guided_choice),
+        ("guided_grammar", request.guided_grammar),
+    ] {
+        if value.is_some_and(asks) {
+            return Err(ApiError::unsupported(name, format!("this server does not do {name}: leave it out")));
+        }
     }
     Ok(())
 }
@@ -135,28 +199,32 @@ fn stop_texts(stop: Option<StopTexts>) -> Result<Vec<String>, ApiError> {
 fn turn_params(request: &ChatRequest<'_>, knobs: &Knobs, base: &TurnParams) -> Result<TurnParams, ApiError> {
     let asked = request.max_completion_tokens.or(request.max_tokens);
     let n_predict = match asked {
-        Some(0) => return Err(ApiError::invalid("max_tokens", "max_tokens is at least 1")),
-        Some(n) => usize::try_from(n).unwrap_or(usize::MAX).min(base.n_predict),
-        None => base.n_predict,
+        // As many as there may be.
+        None | Some(Whole(-1)) => base.n_predict,
+        Some(Whole(n)) if n < 1 => {
+            return Err(ApiError::invalid("max_tokens", "max_tokens is at least 1, or -1 for what the server allows"));
+        }
+        Some(Whole(n)) => usize::try_from(n).unwrap_or(usize::MAX).min(base.n_predict),
     };
     let top_k = match request.top_k {
         // −1 is all, with vLLM.
-        Some(k) if k < 1 => 0,
-        Some(k) => u32::try_from(k).unwrap_or(u32::MAX),
+        Some(Whole(k)) if k < 1 => 0,
+        Some(Whole(k)) => u32::try_from(k).unwrap_or(u32::MAX),
         None => base.sampler.top_k,
     };
     let seed = match request.seed {
-        Some(-1) => None,
+        Some(Whole(-1)) => None,
         // Of a longer seed its lower half.
-        Some(seed) => Some(seed as u32),
+        Some(Whole(seed)) => Some(seed as u32),
         None => base.sampler.seed,
     };
+    let repeat_penalty = request.repeat_penalty.or(request.repetition_penalty);
     let sampler = SamplerParams {
         temperature: request.temperature.unwrap_or(base.sampler.temperature),
         top_p: request.top_p.unwrap_or(base.sampler.top_p),
         top_k,
         min_p: request.min_p.unwrap_or(base.sampler.min_p),
-        repeat_penalty: request.repeat_penalty.unwrap_or(base.sampler.repeat_penalty),
+        repeat_penalty: repeat_penalty.unwrap_or(base.sampler.repeat_penalty),
         frequency_penalty: request.frequency_penalty.unwrap_or(base.sampler.frequency_penalty),
         presence_penalty: request.presence_penalty.unwrap_or(base.sampler.presence_penalty),
         seed,
@@ -197,7 +265,9 @@ fn prune_params(knobs: &Knobs, base: &PruneParams) -> Result<PruneParams, ApiErr
             return Err(ApiError::invalid("sharpv", "keep and max_visual_tokens need another prune than off"));
         }
         (Some(share), None) => Budget::Keep(share),
-        (None, Some(n)) => Budget::MaxTokens(usize::try_from(n).unwrap_or(usize::MAX)),
+        (None, Some(Whole(n))) => Budget::MaxTokens(
+            usize::try_from(n).map_err(|_| ApiError::invalid("sharpv", "max_visual_tokens is at least 1"))?,
+        ),
         (None, None) => base.budget,
     };
     let (budget, cap) = match (base.budget, budget) {
@@ -214,19 +284,25 @@ fn prune_params(knobs: &Knobs, base: &PruneParams) -> Result<PruneParams, ApiErr
     Ok(params)
 }
 
+/// What is said in a request.
+struct Conversation {
+    system: Option<String>,
+    turns: Vec<Turn<Named>>,
+    answer_start: String,
+}
+
 /// Reads the messages of a request.
 struct Reader<'a> {
     base: &'a Base,
-    sources: &'a Sources,
     limits: &'a MediaLimits,
     knobs: &'a Knobs,
     /// What a part says nothing of.
     frames: FrameKnobs,
-    prune: &'a PruneParams,
 }
 
 impl Reader<'_> {
-    fn conversation(&self, messages: &[ChatMessage<'_>]) -> Result<(Option<String>, Vec<Turn>), ApiError> {
+    fn conversation(&self, request: &ChatRequest<'_>) -> Result<Conversation, ApiError> {
+        let messages = &request.messages;
         if messages.is_empty() || messages.len() > MAX_MESSAGES {
             return Err(ApiError::invalid("messages", format!("a conversation has 1 to {MAX_MESSAGES} messages")));
         }
@@ -238,7 +314,7 @@ impl Reader<'_> {
             for part in &parts {
                 match part {
                     Part::Text(text) => text_bytes += text.len(),
-                    Part::Media(_) if speaker != Speaker::User => {
+                    Part::Media(_) if !message.is_of_user() => {
                         return Err(ApiError::invalid("messages", "videos and pictures go into messages of the user"));
                     }
                     Part::Media(_) => n_media += 1,
@@ -255,11 +331,16 @@ impl Reader<'_> {
                 format!("a conversation has at most {MAX_MEDIA} videos and pictures; send frames as one video"),
             ));
         }
+        let answer_start = self.answer_start(request, &mut read)?;
         if !matches!(read.last(), Some((Speaker::User, _))) {
-            return Err(ApiError::invalid("messages", "the last message is the user's: the one that is answered"));
+            return Err(ApiError::invalid(
+                "messages",
+                "there is nothing to answer: the last message, or the one before what the assistant has begun to say, \
+                 is the user's or a tool's",
+            ));
         }
         let mut system: Option<String> = None;
-        let mut turns: Vec<Turn> = Vec::with_capacity(read.len());
+        let mut turns: Vec<Turn<Named>> = Vec::with_capacity(read.len());
         for (speaker, parts) in read {
             let turn = self.turn(speaker, parts)?;
             match (speaker, &mut system) {
@@ -273,13 +354,41 @@ impl Reader<'_> {
             }
         }
         match turns.last() {
-            Some(last) if !last.text.trim().is_empty() || !last.media.is_empty() => Ok((system, turns)),
-            _ => Err(ApiError::invalid("messages", "the last message is empty: ask something")),
+            Some(last) if !last.text.trim().is_empty() || !last.media.is_empty() => {
+                Ok(Conversation { system, turns, answer_start })
+            }
+            _ => Err(ApiError::invalid("messages", "the message to answer is empty: ask something")),
+        }
+    }
+
+    /// Takes a last message of the assistant away: its answer goes on behind it.
+    ///
+    /// vLLM begins another answer behind it unless it is told to continue; most other servers continue it, as is done
+    /// here. Who asks for the former must not get the latter.
+    fn answer_start(
+        &self,
+        request: &ChatRequest<'_>,
+        messages: &mut Vec<(Speaker, Vec<Part<'_>>)>,
+    ) -> Result<String, ApiError> {
+        let last = messages.pop_if(|(speaker, _)| *speaker == Speaker::Assistant);
+        let is_refused = request.continue_final_message == Some(false) || request.add_generation_prompt == Some(true);
+        match last {
+            Some(_) if is_refused => Err(ApiError::unsupported(
+                "continue_final_message",
+                "a last message of the assistant is continued here, and not followed by another: leave out \
+                 continue_final_message and add_generation_prompt, or end with a message of the user",
+            )),
+            Some((speaker, parts)) => Ok(self.turn(speaker, parts)?.text),
+            None if request.continue_final_message == Some(true) => Err(ApiError::invalid(
+                "continue_final_message",
+                "there is no last message of the assistant to continue: send one, or leave out continue_final_message",
+            )),
+            None => Ok(String::new()),
         }
     }
 
     /// Media come before what is said, whatever their order.
-    fn turn(&self, speaker: Speaker, parts: Vec<Part<'_>>) -> Result<Turn, ApiError> {
+    fn turn(&self, speaker: Speaker, parts: Vec<Part<'_>>) -> Result<Turn<Named>, ApiError> {
         let as_frames = self.knobs.images == Some(ImagesAre::Frames);
         let mut text = String::new();
         let (mut media, mut frames) = (Vec::new(), Vec::new());
@@ -291,25 +400,18 @@ impl Reader<'_> {
                     }
                     text.push_str(&piece);
                 }
-                Part::Media(part) if part.is_image && as_frames => frames.push(self.fetch(&part)?),
-                Part::Media(part) => media.push(self.media(self.fetch(&part)?, part.frames)?),
+                Part::Media(part) if part.is_image && as_frames => frames.push(take(&part.place, self.limits)?),
+                Part::Media(part) => media.push(self.media(take(&part.place, self.limits)?, part.frames)?),
             }
         }
         if !frames.is_empty() {
-            media.push(self.media(MediaFile::of_frames(frames)?, FrameKnobs::default())?);
+            media.push(self.media(Found::Frames(frames), FrameKnobs::default())?);
         }
         Ok(Turn { speaker, text, media })
     }
 
-    fn fetch(&self, part: &MediaPart<'_>) -> Result<MediaFile, ApiError> {
-        self.sources.fetch(&part.place, self.limits)
-    }
-
-    fn media(&self, file: MediaFile, own: FrameKnobs) -> Result<Media, ApiError> {
-        let options = self.options(own.or(self.frames))?;
-        let how = format!("{} {options:?} {:?}", file.is_frames, self.prune);
-        let key = VideoKey { digest: file.digest, how };
-        Ok(Media { file, options, key })
+    fn media(&self, found: Found, own: FrameKnobs) -> Result<Named, ApiError> {
+        Ok(Named { found, options: self.options(own.or(self.frames))? })
     }
 
     fn options(&self, asked: FrameKnobs) -> Result<VideoOptions, ApiError> {
@@ -329,8 +431,8 @@ impl Reader<'_> {
         let max_frames = match asked.num_frames {
             None => base.max_frames,
             // All of them, as far as that is allowed.
-            Some(-1) => Some(most),
-            Some(n) if n > 0 => Some(usize::try_from(n).unwrap_or(usize::MAX).min(most)),
+            Some(Whole(-1)) => Some(most),
+            Some(Whole(n)) if n > 0 => Some(usize::try_from(n).unwrap_or(usize::MAX).min(most)),
             Some(_) => return Err(ApiError::invalid("num_frames", "num_frames is 1 or more, or -1")),
         };
         let choice = match asked.frames_by {
@@ -357,7 +459,7 @@ impl Reader<'_> {
     }
 }
 
-fn trail(system: Option<&str>, turns: &[Turn]) -> Trail {
+fn trail(system: Option<&str>, turns: &[Turn<Media>]) -> Trail {
     let mut steps = vec![text_step("system", system.unwrap_or_default())];
     for turn in turns {
         steps.extend(turn.media.iter().map(|media| Step { number: media.key.number(), is_video: true }));
@@ -403,8 +505,12 @@ mod tests {
 
     fn read(base: &Base, fields: &str) -> Result<Prepared, ApiError> {
         let body = format!(r#"{{"messages":[{{"role":"user","content":"Why?"}}]{fields}}}"#);
-        let limits = MediaLimits::new(0, std::sync::Arc::default());
-        prepare(body.as_bytes(), base, &Sources { root: None, remote: None }, &limits)
+        read_body(base, &body)
+    }
+
+    fn read_body(base: &Base, body: &str) -> Result<Prepared, ApiError> {
+        let draft = Draft::read(body.as_bytes(), base, MediaLimits::new(0, std::sync::Arc::default()))?;
+        draft.fetch(&Sources { root: None, remote: None })
     }
 
     fn good(base: &Base, fields: &str) -> Prepared {
@@ -414,19 +520,22 @@ mod tests {
     #[test]
     fn a_request_lowers_limits_and_never_lifts_them() {
         let mut base = base();
-        assert_eq!(good(&base, r#","max_tokens":5"#).params.n_predict, 5);
-        assert_eq!(good(&base, r#","max_tokens":18446744073709551615"#).params.n_predict, 100);
-        assert_eq!(good(&base, r#","max_completion_tokens":7,"max_tokens":9"#).params.n_predict, 7);
+        assert_eq!(good(&base, r#","max_tokens":5"#).ask.params.n_predict, 5);
+        assert_eq!(good(&base, r#","max_tokens":18446744073709551615"#).ask.params.n_predict, 100);
+        assert_eq!(good(&base, r#","max_completion_tokens":7,"max_tokens":9"#).ask.params.n_predict, 7);
 
         base.turn.prune.budget = Budget::Keep(0.5);
-        assert_eq!(good(&base, r#","sharpv":{"keep":0.2}"#).params.prune.budget, Budget::Keep(0.2));
-        assert_eq!(good(&base, r#","sharpv":{"keep":0.9}"#).params.prune.budget, Budget::Keep(0.5));
+        assert_eq!(good(&base, r#","sharpv":{"keep":0.2}"#).ask.params.prune.budget, Budget::Keep(0.2));
+        assert_eq!(good(&base, r#","sharpv":{"keep":0.9}"#).ask.params.prune.budget, Budget::Keep(0.5));
         for lift in [r#""max_visual_tokens":100000"#, r#""prune":"off""#] {
             assert!(read(&base, &format!(r#","sharpv":{{{lift}}}"#)).is_err(), "{lift}");
         }
         base.turn.prune.budget = Budget::MaxTokens(50);
-        assert_eq!(good(&base, r#","sharpv":{"max_visual_tokens":999}"#).params.prune.budget, Budget::MaxTokens(50));
-        let share = good(&base, r#","sharpv":{"keep":1.0}"#).params.prune;
+        assert_eq!(
+            good(&base, r#","sharpv":{"max_visual_tokens":999}"#).ask.params.prune.budget,
+            Budget::MaxTokens(50)
+        );
+        let share = good(&base, r#","sharpv":{"keep":1.0}"#).ask.params.prune;
         assert_eq!((share.budget, share.cap), (Budget::Keep(1.0), Some(50)));
     }
 
@@ -434,18 +543,9 @@ mod tests {
     fn frames_are_never_more_than_the_server_allows() {
         let base = base();
         let knobs = Knobs::default();
-        let prune = PruneParams::default();
-        let sources = Sources { root: None, remote: None };
         let limits = MediaLimits::new(0, std::sync::Arc::default());
-        let reader = Reader {
-            base: &base,
-            sources: &sources,
-            limits: &limits,
-            knobs: &knobs,
-            frames: FrameKnobs::default(),
-            prune: &prune,
-        };
-        let frames = |n| reader.options(FrameKnobs { num_frames: Some(n), ..FrameKnobs::default() });
+        let reader = Reader { base: &base, limits: &limits, knobs: &knobs, frames: FrameKnobs::default() };
+        let frames = |n| reader.options(FrameKnobs { num_frames: Some(Whole(n)), ..FrameKnobs::default() });
         for (asked, taken) in [(4, 4), (32, 32), (33, 32), (-1, 32), (i64::MAX, 32)] {
             assert_eq!(frames(asked).unwrap_or_else(|e| panic!("{}", e.body())).max_frames, Some(taken), "{asked}");
         }
@@ -460,12 +560,9 @@ mod tests {
         let choice = |server: FrameChoice, asked: Option<FramesBy>| {
             let mut base = base();
             base.video.choice = server;
-            let (knobs, prune) = (Knobs::default(), PruneParams::default());
-            let sources = Sources { root: None, remote: None };
+            let knobs = Knobs::default();
             let limits = MediaLimits::new(0, std::sync::Arc::default());
-            let frames = FrameKnobs::default();
-            let reader =
-                Reader { base: &base, sources: &sources, limits: &limits, knobs: &knobs, frames, prune: &prune };
+            let reader = Reader { base: &base, limits: &limits, knobs: &knobs, frames: FrameKnobs::default() };
             reader.options(FrameKnobs { frames_by: asked, ..FrameKnobs::default() }).map(|options| options.choice).ok()
         };
         use FrameChoice::{Auto, Changes, Even};
@@ -485,15 +582,26 @@ mod tests {
             &base(),
             r#","user":"me","metadata":{},"store":true,"parallel_tool_calls":true,"tools":[],"n":1,"tool_choice":"auto""#,
         );
+        good(&base(), r#","logit_bias":{},"logprobs":false,"top_logprobs":0,"grammar":"","guided_json":null,"n":1.0"#);
         for refused in [
             r#""n":2"#,
             r#""response_format":{"type":"json_object"}"#,
             r#""logprobs":true"#,
+            r#""top_logprobs":2"#,
+            r#""logit_bias":{"50256":-100}"#,
+            r#""grammar":"root ::= [a-z]+"  "#,
+            r#""json_schema":{"type":"object"}"#,
+            r#""guided_choice":["a","b"]"#,
+            r#""structured_outputs":{"regex":"a+"}"#,
+            r#""function_call":{"name":"f"}"#,
+            r#""max_tokens":-2"#,
+            r#""max_tokens":4.5"#,
+            r#""seed":"7""#,
+            r#""continue_final_message":true"#,
             r#""tool_choice":"required""#,
             r#""temperature":-1"#,
             r#""top_p":2"#,
             r#""max_tokens":0"#,
-            r#""max_tokens":-1"#,
             r#""stop":"""#,
             r#""stream":"yes""#,
             r#""model":"other""#,
@@ -512,9 +620,72 @@ mod tests {
     #[test]
     fn samplers_are_those_of_the_request() {
         let sampler = good(&base(), r#","temperature":0.5,"top_p":0.8,"top_k":-1,"seed":-1,"stop":["a","b"]"#);
-        assert_eq!(sampler.stops, ["a", "b"]);
-        let sampler = sampler.params.sampler;
+        assert_eq!(sampler.ask.stops, ["a", "b"]);
+        let sampler = sampler.ask.params.sampler;
         assert_eq!((sampler.temperature, sampler.top_p, sampler.top_k, sampler.seed), (0.5, 0.8, 0, None));
-        assert_eq!(good(&base(), r#","seed":4294967298"#).params.sampler.seed, Some(2));
+        assert_eq!(good(&base(), r#","seed":4294967298"#).ask.params.sampler.seed, Some(2));
+        assert_eq!(good(&base(), r#","repetition_penalty":1.25"#).ask.params.sampler.repeat_penalty, 1.25);
+        let both = r#","repetition_penalty":1.25,"repeat_penalty":1.5"#;
+        assert_eq!(good(&base(), both).ask.params.sampler.repeat_penalty, 1.5);
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_they_are_written() {
+        let base = base();
+        let params = |fields: &str| good(&base, fields).ask.params;
+        assert_eq!(params(r#","max_tokens":4.0"#).n_predict, 4);
+        assert_eq!(params(r#","max_completion_tokens":4e0"#).n_predict, 4);
+        for none in ["-1", "-1.0", "null"] {
+            assert_eq!(params(&format!(r#","max_tokens":{none}"#)).n_predict, 100, "{none}");
+        }
+        let sampler = params(r#","seed":42.0,"top_k":40.0"#).sampler;
+        assert_eq!((sampler.seed, sampler.top_k), (Some(42), 40));
+    }
+
+    #[test]
+    fn tools_and_refusals_are_part_of_a_conversation() {
+        let body = r#"{"messages":[
+            {"role":"user","content":"The weather?"},
+            {"role":"assistant","content":null,"tool_calls":[
+                {"id":"1","type":"function","function":{"name":"weather","arguments":"{\"in\": \"Rome\"}"}}]},
+            {"role":"tool","tool_call_id":"1","content":"Rain."},
+            {"role":"assistant","content":[{"type":"refusal","refusal":"I cannot."}]},
+            {"role":"user","content":"Why?"},
+            {"role":"assistant","content":null,"refusal":"I will not."},
+            {"role":"tool","content":[{"type":"text","text":"Sun."}]}]}"#;
+        let read = read_body(&base(), body).unwrap_or_else(|error| panic!("{}", error.body()));
+        let said: Vec<_> = read.turns.iter().map(|turn| (turn.speaker, turn.text.as_str())).collect();
+        let (user, assistant) = (Speaker::User, Speaker::Assistant);
+        assert_eq!(
+            said,
+            [
+                (user, "The weather?"),
+                (assistant, r#"weather({"in": "Rome"})"#),
+                (user, "Rain."),
+                (assistant, "I cannot."),
+                (user, "Why?"),
+                (assistant, "I will not."),
+                (user, "Sun."),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_assistant_has_begun_is_continued() {
+        let body = |last: &str, fields: &str| {
+            let messages = format!(r#"[{{"role":"user","content":"Why?"}},{{"role":"assistant","content":{last}}}]"#);
+            read_body(&base(), &format!(r#"{{"messages":{messages}{fields}}}"#))
+        };
+        for fields in ["", r#","continue_final_message":true,"add_generation_prompt":false"#] {
+            let read = body(r#""Because ""#, fields).unwrap_or_else(|error| panic!("{}", error.body()));
+            assert_eq!((read.turns.len(), read.ask.answer_start.as_str()), (1, "Because "), "{fields}");
+        }
+        assert_eq!(body("null", "").unwrap_or_else(|error| panic!("{}", error.body())).ask.answer_start, "");
+        for fields in [r#","continue_final_message":false"#, r#","add_generation_prompt":true"#] {
+            let error = body(r#""Because""#, fields).expect_err(fields).body().to_string();
+            assert!(error.contains(r#""param":"continue_final_message""#), "{error}");
+        }
+        let alone = r#"{"messages":[{"role":"assistant","content":"Because"}]}"#;
+        assert!(read_body(&base(), alone).is_err());
     }
 }

@@ -3,33 +3,30 @@
 use super::api::error::ApiError;
 use super::api::response::{Head, json_response, now};
 use super::cache::VideoCache;
+use super::gate::Gate;
 use super::guard::{Key, check_host, check_key};
 use super::job::{Control, Event, Job, Why};
-use super::media::{MediaLimits, Sources};
+use super::media::{MediaLimits, Place, Sources};
 use super::metrics::{Metrics, Now};
-use super::prepare::{Base, prepare};
+use super::prepare::{Base, Draft, Prepared};
 use super::queue::Queue;
 use super::stream;
+use super::upload::Uploads;
 use axum::Router;
-use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::CorsLayer;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What fails within this time has its own status, in a stream as well.
 const STATUS_WAIT: Duration = Duration::from_secs(10);
@@ -46,10 +43,11 @@ pub(super) struct App {
     pub metrics: Arc<Metrics>,
     pub max_body: u64,
     pub timeout: Duration,
-    /// MiB of bodies that are in memory at once.
-    pub body_memory: Semaphore,
-    /// Requests whose media are fetched.
-    pub fetching: Semaphore,
+    pub uploads: Arc<Uploads>,
+    /// Requests whose media are fetched from other servers.
+    pub fetching: Gate,
+    /// Requests whose media are files of this machine.
+    pub reading: Gate,
     pub next_id: AtomicU64,
     /// What the ids of this process begin with.
     pub id_prefix: String,
@@ -59,22 +57,22 @@ pub(super) struct App {
 pub(super) struct Door {
     pub key: Option<Key>,
     pub hosts: Vec<String>,
-    pub cors_origins: Vec<String>,
+    pub cors: Option<CorsLayer>,
 }
 
 /// All routes.
 pub(super) fn router(app: Arc<App>, door: Door) -> Router {
     let guarded = Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*id}", get(model))
-        .route("/metrics", get(metrics))
-        .method_not_allowed_fallback(async || ApiError::wrong_method())
+        .route("/v1/chat/completions", or_wrong_method(post(chat), "POST"))
+        .route("/v1/models", or_wrong_method(get(models), "GET"))
+        .route("/v1/models/{*id}", or_wrong_method(get(model), "GET"))
+        .route("/metrics", or_wrong_method(get(metrics), "GET"))
         .fallback(async || ApiError::no_route())
         .layer(from_fn_with_state(door.key, check_key));
-    let all = Router::new().route("/health", get(health)).merge(guarded).with_state(Arc::clone(&app));
+    let health = Router::new().route("/health", or_wrong_method(get(health), "GET"));
+    let all = health.merge(guarded).with_state(Arc::clone(&app));
     // The last layer is the outermost one. Preflights carry no key.
-    let all = match cors(&door.cors_origins) {
+    let all = match door.cors {
         Some(cors) => all.layer(cors),
         None => all,
     };
@@ -87,22 +85,9 @@ pub(super) fn router(app: Arc<App>, door: Door) -> Router {
         .layer(from_fn(forget_sent_id))
 }
 
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    if origins.is_empty() {
-        return None;
-    }
-    let origin = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::from(Any)
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
-    };
-    Some(
-        CorsLayer::new()
-            .allow_origin(origin)
-            .allow_methods([axum::http::Method::GET, axum::http::Method::POST])
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-            .expose_headers([header::RETRY_AFTER]),
-    )
+/// A route that says which method it takes to those that use another. The header Allow says so, too: axum writes it.
+fn or_wrong_method(route: MethodRouter<Arc<App>>, method: &'static str) -> MethodRouter<Arc<App>> {
+    route.fallback(move || async move { ApiError::wrong_method(method) })
 }
 
 /// Names requests for the log.
@@ -170,23 +155,36 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     check_headers(&app, request.headers())?;
+    let body = app.uploads.receive(request.into_body()).await?;
+    // From here on it is this server that takes the time.
     let deadline = Instant::now() + app.timeout;
     let mut ticket = Ticket::new(&app);
-    let prepared = {
-        let (body, _memory) = read_body(&app, request).await?;
-        app.queue.check_room()?;
-        let _fetching = app.fetching.acquire().await.map_err(|_| ApiError::shutting_down())?;
-        let (shared, given_up) = (Arc::clone(&app), ticket.control.given_up());
-        let work = tokio::task::spawn_blocking(move || {
-            let limits = MediaLimits::new(shared.max_body, given_up);
-            prepare(&body, &shared.base, &shared.sources, &limits)
-        });
-        match timeout_at(deadline, work).await {
-            Ok(prepared) => prepared.map_err(|_| ApiError::internal())??,
-            Err(_) => return Err(ApiError::timeout(app.timeout)),
-        }
+    app.queue.check_room()?;
+    let limits = MediaLimits::new(app.max_body, ticket.control.given_up());
+    let memory = in_time(&app, deadline, app.uploads.memory(&body)).await?;
+    let shared = Arc::clone(&app);
+    let read = in_background(move || {
+        let _memory = memory;
+        Draft::read(&body.into_bytes()?, &shared.base, limits)
+    });
+    let draft = in_time(&app, deadline, read).await?;
+    // Who names nothing of others waits for nobody.
+    let gate = match draft.farthest() {
+        Place::Here => None,
+        Place::ThisMachine => Some(&app.reading),
+        Place::Elsewhere => Some(&app.fetching),
     };
-    let (stream, include_usage) = (prepared.stream, prepared.include_usage);
+    let permit = match gate {
+        Some(gate) => Some(in_time(&app, deadline, gate.enter()).await?),
+        None => None,
+    };
+    let shared = Arc::clone(&app);
+    let fetch = in_background(move || {
+        let _permit = permit;
+        draft.fetch(&shared.sources)
+    });
+    let prepared = in_time(&app, deadline, fetch).await?;
+    let (stream, include_usage) = (prepared.ask.stream, prepared.ask.include_usage);
     let head = Head::new(app.new_id("chatcmpl"), app.base.model_id.clone(), stream && include_usage);
     let mut events = ticket.submit(prepared)?;
     if stream {
@@ -233,31 +231,20 @@ fn check_headers(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The body, and its share of the memory for bodies.
-async fn read_body(app: &App, request: Request) -> Result<(axum::body::Bytes, SemaphorePermit<'_>), ApiError> {
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mebibytes = length.unwrap_or(app.max_body).div_ceil(1 << 20).max(1);
-    let share = u32::try_from(mebibytes).unwrap_or(u32::MAX);
-    let memory = timeout(app.timeout, app.body_memory.acquire_many(share)).await;
-    let memory = memory.map_err(|_| ApiError::timeout(app.timeout))?.map_err(|_| ApiError::shutting_down())?;
-    let limit = usize::try_from(app.max_body).unwrap_or(usize::MAX);
-    match timeout(BODY_TIMEOUT, to_bytes(request.into_body(), limit)).await {
-        Err(_) => Err(ApiError::slow_body()),
-        Ok(Ok(body)) => Ok((body, memory)),
-        Ok(Err(error)) if is_too_long(&error) => Err(ApiError::too_large("the request", app.max_body)),
-        Ok(Err(_)) => Err(ApiError::broken_body()),
-    }
+/// What blocks, on a thread for such things.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal())?
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error.to_string().contains("length limit exceeded") {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+/// What has to be done by the time of the answer.
+async fn in_time<T>(
+    app: &App,
+    deadline: Instant,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    timeout_at(deadline, work).await.unwrap_or_else(|_| Err(ApiError::timeout(app.timeout)))
 }
 
 impl App {
@@ -288,7 +275,7 @@ impl Ticket {
         Self { app: Arc::clone(app), control: Arc::default(), job: None, start: Instant::now(), is_over: false }
     }
 
-    fn submit(&mut self, prepared: super::prepare::Prepared) -> Result<UnboundedReceiver<Event>, ApiError> {
+    fn submit(&mut self, prepared: Prepared) -> Result<UnboundedReceiver<Event>, ApiError> {
         let (sender, receiver) = unbounded_channel();
         let job = Arc::new(Job { prepared, control: Arc::clone(&self.control), events: sender });
         self.app.queue.submit(Arc::clone(&job))?;

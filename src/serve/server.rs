@@ -1,6 +1,9 @@
 //! Starting, listening, ending.
 
 use super::cache::VideoCache;
+use super::conn::{self, Crowd, Patience, stopped};
+use super::cors;
+use super::gate::Gate;
 use super::guard::Key;
 use super::media::{MediaRoot, Remote, Sources};
 use super::metrics::Metrics;
@@ -9,31 +12,35 @@ use super::prepare::Base;
 use super::queue::Queue;
 use super::routes::{App, Door, id_prefix, router};
 use super::slot::Slot;
+use super::upload::Uploads;
 use crate::chat::{Session, SessionParams};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::runtime::CancelToken;
 use crate::video::Rate;
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Connections at once.
+/// Connections at once, beside those of requests that are answered or wait for it.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How long a client may take to send the head of a request, or leave a connection idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that ask nothing.
+const MAX_IDLE: usize = 128;
+
+/// Requests whose media are fetched from other servers at once, and those whose files of this machine are read.
+const FETCHING: usize = 32;
+const READING: usize = 8;
+
+/// Threads for what blocks, beside those: bodies are written and read.
+const BLOCKING: usize = 64;
 
 /// Stops a server from anywhere. Clones stop the same one.
 #[derive(Debug, Clone)]
@@ -65,7 +72,15 @@ pub struct Server {
     router: Router,
     queue: Arc<Queue>,
     slots: Vec<JoinHandle<()>>,
+    doors: Doors,
     grace: Duration,
+}
+
+/// How connections are taken.
+struct Doors {
+    crowd: Arc<Crowd>,
+    patience: Patience,
+    max_body: u64,
 }
 
 impl std::fmt::Debug for Server {
@@ -85,13 +100,8 @@ impl Server {
         let name = || PathBuf::from(format!("{host}:{port}"));
         let listener = TcpListener::bind((host, port)).map_err(Error::io("listening", name()))?;
         let address = listener.local_addr().map_err(Error::io("listening", name()))?;
-        if !address.ip().is_loopback() && options.api_key.is_none() && !options.without_key {
-            return Err(Error::InvalidParameter {
-                name: "api-key",
-                value: "missing".into(),
-                expected: format!("given where other machines can ask ({})", address.ip()),
-            });
-        }
+        check_key(&options, address.ip())?;
+        let cors = cors::layer(&options.cors_origins)?;
         let root = options
             .media_root
             .as_ref()
@@ -140,6 +150,7 @@ impl Server {
         });
 
         let parallel = sessions.len();
+        let (patience, max_body) = (Patience::new(options.stall_timeout), options.max_body);
         let queue = Arc::new(Queue::new(parallel, options.queue));
         let cache = Arc::new(VideoCache::new(options.video_cache));
         let metrics = Arc::new(Metrics::new());
@@ -163,22 +174,26 @@ impl Server {
             metrics,
             max_body: options.max_body,
             timeout: options.timeout,
-            body_memory: Semaphore::new(usize::try_from(2 * options.max_body.div_ceil(1 << 20)).unwrap_or(1).max(2)),
-            fetching: Semaphore::new(parallel + options.queue.min(16) + 1),
+            uploads: Uploads::new(options.max_body, patience),
+            fetching: Gate::new(FETCHING, options.queue),
+            reading: Gate::new(READING, options.queue),
             next_id: AtomicU64::new(0),
             id_prefix: id_prefix(),
         };
         let door = Door {
             key: options.api_key.as_deref().map(Key::new),
             hosts: options.hosts.iter().cloned().chain([host.to_owned()]).collect(),
-            cors_origins: options.cors_origins,
+            cors,
         };
+        // At work are those in the slots and in line, those whose media are fetched or read, and those in line for it.
+        let at_work = parallel.saturating_add(options.queue.saturating_mul(3)).saturating_add(FETCHING + READING);
         Ok(Self {
             listener,
             address,
             router: router(Arc::new(app), door),
             queue,
             slots: started.map_err(Error::io("starting a thread", name()))?,
+            doors: Doors { crowd: Crowd::new(at_work.saturating_add(MAX_CONNECTIONS), MAX_IDLE), patience, max_body },
             grace: options.grace,
         })
     }
@@ -193,19 +208,19 @@ impl Server {
     /// # Errors
     /// [`Error::Io`] if the system gives no threads, or the listener breaks.
     pub fn run(self, stop: &Stop) -> Result<()> {
-        let Self { listener, address, router, queue, slots, grace } = self;
+        let Self { listener, address, router, queue, slots, doors, grace } = self;
         let failed = |action: &'static str| Error::io(action, address.to_string());
         listener.set_nonblocking(true).map_err(failed("listening"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(64)
+            .max_blocking_threads(FETCHING + READING + BLOCKING)
             .thread_name("http")
             .enable_all()
             .build()
             .map_err(failed("starting threads"))?;
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            serve(listener, router, stop.0.subscribe(), &queue, grace).await;
+            serve(listener, router, doors, stop.0.subscribe(), &queue, grace).await;
             std::io::Result::Ok(())
         });
         queue.close();
@@ -224,24 +239,34 @@ impl Server {
 async fn serve(
     listener: tokio::net::TcpListener,
     router: Router,
+    doors: Doors,
     mut stop: watch::Receiver<bool>,
     queue: &Queue,
     grace: Duration,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let Doors { crowd, patience, max_body } = doors;
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let Some((stream, place)) = accepted else { continue };
-        let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
-        connections.spawn(async move {
-            connection(stream, service, stop).await;
-            drop(place);
-        });
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(target: super::LOG, "a connection could not be accepted: {error}");
+                // Out of descriptors, most likely: one gets free.
+                crowd.shrink();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let seat = tokio::select! {
+            () = stopped(&mut stop) => break,
+            seat = crowd.enter() => seat,
+        };
+        connections.spawn(conn::serve(stream, seat, router.clone(), patience, max_body, stop.clone()));
     }
     drop(listener);
     // Streams would be waited for as long as they last.
@@ -256,45 +281,18 @@ async fn serve(
     connections.abort_all();
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
-
-/// The next connection, when there is a place for it.
-async fn accept(listener: &tokio::net::TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, Place)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
-        Err(error) => {
-            tracing::warn!(target: super::LOG, "a connection could not be accepted: {error}");
-            // Out of descriptors, most likely: some get free.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            None
+/// Whether who may ask is as it should be for a server at this address.
+fn check_key(options: &ServeOptions, address: IpAddr) -> Result<()> {
+    let wrong =
+        |value: &str, expected: String| Error::InvalidParameter { name: "api-key", value: value.into(), expected };
+    match options.api_key.as_deref() {
+        None if address.is_loopback() || options.without_key => Ok(()),
+        None => Err(wrong("missing", format!("given where other machines can ask (at {address})"))),
+        // Neither is what was meant: a server that all can use, and one that nobody can.
+        Some("") => Err(wrong("empty", "a key that clients can send".into())),
+        Some(key) if key.trim() != key || !key.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
+            Err(wrong("one that no client can send", "visible ASCII characters, with no spaces around them".into()))
         }
-    }
-}
-
-/// Waits for the wish to stop. Nobody can wish it any more if the sender is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|&stopped| stopped).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-async fn connection(stream: TcpStream, service: TowerToHyperService<Router>, mut stop: watch::Receiver<bool>) {
-    // Tokens are small, and somebody waits for each.
-    let _ = stream.set_nodelay(true);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(target: super::LOG, "a connection ended: {error}");
+        Some(_) => Ok(()),
     }
 }

@@ -94,8 +94,9 @@ impl Slot {
         let start = Instant::now();
         let prepared = &job.prepared;
         let mut watch = Watch::new(job, token, &self.metrics);
-        self.session.configure(&prepared.params)?;
+        self.session.configure(&prepared.ask.params)?;
         self.session.start_over(prepared.system.clone().or_else(|| self.system.clone()));
+        self.session.set_answer_start(&prepared.ask.answer_start);
         let origins = add_turns(&mut self.session, prepared, &self.cache, &mut watch)?;
         let Some(question) = prepared.turns.last() else { return Err(ApiError::internal()) };
         let answer = self.session.ask(&question.text, &mut watch)?;
@@ -125,7 +126,8 @@ impl Slot {
             extra: extra(&answer, &origins, &warnings, start.elapsed()),
         };
         let mut trail = prepared.trail.clone();
-        trail.0.push(text_step(Speaker::Assistant.name(), &text));
+        let said = format!("{}{text}", prepared.ask.answer_start);
+        trail.0.push(text_step(Speaker::Assistant.name(), &said));
         Ok((end, trail))
     }
 }
@@ -220,7 +222,7 @@ impl<'a> Watch<'a> {
             job,
             token,
             metrics,
-            writer: Writer::new(job.prepared.stops.clone()),
+            writer: Writer::new(job.prepared.ask.stops.clone(), !job.prepared.ask.answer_start.is_empty()),
             has_begun: false,
             path: String::new(),
             encoded: 0,

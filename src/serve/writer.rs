@@ -9,11 +9,14 @@ pub(super) struct Writer {
     /// All that went out.
     text: String,
     stopped: bool,
+    /// It goes on behind something: white space at its beginning is part of it.
+    goes_on: bool,
 }
 
 impl Writer {
-    pub fn new(stops: Vec<String>) -> Self {
-        Self { stops, ..Self::default() }
+    /// For an answer from its beginning on, or one that goes on behind something.
+    pub fn new(stops: Vec<String>, goes_on: bool) -> Self {
+        Self { stops, goes_on, ..Self::default() }
     }
 
     /// Whether a stop text was met: nothing comes behind it.
@@ -67,7 +70,7 @@ impl Writer {
         let end = self.held[..end].trim_end().len();
         let rest = self.held.split_off(end);
         let mut out = std::mem::replace(&mut self.held, rest);
-        if self.text.is_empty() {
+        if self.text.is_empty() && !self.goes_on {
             out.drain(..out.len() - out.trim_start().len());
         }
         self.text.push_str(&out);
@@ -81,7 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn write(stops: &[&str], pieces: &[&str]) -> (String, bool) {
-        let mut writer = Writer::new(stops.iter().map(|&stop| stop.to_owned()).collect());
+        let mut writer = Writer::new(stops.iter().map(|&stop| stop.to_owned()).collect(), false);
         let mut out: String = pieces.iter().map(|piece| writer.push(piece)).collect();
         out += &writer.finish();
         let stopped = writer.is_stopped();
@@ -93,6 +96,13 @@ mod tests {
     fn white_space_around_an_answer_stays_back() {
         assert_eq!(write(&[], &[" ", "\n a", " b", " \n"]), ("a b".into(), false));
         assert_eq!(write(&[], &[" "]), (String::new(), false));
+    }
+
+    #[test]
+    fn what_goes_on_keeps_the_white_space_before_it() {
+        let mut writer = Writer::new(vec!["END".into()], true);
+        let out: String = [" blue", " sky ", "END"].into_iter().map(|piece| writer.push(piece)).collect();
+        assert_eq!(out + &writer.finish(), " blue sky");
     }
 
     #[test]

@@ -343,7 +343,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Server")]
     pub queue: usize,
 
-    /// The key that clients must send; SHARPV_API_KEY keeps it out of the list of processes
+    /// The key that clients must send; the variable SHARPV_API_KEY keeps it out of the list of processes
     #[arg(long, value_name = "KEY", help_heading = "Server")]
     pub api_key: Option<String>,
 
@@ -359,16 +359,21 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     pub allow_host: Vec<String>,
 
-    /// Let web pages of this origin ask, `*` is all; may be given more than once
+    /// Let web pages of this origin ask (https://page.example), `*` is all; may be given more than once
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     pub cors_origin: Vec<String>,
 
-    /// The most seconds that an answer may take, the wait for a slot included
+    /// The most seconds that an answer may take once the request is here, the wait for a slot included
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Server")]
     pub timeout: u32,
 
-    /// The largest request: bytes, or with K, M, G
+    /// The most seconds that a client may send, or read, less than 1 KiB a second; else it may take its time
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Server")]
+    pub stall_timeout: u32,
+
+    /// The largest request: bytes, or with K, M, G; all together take at most four times that on disk (TMPDIR)
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = values::bytes, help_heading = "Server")]
     pub max_body: u64,
 

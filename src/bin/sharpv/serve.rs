@@ -5,8 +5,10 @@ use crate::exit;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
 use anyhow::Context;
+use sharpv::Error;
 use sharpv::runtime::{CancelToken, exit_now};
 use sharpv::serve::{ServeOptions, Server, Stop};
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// The key, where it is not to be seen in the list of processes.
@@ -14,14 +16,13 @@ const KEY: &str = "SHARPV_API_KEY";
 
 pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
     let stop = Stop::new();
+    let api_key = api_key(args.api_key.as_deref(), std::env::var_os(KEY))?;
     let mut params = args.session.session_params(CancelToken::new())?;
     let files = args.session.model.files(&mut screen)?;
     params.layer_profile = args.session.evict.layer_profile(&files, &params, &mut screen)?;
     if args.session.model.uses_default() {
         screen.note(&about_default_model(&files));
     }
-    let from_env = || std::env::var(KEY).ok();
-    let api_key = args.api_key.clone().or_else(from_env).filter(|key| !key.is_empty());
     let defaults = ServeOptions::new(files);
     let model_id = args.alias.clone().unwrap_or_else(|| defaults.model_id.clone());
     let mut options = defaults;
@@ -38,6 +39,7 @@ pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
     options.allow_remote = args.allow_remote;
     options.remote_hosts.clone_from(&args.remote_host);
     options.max_body = args.max_body;
+    options.stall_timeout = Duration::from_secs(args.stall_timeout.into());
     options.max_download = args.max_download;
     options.download_timeout = Duration::from_secs(args.download_timeout.into());
     options.timeout = Duration::from_secs(args.timeout.into());
@@ -49,7 +51,7 @@ pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
     let loading = CancelToken::new();
     let server = Server::open(&args.host, args.port, options, &mut Watch::new(&mut screen, None, &loading));
     screen.clear();
-    let server = server?;
+    let server = server.map_err(|error| with_way_out(error, has_key))?;
     listen_for_signals(stop.clone())?;
     let address = server.address();
     if !address.ip().is_loopback() && !has_key {
@@ -59,6 +61,46 @@ pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
     server.run(&stop)?;
     screen.note("All requests are done, or were given up");
     Ok(())
+}
+
+/// The key of the option, or else of the environment. An empty one is no key, and not what was meant either.
+fn api_key(given: Option<&str>, variable: Option<OsString>) -> Result<Option<String>, Error> {
+    let wrong = |name, value: &str, expected: &str| Error::InvalidParameter {
+        name,
+        value: value.into(),
+        expected: expected.into(),
+    };
+    match (given, variable) {
+        (Some(""), _) => Err(wrong(
+            "api-key",
+            "empty",
+            "the key that clients send; leave it out to take that of SHARPV_API_KEY, or to serve this machine without one",
+        )),
+        (Some(key), _) => Ok(Some(key.to_owned())),
+        (None, None) => Ok(None),
+        (None, Some(key)) => match key.into_string() {
+            Ok(key) if key.is_empty() => {
+                Err(wrong(KEY, "empty", "the key that clients send; unset it to serve this machine without one"))
+            }
+            Ok(key) => Ok(Some(key)),
+            Err(_) => Err(wrong(KEY, "no text", "the key that clients send")),
+        },
+    }
+}
+
+/// A missing key, with what can be done about it.
+fn with_way_out(error: Error, has_key: bool) -> Error {
+    match error {
+        Error::InvalidParameter { name: "api-key", value, expected } if !has_key => Error::InvalidParameter {
+            name: "api-key",
+            value,
+            expected: format!(
+                "{expected}: set {KEY} to a key, or give --api-key KEY; --no-api-key lets everybody in who reaches this port, and \
+                 --host 127.0.0.1 this machine alone"
+            ),
+        },
+        error => error,
+    }
 }
 
 /// The first signal lets answers come to their end, the second ends the program.

@@ -1,7 +1,7 @@
 //! From a conversation to its prompt.
 
 use super::marks::Piece;
-use super::message::Message;
+use super::message::{Message, Role};
 use super::plan::{self, Placed, Plan, Tokenization};
 use crate::chat::conversation::Conversation;
 use crate::chat::engine::Engine;
@@ -10,8 +10,11 @@ use crate::error::Result;
 /// The prompt of `conversation` that ends with `message`, as text with marks.
 pub(in crate::chat) fn render(engine: &Engine, conversation: &Conversation, message: &Message) -> Result<String> {
     // What people write is text, whatever it looks like.
-    let messages = engine.template.guarded(conversation.with(message), &conversation.marks.cut());
-    Ok(engine.template.render(&messages)? + &conversation.answer_start)
+    let mark = conversation.marks.cut();
+    let messages = engine.template.guarded(conversation.with(message), &mark);
+    let start = vec![Message::text(Role::Assistant, conversation.answer_start.clone())];
+    let start = engine.template.guarded(start, &mark);
+    Ok(engine.template.render(&messages)? + &start.iter().map(|message| message.content.as_str()).collect::<String>())
 }
 
 /// The prompt of `conversation` that ends with `message`.

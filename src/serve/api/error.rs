@@ -65,10 +65,19 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", message)
     }
 
-    /// A body that did not come in time.
+    /// A body of which next to nothing came for a while.
     pub fn slow_body() -> Self {
-        let message = "the body of the request did not arrive in time; send it faster, or send less";
+        let message = "the body of the request stopped coming; send it again";
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "timeout", message)
+    }
+
+    /// More is being sent than is held at once, and this came the slowest.
+    pub fn crowded() -> Self {
+        let message = "more is being sent to this server than it takes at once; send this again later";
+        Self {
+            retry_after: Some(Duration::from_secs(10)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "overloaded", message)
+        }
     }
 
     /// A body that broke off.
@@ -101,9 +110,9 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found_error", "not_found", message)
     }
 
-    /// A route that takes other methods.
-    pub fn wrong_method() -> Self {
-        let message = "this route takes another method: POST for chat completions, GET for the others";
+    /// A route that takes another method.
+    pub fn wrong_method(method: &str) -> Self {
+        let message = format!("this route takes another method: {method}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
     }
 

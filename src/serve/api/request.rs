@@ -4,9 +4,11 @@
 //! for clients send many; what would change the answer and is not done here is refused.
 
 use super::error::ApiError;
-use serde::Deserialize;
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
 
 /// The body of a chat request.
 #[derive(Debug, Deserialize)]
@@ -16,28 +18,92 @@ pub(in crate::serve) struct ChatRequest<'a> {
     pub messages: Vec<ChatMessage<'a>>,
     pub stream: Option<bool>,
     pub stream_options: Option<StreamOptions>,
-    pub max_tokens: Option<u64>,
-    pub max_completion_tokens: Option<u64>,
+    /// −1 is as many as the server allows.
+    pub max_tokens: Option<Whole>,
+    pub max_completion_tokens: Option<Whole>,
     pub temperature: Option<f32>,
     pub top_p: Option<f32>,
-    pub top_k: Option<i64>,
+    pub top_k: Option<Whole>,
     pub min_p: Option<f32>,
     pub repeat_penalty: Option<f32>,
+    /// vLLM's name for it.
+    pub repetition_penalty: Option<f32>,
     pub frequency_penalty: Option<f32>,
     pub presence_penalty: Option<f32>,
-    pub seed: Option<i64>,
+    pub seed: Option<Whole>,
     pub stop: Option<StopTexts>,
-    pub n: Option<u64>,
+    pub n: Option<Whole>,
     pub response_format: Option<ResponseFormat>,
     #[serde(borrow)]
     pub tool_choice: Option<&'a RawValue>,
-    pub logprobs: Option<bool>,
+    #[serde(borrow)]
+    pub function_call: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub logprobs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub top_logprobs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub logit_bias: Option<&'a RawValue>,
+    // What answers have to look like, as llama-server and vLLM name it.
+    #[serde(borrow)]
+    pub grammar: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub json_schema: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub structured_outputs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub guided_json: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub guided_regex: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub guided_choice: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub guided_grammar: Option<&'a RawValue>,
+    /// vLLM's names for what to do with a last message of the assistant.
+    pub continue_final_message: Option<bool>,
+    pub add_generation_prompt: Option<bool>,
     /// vLLM's name for how to read media.
     pub media_io_kwargs: Option<MediaIo>,
     /// vLLM's name for how to process them.
     pub mm_processor_kwargs: Option<FrameKnobs>,
     /// What this server adds.
     pub sharpv: Option<Knobs>,
+}
+
+/// A whole number, however it is written: `4.0` is 4. Those too large for it are its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::serve) struct Whole(pub i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Whole, E> {
+                Ok(Whole(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Whole, E> {
+                Ok(Whole(i64::try_from(value).unwrap_or(i64::MAX)))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Whole, E> {
+                // Beyond 2⁵³ not every whole number is one of these.
+                if value.fract() == 0.0 && value.abs() <= (1_u64 << f64::MANTISSA_DIGITS) as f64 {
+                    return Ok(Whole(value as i64));
+                }
+                Err(E::invalid_value(Unexpected::Float(value), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Number)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,7 +136,7 @@ pub(in crate::serve) struct FrameKnobs {
     pub fps: Option<f64>,
     /// −1 is as many as the server allows.
     #[serde(alias = "max_frames")]
-    pub num_frames: Option<i64>,
+    pub num_frames: Option<Whole>,
     pub start: Option<f64>,
     pub end: Option<f64>,
     pub frames_by: Option<FramesBy>,
@@ -104,13 +170,13 @@ impl FrameKnobs {
 pub(in crate::serve) struct Knobs {
     pub fps: Option<f64>,
     #[serde(alias = "max_frames")]
-    pub num_frames: Option<i64>,
+    pub num_frames: Option<Whole>,
     pub start: Option<f64>,
     pub end: Option<f64>,
     pub frames_by: Option<FramesBy>,
     /// The share of the visual tokens to keep.
     pub keep: Option<f32>,
-    pub max_visual_tokens: Option<u64>,
+    pub max_visual_tokens: Option<Whole>,
     /// How visual tokens are chosen.
     pub prune: Option<String>,
     /// What leaves the KV cache.
@@ -142,6 +208,41 @@ pub(in crate::serve) struct ChatMessage<'a> {
     role: Text<'a>,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
+    /// What the assistant says in the place of an answer.
+    #[serde(borrow)]
+    refusal: Option<Text<'a>>,
+    /// What the assistant wants to be called.
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function_call: Option<&'a RawValue>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Deserialize)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: FunctionCall<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FunctionCall<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    /// JSON, as a string or as it is.
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+}
+
+impl FunctionCall<'_> {
+    fn text(&self) -> Result<String, ApiError> {
+        let arguments = match self.arguments {
+            Some(value) if value.get().starts_with('"') => string(value)?,
+            Some(value) => Cow::Borrowed(value.get()),
+            None => Cow::Borrowed(""),
+        };
+        Ok(format!("{}({arguments})", self.name.0))
+    }
 }
 
 /// Who says a message.
@@ -153,7 +254,7 @@ pub(in crate::serve) enum Speaker {
 }
 
 /// A string that is borrowed where JSON has no escapes in it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A part of a message's content.
@@ -191,6 +292,8 @@ struct RawPart<'a> {
     #[serde(borrow)]
     text: Option<Text<'a>>,
     #[serde(borrow)]
+    refusal: Option<Text<'a>>,
+    #[serde(borrow)]
     image_url: Option<&'a RawValue>,
     #[serde(borrow)]
     video_url: Option<&'a RawValue>,
@@ -209,13 +312,13 @@ struct RawMedia<'a> {
     data: Option<Text<'a>>,
     fps: Option<f64>,
     #[serde(alias = "max_frames")]
-    num_frames: Option<i64>,
+    num_frames: Option<Whole>,
     start: Option<f64>,
     end: Option<f64>,
     frames_by: Option<FramesBy>,
 }
 
-const PARTS: &str = "parts of a message are text, image_url, video_url, input_video and video";
+const PARTS: &str = "parts of a message are text, refusal, image_url, video_url, input_video and video";
 
 impl<'a> ChatRequest<'a> {
     /// Reads a body.
@@ -229,14 +332,37 @@ impl<'a> ChatMessage<'a> {
     pub fn speaker(&self) -> Result<Speaker, ApiError> {
         match self.role.0.as_ref() {
             "system" | "developer" => Ok(Speaker::System),
-            "user" => Ok(Speaker::User),
+            // Templates of models that call tools say what a tool gave as a user.
+            "user" | "tool" | "function" => Ok(Speaker::User),
             "assistant" => Ok(Speaker::Assistant),
-            _ => Err(ApiError::unsupported("messages", "roles of messages are system, developer, user and assistant")),
+            _ => Err(ApiError::unsupported(
+                "messages",
+                "roles of messages are system, developer, user, assistant and tool",
+            )),
         }
+    }
+
+    /// Whether the user says it, and not a tool.
+    pub fn is_of_user(&self) -> bool {
+        self.role.0 == "user"
     }
 
     /// What is said.
     pub fn parts(&self) -> Result<Vec<Part<'a>>, ApiError> {
+        let mut parts = self.content_parts()?;
+        if parts.is_empty() {
+            parts.extend(self.refusal.as_ref().map(|refusal| Part::Text(refusal.0.clone())));
+        }
+        // This server calls no tools, but others may have: what came of it means nothing without the call.
+        let calls: Vec<ToolCall<'a>> = self.tool_calls.map(parse).transpose()?.unwrap_or_default();
+        let old: Option<FunctionCall<'a>> = self.function_call.map(parse).transpose()?;
+        for call in calls.iter().map(|call| &call.function).chain(&old) {
+            parts.push(Part::Text(call.text()?.into()));
+        }
+        Ok(parts)
+    }
+
+    fn content_parts(&self) -> Result<Vec<Part<'a>>, ApiError> {
         let Some(content) = self.content else { return Ok(Vec::new()) };
         if content.get().starts_with('"') {
             return Ok(vec![Part::Text(string(content)?)]);
@@ -251,6 +377,7 @@ fn part(part: RawPart<'_>) -> Result<Part<'_>, ApiError> {
     let missing = |name: &str| ApiError::invalid("messages", format!("a part of type {name} needs a field {name}"));
     let media = match kind {
         Some("text") => return Ok(Part::Text(part.text.ok_or_else(|| missing("text"))?.0)),
+        Some("refusal") => return Ok(Part::Text(part.refusal.ok_or_else(|| missing("refusal"))?.0)),
         Some("image_url") => media(part.image_url.ok_or_else(|| missing("image_url"))?, Place::Url)?,
         Some("video_url") => media(part.video_url.ok_or_else(|| missing("video_url"))?, Place::Url)?,
         // llama-server took a plain string of base64 once.
@@ -340,6 +467,7 @@ mod tests {
             (r#"[{"type":"input_video","input_video":"https:\/\/x\/a"}]"#, r#"Url("https://x/a")"#),
             (r#"[{"type":"video","video":["data:,a","data:,b"]}]"#, r#"Frames(["data:,a", "data:,b"])"#),
             (r#"[{"type":"image_url","image_url":{"url":"data:,a","detail":"low"}}]"#, "is_image: true"),
+            (r#"[{"type":"refusal","refusal":"no"}]"#, r#"Text("no")"#),
             (r#""just text""#, r#"Text("just text")"#),
             ("null", "[]"),
         ] {

@@ -11,7 +11,7 @@ pub(super) use remote::Remote;
 pub use remote::RemoteHost;
 
 use super::api::error::ApiError;
-use super::api::request::Place;
+use super::api::request::Place as Named;
 use data::{DataUri, Stored, data_uri, store_base64};
 use sha2::{Digest, Sha256};
 use std::cell::Cell;
@@ -116,33 +116,76 @@ impl MediaFile {
     }
 }
 
-impl Sources {
-    /// Brings what is at `place` here.
-    pub fn fetch(&self, place: &Place<'_>, limits: &MediaLimits) -> Result<MediaFile, ApiError> {
-        match place {
-            Place::Url(url) => self.fetch_url(url, limits),
-            Place::Data(data) => match data_uri(data) {
-                Some(uri) => self.fetch_data(uri?, limits),
-                None => self.fetch_data(DataUri::File(data), limits),
-            },
-            Place::Frames(frames) => {
-                if frames.is_empty() || frames.len() > MAX_FRAMES {
-                    return Err(ApiError::media(format!("a list of frames has 1 to {MAX_FRAMES} of them")));
-                }
-                let frames = frames.iter().map(|frame| self.fetch_url(frame, limits)).collect::<Result<_, _>>()?;
-                MediaFile::of_frames(frames)
+/// Media of a message: here, as far as they came with it, and else by name.
+#[derive(Debug)]
+pub(super) enum Found {
+    File(MediaFile),
+    Url(String),
+    /// The frames of a video.
+    Frames(Vec<Found>),
+}
+
+/// Where something is that has to be brought here, the farthest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Here,
+    ThisMachine,
+    Elsewhere,
+}
+
+impl Found {
+    /// Where the farthest of it is.
+    pub fn farthest(&self) -> Place {
+        match self {
+            Self::File(_) => Place::Here,
+            Self::Url(url) if is_remote(url) => Place::Elsewhere,
+            Self::Url(_) => Place::ThisMachine,
+            Self::Frames(frames) => frames.iter().map(Self::farthest).max().unwrap_or(Place::Here),
+        }
+    }
+}
+
+fn scheme(url: &str) -> Option<String> {
+    url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase())
+}
+
+fn is_remote(url: &str) -> bool {
+    matches!(scheme(url).as_deref(), Some("http" | "https"))
+}
+
+/// Takes what came with the request out of it. What is only named is not looked at.
+pub(super) fn take(named: &Named<'_>, limits: &MediaLimits) -> Result<Found, ApiError> {
+    match named {
+        Named::Url(url) => take_url(url, limits),
+        Named::Data(data) => match data_uri(data) {
+            Some(uri) => take_data(uri?, limits),
+            None => take_data(DataUri::File(data), limits),
+        },
+        Named::Frames(frames) => {
+            if frames.is_empty() || frames.len() > MAX_FRAMES {
+                return Err(ApiError::media(format!("a list of frames has 1 to {MAX_FRAMES} of them")));
             }
+            let frames = frames.iter().map(|frame| take_url(frame, limits)).collect::<Result<_, _>>()?;
+            Ok(Found::Frames(frames))
+        }
+    }
+}
+
+impl Sources {
+    /// Brings here what is not.
+    pub fn fetch(&self, found: Found, limits: &MediaLimits) -> Result<MediaFile, ApiError> {
+        limits.check()?;
+        match found {
+            Found::File(file) => Ok(file),
+            Found::Url(url) => self.fetch_url(&url, limits),
+            Found::Frames(frames) => MediaFile::of_frames(
+                frames.into_iter().map(|frame| self.fetch(frame, limits)).collect::<Result<_, _>>()?,
+            ),
         }
     }
 
     fn fetch_url(&self, url: &str, limits: &MediaLimits) -> Result<MediaFile, ApiError> {
-        limits.check()?;
-        if let Some(uri) = data_uri(url) {
-            return self.fetch_data(uri?, limits);
-        }
-        limits.count()?;
-        let scheme = url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        let file = match scheme.as_deref() {
+        let file = match scheme(url).as_deref() {
             Some("http" | "https") => {
                 let remote = self.remote.as_ref().ok_or_else(|| {
                     ApiError::forbidden_media(
@@ -164,19 +207,28 @@ impl Sources {
         };
         checked(file)
     }
+}
 
-    fn fetch_data(&self, uri: DataUri<'_>, limits: &MediaLimits) -> Result<MediaFile, ApiError> {
-        let one = |text| {
-            limits.count()?;
-            checked(MediaFile::own(store_base64(text, limits)?))
-        };
-        match uri {
-            DataUri::File(text) => one(text),
-            DataUri::Frames(frames) if frames.len() > MAX_FRAMES => {
-                Err(ApiError::media(format!("a list of frames has at most {MAX_FRAMES} of them")))
-            }
-            DataUri::Frames(frames) => MediaFile::of_frames(frames.into_iter().map(one).collect::<Result<_, _>>()?),
+fn take_url(url: &str, limits: &MediaLimits) -> Result<Found, ApiError> {
+    limits.check()?;
+    if let Some(uri) = data_uri(url) {
+        return take_data(uri?, limits);
+    }
+    limits.count()?;
+    Ok(Found::Url(url.to_owned()))
+}
+
+fn take_data(uri: DataUri<'_>, limits: &MediaLimits) -> Result<Found, ApiError> {
+    let one = |text| {
+        limits.count()?;
+        checked(MediaFile::own(store_base64(text, limits)?)).map(Found::File)
+    };
+    match uri {
+        DataUri::File(text) => one(text),
+        DataUri::Frames(frames) if frames.len() > MAX_FRAMES => {
+            Err(ApiError::media(format!("a list of frames has at most {MAX_FRAMES} of them")))
         }
+        DataUri::Frames(frames) => Ok(Found::Frames(frames.into_iter().map(one).collect::<Result<_, _>>()?)),
     }
 }
 

@@ -116,11 +116,21 @@ fn what_is_not_there_is_told_in_json() {
         ("GET", "/v1/models/other", 404, "model_not_found"),
         ("GET", "/v1/nothing", 404, "not_found"),
         ("GET", "/", 404, "not_found"),
-        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
-        ("DELETE", "/v1/models", 405, "method_not_allowed"),
     ] {
         let reply = server.send(method, path, &[], None);
         assert_eq!((reply.status, reply.error().as_str()), (status, code), "{method} {path}");
+    }
+    for (method, path, allowed) in [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("DELETE", "/v1/models", "GET,HEAD"),
+        ("POST", "/v1/models/tiny", "GET,HEAD"),
+        ("POST", "/metrics", "GET,HEAD"),
+        ("POST", "/health", "GET,HEAD"),
+        ("OPTIONS", "/health", "GET,HEAD"),
+    ] {
+        let reply = server.send(method, path, &[], None);
+        assert_eq!((reply.status, reply.error().as_str()), (405, "method_not_allowed"), "{method} {path}");
+        assert_eq!(reply.header("allow"), Some(allowed), "{method} {path}");
     }
     let other = server.post(&with(say("Why?"), json!({ "model": "gpt-99" })));
     assert_eq!((other.status, other.error().as_str()), (404, "model_not_found"));
@@ -142,7 +152,6 @@ fn bodies_that_make_no_sense_are_refused_and_not_repeated() {
         (r#"{"messages":[{"role":"user"}]}"#, 400),
         (r#"{"messages":[{"role":"user","content":" "}]}"#, 400),
         (r#"{"messages":[{"role":"robot","content":"hi"}]}"#, 400),
-        (r#"{"messages":[{"role":"tool","content":"hi"}]}"#, 400),
         (r#"{"messages":[{"role":"assistant","content":"hi"}]}"#, 400),
         (r#"{"messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]}]}"#, 400),
         (r#"{"messages":[{"role":"user","content":"hi"}],"max_tokens":"many s3cret"}"#, 400),
@@ -193,6 +202,88 @@ fn answers_end_where_the_request_wants() {
         assert_eq!(stopped.answer(), text.split(&stop).next().expect("a start").trim());
         assert_eq!(stopped.json()["choices"][0]["finish_reason"], "stop");
     }
+}
+
+#[test]
+fn fields_are_taken_as_clients_write_them() {
+    let server = Server::tiny(&[]);
+    let whole = server.post(&say("Why?")).answer();
+    for unlimited in [json!(-1), json!(-1.0)] {
+        assert_eq!(server.post(&with(say("Why?"), json!({ "max_tokens": unlimited }))).answer(), whole);
+    }
+    let short = server.post(&with(say("Why?"), json!({ "max_tokens": 4.0, "seed": 42.0, "top_k": 40.0, "n": 1.0 })));
+    assert_eq!(short.json()["usage"]["completion_tokens"], 4, "{}", short.text);
+    let (one, other) = (json!({ "repeat_penalty": 1.9 }), json!({ "repetition_penalty": 1.9 }));
+    let [one, other] = [one, other].map(|fields| server.post(&with(say("Why?"), fields)).answer());
+    assert!(one == other && one != whole, "{whole:?}, {one:?}, {other:?}");
+    for (field, value) in [
+        ("max_tokens", json!(-2)),
+        ("max_tokens", json!(0)),
+        ("max_tokens", json!(4.5)),
+        ("logit_bias", json!({ "50256": -100 })),
+        ("top_logprobs", json!(3)),
+        ("grammar", json!("root ::= [a-z]")),
+        ("guided_choice", json!(["a", "b"])),
+    ] {
+        let reply = server.post(&with(say("Why?"), json!({ field: value })));
+        assert_eq!(reply.status, 400, "{field}: {}", reply.text);
+        reply.error();
+        assert!(reply.json()["error"].to_string().contains(field) || value == json!(4.5), "{}", reply.text);
+    }
+}
+
+#[test]
+fn a_conversation_may_have_tools_and_refusals() {
+    let server = Server::tiny(&[]);
+    let call = json!({ "id": "1", "type": "function", "function": { "name": "weather", "arguments": "{}" } });
+    let reply = server.post(&json!({ "max_tokens": 2, "messages": [
+        { "role": "user", "content": "The weather?" },
+        { "role": "assistant", "content": null, "tool_calls": [call] },
+        { "role": "tool", "tool_call_id": "1", "content": "Rain." },
+        { "role": "assistant", "content": [{ "type": "refusal", "refusal": "I cannot say." }] },
+        { "role": "user", "content": "Why?" },
+    ] }));
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let last = server.post(&json!({ "max_tokens": 2, "messages": [
+        { "role": "user", "content": "The weather?" },
+        { "role": "assistant", "tool_calls": [call] },
+        { "role": "tool", "tool_call_id": "1", "content": [{ "type": "text", "text": "Rain." }] },
+    ] }));
+    assert_eq!(last.status, 200, "{}", last.text);
+}
+
+#[test]
+fn what_the_assistant_has_begun_is_continued() {
+    let server = Server::smol(&["-n", "24"]);
+    let asked = "What is a dog? Answer in a long sentence.";
+    let whole = server.post(&with(say(asked), json!({ "max_tokens": 14 }))).answer();
+    let begun = server.post(&with(say(asked), json!({ "max_tokens": 5 }))).answer();
+    assert!(whole.len() > begun.len() && whole.starts_with(&begun), "{begun:?}, {whole:?}");
+    let messages = |begun: &str| json!({ "messages": [{ "role": "user", "content": asked }, { "role": "assistant", "content": begun }] });
+    for more in [json!({ "max_tokens": 9 }), json!({ "max_tokens": 9, "continue_final_message": true })] {
+        let reply = server.post(&with(messages(&begun), more));
+        let rest = reply.answer();
+        assert!(begun.clone() + &rest == whole || gpu::near(0.0) > 0.0, "{begun:?} {rest:?}, {whole:?}");
+    }
+    // What stands there is text, as everywhere.
+    let tokens = |begun: &str| {
+        let reply = server.post(&with(messages(begun), json!({ "max_tokens": 1 }))).json();
+        reply["usage"]["prompt_tokens"].as_u64().unwrap_or_else(|| panic!("{reply}"))
+    };
+    assert!(tokens("a<|im_end|>") >= tokens("a") + 4, "{} against {}", tokens("a<|im_end|>"), tokens("a"));
+    // The slot knows what was said, with its beginning: the next turn computes none of it again.
+    let rest = server.post(&with(messages(&begun), json!({ "max_tokens": 9 })));
+    let before = rest.json()["usage"]["prompt_tokens"].as_u64().expect("tokens");
+    let next = server.post(&json!({ "max_tokens": 1, "messages": [
+        { "role": "user", "content": asked },
+        { "role": "assistant", "content": format!("{begun}{}", rest.answer()) },
+        { "role": "user", "content": "And a cat?" },
+    ] }));
+    let cached = next.json()["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("tokens");
+    assert!(cached + 2 >= before, "{cached} of {before}");
+    let refused = server.post(&with(messages(&begun), json!({ "continue_final_message": false })));
+    assert_eq!((refused.status, refused.error().as_str()), (400, "unsupported_parameter"));
+    assert_eq!(refused.json()["error"]["param"], "continue_final_message");
 }
 
 #[test]

@@ -9,5 +9,7 @@ mod limits;
 mod load;
 mod media;
 mod openai;
+#[cfg(target_os = "linux")]
+mod patience;
 mod security;
 mod slots;

@@ -3,6 +3,7 @@
 use super::client::{Server, about, clip, data_uri, say, with};
 use crate::support::families;
 use crate::support::program::sharpv;
+use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::json;
 
@@ -54,6 +55,35 @@ fn the_key_can_come_from_the_environment() {
 }
 
 #[test]
+fn an_empty_key_is_refused() {
+    let serve = |options: &[&str], variable: Option<&str>| {
+        let mut command = sharpv(&[&["serve", "--port", "0", "-m", "nowhere.gguf"], options].concat());
+        command.env_remove("SHARPV_API_KEY").envs(variable.map(|key| ("SHARPV_API_KEY", key)));
+        command.assert()
+    };
+    // It hides no good one.
+    for variable in [None, Some("good"), Some("")] {
+        let told = contains("--api-key is empty").and(contains("SHARPV_API_KEY"));
+        serve(&["--api-key", ""], variable).code(2).stderr(told);
+    }
+    serve(&[], Some("")).code(2).stderr(contains("SHARPV_API_KEY is empty").and(contains("unset it")));
+    // One that is given counts. What is wrong then is the model.
+    serve(&["--api-key", "good"], Some("")).code(1).stderr(contains("nowhere.gguf"));
+}
+
+#[test]
+fn a_key_that_nobody_can_send_is_refused() {
+    let files = families::files("smolvlm");
+    let mmproj = files.mmproj.expect("a projector");
+    let model = ["-m", files.model.to_str().expect("UTF-8"), "--mmproj", mmproj.to_str().expect("UTF-8")];
+    for key in [" ", "k ", "k\n", "ключ"] {
+        let options = [&["serve", "--port", "0", "--api-key", key], &model[..]].concat();
+        let told = contains("--api-key is one that no client can send");
+        sharpv(&options).env_remove("SHARPV_API_KEY").assert().code(2).stderr(told);
+    }
+}
+
+#[test]
 fn any_key_will_do_where_there_is_none() {
     // OpenAI's clients cannot be made without one.
     let server = Server::tiny(&[]);
@@ -68,8 +98,10 @@ fn other_machines_are_not_let_in_without_a_key() {
     let serve = |options: &[&str]| {
         sharpv(&[&["serve", "--port", "0"], &model[..], options].concat()).env_remove("SHARPV_API_KEY").assert()
     };
-    serve(&["--host", "0.0.0.0"]).code(2).stderr(contains("--api-key is missing"));
-    serve(&["--host", "0.0.0.0", "--api-key", ""]).code(2).stderr(contains("--api-key is missing"));
+    // It says every way out.
+    let told = contains("--api-key is missing").and(contains("SHARPV_API_KEY")).and(contains("--api-key KEY"));
+    let told = told.and(contains("--no-api-key")).and(contains("--host 127.0.0.1"));
+    serve(&["--host", "0.0.0.0"]).code(2).stderr(told);
     let open = Server::tiny(&["--host", "0.0.0.0", "--no-api-key"]);
     assert_eq!(open.get("/v1/models").status, 200);
     assert!(open.log().is_empty() || open.log().contains("there is no key"), "{}", open.log());
@@ -123,6 +155,37 @@ fn web_pages_are_let_in_only_if_they_were_named() {
     assert_eq!(other.header("access-control-allow-origin"), None);
     // What was named gets no further without the key.
     assert_eq!(open.send("GET", "/v1/models", &preflight[..1], None).status, 401);
+}
+
+#[test]
+fn pages_ask_with_the_headers_of_their_client() {
+    // As OpenAI's JavaScript client asks from a page.
+    let wanted = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,\
+                  x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout";
+    let preflight = |origin| {
+        [("origin", origin), ("access-control-request-method", "POST"), ("access-control-request-headers", wanted)]
+    };
+    let named = Server::tiny(&["--cors-origin", "https://Page.example/", "--cors-origin", "http://localhost:80"]);
+    let all = Server::tiny(&["--cors-origin", "*"]);
+    for (server, origin) in
+        [(&named, "https://page.example"), (&named, "http://localhost"), (&all, "https://anywhere.example")]
+    {
+        let reply = server.send("OPTIONS", "/v1/chat/completions", &preflight(origin), None);
+        assert_eq!(reply.status, 200);
+        let headers = reply.header("access-control-allow-headers").unwrap_or_default().to_owned();
+        assert!(wanted.split(',').all(|header| headers.contains(header)), "{origin}: {headers}");
+        let answered = server.send("GET", "/v1/models", &[("origin", origin)], None);
+        let allowed = answered.header("access-control-allow-origin");
+        assert!([Some(origin), Some("*")].contains(&allowed), "{origin}: {allowed:?}");
+    }
+    let files = families::files("smolvlm");
+    let mmproj = files.mmproj.expect("a projector");
+    let model = ["-m", files.model.to_str().expect("UTF-8"), "--mmproj", mmproj.to_str().expect("UTF-8")];
+    for wrong in ["page.example", "https://page.example/app", ""] {
+        let options = [&["serve", "--port", "0", "--cors-origin", wrong], &model[..]].concat();
+        let told = contains("--cors-origin is").and(contains("https://page.example"));
+        sharpv(&options).env_remove("SHARPV_API_KEY").assert().code(2).stderr(told);
+    }
 }
 
 #[test]

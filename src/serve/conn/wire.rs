@@ -1,0 +1,157 @@
+//! The bytes of a connection: who reads an answer too slowly is cut off, and what a refused client still sends is read
+//! for a while.
+
+use super::crowd::{At, Seat};
+use super::pace::{Pace, Patience};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How long a refused client is listened to, in all and without a byte of it.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_QUIET: Duration = Duration::from_secs(5);
+
+/// Bytes that are read of a refused client whatever the largest request is.
+const LINGER_BYTES: u64 = 64 << 20;
+
+/// What is thrown away at once.
+const SINK: usize = 16 << 10;
+
+/// What bounds a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    patience: Patience,
+    /// Bytes that are read of a refused client.
+    linger_bytes: u64,
+}
+
+impl Limits {
+    pub fn new(patience: Patience, max_body: u64) -> Self {
+        Self { patience, linger_bytes: max_body.saturating_mul(2).max(LINGER_BYTES) }
+    }
+}
+
+/// A connection's bytes.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: TcpStream,
+    seat: Arc<Seat>,
+    limits: Limits,
+    /// Of the answers that the client reads.
+    reading: Pace,
+    linger: Option<Linger>,
+}
+
+/// An end that is not final yet. A connection that is closed with bytes unread is reset, and the client, which is
+/// sending, never sees the answer: it meets a broken pipe, and most try the whole upload again.
+#[derive(Debug)]
+struct Linger {
+    left: u64,
+    end: Pin<Box<Sleep>>,
+    quiet: Pin<Box<Sleep>>,
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream, seat: Arc<Seat>, limits: Limits) -> Self {
+        Self { stream, seat, limits, reading: Pace::new(limits.patience), linger: None }
+    }
+
+    /// What became of a write. One that has to wait for the client may not wait for ever.
+    fn written(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        wanted: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match &result {
+            Poll::Ready(Ok(n)) if *n < wanted => self.reading.moved(*n as u64),
+            Poll::Ready(_) => self.reading.rest(),
+            Poll::Pending => {
+                ready!(self.reading.poll_too_slow(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        result
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.seat.set_owes(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(result, bytes.len(), context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(result, wanted, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            if !this.seat.owes() {
+                return Poll::Ready(Ok(()));
+            }
+            this.seat.set(At::Refused);
+        }
+        let most = this.limits.linger_bytes;
+        this.linger.get_or_insert_with(|| Linger::new(most)).poll(&mut this.stream, context).map(Ok)
+    }
+}
+
+impl Linger {
+    fn new(most: u64) -> Self {
+        Self { left: most, end: Box::pin(sleep(LINGER)), quiet: Box::pin(sleep(LINGER_QUIET)) }
+    }
+
+    /// Ready when the client is done, or was listened to for long enough.
+    fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
+        let mut sink = [0; SINK];
+        while self.left > 0 && self.end.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut sink);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buffer.filled().len() as u64);
+                    self.quiet.as_mut().reset(Instant::now() + LINGER_QUIET);
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.quiet.as_mut().poll(context),
+            }
+        }
+        Poll::Ready(())
+    }
+}
