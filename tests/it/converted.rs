@@ -147,8 +147,8 @@ fn a_picture_in_parts_is_the_same() {
             let far = distance(rows, &exact);
             assert!(far < gpu::near(1e-3), "{name}, {} cells: {far}", cells.len());
         }
-        for layer in 1..picture.n_layers {
-            stream.begin(&mut pair.vision, &chunk, &picture, &all, layer).expect("it is begun");
+        for layer in 1..picture.n_layers() {
+            stream.begin(&mut pair.vision, &chunk, &all, layer).expect("it is begun");
             let states = vec![CellState::Computed; all.len()];
             let rows = stream.finish(&mut pair.vision, &chunk, &states).expect("it is finished");
             assert!(distance(rows, &exact) < gpu::near(1e-3), "{name}, layer {layer}: {}", distance(rows, &exact));
