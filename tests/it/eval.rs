@@ -151,7 +151,7 @@ fn mvbench_has_bounds_and_folders_of_frames() {
         [
             "the start, 8 s, is not before the end, 8 s",
             "the answer \"Left.\" is none of the candidates",
-            "\"../../etc/passwd\" is no video within the dataset's folder"
+            "the video \"../../etc/passwd\" is not within the dataset's folder: the name leads out of its folder"
         ]
     );
     let [bound, frames, moving] = dataset.questions.as_slice() else { panic!("three questions") };
