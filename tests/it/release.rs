@@ -75,8 +75,11 @@ fn what_is_packaged_is_installed_and_does_what_the_readme_shows() {
     let list = Command::new("tar").arg("-tzf").arg(archive(work.path())).output().expect("tar");
     let folder = format!("sharpv-{}-{TARGET}/", env!("CARGO_PKG_VERSION"));
     let list = said(&list);
-    let files: BTreeSet<&str> =
-        list.lines().filter_map(|line| line.strip_prefix(&folder)).filter(|name| !name.ends_with('/')).collect();
+    let files: BTreeSet<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix(&folder))
+        .filter(|name| !name.is_empty() && !name.ends_with('/'))
+        .collect();
     let texts = ["FFmpeg", "crates", "dav1d", "llama.cpp"].map(|part| format!("third-party-licenses/{part}.txt"));
     let others = ["CHANGELOG.md", "LICENSE", "README.md", "sharpv", "third-party-licenses/smol.md"];
     assert_eq!(files, texts.iter().map(String::as_str).chain(others).collect());
