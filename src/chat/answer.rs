@@ -115,8 +115,8 @@ pub struct Timings {
     pub ttft: f64,
     /// Choosing and evicting visual tokens, within the answer or behind it.
     pub evict: f64,
-    /// From the first token to the end of the answer, without `evict`: [`Tokens::decoded`] tokens went through the model
-    /// in that time, and as many were chosen.
+    /// From the first token to the end of the answer, without `evict`: [`Tokens::decoded`] tokens went through the
+    /// model in that time, and as many were chosen.
     pub generate: f64,
 }
 

@@ -29,7 +29,8 @@ impl Layout for SmolVlm {
     }
 
     fn frames(&self) -> Frames {
-        // As `sample_frames` of `SmolVLMVideoProcessor` takes them: without the first and the last second of a long video.
+        // As `sample_frames` of `SmolVLMVideoProcessor` takes them: without the first and the last second of a long
+        // video.
         let rate = Rate::Fps { fps: 1.0, max_frames: 64 };
         let spread = Spread::Ends { count: Rounding::Nearest, number: Rounding::Down, margin_s: 1.0 };
         Frames { rate, spread, max: 64, ..Frames::default() }

@@ -109,8 +109,8 @@ pub enum Budget {
     Adaptive,
     /// Every token whose importance is over this cut-off, [`DEFAULT_THRESHOLD`] in the paper. Importance lies in
     /// `[0, 2 + 2w]`, and in `[0, 2]` in a first slice. With EVS and DyCoke it lies in `[0, 2]`, and first slices stay
-    /// whole; with VidCom² in `[0, 1]`. DivPrune has none. A [cap](PruneParams::cap) takes from those over it, and gives
-    /// nothing to the others.
+    /// whole; with VidCom² in `[0, 1]`. DivPrune has none. A [cap](PruneParams::cap) takes from those over it, and
+    /// gives nothing to the others.
     Threshold(f32),
     /// This share of all visual tokens, 0 to 1; rounded to the nearest number of tokens, at least 1.
     Keep(f32),

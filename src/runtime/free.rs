@@ -29,8 +29,8 @@ impl FreeMemory {
     }
 
     /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. Where that is in two
-    /// places, each holds its part, and [`place`](Self::place) is the one that is full first. `beside` is what else will
-    /// be taken of the GPUs, and of the system's memory. `None` where the machine does not say.
+    /// places, each holds its part, and [`place`](Self::place) is the one that is full first. `beside` is what else
+    /// will be taken of the GPUs, and of the system's memory. `None` where the machine does not say.
     pub fn for_kv(model: &Model, offload_kv: bool, beside: impl Fn(&Self) -> u64) -> Option<Self> {
         let params = model.params();
         let usable = |free: Self| {

@@ -95,8 +95,9 @@ impl RpcServer {
     /// Chooses the devices and checks that the port is free. It is opened by [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such device, or for a number of threads out of range; [`Error::Io`] if the folder for weights cannot be made;
-    /// [`Error::Remote`] if the port cannot be opened, or if this build has no RPC.
+    /// [`Error::InvalidParameter`] if there is no such device, or for a number of threads out of range; [`Error::Io`]
+    /// if the folder for weights cannot be made; [`Error::Remote`] if the port cannot be opened, or if this build has
+    /// no RPC.
     pub fn new(params: &RpcServerParams) -> Result<Self> {
         let wanted = SocketAddrV4::new(params.host, params.port);
         needs_feature(&wanted.to_string())?;

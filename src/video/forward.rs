@@ -15,8 +15,8 @@ const MAX_HEAD_BYTES: u64 = 1 << 20;
 /// All of `reader`, after a look at its beginning. Waits for as much as tells what it is.
 ///
 /// # Errors
-/// If it is nothing that can be read so: an MP4 file whose index stands behind the pictures, a playlist, a HEIC picture.
-/// FFmpeg would read all of it first.
+/// If it is nothing that can be read so: an MP4 file whose index stands behind the pictures, a playlist, a HEIC
+/// picture. FFmpeg would read all of it first.
 pub(super) fn begun<R: Read>(path: &Path, mut reader: R) -> Result<impl Read + use<R>> {
     let mut head = Vec::new();
     let index_at_end = look(&mut reader, &mut head).map_err(Error::io("reading the video", path))?;

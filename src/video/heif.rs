@@ -63,7 +63,8 @@ impl Turn {
     }
 }
 
-/// What kind of HEIF file begins with `head`, if it is one. `file` is read from its beginning where `head` does not tell.
+/// What kind of HEIF file begins with `head`, if it is one. `file` is read from its beginning where `head` does not
+/// tell.
 pub(super) fn look(head: &[u8], file: impl Read) -> Option<Heif> {
     let (_, brands) = Boxes(head).next().filter(|(name, _)| name == b"ftyp")?;
     let major = brands.get(..4)?;

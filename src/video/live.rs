@@ -109,8 +109,8 @@ impl LiveSource {
     /// The next picture that is shown at `from_s` or later; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for a picture that cannot be converted, or where there is
-    /// no way back to the pictures of an MP4 whose index stands at its end.
+    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for a picture that cannot be converted, or where there
+    /// is no way back to the pictures of an MP4 whose index stands at its end.
     pub fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
         self.endless.next_from(from_s)
     }

@@ -21,8 +21,8 @@ pub enum Rate {
         /// How many frames to take, 1 or more.
         frames: usize,
     },
-    /// So many for each second: with [`Spread::Middles`] at `start`, `start + 1/fps`, `start + 2/fps`, …; spread evenly,
-    /// as `Uniform { frames: max_frames }`, if that would be more than `max_frames`.
+    /// So many for each second: with [`Spread::Middles`] at `start`, `start + 1/fps`, `start + 2/fps`, …; spread
+    /// evenly, as `Uniform { frames: max_frames }`, if that would be more than `max_frames`.
     Fps {
         /// Frames per second of video, above 0.
         fps: f64,

@@ -1,8 +1,9 @@
 //! Which frames of a video a model family takes, by their numbers.
 //!
-//! The code that comes with a family counts frames, `0` to `N − 1`, and takes each to begin at its number over the rate.
-//! Here a number becomes a moment. Where frames begin at other times, the numbers are spread over the time between the
-//! first and the last of them: a still that is shown for a minute is one frame, but a minute of what is to be seen.
+//! The code that comes with a family counts frames, `0` to `N − 1`, and takes each to begin at its number over the
+//! rate. Here a number becomes a moment. Where frames begin at other times, the numbers are spread over the time
+//! between the first and the last of them: a still that is shown for a minute is one frame, but a minute of what is to
+//! be seen.
 
 use std::ops::Range;
 

@@ -72,7 +72,11 @@ fn the_library_names_no_option_and_no_command() {
 /// exception in any other would end the program, so that it goes through a `sharpv_try_…` of `src/ffi/shim.h`.
 const UNGUARDED: &str = "
     ggml_backend_dev_count ggml_backend_dev_description ggml_backend_dev_get ggml_backend_dev_name ggml_backend_dev_type
-    ggml_backend_reg_dev_count ggml_backend_reg_dev_get ggml_set_abort_callback
+    ggml_backend_reg_dev_count ggml_backend_reg_dev_get
+    ggml_cpu_has_avx ggml_cpu_has_avx2 ggml_cpu_has_avx512 ggml_cpu_has_avx512_bf16 ggml_cpu_has_avx512_vbmi
+    ggml_cpu_has_avx512_vnni ggml_cpu_has_avx_vnni ggml_cpu_has_bmi2 ggml_cpu_has_dotprod ggml_cpu_has_f16c
+    ggml_cpu_has_fma ggml_cpu_has_fp16_va ggml_cpu_has_matmul_int8 ggml_cpu_has_ssse3 ggml_cpu_has_sve
+    ggml_set_abort_callback
     llama_batch_ext_clear llama_batch_ext_free llama_context_default_params llama_get_memory llama_log_set
     llama_memory_clear llama_memory_seq_pos_max llama_memory_seq_pos_min
     llama_model_default_params llama_model_free llama_model_get_vocab llama_model_has_encoder llama_model_is_hybrid

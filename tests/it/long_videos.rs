@@ -252,12 +252,12 @@ fn the_program_counts_merged_frames_as_frames() {
     let path = path.to_str().expect("UTF-8");
     let model = model("qwen2vl");
     let model: Vec<&str> = model.iter().map(String::as_str).collect();
-    // Frames at 7.5, 22.5, 37.5 and 52.5 seconds.
+    // Frames at 0, 20, 40 and 60 seconds, of which two make a slice.
     sharpv(&[&["chat", path, "--max-frames", "4", "--frames-by", "even", "-n", "4"][..], &model].concat())
-        .write_stdin("What is at 0:30?\n")
+        .write_stdin("What is there from 0:00 to 0:30?\n")
         .assert()
         .success()
-        .stderr(contains("; 4 frames, ").and(contains("16 frames of 00:22 to 00:38 added, where there were 2: ")));
+        .stderr(contains("; 4 frames, ").and(contains("16 frames of 00:00 to 00:30 added, where there were 2: ")));
 }
 
 #[test]

@@ -282,8 +282,8 @@ fn names_in_scripts_are_found() {
     assert!(!matches_a_file("models/smol/*.gguf") && !matches_a_file("gone/**") && !matches_a_file("src/gone.rs"));
 }
 
-/// A processor of 2008 has none of AVX2, FMA, F16C and BMI2. Whatever the program is asked, it says so, and does not die
-/// of an instruction that it does not know; the library refuses to load a model.
+/// A processor of 2008 has none of AVX2, FMA, F16C and BMI2. Whatever the program is asked, it says so, and does not
+/// die of an instruction that it does not know; the library refuses to load a model.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[test]
 fn a_processor_that_is_too_old_is_told() {

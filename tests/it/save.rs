@@ -454,7 +454,7 @@ fn a_forged_state_that_names_a_layer_twice_is_refused() {
     parts.state.copy_within(layers..layers + 4, layers + 4);
     parts.write(&path);
     let error = session.load(&path).expect_err("forged").to_string();
-    assert!(error.contains("its KV cache cannot be restored: the saved KV cache is damaged"), "{error}");
+    assert!(error.contains("its KV cache cannot be restored: it is damaged"), "{error}");
 }
 
 #[test]

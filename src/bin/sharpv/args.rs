@@ -192,7 +192,8 @@ Examples:
 pub struct WatchArgs {
     /// A file, an address (rtsp://, http://, …), or `-`: what comes through a pipe
     ///
-    /// A pipe has to be a container that can be read from its beginning to its end, such as MPEG-TS, Matroska, yuv4mpeg.
+    /// A pipe has to be a container that can be read from its beginning to its end, such as MPEG-TS, Matroska,
+    /// yuv4mpeg.
     #[arg(value_name = "SOURCE")]
     pub source: String,
 

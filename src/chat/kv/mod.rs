@@ -40,8 +40,8 @@ pub(super) struct KvState {
     bytes_per_cell: u64,
 }
 
-/// A cache that grows gets an eighth more cells than are wanted. Moved whenever it is full, it copies each row nine times
-/// in all, however long the conversation becomes.
+/// A cache that grows gets an eighth more cells than are wanted. Moved whenever it is full, it copies each row nine
+/// times in all, however long the conversation becomes.
 const SLACK: usize = 8;
 
 /// The size of a context.

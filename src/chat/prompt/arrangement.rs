@@ -31,8 +31,8 @@ pub(in crate::chat) struct Arrangement {
 }
 
 impl Arrangement {
-    /// How `layout` wants frames at `times` (in seconds) of a video, of which so many were taken of each second, if they
-    /// were taken evenly. `mrope`: visual tokens have positions in time.
+    /// How `layout` wants frames at `times` (in seconds) of a video, of which so many were taken of each second, if
+    /// they were taken evenly. `mrope`: visual tokens have positions in time.
     pub fn new(layout: &dyn Layout, info: &VideoInfo, times: &[f64], sampled_fps: Option<f64>, mrope: bool) -> Self {
         let own_size = (info.width, info.height);
         if info.kind == Kind::Picture {

@@ -178,8 +178,8 @@ impl Plan {
         )
     }
 
-    /// How many rows one batch has to take: those of the largest picture, where the model of `engine` lets the tokens of
-    /// a picture see each other. Any number does for other models.
+    /// How many rows one batch has to take: those of the largest picture, where the model of `engine` lets the tokens
+    /// of a picture see each other. Any number does for other models.
     pub fn rows_at_once(&self, engine: &Engine) -> usize {
         let pictures = self.chunks(0).filter(|chunk| engine.vision.uses_non_causal() && is_picture(chunk));
         pictures.map(<[PlannedRow]>::len).max().unwrap_or(0)

@@ -146,8 +146,8 @@ pub fn cells(params: &SessionParams, kv: &SavedKv) -> Result<usize, Refused> {
             advice: format!("open the session with a context of {} cells or more", used + params.n_predict),
         }),
         Some(fixed) => Ok(fixed),
-        // A file does not make this process allocate what no conversation takes: one that grows gets an eighth more than
-        // it wants.
+        // A file does not make this process allocate what no conversation takes: one that grows gets an eighth more
+        // than it wants.
         None => Ok(kv.n_ctx.min(2 * (used + params.n_predict)).max(used)),
     }
 }

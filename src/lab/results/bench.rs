@@ -110,8 +110,8 @@ pub struct MethodCost {
     pub generated: usize,
     /// Wall time.
     pub timings_ms: StageSpreads,
-    /// The speed of decoding ([`Answer::tokens_per_second`](crate::chat::Answer::tokens_per_second)); `null` if no token
-    /// was decoded.
+    /// The speed of decoding ([`Answer::tokens_per_second`](crate::chat::Answer::tokens_per_second)); `null` if no
+    /// token was decoded.
     pub decode_tokens_per_second: Option<Spread>,
     /// The KV cache behind the answer.
     pub kv: Kv,

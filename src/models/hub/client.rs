@@ -1,8 +1,8 @@
 //! What goes over the network: the list of a repository's files, and the files.
 //!
-//! hf-hub names addresses. All is fetched with ureq, on which hf-hub is built: hf-hub's own client trusts nobody but the
-//! authorities that are built in, and its download fetches again what the cache has under another commit, appends to a
-//! part whatever a server sends, retries from where it began, and waits forever for a server that fell silent.
+//! hf-hub names addresses. All is fetched with ureq, on which hf-hub is built: hf-hub's own client trusts nobody but
+//! the authorities that are built in, and its download fetches again what the cache has under another commit, appends
+//! to a part whatever a server sends, retries from where it began, and waits forever for a server that fell silent.
 
 use std::cell::Cell;
 use std::fs::File;

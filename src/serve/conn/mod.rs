@@ -1,8 +1,8 @@
 //! Connections: who is there, what each is at, and how long each may take.
 //!
 //! A client that is slow, idle or refused costs nobody else anything: it holds neither a slot nor memory that others
-//! need, places are kept for those that ask (`crowd`), who moves next to nothing is cut off (`pace`), and what a refused
-//! client still sends is read for a while, so that it sees the answer (`wire`).
+//! need, places are kept for those that ask (`crowd`), who moves next to nothing is cut off (`pace`), and what a
+//! refused client still sends is read for a while, so that it sees the answer (`wire`).
 
 mod crowd;
 mod pace;

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 pub struct ModelOptions {
     /// A name of `sharpv models`, a GGUF file, or ORG/REPO [default: smol]
     ///
-    /// A file is that of the language model. A repository of Hugging Face is fetched if need be; ORG/REPO:QUANT names the quantization.
+    /// A file is that of the language model. A repository of Hugging Face is fetched if need be; ORG/REPO:QUANT names
+    /// the quantization.
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
 

@@ -34,9 +34,9 @@ impl WeightOptions {
 pub struct PruneOptions {
     /// Which visual tokens to keep; off keeps all
     ///
-    /// Those that SharpV finds important, and one of each scene for the rest; the former alone (sharpv-paper); all (off);
-    /// as many as SharpV, chosen blindly (random, uniform); or what another method chooses (evs, vidcom2, dycoke,
-    /// divprune).
+    /// Those that SharpV finds important, and one of each scene for the rest; the former alone (sharpv-paper); all
+    /// (off); as many as SharpV, chosen blindly (random, uniform); or what another method chooses (evs, vidcom2,
+    /// dycoke, divprune).
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::one_of::<Method>())]
     prune: Method,
 
