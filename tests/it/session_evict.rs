@@ -3,7 +3,7 @@
 use crate::support::smol;
 
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, VideoOptions};
-use sharpv::prune::{Method, PruneParams};
+use sharpv::prune::PruneParams;
 use std::path::{Path, PathBuf};
 
 const CLIPS: [&str; 3] = ["move-0", "order-1", "enter-2"];
@@ -139,18 +139,20 @@ fn evicted_tokens_leave_their_cells() {
 
 #[test]
 fn without_a_threshold_answers_stay_as_they_are() {
-    let files = smol::files();
     for mode in [EvictMode::Layers, EvictMode::Tokens] {
         for name in CLIPS {
             let golden = golden(name);
             let question = golden["question"].as_str().expect("a question");
-            let evict = EvictParams { mode: Some(mode), ..EvictParams::default() };
-            // The golden answers are those to the paper's choice of tokens.
-            let prune = PruneParams { method: Method::SharpVPaper, ..PruneParams::default() };
-            let mut session = Session::open(&files, params(prune, evict), &mut ()).expect("smol opens");
-            session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
-            let answer = session.ask(question, &mut ()).expect("an answer");
-            assert_eq!(answer.answer, golden["pruned"]["answer"].as_str().expect("an answer"), "{name}, {mode:?}");
+            let asked = |evict| {
+                let mut session = open(params(PruneParams::default(), evict), name);
+                let answer = session.ask(question, &mut ()).expect("an answer");
+                (session, answer)
+            };
+            // (What the reference answers is asked in `session`. It hangs on tokens that are nearly as good as others,
+            // of which each processor keeps its own.)
+            let (_, expected) = asked(EvictParams::off());
+            let (mut session, answer) = asked(EvictParams { mode: Some(mode), ..EvictParams::default() });
+            assert_eq!(answer.answer, expected.answer, "{name}, {mode:?}");
             // It was too short to tell: that comes now.
             assert_eq!((answer.kv.layers_evicted, answer.kv.tokens_evicted), (0, 0));
             session.settle(&mut ()).expect("settled");
