@@ -12,13 +12,18 @@ use sharpv::layout::{EncoderFacts, NAMES, Slices, by_name};
 #[allow(dead_code)]
 mod sampling;
 
+#[path = "../src/video/spread.rs"]
+#[allow(dead_code)]
+mod spread;
+
 /// What `sampling` takes from its crate.
 mod error {
     pub type Result<T> = std::result::Result<T, Error>;
     pub use sharpv::Error;
 }
 
-use sampling::Sampling;
+use sampling::{Rate, Sampling};
+use spread::{Known, Rounding, Spread};
 
 /// The most frames that a family takes.
 const N_FRAMES: usize = 768;
@@ -37,7 +42,7 @@ fn layouts(c: &mut Criterion) {
         let layout = by_name(name, &facts).expect("the name is in the list");
         group.bench_with_input(BenchmarkId::from_parameter(name), &layout, |b, layout| {
             b.iter(|| {
-                let slices = Slices::new(black_box(&times), layout.frames().per_slice, Some(384.0));
+                let slices = Slices::new(black_box(&times), layout.frames().per_slice, Some(384.0), Some(2.0));
                 (layout.video(&slices), layout.time_steps(&slices), layout.picture_size((1920, 1080), N_FRAMES))
             });
         });
@@ -49,11 +54,17 @@ fn moments(c: &mut Criterion) {
     let times: Vec<f64> = (0..(VIDEO_S * VIDEO_FPS) as usize).map(|i| i as f64 / VIDEO_FPS).collect();
     let mut group = c.benchmark_group("moments of two hours");
     group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
-    let samplings = [("768 spread", Sampling::uniform(N_FRAMES)), ("2 a second", Sampling::fps(2.0, usize::MAX))];
+    let ends = Spread::Ends { count: Rounding::Down, number: Rounding::Nearest, margin_s: 0.0 };
+    let samplings = [
+        ("768 spread", Sampling::uniform(N_FRAMES)),
+        ("2 a second", Sampling::fps(2.0, usize::MAX)),
+        ("768 from the first to the last", Sampling { spread: ends, ..Sampling::uniform(N_FRAMES) }),
+    ];
     for (name, sampling) in samplings {
         for (known, frame_times) in [("frames known", Some(&times[..])), ("frames unknown", None)] {
             group.bench_function(format!("{name}, {known}"), |b| {
-                b.iter(|| sampling.plan(black_box(&(0.0..VIDEO_S)), black_box(frame_times)));
+                let known = Known { fps: Some(VIDEO_FPS), frame_times };
+                b.iter(|| sampling.plan(black_box(&(0.0..VIDEO_S)), black_box(known)));
             });
         }
     }

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn an_index_behind_the_pictures_is_found_and_one_before_them_is_not() {
-        let cases: [(&[(&[u8; 4], usize)], bool); 7] = [
+        type Boxes<'a> = &'a [(&'a [u8; 4], usize)];
+        let cases: [(Boxes<'_>, bool); 7] = [
             (&[(b"ftyp", 24), (b"free", 0), (b"mdat", 900), (b"moov", 100)], true),
             (&[(b"wide", 0), (b"mdat", 900), (b"moov", 100)], true),
             (&[(b"ftyp", 24), (b"uuid", 5000), (b"mdat", 900)], true),

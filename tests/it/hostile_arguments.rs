@@ -95,7 +95,7 @@ impl Asked {
         let files = [self.frames.path(), &self.files.model, mmproj].map(text);
         let mut args = vec!["ask", &files[0], "What is it?", "-m", &files[1], "--mmproj", &files[2], "-q"];
         args.extend(options);
-        let has = |name: &str| options.iter().any(|option| *option == name);
+        let has = |name: &str| options.contains(&name);
         if !has("-n") {
             args.extend(["-n", "4"]);
         }
