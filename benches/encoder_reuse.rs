@@ -11,7 +11,7 @@ mod footage;
 use footage::{Footage, MOVING, STATIC};
 use sharpv::models;
 use sharpv::runtime::{Bitmap, Chunks, Model, ModelParams, Part, Vision, VisionParams, VisionStream};
-use sharpv::skip::{Blocks, Changes, PictureView, Reuse};
+use sharpv::skip::{Blocks, Changes, ImageView, Reuse};
 use sharpv::video::{FrameSource, Rate, Sampling};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,27 +94,27 @@ impl Run {
         let mut last: Vec<f32> = Vec::new();
         for rgb in frames {
             let chunks = chunks(vision, rgb)?;
-            let chunk = chunks.images().last().ok_or("a picture")?;
+            let chunk = chunks.images().last().ok_or("an image")?;
             let start = Instant::now();
             let exact = vision.encode(&chunk)?.to_vec();
             run.exact += start.elapsed();
 
             let start = Instant::now();
-            let picture = stream.look(vision, &chunk)?.ok_or("an encoder that can")?;
-            let cells = changes.next(Blocks::of(&PictureView {
-                images: picture.images(),
-                width: picture.width(),
-                scale: picture.scale(),
-                patch: picture.patch(),
-                merge: picture.merge(),
-                cells_x: picture.cells_x(),
-                cells_y: picture.cells_y(),
+            let image = stream.look(vision, &chunk)?.ok_or("an encoder that can")?;
+            let cells = changes.next(Blocks::of(&ImageView {
+                images: image.images(),
+                width: image.width(),
+                scale: image.scale(),
+                patch: image.patch(),
+                merge: image.merge(),
+                cells_x: image.cells_x(),
+                cells_y: image.cells_y(),
             }));
             if !cells.is_empty() {
                 last = stream.encode(vision, &chunk, &cells)?.to_vec();
             }
             run.partial += start.elapsed();
-            run.computed += cells.len() as f64 / picture.n_cells() as f64 / frames.len() as f64;
+            run.computed += cells.len() as f64 / image.n_cells() as f64 / frames.len() as f64;
             run.cosines.push(cosine(&exact, &last, model.n_embd_inp()));
         }
         Ok(run)

@@ -2,7 +2,7 @@
 //! `cargo bench --bench encoder_shape -- FOLDER [FRAMES [still|moving]]`.
 //!
 //! A frame a second, of a camera that stands still and of one that moves. "As stock" encodes all, prunes nothing, and
-//! feeds each picture and each piece of text as a batch of its own, as llama.cpp's own tools do. The others keep 12 %
+//! feeds each image and each piece of text as a batch of its own, as llama.cpp's own tools do. The others keep 12 %
 //! of the visual tokens and feed them in one pass. The last has the encoder's weights in the type that this processor
 //! computes fastest as well.
 

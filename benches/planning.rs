@@ -1,4 +1,4 @@
-//! What happens before the first frame is encoded: the moments to take pictures at, and the parts of the prompt.
+//! What happens before the first frame is encoded: the moments to take images at, and the parts of the prompt.
 //! `cargo bench --bench planning`.
 
 use std::hint::black_box;
@@ -43,7 +43,7 @@ fn layouts(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::from_parameter(name), &layout, |b, layout| {
             b.iter(|| {
                 let slices = Slices::new(black_box(&times), layout.frames().per_slice, Some(384.0), Some(2.0));
-                (layout.video(&slices), layout.time_steps(&slices), layout.picture_size((1920, 1080), N_FRAMES))
+                (layout.video(&slices), layout.time_steps(&slices), layout.image_size((1920, 1080), N_FRAMES))
             });
         });
     }

@@ -1,10 +1,10 @@
 //! Time to first token at the shape of real models, with random weights: `cargo bench --bench real_shape -- FOLDER`.
 //!
-//! Three ways to feed the same video: as stock llama.cpp does, with a batch for each picture and each piece of text; in
+//! Three ways to feed the same video: as stock llama.cpp does, with a batch for each image and each piece of text; in
 //! one pass; in one pass with 12 % of the visual tokens. The prefills take turns, so that the ratios mean something on
 //! a shared machine; the last column is the median of the ratios within each turn.
 //!
-//! The encoder would take most of the time, and pruning does not touch it. So a clip has two different pictures only,
+//! The encoder would take most of the time, and pruning does not touch it. So a clip has two different images only,
 //! each for half of the frames; sharpv encodes each once, and "encode" is what all frames would take, were they
 //! different.
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const MODELS: [(&str, u32); 2] = [("smolvlm2-500m", 512), ("llava-onevision-0.5b", 384)];
 const FRAMES: [usize; 2] = [16, 32];
-const PICTURES: usize = 2;
+const IMAGES: usize = 2;
 const KEEP: f32 = 0.12;
 const REPEATS: usize = 3;
 const QUESTION: &str = "What is in the video?";
@@ -63,16 +63,16 @@ fn files(folder: &Path, name: &str) -> ModelFiles {
     }
 }
 
-/// Says how many rows llama.cpp would make of a frame, left to itself: it cuts pictures into tiles, and does not pool.
+/// Says how many rows llama.cpp would make of a frame, left to itself: it cuts images into tiles, and does not pool.
 fn stock_rows(files: &ModelFiles, side: u32) -> Result<()> {
     let model = Model::load(&files.model, &ModelParams::default(), |_| {})?;
     let mmproj = files.mmproj.as_deref().expect("all have one");
     let vision = Vision::load(mmproj, &model, &VisionParams::default(), |_| {})?;
-    let picture = Bitmap::placeholder(side, side, false)?;
-    let chunks = vision.tokenize(&[Part::Image(&picture)], false)?;
+    let image = Bitmap::placeholder(side, side, false)?;
+    let chunks = vision.tokenize(&[Part::Image(&image)], false)?;
     let rows: usize = chunks.images().map(|image| image.n_tokens()).sum();
     println!("## {}\n", files.name);
-    println!("mtmd's own preprocessing, for single pictures, makes {rows} rows of a frame. It is not used here.\n");
+    println!("mtmd's own preprocessing, for single images, makes {rows} rows of a frame. It is not used here.\n");
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn measure(files: &ModelFiles, side: u32, n_frames: usize) -> Result<()> {
         variants.iter_mut().try_for_each(Variant::prefill)?;
     }
     // All variants encode alike.
-    let encode = median(variants.iter().map(|v| v.before.encode)) / PICTURES as f64 * n_frames as f64;
+    let encode = median(variants.iter().map(|v| v.before.encode)) / IMAGES as f64 * n_frames as f64;
     println!(
         "| {n_frames} frames, ms | rows | decode | encode | prune | prefill | first token | stock's prefill / its own |"
     );
@@ -161,15 +161,15 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Fills `folder` with frames: [`PICTURES`] different ones in runs, each a square elsewhere on a gradient.
+/// Fills `folder` with frames: [`IMAGES`] different ones in runs, each a square elsewhere on a gradient.
 fn draw(folder: &Path, side: u32, n_frames: usize) -> Result<()> {
     for i in 0..n_frames {
-        let left = (i * PICTURES / n_frames) as u32 * side / PICTURES as u32;
-        let picture = image::RgbImage::from_fn(side, side, |x, y| {
+        let left = (i * IMAGES / n_frames) as u32 * side / IMAGES as u32;
+        let image = image::RgbImage::from_fn(side, side, |x, y| {
             let inside = (left..left + side / 4).contains(&x) && (side / 3..side / 2).contains(&y);
             image::Rgb(if inside { [200, 40, 40] } else { [(x * 200 / side) as u8, (y * 200 / side) as u8, 120] })
         });
-        picture.save(folder.join(format!("frame_{i:03}.png")))?;
+        image.save(folder.join(format!("frame_{i:03}.png")))?;
     }
     Ok(())
 }

@@ -115,11 +115,11 @@ fn draw_moving_square(folder: &Path, frames: usize) -> Result<()> {
     const SQUARE: u32 = 64;
     for i in 0..frames {
         let left = i as u32 * (SIDE - SQUARE) / (frames as u32 - 1).max(1);
-        let picture = image::RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let image = image::RgbImage::from_fn(SIDE, SIDE, |x, y| {
             let inside = (left..left + SQUARE).contains(&x) && (80..80 + SQUARE).contains(&y);
             image::Rgb(if inside { [200, 40, 40] } else { [80, 140, 200] })
         });
-        picture.save(folder.join(format!("frame_{i:03}.png")))?;
+        image.save(folder.join(format!("frame_{i:03}.png")))?;
     }
     // Frames of a longer clip drawn before.
     for entry in std::fs::read_dir(folder)?.flatten() {

@@ -1,7 +1,7 @@
 //! How long models take by the type of their weights: `cargo bench --bench weight_types -- …`, with
 //!
 //! - `prefill MODEL.gguf…`: 512 rows of text in one batch;
-//! - `encode SIDE MODEL.gguf MMPROJ.gguf…`: a picture of SIDE × SIDE pixels, encoded as a frame.
+//! - `encode SIDE MODEL.gguf MMPROJ.gguf…`: an image of SIDE × SIDE pixels, encoded as a frame.
 //!
 //! Files take turns, on one thread and by the clock of its work (Linux; elsewhere the wall's), so that other work on
 //! the machine matters little. Shown are medians, and the median of the ratios to the first file within each turn.
@@ -61,14 +61,14 @@ fn prefill(files: &[&str]) -> Result<()> {
 fn encode(side: u32, model: &Path, files: &[&str]) -> Result<()> {
     let model = Model::load(model, &ModelParams::default(), |_| {})?;
     let pixels: Vec<u8> = (0..side * side * 3).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let picture = Bitmap::rgb(side, side, &pixels, false)?;
+    let image = Bitmap::rgb(side, side, &pixels, false)?;
     let params = VisionParams { n_threads: Some(1), ..VisionParams::default() };
     let mut runs = Vec::new();
     for file in files {
         let mut vision = Vision::load(Path::new(file), &model, &params, |_| {})?;
-        let picture = &picture;
+        let image = &image;
         runs.push(move || -> Result<()> {
-            let chunks = vision.tokenize_whole(&[Part::Image(picture)])?;
+            let chunks = vision.tokenize_whole(&[Part::Image(image)])?;
             for chunk in chunks.images() {
                 vision.encode(&chunk)?;
             }

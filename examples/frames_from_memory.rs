@@ -1,6 +1,6 @@
 //! A video that is in no file: `cargo run --release --example frames_from_memory -- [QUESTION]`.
 //!
-//! Draws a ball that falls, as a camera or a screen recorder would hand its pictures over, says what it will cost, and
+//! Draws a ball that falls, as a camera or a screen recorder would hand its images over, says what it will cost, and
 //! asks about it, with the answer as an iterator.
 
 use sharpv::video::Frames;
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut frames = Frames::new(WIDTH, HEIGHT);
     for i in 0..40_u32 {
         // When it begins to be shown, in seconds: 10 frames a second.
-        frames.push(picture(i), f64::from(i) / 10.0)?;
+        frames.push(image(i), f64::from(i) / 10.0)?;
     }
 
     let files = models::resolve("smol", None, &[])?;
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// A red ball on blue: rows of pixels from the top left, each three bytes.
-fn picture(i: u32) -> Vec<u8> {
+fn image(i: u32) -> Vec<u8> {
     let (x, y, radius) = (WIDTH / 2, 20 + 5 * i, 24);
     let is_ball = |px: u32, py: u32| px.abs_diff(x).pow(2) + py.abs_diff(y).pow(2) < radius * radius;
     let pixels = (0..HEIGHT).flat_map(|py| (0..WIDTH).map(move |px| (px, py)));

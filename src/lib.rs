@@ -26,7 +26,7 @@
 //! - [`weights`]: copies of model files that a processor computes faster.
 //! - `serve` (a feature): a server for OpenAI's chat completions.
 //! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as
-//!   pictures and one HTML page.
+//!   images and one HTML page.
 //!
 //! Dependencies go one way: `{lab, serve} → chat → {layout, models, runtime, prune, video} → error`. `prune` and
 //! `video` know nothing of `runtime`. `unsafe` is in `ffi` and `runtime` only.

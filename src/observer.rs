@@ -16,7 +16,7 @@ pub enum Stage {
     LoadModel,
     /// Loading the vision encoder, in thousandths.
     LoadVision,
-    /// Looking over a long video to choose its frames, in pictures that are looked at.
+    /// Looking over a long video to choose its frames, in images that are looked at.
     Survey,
     /// Decoding and encoding, in frames.
     Encode,

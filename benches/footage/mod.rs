@@ -81,7 +81,7 @@ impl Footage {
         })
     }
 
-    /// Writes `n` frames, `fps` a second, as a folder of pictures.
+    /// Writes `n` frames, `fps` a second, as a folder of images.
     pub fn write_folder(&self, folder: &Path, side: u32, n: usize, fps: f32) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         for i in 0..n {

@@ -19,8 +19,8 @@ pub fn run() -> Result<()> {
 }
 
 fn filmed(footage: footage::Footage, second: u32) -> Frame {
-    let picture = footage.frame(SIDE, second as f32, second as i32);
-    Frame { width: SIDE, height: SIDE, rgb: picture.into_raw(), time_s: f64::from(second) }
+    let image = footage.frame(SIDE, second as f32, second as i32);
+    Frame { width: SIDE, height: SIDE, rgb: image.into_raw(), time_s: f64::from(second) }
 }
 
 /// A frame a second of a camera that moves, a question every ten.

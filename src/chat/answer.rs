@@ -168,7 +168,7 @@ pub struct Settings {
     pub prune: PruneParams,
     /// What was evicted from the KV cache.
     pub evict: EvictParams,
-    /// How much of each picture was encoded.
+    /// How much of each image was encoded.
     pub encode: EncodeParams,
     /// How tokens were chosen.
     pub sampler: SamplerParams,

@@ -69,7 +69,7 @@ impl Conversation {
         Media {
             text: marked_text(&self.marks, video, &arrangement.parts),
             separator: layout.separator().to_owned(),
-            is_picture: info.kind == Kind::Picture,
+            is_image: info.kind == Kind::Image,
         }
     }
 

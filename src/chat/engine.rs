@@ -139,7 +139,7 @@ impl Engine {
         Ok(cost)
     }
 
-    /// What the vision encoder takes of each device: weights, and buffers for a picture. Planned once; nothing where
+    /// What the vision encoder takes of each device: weights, and buffers for an image. Planned once; nothing where
     /// that cannot be planned, which is no reason to refuse a video.
     pub fn encoder_need(&self, params: &SessionParams) -> &[DeviceMemory] {
         self.encoder_need.get_or_init(|| {

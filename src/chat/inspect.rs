@@ -33,7 +33,7 @@ pub struct VideoInspection {
 pub struct SliceInspection {
     /// Where in the video its frames are, in seconds.
     pub times_s: Vec<f64>,
-    /// The pictures that the encoder made of it. Their tokens follow each other.
+    /// The images that the encoder made of it. Their tokens follow each other.
     pub grids: Vec<Grid>,
     /// Its visual tokens.
     pub n_tokens: usize,
@@ -64,19 +64,19 @@ pub struct TokenScores {
     pub ratio: f64,
 }
 
-/// One of the pictures that the encoder makes of a frame: the frame itself, or a tile of it.
+/// One of the images that the encoder makes of a frame: the frame itself, or a tile of it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Grid {
     /// Its visual tokens.
     pub n_tokens: usize,
-    /// Columns and rows of its tokens; `None` where a token stands for no place of the picture.
+    /// Columns and rows of its tokens; `None` where a token stands for no place of the image.
     pub shape: Option<(usize, usize)>,
     /// Which part of the frame it shows; `None` where that is not known.
     pub area: Option<Area>,
 }
 
-/// A part of a frame, in widths and heights of it from its upper left corner. A picture with borders reaches beyond it.
+/// A part of a frame, in widths and heights of it from its upper left corner. An image with borders reaches beyond it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Area {
     /// Where it begins.
@@ -89,7 +89,7 @@ pub struct Area {
     pub bottom: f64,
 }
 
-/// What the encoder did of a picture.
+/// What the encoder did of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EncoderCells {
     /// Cells in a row.
@@ -100,7 +100,7 @@ pub struct EncoderCells {
     pub work: Vec<CellWork>,
 }
 
-/// What the encoder did with a cell of a picture.
+/// What the encoder did with a cell of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CellWork {
@@ -172,13 +172,13 @@ pub(super) struct Places<'a> {
 const SQUARES: [&str; 9] =
     ["mlp", "mlp_norm", "ldp", "ldpv2", "idefics3", "gemma3", "gemma3nv", "internvl", "janus_pro"];
 
-/// Projectors whose pictures are squares, with borders around what is none.
+/// Projectors whose images are squares, with borders around what is none.
 const BORDERED: [&str; 6] = ["mlp", "mlp_norm", "ldp", "ldpv2", "gemma3", "gemma3nv"];
 
 impl Places<'_> {
-    /// The pictures of `chunks` that are used for a frame of `frame` pixels in `arrangement`.
+    /// The images of `chunks` that are used for a frame of `frame` pixels in `arrangement`.
     pub fn grids(&self, chunks: &Chunks, arrangement: &Arrangement, frame: Size, model: &Model) -> Vec<Grid> {
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         let mut before = Vec::new();
         for chunk in chunks.iter() {
             match chunk {
@@ -186,16 +186,16 @@ impl Places<'_> {
                 Chunk::Image(image) => {
                     let text: Vec<u8> = before.drain(..).flat_map(|token| model.token_bytes(token, true)).collect();
                     let positions = if self.mrope { image.positions(0, true) } else { Vec::new() };
-                    pictures.push((image.n_tokens(), positions, tile_of(&String::from_utf8_lossy(&text))));
+                    images.push((image.n_tokens(), positions, tile_of(&String::from_utf8_lossy(&text))));
                 }
             }
         }
-        let n_pictures = pictures.len();
+        let n_images = images.len();
         // The rows and columns of tiles, where the text between them names them.
-        let tiles = pictures.iter().filter_map(|picture| picture.2);
+        let tiles = images.iter().filter_map(|image| image.2);
         let (rows, columns) = tiles.fold((0, 0), |(rows, columns), (row, column)| (rows.max(row), columns.max(column)));
-        let is_mosaic = rows * columns > 0 && n_pictures == rows * columns + 1;
-        let used = arrangement.used(pictures);
+        let is_mosaic = rows * columns > 0 && n_images == rows * columns + 1;
+        let used = arrangement.used(images);
         let n_used = used.len();
         let grid = |(n_tokens, positions, tile): (usize, Vec<[i32; 4]>, Option<(usize, usize)>)| {
             let n_tokens = arrangement.tokens_left(n_tokens);
@@ -208,7 +208,7 @@ impl Places<'_> {
                 }),
                 // Behind the tiles the whole.
                 None if is_mosaic => Some(Area::WHOLE),
-                _ if n_used == 1 => self.whole(arrangement.picture_size, frame, n_pictures),
+                _ if n_used == 1 => self.whole(arrangement.image_size, frame, n_images),
                 _ => None,
             };
             let shape = self.shape(n_tokens, &positions);
@@ -227,13 +227,13 @@ impl Places<'_> {
         (SQUARES.contains(&self.projector) && side > 0 && side * side == n_tokens).then_some((side, side))
     }
 
-    /// The part of a frame that a picture of all of it shows.
-    fn whole(&self, given: Size, frame: Size, n_pictures: usize) -> Option<Area> {
+    /// The part of a frame that an image of all of it shows.
+    fn whole(&self, given: Size, frame: Size, n_images: usize) -> Option<Area> {
         // What is a square, or has sizes that the encoder takes as they are, is stretched by us and by no one else.
         if given.0 == given.1 || self.mrope || self.projector == "idefics3" {
             return Some(Area::WHOLE);
         }
-        if !BORDERED.contains(&self.projector) || self.has_newline || n_pictures > 1 {
+        if !BORDERED.contains(&self.projector) || self.has_newline || n_images > 1 {
             return None;
         }
         let (width, height) = (f64::from(frame.0), f64::from(frame.1));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_with_borders_reaches_beyond_its_frame() {
+    fn an_image_with_borders_reaches_beyond_its_frame() {
         let area = LLAVA.whole((640, 360), (640, 360), 1).expect("it is known");
         assert_eq!((area.left, area.right), (0.0, 1.0));
         // 140 of 360 rows above and below.

@@ -31,14 +31,14 @@ pub struct SessionParams {
     /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets
     /// it grow with the conversation.
     pub n_ctx: Option<usize>,
-    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit the model, the context or
+    /// Take fewer frames, smaller images or fewer visual tokens where a video does not fit the model, the context or
     /// memory and nothing else was asked for. Without it, such a video is an error.
     pub fit: bool,
     /// Memory for KV cache and buffers, in bytes, where less than what is free should be taken.
     pub max_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
-    /// How much of each picture the vision encoder computes.
+    /// How much of each image the vision encoder computes.
     pub encode: EncodeParams,
     /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune)
     /// can select anew from them.
@@ -58,7 +58,7 @@ pub struct SessionParams {
     pub n_predict: usize,
     /// The prompt layout, by name; `None` takes that of the model's family.
     pub layout: Option<String>,
-    /// Cut frames into tiles, as the encoder does with single pictures, where it does: many more visual tokens.
+    /// Cut frames into tiles, as the encoder does with single images, where it does: many more visual tokens.
     pub tile: bool,
     /// A system message; `None` leaves it to the chat template.
     pub system: Option<String>,
@@ -185,7 +185,7 @@ pub enum FrameChoice {
 }
 
 impl FrameChoice {
-    /// Whether `n_frames` are chosen by what changes, where a look over the video shows `n_looks` pictures.
+    /// Whether `n_frames` are chosen by what changes, where a look over the video shows `n_looks` images.
     pub(super) fn looks(self, n_frames: usize, n_looks: u64) -> bool {
         let n_frames = n_frames as u64;
         match self {

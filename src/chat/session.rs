@@ -178,7 +178,7 @@ impl Session {
             && chosen != ComputeParams::default().n_ubatch
         {
             observer.warning(&format!(
-                "{}: {raised} rows are computed at once in place of {chosen}: this model has to see each picture at once",
+                "{}: {raised} rows are computed at once in place of {chosen}: this model has to see each image at once",
                 path.display()
             ));
         }
@@ -403,7 +403,7 @@ impl Session {
         Ok(())
     }
 
-    /// Changes how much of each picture is encoded, of videos to come.
+    /// Changes how much of each image is encoded, of videos to come.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if a parameter is out of range, or if the model's encoder cannot do what is asked

@@ -141,14 +141,14 @@ pub enum Error {
         advice: String,
     },
 
-    /// A video, an animation or a picture cannot be read, or a video not be written.
+    /// A video, an animation or an image cannot be read, or a video not be written.
     #[error("{}: {}", path.display(), problem.sentence(reason))]
     Media {
         /// What is wrong with it.
         problem: MediaProblem,
         /// The file.
         path: PathBuf,
-        /// What FFmpeg, or the decoder of pictures, says.
+        /// What FFmpeg, or the decoder of images, says.
         reason: String,
     },
 
@@ -193,7 +193,7 @@ pub enum Error {
     },
 
     /// FFmpeg has no decoder for a video track.
-    #[error("{}: this FFmpeg cannot decode {codec}; convert it: a video for example to H.264, a picture to JPEG or PNG", path.display())]
+    #[error("{}: this FFmpeg cannot decode {codec}; convert it: a video for example to H.264, an image to JPEG or PNG", path.display())]
     UnsupportedCodec {
         /// The file.
         path: PathBuf,
@@ -201,9 +201,9 @@ pub enum Error {
         codec: String,
     },
 
-    /// A folder given as a video has no pictures.
-    #[error("{}: no pictures in this folder; it should hold numbered .jpg, .png or .webp files", path.display())]
-    NoPictures {
+    /// A folder given as a video has no images.
+    #[error("{}: no images in this folder; it should hold numbered .jpg, .png or .webp files", path.display())]
+    NoImages {
         /// The folder.
         path: PathBuf,
     },
@@ -370,7 +370,7 @@ pub enum FileKind {
     LayerProfile,
 }
 
-/// Why a video, an animation or a picture cannot be read, or a video not be written.
+/// Why a video, an animation or an image cannot be read, or a video not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaProblem {
@@ -378,15 +378,15 @@ pub enum MediaProblem {
     NotAVideo,
     /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
     CutOff,
-    /// A still picture of a kind that is not read.
+    /// A still image of a kind that is not read.
     NotRead,
     /// It comes through a pipe, or from a server that sends it once, and what is needed first stands behind the rest.
     Backward,
     /// FFmpeg failed at decoding or converting it.
     Decode,
-    /// The decoder of pictures and animations failed.
-    Picture,
-    /// Its pictures would take more memory than one file may.
+    /// The decoder of images and animations failed.
+    Image,
+    /// Its images would take more memory than one file may.
     TooLarge,
     /// A video could not be written.
     Encode,
@@ -396,18 +396,18 @@ impl MediaProblem {
     fn sentence(self, reason: &str) -> String {
         match self {
             Self::NotAVideo => {
-                format!("not a video: {reason}; give a video file, a picture or a folder of numbered pictures")
+                format!("not a video: {reason}; give a video file, an image or a folder of numbered images")
             }
             Self::CutOff => format!("cannot be opened ({reason}): it is cut off or damaged; get the whole file"),
             Self::NotRead => format!("this is {reason}, which is not read; convert it to JPEG or PNG"),
             Self::Backward => format!(
-                "{reason}, and there is no way back from there to its pictures; give the whole file by its path, or have it \
+                "{reason}, and there is no way back from there to its images; give the whole file by its path, or have it \
                  written with the index first (ffmpeg -movflags +faststart), or as MPEG-TS or Matroska"
             ),
             Self::Decode => {
                 format!("FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264")
             }
-            Self::Picture => format!("the picture cannot be decoded: {reason}; it may be cut off or damaged"),
+            Self::Image => format!("the image cannot be decoded: {reason}; it may be cut off or damaged"),
             Self::TooLarge => format!("too large: {reason}; make it smaller, for example with ffmpeg"),
             Self::Encode => format!("the video cannot be written: {reason}"),
         }

@@ -15,7 +15,7 @@ pub fn sample_aspect_ratio(stream: &Stream<'_>) -> Rational {
     unsafe { (*stream.as_ptr()).sample_aspect_ratio }.into()
 }
 
-/// Width and height of the pictures of a stream as the container, or a look at its first packets, tells them.
+/// Width and height of the images of a stream as the container, or a look at its first packets, tells them.
 pub fn size(stream: &Stream<'_>) -> (u32, u32) {
     // SAFETY: as above; every `AVStream` has parameters, which live as long as it does, and the fields are plain data.
     let (width, height) = unsafe {

@@ -23,9 +23,9 @@
 
 namespace {
 
-// How the rows of a picture follow each other between the layers.
+// How the rows of an image follow each other between the layers.
 enum class row_order {
-    RASTER, // as the patches lie in the picture
+    RASTER, // as the patches lie in the image
     GROUPS, // cell by cell; in windows (Qwen2.5-VL), as the graph's input `inv_window_idx` says
 };
 
@@ -72,8 +72,8 @@ std::vector<int32_t> get_i32(const ggml_tensor * tensor) {
 } // namespace
 
 struct sharpv_vision_stream {
-    // What the pictures are like.
-    sharpv_picture picture = {};
+    // What the images are like.
+    sharpv_image image = {};
     row_order      order   = row_order::RASTER;
     bool           classes = false; // there is a class token, and
     bool           classes_first = false;
@@ -86,7 +86,7 @@ struct sharpv_vision_stream {
     ggml_tensor *              middle   = nullptr; // [n_embd, rows + spare], what entered the layer `split`
     ggml_tensor *              last     = nullptr; // [n_embd, rows + spare], what left the last layer
     std::vector<ggml_tensor *> features;           // of the layers that have them [n, cells + 1]
-    bool                       is_empty = true;    // no picture went through yet
+    bool                       is_empty = true;    // no image went through yet
 
     // The pass.
     pass_kind             kind  = pass_kind::NONE;
@@ -103,8 +103,8 @@ struct sharpv_vision_stream {
     size_t                n_middle   = 0;
     std::string           error;
 
-    size_t rows_per_cell() const { return (size_t) picture.merge * picture.merge; }
-    size_t n_cells()       const { return (size_t) picture.cells_x * picture.cells_y; }
+    size_t rows_per_cell() const { return (size_t) image.merge * image.merge; }
+    size_t n_cells()       const { return (size_t) image.cells_x * image.cells_y; }
     size_t n_rows()        const { return n_cells() * rows_per_cell() + classes; }
     size_t n_spare()       const { return rows_per_cell(); }
     int    class_row()     const { return classes_first ? 0 : (int) n_rows() - 1; }
@@ -150,7 +150,7 @@ sharpv_vision_stream * active() {
     return current && current->building ? current : nullptr;
 }
 
-// Fills in what is known of an encoder and its picture; false if it cannot work on parts.
+// Fills in what is known of an encoder and its image; false if it cannot work on parts.
 bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_image_f32_batch & imgs) {
     const auto & hparams = model.hparams;
     if (imgs.is_audio || imgs.entries.empty() || imgs.entries.size() > 2) {
@@ -211,7 +211,7 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     if (patches_x < merge || patches_y < merge || patches_x % merge != 0 || patches_y % merge != 0) {
         return false;
     }
-    auto & p = s.picture;
+    auto & p = s.image;
     p = {};
     p.n_images = imgs.entries.size();
     for (size_t i = 0; i < imgs.entries.size(); i++) {
@@ -306,12 +306,12 @@ void sharpv_vision_stream::allocate(const clip_graph & graph) {
     }
     const int64_t rows = n_rows() + n_spare();
     const int64_t n_kv = (int64_t) graph.d_head * graph.n_head_kv;
-    const size_t  n    = 2 * picture.n_layers + 2 + graph.model.layers.size();
+    const size_t  n    = 2 * image.n_layers + 2 + graph.model.layers.size();
     ctx.reset(ggml_init({ n * ggml_tensor_overhead(), nullptr, true }));
-    k.resize(picture.n_layers);
-    v.resize(picture.n_layers);
-    features.assign(picture.n_layers, nullptr);
-    for (uint32_t il = 0; il < picture.n_layers; il++) {
+    k.resize(image.n_layers);
+    v.resize(image.n_layers);
+    features.assign(image.n_layers, nullptr);
+    for (uint32_t il = 0; il < image.n_layers; il++) {
         k[il] = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, n_kv, rows);
         v[il] = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, n_kv, rows);
         const auto & layer = graph.model.layers[il];
@@ -324,7 +324,7 @@ void sharpv_vision_stream::allocate(const clip_graph & graph) {
     buffer.reset(ggml_backend_alloc_ctx_tensors(ctx.get(), backend));
     if (!buffer) {
         empty();
-        fail("no memory for what is kept of a picture between frames");
+        fail("no memory for what is kept of an image between frames");
     }
     // What no pass has written yet is read as zero.
     ggml_backend_buffer_clear(buffer.get(), 0);
@@ -352,12 +352,12 @@ std::vector<int32_t> sharpv_vision_stream::rows_of_cells(ggml_cgraph * gf) const
         }
         return rows;
     }
-    const size_t merge = picture.merge;
-    const size_t width = picture.cells_x * merge;
+    const size_t merge = image.merge;
+    const size_t width = image.cells_x * merge;
     const size_t first = classes && classes_first;
     for (size_t cell = 0; cell < n_cells(); cell++) {
-        const size_t x = cell % picture.cells_x * merge;
-        const size_t y = cell / picture.cells_x * merge;
+        const size_t x = cell % image.cells_x * merge;
+        const size_t y = cell / image.cells_x * merge;
         for (size_t i = 0; i < rpc; i++) {
             rows[cell * rpc + i] = first + (y + i / merge) * width + x + i % merge;
         }
@@ -371,13 +371,13 @@ bool sharpv_clip_hooks::begin(ggml_backend_t backend, const clip_model & model, 
         return true;
     }
     if (s->kind == pass_kind::LOOK) {
-        const sharpv_picture before = s->picture;
+        const sharpv_image before = s->image;
         if (!describe(*s, model, imgs)) {
-            s->picture = {};
+            s->image = {};
             s->empty();
             return false;
         }
-        const auto & p = s->picture;
+        const auto & p = s->image;
         if (p.width != before.width || p.height != before.height || p.n_embd != before.n_embd || backend != s->backend) {
             s->empty();
         }
@@ -385,7 +385,7 @@ bool sharpv_clip_hooks::begin(ggml_backend_t backend, const clip_model & model, 
         return false;
     }
     if (backend != s->backend) {
-        s->fail("another encoder has to look at the picture first");
+        s->fail("another encoder has to look at the image first");
     }
     s->in         = {};
     s->middle_out = nullptr;
@@ -402,7 +402,7 @@ ggml_tensor * sharpv_clip_hooks::layer_in(const clip_graph & graph, ggml_tensor 
     const int64_t n_rows = s->n_rows();
     if (il == 0) {
         if (ggml_nrows(cur) != n_rows) {
-            s->fail("the picture is not divided as it was expected to be");
+            s->fail("the image is not divided as it was expected to be");
         }
         s->allocate(graph);
         if (s->kind != pass_kind::LAST_LAYERS) {
@@ -664,7 +664,7 @@ bool sharpv_clip_hooks::computed() {
 
 namespace {
 
-// Runs a pass of `stream` over the picture of `chunk`.
+// Runs a pass of `stream` over the image of `chunk`.
 void run(sharpv_vision_stream & stream, pass_kind kind, mtmd_context * ctx, const mtmd_input_chunk * chunk) {
     struct scope {
         explicit scope(sharpv_vision_stream & stream) { current = &stream; }
@@ -687,12 +687,12 @@ void choose(sharpv_vision_stream & stream, const uint32_t * cells, size_t n_cell
     stream.cells.assign(cells, cells + n_cells);
     const auto out_of_order = std::adjacent_find(stream.cells.begin(), stream.cells.end(), std::greater_equal<uint32_t>());
     const bool ascending = out_of_order == stream.cells.end();
-    if (!stream.picture.width || !ascending || (n_cells > 0 && stream.cells.back() >= stream.n_cells())) {
+    if (!stream.image.width || !ascending || (n_cells > 0 && stream.cells.back() >= stream.n_cells())) {
         throw std::invalid_argument("no such cells");
     }
     stream.all = n_cells == stream.n_cells();
     if (stream.is_empty && !stream.all) {
-        throw std::invalid_argument("a first picture has to be computed whole");
+        throw std::invalid_argument("a first image has to be computed whole");
     }
 }
 
@@ -710,10 +710,10 @@ void sharpv_vision_stream_free(sharpv_vision_stream * stream) {
 
 int32_t sharpv_try_vision_look(
         sharpv_vision_stream * stream, mtmd_context * ctx, const mtmd_input_chunk * chunk,
-        sharpv_picture * out, char * err, size_t err_len) {
+        sharpv_image * out, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         run(*stream, pass_kind::LOOK, ctx, chunk);
-        *out = stream->picture;
+        *out = stream->image;
     });
 }
 
@@ -733,10 +733,10 @@ int32_t sharpv_try_vision_begin(
         char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         choose(*stream, cells, n_cells);
-        if (n_middle != stream->n_middle_of(stream->picture.n_embd)) {
+        if (n_middle != stream->n_middle_of(stream->image.n_embd)) {
             throw std::invalid_argument("the buffer has another size than the states");
         }
-        if (layer == 0 || layer >= stream->picture.n_layers) {
+        if (layer == 0 || layer >= stream->image.n_layers) {
             throw std::invalid_argument("no such layer");
         }
         stream->split     = layer;

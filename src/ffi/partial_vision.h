@@ -1,11 +1,11 @@
-// The vision encoder at work on a part of a picture.
+// The vision encoder at work on a part of an image.
 //
-// Terms. A *cell* is the least part of a picture that can be computed alone: the patches of one visual token where the
+// Terms. A *cell* is the least part of an image that can be computed alone: the patches of one visual token where the
 // encoder merges patches, else one patch. A *row* is a patch's vector between the layers; a class token is a row more,
 // which is computed in each pass. Keys, values and hidden states of every row stay in a stream's cache, in memory of
 // the encoder's backend. A pass computes some cells, whose queries meet the keys of all; the others are as they were.
 //
-// One stream serves one video: pictures of one size, one after the other. A pass that fails empties the cache.
+// One stream serves one video: images of one size, one after the other. A pass that fails empties the cache.
 
 #pragma once
 
@@ -21,9 +21,9 @@ extern "C" {
 
 struct sharpv_vision_stream;
 
-// A picture as the encoder sees it, and how it is divided.
-struct sharpv_picture {
-    // `n_images` pictures (merged frames), each [height × width × 3], as long as the chunk lives: normalized, so that
+// An image as the encoder sees it, and how it is divided.
+struct sharpv_image {
+    // `n_images` images (merged frames), each [height × width × 3], as long as the chunk lives: normalized, so that
     // a difference of 1 of 255 is 1/(255·std[channel]).
     const float * images[2];
     uint32_t n_images;
@@ -38,17 +38,17 @@ struct sharpv_picture {
     uint32_t n_embd;     // values of a row
     uint32_t n_layers;   // that are run
     bool     cells_are_tokens; // one visual token comes of each cell, in the same order
-    uint64_t cache_bytes; // what a stream takes of the backend's memory for such pictures
+    uint64_t cache_bytes; // what a stream takes of the backend's memory for such images
 };
 
 struct sharpv_vision_stream * sharpv_vision_stream_new(void);
 void sharpv_vision_stream_free(struct sharpv_vision_stream * stream);
 
-// Looks at a picture and computes nothing. A size that is not that of the picture before empties the cache. An encoder
-// that cannot work on parts of this picture gives a width of 0.
+// Looks at an image and computes nothing. A size that is not that of the image before empties the cache. An encoder
+// that cannot work on parts of this image gives a width of 0.
 int32_t sharpv_try_vision_look(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
-        struct sharpv_picture * out, char * err, size_t err_len);
+        struct sharpv_image * out, char * err, size_t err_len);
 
 // Computes `cells` (ascending; all if the cache is empty) through all layers, and the embeddings of all tokens, to be
 // had by mtmd_get_output_embd().
@@ -64,7 +64,7 @@ int32_t sharpv_try_vision_begin(
         char * err, size_t err_len);
 
 // Computes the rest of the layers of some of the cells that went through sharpv_try_vision_begin(): `states` has a
-// sharpv_cell_state for each cell of the picture. Then the embeddings of all tokens.
+// sharpv_cell_state for each cell of the image. Then the embeddings of all tokens.
 enum sharpv_cell_state {
     SHARPV_CELL_KEPT,     // as it was, with keys and values of its own in all layers
     SHARPV_CELL_STOPPED,  // as it was, without: nobody attends to it

@@ -49,7 +49,7 @@ int32_t sharpv_memory_by_device(
         char * err, size_t err_len);
 
 // The same for the vision encoder in `path`, of which nothing is loaded: as `model`, its weights and, with `warmup` in
-// `params`, the buffers for a picture of the size that llama.cpp plans with. No device at all if the file is no
+// `params`, the buffers for an image of the size that llama.cpp plans with. No device at all if the file is no
 // encoder.
 int32_t sharpv_vision_memory(
         const char * path, struct mtmd_context_params params,
@@ -129,7 +129,7 @@ int32_t sharpv_try_vulkan_devices(
 // preprocessing
 //
 
-// mtmd_tokenize_from_parts. With `whole_frames`, pictures stay whole where mtmd would scale them up to cut them into
+// mtmd_tokenize_from_parts. With `whole_frames`, images stay whole where mtmd would scale them up to cut them into
 // tiles.
 int32_t sharpv_try_mtmd_tokenize_from_parts(
         const struct mtmd_context * ctx, struct mtmd_input_chunks * output, const struct mtmd_input_part * const * parts,

@@ -103,7 +103,7 @@ void sharpv_graph_hooks::named(const llm_graph_context & graph, ggml_tensor * cu
         return;
     }
     probe_nodes * nodes = find(graph.res->inputs);
-    // Some models add more of the picture behind a layer (deepstack): the next layer's input is what counts.
+    // Some models add more of the image behind a layer (deepstack): the next layer's input is what counts.
     const bool is_output = std::strcmp(name, "l_out")         == 0;
     const bool is_added  = std::strcmp(name, "deepstack_out") == 0;
     const bool is_input  = std::strcmp(name, "deepstack_in")  == 0;

@@ -8,7 +8,7 @@ namespace {
 
 thread_local bool wanted = false;
 
-// Pictures stay whole on this thread while it lives.
+// Images stay whole on this thread while it lives.
 struct whole_frames_scope {
     explicit whole_frames_scope(bool on) { wanted = on; }
     ~whole_frames_scope() { wanted = false; }

@@ -1,7 +1,7 @@
-//! Gemma 3, which was trained on pictures alone: a time and a picture for each frame, in the lines that
-//! `Gemma3Processor` puts around pictures.
+//! Gemma 3, which was trained on images alone: a time and an image for each frame, in the lines that
+//! `Gemma3Processor` puts around images.
 
-use super::{Frames, Layout, Part, PictureSize, Size, Slices, Tiles, clock};
+use super::{Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
 
 /// The layout of Gemma 3.
 #[derive(Debug, Clone, Copy)]
@@ -16,9 +16,9 @@ impl Layout for Gemma3 {
         Frames::default()
     }
 
-    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
-        // The encoder squeezes every picture into its square, as the processor does.
-        PictureSize::AsItIs
+    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+        // The encoder squeezes every image into its square, as the processor does.
+        ImageSize::AsItIs
     }
 
     fn tiles(&self) -> Tiles {
@@ -35,7 +35,7 @@ impl Layout for Gemma3 {
         parts
     }
 
-    fn picture(&self) -> Vec<Part> {
+    fn image(&self) -> Vec<Part> {
         vec![Part::text("\n\n"), Part::Slice(0), Part::text("\n\n")]
     }
 }

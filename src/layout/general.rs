@@ -1,6 +1,6 @@
-//! Any model that mtmd loads and that has no layout of its own: `Frame from MM:SS: <picture>`, a line for each frame.
+//! Any model that mtmd loads and that has no layout of its own: `Frame from MM:SS: <image>`, a line for each frame.
 
-use super::{Frames, Layout, Part, PictureSize, Size, Slices, Tiles, clock};
+use super::{Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
 
 /// The layout for families without one of their own.
 #[derive(Debug, Clone, Copy)]
@@ -15,12 +15,12 @@ impl Layout for General {
         Frames::default()
     }
 
-    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
-        PictureSize::AsItIs
+    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+        ImageSize::AsItIs
     }
 
     fn tiles(&self) -> Tiles {
-        // Which of several pictures shows the whole frame is not known.
+        // Which of several images shows the whole frame is not known.
         Tiles::All
     }
 

@@ -1,19 +1,19 @@
 //! InternVL 2.5 and 3, and `smol`: `Frame1: <img>…</img>\nFrame2: <img>…</img>\n…`, then the question.
 
-use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::Rate;
 
 /// The layout of InternVL: numbered frames, uniform over the clip, one tile each.
 #[derive(Debug, Clone, Copy)]
 pub struct InternVl {
-    picture: PictureSize,
+    image: ImageSize,
     tiled: bool,
 }
 
 impl InternVl {
     /// For an encoder.
     pub fn new(encoder: &EncoderFacts) -> Self {
-        Self { picture: PictureSize::square(encoder.image_size), tiled: false }
+        Self { image: ImageSize::square(encoder.image_size), tiled: false }
     }
 }
 
@@ -28,8 +28,8 @@ impl Layout for InternVl {
         Frames { rate: Rate::Uniform { frames: 8 }, ..Frames::default() }
     }
 
-    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
-        if self.tiled { PictureSize::AsItIs } else { self.picture }
+    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+        if self.tiled { ImageSize::AsItIs } else { self.image }
     }
 
     fn tiles(&self) -> Tiles {

@@ -1,13 +1,13 @@
 //! LLaVA-OneVision: frames back to back, each pooled two by two, and one line end behind them. Other LLaVAs: frames
 //! back to back.
 
-use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of the LLaVAs.
 #[derive(Debug, Clone, Copy)]
 pub struct Llava {
-    picture: PictureSize,
+    image: ImageSize,
     one_vision: bool,
     tiled: bool,
 }
@@ -15,12 +15,12 @@ pub struct Llava {
 impl Llava {
     /// LLaVA-OneVision, which was trained on videos.
     pub fn one_vision(encoder: &EncoderFacts) -> Self {
-        Self { picture: PictureSize::square(encoder.image_size), one_vision: true, tiled: false }
+        Self { image: ImageSize::square(encoder.image_size), one_vision: true, tiled: false }
     }
 
     /// LLaVA-1.5 and what is built as it: the encoder pads frames to a square.
     pub fn new(_encoder: &EncoderFacts) -> Self {
-        Self { picture: PictureSize::AsItIs, one_vision: false, tiled: false }
+        Self { image: ImageSize::AsItIs, one_vision: false, tiled: false }
     }
 }
 
@@ -38,8 +38,8 @@ impl Layout for Llava {
         Frames { rate: Rate::Uniform { frames: 32 }, spread, ..Frames::default() }
     }
 
-    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
-        if self.tiled { PictureSize::AsItIs } else { self.picture }
+    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+        if self.tiled { ImageSize::AsItIs } else { self.image }
     }
 
     fn tiles(&self) -> Tiles {

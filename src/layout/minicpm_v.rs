@@ -1,6 +1,6 @@
 //! MiniCPM-V: `<image>…</image>`, a line for each frame, in the frame's own shape.
 
-use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Spread};
 
 /// The layout of MiniCPM-V.
@@ -8,7 +8,7 @@ use crate::video::{Rate, Spread};
 pub struct MiniCpmV {
     /// Side of the square with as many pixels as a frame gets.
     side: u32,
-    /// What both sides of a picture are multiples of.
+    /// What both sides of an image are multiples of.
     patch: u32,
     tiled: bool,
 }
@@ -33,9 +33,9 @@ impl Layout for MiniCpmV {
 
     /// The frame's shape with as many pixels as the square, as `find_best_resize` of the model's processor has it. mtmd
     /// makes a square of what fits into the square, which is off by one patch for shapes close to it.
-    fn picture_size(&self, (width, height): Size, _n_frames: usize) -> PictureSize {
+    fn image_size(&self, (width, height): Size, _n_frames: usize) -> ImageSize {
         if self.tiled {
-            return PictureSize::AsItIs;
+            return ImageSize::AsItIs;
         }
         let ratio = f64::from(width) / f64::from(height.max(1));
         let height = (f64::from(self.side) / ratio.sqrt()).floor();
@@ -43,7 +43,7 @@ impl Layout for MiniCpmV {
         let patch = f64::from(self.patch);
         // Python rounds halves to even.
         let [width, height] = sides.map(|side| ((side / patch).round_ties_even() * patch).max(patch) as u32);
-        PictureSize::Exactly((width, height))
+        ImageSize::Exactly((width, height))
     }
 
     fn tiles(&self) -> Tiles {

@@ -1,6 +1,6 @@
 //! How each model family wants a video in its prompt.
 //!
-//! A [`Layout`] says how many frames to take, how large their pictures are, which frames make one slice, what text
+//! A [`Layout`] says how many frames to take, how large their images are, which frames make one slice, what text
 //! stands between the slices, and where they stand in time. One file a family. What a family was trained with is in its
 //! Hugging Face processor; every layout is compared with that (`tests/it/prompts.rs`).
 //!
@@ -27,7 +27,7 @@ pub use minicpm_v::MiniCpmV;
 pub use pooling::{pool, pooled_from, pooled_len};
 pub use qwen2_vl::Qwen2Vl;
 pub use qwen3_vl::Qwen3Vl;
-pub use size::{PictureSize, Size};
+pub use size::{ImageSize, Size};
 pub use smolvlm::SmolVlm;
 
 use crate::error::{Error, Result};
@@ -57,7 +57,7 @@ pub struct EncoderFacts {
     pub projector: String,
     /// The language model's architecture (`general.architecture`).
     pub architecture: String,
-    /// The side of the encoder's square picture in pixels, or of its tile (`clip.vision.image_size`).
+    /// The side of the encoder's square image in pixels, or of its tile (`clip.vision.image_size`).
     pub image_size: Option<u32>,
     /// The side of a patch in pixels (`clip.vision.patch_size`).
     pub patch_size: Option<u32>,
@@ -139,7 +139,7 @@ impl Slices {
     }
 }
 
-/// Which of the pictures that the encoder makes of a frame are used.
+/// Which of the images that the encoder makes of a frame are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Tiles {
     /// All of them.
@@ -159,10 +159,10 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
     fn frames(&self) -> Frames;
 
     /// The size in which the encoder is given frames of `size`, `n_frames` in all.
-    fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize;
+    fn image_size(&self, size: Size, n_frames: usize) -> ImageSize;
 
     /// The fewest and the most visual tokens of a slice, where a slice can be made smaller by
-    /// [`picture_size`](Self::picture_size).
+    /// [`image_size`](Self::image_size).
     fn slice_tokens(&self) -> Option<(usize, usize)> {
         None
     }
@@ -173,16 +173,16 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// Which of the pictures that the encoder makes of a frame are used.
+    /// Which of the images that the encoder makes of a frame are used.
     fn tiles(&self) -> Tiles;
 
-    /// The same layout with frames cut into tiles as single pictures are, each tile encoded; `None` if it never cuts
+    /// The same layout with frames cut into tiles as single images are, each tile encoded; `None` if it never cuts
     /// them, or always.
     fn tiled(&self) -> Option<Box<dyn Layout>> {
         None
     }
 
-    /// Whether the begin and end markers that mtmd puts around a picture (`<img>`, `<|vision_start|>`, …) go around
+    /// Whether the begin and end markers that mtmd puts around an image (`<img>`, `<|vision_start|>`, …) go around
     /// each slice. A layout that says no has its own in [`video`](Self::video).
     fn uses_encoder_markers(&self) -> bool {
         true
@@ -196,13 +196,13 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
     /// Text and slices of a video, in order.
     fn video(&self, slices: &Slices) -> Vec<Part>;
 
-    /// What stands between a video or picture and the text behind it, unless the model's chat template says it.
+    /// What stands between a video or image and the text behind it, unless the model's chat template says it.
     fn separator(&self) -> &'static str {
         ""
     }
 
-    /// Text and slice of a single picture, in order. It is encoded as mtmd does: tiles, markers and all.
-    fn picture(&self) -> Vec<Part> {
+    /// Text and slice of a single image, in order. It is encoded as mtmd does: tiles, markers and all.
+    fn image(&self) -> Vec<Part> {
         vec![Part::Slice(0)]
     }
 
@@ -270,7 +270,7 @@ pub fn name_for(encoder: &EncoderFacts) -> &'static str {
         // Qwen2.5-Omni sees as Qwen2.5-VL does.
         "qwen2.5vl_merger" | "qwen2.5o" => "qwen2.5-vl",
         "qwen3vl_merger" => "qwen3-vl",
-        // LLaVA-NeXT has line ends too, but another language model, and was trained on pictures alone.
+        // LLaVA-NeXT has line ends too, but another language model, and was trained on images alone.
         "mlp" if encoder.has_newline && is_qwen2 => "llava-onevision",
         "mlp" => "llava",
         "internvl" => "internvl",

@@ -5,7 +5,7 @@ pub fn pooled_len(n: usize) -> usize {
     side(n).map_or(n, |side| side.div_ceil(2).pow(2))
 }
 
-/// Merges the tokens of a square picture, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`: each is what
+/// Merges the tokens of a square image, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`: each is what
 /// lies at its middle, mixed of the four tokens around (bilinear, as PyTorch's `interpolate` without `align_corners`).
 /// Tokens that form no square stay.
 pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
@@ -28,7 +28,7 @@ pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
     result
 }
 
-/// Of which tokens of a picture that has `n` the token `pooled` of [`pool`]'s is mixed.
+/// Of which tokens of an image that has `n` the token `pooled` of [`pool`]'s is mixed.
 pub fn pooled_from(n: usize, pooled: usize) -> Vec<usize> {
     let Some(side) = side(n) else { return vec![pooled] };
     let width = side.div_ceil(2);

@@ -1,11 +1,11 @@
 //! Qwen2-VL and Qwen2.5-VL: one block of all frames, in pairs, with no time in words. Time is in the positions: slice
 //! after slice in Qwen2-VL, in seconds in Qwen2.5-VL.
 //!
-//! Frames and picture sizes are those of `qwen_vl_utils`, which Qwen's examples read videos with: an even number, from
+//! Frames and image sizes are those of `qwen_vl_utils`, which Qwen's examples read videos with: an even number, from
 //! the first frame to the last; 128 to 768 tokens a pair, and fewer where many frames would pass 115,200 tokens in all.
 
 use super::size::{Pixels, smart_resize};
-use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of Qwen2-VL and Qwen2.5-VL.
@@ -51,11 +51,11 @@ impl Layout for Qwen2Vl {
         Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 2 }
     }
 
-    fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize {
+    fn image_size(&self, size: Size, n_frames: usize) -> ImageSize {
         let shared = ALL_TOKENS * 2.0 / n_frames.max(1) as f64;
         let max = (self.max_tokens as f64).min(shared.max(MIN_TOKENS as f64 * LEAST_MAX));
         let pixels = Pixels::of_tokens((MIN_TOKENS as f64).min(max), max, self.token_side);
-        PictureSize::Exactly(smart_resize(size, self.token_side, pixels))
+        ImageSize::Exactly(smart_resize(size, self.token_side, pixels))
     }
 
     fn slice_tokens(&self) -> Option<(usize, usize)> {

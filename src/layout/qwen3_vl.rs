@@ -1,6 +1,6 @@
 //! Qwen3-VL: frames in pairs, each pair behind the mean of its times: `<1.2 seconds><|vision_start|>…<|vision_end|>`.
 //!
-//! Frames and picture sizes are those of `Qwen3VLVideoProcessor`, with the limits in the files of the models: from the
+//! Frames and image sizes are those of `Qwen3VLVideoProcessor`, with the limits in the files of the models: from the
 //! first frame to the last, all of them within a number of pixels, and none of more than 768 tokens
 //! (`cap_pixels_per_frame`, as in `qwen_vl_utils`).
 //!
@@ -9,7 +9,7 @@
 //! around them, which no model was shown.
 
 use super::size::{Pixels, smart_resize_all};
-use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of Qwen3-VL.
@@ -49,13 +49,13 @@ impl Layout for Qwen3Vl {
         Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 1 }
     }
 
-    fn picture_size(&self, size: Size, n_frames: usize) -> PictureSize {
+    fn image_size(&self, size: Size, n_frames: usize) -> ImageSize {
         let n = n_frames.max(1) as f64;
         let all = Pixels::of_tokens(MIN_ALL_FRAMES_TOKENS, ALL_FRAMES_TOKENS, self.token_side);
         let frame = Pixels::of_tokens(0.0, self.max_tokens as f64, self.token_side);
         let max = n * frame.max.min((all.max / n).floor());
         let pixels = Pixels { min: all.min.min(max), max };
-        PictureSize::Exactly(smart_resize_all(size, self.token_side, n_frames, pixels))
+        ImageSize::Exactly(smart_resize_all(size, self.token_side, n_frames, pixels))
     }
 
     fn slice_tokens(&self) -> Option<(usize, usize)> {

@@ -1,25 +1,25 @@
-//! How large the pictures are that the encoder is given.
+//! How large the images are that the encoder is given.
 
 /// Width and height in pixels.
 pub type Size = (u32, u32);
 
 /// The size in which the encoder is given a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PictureSize {
+pub enum ImageSize {
     /// Its own: the encoder's preprocessing makes of it what it will.
     AsItIs,
     /// This, whatever the shape of the frame.
     Exactly(Size),
 }
 
-impl PictureSize {
+impl ImageSize {
     /// A square of this side; as it is where the encoder does not tell its side.
     pub(super) fn square(side: Option<u32>) -> Self {
         side.filter(|&side| side > 0).map_or(Self::AsItIs, |side| Self::Exactly((side, side)))
     }
 }
 
-/// How many pixels a picture may have.
+/// How many pixels an image may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pixels {
     pub min: f64,

@@ -4,20 +4,20 @@
 //! [H:MM:SS] video.".
 
 use super::words::in_words;
-use super::{EncoderFacts, Frames, Layout, Part, PictureSize, Size, Slices, Tiles};
+use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of SmolVLM2.
 #[derive(Debug, Clone, Copy)]
 pub struct SmolVlm {
-    picture: PictureSize,
+    image: ImageSize,
     tiled: bool,
 }
 
 impl SmolVlm {
     /// For an encoder.
     pub fn new(encoder: &EncoderFacts) -> Self {
-        Self { picture: PictureSize::square(encoder.image_size), tiled: false }
+        Self { image: ImageSize::square(encoder.image_size), tiled: false }
     }
 }
 
@@ -36,8 +36,8 @@ impl Layout for SmolVlm {
         Frames { rate, spread, max: 64, ..Frames::default() }
     }
 
-    fn picture_size(&self, _size: Size, _n_frames: usize) -> PictureSize {
-        if self.tiled { PictureSize::AsItIs } else { self.picture }
+    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+        if self.tiled { ImageSize::AsItIs } else { self.image }
     }
 
     fn tiles(&self) -> Tiles {
@@ -49,7 +49,7 @@ impl Layout for SmolVlm {
     }
 
     fn uses_encoder_markers(&self) -> bool {
-        // They begin with an empty line, which belongs to pictures cut into tiles.
+        // They begin with an empty line, which belongs to images cut into tiles.
         self.tiled
     }
 

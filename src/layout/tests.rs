@@ -57,7 +57,7 @@ fn every_slice_of_a_video_stands_in_its_prompt_once() {
             .filter_map(|part| if let Part::Slice(i) = part { Some(i) } else { None })
             .collect();
         assert_eq!(used, (0..slices.times.len()).collect::<Vec<_>>(), "{name}");
-        assert_eq!(layout.picture().iter().filter(|part| **part == Part::Slice(0)).count(), 1, "{name}");
+        assert_eq!(layout.image().iter().filter(|part| **part == Part::Slice(0)).count(), 1, "{name}");
     }
 }
 
@@ -111,15 +111,14 @@ fn time_in_qwen2_5_vl_runs_as_the_frames_were_sampled() {
 }
 
 #[test]
-fn qwen_pictures_have_a_budget_of_tokens() {
+fn qwen_images_have_a_budget_of_tokens() {
     let facts = EncoderFacts { patch_size: Some(14), ..Default::default() };
-    let tokens = |layout: &dyn Layout, size: Size, n_frames: usize, side: u32| match layout.picture_size(size, n_frames)
-    {
-        PictureSize::Exactly((width, height)) => {
+    let tokens = |layout: &dyn Layout, size: Size, n_frames: usize, side: u32| match layout.image_size(size, n_frames) {
+        ImageSize::Exactly((width, height)) => {
             assert!(width.is_multiple_of(side) && height.is_multiple_of(side));
             (width / side * (height / side)) as usize
         }
-        PictureSize::AsItIs => panic!("a size"),
+        ImageSize::AsItIs => panic!("a size"),
     };
     let qwen2 = Qwen2Vl::new(&facts);
     for size in [(1920, 1080), (1080, 1920), (640, 480), (64, 64), (4000, 100)] {

@@ -31,7 +31,7 @@ pub struct VideoLlm {
 pub enum FrameTokens {
     /// As many for each frame, whatever its size.
     Each(u32),
-    /// Two frames become one picture, with a token for each square of so many pixels' width.
+    /// Two frames become one image, with a token for each square of so many pixels' width.
     Pair(u32),
 }
 

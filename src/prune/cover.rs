@@ -1,6 +1,6 @@
 //! A token of each scene for what importance leaves out.
 //!
-//! Importance is distance: from the mean of the slice, and from the slice before. What fills most of a picture, its
+//! Importance is distance: from the mean of the slice, and from the slice before. What fills most of an image, its
 //! background above all, is near to both, so the tokens of highest importance tell nothing of it. One token does: the
 //! one nearest to the mean.
 

@@ -22,7 +22,7 @@
 //! the retention that the paper reports. [`Budget`] lists the other ways to turn importance into a selection.
 //!
 //! The cover takes the place of the last of its slice's tokens, unless it is one of them, so that as many are kept as
-//! without it. It stands for what importance leaves out: what fills a picture is near to its mean and to the slice
+//! without it. It stands for what importance leaves out: what fills an image is near to its mean and to the slice
 //! before, so that nothing of it is kept where few tokens are. A scene lasts as long as the means of its slices are no
 //! farther from the first one than the tokens of a slice are from their own mean. [`Method::SharpVPaper`] is the
 //! paper's own, without covers; [`Budget::Threshold`] has none either.

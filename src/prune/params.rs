@@ -75,7 +75,7 @@ impl Method {
         matches!(self, Self::SharpV | Self::SharpVPaper)
     }
 
-    /// Whether it has to see what the encoder makes of each whole picture. Other methods may be given estimates of what
+    /// Whether it has to see what the encoder makes of each whole image. Other methods may be given estimates of what
     /// hardly changes or will be dropped; this one stands for what its authors published, which knows none.
     pub fn needs_exact_embeddings(self) -> bool {
         self == Self::SharpVPaper

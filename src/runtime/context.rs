@@ -468,7 +468,7 @@ impl Context {
         self.has_logits = has_logits;
     }
 
-    /// Lets the rows of the next batches see each other in both directions, as some models want it inside a picture; or
+    /// Lets the rows of the next batches see each other in both directions, as some models want it inside an image; or
     /// not.
     pub fn set_causal(&mut self, causal: bool) {
         // SAFETY: the context lives and is borrowed mutably.

@@ -36,7 +36,7 @@ impl ModelNeed {
     }
 }
 
-/// What the vision encoder in the GGUF file at `path` would take of each device: weights, and the buffers for a picture
+/// What the vision encoder in the GGUF file at `path` would take of each device: weights, and the buffers for an image
 /// of the size that llama.cpp plans with. Nothing is loaded.
 ///
 /// # Errors

@@ -42,5 +42,5 @@ pub use sampler::{Sampler, SamplerParams};
 pub(crate) use state::SavedCells;
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use state::fuzz_state;
-pub use vision::{Bitmap, CellState, Chunk, Chunks, ImageChunk, Part, Picture, Vision, VisionParams, VisionStream};
+pub use vision::{Bitmap, CellState, Chunk, Chunks, Image, ImageChunk, Part, Vision, VisionParams, VisionStream};
 pub use vulkan::{VulkanDevice, VulkanObstacle, vulkan_devices};

@@ -68,7 +68,7 @@ impl SavedCells {
 struct Form {
     n_layer: u32,
     n_vocab: u32,
-    /// Whether a cell has a place in the picture, and a token.
+    /// Whether a cell has a place in the image, and a token.
     cell_has_extra: bool,
     type_k: u32,
     type_v: u32,
@@ -312,8 +312,8 @@ mod tests {
             let embedding = vec![0.5; model.n_embd_inp()];
             let place = |p| Row { input: RowInput::Token(1 + p % 7), position: [p, p, p, 0], logits: false };
             context.process(&(0..10).map(place).collect::<Vec<_>>()).unwrap();
-            let picture = |p| Row { input: RowInput::Embedding(&embedding), ..place(p) };
-            context.process(&(10..30).map(picture).collect::<Vec<_>>()).unwrap();
+            let image = |p| Row { input: RowInput::Embedding(&embedding), ..place(p) };
+            context.process(&(10..30).map(image).collect::<Vec<_>>()).unwrap();
             context.process(&(30..40).map(place).collect::<Vec<_>>()).unwrap();
             let evictable: Vec<usize> = context
                 .kv_layers()

@@ -17,7 +17,7 @@ const MAX_MESSAGES: usize = 1024;
 /// Bytes of text in all messages: more than any context takes.
 const MAX_TEXT: usize = 1 << 20;
 
-/// Videos and pictures of a conversation.
+/// Videos and images of a conversation.
 const MAX_MEDIA: usize = 128;
 
 /// Texts that end an answer, and bytes of each.
@@ -74,14 +74,14 @@ pub(super) struct Turn<M> {
     pub media: Vec<M>,
 }
 
-/// A video or picture of a message, as far as it came with it.
+/// A video or image of a message, as far as it came with it.
 #[derive(Debug)]
 struct Named {
     found: Found,
     options: VideoOptions,
 }
 
-/// A video or picture of a message.
+/// A video or image of a message.
 #[derive(Debug)]
 pub(super) struct Media {
     pub file: MediaFile,
@@ -315,7 +315,7 @@ impl Reader<'_> {
                 match part {
                     Part::Text(text) => text_bytes += text.len(),
                     Part::Media(_) if !message.is_of_user() => {
-                        return Err(ApiError::invalid("messages", "videos and pictures go into messages of the user"));
+                        return Err(ApiError::invalid("messages", "videos and images go into messages of the user"));
                     }
                     Part::Media(_) => n_media += 1,
                 }
@@ -328,7 +328,7 @@ impl Reader<'_> {
         if n_media > MAX_MEDIA {
             return Err(ApiError::invalid(
                 "messages",
-                format!("a conversation has at most {MAX_MEDIA} videos and pictures; send frames as one video"),
+                format!("a conversation has at most {MAX_MEDIA} videos and images; send frames as one video"),
             ));
         }
         let answer_start = self.answer_start(request, &mut read)?;

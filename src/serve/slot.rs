@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sides of a picture, multiplied: more pixels are not decoded for strangers.
+/// Sides of an image, multiplied: more pixels are not decoded for strangers.
 const MAX_PIXELS: u64 = 1 << 26;
 
 /// What a slot works with.
@@ -151,7 +151,7 @@ fn add_turns(
                 // What does not fit, or is no video, is refused before more than its first frame is decoded.
                 let plan = session.plan_video(media.file.path(), &media.options, question)?;
                 if u64::from(plan.info.width) * u64::from(plan.info.height) > MAX_PIXELS {
-                    return Err(ApiError::media("the pictures of this video are too large; make them smaller"));
+                    return Err(ApiError::media("the images of this video are too large; make them smaller"));
                 }
                 if plan.fits {
                     watch.begun();

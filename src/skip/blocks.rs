@@ -1,8 +1,8 @@
-//! What changed in a picture.
+//! What changed in an image.
 
-/// A picture of merged frames, cut into cells of `merge × merge` patches.
+/// An image of merged frames, cut into cells of `merge × merge` patches.
 #[derive(Debug, Clone, Copy)]
-pub struct PictureView<'a> {
+pub struct ImageView<'a> {
     /// One for each frame, `[height × width × 3]`.
     pub images: &'a [&'a [f32]],
     /// Pixels.
@@ -19,7 +19,7 @@ pub struct PictureView<'a> {
     pub cells_y: usize,
 }
 
-/// Means of the blocks of a picture: each patch has two by two, of each channel and frame.
+/// Means of the blocks of an image: each patch has two by two, of each channel and frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blocks {
     /// `[cells × patches × values]`, in pixels of 0 to 1 (less a constant, which no difference has).
@@ -34,9 +34,9 @@ pub struct Blocks {
 const SIDE: usize = 2;
 
 impl Blocks {
-    /// Takes the means of a picture.
-    pub fn of(picture: &PictureView<'_>) -> Self {
-        let PictureView { images, width, scale, patch, merge, cells_x, cells_y } = *picture;
+    /// Takes the means of an image.
+    pub fn of(image: &ImageView<'_>) -> Self {
+        let ImageView { images, width, scale, patch, merge, cells_x, cells_y } = *image;
         let of_patch = images.len() * SIDE * SIDE * 3;
         let of_cell = of_patch * merge * merge;
         let mut means = Vec::with_capacity(of_cell * cells_x * cells_y);
@@ -73,7 +73,7 @@ impl Blocks {
     }
 
     /// The cells, ascending, with a patch whose blocks differ from `before` by more than `threshold` in the mean over
-    /// blocks and channels. All, if `before` is of another kind of picture.
+    /// blocks and channels. All, if `before` is of another kind of image.
     pub fn changed_from(&self, before: &Self, threshold: f32) -> Vec<u32> {
         let all = 0..self.n_cells() as u32;
         if (self.of_patch, self.of_cell, self.means.len()) != (before.of_patch, before.of_cell, before.means.len()) {
@@ -91,7 +91,7 @@ impl Blocks {
         all.filter(differs).collect()
     }
 
-    /// Takes `cells` over from `other`, a picture of the same kind: they were encoded now.
+    /// Takes `cells` over from `other`, an image of the same kind: they were encoded now.
     pub fn take(&mut self, other: &Self, cells: &[u32]) {
         if self.means.len() != other.means.len() {
             self.clone_from(other);
@@ -108,13 +108,13 @@ impl Blocks {
 mod tests {
     use super::*;
 
-    /// Grey pictures, 12 × 8 pixels: 3 × 2 cells of one patch of 4.
+    /// Grey images, 12 × 8 pixels: 3 × 2 cells of one patch of 4.
     fn blocks(pixels: impl Fn(usize, usize) -> f32) -> Blocks {
         let image: Vec<f32> = (0..12 * 8).flat_map(|i| [pixels(i % 12, i / 12); 3]).collect();
         let images = [image.as_slice()];
-        let picture =
-            PictureView { images: &images, width: 12, scale: [0.5; 3], patch: 4, merge: 1, cells_x: 3, cells_y: 2 };
-        Blocks::of(&picture)
+        let image =
+            ImageView { images: &images, width: 12, scale: [0.5; 3], patch: 4, merge: 1, cells_x: 3, cells_y: 2 };
+        Blocks::of(&image)
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
         let mut small = blocks(|_, _| 0.0);
         let image = vec![0.0; 16 * 8 * 3];
         let images = [image.as_slice()];
-        let other = Blocks::of(&PictureView {
+        let other = Blocks::of(&ImageView {
             images: &images,
             width: 16,
             scale: [1.0; 3],

@@ -1,23 +1,23 @@
-//! Which cells of each picture of a video are computed.
+//! Which cells of each image of a video are computed.
 
 use super::{Blocks, Reuse};
 
-/// What was last encoded at each place of a video's pictures.
+/// What was last encoded at each place of a video's images.
 #[derive(Debug, Clone)]
 pub struct Changes {
     params: Reuse,
     seen: Option<Blocks>,
-    /// Pictures in which something changed since one was computed whole.
+    /// Images in which something changed since one was computed whole.
     since_whole: usize,
 }
 
 impl Changes {
-    /// Before the first picture.
+    /// Before the first image.
     pub fn new(params: Reuse) -> Self {
         Self { params, seen: None, since_whole: 0 }
     }
 
-    /// The cells of the next picture, ascending, that have to be computed: none if nothing changed. They count as
+    /// The cells of the next image, ascending, that have to be computed: none if nothing changed. They count as
     /// encoded then.
     pub fn next(&mut self, blocks: Blocks) -> Vec<u32> {
         let n_cells = blocks.n_cells();
@@ -46,7 +46,7 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PictureView;
+    use super::super::ImageView;
     use super::*;
 
     /// A row of eight cells, in which those named are bright.
@@ -54,9 +54,9 @@ mod tests {
         let image: Vec<f32> =
             (0..2 * 16).flat_map(|i| [if bright.contains(&(i % 16 / 2)) { 1.0 } else { 0.0 }; 3]).collect();
         let images = [image.as_slice()];
-        let picture =
-            PictureView { images: &images, width: 16, scale: [1.0; 3], patch: 2, merge: 1, cells_x: 8, cells_y: 1 };
-        Blocks::of(&picture)
+        let image =
+            ImageView { images: &images, width: 16, scale: [1.0; 3], patch: 2, merge: 1, cells_x: 8, cells_y: 1 };
+        Blocks::of(&image)
     }
 
     const ALL: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn only_what_changed_is_computed_but_for_cuts() {
         let mut changes = Changes::new(Reuse { whole: 0.5, ..Reuse::default() });
-        assert_eq!(changes.next(blocks(&[])), ALL, "the first picture");
+        assert_eq!(changes.next(blocks(&[])), ALL, "the first image");
         assert!(changes.next(blocks(&[])).is_empty());
         assert_eq!(changes.next(blocks(&[3])), [3]);
         assert_eq!(changes.next(blocks(&[4])), [3, 4]);
@@ -77,7 +77,7 @@ mod tests {
         let mut changes = Changes::new(Reuse { refresh: 3, ..Reuse::default() });
         let counts: Vec<usize> = (0..9)
             .map(|i| {
-                // Nothing changes in the third picture, which does not count.
+                // Nothing changes in the third image, which does not count.
                 let bright = if i == 2 { 1 } else { i % 8 };
                 changes.next(blocks(&[bright])).len()
             })

@@ -1,4 +1,4 @@
-//! Which encoders can work on parts of a picture, and what that takes.
+//! Which encoders can work on parts of an image, and what that takes.
 
 use super::{EncodeMode, EncodeParams};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ pub struct EncoderShape {
     pub n_embd: Option<usize>,
     /// The side of a patch in pixels (`clip.vision.patch_size`).
     pub patch: Option<usize>,
-    /// The side of the encoder's square picture in pixels (`clip.vision.image_size`).
+    /// The side of the encoder's square image in pixels (`clip.vision.image_size`).
     pub side: Option<usize>,
     /// From how many layers features are taken, where that is said (`clip.vision.feature_layer`).
     pub n_feature_layers: usize,
@@ -67,7 +67,7 @@ impl EncoderShape {
         }
         let can = match self.ability() {
             Ability::Reuse => "exact or reuse: in this model's encoder, each visual token comes of all patches",
-            _ => "exact: this model's encoder cannot work on parts of a picture",
+            _ => "exact: this model's encoder cannot work on parts of an image",
         };
         Err(Error::InvalidParameter {
             name: "how to encode",
@@ -76,7 +76,7 @@ impl EncoderShape {
         })
     }
 
-    /// About how many bytes are kept of a picture of `width × height` pixels between frames: keys and values of all its
+    /// About how many bytes are kept of an image of `width × height` pixels between frames: keys and values of all its
     /// patches in all layers as 16-bit numbers, and two hidden states as 32-bit ones. `None` if the file does not say.
     pub fn cache_bytes(&self, (width, height): (u32, u32)) -> Option<u64> {
         let (patch, n_embd, n_layers) = (self.patch?.max(1), self.n_embd?, self.n_layers?);

@@ -2,11 +2,11 @@
 //!
 //! Two ways, which multiply; each can be off, and with both off the encoder works as llama.cpp's does.
 //!
-//! **What did not change is not computed again** ([`Reuse`]). A picture is compared with what was *last encoded* at the
+//! **What did not change is not computed again** ([`Reuse`]). An image is compared with what was *last encoded* at the
 //! same place, block by block: the mean over a quarter of a patch, so that noise cancels out and motion does not
 //! ([`Blocks`]). A patch has changed when its blocks differ by more than a threshold; a cell (the patches of one visual
 //! token) when one of its patches has. Only changed cells go through the encoder; they see the others' keys and values
-//! as they were. After a cut, and now and then, a picture is computed whole, for what others see gets old
+//! as they were. After a cut, and now and then, an image is computed whole, for what others see gets old
 //! ([`Reuse::refresh`]).
 //!
 //! **What will be dropped is not finished** ([`Stop`]). After a part of the layers, SharpV's scores of the states in
@@ -26,7 +26,7 @@ mod changes;
 mod encoder;
 mod params;
 
-pub use blocks::{Blocks, PictureView};
+pub use blocks::{Blocks, ImageView};
 pub use candidates::{Demand, candidates};
 pub use changes::Changes;
 pub use encoder::{Ability, EncoderShape};

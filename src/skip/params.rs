@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::prune::Method;
 use serde::Serialize;
 
-/// How much of each picture the vision encoder computes.
+/// How much of each image the vision encoder computes.
 #[derive(
     Debug,
     Clone,
@@ -57,9 +57,9 @@ pub struct EncodeParams {
 pub struct Reuse {
     /// The mean difference of a patch's blocks, in pixels of 0 to 1, above which it has changed. 0 or more.
     pub threshold: f32,
-    /// If more than this share of a picture has changed, it is computed whole. 0 to 1.
+    /// If more than this share of an image has changed, it is computed whole. 0 to 1.
     pub whole: f32,
-    /// The most pictures that follow each other without one that is computed whole. Pictures in which nothing changed
+    /// The most images that follow each other without one that is computed whole. Images in which nothing changed
     /// do not count. At least 1; 1 computes all that changed at all whole.
     pub refresh: usize,
 }
@@ -78,7 +78,7 @@ pub struct Stop {
     pub depth: Option<f32>,
     /// How many tokens go on, for each that will be kept. At least 1.
     pub multiple: f32,
-    /// The least share of a picture's tokens that goes on, as context for those that are kept. 0 to 1.
+    /// The least share of an image's tokens that goes on, as context for those that are kept. 0 to 1.
     pub least: f32,
 }
 
@@ -143,7 +143,7 @@ impl EncodeParams {
         let Reuse { threshold, whole, refresh } = self.reuse;
         check((0.0..=1.0).contains(&threshold), "the threshold of change", &threshold, "between 0 and 1")?;
         check(share.contains(&whole), "the share of changed patches", &whole, "between 0 and 1")?;
-        check(refresh > 0, "the most pictures between whole ones", &refresh, "at least 1")?;
+        check(refresh > 0, "the most images between whole ones", &refresh, "at least 1")?;
         let Stop { depth, multiple, least } = self.stop;
         if let Some(depth) = depth {
             check(depth > 0.0 && depth < 1.0, "the share of the layers", &depth, "over 0 and below 1")?;

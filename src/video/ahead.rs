@@ -1,24 +1,24 @@
-//! Decoding on a thread of its own, while the pictures before are used.
+//! Decoding on a thread of its own, while the images before are used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::{Frame, Pictures, Stop};
+use super::{Frame, Images, Stop};
 use crate::error::Result;
 
-/// Decoded pictures that wait, besides the one that the thread holds until there is room for it. Together they are two:
-/// some encoders take pictures in pairs, and one to take next is all that helps. More would only take memory, 6 MB each
+/// Decoded images that wait, besides the one that the thread holds until there is room for it. Together they are two:
+/// some encoders take images in pairs, and one to take next is all that helps. More would only take memory, 6 MB each
 /// at 1080p.
 const WAITING: usize = 1;
 
-/// Pictures that a thread decodes ahead.
+/// Images that a thread decodes ahead.
 ///
-/// Dropping it ends the thread, and waits for that: a file is read no longer than somebody wants its pictures.
+/// Dropping it ends the thread, and waits for that: a file is read no longer than somebody wants its images.
 pub(super) struct Ahead {
     /// What the thread found at each moment, in order. Gone when this is dropped.
-    pictures: Option<Receiver<Result<Option<Frame>>>>,
+    images: Option<Receiver<Result<Option<Frame>>>>,
     /// Gives what went wrong without stopping the decoding.
     thread: Option<JoinHandle<Vec<String>>>,
     n_decoded: Arc<AtomicU64>,
@@ -27,20 +27,20 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Lets a thread take the pictures at `times`, which are all that [`at`](Pictures::at) will be asked for. `stop`
-    /// has to be what `pictures` are stopped by.
+    /// Lets a thread take the images at `times`, which are all that [`at`](Images::at) will be asked for. `stop`
+    /// has to be what `images` are stopped by.
     ///
-    /// Gives `pictures` back where the system has no thread to give.
-    pub(super) fn start(pictures: Box<dyn Pictures>, times: Vec<f64>, stop: Stop) -> Box<dyn Pictures> {
-        let n_decoded = Arc::new(AtomicU64::new(pictures.frames_decoded()));
+    /// Gives `images` back where the system has no thread to give.
+    pub(super) fn start(images: Box<dyn Images>, times: Vec<f64>, stop: Stop) -> Box<dyn Images> {
+        let n_decoded = Arc::new(AtomicU64::new(images.frames_decoded()));
         let (give, given) = sync_channel(WAITING);
         // The thread gets them when it is there: what a closure holds that is never run is lost.
-        let (hand_over, handed_over) = channel::<Box<dyn Pictures>>();
+        let (hand_over, handed_over) = channel::<Box<dyn Images>>();
         let counter = Arc::clone(&n_decoded);
         let work = move || handed_over.recv().map_or_else(|_| Vec::new(), |it| take(it, &times, &give, &counter));
-        let Ok(thread) = thread::Builder::new().name("decode-ahead".into()).spawn(work) else { return pictures };
-        match hand_over.send(pictures) {
-            Ok(()) => Box::new(Self { pictures: Some(given), thread: Some(thread), n_decoded, stop }),
+        let Ok(thread) = thread::Builder::new().name("decode-ahead".into()).spawn(work) else { return images };
+        match hand_over.send(images) {
+            Ok(()) => Box::new(Self { images: Some(given), thread: Some(thread), n_decoded, stop }),
             Err(unsent) => unsent.0,
         }
     }
@@ -57,27 +57,27 @@ impl Ahead {
 
 /// What the thread does.
 fn take(
-    mut pictures: Box<dyn Pictures>,
+    mut images: Box<dyn Images>,
     times: &[f64],
     give: &SyncSender<Result<Option<Frame>>>,
     n_decoded: &AtomicU64,
 ) -> Vec<String> {
     for &time_s in times {
-        let picture = pictures.at(time_s);
-        n_decoded.store(pictures.frames_decoded(), Ordering::Relaxed);
-        let is_last = !matches!(picture, Ok(Some(_)));
+        let image = images.at(time_s);
+        n_decoded.store(images.frames_decoded(), Ordering::Relaxed);
+        let is_last = !matches!(image, Ok(Some(_)));
         // Nobody takes it any more, or there is nothing behind it.
-        if give.send(picture).is_err() || is_last {
+        if give.send(image).is_err() || is_last {
             break;
         }
     }
-    pictures.warnings()
+    images.warnings()
 }
 
-impl Pictures for Ahead {
+impl Images for Ahead {
     fn at(&mut self, _: f64) -> Result<Option<Frame>> {
-        match self.pictures.as_ref().map(Receiver::recv) {
-            Some(Ok(picture)) => picture,
+        match self.images.as_ref().map(Receiver::recv) {
+            Some(Ok(image)) => image,
             // Only a panic ends the thread before it gave all.
             _ => {
                 self.join();
@@ -99,7 +99,7 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         self.stop.end();
         // A thread that waits for room is woken by it.
-        self.pictures = None;
+        self.images = None;
         // A panic that nobody asked for has been told on stderr.
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -1,4 +1,4 @@
-//! Folders with one picture per frame, as benchmarks ship them.
+//! Folders with one image per frame, as benchmarks ship them.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use super::sampling::index_at;
 use super::sniff::has_extension;
 use super::spread::Known;
-use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo, picture};
+use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo, image_file};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// The pictures of a folder, in the order of the numbers in their names, at `folder_fps` frames per second.
+/// The images of a folder, in the order of the numbers in their names, at `folder_fps` frames per second.
 pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     let files = list(path)?;
     let fps = sampling.folder_fps;
@@ -30,11 +30,11 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         codec: files[0].extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
     };
     let planned = sampling.plan(&range, Known { fps: Some(fps), frame_times: Some(&times) });
-    let pictures = Folder { path: path.to_owned(), files, times, stop: stop.clone(), n_decoded: 0, n_damaged: 0 };
-    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings: Vec::new() })
+    let images = Folder { path: path.to_owned(), files, times, stop: stop.clone(), n_decoded: 0, n_damaged: 0 };
+    Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
 }
 
-/// The pictures in the folder, naturally sorted; at least one.
+/// The images in the folder, naturally sorted; at least one.
 fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in path.read_dir().map_err(Error::io("listing the frames", path))? {
@@ -45,7 +45,7 @@ fn list(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::NoPictures { path: path.to_owned() });
+        return Err(Error::NoImages { path: path.to_owned() });
     }
     let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     files.sort_by(|a, b| natural_order(&name(a), &name(b)));
@@ -91,14 +91,14 @@ struct Folder {
     n_damaged: u64,
 }
 
-impl Pictures for Folder {
-    /// In place of a damaged picture the nearest earlier one, as a player goes on showing it; or else the next one.
+impl Images for Folder {
+    /// In place of a damaged image the nearest earlier one, as a player goes on showing it; or else the next one.
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
         let wanted = index_at(&self.times, time_s).unwrap_or(0);
         let mut first_error = None;
         for i in (0..=wanted).rev().chain(wanted + 1..self.files.len()) {
             self.stop.check()?;
-            match picture::read(&self.files[i]) {
+            match image_file::read(&self.files[i]) {
                 Ok(frame) => {
                     self.n_decoded += 1;
                     return Ok(Some(frame));
@@ -122,6 +122,6 @@ impl Pictures for Folder {
             1 => "its neighbour was taken",
             _ => "their neighbours were taken",
         };
-        vec![format!("{}: {} of the pictures could not be decoded; {taken}", self.path.display(), self.n_damaged)]
+        vec![format!("{}: {} of the images could not be decoded; {taken}", self.path.display(), self.n_damaged)]
     }
 }

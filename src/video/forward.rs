@@ -15,8 +15,8 @@ const MAX_HEAD_BYTES: u64 = 1 << 20;
 /// All of `reader`, after a look at its beginning. Waits for as much as tells what it is.
 ///
 /// # Errors
-/// If it is nothing that can be read so: an MP4 file whose index stands behind the pictures, a playlist, a HEIC
-/// picture. FFmpeg would read all of it first.
+/// If it is nothing that can be read so: an MP4 file whose index stands behind the images, a playlist, a HEIC
+/// image. FFmpeg would read all of it first.
 pub(super) fn begun<R: Read>(path: &Path, mut reader: R) -> Result<impl Read + use<R>> {
     let mut head = Vec::new();
     let index_at_end = look(&mut reader, &mut head).map_err(Error::io("reading the video", path))?;
@@ -30,7 +30,7 @@ pub(super) fn begun<R: Read>(path: &Path, mut reader: R) -> Result<impl Read + u
     Ok(Cursor::new(head).chain(reader))
 }
 
-/// Reads the beginning into `head`, and says whether it is that of an MP4 file whose index stands behind the pictures.
+/// Reads the beginning into `head`, and says whether it is that of an MP4 file whose index stands behind the images.
 fn look(reader: &mut impl Read, head: &mut Vec<u8>) -> io::Result<bool> {
     let mut more = |head: &mut Vec<u8>, up_to: u64| {
         let missing = up_to.saturating_sub(head.len() as u64);
@@ -58,7 +58,7 @@ fn header(head: &[u8], start: u64) -> Option<(u32, [u8; 4])> {
     Some((u32::from_be_bytes(*length), *rest.first_chunk()?))
 }
 
-/// The error for an MP4 file whose index stands behind the pictures.
+/// The error for an MP4 file whose index stands behind the images.
 pub(super) fn index_at_end(path: &Path) -> Error {
     let reason = "its index (moov) stands at its end".to_owned();
     Error::Media { problem: MediaProblem::Backward, path: path.to_owned(), reason }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_behind_the_pictures_is_found_and_one_before_them_is_not() {
+    fn an_index_behind_the_images_is_found_and_one_before_them_is_not() {
         type Boxes<'a> = &'a [(&'a [u8; 4], usize)];
         let cases: [(Boxes<'_>, bool); 7] = [
             (&[(b"ftyp", 24), (b"free", 0), (b"mdat", 900), (b"moov", 100)], true),

@@ -1,8 +1,8 @@
-//! One decoded picture.
+//! One decoded image.
 
 use image::{DynamicImage, RgbImage, imageops};
 
-/// One decoded, upright picture with square pixels.
+/// One decoded, upright image with square pixels.
 #[derive(Clone, PartialEq)]
 pub struct Frame {
     /// Width in pixels.
@@ -11,7 +11,7 @@ pub struct Frame {
     pub height: u32,
     /// `[height × width × 3]` bytes, row-major: red, green, blue.
     pub rgb: Vec<u8>,
-    /// The moment this picture was taken for, one of [`planned_times`](super::FrameSource::planned_times): seconds
+    /// The moment this image was taken for, one of [`planned_times`](super::FrameSource::planned_times): seconds
     /// since the first frame of the video.
     pub time_s: f64,
 }
@@ -28,22 +28,22 @@ impl Frame {
         Self { width, height, rgb, time_s: 0.0 }
     }
 
-    /// The picture in a canvas of `width` × `height`: scaled to touch it, its shape kept, black around it.
+    /// The image in a canvas of `width` × `height`: scaled to touch it, its shape kept, black around it.
     pub(crate) fn fitted(self, width: u32, height: u32) -> Self {
         if (self.width, self.height) == (width, height) {
             return self;
         }
-        let Some(picture) = RgbImage::from_raw(self.width, self.height, self.rgb) else {
+        let Some(image) = RgbImage::from_raw(self.width, self.height, self.rgb) else {
             return Self { width, height, rgb: vec![0; width as usize * height as usize * 3], time_s: self.time_s };
         };
         let scale = (f64::from(width) / f64::from(self.width)).min(f64::from(height) / f64::from(self.height));
         let scaled = |length: u32, limit: u32| ((f64::from(length) * scale).round() as u32).clamp(1, limit);
         let (inner_width, inner_height) = (scaled(self.width, width), scaled(self.height, height));
 
-        let picture = imageops::resize(&picture, inner_width, inner_height, imageops::FilterType::CatmullRom);
+        let image = imageops::resize(&image, inner_width, inner_height, imageops::FilterType::CatmullRom);
         let mut canvas = RgbImage::new(width, height);
         let (left, top) = ((width - inner_width) / 2, (height - inner_height) / 2);
-        imageops::replace(&mut canvas, &picture, left.into(), top.into());
+        imageops::replace(&mut canvas, &image, left.into(), top.into());
         Self { width, height, rgb: canvas.into_raw(), time_s: self.time_s }
     }
 }

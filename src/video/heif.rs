@@ -1,25 +1,25 @@
-//! HEIF files (ISO 23008-12), of which AVIF and HEIC are kinds: what is in one, and how its picture is turned.
+//! HEIF files (ISO 23008-12), of which AVIF and HEIC are kinds: what is in one, and how its image is turned.
 //!
-//! FFmpeg reads the single AV1 picture of an AVIF file and the track of a sequence. Before version 7 it neither reads
-//! HEIC nor turns a picture, and of a picture in tiles, as phones make them, no version gives more than a tile.
+//! FFmpeg reads the single AV1 image of an AVIF file and the track of a sequence. Before version 7 it neither reads
+//! HEIC nor turns an image, and of an image in tiles, as phones make them, no version gives more than a tile.
 
 use std::io::Read;
 
-/// How much of a file is looked at for what describes its pictures.
+/// How much of a file is looked at for what describes its images.
 const MAX_DESCRIPTION: u64 = 1 << 20;
 
 /// What a HEIF file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heif {
-    /// A picture in AV1, to be shown turned.
+    /// An image in AV1, to be shown turned.
     Avif(Turn),
-    /// Pictures in a track, as those of a video.
+    /// Images in a track, as those of a video.
     Sequence,
-    /// A picture that is not read: of this kind.
+    /// An image that is not read: of this kind.
     NotRead(&'static str),
 }
 
-/// Where a point `(p, q)` of the stored picture (q downwards) is shown, shift aside: at `(a·p + c·q, b·p + d·q)`.
+/// Where a point `(p, q)` of the stored image (q downwards) is shown, shift aside: at `(a·p + c·q, b·p + d·q)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) a: i64,
@@ -47,7 +47,7 @@ impl Turn {
         }
     }
 
-    /// By the property `name` of a picture, with this content.
+    /// By the property `name` of an image, with this content.
     fn of_property(name: [u8; 4], content: &[u8]) -> Self {
         match (&name, content.first()) {
             (b"irot", Some(angle)) => (0..angle & 3).fold(Self::NONE, |turn, _| turn.then(Self::ANTICLOCKWISE)),
@@ -73,15 +73,15 @@ pub(super) fn look(head: &[u8], file: impl Read) -> Option<Heif> {
     Some(match major {
         b"avif" => avif(file),
         b"avis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" | b"msf1" => Heif::Sequence,
-        b"heic" | b"heix" | b"heim" | b"heis" => Heif::NotRead("a HEIC picture"),
+        b"heic" | b"heix" | b"heim" | b"heis" => Heif::NotRead("a HEIC image"),
         b"mif1" | b"mif2" if is_also(&[b"avif"]) => avif(file),
-        b"mif1" | b"mif2" if is_also(&[b"heic", b"heix"]) => Heif::NotRead("a HEIC picture"),
-        b"mif1" | b"mif2" | b"avci" | b"j2ki" | b"vvic" | b"evbi" => Heif::NotRead("a HEIF picture"),
+        b"mif1" | b"mif2" if is_also(&[b"heic", b"heix"]) => Heif::NotRead("a HEIC image"),
+        b"mif1" | b"mif2" | b"avci" | b"j2ki" | b"vvic" | b"evbi" => Heif::NotRead("a HEIF image"),
         _ => return None,
     })
 }
 
-/// What an AVIF file says of its main picture. What says nothing is left to FFmpeg.
+/// What an AVIF file says of its main image. What says nothing is left to FFmpeg.
 fn avif(file: impl Read) -> Heif {
     let mut bytes = Vec::new();
     // What cannot be read is told by who decodes it.
@@ -89,13 +89,13 @@ fn avif(file: impl Read) -> Heif {
     let main = Boxes(&bytes).find(|(name, _)| name == b"meta").and_then(|(_, meta)| Main::of(meta.get(4..)?));
     match main {
         Some(Main { kind, turn }) if &kind == b"av01" => Heif::Avif(turn),
-        Some(Main { kind, .. }) if &kind == b"grid" => Heif::NotRead("an AVIF picture in tiles"),
-        Some(_) => Heif::NotRead("an AVIF picture that is put together from others"),
+        Some(Main { kind, .. }) if &kind == b"grid" => Heif::NotRead("an AVIF image in tiles"),
+        Some(_) => Heif::NotRead("an AVIF image that is put together from others"),
         None => Heif::Avif(Turn::NONE),
     }
 }
 
-/// The picture that a file is about, among thumbnails and layers.
+/// The image that a file is about, among thumbnails and layers.
 struct Main {
     kind: [u8; 4],
     turn: Turn,
@@ -133,15 +133,15 @@ impl Main {
     }
 }
 
-/// The numbers of the properties of the picture `id`, in the order in which they apply.
+/// The numbers of the properties of the image `id`, in the order in which they apply.
 fn indices_of(id: u32, mut ipma: Fields<'_>) -> Option<Vec<usize>> {
     let head = ipma.u32()?;
     let (long_ids, long_indices) = (head >> 24 > 0, head & 1 > 0);
-    let n_pictures = ipma.u32()?;
-    for _ in 0..n_pictures {
+    let n_images = ipma.u32()?;
+    for _ in 0..n_images {
         let of = if long_ids { ipma.u32()? } else { u32::from(ipma.u16()?) };
         let n = ipma.u8()?;
-        // The highest bit says that whoever does not know the property must not show the picture.
+        // The highest bit says that whoever does not know the property must not show the image.
         let mut index =
             || Some(if long_indices { usize::from(ipma.u16()? & 0x7fff) } else { usize::from(ipma.u8()? & 0x7f) });
         let indices: Option<Vec<usize>> = (0..n).map(|_| index()).collect();
@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn kinds_are_told_by_their_brands() {
-        let heic = Some(Heif::NotRead("a HEIC picture"));
+        let heic = Some(Heif::NotRead("a HEIC image"));
         assert_eq!(name_of(b"heic", &[b"mif1"]), heic);
         assert_eq!(name_of(b"mif1", &[b"miaf", b"heic"]), heic);
         assert_eq!(name_of(b"mif1", &[b"avif"]), Some(Heif::Avif(Turn::NONE)));
         assert_eq!(name_of(b"avis", &[b"avif"]), Some(Heif::Sequence));
-        assert_eq!(name_of(b"mif1", &[b"jpeg"]), Some(Heif::NotRead("a HEIF picture")));
+        assert_eq!(name_of(b"mif1", &[b"jpeg"]), Some(Heif::NotRead("a HEIF image")));
         assert_eq!(name_of(b"isom", &[b"mif1"]), None);
         assert_eq!(name_of(b"qt  ", &[]), None);
     }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_no_fault() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/heif/turned-6.avif");
-        let whole = std::fs::read(path).expect("a picture");
+        let whole = std::fs::read(path).expect("an image");
         assert_eq!(look(&whole, &whole[..]), Some(Heif::Avif(Turn { a: 0, b: 1, c: -1, d: 0 })));
         for n in 0..whole.len() {
             look(&whole[..n], &whole[..n]);

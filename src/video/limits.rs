@@ -4,22 +4,22 @@ use std::path::Path;
 
 use crate::error::{Error, MediaProblem, Result};
 
-/// Pixels of a picture of a video or an animation, of which several are in memory at once. 8K has 33 million, cameras
+/// Pixels of an image of a video or an animation, of which several are in memory at once. 8K has 33 million, cameras
 /// for headsets 66 million.
 pub(super) const MAX_VIDEO_PIXELS: u64 = 1 << 26;
 
-/// Pixels of a picture alone; photographs have up to 108 million.
-pub(super) const MAX_PICTURE_PIXELS: u64 = 1 << 27;
+/// Pixels of an image alone; photographs have up to 108 million.
+pub(super) const MAX_IMAGE_PIXELS: u64 = 1 << 27;
 
-/// Bytes of the file of a picture, which some decoders read at once.
-pub(super) const MAX_PICTURE_BYTES: u64 = 1 << 28;
+/// Bytes of the file of an image, which some decoders read at once.
+pub(super) const MAX_IMAGE_BYTES: u64 = 1 << 28;
 
-/// Refuses pictures of more than `max` pixels.
+/// Refuses images of more than `max` pixels.
 pub(super) fn check_size(path: &Path, width: u64, height: u64, max: u64) -> Result<()> {
     if width.saturating_mul(height) <= max {
         return Ok(());
     }
-    Err(too_large(path, format!("pictures of {width}x{height} pixels, and {} million are read", max / 1_000_000)))
+    Err(too_large(path, format!("images of {width}x{height} pixels, and {} million are read", max / 1_000_000)))
 }
 
 pub(super) fn too_large(path: &Path, reason: String) -> Error {

@@ -52,11 +52,11 @@ impl std::fmt::Debug for LiveInput {
     }
 }
 
-/// Gives the pictures of video that does not end, one after the other, forward only.
+/// Gives the images of video that does not end, one after the other, forward only.
 ///
-/// Times are in seconds since the first picture, and ascend whatever the source says: a time that is missing, goes
+/// Times are in seconds since the first image, and ascend whatever the source says: a time that is missing, goes
 /// back, or jumps ahead by more than a minute is taken to be just behind the one before
-/// ([`warnings`](Self::warnings) tells of it). Pictures are upright RGB with square pixels, as
+/// ([`warnings`](Self::warnings) tells of it). Images are upright RGB with square pixels, as
 /// [`FrameSource`](super::FrameSource) gives them, but in the size that each has.
 pub struct LiveSource {
     name: PathBuf,
@@ -101,16 +101,16 @@ impl LiveSource {
         &self.name
     }
 
-    /// Pictures a second, where the source says so.
+    /// Images a second, where the source says so.
     pub fn fps(&self) -> Option<f64> {
         self.endless.fps()
     }
 
-    /// The next picture that is shown at `from_s` or later; `None` at the end.
+    /// The next image that is shown at `from_s` or later; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for a picture that cannot be converted, or where there
-    /// is no way back to the pictures of an MP4 whose index stands at its end.
+    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for an image that cannot be converted, or where there
+    /// is no way back to the images of an MP4 whose index stands at its end.
     pub fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
         self.endless.next_from(from_s)
     }

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use super::sampling::{Plan, index_at};
 use super::spread::Known;
-use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
+use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo};
 use crate::error::{Error, Result};
 
-/// Pictures in memory, all of one size, each with the time at which it begins to be shown: a video without a file.
+/// Images in memory, all of one size, each with the time at which it begins to be shown: a video without a file.
 ///
-/// A picture is `height` rows of `width` pixels, from the top left, without padding between the rows; a pixel is three
+/// An image is `height` rows of `width` pixels, from the top left, without padding between the rows; a pixel is three
 /// bytes, red, green and blue, in sRGB as in a PNG file, without alpha. It is taken to be upright, with square pixels.
 ///
 /// Times are in seconds and ascend. As with a file, what counts is the time since the first frame. The last frame lasts
 /// as long as the ones before it do on average, if [`ends_at`](Self::ends_at) does not say how long. One frame alone is
-/// a picture.
+/// an image.
 ///
-/// Clones share the pictures.
+/// Clones share the images.
 ///
 /// ```
 /// use sharpv::video::{FrameSource, Frames, Sampling};
@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 pub struct Frames {
     width: u32,
     height: u32,
-    pictures: Vec<Arc<Vec<u8>>>,
+    images: Vec<Arc<Vec<u8>>>,
     /// As they were given.
     times: Vec<f64>,
     end_s: Option<f64>,
@@ -44,7 +44,7 @@ pub struct Frames {
 impl Frames {
     /// No frames yet, each of them to be `width` × `height` pixels.
     pub fn new(width: u32, height: u32) -> Self {
-        Self { width, height, pictures: Vec::new(), times: Vec::new(), end_s: None }
+        Self { width, height, images: Vec::new(), times: Vec::new(), end_s: None }
     }
 
     /// Adds a frame that is shown from `time_s` on: `height × width × 3` bytes, copied unless they are a `Vec`.
@@ -54,8 +54,8 @@ impl Frames {
     /// finite or not behind that of the frame before.
     pub fn push(&mut self, rgb: impl Into<Vec<u8>>, time_s: f64) -> Result<()> {
         let rgb = rgb.into();
-        check_picture((self.width, self.height), rgb.len(), time_s, self.times.last().copied())?;
-        self.pictures.push(Arc::new(rgb));
+        check_image((self.width, self.height), rgb.len(), time_s, self.times.last().copied())?;
+        self.images.push(Arc::new(rgb));
         self.times.push(time_s);
         Ok(())
     }
@@ -67,12 +67,12 @@ impl Frames {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.pictures.len()
+        self.images.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.pictures.is_empty()
+        self.images.is_empty()
     }
 
     /// Their width and height in pixels.
@@ -86,7 +86,7 @@ impl Frames {
         self.times.iter().map(|time| time - first).collect()
     }
 
-    /// How long they last: `None` for a picture.
+    /// How long they last: `None` for an image.
     fn duration_s(&self) -> Option<f64> {
         let (&first, &last) = self.times.first().zip(self.times.last())?;
         match self.end_s.filter(|&end| end.is_finite() && end > last) {
@@ -97,9 +97,9 @@ impl Frames {
     }
 }
 
-/// Refuses what cannot be the next picture: of a size without pixels, with another number of bytes, or at a time that
+/// Refuses what cannot be the next image: of a size without pixels, with another number of bytes, or at a time that
 /// is not behind the one `before`.
-pub(crate) fn check_picture((width, height): (u32, u32), bytes: usize, time_s: f64, before: Option<f64>) -> Result<()> {
+pub(crate) fn check_image((width, height): (u32, u32), bytes: usize, time_s: f64, before: Option<f64>) -> Result<()> {
     let invalid = |name, value, expected| Err(Error::InvalidParameter { name, value, expected });
     if width == 0 || height == 0 {
         let expected = "at least one pixel wide and high".to_owned();
@@ -146,11 +146,11 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
         Some(duration_s) => {
             sampling.plan(&sampling.range(&path, duration_s)?, Known { fps, frame_times: Some(&times) })
         }
-        None => Plan::picture(),
+        None => Plan::image(),
     };
     let info = VideoInfo {
         path,
-        kind: if duration_s.is_some() { Kind::Frames } else { Kind::Picture },
+        kind: if duration_s.is_some() { Kind::Frames } else { Kind::Image },
         width: 0,
         height: 0,
         duration_s,
@@ -159,8 +159,8 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
         container: "memory".to_owned(),
         codec: "rawvideo".to_owned(),
     };
-    let pictures = Memory { frames: frames.clone(), times, stop: stop.clone(), n_given: 0 };
-    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings: Vec::new() })
+    let images = Memory { frames: frames.clone(), times, stop: stop.clone(), n_given: 0 };
+    Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
 }
 
 struct Memory {
@@ -170,15 +170,15 @@ struct Memory {
     n_given: u64,
 }
 
-impl Pictures for Memory {
+impl Images for Memory {
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
         self.stop.check()?;
-        let Some(picture) = self.frames.pictures.get(index_at(&self.times, time_s).unwrap_or(0)) else {
+        let Some(image) = self.frames.images.get(index_at(&self.times, time_s).unwrap_or(0)) else {
             return Ok(None);
         };
         self.n_given += 1;
         let (width, height) = self.frames.size();
-        Ok(Some(Frame { width, height, rgb: picture.to_vec(), time_s }))
+        Ok(Some(Frame { width, height, rgb: image.to_vec(), time_s }))
     }
 
     fn frames_decoded(&self) -> u64 {

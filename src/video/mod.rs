@@ -1,25 +1,25 @@
-//! Where the pictures come from: video files, animations, folders of numbered frames, single pictures, memory.
+//! Where the images come from: video files, animations, folders of numbered frames, single images, memory.
 //!
-//! [`FrameSource::open`] looks at a file or folder, decides at which moments to take a picture ([`Sampling`]) and then
+//! [`FrameSource::open`] looks at a file or folder, decides at which moments to take an image ([`Sampling`]) and then
 //! yields one upright RGB [`Frame`] after the other. How many there will be, when and how large is known before the
-//! second picture is decoded, so that a prompt can be planned first. Only a few full-size pictures are in memory at any
+//! second image is decoded, so that a prompt can be planned first. Only a few full-size images are in memory at any
 //! time, however long the video. [`FrameSource::decode_ahead`] decodes the next ones while one is used.
 //! [`FrameSource::from_frames`] does the same with [`Frames`] that a program has in memory.
 //!
 //! - **Time** is in seconds since the first frame of the video track, whatever timestamps the file starts with.
-//! - **The picture at a moment** is the one a player would show then: the last one whose timestamp is not later.
+//! - **The image at a moment** is the one a player would show then: the last one whose timestamp is not later.
 //! - **Pixels** are square and upright: sample aspect ratio and rotation metadata are applied. What is transparent
 //!   becomes white.
-//! - **Every frame has the size in [`VideoInfo`]**. Where a picture has another one (a change of resolution within a
+//! - **Every frame has the size in [`VideoInfo`]**. Where an image has another one (a change of resolution within a
 //!   stream, a mixed folder) it is fitted into it, with black borders.
 //!
-//! FFmpeg reads everything except still JPEG, PNG and WebP pictures and animated WebP, which the `image` crates read.
+//! FFmpeg reads everything except still JPEG, PNG and WebP images and animated WebP, which the `image` crates read.
 //! HEIC is not read.
 //! For the whole process, its log is switched off when the first file is opened, and what it allocates at once limited
 //! to 335 MB.
 //!
-//! **Nothing but the file is read**, or the pictures of the folder: a playlist that names other files or addresses is
-//! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Pictures
+//! **Nothing but the file is read**, or the images of the folder: a playlist that names other files or addresses is
+//! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Images
 //! of more than 67 million pixels in a video, or 134 million alone, are refused.
 //!
 //! [`LiveSource`] reads video that does not end: a pipe, a file that grows, an address. It gives frames as they come,
@@ -27,7 +27,7 @@
 //!
 //! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
 //!
-//! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8, VP9 and AVIF, AVIF pictures in tiles.
+//! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8, VP9 and AVIF, AVIF images in tiles.
 
 #![forbid(unsafe_code)]
 
@@ -37,10 +37,10 @@ mod folder;
 mod forward;
 mod frame;
 mod heif;
+mod image_file;
 mod limits;
 mod live;
 mod memory;
-mod picture;
 mod sampling;
 mod sniff;
 mod spread;
@@ -57,7 +57,7 @@ pub use ffmpeg::VideoWriter;
 pub use frame::Frame;
 pub use live::{LiveInput, LiveSource};
 pub use memory::Frames;
-pub(crate) use memory::check_picture;
+pub(crate) use memory::check_image;
 use sampling::Plan;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
@@ -74,10 +74,10 @@ pub enum Kind {
     Video,
     /// An animated GIF, PNG, WebP or AVIF.
     Animation,
-    /// A folder with one picture per frame.
+    /// A folder with one image per frame.
     FrameFolder,
-    /// A single picture: one frame at 0 s.
-    Picture,
+    /// A single image: one frame at 0 s.
+    Image,
     /// [`Frames`] in memory.
     Frames,
 }
@@ -95,9 +95,9 @@ pub struct VideoInfo {
     pub width: u32,
     /// Height as displayed, in pixels.
     pub height: u32,
-    /// Length of the video track in seconds; `None` for a single picture.
+    /// Length of the video track in seconds; `None` for a single image.
     pub duration_s: Option<f64>,
-    /// Average frames per second; `None` where unknown and for a single picture.
+    /// Average frames per second; `None` where unknown and for a single image.
     pub fps: Option<f64>,
     /// Number of frames, where the file says it or counting was cheap.
     pub n_frames: Option<u64>,
@@ -137,25 +137,25 @@ pub struct FrameSource {
     info: VideoInfo,
     times: Vec<f64>,
     sampled_fps: Option<f64>,
-    pictures: Box<dyn Pictures>,
-    /// The first frame: decoded by `open`, because only a decoded picture proves that there is one.
+    images: Box<dyn Images>,
+    /// The first frame: decoded by `open`, because only a decoded image proves that there is one.
     first: Option<Frame>,
     n_given: usize,
     ended: bool,
     warnings: Vec<String>,
-    /// What `pictures` are stopped by.
+    /// What `images` are stopped by.
     stop: Stop,
 }
 
 /// What a kind of source has to be able to do; [`FrameSource`] does the rest.
-trait Pictures: Send {
-    /// The picture that is shown at `time_s`, or `None` if the pictures end before. Called with ascending times.
+trait Images: Send {
+    /// The image that is shown at `time_s`, or `None` if the images end before. Called with ascending times.
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>>;
 
-    /// Number of pictures decoded so far, whether they were given out or not.
+    /// Number of images decoded so far, whether they were given out or not.
     fn frames_decoded(&self) -> u64;
 
-    /// What went wrong without stopping the decoding, once all wanted pictures were taken.
+    /// What went wrong without stopping the decoding, once all wanted images were taken.
     fn warnings(&mut self) -> Vec<String>;
 }
 
@@ -183,7 +183,7 @@ struct Opened {
     /// Width and height are those of the first decoded frame, so they are still missing here.
     info: VideoInfo,
     planned: Plan,
-    pictures: Box<dyn Pictures>,
+    images: Box<dyn Images>,
     warnings: Vec<String>,
 }
 
@@ -197,13 +197,13 @@ impl FrameSource {
     /// - [`Error::Io`]: missing or unreadable; [`Error::Unusable`]: a URL or a playlist, for example.
     /// - [`Error::Media`], [`Error::NoVideoStream`], [`Error::Media`], [`Error::UnsupportedCodec`],
     ///   [`Error::NoFrames`], [`Error::Media`]: nothing in it can be decoded, and why.
-    /// - [`Error::NoPictures`]: a folder without pictures.
+    /// - [`Error::NoImages`]: a folder without images.
     /// - [`Error::InvalidParameter`], [`Error::StartBeyondEnd`]: `sampling` asks for what cannot be.
     pub fn open(path: &Path, sampling: &Sampling) -> Result<Self> {
         Self::open_with(path, sampling, || false)
     }
 
-    /// As [`open`](Self::open), but stops where `stop` says so: it is asked between packets and pictures, here and
+    /// As [`open`](Self::open), but stops where `stop` says so: it is asked between packets and images, here and
     /// while the frames are taken.
     ///
     /// # Errors
@@ -235,11 +235,11 @@ impl FrameSource {
     ) -> Result<Self> {
         sampling.check()?;
         let stop = Stop::new(stop);
-        let Opened { mut info, planned, mut pictures, mut warnings } = match origin {
+        let Opened { mut info, planned, mut images, mut warnings } = match origin {
             Origin::Frames(name, frames) => memory::open(name, frames, sampling, &stop)?,
             Origin::Path(path) => match sniff::content(path)? {
                 Content::Folder => folder::open(path, sampling, &stop)?,
-                Content::Picture(format) => picture::open(path, format)?,
+                Content::Image(format) => image_file::open(path, format)?,
                 Content::AnimatedWebp => webp::open(path, sampling, &stop)?,
                 Content::ForFfmpeg(nature) => ffmpeg::open(path, nature, sampling, &stop)?,
             },
@@ -247,16 +247,16 @@ impl FrameSource {
 
         let Plan { times, fps: sampled_fps } = planned;
         let no_frames = || Error::NoFrames { path: origin.path().to_owned() };
-        let mut first = pictures.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
+        let mut first = images.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
         // What was read while it was stopped may be incomplete.
         stop.check()?;
         first.time_s = times[0];
         (info.width, info.height) = (first.width, first.height);
         if times.len() == 1 {
-            warnings.extend(pictures.warnings());
+            warnings.extend(images.warnings());
         }
         let first = Some(first);
-        Ok(Self { info, times, sampled_fps, pictures, first, n_given: 0, ended: false, warnings, stop })
+        Ok(Self { info, times, sampled_fps, images, first, n_given: 0, ended: false, warnings, stop })
     }
 
     /// As [`of`](Self::of), with the moments chosen by somebody else: `times` in seconds, ascending, within the range
@@ -267,21 +267,21 @@ impl FrameSource {
         times: Vec<f64>,
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
-        // Opened at the start of the range, which none of the moments is before: pictures are given in order of time.
+        // Opened at the start of the range, which none of the moments is before: images are given in order of time.
         let rate = Rate::Fps { fps: f64::MIN_POSITIVE, max_frames: 1 };
         let at_start = Sampling { rate, spread: Spread::Middles, min_frames: 1, multiple_of: 1, ..*sampling };
         let opened = Self::of(origin, &at_start, stop)?;
-        let Self { info, mut pictures, stop, warnings, first: at_start, .. } = opened;
+        let Self { info, mut images, stop, warnings, first: at_start, .. } = opened;
         let no_frames = || Error::NoFrames { path: info.path.clone() };
         let first_s = *times.first().ok_or_else(no_frames)?;
-        // A single picture is there once.
+        // A single image is there once.
         let first = match at_start.filter(|frame| frame.time_s == first_s) {
             Some(frame) => frame,
-            None => pictures.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height),
+            None => images.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height),
         };
         let first = Some(Frame { time_s: first_s, ..first });
         let sampled_fps = None;
-        Ok(Self { info, times, sampled_fps, pictures, first, n_given: 0, ended: false, warnings, stop })
+        Ok(Self { info, times, sampled_fps, images, first, n_given: 0, ended: false, warnings, stop })
     }
 
     /// Decodes the frames that are left on a thread of its own, from now on and until this is dropped: the next two
@@ -297,8 +297,8 @@ impl FrameSource {
         if self.ended || left.is_empty() {
             return self;
         }
-        let pictures = Ahead::start(self.pictures, left.to_vec(), self.stop.clone());
-        Self { pictures, ..self }
+        let images = Ahead::start(self.images, left.to_vec(), self.stop.clone());
+        Self { images, ..self }
     }
 
     /// What is known about the file or folder.
@@ -313,28 +313,28 @@ impl FrameSource {
         &self.times
     }
 
-    /// How many frames are taken of each second, on average; `None` where they were not taken evenly, and of a picture.
+    /// How many frames are taken of each second, on average; `None` where they were not taken evenly, and of an image.
     pub fn sampled_fps(&self) -> Option<f64> {
         self.sampled_fps
     }
 
-    /// What the user should know about the file: that it is cut off, that damaged pictures were skipped.
+    /// What the user should know about the file: that it is cut off, that damaged images were skipped.
     ///
     /// Complete once the iterator has given its last frame.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Number of pictures decoded so far, including those that had to be decoded to reach a wanted one, and those
+    /// Number of images decoded so far, including those that had to be decoded to reach a wanted one, and those
     /// [ahead](Self::decode_ahead) of it.
     pub fn frames_decoded(&self) -> u64 {
-        self.pictures.frames_decoded()
+        self.images.frames_decoded()
     }
 
-    fn picture(&mut self, time_s: f64) -> Result<Option<Frame>> {
+    fn image(&mut self, time_s: f64) -> Result<Option<Frame>> {
         let frame = match self.first.take() {
             Some(first) => Some(first),
-            None => self.pictures.at(time_s)?,
+            None => self.images.at(time_s)?,
         };
         Ok(frame.map(|frame| Frame { time_s, ..frame.fitted(self.info.width, self.info.height) }))
     }
@@ -349,7 +349,7 @@ impl FrameSource {
              {last_s:.1} s{of}",
             self.info.path.display()
         ));
-        self.warnings.extend(self.pictures.warnings());
+        self.warnings.extend(self.images.warnings());
     }
 }
 
@@ -360,11 +360,11 @@ impl Iterator for FrameSource {
         if self.ended || self.n_given == self.times.len() {
             return None;
         }
-        match self.picture(self.times[self.n_given]) {
+        match self.image(self.times[self.n_given]) {
             Ok(Some(frame)) => {
                 self.n_given += 1;
                 if self.n_given == self.times.len() && self.times.len() > 1 {
-                    self.warnings.extend(self.pictures.warnings());
+                    self.warnings.extend(self.images.warnings());
                 }
                 Some(Ok(frame))
             }

@@ -1,4 +1,4 @@
-//! Which moments of a video to take a picture at.
+//! Which moments of a video to take an image at.
 
 use std::ops::Range;
 use std::path::Path;
@@ -33,8 +33,8 @@ pub enum Rate {
 
 /// What to take of a video: the part `start_s..end_s`, and of that the moments `rate` says.
 ///
-/// No picture is taken twice where the timestamps of all frames are known, which they are whenever about as many frames
-/// are wanted as the range has. A single picture is always taken once, at 0 s.
+/// No image is taken twice where the timestamps of all frames are known, which they are whenever about as many frames
+/// are wanted as the range has. A single image is always taken once, at 0 s.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// How many frames.
@@ -45,7 +45,7 @@ pub struct Sampling {
     pub start_s: Option<f64>,
     /// End of the range in seconds, not included; `None`, or a moment after the end of the video, is its end.
     pub end_s: Option<f64>,
-    /// Frames per second of a folder of frames: picture `i` is shown at `i/folder_fps` s. Means nothing elsewhere.
+    /// Frames per second of a folder of frames: image `i` is shown at `i/folder_fps` s. Means nothing elsewhere.
     pub folder_fps: f64,
     /// Where [`Rate::Fps`] gives fewer frames, this many, spread evenly; 1 or more.
     pub min_frames: usize,
@@ -192,13 +192,13 @@ impl Sampling {
 pub(super) struct Plan {
     /// When they are, in seconds, ascending.
     pub times: Vec<f64>,
-    /// How many there are for each second; `None` for a picture.
+    /// How many there are for each second; `None` for an image.
     pub fps: Option<f64>,
 }
 
 impl Plan {
-    /// That of a single picture.
-    pub fn picture() -> Self {
+    /// That of a single image.
+    pub fn image() -> Self {
         Self { times: vec![0.0], fps: None }
     }
 }

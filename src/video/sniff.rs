@@ -26,21 +26,21 @@ const PLAYLISTS: [(&str, &str); 6] = [
 /// Which decoder a path is for.
 pub(super) enum Content {
     Folder,
-    /// A still picture in one of the formats that the `image` crate reads, with its EXIF orientation.
-    Picture(ImageFormat),
+    /// A still image in one of the formats that the `image` crate reads, with its EXIF orientation.
+    Image(ImageFormat),
     /// FFmpeg before 8 cannot decode it.
     AnimatedWebp,
     ForFfmpeg(Nature),
 }
 
-/// What FFmpeg cannot tell of a file: whether it is a video, or pictures in the container of one.
+/// What FFmpeg cannot tell of a file: whether it is a video, or images in the container of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
     /// Whatever FFmpeg takes it for.
     Open,
-    /// A still picture, to be shown turned.
-    Picture(Turn),
-    /// Pictures that are a file's of its own, as those of a GIF.
+    /// A still image, to be shown turned.
+    Image(Turn),
+    /// Images that are a file's of its own, as those of a GIF.
     Animation,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         return Err(not_a_video("the file is empty"));
     }
 
-    let still = |format| Ok(Content::Picture(format));
+    let still = |format| Ok(Content::Image(format));
     match head.as_slice() {
         // Raw Motion JPEG looks the same; there only the name tells.
         [0xff, 0xd8, 0xff, ..] if !has_extension(path, &["mjpeg", "mjpg"]) => still(ImageFormat::Jpeg),
@@ -85,7 +85,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         _ => {
             refuse(path, &head)?;
             Ok(Content::ForFfmpeg(match heif::look(&head, file) {
-                Some(Heif::Avif(turn)) => Nature::Picture(turn),
+                Some(Heif::Avif(turn)) => Nature::Image(turn),
                 Some(Heif::Sequence) => Nature::Animation,
                 Some(Heif::NotRead(what)) => return Err(not_read(path, what)),
                 None => Nature::Open,
@@ -110,7 +110,7 @@ pub(super) fn refuse(path: &Path, head: &[u8]) -> Result<()> {
     }
 }
 
-/// The error for a picture of a kind that is not read.
+/// The error for an image of a kind that is not read.
 fn not_read(path: &Path, what: &str) -> Error {
     Error::Media { problem: MediaProblem::NotRead, path: path.to_owned(), reason: what.to_owned() }
 }

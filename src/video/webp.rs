@@ -10,7 +10,7 @@ use super::frame::over_white;
 use super::limits::{MAX_VIDEO_PIXELS, check_size};
 use super::sampling::index_at;
 use super::spread::Known;
-use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
+use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
 /// An animated WebP, decoded frame by frame.
@@ -45,7 +45,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         container: "webp".to_owned(),
         codec: "webp".to_owned(),
     };
-    let pictures = Animation {
+    let images = Animation {
         path: path.to_owned(),
         decoder,
         times,
@@ -54,7 +54,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         current: None,
         damage: None,
     };
-    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings: Vec::new() })
+    Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
 }
 
 /// How long each frame is shown, in seconds: from the headers of the `ANMF` chunks, without decoding.
@@ -88,19 +88,19 @@ struct Animation {
     times: Vec<f64>,
     stop: Stop,
     n_decoded: usize,
-    /// The last decoded picture: RGB, or RGBA if the file has an alpha channel.
+    /// The last decoded image: RGB, or RGBA if the file has an alpha channel.
     current: Option<Vec<u8>>,
     damage: Option<String>,
 }
 
-impl Pictures for Animation {
+impl Images for Animation {
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
         let wanted = index_at(&self.times, time_s).unwrap_or(0);
         let Some(size) = self.decoder.output_buffer_size() else { return Ok(None) };
         while self.n_decoded <= wanted {
             self.stop.check()?;
-            let picture = self.current.get_or_insert_with(|| vec![0; size]);
-            if let Err(error) = self.decoder.read_frame(picture) {
+            let image = self.current.get_or_insert_with(|| vec![0; size]);
+            if let Err(error) = self.decoder.read_frame(image) {
                 if self.n_decoded == 0 {
                     return Err(decode_error(&self.path, &error));
                 }
@@ -110,8 +110,8 @@ impl Pictures for Animation {
             self.n_decoded += 1;
         }
         let (width, height) = self.decoder.dimensions();
-        let frame = self.current.as_ref().map(|picture| {
-            let rgb = if self.decoder.has_alpha() { over_white(picture) } else { picture.clone() };
+        let frame = self.current.as_ref().map(|image| {
+            let rgb = if self.decoder.has_alpha() { over_white(image) } else { image.clone() };
             Frame { width, height, rgb, time_s }
         });
         Ok(frame)
@@ -128,5 +128,5 @@ impl Pictures for Animation {
 }
 
 fn decode_error(path: &Path, error: &image_webp::DecodingError) -> Error {
-    Error::Media { problem: MediaProblem::Picture, path: path.to_owned(), reason: error.to_string() }
+    Error::Media { problem: MediaProblem::Image, path: path.to_owned(), reason: error.to_string() }
 }

@@ -211,7 +211,7 @@ fn the_program_makes_a_profile_and_uses_it() {
     let args = ["report", &profile.path().display().to_string(), "--out", &report.display().to_string()];
     sharpv(&args).assert().success();
     let page = std::fs::read_to_string(report.join("report.html")).expect("a page");
-    assert!(page.contains("id=\"layer-costs\""), "the picture is in the page");
+    assert!(page.contains("id=\"layer-costs\""), "the image is in the page");
     assert!(page.contains(&format!("{free} of {} layers", free + 1)));
     assert!(report.join("layer-costs.svg").exists() && report.join("layers-together.svg").exists());
 

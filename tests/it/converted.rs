@@ -44,7 +44,7 @@ fn floats(json: &Value) -> Vec<f32> {
 struct Converted {
     model: Model,
     vision: Vision,
-    /// `size` of the picture, `embeddings`, and of pairs `prompt` and `logits`.
+    /// `size` of the image, `embeddings`, and of pairs `prompt` and `logits`.
     expected: Value,
 }
 
@@ -60,19 +60,19 @@ impl Converted {
         Self { model, vision, expected: serde_json::from_slice(&json).expect("JSON") }
     }
 
-    /// The picture that `make.py` paints.
-    fn picture(&self) -> Bitmap {
+    /// The image that `make.py` paints.
+    fn image(&self) -> Bitmap {
         let side = |i: usize| self.expected["size"][i].as_u64().expect("a number") as u32;
         let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
         let pixel = |x, y| image::Rgb([2 * x + 3 * y, 4 * x + y, x + 5 * y].map(channel));
-        let picture = image::RgbImage::from_fn(side(0), side(1), pixel);
-        Bitmap::rgb(side(0), side(1), &picture, false).expect("a bitmap")
+        let image = image::RgbImage::from_fn(side(0), side(1), pixel);
+        Bitmap::rgb(side(0), side(1), &image, false).expect("a bitmap")
     }
 
     fn embed(&mut self) -> Vec<f32> {
-        let picture = self.picture();
-        let chunks = self.vision.tokenize_whole(&[Part::Image(&picture)]).expect("chunks");
-        self.vision.encode(&chunks.images().last().expect("a picture")).expect("embeddings").to_vec()
+        let image = self.image();
+        let chunks = self.vision.tokenize_whole(&[Part::Image(&image)]).expect("chunks");
+        self.vision.encode(&chunks.images().last().expect("an image")).expect("embeddings").to_vec()
     }
 }
 
@@ -95,7 +95,7 @@ fn embeddings_are_those_of_transformers() {
 }
 
 #[test]
-fn logits_after_a_picture_are_those_of_transformers() {
+fn logits_after_an_image_are_those_of_transformers() {
     for name in PAIRS {
         let mut pair = Converted::load(name);
         let embeddings = pair.embed();
@@ -107,7 +107,7 @@ fn logits_after_a_picture_are_those_of_transformers() {
             .map(|(i, token)| Row {
                 input: match token.as_i64() {
                     Some(token) => RowInput::Token(token as i32),
-                    None => RowInput::Embedding(visual.next().expect("a row of the picture")),
+                    None => RowInput::Embedding(visual.next().expect("a row of the image")),
                 },
                 position: [i as i32; 4],
                 logits: i + 1 == prompt.len(),
@@ -132,22 +132,22 @@ fn logits_after_a_picture_are_those_of_transformers() {
 }
 
 #[test]
-fn a_picture_in_parts_is_the_same() {
+fn an_image_in_parts_is_the_same() {
     for name in PAIRS {
         let mut pair = Converted::load(name);
         let exact = pair.embed();
-        let picture = pair.picture();
-        let chunks = pair.vision.tokenize_whole(&[Part::Image(&picture)]).expect("chunks");
-        let chunk = chunks.images().last().expect("a picture");
+        let image = pair.image();
+        let chunks = pair.vision.tokenize_whole(&[Part::Image(&image)]).expect("chunks");
+        let chunk = chunks.images().last().expect("an image");
         let mut stream = VisionStream::new().expect("a stream");
-        let picture = stream.look(&mut pair.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{name}"));
-        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        let image = stream.look(&mut pair.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{name}"));
+        let all: Vec<u32> = (0..image.n_cells() as u32).collect();
         for cells in [all.clone(), vec![], vec![0], vec![1, 2, all.len() as u32 - 1]] {
             let rows = stream.encode(&mut pair.vision, &chunk, &cells).expect("it is encoded");
             let far = distance(rows, &exact);
             assert!(far < gpu::near(1e-3), "{name}, {} cells: {far}", cells.len());
         }
-        for layer in 1..picture.n_layers() {
+        for layer in 1..image.n_layers() {
             stream.begin(&mut pair.vision, &chunk, &all, layer).expect("it is begun");
             let states = vec![CellState::Computed; all.len()];
             let rows = stream.finish(&mut pair.vision, &chunk, &states).expect("it is finished");

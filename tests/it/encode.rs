@@ -65,7 +65,7 @@ fn still_camera(n: u32, noise: u8) -> tempfile::TempDir {
 
 /// Frames that have nothing in common.
 fn moving_camera(n: u32) -> tempfile::TempDir {
-    clip((0..n).map(|i| families::picture((224, 224), 5 * i)))
+    clip((0..n).map(|i| families::image((224, 224), 5 * i)))
 }
 
 /// What the paper scores is what its encoder gives.
@@ -137,7 +137,7 @@ fn a_still_camera_is_little_work_and_noise_is_none() {
 fn a_frame_with_nothing_new_costs_nothing_and_keeps_nothing() {
     let frames = || {
         (0..4).map(|i| {
-            let mut frame = families::picture((224, 224), 1);
+            let mut frame = families::image((224, 224), 1);
             // Not the same pixels, and nothing that anybody would see.
             frame.put_pixel(i, 0, Rgb([0, 0, 0]));
             frame
@@ -174,7 +174,7 @@ fn tokens_that_stopped_are_not_kept() {
 #[test]
 fn a_second_video_does_not_see_the_first() {
     let (first, second) = (still_camera(3, 0), moving_camera(3));
-    let small = clip((0..3).map(|i| families::picture((112, 84), i)));
+    let small = clip((0..3).map(|i| families::image((112, 84), i)));
     for family in FAMILIES {
         let fresh = |clip: &tempfile::TempDir| ask(&mut open(family, params(in_mode(EncodeMode::Auto))), clip.path()).0;
         let mut session = open(family, params(in_mode(EncodeMode::Auto)));

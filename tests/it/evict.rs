@@ -32,7 +32,7 @@ fn open(model: &Model, params: &ContextParams) -> Context {
     Context::new(model, params, &[], &CancelToken::new()).expect("a context")
 }
 
-/// What goes into a context: rows of text and of pictures, at the model's positions.
+/// What goes into a context: rows of text and of images, at the model's positions.
 struct Prompt {
     rows: Vec<(Input, Position)>,
     next: i32,
@@ -76,8 +76,8 @@ impl Prompt {
         self
     }
 
-    /// A picture of `side × side` tokens. Under M-RoPE they share their temporal position.
-    fn picture(mut self, side: i32) -> Self {
+    /// An image of `side × side` tokens. Under M-RoPE they share their temporal position.
+    fn image(mut self, side: i32) -> Self {
         let first = self.next;
         for i in 0..side * side {
             let embedding = (0..self.n_embd).map(|_| self.random() * 2.0 - 1.0).collect();
@@ -90,12 +90,12 @@ impl Prompt {
         self
     }
 
-    /// Another picture where the one before stands, under M-RoPE, as frames of the same moment have it; behind it in
+    /// Another image where the one before stands, under M-RoPE, as frames of the same moment have it; behind it in
     /// other models.
-    fn picture_at_the_same_place(mut self, side: i32) -> Self {
+    fn image_at_the_same_place(mut self, side: i32) -> Self {
         let place = if self.m_rope { self.next - side } else { self.next };
         self.next = place;
-        self.picture(side)
+        self.image(side)
     }
 
     /// Which rows are visual tokens.
@@ -144,8 +144,8 @@ impl Prompt {
     }
 }
 
-fn two_pictures(model: &Model) -> Prompt {
-    Prompt::new(model, 7).text(9).picture(7).text(5).picture(6).text(11)
+fn two_images(model: &Model) -> Prompt {
+    Prompt::new(model, 7).text(9).image(7).text(5).image(6).text(11)
 }
 
 fn decode(context: &mut Context, sequence: usize, token: i32, position: i32) -> Vec<f32> {
@@ -208,7 +208,7 @@ fn a_gpu_computes_what_the_processor_does() {
     for name in MODELS {
         let (there, here) = (on(name, 99), on(name, 0));
         for (variant, params) in variants() {
-            let prompt = two_pictures(&there);
+            let prompt = two_images(&there);
             // Without layers there, contexts take the GPU for large products, unless their cache is told to stay.
             let compute = ComputeParams { offload_kv: false, ..params.compute.clone() };
             let (mut ours, mut reference) =
@@ -232,7 +232,7 @@ fn fill_without_flash_attention(evictable: bool) {
     let mut context = open(&model, &params);
     let mut prompt = Prompt::new(&model, 7);
     while prompt.rows.len() < 1800 {
-        prompt = prompt.picture(8).text(3);
+        prompt = prompt.image(8).text(3);
     }
     let mut logits = prompt.prefill(&mut context);
     for position in prompt.next..prompt.next + 200 {
@@ -261,7 +261,7 @@ fn evicted_layers_compute_what_masked_ones_do() {
         let model = load(name);
         let layers = every_second(&model);
         for (variant, params) in variants() {
-            let prompt = two_pictures(&model);
+            let prompt = two_images(&model);
             let mut ours = open(&model, &params);
             let mut reference = open(&model, &params);
             let first = prompt.prefill(&mut ours);
@@ -287,7 +287,7 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
     for name in MODELS {
         let model = load(name);
         for (variant, params) in variants() {
-            let prompt = two_pictures(&model);
+            let prompt = two_images(&model);
             let mut ours = open(&model, &params);
             let mut reference = open(&model, &params);
             let first = prompt.prefill(&mut ours);
@@ -297,10 +297,10 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
             reference.hide_layers(&layers).expect("hidden");
             compare(&mut ours, &mut reference, &first, prompt.next, 5);
 
-            // Another picture: before it is evicted, every layer sees it.
+            // Another image: before it is evicted, every layer sees it.
             let mut turn = prompt.after();
             turn.next += 5;
-            let turn = turn.text(4).picture(5).text(6);
+            let turn = turn.text(4).image(5).text(6);
             let a = turn.prefill(&mut ours);
             let b = turn.prefill(&mut reference);
             assert!(distance(&a, &b) < near(), "{name}, {variant}: second turn: {}", distance(&a, &b));
@@ -320,7 +320,7 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
 fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
     for name in MODELS {
         let model = load(name);
-        let prompt = two_pictures(&model);
+        let prompt = two_images(&model);
         // New rows take the cells that become free, so that sums are formed in another order: with flash attention they
         // are rounded to f16.
         let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
@@ -342,7 +342,7 @@ fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
 #[test]
 fn a_threshold_takes_the_tokens_below_it() {
     let model = load("qwen2vl");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let mut context = open(&model, &params());
     prompt.prefill(&mut context);
     let before = context.similarity().expect("similarity");
@@ -368,7 +368,7 @@ fn evicted_tokens_are_named_by_their_rows() {
     for name in [MODELS[0], MODELS[2], "gemma3"] {
         let model = load(name);
         for moves in [false, true] {
-            let prompt = Prompt::new(&model, 7).text(9).picture(7).picture_at_the_same_place(7).text(11);
+            let prompt = Prompt::new(&model, 7).text(9).image(7).image_at_the_same_place(7).text(11);
             let mut context = open(&model, &params());
             prompt.prefill(&mut context);
             let mut live = prompt.are_visual();
@@ -386,8 +386,8 @@ fn evicted_tokens_are_named_by_their_rows() {
             let n = evict(&mut context, &mut live, mean);
             assert!(n > 0 && n < prompt.n_visual, "{name}: {n} of {}", prompt.n_visual);
 
-            // The next picture takes cells in front of the text behind the first ones.
-            let next = prompt.after().text(3).picture(5).text(4);
+            // The next image takes cells in front of the text behind the first ones.
+            let next = prompt.after().text(3).image(5).text(4);
             next.prefill(&mut context);
             live.extend(next.are_visual());
             if moves {
@@ -407,13 +407,13 @@ fn evicted_tokens_are_named_by_their_rows() {
 fn the_memory_of_evicted_rows_is_returned() {
     for (variant, params) in variants() {
         let model = load("llama");
-        let prompt = two_pictures(&model);
+        let prompt = two_images(&model);
         let params = ContextParams { n_ctx: 4096, ..params };
         let mut context = open(&model, &params);
-        // Fills most of the cache with pictures.
+        // Fills most of the cache with images.
         let mut long = prompt;
         while long.rows.len() < 3600 {
-            long = long.picture(8).text(3);
+            long = long.image(8).text(3);
         }
         long.prefill(&mut context);
         let before = context.memory_usage().context;
@@ -442,7 +442,7 @@ fn the_memory_of_evicted_rows_is_returned() {
 #[test]
 fn evicting_takes_no_room_from_what_comes() {
     let model = load("qwen2");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
     let mut context = open(&model, &exact);
     let mut reference = open(&model, &exact);
@@ -466,7 +466,7 @@ fn evicting_takes_no_room_from_what_comes() {
 #[test]
 fn several_sequences_share_an_evicted_cache() {
     let model = load("llama");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let params = ContextParams { n_sequences: 2, ..params() };
     let mut ours = open(&model, &params);
     let mut reference = open(&model, &params);
@@ -485,10 +485,10 @@ fn several_sequences_share_an_evicted_cache() {
             assert!(distance(&a, &b) < near(), "sequence {sequence}, step {step}");
         }
     }
-    // A second picture in one of them only.
+    // A second image in one of them only.
     let mut turn = prompt.after();
     turn.next += 16;
-    let turn = turn.picture(5).text(3);
+    let turn = turn.image(5).text(3);
     let a = turn.prefill_sequence(&mut ours, 1);
     let b = turn.prefill_sequence(&mut reference, 1);
     assert!(distance(&a, &b) < near());
@@ -506,7 +506,7 @@ fn a_restored_state_goes_on_with_the_same_logits() {
     for name in MODELS {
         let model = load(name);
         for (variant, params) in variants() {
-            let prompt = two_pictures(&model);
+            let prompt = two_images(&model);
             let mut context = open(&model, &params);
             let first = prompt.prefill(&mut context);
             context.evict_layers(&every_second(&model)).expect("evicted");
@@ -526,7 +526,7 @@ fn a_restored_state_goes_on_with_the_same_logits() {
             // And it can be evicted again.
             let mut turn = prompt.after();
             turn.next += 33;
-            let turn = turn.picture(4).text(3);
+            let turn = turn.image(4).text(3);
             let (a, b) = (turn.prefill(&mut restored), turn.prefill(&mut context));
             assert!(distance(&a, &b) < 1e-5, "{name}, {variant}");
             for context in [&mut restored, &mut context] {
@@ -540,7 +540,7 @@ fn a_restored_state_goes_on_with_the_same_logits() {
 #[test]
 fn a_state_that_does_not_fit_is_refused() {
     let model = load("llama");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let mut context = open(&model, &params());
     prompt.prefill(&mut context);
     context.evict_layers(&every_second(&model)).expect("evicted");
@@ -563,7 +563,7 @@ fn a_state_that_does_not_fit_is_refused() {
     refuse(
         open(&model, &ContextParams { n_ctx: 256, ..params() }),
         &{
-            let long = Prompt::new(&model, 3).text(5).picture(18).text(5);
+            let long = Prompt::new(&model, 3).text(5).image(18).text(5);
             let mut context = open(&model, &params());
             long.prefill(&mut context);
             context.state().expect("a state")
@@ -587,7 +587,7 @@ fn a_state_that_does_not_fit_is_refused() {
 fn without_eviction_everything_is_stock() {
     for name in MODELS {
         let model = load(name);
-        let prompt = two_pictures(&model);
+        let prompt = two_images(&model);
         let mut stock = open(&model, &ContextParams { evictable: false, ..params() });
         let mut ours = open(&model, &params());
         let first = prompt.prefill(&mut stock);
@@ -617,7 +617,7 @@ fn without_eviction_everything_is_stock() {
 fn similarities_do_not_depend_on_batches_and_turns() {
     for name in MODELS.into_iter().chain(["gemma3", "lfm2"]) {
         let model = load(name);
-        let prompt = two_pictures(&model);
+        let prompt = two_images(&model);
         let curve = |n_ubatch| {
             let mut context = open(&model, &computed(ComputeParams { n_ubatch, ..params().compute }));
             prompt.prefill(&mut context);
@@ -637,7 +637,7 @@ fn similarities_do_not_depend_on_batches_and_turns() {
             }
         }
         // Two turns: the mean over both.
-        let (one, other) = (Prompt::new(&model, 5).picture(4).text(2), Prompt::new(&model, 6).picture(4).text(2));
+        let (one, other) = (Prompt::new(&model, 5).image(4).text(2), Prompt::new(&model, 6).image(4).text(2));
         let separate: Vec<_> = [&one, &other]
             .map(|prompt| {
                 let mut context = open(&model, &params());
@@ -664,7 +664,7 @@ fn similarities_do_not_depend_on_batches_and_turns() {
 #[test]
 fn a_window_stays_and_what_is_behind_it_is_evicted() {
     let model = load("gemma3");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let mut ours = open(&model, &params());
     let mut reference = open(&model, &params());
     let first = prompt.prefill(&mut ours);
@@ -689,8 +689,8 @@ fn a_window_stays_and_what_is_behind_it_is_evicted() {
 #[test]
 fn tokens_are_tried_and_evicted_in_both_caches_of_a_window() {
     let model = load("gemma3");
-    // Behind the last picture comes less than a window of 32 rows.
-    let prompt = two_pictures(&model);
+    // Behind the last image comes less than a window of 32 rows.
+    let prompt = two_images(&model);
     // New rows take the cells that become free: see `tokens_that_leave_all_layers_are_as_if_masked_everywhere`.
     let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
     let mut tried = open(&model, &exact);
@@ -714,7 +714,7 @@ fn tokens_are_tried_and_evicted_in_both_caches_of_a_window() {
         if threshold == 2.0 {
             in_one.hide_layers(&vec![true; model.n_layer()]).expect("hidden");
             let far = compare(&mut in_one, &mut hidden, &first, prompt.next + 16, 1);
-            assert!(far > 1e-2, "the layers with a window see pictures, or this test tells nothing: {far}");
+            assert!(far > 1e-2, "the layers with a window see images, or this test tells nothing: {far}");
         }
 
         // And it ends.
@@ -728,7 +728,7 @@ fn tokens_are_tried_and_evicted_in_both_caches_of_a_window() {
 #[test]
 fn recurrent_layers_have_nothing_to_evict() {
     let model = load("lfm2");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let mut ours = open(&model, &params());
     let mut reference = open(&model, &params());
     let first = prompt.prefill(&mut ours);
@@ -747,7 +747,7 @@ fn recurrent_layers_have_nothing_to_evict() {
 #[test]
 fn the_last_layer_with_all_cells_is_not_evicted() {
     let model = load("llama");
-    let prompt = two_pictures(&model);
+    let prompt = two_images(&model);
     let mut context = open(&model, &params());
     prompt.prefill(&mut context);
     let before = context.state().expect("a state");
@@ -761,7 +761,7 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
     for name in MODELS {
         for flash_attention in [FlashAttention::On, FlashAttention::Off] {
             let model = load(name);
-            let prompt = two_pictures(&model);
+            let prompt = two_images(&model);
             let layers: Vec<bool> = (0..model.n_layer()).map(|il| il % 2 == 1).collect();
             let compute = ComputeParams { n_ubatch: 16, flash_attention, ..params().compute };
             let n_text = prompt.rows.len() - prompt.n_visual;
@@ -792,13 +792,13 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
             let evicted: Vec<bool> = context.kv_layers().expect("layers").iter().map(|layer| layer.evicted).collect();
             assert_eq!(evicted, layers);
 
-            // Evicting takes the last rows out, and ends it: a picture that comes now lands in all layers.
+            // Evicting takes the last rows out, and ends it: an image that comes now lands in all layers.
             slow.hide_layers(&[]).expect("it ends");
             slow.evict_layers(&layers).expect("evicted");
             context.evict_layers(&layers).expect("evicted");
             let mut next = prompt.after();
             next.next += 4;
-            let next = next.text(3).picture(5).text(4);
+            let next = next.text(3).image(5).text(4);
             let (expected, found) = (next.prefill(&mut slow), next.prefill(&mut context));
             assert!(distance(&found, &expected) < 3.0 * near(), "{name}, behind: {}", distance(&found, &expected));
         }
@@ -813,8 +813,8 @@ fn a_window_over_all_layers_leaves_one_and_a_full_one_is_told() {
     let mut context = open(&model, &ContextParams { window: Some(window), ..computed(compute) });
     let evicted = context.kv_layers().expect("layers").iter().filter(|layer| layer.evicted).count();
     assert_eq!(evicted, model.n_layer() - 1);
-    // Pictures of any length go through; of text there is room for a window's rows.
-    Prompt::new(&model, 7).picture(12).prefill(&mut context);
+    // Images of any length go through; of text there is room for a window's rows.
+    Prompt::new(&model, 7).image(12).prefill(&mut context);
     let more = |first: i32| -> Vec<Row<'_>> {
         (0..16).map(|i| Row { input: RowInput::Token(30), position: [first + i, 0, 0, 0], logits: i == 15 }).collect()
     };
@@ -826,7 +826,7 @@ fn a_window_over_all_layers_leaves_one_and_a_full_one_is_told() {
             Err(error) => break error,
         }
     };
-    // The last rows of the picture may be there still.
+    // The last rows of the image may be there still.
     assert!((rows - 32..=rows).contains(&taken) && taken >= 32, "{taken} of {rows}");
     assert!(matches!(error, sharpv::Error::ContextFull { .. }), "{error}");
 }

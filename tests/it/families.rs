@@ -12,7 +12,7 @@ use serde_json::Value;
 use sharpv::chat::{
     EvictMode, EvictParams, PlannedRow, PrefillMode, RowKey, Session, SessionParams, Tokenization, VideoOptions,
 };
-use sharpv::layout::{self, Layout, PictureSize, Tiles};
+use sharpv::layout::{self, ImageSize, Layout, Tiles};
 use sharpv::models::{ModelFiles, gguf};
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{
@@ -58,7 +58,7 @@ fn add_frames(session: &mut Session, folder: &Path) {
 fn clip() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for (i, frame) in [0, 3, 3, 7, 8].into_iter().enumerate() {
-        families::picture((160, 120), frame).save(folder.path().join(format!("{i}.png"))).expect("a frame");
+        families::image((160, 120), frame).save(folder.path().join(format!("{i}.png"))).expect("a frame");
     }
     folder
 }
@@ -153,7 +153,7 @@ impl Reference {
     }
 }
 
-/// Feeds rows to a context of their own, text and pictures apart, and returns the last logits.
+/// Feeds rows to a context of their own, text and images apart, and returns the last logits.
 fn logits_of(model: &Model, rows: &[PlannedRow], embeddings: &[f32], newline: &[f32], non_causal: bool) -> Vec<f32> {
     let n_embd = model.n_embd_inp();
     let mut visual = embeddings.chunks(n_embd);
@@ -174,8 +174,8 @@ fn logits_of(model: &Model, rows: &[PlannedRow], embeddings: &[f32], newline: &[
     let params = ContextParams { n_ctx: rows.len() + 8, compute: exact(), ..ContextParams::default() };
     let mut context = Context::new(model, &params, &[], &CancelToken::new()).expect("a context");
     for chunk in rows.chunk_by(|a, b| matches!(a.input, RowInput::Token(_)) == matches!(b.input, RowInput::Token(_))) {
-        let is_picture = !matches!(chunk[0].input, RowInput::Token(_));
-        context.set_causal(!(is_picture && non_causal));
+        let is_image = !matches!(chunk[0].input, RowInput::Token(_));
+        context.set_causal(!(is_image && non_causal));
         chunk.chunks(context.n_ubatch()).for_each(|rows| context.process(rows).expect("the rows are computed"));
     }
     context.logits().expect("logits").to_vec()
@@ -242,15 +242,15 @@ fn encode(vision: &mut Vision, layout: &dyn Layout, frames: &[image::RgbImage], 
             Tiles::First | Tiles::Last => vision.tokenize_whole(&parts),
         };
         let chunks = chunks.expect("chunks");
-        let mut pictures: Vec<_> = chunks.images().collect();
+        let mut images: Vec<_> = chunks.images().collect();
         match layout.tiles() {
             Tiles::All => {}
-            Tiles::First => pictures.truncate(1),
-            Tiles::Last => drop(pictures.drain(..pictures.len() - 1)),
+            Tiles::First => images.truncate(1),
+            Tiles::Last => drop(images.drain(..images.len() - 1)),
         }
-        for picture in pictures {
-            let picture = vision.encode(&picture).expect("embeddings");
-            rows.extend(if layout.pools() { layout::pool(picture, n_embd) } else { picture.to_vec() });
+        for image in images {
+            let image = vision.encode(&image).expect("embeddings");
+            rows.extend(if layout.pools() { layout::pool(image, n_embd) } else { image.to_vec() });
         }
     }
     rows
@@ -261,13 +261,13 @@ fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
     const QUESTION: &str = "What is it?";
     for family in FAMILIES {
         let mut dense = open(family, dense());
-        let size = match dense.layout().picture_size((160, 120), 4) {
-            PictureSize::Exactly(size) => size,
-            PictureSize::AsItIs => (160, 120),
+        let size = match dense.layout().image_size((160, 120), 4) {
+            ImageSize::Exactly(size) => size,
+            ImageSize::AsItIs => (160, 120),
         };
         let folder = tempfile::tempdir().expect("a folder");
         families::write_frames(folder.path(), size, 4);
-        let frames: Vec<_> = (0..4).map(|i| families::picture(size, i)).collect();
+        let frames: Vec<_> = (0..4).map(|i| families::image(size, i)).collect();
         let mmproj = families::files(family).mmproj.expect("an mmproj");
         let mut vision =
             Vision::load(&mmproj, dense.model(), &VisionParams::default(), |_| {}).expect("the mmproj loads");
@@ -307,12 +307,12 @@ fn visual_rows(rows: &[PlannedRow]) -> Vec<PlannedRow> {
 
 /// Stock with the patches that mend its encoders (patches/README.md): the same library computes both.
 #[test]
-fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
+fn an_image_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
     const N_CTX: usize = 2048;
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("picture.png");
-    let picture = families::picture((200, 150), 1);
-    picture.save(&path).expect("a picture");
+    let path = folder.path().join("image.png");
+    let image = families::image((200, 150), 1);
+    image.save(&path).expect("an image");
     for family in FAMILIES {
         let compute = ComputeParams { n_threads: Some(2), ..ComputeParams::default() };
         let context = ContextParams { n_ctx: N_CTX, compute: compute.clone(), ..ContextParams::default() };
@@ -324,7 +324,7 @@ fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
             ..dense()
         };
         let mut session = open(family, params);
-        session.add_video(&path, &VideoOptions::default(), &mut ()).expect("the picture is read");
+        session.add_video(&path, &VideoOptions::default(), &mut ()).expect("the image is read");
         let prompt = session.prompt_text("What is it?").expect("a prompt");
         let logits = session.first_logits("What is it?", &mut ()).expect("logits");
 
@@ -333,7 +333,7 @@ fn a_picture_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
         let mmproj = files.mmproj.expect("an mmproj");
         let mut vision = Vision::load(&mmproj, &model, &VisionParams::default(), |_| {}).expect("the mmproj");
         let mut stock = Context::new(&model, &context, &[], &CancelToken::new()).expect("a context");
-        let bitmap = Bitmap::rgb(picture.width(), picture.height(), &picture, false).expect("a bitmap");
+        let bitmap = Bitmap::rgb(image.width(), image.height(), &image, false).expect("a bitmap");
         let (before, after) = prompt.split_once("[sharpv-frame-").expect("a mark");
         // llama.cpp's tools add no BOS that the template wrote.
         let bos = model.bos_eos().0.map(|token| model.token_bytes(token, true)).filter(|_| model.adds_bos());

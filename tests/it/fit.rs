@@ -77,9 +77,9 @@ fn a_plan_says_what_a_question_then_takes() {
     }
 }
 
-/// Gemma's pictures are no sequence: the tokens of each see each other, in one batch.
+/// Gemma's images are no sequence: the tokens of each see each other, in one batch.
 #[test]
-fn batches_are_as_large_as_pictures_that_have_to_be_seen_at_once() {
+fn batches_are_as_large_as_images_that_have_to_be_seen_at_once() {
     let clip = clip((96, 64));
     let files = families::files("gemma3");
     let with =
@@ -97,28 +97,28 @@ fn batches_are_as_large_as_pictures_that_have_to_be_seen_at_once() {
 
     let mut small = open(&files, with(8));
     let tight = plan(&small, clip.path());
-    let per_picture = tight.planned.visual_tokens / tight.planned.slices;
-    assert!(per_picture > 8 && tight.fits, "{tight:?}");
-    assert_eq!(tight.raised_ubatch, Some(per_picture));
+    let per_image = tight.planned.visual_tokens / tight.planned.slices;
+    assert!(per_image > 8 && tight.fits, "{tight:?}");
+    assert_eq!(tight.raised_ubatch, Some(per_image));
     // As planned, before a frame is encoded.
     let compute = |plan: &VideoPlan| plan.memory.compute;
-    let as_large = plan(&open(&files, with(per_picture)), clip.path());
+    let as_large = plan(&open(&files, with(per_image)), clip.path());
     assert_eq!(compute(&tight), compute(&as_large));
     assert!(compute(&tight) < compute(&roomy), "{tight:?}");
     let (found, n_ubatch, told) = ask(&mut small);
-    assert_eq!(n_ubatch, per_picture);
-    assert!(told.contains(&format!("{per_picture} rows are computed at once in place of 8")), "{told}");
+    assert_eq!(n_ubatch, per_image);
+    assert!(told.contains(&format!("{per_image} rows are computed at once in place of 8")), "{told}");
     let distance = families::distance(&found, &expected);
     assert!(distance < 0.01, "{distance}");
 
-    // Another question, and a conversation that begins without a picture: the cache moves to where batches are larger.
+    // Another question, and a conversation that begins without an image: the cache moves to where batches are larger.
     let mut later = open(&files, with(8));
     later.ask("Who are you?", &mut ()).expect("an answer");
     assert_eq!(later.settings().n_ubatch, 8);
     let (_, n_ubatch, _) = ask(&mut later);
-    assert_eq!(n_ubatch, per_picture);
+    assert_eq!(n_ubatch, per_image);
 
-    // A family whose pictures are a sequence takes them in any batches.
+    // A family whose images are a sequence takes them in any batches.
     let mut other = open(&families::files("smolvlm"), with(8));
     assert_eq!(plan(&other, clip.path()).raised_ubatch, None);
     assert_eq!(ask(&mut other).1, 8);
@@ -156,14 +156,14 @@ fn a_video_that_passes_the_models_positions_gets_fewer_frames() {
 }
 
 #[test]
-fn pictures_become_smaller_before_frames_become_fewer() {
+fn images_become_smaller_before_frames_become_fewer() {
     let clip = clip((640, 360));
     let with = |cells| SessionParams { n_ctx: Some(cells), ..unpruned() };
     let free = plan(&open(&families::files("qwen2.5vl"), unpruned()), clip.path());
     let some = plan(&open(&families::files("qwen2.5vl"), with(free.planned.prompt_tokens * 2 / 3)), clip.path());
     assert!(some.fits && some.planned.frames == FRAMES, "{some:?}");
-    assert!(some.planned.picture.0 < free.planned.picture.0, "{some:?}");
-    let shape = |need: sharpv::chat::Need| f64::from(need.picture.0) / f64::from(need.picture.1);
+    assert!(some.planned.image.0 < free.planned.image.0, "{some:?}");
+    let shape = |need: sharpv::chat::Need| f64::from(need.image.0) / f64::from(need.image.1);
     assert!((shape(some.planned) / shape(free.planned) - 1.0).abs() < 0.2, "{some:?}");
 
     let mut session = open(&families::files("qwen2.5vl"), with(400));
@@ -205,7 +205,7 @@ fn a_limit_of_memory_is_kept() {
     let files = families::files("qwen2vl");
     let free = plan(&open(&files, unpruned()), clip.path());
     let need = free.memory.kv_dense + free.memory.compute + free.memory.embeddings;
-    // Unpruned: smaller pictures.
+    // Unpruned: smaller images.
     let limit = need - need / 20;
     let mut session = open(&files, SessionParams { max_memory: Some(limit), ..unpruned() });
     let tight = plan(&session, clip.path());

@@ -86,11 +86,11 @@ enum Input {
 type Prompt = Vec<(Input, Position)>;
 
 const N_TEXT: usize = 16;
-/// Visual rows: a picture of 8 by 8.
+/// Visual rows: an image of 8 by 8.
 const N_VISUAL: usize = 64;
 const N_ROWS: usize = N_TEXT + N_VISUAL + N_TEXT;
 
-/// Text, a picture, text. Models without M-RoPE read the first number of a position alone.
+/// Text, an image, text. Models without M-RoPE read the first number of a position alone.
 fn prompt(model: &Model) -> Prompt {
     let mut random = Lcg(1);
     let text = |random: &mut Lcg, from: usize| -> Prompt {
@@ -252,7 +252,7 @@ fn batches_and_kinds_of_attention_make_no_difference() {
             assert!(distance < limit, "{name}, {kind}: {distance}");
             distance
         };
-        // Text, picture and text on their own; then two mixed batches.
+        // Text, image and text on their own; then two mixed batches.
         near("not mixed", &logits_in_batches(&mut default, &prompt, &[N_TEXT, N_TEXT + N_VISUAL]), NOISE);
         near("mixed", &logits_in_batches(&mut default, &prompt, &[N_TEXT + 20]), NOISE);
         let one_by_one: Vec<usize> = (1..N_ROWS).collect();

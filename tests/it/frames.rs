@@ -138,18 +138,18 @@ fn frames_in_memory_get_the_answer_of_the_same_folder() {
 }
 
 #[test]
-fn one_frame_is_a_picture() {
+fn one_frame_is_an_image() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     families::write_frames(folder.path(), (56, 56), 1);
     let file = folder.path().join("0000.png");
     let memory = in_memory(&frames_of(folder.path()));
     let open = || Session::open(&families::files("internvl"), SessionParams::default(), &mut ()).expect("it opens");
-    let (mut ours, mut picture) = (open(), open());
-    let report = ours.add_frames("screen", &memory, &VideoOptions::default(), &mut ()).expect("a picture");
-    picture.add_video(&file, &VideoOptions::default(), &mut ()).expect("a picture");
-    assert_eq!((report.info.kind, report.info.duration_s), (Kind::Picture, None));
+    let (mut ours, mut image) = (open(), open());
+    let report = ours.add_frames("screen", &memory, &VideoOptions::default(), &mut ()).expect("an image");
+    image.add_video(&file, &VideoOptions::default(), &mut ()).expect("an image");
+    assert_eq!((report.info.kind, report.info.duration_s), (Kind::Image, None));
     let rows = |session: &Session| session.prompt_rows(QUESTION).expect("rows");
-    assert_eq!(rows(&ours), rows(&picture));
+    assert_eq!(rows(&ours), rows(&image));
 }
 
 #[test]

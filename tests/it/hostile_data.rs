@@ -114,7 +114,7 @@ fn a_broken_data_set_gives_rows_or_an_error() {
 }
 
 #[test]
-fn broken_results_give_pictures_or_an_error() {
+fn broken_results_give_images_or_an_error() {
     let count = number("SHARPV_TEST_MUTATIONS").unwrap_or(60);
     let seed = number("SHARPV_TEST_SEED").unwrap_or(7);
     let folder = tempfile::tempdir().expect("a folder");

@@ -24,7 +24,7 @@ const LIST: &str = "SHARPV_TEST_HOSTILE_VIDEOS";
 /// Longer than any of the files takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// More than any of the files takes: the pictures of the largest size that is read, as the decoder holds them.
+/// More than any of the files takes: the images of the largest size that is read, as the decoder holds them.
 const MAX_PEAK: u64 = 1 << 30;
 
 /// Not a test of its own: it opens the files that the others name.
@@ -208,7 +208,7 @@ fn open_error(path: &Path) -> Error {
 }
 
 #[test]
-fn a_picture_that_is_too_large_is_refused_before_it_takes_memory() {
+fn an_image_that_is_too_large_is_refused_before_it_takes_memory() {
     let clips = Clips::new();
     for (name, how) in [("a.mov", "-c:v mjpeg -pix_fmt yuvj420p"), ("a.gif", ""), ("a.webp", "-c:v libwebp_anim")] {
         clips.draw("testsrc2=s=64x48:r=10:d=0.5", how, name);
@@ -321,9 +321,9 @@ fn a_playlist_reads_no_other_file_and_no_network() {
     }
     // A name with a pattern is a name.
     for i in 1..4 {
-        clips.draw("color=red:s=64x48", "-frames:v 1", &format!("picture{i}.bmp"));
+        clips.draw("color=red:s=64x48", "-frames:v 1", &format!("image{i}.bmp"));
     }
-    let text = clips.write("picture%d.bmp", b"no picture at all, but a text");
+    let text = clips.write("image%d.bmp", b"no image at all, but a text");
     let error = open_error(&text);
     assert!(matches!(error, Error::Media { problem: MediaProblem::NotAVideo, .. }), "{error:?}");
     let error = listener.accept().expect_err("nobody calls");

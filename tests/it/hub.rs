@@ -253,7 +253,7 @@ fn repositories_without_the_right_files_are_told() {
     setup.server.publish("org/Two", &[("A-Q8_0.gguf", gguf()), ("B-Q8_0.gguf", gguf()), ("mmproj.gguf", mmproj())]);
     let cases = [
         ("org/Tensors", "there is no language model in GGUF in it"),
-        ("org/Blind", "no multimodal projector (*mmproj*.gguf) in it, so the model would see no pictures"),
+        ("org/Blind", "no multimodal projector (*mmproj*.gguf) in it, so the model would see no images"),
         ("org/Blind", "or give a projector for it"),
         ("org/Two", "several language models in it: A, B; name one: org/Two:A"),
         ("org/Tiny-GGUF:Q3_K_M", "org/Tiny-GGUF: it has no Q3_K_M; there are Q8_0"),

@@ -1,4 +1,4 @@
-//! `sharpv inspect`: what the page, the pictures and the video show, against what is kept.
+//! `sharpv inspect`: what the page, the images and the video show, against what is kept.
 #![cfg(feature = "cli")]
 
 use crate::support::families;
@@ -89,8 +89,8 @@ fn the_page_tells_what_ask_reports() {
     assert!(html.contains("sharpv inspect") && html.contains("--seed 1"), "the command is there");
     assert_eq!(html.matches("<button type=\"button\" class=\"slice").count(), slices.len());
 
-    let n_pictures = std::fs::read_dir(&folder).unwrap().count();
-    assert_eq!(n_pictures, slices.len());
+    let n_images = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(n_images, slices.len());
     let mut video = FrameSource::open(&film, &every_frame()).expect("a video");
     let frames = video_clips::take_all(&mut video);
     assert_eq!(frames.len(), slices.len());
@@ -101,7 +101,7 @@ fn the_page_tells_what_ask_reports() {
 }
 
 #[test]
-fn what_is_dropped_is_dimmed_in_pictures_and_video_and_the_rest_is_not() {
+fn what_is_dropped_is_dimmed_in_images_and_video_and_the_rest_is_not() {
     let out = tempfile::tempdir().unwrap();
     let (page, folder, film) = (out.path().join("a.html"), out.path().join("png"), out.path().join("kept.mov"));
     let args =
@@ -190,7 +190,7 @@ fn without_a_question_nothing_is_asked() {
 fn texts_stay_texts() {
     let folder = tempfile::tempdir().unwrap();
     let video = folder.path().join("<script>alert(1)<!-- & \"a\".png");
-    families::picture((96, 64), 1).save(&video).unwrap();
+    families::image((96, 64), 1).save(&video).unwrap();
     let (files, page) = (families::files("smolvlm"), folder.path().join("p.html"));
     let (mmproj, question) = (files.mmproj.expect("an mmproj"), "</script><script>alert(2)</script> 'b' \"c\" & d?");
     let args = ["inspect", text(&video), "-q", question, "-o", text(&page), "-m", text(&files.model)];
@@ -225,7 +225,7 @@ fn what_cannot_be_written_leaves_nothing() {
     std::fs::write(&text_file, "mine").unwrap();
     run(&["--png", text(&text_file)]).code(2).stderr(contains("file, not a folder"));
     run(&["-o", text(&path("a.html")), "-q", " "]).code(2).stderr(contains("question"));
-    // A folder in the place of a picture: the page comes last, so it is not there either.
+    // A folder in the place of an image: the page comes last, so it is not there either.
     std::fs::create_dir_all(path("png/frame-0002.png/full")).unwrap();
     run(&["--png", text(&path("png")), "-o", text(&path("a.html"))]).code(1).stderr(contains("frame-0002.png"));
     assert!(path("png/frame-0001.png").is_file() && !path("a.html").exists());
@@ -369,7 +369,7 @@ fn a_chat_lists_frames_where_it_can_draw_none() {
     let args = ["chat", text(folder.path()), "-m", text(&files.model), "--mmproj", text(&mmproj)];
     let run = sharpv(&args)
         .env("TERM", "xterm-kitty")
-        .env("SHARPV_PICTURES", "kitty")
+        .env("SHARPV_IMAGES", "kitty")
         .write_stdin("/frames\n/clear\n/frames\n")
         .assert()
         .success()
@@ -399,7 +399,7 @@ fn a_chat_draws_frames_in_a_terminal() {
     let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let reader = std::thread::spawn(move || {
         let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-        // The prompt, and then the picture: each is waited for.
+        // The prompt, and then the image: each is waited for.
         let mut until = |what: &str| loop {
             if String::from_utf8_lossy(&seen).contains(what) {
                 return String::from_utf8_lossy(&seen).into_owned();
@@ -442,7 +442,7 @@ mod in_a_browser {
             assert_eq!(browser.eval(CURRENT), index.to_string());
             assert_eq!(browser.eval("document.querySelectorAll('.slice[aria-pressed=\"true\"]').length"), 1);
             assert_eq!(browser.eval("document.querySelectorAll('.slice[tabindex=\"0\"]').length"), 1);
-            // What lies over the picture is dark where tokens are dropped, and nothing where they are kept.
+            // What lies over the image is dark where tokens are dropped, and nothing where they are kept.
             let veiled = browser.eval(
                 "(() => { const canvas = document.querySelector('[data-map=\"kept\"] canvas'); const pixels = \
                  canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data; const found = []; for \
@@ -503,10 +503,10 @@ mod in_a_browser {
         let fetched = browser.eval("fetch('data:text/plain,x').then(() => 'fetched', () => 'refused')");
         assert_eq!(fetched, "refused");
 
-        let picture = browser.screenshot();
-        let paper = picture.get_pixel(2, 2).0;
+        let image = browser.screenshot();
+        let paper = image.get_pixel(2, 2).0;
         assert_eq!(paper, if scheme == "dark" { [22, 24, 27] } else { [255; 3] }, "{scheme}");
-        let ink = picture.pixels().filter(|pixel| pixel.0.iter().zip(paper).any(|(&a, b)| a.abs_diff(b) > 100)).count();
+        let ink = image.pixels().filter(|pixel| pixel.0.iter().zip(paper).any(|(&a, b)| a.abs_diff(b) > 100)).count();
         assert!(ink > 1000, "{scheme}: {ink} pixels differ from the paper");
     }
 
@@ -525,8 +525,8 @@ mod in_a_browser {
     #[test]
     fn pairs_share_tokens_and_some_tokens_have_no_place() {
         let Some(program) = browser::find("pairs_share_tokens_and_some_tokens_have_no_place") else { return };
-        // Maps of what is kept, and how many of them lie on a picture.
-        for (family, maps, pictures) in [("qwen2vl", 2, 2), ("minicpmv", 1, 0), ("gemma3", 1, 1)] {
+        // Maps of what is kept, and how many of them lie on an image.
+        for (family, maps, images) in [("qwen2vl", 2, 2), ("minicpmv", 1, 0), ("gemma3", 1, 1)] {
             let folder = tempfile::tempdir().unwrap();
             let (html, page) = tiny(folder.path(), family, 4, &["--no-dense"]);
             let data = data(&html);
@@ -537,10 +537,10 @@ mod in_a_browser {
                 browser.eval(&format!("document.querySelectorAll('{selector}').length"))
             };
             assert_eq!(count(&mut browser, "[data-map=\"kept\"] canvas"), maps, "{family}");
-            assert_eq!(count(&mut browser, "[data-map=\"kept\"] img"), pictures, "{family}");
+            assert_eq!(count(&mut browser, "[data-map=\"kept\"] img"), images, "{family}");
             let in_strip = if family == "minicpmv" { ".tokens" } else { ".veil" };
             assert_eq!(count(&mut browser, &format!(".slice[data-slice=\"1\"] {in_strip}")), maps, "{family}");
-            // The box of the tokens in the picture: beyond the frame there are borders, which the picture has.
+            // The box of the tokens in the image: beyond the frame there are borders, which the image has.
             let area = &data["slices"][1]["panels"][0]["parts"][0]["box"];
             assert_eq!(*area, serde_json::json!([0.0, 0.0, 1.0, 1.0]), "{family}");
             let shape = browser.eval(

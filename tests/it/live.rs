@@ -18,8 +18,8 @@ const FAMILIES: [&str; 8] =
     ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv", "gemma3"];
 
 fn frame(number: u32, time_s: f64) -> Frame {
-    let picture = families::picture((96, 72), number);
-    Frame { width: 96, height: 72, rgb: picture.into_raw(), time_s }
+    let image = families::image((96, 72), number);
+    Frame { width: 96, height: 72, rgb: image.into_raw(), time_s }
 }
 
 /// Everything is encoded and kept, as exactly as can be.
@@ -68,7 +68,7 @@ impl Camera {
         let n = self.number;
         self.number += 1;
         if self.rgb.is_empty() || self.random.below(4) > 0 {
-            self.rgb = families::picture((96, 72), n / 50).into_raw();
+            self.rgb = families::image((96, 72), n / 50).into_raw();
             let (left, top) = (self.random.below(64), self.random.below(40));
             for (y, x) in (top..top + 32).flat_map(|y| (left..left + 32).map(move |x| (y, x))) {
                 self.rgb[3 * (96 * y + x)..][..3].copy_from_slice(&[255, (n % 200) as u8, 0]);
@@ -222,7 +222,7 @@ fn tokens_of_a_slice(family: &str) -> usize {
 
 #[test]
 fn look_alikes_leave_first() {
-    // Two pictures in turns, and room for two: the older of the equal ones goes, and nothing of the other.
+    // Two images in turns, and room for two: the older of the equal ones goes, and nothing of the other.
     for family in ["internvl", "smolvlm"] {
         let total = tokens_of_a_slice(family);
         let policy = LivePolicy::Distinct { tokens: 2 * total, recent: 1 };

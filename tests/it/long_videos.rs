@@ -10,7 +10,7 @@ use sharpv::prune::{Budget, PruneParams};
 use sharpv::video::Frames;
 use std::path::Path;
 
-/// Ten minutes of a grey that hardly changes, a picture a second, with a white square from 5:01 to 5:03.
+/// Ten minutes of a grey that hardly changes, an image a second, with a white square from 5:01 to 5:03.
 fn ten_minutes() -> Frames {
     let mut frames = Frames::new(64, 48);
     for second in 0..600_usize {
@@ -115,7 +115,7 @@ fn frames_without_tokens_keep_their_text() {
     let rows = |prune: PruneParams| {
         let params = SessionParams { prune, ..SessionParams::default() };
         let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the fixture opens");
-        // The same picture again and again, which is what pruning drops.
+        // The same image again and again, which is what pruning drops.
         let mut frames = Frames::new(64, 48);
         (0..8).for_each(|i| frames.push(vec![90; 64 * 48 * 3], f64::from(i)).expect("a frame"));
         let options = VideoOptions { fps: Some(1.0), ..VideoOptions::default() };
@@ -237,7 +237,7 @@ fn the_program_tells_how_frames_are_chosen() {
     run(&["plan", path, "--max-frames", "8", "--frames-by", "even"]).success().stdout(contains("by what").not());
     run(&["ask", path, "What?", "--max-frames", "8", "-n", "4"])
         .success()
-        .stderr(contains("8 frames, chosen by what changes in 60 pictures, one a second"));
+        .stderr(contains("8 frames, chosen by what changes in 60 images, one a second"));
     run(&["ask", path, "What?", "--frames-by", "color"]).code(2).stderr(contains("even").and(contains("changes")));
     let page = clips.path("page.html");
     let page = page.to_str().expect("UTF-8");

@@ -35,7 +35,7 @@ fn difference(a: &[u8], b: &[u8]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
 }
 
-/// After which frames the picture changes.
+/// After which frames the image changes.
 fn changes(frames: &[RgbImage]) -> Vec<usize> {
     (1..frames.len()).filter(|&t| frames[t] != frames[t - 1]).collect()
 }
@@ -105,7 +105,7 @@ fn what_enters_or_takes_a_place_does_so_once_in_the_middle() {
 }
 
 #[test]
-fn a_cut_changes_the_whole_picture_once() {
+fn a_cut_changes_the_whole_image_once() {
     for clip in of_category("cut", 6) {
         let frames = frames(&clip);
         let whole = |a: &RgbImage, b: &RgbImage| a.pixels().zip(b.pixels()).filter(|(a, b)| a != b).count();
@@ -134,7 +134,7 @@ fn things_move_the_way_that_the_answer_says() {
 }
 
 #[test]
-fn a_panning_camera_and_a_noisy_one_change_most_of_the_picture() {
+fn a_panning_camera_and_a_noisy_one_change_most_of_the_image() {
     for clip in of_category("pan", 6).chain(of_category("noise", 4)) {
         let frames = frames(&clip);
         let changed = frames[0].pixels().zip(frames[FRAMES / 2].pixels()).filter(|(a, b)| a != b).count();

@@ -1,4 +1,4 @@
-//! The vision encoder at work on parts of pictures, with the tiny model of each family.
+//! The vision encoder at work on parts of images, with the tiny model of each family.
 
 use crate::support::families::{self, distance};
 use crate::support::gpu;
@@ -41,16 +41,16 @@ impl Encoder {
         Self { family, model, vision, size, merged }
     }
 
-    /// A slice of pictures, `paint`ed over.
+    /// A slice of images, `paint`ed over.
     fn chunks(&self, number: u32, paint: impl Fn(u32, u32) -> bool) -> Chunks {
         let frames = (0..self.merged as u32).map(|i| {
-            let mut picture = families::picture(self.size, number + i);
-            for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            let mut image = families::image(self.size, number + i);
+            for (x, y, pixel) in image.enumerate_pixels_mut() {
                 if paint(x, y) {
                     pixel.0 = [250, (40 * x) as u8, 3];
                 }
             }
-            Bitmap::rgb(self.size.0, self.size.1, picture.as_raw(), self.merged > 1).expect("a picture")
+            Bitmap::rgb(self.size.0, self.size.1, image.as_raw(), self.merged > 1).expect("an image")
         });
         let bitmaps: Vec<Bitmap> = frames.collect();
         let parts: Vec<Part<'_>> = bitmaps.iter().map(Part::Image).collect();
@@ -94,22 +94,22 @@ fn a_gpu_encodes_what_the_processor_does() {
 }
 
 #[test]
-fn all_cells_are_the_whole_picture() {
+fn all_cells_are_the_whole_image() {
     for mut encoder in encoders() {
         let mut stream = VisionStream::new().expect("a stream");
         for number in [0, 5] {
             let chunks = plain(&encoder, number);
             let exact = encoder.exact(&chunks);
             let chunk = chunks.images().last().expect("a chunk");
-            let picture = stream
+            let image = stream
                 .look(&mut encoder.vision, &chunk)
                 .expect("a look")
                 .unwrap_or_else(|| panic!("{}", encoder.family));
-            let cells: Vec<u32> = (0..picture.n_cells() as u32).collect();
+            let cells: Vec<u32> = (0..image.n_cells() as u32).collect();
             let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
             assert!(distance(rows, &exact) < gpu::near(1e-3), "{}: {}", encoder.family, distance(rows, &exact));
 
-            let (n, layers) = (picture.n_cells(), picture.n_layers());
+            let (n, layers) = (image.n_cells(), image.n_layers());
             for layer in 1..layers {
                 stream.begin(&mut encoder.vision, &chunk, &cells, layer).expect("it is begun");
                 let states = vec![CellState::Computed; n];
@@ -142,8 +142,8 @@ fn a_side_that_is_no_multiple_of_the_patch_is_cut_as_the_encoder_cuts_it() {
     let chunks = plain(&encoder, 0);
     let exact = encoder.exact(&chunks);
     let chunk = chunks.images().last().expect("a chunk");
-    let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("an encoder that can");
-    assert_eq!((picture.n_cells(), picture.cells_x()), (81, 9));
+    let image = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("an encoder that can");
+    assert_eq!((image.n_cells(), image.cells_x()), (81, 9));
     let cells: Vec<u32> = (0..81).collect();
     let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
     assert!(distance(rows, &exact) < gpu::near(1e-3), "{}", distance(rows, &exact));
@@ -153,18 +153,18 @@ fn a_side_that_is_no_multiple_of_the_patch_is_cut_as_the_encoder_cuts_it() {
 }
 
 #[test]
-fn what_is_left_out_of_the_same_picture_changes_nothing() {
+fn what_is_left_out_of_the_same_image_changes_nothing() {
     for mut encoder in encoders() {
         let family = encoder.family;
         let mut stream = VisionStream::new().expect("a stream");
         let chunks = plain(&encoder, 3);
         let exact = encoder.exact(&chunks);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture =
+        let image =
             stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
-        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        let all: Vec<u32> = (0..image.n_cells() as u32).collect();
         stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
-        let last = picture.n_cells() as u32 - 1;
+        let last = image.n_cells() as u32 - 1;
         for cells in [vec![], vec![0], vec![last], vec![1, 2, last], all[1..].to_vec()] {
             let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
             assert!(distance(rows, &exact) < gpu::near(1e-3), "{family}, {cells:?}: {}", distance(rows, &exact));
@@ -172,7 +172,7 @@ fn what_is_left_out_of_the_same_picture_changes_nothing() {
         let middle = stream.begin(&mut encoder.vision, &chunk, &all, 1).expect("it is begun");
         for cells in [vec![0], vec![1, 2, last]] {
             let some = stream.begin(&mut encoder.vision, &chunk, &cells, 1).expect("it is begun");
-            let len = picture.cell_len();
+            let len = image.cell_len();
             let same: Vec<f32> = cells.iter().flat_map(|&c| &middle[c as usize * len..][..len]).copied().collect();
             assert!(distance(&some, &same) < gpu::near(1e-3), "{family}, {cells:?}: {}", distance(&some, &same));
         }
@@ -186,11 +186,11 @@ fn a_cell_is_the_token_at_its_place() {
         let mut stream = VisionStream::new().expect("a stream");
         let before = plain(&encoder, 1);
         let chunk = before.images().last().expect("a chunk");
-        let picture =
+        let image =
             stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
-        let (n, side) = (picture.n_cells(), (picture.patch() * picture.merge()) as u32);
-        let (cells_x, tokens) = (picture.cells_x() as u32, picture.cells_are_tokens());
-        assert_eq!((picture.width() as u32, picture.height() as u32), encoder.size, "{family}");
+        let (n, side) = (image.n_cells(), (image.patch() * image.merge()) as u32);
+        let (cells_x, tokens) = (image.cells_x() as u32, image.cells_are_tokens());
+        assert_eq!((image.width() as u32, image.height() as u32), encoder.size, "{family}");
         if !tokens {
             assert_eq!(family, "minicpmv");
             continue;
@@ -217,12 +217,12 @@ fn those_that_stop_are_seen_by_none_and_get_what_another_gained() {
         let mut stream = VisionStream::new().expect("a stream");
         let chunks = plain(&encoder, 1);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture =
+        let image =
             stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
-        if !picture.cells_are_tokens() || picture.n_layers() < 2 {
+        if !image.cells_are_tokens() || image.n_layers() < 2 {
             continue;
         }
-        let n = picture.n_cells();
+        let n = image.n_cells();
         let all: Vec<u32> = (0..n as u32).collect();
         let width = encoder.model.n_embd_inp();
         stream.begin(&mut encoder.vision, &chunk, &all, 1).expect("it is begun");
@@ -250,15 +250,15 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     let mut stream = VisionStream::new().expect("a stream");
     // Before a look.
     assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err());
-    let picture =
+    let image =
         stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
-    let n = picture.n_cells() as u32;
+    let n = image.n_cells() as u32;
     let all: Vec<u32> = (0..n).collect();
-    // A first picture in part, cells that are not there, out of order, twice; layers that are not there.
+    // A first image in part, cells that are not there, out of order, twice; layers that are not there.
     for cells in [vec![0], vec![n], vec![1, 0], vec![0, 0]] {
         assert!(stream.encode(&mut encoder.vision, &chunk, &cells).is_err(), "{cells:?}");
     }
-    for layer in [0, picture.n_layers(), usize::MAX] {
+    for layer in [0, image.n_layers(), usize::MAX] {
         assert!(stream.begin(&mut encoder.vision, &chunk, &all, layer).is_err(), "{layer}");
     }
     assert!(stream.finish(&mut encoder.vision, &chunk, &[CellState::Computed]).is_err());
@@ -272,10 +272,10 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     assert_eq!(encoder.exact(&chunks), exact, "without a stream, as before");
 }
 
-/// The states of cells are as large as the picture says that was looked at. Nobody can say otherwise, and the encoder
-/// writes no more of another picture.
+/// The states of cells are as large as the image says that was looked at. Nobody can say otherwise, and the encoder
+/// writes no more of another image.
 #[test]
-fn states_of_another_picture_are_an_error() {
+fn states_of_another_image_are_an_error() {
     let mut encoder = Encoder::of(FAMILIES[1]);
     let [small, large] = [(56, 56), (112, 84)].map(|size| {
         encoder.size = size;
@@ -286,16 +286,16 @@ fn states_of_another_picture_are_an_error() {
     for cells in [&[][..], &[0]] {
         assert!(stream.begin(&mut encoder.vision, &small, cells, 1).is_err(), "nothing was looked at");
     }
-    let picture = stream.look(&mut encoder.vision, &small).expect("a look").expect("an encoder that can");
-    let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
-    let len = all.len() * picture.cell_len();
+    let image = stream.look(&mut encoder.vision, &small).expect("a look").expect("an encoder that can");
+    let all: Vec<u32> = (0..image.n_cells() as u32).collect();
+    let len = all.len() * image.cell_len();
     assert!(stream.begin(&mut encoder.vision, &large, &all, 1).is_err(), "more rows than were looked at");
     stream.look(&mut encoder.vision, &small).expect("a look").expect("an encoder that can");
     assert_eq!(stream.begin(&mut encoder.vision, &small, &all, 1).expect("it is begun").len(), len);
 }
 
 #[test]
-fn a_picture_of_another_size_and_another_encoder_begin_anew() {
+fn an_image_of_another_size_and_another_encoder_begin_anew() {
     let mut encoder = Encoder::of(FAMILIES[1]);
     let mut stream = VisionStream::new().expect("a stream");
     for size in [(112, 84), (84, 112), (56, 56)] {
@@ -303,11 +303,11 @@ fn a_picture_of_another_size_and_another_encoder_begin_anew() {
         let chunks = plain(&encoder, 1);
         let exact = encoder.exact(&chunks);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture =
+        let image =
             stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
         assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err(), "nothing is left of the one before");
         stream.look(&mut encoder.vision, &chunk).expect("a look");
-        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        let all: Vec<u32> = (0..image.n_cells() as u32).collect();
         let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
         assert!(distance(rows, &exact) < gpu::near(1e-3), "{size:?}");
     }
@@ -331,8 +331,8 @@ fn plain_attention_does_the_same() {
         let chunks = plain(&encoder, 2);
         let exact = encoder.exact(&chunks);
         let chunk = chunks.images().last().expect("a chunk");
-        let picture = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("a picture");
-        let all: Vec<u32> = (0..picture.n_cells() as u32).collect();
+        let image = stream.look(&mut encoder.vision, &chunk).expect("a look").expect("an image");
+        let all: Vec<u32> = (0..image.n_cells() as u32).collect();
         let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
         assert!(distance(rows, &exact) < gpu::near(1e-2), "{family}: {}", distance(rows, &exact));
         stream.begin(&mut encoder.vision, &chunk, &[0, 1], 1).expect("it is begun");
@@ -344,7 +344,7 @@ fn plain_attention_does_the_same() {
         let width = encoder.model.n_embd_inp();
         let (rows, exact) = (&rows[3 * width..], &exact[3 * width..]);
         assert!(
-            !picture.cells_are_tokens() || distance(rows, exact) < gpu::near(1e-2),
+            !image.cells_are_tokens() || distance(rows, exact) < gpu::near(1e-2),
             "{family}: {}",
             distance(rows, exact)
         );

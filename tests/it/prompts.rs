@@ -6,7 +6,7 @@ use crate::support::video_clips::Clips;
 
 use serde_json::Value;
 use sharpv::chat::{FrameChoice, PlannedRow, RowKey, Session, SessionParams, VideoOptions, VideoReport};
-use sharpv::layout::{EncoderFacts, PictureSize, by_name};
+use sharpv::layout::{EncoderFacts, ImageSize, by_name};
 use sharpv::prune::PruneParams;
 use sharpv::runtime::Token;
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ struct Golden {
 }
 
 impl Golden {
-    /// The cases of a family; `pictures` or videos.
-    fn of(family: &str, pictures: bool) -> Vec<Self> {
+    /// The cases of a family; `images` or videos.
+    fn of(family: &str, images: bool) -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/prompts");
         let mut cases: Vec<Self> = std::fs::read_dir(&folder)
             .expect("the folder of prompts")
@@ -30,7 +30,7 @@ impl Golden {
                 name: path.file_stem().expect("a name").to_string_lossy().into_owned(),
                 json: serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON"),
             })
-            .filter(|case| case.json["family"] == family && case.json["picture"].is_object() == pictures)
+            .filter(|case| case.json["family"] == family && case.json["image"].is_object() == images)
             .collect();
         cases.sort_by(|a, b| a.name.cmp(&b.name));
         cases
@@ -62,14 +62,14 @@ impl Golden {
         Some(axis(0).zip(axis(1)).zip(axis(2)).map(|((t, h), w)| [t, h, w]).collect())
     }
 
-    /// Adds its video or picture to an empty session.
+    /// Adds its video or image to an empty session.
     fn show(&self, session: &mut Session) -> VideoReport {
         let folder = tempfile::tempdir().expect("a folder");
-        if self.json["picture"].is_object() {
-            let size = (self.number("picture", "width") as u32, self.number("picture", "height") as u32);
-            let path = folder.path().join("picture.png");
-            families::picture(size, 0).save(&path).expect("a picture");
-            return session.add_video(&path, &VideoOptions::default(), &mut ()).expect("the picture is read");
+        if self.json["image"].is_object() {
+            let size = (self.number("image", "width") as u32, self.number("image", "height") as u32);
+            let path = folder.path().join("image.png");
+            families::image(size, 0).save(&path).expect("an image");
+            return session.add_video(&path, &VideoOptions::default(), &mut ()).expect("the image is read");
         }
         let size = (self.number("video", "width") as u32, self.number("video", "height") as u32);
         let (n, fps) = (self.number("video", "frames") as usize, self.number("video", "fps"));
@@ -110,7 +110,7 @@ impl Golden {
         let grids: Vec<usize> = self.json["grids"].as_array().map_or_else(Vec::new, |grids| {
             grids.iter().map(|grid| (grid[0].as_u64().unwrap_or(0) * grid[1].as_u64().unwrap_or(0)) as usize).collect()
         });
-        if self.json["picture"].is_null() {
+        if self.json["image"].is_null() {
             assert_eq!(n_tokens.len(), slices, "{name}");
             if !grids.is_empty() {
                 assert_eq!(n_tokens, grids, "{name}");
@@ -235,12 +235,12 @@ fn frames_have_the_size_that_the_familys_own_code_gives_them() {
     {
         let layout = by_name(layout, &EncoderFacts { patch_size: Some(patch), ..EncoderFacts::default() });
         let (layout, golden) = (layout.expect("a layout"), frames_of(family));
-        let pictures = golden["pictures"].as_array().expect("pictures");
-        assert!(pictures.len() > 40, "{family}");
-        for picture in pictures {
-            let [n, width, height, to_width, to_height] = [0_usize, 1, 2, 3, 4].map(|i| whole(&picture[i]) as u32);
-            let ours = layout.picture_size((width, height), n as usize);
-            assert_eq!(ours, PictureSize::Exactly((to_width, to_height)), "{family}: {n} of {width}×{height}");
+        let images = golden["images"].as_array().expect("images");
+        assert!(images.len() > 40, "{family}");
+        for image in images {
+            let [n, width, height, to_width, to_height] = [0_usize, 1, 2, 3, 4].map(|i| whole(&image[i]) as u32);
+            let ours = layout.image_size((width, height), n as usize);
+            assert_eq!(ours, ImageSize::Exactly((to_width, to_height)), "{family}: {n} of {width}×{height}");
         }
     }
 }
@@ -258,10 +258,10 @@ fn a_qwen3_vl_video_has_markers_around_its_pairs_and_none_around_it() {
     assert!(prompt.contains("user\n<0.5 seconds><|vision_start|>"), "{prompt}");
 }
 
-/// mtmd has its own ways with some: MiniCPM-V's pictures have no numbers there, LLaVA-OneVision's tiles no line ends,
+/// mtmd has its own ways with some: MiniCPM-V's images have no numbers there, LLaVA-OneVision's tiles no line ends,
 /// and InternVL's are others.
 #[test]
-fn pictures_where_mtmd_lays_them_out_as_the_processor_does() {
+fn images_where_mtmd_lays_them_out_as_the_processor_does() {
     for family in ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "gemma3"] {
         let mut session = open(family);
         let cases = Golden::of(family, true);

@@ -697,7 +697,7 @@ fn what_fills_a_scene_is_kept_where_it_is_finished() {
 
 #[test]
 fn a_scene_cut_keeps_more_than_a_pan_and_a_pan_more_than_a_still() {
-    // A smooth picture of 8 × 8 cells seen through a window that stays, moves by half a cell, or jumps elsewhere.
+    // A smooth image of 8 × 8 cells seen through a window that stays, moves by half a cell, or jumps elsewhere.
     let cell =
         |x: f32, y: f32| (0..32).map(|k| (x * 0.3 + k as f32 * 0.7).sin() + (y * 0.2 * k as f32).cos()).collect();
     let slice = |at: f32| (0..64).map(|i| cell(at + (i % 8) as f32, (i / 8) as f32)).collect::<Vec<Vec<f32>>>();

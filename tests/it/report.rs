@@ -1,4 +1,4 @@
-//! `sharpv report`: pictures and the page, from results written by hand.
+//! `sharpv report`: images and the page, from results written by hand.
 #![cfg(feature = "cli")]
 
 use assert_cmd::Command;
@@ -32,12 +32,12 @@ fn words(svg: &str) -> Vec<String> {
     texts.map(|node| node.text().unwrap_or_default().trim().to_owned()).collect()
 }
 
-const PICTURES: [&str; 6] = ["accuracy", "ttft", "kv-cache", "scaling-prefill", "scaling-kv-cache", "scaling-decode"];
+const IMAGES: [&str; 6] = ["accuracy", "ttft", "kv-cache", "scaling-prefill", "scaling-kv-cache", "scaling-decode"];
 
 #[test]
-fn a_folder_of_results_becomes_pictures_and_one_page() {
+fn a_folder_of_results_becomes_images_and_one_page() {
     let out = tempfile::tempdir().unwrap();
-    let folder = out.path().join("new/pictures");
+    let folder = out.path().join("new/images");
     sharpv(&["report", text(&data("")), "--out", text(&folder)])
         .assert()
         .success()
@@ -45,14 +45,14 @@ fn a_folder_of_results_becomes_pictures_and_one_page() {
         .stderr(contains("report.html"));
 
     let page = read(&folder, "report.html");
-    for name in PICTURES {
+    for name in IMAGES {
         let svg = read(&folder, &format!("{name}.svg"));
         assert!(!words(&svg).is_empty(), "{name}");
         // The same drawing, in the colours of the page.
         let drawn = svg.split_once("fill=\"#FFFFFF\"/>").expect("a background").1;
         assert!(page.contains(&drawn.replace("#222426", "currentColor")), "{name} is not in the page");
     }
-    assert_eq!(page.matches("<svg ").count(), PICTURES.len());
+    assert_eq!(page.matches("<svg ").count(), IMAGES.len());
     // Nothing is fetched.
     for word in ["http:", "https:", "src=", "href=", "url(", "@import", "<script"] {
         assert!(!page.contains(word), "{word}");
@@ -79,7 +79,7 @@ fn a_folder_of_results_becomes_pictures_and_one_page() {
 }
 
 #[test]
-fn pictures_say_what_they_show_in_which_unit() {
+fn images_say_what_they_show_in_which_unit() {
     let out = tempfile::tempdir().unwrap();
     sharpv(&["report", text(&data("")), "--out", text(out.path())]).assert().success();
     let has = |name: &str, expected: &[&str]| {
@@ -96,7 +96,7 @@ fn pictures_say_what_they_show_in_which_unit() {
 }
 
 #[test]
-fn pictures_can_be_pixels() {
+fn images_can_be_pixels() {
     let out = tempfile::tempdir().unwrap();
     let results = data("");
     let report =
@@ -106,7 +106,7 @@ fn pictures_can_be_pixels() {
     report("svg,png").success();
     report("gif").code(2).stderr(contains("svg, png"));
 
-    for name in PICTURES {
+    for name in IMAGES {
         let svg = read(out.path(), &format!("{name}.svg"));
         let document = roxmltree::Document::parse(&svg).unwrap();
         let size = |name| document.root_element().attribute(name).and_then(|size| size.parse::<u32>().ok()).unwrap();

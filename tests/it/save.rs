@@ -121,8 +121,8 @@ fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
 fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
     let mut frames = sharpv::video::Frames::new(112, 112);
     for frame in 0..16 {
-        let picture = families::picture((112, 112), frame);
-        frames.push(picture.into_raw(), f64::from(frame) / 16.0).expect("a frame");
+        let image = families::image((112, 112), frame);
+        frames.push(image.into_raw(), f64::from(frame) / 16.0).expect("a frame");
     }
     let options = VideoOptions { fps: Some(16.0), ..VideoOptions::default() };
     let open = |threshold| {
@@ -272,8 +272,8 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         ("/videos/0/slices/0/kept/0".into(), 64.into()),
         ("/videos/0/slices/0/n_tokens".into(), 1.into()),
         ("/videos/0/slices/0/kept".into(), serde_json::json!([])),
-        ("/videos/0/arrangement/picture_size/0".into(), 0.into()),
-        ("/videos/0/arrangement/picture_size/0".into(), u32::MAX.into()),
+        ("/videos/0/arrangement/image_size/0".into(), 0.into()),
+        ("/videos/0/arrangement/image_size/0".into(), u32::MAX.into()),
         ("/videos/0/arrangement/n_frames".into(), u64::MAX.into()),
         ("/videos/0/arrangement/frames_per_slice".into(), 0.into()),
         ("/videos/0/arrangement/parts".into(), serde_json::json!([{"Slice": 1000}])),

@@ -14,8 +14,8 @@ use std::path::Path;
 const QUESTION: &str = "Is there a square?";
 const SIDE: u32 = 56;
 
-/// A picture of one grey, with a white square or without.
-fn picture(square: bool) -> Vec<u8> {
+/// An image of one grey, with a white square or without.
+fn image(square: bool) -> Vec<u8> {
     let side = SIDE as usize;
     let is_white = |i: usize| square && i % side < side / 2 && i / side < side / 2;
     (0..side * side).flat_map(|i| [if is_white(i) { 255 } else { 90 }; 3]).collect()
@@ -24,7 +24,7 @@ fn picture(square: bool) -> Vec<u8> {
 /// So many frames, one a second, of which these show a square.
 fn frames(n: usize, shown: &[usize]) -> Frames {
     let mut frames = Frames::new(SIDE, SIDE);
-    (0..n).for_each(|i| frames.push(picture(shown.contains(&i)), i as f64).expect("a frame"));
+    (0..n).for_each(|i| frames.push(image(shown.contains(&i)), i as f64).expect("a frame"));
     frames
 }
 
@@ -113,7 +113,7 @@ fn a_part_is_told_the_times_that_the_whole_is_told() {
     let mut frames = Frames::new(SIDE, SIDE);
     for second in 0..600_usize {
         let square = (300..304).contains(&second);
-        let rgb: Vec<u8> = picture(square).into_iter().map(|c| c.saturating_add((second / 60 % 2) as u8)).collect();
+        let rgb: Vec<u8> = image(square).into_iter().map(|c| c.saturating_add((second / 60 % 2) as u8)).collect();
         frames.push(rgb, second as f64).expect("a frame");
     }
     let mut session = open("qwen3vl", true);
@@ -219,8 +219,8 @@ fn the_program_tells_where_it_found_the_answer() {
     let video = folder.path().join("frames");
     std::fs::create_dir(&video).expect("a folder");
     for i in 0..12 {
-        let picture = image::RgbImage::from_raw(SIDE, SIDE, picture((4..6).contains(&i))).expect("a picture");
-        picture.save(video.join(format!("{i:03}.png"))).expect("written");
+        let image = image::RgbImage::from_raw(SIDE, SIDE, image((4..6).contains(&i))).expect("an image");
+        image.save(video.join(format!("{i:03}.png"))).expect("written");
     }
     let found = "searched 6 parts: answered from 00:04 to 00:06 (2 frames)";
     let frames = ["--max-frames", "12", "--frames-by", "even"];

@@ -270,7 +270,7 @@ fn embeddings_point_where_the_reference_points() {
     let frame = source.next().expect("a frame").expect("a frame");
     let bitmap = Bitmap::rgb(frame.width, frame.height, &frame.rgb, false).expect("a bitmap");
     let chunks = vision.tokenize(&[Part::Image(&bitmap)], false).expect("chunks");
-    let chunk = chunks.images().next().expect("a picture");
+    let chunk = chunks.images().next().expect("an image");
     let ours = vision.encode(&chunk).expect("embeddings");
     assert_eq!(ours.len(), 64 * 576);
     for (i, (a, b)) in ours.chunks(576).zip(expected.data.chunks(576)).enumerate() {

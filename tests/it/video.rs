@@ -1,4 +1,4 @@
-//! Black-box tests of `sharpv::video`: clips with known pictures, made by the `ffmpeg` program, are read back.
+//! Black-box tests of `sharpv::video`: clips with known images, made by the `ffmpeg` program, are read back.
 
 use crate::support::broken_videos::hollow_png;
 use crate::support::video_clips as clips;
@@ -183,7 +183,7 @@ fn impossible_samplings_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A folder has exactly known frame times, and nothing needs to be decoded but the first picture.
+    /// A folder has exactly known frame times, and nothing needs to be decoded but the first image.
     #[test]
     fn planned_times_are_ascending_within_the_range_and_as_many_as_possible(
         n_files in 1_usize..40,
@@ -264,7 +264,7 @@ fn set_display_matrix(path: &Path, [a, b, c, d]: [i32; 4]) {
 }
 
 #[test]
-fn rotation_metadata_turns_the_picture_upright() {
+fn rotation_metadata_turns_the_image_upright() {
     let clips = Clips::new();
     let upright = ["red", "lime", "blue", "white"];
     let cases = [
@@ -288,9 +288,9 @@ fn rotation_metadata_turns_the_picture_upright() {
     }
 }
 
-/// Where nothing has to be converted, FFmpeg hands the picture through, and a flip only turns its rows around.
+/// Where nothing has to be converted, FFmpeg hands the image through, and a flip only turns its rows around.
 #[test]
-fn pictures_that_need_no_conversion_are_turned_too() {
+fn images_that_need_no_conversion_are_turned_too() {
     let clips = Clips::new();
     for format in ["rgb24", "rgba"] {
         let clip = clips.draw(QUARTERS, &format!("-c:v png -pix_fmt {format}"), "a.mov");
@@ -325,7 +325,7 @@ fn pixels_become_square_without_losing_any() {
         }
     }
 
-    // Pixels are made square before the picture is turned.
+    // Pixels are made square before the image is turned.
     let clip = clips.draw(&format!("{QUARTERS},setsar=2/1"), X264, "turned.mp4");
     set_display_matrix(&clip, [0, 1, -1, 0]);
     let frame = &frames(&clip, &Sampling::uniform(1))[0];
@@ -439,7 +439,7 @@ fn codecs_with_ten_bits_and_with_full_range_look_right() {
 #[test]
 fn what_is_transparent_becomes_white() {
     let clips = Clips::new();
-    // A red picture, its right half transparent.
+    // A red image, its right half transparent.
     let source = "color=red:s=64x48:r=5:d=1,format=rgba,geq=r=255:g=0:b=0:a='if(lt(X,32),255,0)'";
     for (codec, name) in [
         ("-c:v qtrle", "a.mov"),
@@ -451,9 +451,9 @@ fn what_is_transparent_becomes_white() {
         assert_eq!(quarters(&frames(&clip, &Sampling::uniform(1))[0]), ["red", "white", "red", "white"], "{name}");
     }
     // Half transparent.
-    let picture = clips.path("half.png");
-    RgbaImage::from_pixel(4, 4, Rgba([200, 0, 100, 128])).save(&picture).unwrap();
-    let actual = pixel(&frames(&picture, &Sampling::default())[0], 0.5, 0.5);
+    let image = clips.path("half.png");
+    RgbaImage::from_pixel(4, 4, Rgba([200, 0, 100, 128])).save(&image).unwrap();
+    let actual = pixel(&frames(&image, &Sampling::default())[0], 0.5, 0.5);
     let expected = [200.0, 0.0, 100.0].map(|c: f64| c * 128.0 / 255.0 + 255.0 * 127.0 / 255.0);
     assert!((0..3).all(|i| (f64::from(actual[i]) - expected[i]).abs() <= 1.0), "{actual:?} instead of {expected:?}");
 }
@@ -593,7 +593,7 @@ fn the_right_frame_is_found_wherever_the_keyframes_are() {
 }
 
 #[test]
-fn pictures_that_are_shown_for_long_are_found_too() {
+fn images_that_are_shown_for_long_are_found_too() {
     let clips = Clips::new();
     // Ten seconds each, one keyframe, and B frames that no other frame refers to.
     let source = format!("{},setpts=10*N/TB", numbered(50, 5));
@@ -695,11 +695,11 @@ fn damaged_times_of_a_stream_are_replaced_by_counting() {
     let whole = fs::read(&clip).unwrap();
     let headers: Vec<_> = (0..whole.len() - 3).filter(|&i| whole[i..i + 4] == [0, 0, 1, 0xe0]).collect();
     assert_eq!(headers.len(), 50);
-    // Presentation times of 33 bits (ISO 13818-1, 2.4.3.6), of which the highest are changed: of pictures at the end,
+    // Presentation times of 33 bits (ISO 13818-1, 2.4.3.6), of which the highest are changed: of images at the end,
     // at the start, and of both, so that the end comes before the start.
-    for (pictures, bits) in [(vec![47, 48, 49], 0b1100), (vec![0], 0b0100), (vec![0, 1, 2, 49], 0b0110)] {
+    for (images, bits) in [(vec![47, 48, 49], 0b1100), (vec![0], 0b0100), (vec![0, 1, 2, 49], 0b0110)] {
         let mut bytes = whole.clone();
-        for &header in pictures.iter().map(|&picture: &usize| &headers[picture]) {
+        for &header in images.iter().map(|&image: &usize| &headers[image]) {
             assert_eq!(bytes[header + 7] >> 6, 0b10, "a presentation time only");
             bytes[header + 9] ^= bits;
         }
@@ -709,19 +709,19 @@ fn damaged_times_of_a_stream_are_replaced_by_counting() {
             let indices: Vec<_> = take_all(&mut source).iter().map(index_of).collect();
             (source.info().clone(), indices, source.warnings().to_vec())
         });
-        assert!((info.duration_s.unwrap() - 2.0).abs() < 0.1, "{pictures:?}: {info:?}");
-        assert_eq!(indices, [5, 15, 25, 35, 45], "{pictures:?}");
-        assert!(warnings.iter().any(|warning| warning.contains("times")), "{pictures:?}: {warnings:?}");
+        assert!((info.duration_s.unwrap() - 2.0).abs() < 0.1, "{images:?}: {info:?}");
+        assert_eq!(indices, [5, 15, 25, 35, 45], "{images:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("times")), "{images:?}: {warnings:?}");
     }
 }
 
 #[test]
-fn a_picture_that_claims_an_immense_size_is_refused() {
+fn an_image_that_claims_an_immense_size_is_refused() {
     for side in [40_000, 1 << 20] {
         let clips = Clips::new();
         let error = open_error(&clips.write("2.png", &hollow_png(side, side)));
         assert!(matches!(error, Error::Media { problem: MediaProblem::TooLarge, .. }), "{error:?}");
-        // In a folder its neighbour is taken, as for any picture that is damaged.
+        // In a folder its neighbour is taken, as for any image that is damaged.
         RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("1.png")).unwrap();
         assert_eq!(color_names(&clips.path(""), &Sampling::uniform(2)), ["red", "red"]);
     }
@@ -782,7 +782,7 @@ fn a_folder_can_be_stopped() {
     let clips = Clips::new();
     RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("0.png")).unwrap();
     for i in 1..10 {
-        clips.write(&format!("{i}.png"), b"not a picture");
+        clips.write(&format!("{i}.png"), b"not an image");
     }
     let (left, stop) = after(u64::MAX);
     let mut source = FrameSource::open_with(&clips.path(""), &Sampling::uniform(2), stop).unwrap();
@@ -819,9 +819,9 @@ fn decoding_ahead_gives_the_same() {
     bytes[last + 24 + 8..].fill(0xff);
     let short = clips.write("short.webp", &bytes);
     let gif = clips.draw(&colors(&["red", "lime"], 1.0, "40x30", 5), "", "a.gif");
-    let picture = clips.path("a.png");
-    RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(&picture).unwrap();
-    for path in [clip, cut, damaged, short, gif, picture] {
+    let image = clips.path("a.png");
+    RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(&image).unwrap();
+    for path in [clip, cut, damaged, short, gif, image] {
         for n in [1, 2, 7, 100] {
             let open = || FrameSource::open(&path, &Sampling::uniform(n)).unwrap();
             let (expected, actual) = (all_of(open()), all_of(open().decode_ahead()));
@@ -841,7 +841,7 @@ fn decoding_ahead_gives_the_same() {
     }
 }
 
-/// A folder of `n` pictures: each is decoded when it is wanted, and not before.
+/// A folder of `n` images: each is decoded when it is wanted, and not before.
 fn folder_of(n: u8) -> Clips {
     let clips = Clips::new();
     for i in 0..n {
@@ -920,7 +920,7 @@ fn decoding_ahead_can_be_stopped() {
 #[test]
 fn the_frames_that_are_shown_are_counted() {
     let clips = Clips::new();
-    // A keyframe each second: what is cut begins before its first picture, and an edit list hides that.
+    // A keyframe each second: what is cut begins before its first image, and an edit list hides that.
     clips.draw(&numbered(50, 25), &format!("{X264} -g 25"), "whole.mp4");
     for (cut, name) in [
         ("-i {}/whole.mp4", "same.mp4"),
@@ -938,7 +938,7 @@ fn the_frames_that_are_shown_are_counted() {
     }
 }
 
-// --- animations, folders, pictures -----------------------------------------------------------------------------------
+// --- animations, folders, images -----------------------------------------------------------------------------------
 
 #[test]
 fn animations_are_played() {
@@ -964,8 +964,8 @@ fn animations_are_played() {
     let mut encoder = image::codecs::gif::GifEncoder::new(file);
     for (color, ms) in [([255, 0, 0, 255], 100), ([0, 255, 0, 255], 500), ([0, 0, 255, 255], 300)] {
         let delay = image::Delay::from_numer_denom_ms(ms, 1);
-        let picture = RgbaImage::from_pixel(16, 16, Rgba(color));
-        encoder.encode_frame(image::Frame::from_parts(picture, 0, 0, delay)).unwrap();
+        let image = RgbaImage::from_pixel(16, 16, Rgba(color));
+        encoder.encode_frame(image::Frame::from_parts(image, 0, 0, delay)).unwrap();
     }
     drop(encoder);
     let mut source = FrameSource::open(&clips.path("slow.gif"), &Sampling::uniform(10)).unwrap();
@@ -987,11 +987,11 @@ fn a_folder_of_frames_is_read_in_the_order_of_the_numbers() {
         ("frame_8.jpg", [0, 0, 0]),
     ];
     for (name, color) in colors {
-        let picture = RgbImage::from_pixel(32, 16, Rgb(color));
+        let image = RgbImage::from_pixel(32, 16, Rgb(color));
         let format = image::ImageFormat::from_path(name).unwrap();
-        picture.save_with_format(folder.join(name), format).unwrap();
+        image.save_with_format(folder.join(name), format).unwrap();
     }
-    // Not pictures.
+    // Not images.
     for name in ["notes.txt", ".frame_1.jpg"] {
         clips.write(name, b"text");
     }
@@ -1008,11 +1008,11 @@ fn a_folder_of_frames_is_read_in_the_order_of_the_numbers() {
 }
 
 #[test]
-fn a_folder_may_hold_other_sizes_and_damaged_pictures() {
+fn a_folder_may_hold_other_sizes_and_damaged_images() {
     let clips = Clips::new();
     let folder = clips.path("");
     RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(folder.join("1.png")).unwrap();
-    clips.write("2.png", b"not a picture");
+    clips.write("2.png", b"not an image");
     RgbImage::from_pixel(20, 20, Rgb([0, 255, 0])).save(folder.join("3.png")).unwrap();
 
     let mut source = FrameSource::open(&folder, &Sampling::uniform(3)).unwrap();
@@ -1023,14 +1023,14 @@ fn a_folder_may_hold_other_sizes_and_damaged_pictures() {
     assert_eq!(color_name(pixel(&frames[2], 0.1, 0.5)), "black");
     assert_eq!(source.warnings().len(), 1, "{:?}", source.warnings());
     assert!(
-        source.warnings()[0].ends_with("1 of the pictures could not be decoded; its neighbour was taken"),
+        source.warnings()[0].ends_with("1 of the images could not be decoded; its neighbour was taken"),
         "{:?}",
         source.warnings()
     );
 }
 
 #[test]
-fn a_picture_is_one_frame() {
+fn an_image_is_one_frame() {
     let clips = Clips::new();
     let av1 = "-c:v libaom-av1 -cpu-used 8";
     let kinds = [
@@ -1046,9 +1046,9 @@ fn a_picture_is_one_frame() {
         ("b.avif", av1),
     ];
     for (name, how) in kinds {
-        let picture = clips.draw(QUARTERS, &format!("-frames:v 1 {how}"), name);
-        let mut source = FrameSource::open(&picture, &Sampling::uniform(8)).unwrap();
-        assert_eq!(source.info().kind, Kind::Picture, "{name}");
+        let image = clips.draw(QUARTERS, &format!("-frames:v 1 {how}"), name);
+        let mut source = FrameSource::open(&image, &Sampling::uniform(8)).unwrap();
+        assert_eq!(source.info().kind, Kind::Image, "{name}");
         let (info, expected) = (source.info(), (None, None, Some(1)));
         assert_eq!((info.duration_s, info.fps, info.n_frames), expected, "{name}");
         assert_eq!(source.planned_times(), [0.0], "{name}");
@@ -1059,16 +1059,16 @@ fn a_picture_is_one_frame() {
     }
     // By content, not by name.
     fs::copy(clips.path("a.png"), clips.path("b.mp4")).unwrap();
-    assert_eq!(probe(&clips.path("b.mp4")).unwrap().kind, Kind::Picture);
+    assert_eq!(probe(&clips.path("b.mp4")).unwrap().kind, Kind::Image);
 }
 
-/// A picture in HEIF, as `tests/data/heif/README.md` has them.
+/// An image in HEIF, as `tests/data/heif/README.md` has them.
 fn heif(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heif").join(name)
 }
 
 #[test]
-fn an_avif_picture_is_turned_as_its_file_says() {
+fn an_avif_image_is_turned_as_its_file_says() {
     let turned = [
         ["red", "lime", "blue", "white"],
         ["lime", "red", "white", "blue"],
@@ -1087,13 +1087,13 @@ fn an_avif_picture_is_turned_as_its_file_says() {
 }
 
 #[test]
-fn a_kind_of_picture_that_is_not_read_is_named() {
+fn a_kind_of_image_that_is_not_read_is_named() {
     let clips = Clips::new();
     let in_tiles = fs::read(heif("turned-1.avif")).unwrap();
-    let kind = in_tiles.windows(9).position(|window| window == b"av01Color").expect("what the picture is");
+    let kind = in_tiles.windows(9).position(|window| window == b"av01Color").expect("what the image is");
     let in_tiles = [&in_tiles[..kind], b"grid", &in_tiles[kind + 4..]].concat();
     for (path, what) in
-        [(heif("quarters.heic"), "a HEIC picture"), (clips.write("a.avif", &in_tiles), "AVIF picture in tiles")]
+        [(heif("quarters.heic"), "a HEIC image"), (clips.write("a.avif", &in_tiles), "AVIF image in tiles")]
     {
         let error = open_error(&path);
         assert!(matches!(error, Error::Media { problem: MediaProblem::NotRead, .. }), "{error:?}");
@@ -1106,7 +1106,7 @@ fn a_kind_of_picture_that_is_not_read_is_named() {
 }
 
 #[test]
-fn the_exif_orientation_of_a_picture_is_honoured() {
+fn the_exif_orientation_of_an_image_is_honoured() {
     let clips = Clips::new();
     let jpeg = fs::read(clips.draw(QUARTERS, "-frames:v 1", "a.jpg")).unwrap();
     // EXIF 2.3, tag 0x0112: 3 is upside down; 6 and 8 have to be turned by 90° clockwise and counter-clockwise.
@@ -1121,8 +1121,8 @@ fn the_exif_orientation_of_a_picture_is_honoured() {
         exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
         let length = (exif.len() as u16 + 2).to_be_bytes();
         let bytes = [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat();
-        let picture = clips.write("turned.jpg", &bytes);
-        let frame = &frames(&picture, &Sampling::default())[0];
+        let image = clips.write("turned.jpg", &bytes);
+        let frame = &frames(&image, &Sampling::default())[0];
         assert_eq!((frame.width, frame.height), size, "orientation {orientation}");
         assert_eq!(quarters(frame), expected, "orientation {orientation}");
     }
@@ -1152,11 +1152,11 @@ fn what_is_no_video_is_said_so() {
 
     fs::create_dir(clips.path("folder")).unwrap();
     let error = open_error(&clips.path("folder"));
-    assert!(matches!(error, Error::NoPictures { .. }), "{error:?}");
+    assert!(matches!(error, Error::NoImages { .. }), "{error:?}");
 
     let broken = clips.write("broken.png", b"\x89PNG\r\n\x1a\n and nothing more");
     let error = open_error(&broken);
-    assert!(matches!(error, Error::Media { problem: MediaProblem::Picture, .. }), "{error:?}");
+    assert!(matches!(error, Error::Media { problem: MediaProblem::Image, .. }), "{error:?}");
 }
 
 #[test]
@@ -1187,7 +1187,7 @@ fn a_file_without_video_is_said_so() {
     let error = open_error(&sound);
     assert!(matches!(&error, Error::NoVideoStream { found, .. } if found == "audio"), "{error:?}");
 
-    // The cover picture of a piece of music is no video.
+    // The cover image of a piece of music is no video.
     clips.draw(QUARTERS, "-frames:v 1", "cover.jpg");
     let cover = "-i {}/sound.m4a -i {}/cover.jpg -map 0 -map 1 -c copy -disposition:v attached_pic";
     let error = open_error(&clips.ffmpeg(cover, "music.m4a"));
@@ -1291,16 +1291,16 @@ fn damage_in_the_middle_is_passed_over_with_a_warning() {
 }
 
 #[test]
-fn one_damaged_picture_is_not_many() {
+fn one_damaged_image_is_not_many() {
     let clips = Clips::new();
     let path = clips.draw(&numbered(10, 5), "-c:v png -pix_fmt rgb24", "a.mov");
     let mut bytes = fs::read(&path).unwrap();
-    let pictures: Vec<_> = (0..bytes.len() - 4).filter(|&i| &bytes[i..i + 4] == b"\x89PNG").collect();
+    let images: Vec<_> = (0..bytes.len() - 4).filter(|&i| &bytes[i..i + 4] == b"\x89PNG").collect();
     for (damaged, warning) in [
-        (5, "1 damaged packet or picture was met; frames near it may look wrong"),
-        (6, "2 damaged packets or pictures were met; frames near them may look wrong"),
+        (5, "1 damaged packet or image was met; frames near it may look wrong"),
+        (6, "2 damaged packets or images were met; frames near them may look wrong"),
     ] {
-        bytes[pictures[damaged]..][..4].fill(0);
+        bytes[images[damaged]..][..4].fill(0);
         fs::write(&path, &bytes).unwrap();
         let mut source = FrameSource::open(&path, &Sampling::uniform(10)).unwrap();
         take_all(&mut source);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Six seconds of a picture that moves all the time.
+/// Six seconds of an image that moves all the time.
 const MOVING: &str = "testsrc2=s=96x72:r=10:d=6";
 const H264: &str = "-c:v libx264 -pix_fmt yuv420p -g 10";
 
@@ -338,13 +338,13 @@ fn a_source_that_breaks_off_ends_with_what_came() {
 #[test]
 fn what_is_no_video_is_told() {
     piped(Vec::new(), "").failure().code(1).stderr(contains("stdin: nothing came from it"));
-    let no_files = || contains("a folder of numbered pictures").not();
+    let no_files = || contains("a folder of numbered images").not();
     let text = piped(b"Lorem ipsum dolor sit amet. ".repeat(1000), "").failure().code(1);
     text.stderr(contains("stdin: ").and(contains("give a file by its path, or send MPEG-TS")).and(no_files()));
     let list = piped(b"#EXTM3U\n#EXTINF:1.0,\na.ts\n".to_vec(), "").failure().code(1);
     list.stderr(contains("stdin: this is an HLS playlist"));
     let heic = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/heif/quarters.heic");
-    let expected = || contains("this is a HEIC picture").and(contains("convert it to JPEG or PNG"));
+    let expected = || contains("this is a HEIC image").and(contains("convert it to JPEG or PNG"));
     piped(std::fs::read(heic).expect("a file"), "").failure().code(1).stderr(expected());
     watch(Path::new(heic), "").failure().code(1).stderr(expected());
     watch(Path::new(env!("CARGO_MANIFEST_DIR")), "")
@@ -487,7 +487,7 @@ fn an_address_without_video_is_told_with_what_to_check() {
     ] {
         let told = watch(Path::new(&address), "What?").failure().code(1);
         let expected = contains(format!("error: {address}: ")).and(contains(reason)).and(contains(advice));
-        told.stderr(expected.and(contains("a folder of numbered pictures").not()));
+        told.stderr(expected.and(contains("a folder of numbered images").not()));
     }
 }
 

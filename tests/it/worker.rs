@@ -79,11 +79,11 @@ fn wait_for(events: &Receiver<Event>, mut is_it: impl FnMut(&EventKind) -> bool)
     while !is_it(&next(events).kind) {}
 }
 
-/// Many pictures, so that there is time to stop in the middle.
+/// Many images, so that there is time to stop in the middle.
 fn many_frames() -> Frames {
     let mut frames = Frames::new(128, 128);
     for i in 0..64 {
-        frames.push(families::picture((128, 128), i).into_raw(), f64::from(i)).expect("a frame");
+        frames.push(families::image((128, 128), i).into_raw(), f64::from(i)).expect("a frame");
     }
     frames
 }

@@ -141,8 +141,8 @@ impl<E: Engine> App<E> {
                     self.loaded = Some(model);
                 }
                 Update::Progress(progress) => self.progress = Some(progress),
-                Update::Pictures(video, pictures) if self.video.as_ref() == Some(&video) => {
-                    self.player.show_frames(context, &pictures);
+                Update::Images(video, images) if self.video.as_ref() == Some(&video) => {
+                    self.player.show_frames(context, &images);
                 }
                 Update::Planned(video, settings, cost)
                     if self.video.as_ref() == Some(&video) && self.settings == settings =>
@@ -150,7 +150,7 @@ impl<E: Engine> App<E> {
                     self.cost = Some(cost);
                 }
                 // Of what is not wanted any more.
-                Update::Pictures(..) | Update::Planned(..) => {}
+                Update::Images(..) | Update::Planned(..) => {}
                 Update::Kept(slices) => self.player.show_kept(slices),
                 Update::Text(piece) => match self.chat.last_mut() {
                     Some(Line::Model(text)) => text.push_str(&piece),

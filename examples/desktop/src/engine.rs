@@ -83,7 +83,7 @@ pub struct Cost {
 
 /// A frame.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
+pub struct Image {
     pub time_s: f64,
     pub width: usize,
     pub height: usize,
@@ -110,7 +110,7 @@ pub enum Update {
     Loaded(String),
     Progress(Progress),
     /// The frames that are taken of a video.
-    Pictures(PathBuf, Vec<Picture>),
+    Images(PathBuf, Vec<Image>),
     /// What a video would cost, with the settings that it was planned with.
     Planned(PathBuf, Settings, Cost),
     /// What is kept of its frames.

@@ -1,6 +1,6 @@
 //! The frames of a video, with the visual tokens that are kept of them.
 
-use crate::engine::{Picture, Slice};
+use crate::engine::{Image, Slice};
 use eframe::egui::{self, Color32, Rect, Sense, Vec2, pos2, vec2};
 
 const STRIP: f32 = 64.0;
@@ -36,12 +36,12 @@ impl Player {
     }
 
     /// Shows other frames, of which nothing is known yet.
-    pub fn show_frames(&mut self, context: &egui::Context, pictures: &[Picture]) {
-        let shown = pictures.iter().enumerate().map(|(i, picture)| {
-            let image = egui::ColorImage::from_rgb([picture.width, picture.height], &picture.rgb);
+    pub fn show_frames(&mut self, context: &egui::Context, images: &[Image]) {
+        let shown = images.iter().enumerate().map(|(i, image)| {
+            let image = egui::ColorImage::from_rgb([image.width, image.height], &image.rgb);
             Shown {
-                time_s: picture.time_s,
-                size: vec2(picture.width as f32, picture.height as f32),
+                time_s: image.time_s,
+                size: vec2(image.width as f32, image.height as f32),
                 texture: context.load_texture(format!("frame {i}"), image, egui::TextureOptions::LINEAR),
             }
         });
@@ -87,7 +87,7 @@ impl Player {
             let scale = (space.x / frame.size.x).min(space.y / frame.size.y).max(0.01);
             ui.vertical_centered(|ui| {
                 let name = format!("frame at {:.1} s", frame.time_s);
-                self.picture(ui, frame, frame.size * scale, Sense::hover(), &name);
+                self.image(ui, frame, frame.size * scale, Sense::hover(), &name);
             });
         }
     }
@@ -136,7 +136,7 @@ impl Player {
                 for (i, frame) in self.frames.iter().enumerate() {
                     let size = frame.size * (STRIP / frame.size.y);
                     let name = format!("go to {:.1} s", frame.time_s);
-                    let response = self.picture(ui, frame, size, Sense::click(), &name);
+                    let response = self.image(ui, frame, size, Sense::click(), &name);
                     if i == self.current {
                         let stroke = egui::Stroke::new(2.0, ui.visuals().selection.bg_fill);
                         ui.painter().rect_stroke(response.rect, 0.0, stroke, egui::StrokeKind::Inside);
@@ -154,7 +154,7 @@ impl Player {
     }
 
     /// Draws a frame, and over it what is dropped of it.
-    fn picture(&self, ui: &mut egui::Ui, frame: &Shown, size: Vec2, sense: Sense, name: &str) -> egui::Response {
+    fn image(&self, ui: &mut egui::Ui, frame: &Shown, size: Vec2, sense: Sense, name: &str) -> egui::Response {
         let (rect, response) = ui.allocate_exact_size(size, sense);
         let role = if sense.senses_click() { egui::Role::Button } else { egui::Role::Image };
         response.widget_info(|| egui::WidgetInfo::labeled(role, true, name));
@@ -183,7 +183,7 @@ fn dim(painter: &egui::Painter, rect: Rect, slice: &Slice) {
     }
 }
 
-/// Columns and rows of `n` tokens over a picture: the two factors whose ratio is nearest to the picture's.
+/// Columns and rows of `n` tokens over an image: the two factors whose ratio is nearest to the image's.
 fn grid(n: usize, aspect: f32) -> (usize, usize) {
     let factors = (1..=n).filter(|columns| n.is_multiple_of(*columns)).map(|columns| (columns, n / columns));
     let off = |&(columns, rows): &(usize, usize)| (columns as f32 / rows as f32 / aspect).ln().abs();
@@ -195,7 +195,7 @@ mod tests {
     use super::grid;
 
     #[test]
-    fn a_grid_has_the_shape_of_its_picture() {
+    fn a_grid_has_the_shape_of_its_image() {
         assert_eq!(grid(64, 1.0), (8, 8));
         assert_eq!(grid(64, 1.1), (8, 8));
         assert_eq!(grid(15 * 27, 16.0 / 9.0), (27, 15));

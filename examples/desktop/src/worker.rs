@@ -1,6 +1,6 @@
 //! The engine over a worker of sharpv.
 
-use crate::engine::{Choice, Cost, Engine, Picture, Progress, Request, Settings, Slice, Update};
+use crate::engine::{Choice, Cost, Engine, Image, Progress, Request, Settings, Slice, Update};
 use sharpv::chat::{Answer, EvictMode, EvictParams, StopReason, VideoPlan};
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::video::{FrameSource, Sampling};
@@ -15,7 +15,7 @@ use std::thread;
 
 /// The most frames that are taken of a video.
 const MAX_FRAMES: usize = 32;
-/// The longest side of the pictures that are shown.
+/// The longest side of the images that are shown.
 const SHOWN: u32 = 512;
 const N_PREDICT: usize = 256;
 /// Tokens of a question that is not asked yet.
@@ -29,7 +29,7 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 /// An [`Engine`] whose work is done by a [`Worker`].
 pub struct WorkerEngine {
     wake: Wake,
-    /// What does not come from the worker: pictures, the file dialog, kept tokens.
+    /// What does not come from the worker: images, the file dialog, kept tokens.
     aside: (Sender<Update>, Receiver<Update>),
     running: Option<Running>,
     /// Whose frames were given last.
@@ -102,8 +102,8 @@ impl WorkerEngine {
         let video = (path, settings.fps);
         if self.shown.as_ref() != Some(&video) {
             let (path, fps) = video.clone();
-            self.beside(move || match pictures(&path, fps) {
-                Ok(pictures) => Some(Update::Pictures(path, pictures)),
+            self.beside(move || match images(&path, fps) {
+                Ok(images) => Some(Update::Images(path, images)),
                 Err(error) => Some(Update::Trouble(error.to_string())),
             });
             self.shown = Some(video.clone());
@@ -272,25 +272,25 @@ fn open(name: &str, params: SessionParams, observer: &mut dyn Observer) -> Resul
     Session::open(&files, params, observer)
 }
 
-/// With a rate and a limit, the frames are those that [`pictures`] shows.
+/// With a rate and a limit, the frames are those that [`images`] shows.
 fn options(fps: f64) -> VideoOptions {
     VideoOptions { fps: Some(fps), max_frames: Some(MAX_FRAMES), ..VideoOptions::default() }
 }
 
-fn pictures(path: &Path, fps: f64) -> Result<Vec<Picture>> {
+fn images(path: &Path, fps: f64) -> Result<Vec<Image>> {
     let source = FrameSource::open(path, &Sampling::fps(fps, MAX_FRAMES))?;
     source.map(|frame| frame.map(|frame| smaller(&frame))).collect()
 }
 
-/// Every so many pixels: these are no pictures for a model.
-fn smaller(frame: &sharpv::video::Frame) -> Picture {
+/// Every so many pixels: these are no images for a model.
+fn smaller(frame: &sharpv::video::Frame) -> Image {
     let step = frame.width.max(frame.height).div_ceil(SHOWN) as usize;
     let (width, height) = ((frame.width as usize).div_ceil(step), (frame.height as usize).div_ceil(step));
     let mut rgb = Vec::with_capacity(width * height * 3);
     for row in frame.rgb.chunks(3 * frame.width as usize).step_by(step) {
         row.chunks(3).step_by(step).for_each(|pixel| rgb.extend_from_slice(pixel));
     }
-    Picture { time_s: frame.time_s, width, height, rgb }
+    Image { time_s: frame.time_s, width, height, rgb }
 }
 
 fn prune(settings: Settings) -> PruneParams {

@@ -5,7 +5,7 @@ use eframe::egui::{self, Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use sharpv_desktop::app::App;
-use sharpv_desktop::engine::{Choice, Cost, Engine, Picture, Progress, Request, Settings, Slice, Update};
+use sharpv_desktop::engine::{Choice, Cost, Engine, Image, Progress, Request, Settings, Slice, Update};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -76,12 +76,12 @@ fn clip() -> PathBuf {
     PathBuf::from("/videos/clip.mp4")
 }
 
-fn picture(time_s: f64) -> Picture {
-    Picture { time_s, width: 8, height: 8, rgb: vec![(50.0 * time_s) as u8; 8 * 8 * 3] }
+fn image(time_s: f64) -> Image {
+    Image { time_s, width: 8, height: 8, rgb: vec![(50.0 * time_s) as u8; 8 * 8 * 3] }
 }
 
-fn pictures() -> Update {
-    Update::Pictures(clip(), [0.0, 1.0, 2.0].map(picture).into())
+fn images() -> Update {
+    Update::Images(clip(), [0.0, 1.0, 2.0].map(image).into())
 }
 
 fn cost(settings: Settings) -> Cost {
@@ -103,7 +103,7 @@ fn ready() -> (Window, Fake) {
     let (mut window, fake) = window();
     tell(&mut window, &fake, [Update::Loaded("small".into()), Update::Picked(clip())]);
     let settings = Settings::default();
-    tell(&mut window, &fake, [pictures(), Update::Planned(clip(), settings, cost(settings))]);
+    tell(&mut window, &fake, [images(), Update::Planned(clip(), settings, cost(settings))]);
     fake.sent();
     (window, fake)
 }
@@ -139,7 +139,7 @@ fn a_video_is_opened_and_its_cost_is_shown_before_anything_runs() {
     assert_eq!(fake.sent(), [Request::Plan(clip(), settings)]);
     assert!(shows(&window, "clip.mp4") && shows(&window, "Planning"));
 
-    tell(&mut window, &fake, [pictures(), Update::Planned(clip(), settings, cost(settings))]);
+    tell(&mut window, &fake, [images(), Update::Planned(clip(), settings, cost(settings))]);
     for text in ["192", "3.8 MB", "8.0 GB", "frame 1 of 3"] {
         assert!(shows(&window, text), "{text}");
     }
@@ -312,8 +312,8 @@ fn files_can_be_dropped_and_opened_by_a_key() {
     window.run_steps(3);
     assert_eq!(fake.sent(), [Request::Plan(other.clone(), Settings::default())]);
     assert!(shows(&window, "other.mkv"));
-    // Pictures of the video before come too late.
-    tell(&mut window, &fake, [pictures()]);
+    // Images of the video before come too late.
+    tell(&mut window, &fake, [images()]);
     assert!(!shows(&window, "frame 1 of 3"));
 
     window.key_press_modifiers(Modifiers::COMMAND, Key::O);

@@ -4,7 +4,7 @@ use super::random::Random;
 use super::{FRAMES, SIDE};
 use image::{Rgb, RgbImage};
 
-/// A picture with opacity.
+/// An image with opacity.
 pub type Sprite = image::Rgba32FImage;
 
 /// A place in pixels: right, down.
@@ -24,7 +24,7 @@ pub fn along([from, to]: Way, t: usize, n: usize) -> Place {
     [0, 1].map(|axis| from[axis] + (to[axis] - from[axis]) * t as i32 / steps)
 }
 
-/// A thing in the picture.
+/// A thing in the image.
 pub struct Actor {
     /// What it looks like.
     pub sprite: Sprite,

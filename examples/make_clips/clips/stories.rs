@@ -37,7 +37,7 @@ pub fn tell(category: &str, round: u64, random: &mut Random) -> Story {
     }
 }
 
-/// Two different things and the sides of their pictures, in pixels.
+/// Two different things and the sides of their images, in pixels.
 fn cast(random: &mut Random) -> ([&'static str; 2], [i32; 2]) {
     let first = random.below(THINGS.len());
     let second = (first + 1 + random.below(THINGS.len() - 1)) % THINGS.len();

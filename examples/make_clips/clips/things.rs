@@ -21,15 +21,15 @@ pub const THINGS: [(&str, &str); 75] = [
     ("rainbow", "🌈"), ("chair", "🪑"), ("lock", "🔒"),
 ];
 
-/// The picture of a thing, `side` pixels wide and high, with colors already multiplied by opacity.
+/// The image of a thing, `side` pixels wide and high, with colors already multiplied by opacity.
 pub fn sprite(thing: &str, side: u32) -> Sprite {
     let emoji = THINGS.iter().find(|(name, _)| *name == thing).map_or("", |(_, emoji)| *emoji);
-    let png: &[u8] = PngTwemojiAsset::from_emoji(emoji).unwrap_or_else(|| panic!("{thing}: no picture of {emoji}"));
-    let mut picture: Rgba32FImage =
-        image::load_from_memory_with_format(png, ImageFormat::Png).expect("Twemoji's pictures are PNGs").to_rgba32f();
+    let png: &[u8] = PngTwemojiAsset::from_emoji(emoji).unwrap_or_else(|| panic!("{thing}: no image of {emoji}"));
+    let mut image: Rgba32FImage =
+        image::load_from_memory_with_format(png, ImageFormat::Png).expect("Twemoji's images are PNGs").to_rgba32f();
     // Before the resize: what is transparent has no color to bleed into its neighbors.
-    for image::Rgba([r, g, b, a]) in picture.pixels_mut() {
+    for image::Rgba([r, g, b, a]) in image.pixels_mut() {
         [r, g, b].into_iter().for_each(|color| *color *= *a);
     }
-    imageops::resize(&picture, side, side, FilterType::CatmullRom)
+    imageops::resize(&image, side, side, FilterType::CatmullRom)
 }

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sharpv::lab::calibrate::DEFAULT_MAX_LOSS;
 use sharpv::lab::cost::ScalingSize;
 use sharpv::lab::eval::{Score, Task};
-use sharpv::lab::report::PictureFormat;
+use sharpv::lab::report::ImageFormat;
 use sharpv::prune::Method;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::RPC_PORT;
@@ -67,7 +67,7 @@ pub enum Command {
     /// Frames, visual tokens, KV cache, memory, and whether they fit. `ask` and `chat` do what is planned here: unless
     /// --no-fit is given, they take less than asked for where it does not fit.
     Plan(PlanArgs),
-    /// Show what is kept of a video: a page, pictures, a video
+    /// Show what is kept of a video: a page, images, a video
     ///
     /// The page is one file that needs no network: the frames with their dropped tokens dimmed, what each token scored,
     /// what the encoder left out, what all of it saves, and with a question its answer and what happens in each layer.
@@ -93,7 +93,7 @@ pub enum Command {
     /// Methods take turns, with nothing reused but the loaded model; medians, smallest and largest are shown. Memory is
     /// measured in a process of its own for each method. docs/bench.md describes the numbers.
     Bench(BenchArgs),
-    /// Draw results of `sharpv eval`, `bench` and `calibrate`: pictures (SVG) and one HTML page
+    /// Draw results of `sharpv eval`, `bench` and `calibrate`: images (SVG) and one HTML page
     Report(ReportArgs),
     /// Fetch a model by its name, or from Hugging Face
     ///
@@ -127,7 +127,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = ASK_EXAMPLES)]
 pub struct AskArgs {
-    /// A video file, an animation, a picture, or a folder of numbered pictures
+    /// A video file, an animation, an image, or a folder of numbered images
     #[arg(value_name = "VIDEO")]
     pub video: PathBuf,
 
@@ -207,11 +207,11 @@ pub struct WatchArgs {
 
     /// Tell when this has become true; may be given more than once
     ///
-    /// The model is asked, yes or no, when the picture changes.
+    /// The model is asked, yes or no, when the image changes.
     #[arg(long, value_name = "WHAT", value_parser = values::some_text)]
     pub when: Vec<String>,
 
-    /// The picture has changed when more than this share of it is new, 0 to 1, as SharpV sees it
+    /// The image has changed when more than this share of it is new, 0 to 1, as SharpV sees it
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = values::share)]
     pub when_change: f32,
 
@@ -283,7 +283,7 @@ pub struct WatchArgs {
 /// The values of `--when-at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WhenAt {
-    /// Each that changes the picture
+    /// Each that changes the image
     Change,
     /// The one behind a change, or after 10 s of one that goes on: fewer questions
     End,
@@ -292,7 +292,7 @@ pub enum WhenAt {
 const WATCH_EXAMPLES: &str = "\
 Examples:
   sharpv watch rtsp://camera/stream --every 10s \"What is going on?\"
-  sharpv watch rtsp://camera/stream --when \"a person is in the picture\" --json
+  sharpv watch rtsp://camera/stream --when \"a person is in the image\" --json
   ffmpeg -loglevel error -f v4l2 -i /dev/video0 -pix_fmt yuv420p -f yuv4mpegpipe - | sharpv watch - --every 5s \"What is it?\"
   sharpv watch recording.ts --follow --memory 2000
   sharpv watch clip.mp4 --realtime --for 1m \"What happened?\"";
@@ -301,7 +301,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = PLAN_EXAMPLES)]
 pub struct PlanArgs {
-    /// A video file, an animation, a picture, or a folder of numbered pictures
+    /// A video file, an animation, an image, or a folder of numbered images
     #[arg(value_name = "VIDEO")]
     pub video: PathBuf,
 
@@ -412,7 +412,7 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub struct InspectArgs {
-    /// A video file, an animation, a picture, or a folder of numbered pictures
+    /// A video file, an animation, an image, or a folder of numbered images
     #[arg(value_name = "VIDEO")]
     pub video: PathBuf,
 
@@ -607,7 +607,7 @@ A line of a file of your own (paths are relative to the file; choices, start, en
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
-    /// A video file, an animation, a picture, or a folder of numbered pictures
+    /// A video file, an animation, an image, or a folder of numbered images
     #[arg(value_name = "VIDEO", required_unless_present = "synthetic")]
     pub video: Option<PathBuf>,
 
@@ -645,7 +645,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Write bench.json, bench.md, pictures and an HTML page into this folder
+    /// Write bench.json, bench.md, images and an HTML page into this folder
     #[arg(long, value_name = "DIR", value_parser = values::folder())]
     pub out: Option<PathBuf>,
 
@@ -679,19 +679,19 @@ pub struct ReportArgs {
     #[arg(value_name = "FILE|DIR", required = true)]
     pub results: Vec<PathBuf>,
 
-    /// The folder for pictures and report.html
+    /// The folder for images and report.html
     #[arg(long, value_name = "DIR", value_parser = values::folder())]
     pub out: PathBuf,
 
-    /// What the pictures are: svg, png, or both
-    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "svg", value_parser = values::one_of::<PictureFormat>())]
-    pub format: Vec<PictureFormat>,
+    /// What the images are: svg, png, or both
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "svg", value_parser = values::one_of::<ImageFormat>())]
+    pub format: Vec<ImageFormat>,
 }
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
-  sharpv report sharpv-eval-mvbench --out pictures
-  sharpv report results/bench.json results/summary.json --out pictures";
+  sharpv report sharpv-eval-mvbench --out images
+  sharpv report results/bench.json results/summary.json --out images";
 
 /// See [`Command::Pull`].
 #[derive(Debug, Args)]

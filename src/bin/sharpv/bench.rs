@@ -9,7 +9,7 @@ use crate::{output, report};
 use anyhow::{Context as _, bail};
 use sharpv::chat::{Session, SessionParams};
 use sharpv::lab::cost::{self, ScalingSize};
-use sharpv::lab::report::PictureFormat;
+use sharpv::lab::report::ImageFormat;
 use sharpv::lab::results::{Bench, Machine, MemoryUse, Scaling, VideoBench};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, Method, PruneParams};
@@ -221,7 +221,7 @@ fn write(bench: &Bench, folder: &Path, screen: &Screen) -> anyhow::Result<()> {
         let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("{}: writing failed", path.display()))?;
     }
-    report::write(&[folder.join("bench.json")], folder, &[PictureFormat::Svg], screen)
+    report::write(&[folder.join("bench.json")], folder, &[ImageFormat::Svg], screen)
 }
 
 /// Shows how far the bench is, and when it will be done.

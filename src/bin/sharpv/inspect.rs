@@ -1,11 +1,11 @@
-//! `sharpv inspect`: what is kept of a video, as a page, pictures and a video.
+//! `sharpv inspect`: what is kept of a video, as a page, images and a video.
 
 use crate::args::InspectArgs;
 use crate::interrupt::Interrupts;
 use crate::screen::{Screen, Watch};
 use crate::{ask, habits, output, session};
 use sharpv::chat::{EvictParams, SessionParams};
-use sharpv::lab::inspect::{Inspection, Pictures};
+use sharpv::lab::inspect::{Images, Inspection};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::Model;
@@ -36,14 +36,14 @@ pub fn run(args: &InspectArgs, mut screen: Screen) -> anyhow::Result<()> {
         measure_dense(args, &mut inspection, (&files, &params, model), &mut screen)?;
     }
 
-    let pictures = Pictures {
+    let images = Images {
         video: &inspection.video,
         small: args.out.is_some(),
         png: args.png.as_deref(),
         film: args.film.as_deref(),
     };
     let mut watch = Watch::new(&mut screen, None, &cancel);
-    let shown = pictures.make(&cancel, &mut watch);
+    let shown = images.make(&cancel, &mut watch);
     screen.clear();
     let shown = shown?;
     if let Some(path) = &args.out {
@@ -55,7 +55,7 @@ pub fn run(args: &InspectArgs, mut screen: Screen) -> anyhow::Result<()> {
     }
     let folder = args.png.iter().map(|folder| {
         let n = shown.written.len() - usize::from(args.film.is_some());
-        format!("{}: {n} pictures", folder.display())
+        format!("{}: {n} images", folder.display())
     });
     let files = args.film.iter().chain(&args.out).map(|path| path.display().to_string());
     folder.chain(files).for_each(|line| screen.note(&line));

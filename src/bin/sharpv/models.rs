@@ -194,7 +194,7 @@ fn table(listed: &[Listed], verbose: bool) -> String {
         let download = DecimalBytes(missing.download_bytes);
         text += &format!("\nFetch one with: sharpv pull {} (downloads {download})\n", missing.name);
     }
-    text + "\nAny other model that llama.cpp can see pictures with: -m MODEL.gguf --mmproj MMPROJ.gguf, or -m ORG/REPO of Hugging Face\n\
+    text + "\nAny other model that llama.cpp can see images with: -m MODEL.gguf --mmproj MMPROJ.gguf, or -m ORG/REPO of Hugging Face\n\
             (`sharpv models --known` lists some)\n"
 }
 

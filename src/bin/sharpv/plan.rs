@@ -49,7 +49,7 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
     if let Some(raised) = plan.raised_ubatch {
         rows.push((
             "batches",
-            format!("of {raised} rows, more than -ub says: this model has to see each picture at once"),
+            format!("of {raised} rows, more than -ub says: this model has to see each image at once"),
         ));
     }
     if let Some(free) = plan.layers_free {
@@ -75,7 +75,7 @@ fn video(plan: &VideoPlan) -> String {
 
 fn frames(need: &Need) -> String {
     let pairs = if need.slices < need.frames { format!(", in {} pairs", need.slices) } else { String::new() };
-    format!("{} of {}×{} pixels{pairs}", need.frames, need.picture.0, need.picture.1)
+    format!("{} of {}×{} pixels{pairs}", need.frames, need.image.0, need.image.1)
 }
 
 /// The frames that will be taken.

@@ -1,8 +1,8 @@
-//! `sharpv report`: results as pictures and one HTML page.
+//! `sharpv report`: results as images and one HTML page.
 
 use crate::args::ReportArgs;
 use crate::screen::Screen;
-use sharpv::lab::report::{PictureFormat, Report};
+use sharpv::lab::report::{ImageFormat, Report};
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &ReportArgs, screen: &Screen) -> anyhow::Result<()> {
@@ -10,7 +10,7 @@ pub fn run(args: &ReportArgs, screen: &Screen) -> anyhow::Result<()> {
 }
 
 /// Draws `results` into `folder`.
-pub fn write(results: &[PathBuf], folder: &Path, formats: &[PictureFormat], screen: &Screen) -> anyhow::Result<()> {
+pub fn write(results: &[PathBuf], folder: &Path, formats: &[ImageFormat], screen: &Screen) -> anyhow::Result<()> {
     let written = Report::read(results)?.write(folder, formats)?;
     for path in written {
         screen.note(&path.display().to_string());

@@ -142,7 +142,7 @@ impl Screen {
                 Stage::Assemble => ("assembling", BYTES, ""),
                 Stage::LoadModel => ("model", PERCENT, ""),
                 Stage::LoadVision => ("mmproj", PERCENT, ""),
-                Stage::Survey => ("look", COUNTED, "pictures"),
+                Stage::Survey => ("look", COUNTED, "images"),
                 Stage::Search => ("search", COUNTED, "parts"),
                 Stage::Encode => ("encode", COUNTED, "frames"),
                 Stage::Draw => ("draw", COUNTED, "frames"),

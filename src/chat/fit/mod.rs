@@ -1,6 +1,6 @@
 //! Fitting a video to what there is: the model's positions, the context, memory. All before a frame of it is encoded.
 //!
-//! What the user asked for stays. What is left open becomes less, in this order: the size of pictures, where a family
+//! What the user asked for stays. What is left open becomes less, in this order: the size of images, where a family
 //! has a choice of sizes; where memory or cells are short and tokens are pruned anyway, the number of tokens that are
 //! kept; the number of frames.
 
@@ -53,7 +53,7 @@ pub struct Need {
     /// Slices: frames, or merged pairs of frames.
     pub slices: usize,
     /// Width and height in pixels of what the encoder is given.
-    pub picture: Size,
+    pub image: Size,
     /// Visual tokens.
     pub visual_tokens: usize,
     /// Rows of the whole prompt: text and visual tokens, the conversation so far included.
@@ -90,7 +90,7 @@ pub struct MemoryNeed {
     pub kv: u64,
     /// Buffers for intermediate results, beside such a cache.
     pub compute: u64,
-    /// Buffers that the encoder will take where the KV cache is, if it did not encode anything yet: for a picture of
+    /// Buffers that the encoder will take where the KV cache is, if it did not encode anything yet: for an image of
     /// the size that llama.cpp plans with.
     pub encoder_buffers: u64,
     /// What the encoder keeps of a frame while it encodes a video, on its device; 0 if it computes all of each frame.
@@ -136,7 +136,7 @@ pub struct VideoPlan {
     /// How much of each frame will be encoded: exact, or what may be left out.
     pub encode: EncodeMode,
     /// Rows that will be computed at once, where that is more than [`ComputeParams::n_ubatch`] says: the visual tokens
-    /// of the largest picture, in models that have to see each picture at once.
+    /// of the largest image, in models that have to see each image at once.
     ///
     /// [`ComputeParams::n_ubatch`]: crate::runtime::ComputeParams::n_ubatch
     pub raised_ubatch: Option<usize>,
@@ -165,7 +165,7 @@ pub struct VideoPlan {
 pub(super) struct Proposal {
     pub source: FrameSource,
     pub timings: EncodeTimings,
-    /// In the place of the session's, if pictures are made smaller.
+    /// In the place of the session's, if images are made smaller.
     pub layout: Option<Box<dyn Layout>>,
     /// The frames that are taken.
     pub sampling: Sampling,
@@ -263,7 +263,7 @@ impl Fit<'_> {
                 encoder_buffers,
                 encoder_cache: match encode {
                     EncodeMode::Exact => 0,
-                    _ => self.engine.shape.cache_bytes(need.picture).unwrap_or(0),
+                    _ => self.engine.shape.cache_bytes(need.image).unwrap_or(0),
                 },
                 embeddings: self.embedding_bytes(need.visual_tokens),
                 free: free.as_ref().map(|free| free.bytes),
@@ -306,7 +306,7 @@ impl Fit<'_> {
                 .and_then(|shortage| smaller(&shortage, &need, used_layout, sampling, options));
             attempts = attempts.saturating_sub(1);
             match smaller {
-                Some(Smaller::Pictures(smaller)) => layout = Some(smaller),
+                Some(Smaller::Images(smaller)) => layout = Some(smaller),
                 Some(Smaller::Frames(fewer)) => sampling = fewer,
                 None => {
                     let first_shortage = first_fitting.shortage();
@@ -404,7 +404,7 @@ impl Fit<'_> {
         Ok(Need {
             frames: arrangement.n_frames,
             slices: arrangement.n_slices(),
-            picture: arrangement.picture_size,
+            image: arrangement.image_size,
             visual_tokens: plan.rows.iter().filter(is_own).count(),
             prompt_tokens: plan.rows.len(),
             positions: plan.next_position.max(0) as usize,
@@ -528,7 +528,7 @@ impl Fit<'_> {
         need.iter().filter(|need| (need.device == "CPU") == free.is_system).map(|need| need.usage.total()).sum()
     }
 
-    /// Of that, what it does not have yet: its buffers, until the first picture.
+    /// Of that, what it does not have yet: its buffers, until the first image.
     fn encoder_buffers(&self, free: &FreeMemory) -> u64 {
         if self.engine.vision.has_encoded() {
             return 0;
@@ -596,7 +596,7 @@ fn is_surely_free(engine: &Engine, free: &FreeMemory, cells: usize) -> bool {
 }
 
 /// The frames of slices that begin at `moments`. Where two frames make a slice, the second is half a second later, as
-/// models with such slices are used to it; two distant pictures in one would be a blend of both.
+/// models with such slices are used to it; two distant images in one would be a blend of both.
 fn with_companions(moments: &[f64], per_slice: usize, duration_s: Option<f64>) -> Vec<f64> {
     const STEP_S: f64 = 0.5;
     let mut times = Vec::with_capacity(moments.len() * per_slice);
@@ -610,7 +610,7 @@ fn with_companions(moments: &[f64], per_slice: usize, duration_s: Option<f64>) -
 
 /// What is made smaller next.
 enum Smaller {
-    Pictures(Box<dyn Layout>),
+    Images(Box<dyn Layout>),
     Frames(Sampling),
 }
 
@@ -628,7 +628,7 @@ fn smaller(
         && per_slice > least
     {
         let fewer = ((per_slice as f64 * share) as usize).clamp(least, per_slice - 1);
-        return layout.with_slice_tokens(fewer).map(Smaller::Pictures);
+        return layout.with_slice_tokens(fewer).map(Smaller::Images);
     }
     let frames = (need.frames as f64 * share) as usize;
     if options.max_frames.is_some() || frames == 0 {
@@ -646,9 +646,9 @@ fn smaller(
 fn changes(asked: &Need, need: &Need, shortage: Option<Shortage>) -> Vec<String> {
     let reason = shortage.map(|shortage| shortage.reason()).unwrap_or_default();
     let mut changes = Vec::new();
-    if need.picture != asked.picture {
-        let [(w, h), (asked_w, asked_h)] = [need.picture, asked.picture];
-        changes.push(format!("pictures of {w}×{h} in place of {asked_w}×{asked_h} pixels: {reason}"));
+    if need.image != asked.image {
+        let [(w, h), (asked_w, asked_h)] = [need.image, asked.image];
+        changes.push(format!("images of {w}×{h} in place of {asked_w}×{asked_h} pixels: {reason}"));
     }
     if need.frames != asked.frames {
         changes.push(format!("{} of {} frames, spread evenly: {reason}", need.frames, asked.frames));

@@ -89,7 +89,7 @@ pub(in crate::chat) struct Evicted {
     /// The rows of the cache that left all layers, by their index. Not by position: under M-RoPE, frames less than half
     /// a second apart share theirs.
     pub rows: BTreeSet<usize>,
-    /// The rows behind the last picture, if the cache holds visual tokens that were not looked at yet.
+    /// The rows behind the last image, if the cache holds visual tokens that were not looked at yet.
     pub pending: Option<Tail>,
     /// The curve as it was measured last.
     pub similarity: Similarity,
@@ -202,16 +202,16 @@ impl Evicted {
     }
 }
 
-/// What stands behind the last picture of a prompt.
+/// What stands behind the last image of a prompt.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(in crate::chat) struct Tail {
     /// The rest of the prompt.
     pub question: Vec<PlannedRow>,
-    /// The same rest with [`DESCRIBE`] in place of the question; empty if that is no continuation of the same pictures.
+    /// The same rest with [`DESCRIBE`] in place of the question; empty if that is no continuation of the same images.
     pub describe: Vec<PlannedRow>,
 }
 
-/// A question whose answer draws on everything in the pictures. A user's own question may need little of them, and the
+/// A question whose answer draws on everything in the images. A user's own question may need little of them, and the
 /// next one more.
 pub(in crate::chat) const DESCRIBE: &str = "What is in the video? Describe what you see in detail.";
 
@@ -232,7 +232,7 @@ impl Tail {
 
 /// How far the distribution of any token that is looked at may move if no threshold is given: the Kullback–Leibler
 /// divergence in nats. Not the mean: most tokens of an answer follow from the language alone, and those that the
-/// pictures decide are few. The likeliest token must stay the same in each place. Chosen on `smol` (docs/results.md).
+/// images decide are few. The likeliest token must stay the same in each place. Chosen on `smol` (docs/results.md).
 const MAX_DIVERGENCE: f64 = 0.01;
 
 /// Steps in which the number of layers is searched for, if not all can go.
@@ -302,7 +302,7 @@ fn in_steps(order: &[usize], n_layer: usize) -> Vec<Choice> {
     choices
 }
 
-/// Finds out how much can be evicted: what stands behind the last picture (the question and the beginning of its
+/// Finds out how much can be evicted: what stands behind the last image (the question and the beginning of its
 /// answer, and another question that asks for everything) is computed again, in a sequence of its own, with the visual
 /// tokens hidden from more or fewer layers, and the distributions of the answers' tokens compared. It is what a later
 /// question would meet.

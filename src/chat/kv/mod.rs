@@ -132,7 +132,7 @@ impl KvState {
         result
     }
 
-    /// Rows that are computed at once: as `params` say, or more, where the context has to take a picture at once.
+    /// Rows that are computed at once: as `params` say, or more, where the context has to take an image at once.
     pub fn n_ubatch(&self, params: &SessionParams) -> usize {
         self.context.as_ref().map_or(0, Context::n_ubatch).max(params.compute.n_ubatch)
     }
@@ -229,11 +229,11 @@ impl KvState {
         }
     }
 
-    /// Takes the pictures that `wanted` lacks out of the cache, where that leaves all other rows as they are: see
+    /// Takes the images that `wanted` lacks out of the cache, where that leaves all other rows as they are: see
     /// [`holes`]. Returns how many rows went. What does not match behind them stays, for [`prefill`](Self::prefill).
     ///
     /// Rows behind a hole were computed when its rows were there, and keep what they took from them. So this is for
-    /// video that goes on, where a picture that is forgotten has been seen, and not for a conversation that is set
+    /// video that goes on, where an image that is forgotten has been seen, and not for a conversation that is set
     /// anew.
     ///
     /// Does nothing where the model cannot (recurrent layers), or where something was evicted layer by layer.
@@ -258,7 +258,7 @@ impl KvState {
         holes.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Whether single tokens of a picture can leave the cache: see [`thin`](Self::thin).
+    /// Whether single tokens of an image can leave the cache: see [`thin`](Self::thin).
     pub fn can_thin(&self, engine: &Engine) -> bool {
         !engine.vision.uses_mrope() && !engine.model.is_recurrent()
     }
@@ -333,7 +333,7 @@ impl KvState {
         // What waits for eviction describes the prompt that was there before.
         let to_look_at = self.evicted.pending.is_some() || plan.rows[first..].iter().any(is_visual);
         self.evicted.pending =
-            (to_look_at && params.evict_mode() != EvictMode::Off).then(|| Tail::of(plan, behind_pictures(&plan.rows)));
+            (to_look_at && params.evict_mode() != EvictMode::Off).then(|| Tail::of(plan, behind_images(&plan.rows)));
         self.dense_rows = plan.dense_rows;
         Ok(first)
     }
@@ -344,11 +344,11 @@ impl KvState {
         self.evicted.pending.is_some() && self.looks(params) && params.layer_profile.is_none()
     }
 
-    /// Gives the waiting eviction another question about the same pictures to try itself on, as far as `plan` is that.
+    /// Gives the waiting eviction another question about the same images to try itself on, as far as `plan` is that.
     pub fn describe(&mut self, plan: &Plan) {
         let rows = &self.rows;
         if let Some(tail) = self.evicted.pending.as_mut() {
-            let start = behind_pictures(&plan.rows);
+            let start = behind_images(&plan.rows);
             if rows.get(..start) == plan.rows.get(..start) {
                 tail.describe = plan.rows[start..].to_vec();
             }
@@ -599,7 +599,7 @@ fn is_visual(row: &PlannedRow) -> bool {
 }
 
 /// Where the rows behind the last visual token begin.
-fn behind_pictures(rows: &[PlannedRow]) -> usize {
+fn behind_images(rows: &[PlannedRow]) -> usize {
     rows.iter().rposition(is_visual).map_or(0, |last| last + 1)
 }
 
@@ -608,7 +608,7 @@ fn behind_pictures(rows: &[PlannedRow]) -> usize {
 fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
     let equal = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
     let mut keep = equal.min(wanted.len().saturating_sub(1));
-    // The cache is cut by position, and under M-RoPE the rows of a picture share theirs: cut before the picture.
+    // The cache is cut by position, and under M-RoPE the rows of an image share theirs: cut before the image.
     let starts_behind = |keep: usize, next: &PlannedRow| wanted[keep - 1].position[0] >= next.position[0];
     while keep > 0 && [cached.get(keep), wanted.get(keep)].into_iter().flatten().any(|next| starts_behind(keep, next)) {
         keep -= 1;
@@ -617,7 +617,7 @@ fn shared_rows(cached: &[PlannedRow], wanted: &[PlannedRow]) -> usize {
 }
 
 /// The runs of `cached` rows that `wanted` lacks, ascending, while all rows around them are the same at the same
-/// positions. Each run holds a visual token: what is text alone is no picture that was forgotten.
+/// positions. Each run holds a visual token: what is text alone is no image that was forgotten.
 ///
 /// Rows are removed by position, so that no row that stays may have a position within a run; under M-RoPE, slices of
 /// one block may share theirs. There are no holes then.
@@ -716,9 +716,9 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_is_not_wanted_any_more_is_a_hole() {
+    fn an_image_that_is_not_wanted_any_more_is_a_hole() {
         let cached = [text(1, 0), text(7, 1), slice(0, 0, 2), slice(0, 1, 4), text(7, 6), slice(1, 0, 7), text(7, 9)];
-        // Another picture follows where text was: what is behind does not match, and that is no hole.
+        // Another image follows where text was: what is behind does not match, and that is no hole.
         let wanted = [text(1, 0), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
         assert_eq!(ends(&cached, &wanted), [(1, 4)]);
         let all = [text(1, 0), text(7, 9), slice(2, 0, 10)];
@@ -728,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn two_pictures_that_are_apart_are_two_holes() {
+    fn two_images_that_are_apart_are_two_holes() {
         let cached = [text(1, 0), slice(0, 0, 2), text(7, 6), slice(1, 0, 7), text(7, 9), slice(2, 0, 10)];
         let wanted = [text(1, 0), text(7, 6), text(7, 9), slice(2, 0, 10), text(8, 12)];
         assert_eq!(ends(&cached, &wanted), [(1, 2), (3, 4)]);
@@ -744,7 +744,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_shares_its_position_is_no_hole() {
+    fn an_image_that_shares_its_position_is_no_hole() {
         // M-RoPE: two slices of a block at the same moment, of which the first goes.
         let cached = [text(1, 0), slice(0, 0, 1), slice(0, 1, 1), slice(1, 0, 1), text(7, 9)];
         let wanted = [text(1, 0), slice(1, 0, 1), text(7, 9)];

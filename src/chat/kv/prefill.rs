@@ -1,7 +1,7 @@
 //! Feeding a planned prompt to the model.
 
 use crate::chat::engine::Engine;
-use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey, is_picture};
+use crate::chat::prompt::plan::{Plan, PlannedRow, RowKey, is_image};
 use crate::chat::video::EncodedVideo;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
@@ -16,9 +16,9 @@ pub enum PrefillMode {
     /// One pass where the model can, chunk by chunk where it cannot.
     #[default]
     Auto,
-    /// Text and visual tokens mixed, in full ubatches. Not for models whose pictures are not causal.
+    /// Text and visual tokens mixed, in full ubatches. Not for models whose images are not causal.
     OnePass,
-    /// A batch for each piece of text and each picture, as llama.cpp's own tools do.
+    /// A batch for each piece of text and each image, as llama.cpp's own tools do.
     PerChunk,
 }
 
@@ -27,7 +27,7 @@ pub enum PrefillMode {
 pub(in crate::chat) struct Batching {
     /// Text and visual tokens may share a batch.
     pub mixed: bool,
-    /// The tokens of a picture see each other in both directions, so that a picture is one batch.
+    /// The tokens of an image see each other in both directions, so that an image is one batch.
     pub non_causal: bool,
 }
 
@@ -78,7 +78,7 @@ pub(in crate::chat) fn prefill(
         return plan.rows[first..].chunks(n_ubatch).try_for_each(|rows| feed(context, rows));
     }
     for chunk in plan.chunks(first) {
-        if !(is_picture(chunk) && batching.non_causal) {
+        if !(is_image(chunk) && batching.non_causal) {
             chunk.chunks(n_ubatch).try_for_each(|rows| feed(context, rows))?;
             continue;
         }

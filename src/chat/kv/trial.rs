@@ -1,4 +1,4 @@
-//! Trying evictions: what stands behind the last picture is computed again, in a sequence of its own, with visual
+//! Trying evictions: what stands behind the last image is computed again, in a sequence of its own, with visual
 //! tokens hidden from some layers, and the distributions of the answer's tokens are compared.
 
 use crate::chat::prompt::plan::{PlannedRow, RowKey};

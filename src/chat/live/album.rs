@@ -26,7 +26,7 @@ pub(super) struct Shots {
     pub slices: Vec<EncodedSlice>,
     /// All of their tokens' embeddings.
     pub unpruned: Vec<Vec<f32>>,
-    picture: Option<Thumbnail>,
+    image: Option<Thumbnail>,
 }
 
 impl Shots {
@@ -34,10 +34,10 @@ impl Shots {
     pub fn push(&mut self, frames: &[Frame], slice: EncodedSlice, all: Vec<f32>) {
         let before = self.times().count();
         for (i, frame) in frames.iter().enumerate() {
-            let picture = Thumbnail::of(frame);
-            self.picture = Some(match self.picture.take() {
-                Some(mean) => mean.mean((before + i) as f64, &picture, 1.0),
-                None => picture,
+            let image = Thumbnail::of(frame);
+            self.image = Some(match self.image.take() {
+                Some(mean) => mean.mean((before + i) as f64, &image, 1.0),
+                None => image,
             });
         }
         self.slices.push(EncodedSlice { kept: Vec::new(), rows: Vec::new(), ..slice });
@@ -71,8 +71,8 @@ impl Album {
     /// Adds the part that the slices since the last one came to.
     pub fn close(&mut self, page: Page) {
         let shots = std::mem::take(&mut self.open);
-        if let Some(picture) = shots.picture {
-            self.pages.push(page, picture);
+        if let Some(image) = shots.image {
+            self.pages.push(page, image);
         }
     }
 

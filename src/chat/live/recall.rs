@@ -93,7 +93,7 @@ pub(super) fn page(session: &Session, script: &Script, info: &VideoInfo, shots: 
     let times: Vec<f64> = shots.times().collect();
     let end_s = times.last().copied().unwrap_or(0.0);
     let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
-    let arrangement = session.arranged(&info, script.frame().picture_size, &times);
+    let arrangement = session.arranged(&info, script.frame().image_size, &times);
     let Shots { slices, unpruned, .. } = shots.clone();
     let empty = EncodedVideo::empty(&session.engine.model, &session.engine.vision, &info, arrangement)?;
     let part = EncodedVideo { slices, unpruned, ..empty };

@@ -134,7 +134,7 @@ mod tests {
             let live = script.arrangement(layout.as_ref(), &times(per_slice, 8 / per_slice));
             assert_eq!(live.parts, whole.parts, "{}", layout.name());
             assert_eq!(live.time_steps, whole.time_steps, "{}", layout.name());
-            assert_eq!((live.picture_size, live.n_frames), (whole.picture_size, whole.n_frames), "{}", layout.name());
+            assert_eq!((live.image_size, live.n_frames), (whole.image_size, whole.n_frames), "{}", layout.name());
         }
     }
 

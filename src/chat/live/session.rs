@@ -20,7 +20,7 @@ use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::{CausalPruner, DistinctTokens};
-use crate::video::{Frame, Kind, VideoInfo, check_picture};
+use crate::video::{Frame, Kind, VideoInfo, check_image};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -389,7 +389,7 @@ impl LiveSession {
 
     /// The frame, checked, in the size of the first.
     fn accept(&mut self, frame: &Frame) -> Result<Frame> {
-        check_picture((frame.width, frame.height), frame.rgb.len(), frame.time_s, self.counts.now_s)?;
+        check_image((frame.width, frame.height), frame.rgb.len(), frame.time_s, self.counts.now_s)?;
         if self.feed.is_none() {
             self.feed = Some(self.begin(frame)?);
         }

@@ -56,7 +56,7 @@ impl Condition {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AskAt {
-    /// With every frame that changes the picture.
+    /// With every frame that changes the image.
     #[default]
     EachChange,
     /// When a change is over: the share of frames that is new has risen and then fallen to less than half of the most
@@ -85,7 +85,7 @@ struct Change {
 }
 
 impl Trigger {
-    /// A frame changes the picture if at least `share` of it is new (0 to 1, [`Pushed::novelty`]), or if a scene begins
+    /// A frame changes the image if at least `share` of it is new (0 to 1, [`Pushed::novelty`]), or if a scene begins
     /// with it.
     pub fn new(at: AskAt, share: f32) -> Self {
         Self { at, share, change: None }

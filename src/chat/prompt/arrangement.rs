@@ -1,7 +1,7 @@
 //! How one video stands in its prompt, before a frame of it is encoded.
 
 use crate::error::Result;
-use crate::layout::{Layout, Part, PictureSize, Size, Slices, Tiles, pool, pooled_len};
+use crate::layout::{ImageSize, Layout, Part, Size, Slices, Tiles, pool, pooled_len};
 use crate::runtime::{self, Bitmap, Chunks, Vision};
 use crate::video::{Kind, VideoInfo};
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,12 @@ const MAX_SIDE: u32 = 1 << 16;
 pub(in crate::chat) struct Arrangement {
     /// Text and slices in prompt order.
     pub parts: Vec<Part>,
-    /// The picture size that the encoder is given.
-    pub picture_size: Size,
+    /// The image size that the encoder is given.
+    pub image_size: Size,
     pub n_frames: usize,
     /// How many frames make a slice; the last slice may have fewer.
     pub frames_per_slice: usize,
-    /// Which of the encoder's pictures of a slice are used.
+    /// Which of the encoder's images of a slice are used.
     pub tiles: Tiles,
     /// The encoder's markers go around each slice.
     pub encoder_markers: bool,
@@ -35,10 +35,10 @@ impl Arrangement {
     /// they were taken evenly. `mrope`: visual tokens have positions in time.
     pub fn new(layout: &dyn Layout, info: &VideoInfo, times: &[f64], sampled_fps: Option<f64>, mrope: bool) -> Self {
         let own_size = (info.width, info.height);
-        if info.kind == Kind::Picture {
+        if info.kind == Kind::Image {
             return Self {
-                parts: layout.picture(),
-                picture_size: own_size,
+                parts: layout.image(),
+                image_size: own_size,
                 n_frames: 1,
                 frames_per_slice: 1,
                 tiles: Tiles::All,
@@ -50,9 +50,9 @@ impl Arrangement {
         let slices = Slices::new(times, layout.frames().per_slice, info.duration_s, sampled_fps);
         Self {
             parts: layout.video(&slices),
-            picture_size: match layout.picture_size(own_size, slices.n_frames) {
-                PictureSize::AsItIs => own_size,
-                PictureSize::Exactly(size) => size,
+            image_size: match layout.image_size(own_size, slices.n_frames) {
+                ImageSize::AsItIs => own_size,
+                ImageSize::Exactly(size) => size,
             },
             n_frames: slices.n_frames,
             frames_per_slice: layout.frames().per_slice.max(1),
@@ -77,46 +77,46 @@ impl Arrangement {
         self.frames_per_slice > 1
     }
 
-    /// A picture without pixels, of the size that the encoder is given.
+    /// An image without pixels, of the size that the encoder is given.
     pub fn placeholder(&self) -> Result<Bitmap> {
-        Bitmap::placeholder(self.picture_size.0, self.picture_size.1, self.merges())
+        Bitmap::placeholder(self.image_size.0, self.image_size.1, self.merges())
     }
 
-    /// Cuts pictures of this video into chunks, with no tiles that nobody wants.
+    /// Cuts images of this video into chunks, with no tiles that nobody wants.
     pub fn tokenize(&self, vision: &Vision, parts: &[runtime::Part<'_>]) -> Result<Chunks> {
         if self.is_whole() { vision.tokenize_whole(parts) } else { vision.tokenize(parts, false) }
     }
 
-    /// Whether of each frame the picture of the whole alone is used.
+    /// Whether of each frame the image of the whole alone is used.
     pub fn is_whole(&self) -> bool {
         self.tiles != Tiles::All
     }
 
-    /// Those of a slice's pictures, in the encoder's order, that are used.
-    pub fn used<T>(&self, mut pictures: Vec<T>) -> Vec<T> {
+    /// Those of a slice's images, in the encoder's order, that are used.
+    pub fn used<T>(&self, mut images: Vec<T>) -> Vec<T> {
         match self.tiles {
-            Tiles::All => pictures,
+            Tiles::All => images,
             Tiles::First => {
-                pictures.truncate(1);
-                pictures
+                images.truncate(1);
+                images
             }
-            Tiles::Last => pictures.pop().into_iter().collect(),
+            Tiles::Last => images.pop().into_iter().collect(),
         }
     }
 
-    /// How many visual tokens are left of a picture's `n`.
+    /// How many visual tokens are left of an image's `n`.
     pub fn tokens_left(&self, n: usize) -> usize {
         if self.pools { pooled_len(n) } else { n }
     }
 
-    /// What is left of a picture's embeddings, rows of `n_embd` values.
+    /// What is left of an image's embeddings, rows of `n_embd` values.
     pub fn rows_left<'a>(&self, rows: &'a [f32], n_embd: usize) -> Cow<'a, [f32]> {
         if self.pools { pool(rows, n_embd).into() } else { rows.into() }
     }
 
     /// Whether it makes sense, and is of `n_slices` slices.
     pub fn is_good(&self, n_slices: usize) -> bool {
-        let sides = [self.picture_size.0, self.picture_size.1];
+        let sides = [self.image_size.0, self.image_size.1];
         let known = |part: &Part| !matches!(part, Part::Slice(slice) if *slice >= n_slices);
         sides.iter().all(|side| (1..=MAX_SIDE).contains(side))
             && [1, 2].contains(&self.frames_per_slice)

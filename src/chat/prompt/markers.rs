@@ -1,23 +1,23 @@
-//! The encoder's own markers: what mtmd puts around the pictures of a frame.
+//! The encoder's own markers: what mtmd puts around the images of a frame.
 
 use super::arrangement::Arrangement;
 use crate::error::{Error, Result};
 use crate::layout::Tiles;
 use crate::runtime::{Bitmap, Chunk, Model, Part, Token, Vision};
 
-/// What mtmd puts around and between the pictures that it makes of a slice.
+/// What mtmd puts around and between the images that it makes of a slice.
 #[derive(Debug, Clone)]
 pub(in crate::chat) struct Markers {
     pub begin: String,
     pub end: String,
-    /// Behind each picture but the last.
+    /// Behind each image but the last.
     pub between: Vec<Vec<Token>>,
 }
 
 impl Markers {
     pub fn of(model: &Model, vision: &Vision, arrangement: &Arrangement) -> Result<Self> {
         let texts = texts_around(vision, arrangement, &arrangement.placeholder()?)?;
-        // Of a frame that is cut up, only the picture of the whole is used: its markers are those of a frame too small
+        // Of a frame that is cut up, only the image of the whole is used: its markers are those of a frame too small
         // to be cut up.
         let whole = match arrangement.tiles {
             Tiles::All => texts.clone(),
@@ -36,8 +36,8 @@ impl Markers {
         Ok(Self { begin, end, between })
     }
 
-    /// How many pictures mtmd makes of a slice.
-    pub fn n_pictures(&self) -> usize {
+    /// How many images mtmd makes of a slice.
+    pub fn n_images(&self) -> usize {
         self.between.len() + 1
     }
 }
@@ -45,7 +45,7 @@ impl Markers {
 /// A side in pixels that is smaller than any encoder's tile.
 const SMALL: u32 = 16;
 
-/// The text before, between and behind the pictures that mtmd makes of a frame; many are empty.
+/// The text before, between and behind the images that mtmd makes of a frame; many are empty.
 fn texts_around(vision: &Vision, arrangement: &Arrangement, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
     let chunks = arrangement.tokenize(vision, &[Part::Image(frame)])?;
     let mut texts: Vec<Vec<Token>> = vec![Vec::new()];

@@ -31,7 +31,7 @@ impl Role {
 pub struct Message {
     /// Who says it.
     pub role: Role,
-    /// Videos and pictures that come before what is said.
+    /// Videos and images that come before what is said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<Media>,
     /// What is said.
@@ -52,13 +52,13 @@ impl Message {
     }
 }
 
-/// A video or a picture in a [`Message`].
+/// A video or an image in a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Media {
     /// Its layout in the prompt. The places of its visual tokens are marked inside the text.
     pub text: String,
     /// What stands behind it, where the chat template puts nothing there.
     pub separator: String,
-    /// It is a single picture.
-    pub is_picture: bool,
+    /// It is a single image.
+    pub is_image: bool,
 }

@@ -40,7 +40,7 @@ pub struct PlannedRow {
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Plan {
     pub rows: Vec<PlannedRow>,
-    /// Where each chunk (piece of text, or picture) begins in `rows`.
+    /// Where each chunk (piece of text, or image) begins in `rows`.
     pub chunk_starts: Vec<usize>,
     /// The position of the first row of the answer. It does not depend on how many tokens were kept.
     pub next_position: i32,
@@ -87,8 +87,7 @@ pub(in crate::chat) fn plan(
 ) -> Result<Plan> {
     let vision = &engine.vision;
     let items = items(engine, pieces, videos, tokenization)?;
-    let (tiled, whole) =
-        (picture_chunks(vision, pieces, videos, false)?, picture_chunks(vision, pieces, videos, true)?);
+    let (tiled, whole) = (image_chunks(vision, pieces, videos, false)?, image_chunks(vision, pieces, videos, true)?);
     let (mut tiled, mut whole) = (tiled.images(), whole.images());
 
     let mrope = vision.uses_mrope();
@@ -125,33 +124,33 @@ pub(in crate::chat) fn plan(
             }
             None => None,
         };
-        let n_pictures = video.markers.n_pictures();
+        let n_images = video.markers.n_images();
         let all: Vec<ImageChunk<'_>> = match arrangement.is_whole() {
-            true => whole.by_ref().take(n_pictures).collect(),
-            false => tiled.by_ref().take(n_pictures).collect(),
+            true => whole.by_ref().take(n_images).collect(),
+            false => tiled.by_ref().take(n_images).collect(),
         };
-        if all.len() != n_pictures {
+        if all.len() != n_images {
             return Err(mismatch());
         }
         let mut visual = VisualRows::of(video, video_index, slice)?;
-        for (i, picture) in arrangement.used(all).into_iter().enumerate() {
+        for (i, image) in arrangement.used(all).into_iter().enumerate() {
             if let Some(between) = video.markers.between.get(i.wrapping_sub(1)) {
                 match visual.has_left {
                     true => plan.skip_text(between.len()),
                     false => plan.push_text(between),
                 }
             }
-            let n_tokens = arrangement.tokens_left(picture.n_tokens());
+            let n_tokens = arrangement.tokens_left(image.n_tokens());
             match step {
                 Some((start, step)) => {
-                    plan.push_visual(picture.positions(start, mrope), n_tokens, step, &mut visual);
-                    let end = plan.block_end(&picture, start, step);
+                    plan.push_visual(image.positions(start, mrope), n_tokens, step, &mut visual);
+                    let end = plan.block_end(&image, start, step);
                     plan.next_position = plan.next_position.max(end);
                 }
                 None => {
-                    let positions = picture.positions(plan.next_position, mrope);
+                    let positions = image.positions(plan.next_position, mrope);
                     plan.push_visual(positions, n_tokens, 0, &mut visual);
-                    plan.next_position += if arrangement.pools { n_tokens as i32 } else { picture.n_pos() };
+                    plan.next_position += if arrangement.pools { n_tokens as i32 } else { image.n_pos() };
                 }
             }
         }
@@ -163,26 +162,26 @@ pub(in crate::chat) fn plan(
     Ok(plan)
 }
 
-/// Whether a [chunk](Plan::chunks) is a picture, or the end of a line of one.
-pub(in crate::chat) fn is_picture(chunk: &[PlannedRow]) -> bool {
+/// Whether a [chunk](Plan::chunks) is an image, or the end of a line of one.
+pub(in crate::chat) fn is_image(chunk: &[PlannedRow]) -> bool {
     matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. } | RowKey::Newline))
 }
 
 impl Plan {
-    /// The rows from `first` on, cut where a piece of text or a picture begins.
+    /// The rows from `first` on, cut where a piece of text or an image begins.
     pub fn chunks(&self, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
         let ends = self.chunk_starts.iter().copied().skip(1).chain([self.rows.len()]);
         self.chunk_starts.iter().zip(ends).map(move |(&start, end)| &self.rows[start.max(first).min(end)..end]).filter(
-            // A picture that was pruned away entirely, or rows that are in the cache already.
+            // An image that was pruned away entirely, or rows that are in the cache already.
             |chunk| !chunk.is_empty(),
         )
     }
 
-    /// How many rows one batch has to take: those of the largest picture, where the model of `engine` lets the tokens
-    /// of a picture see each other. Any number does for other models.
+    /// How many rows one batch has to take: those of the largest image, where the model of `engine` lets the tokens
+    /// of an image see each other. Any number does for other models.
     pub fn rows_at_once(&self, engine: &Engine) -> usize {
-        let pictures = self.chunks(0).filter(|chunk| engine.vision.uses_non_causal() && is_picture(chunk));
-        pictures.map(<[PlannedRow]>::len).max().unwrap_or(0)
+        let images = self.chunks(0).filter(|chunk| engine.vision.uses_non_causal() && is_image(chunk));
+        images.map(<[PlannedRow]>::len).max().unwrap_or(0)
     }
 
     fn push_text(&mut self, tokens: &[Token]) {
@@ -210,7 +209,7 @@ impl Plan {
         self.dense_rows += 1;
     }
 
-    /// The kept ones among the first `n` positions of a picture, `step` later.
+    /// The kept ones among the first `n` positions of an image, `step` later.
     fn push_visual(&mut self, positions: Vec<Position>, n: usize, step: i32, visual: &mut VisualRows<'_>) {
         self.chunk_starts.push(self.rows.len());
         for mut position in positions.into_iter().take(n) {
@@ -222,10 +221,10 @@ impl Plan {
         self.dense_rows += n;
     }
 
-    /// The first position behind a picture at `start` that is `step` later.
-    fn block_end(&self, picture: &ImageChunk<'_>, start: i32, step: i32) -> i32 {
-        // A picture is as many positions long as its longest side, and one in time.
-        start + picture.n_pos().max(step + 1)
+    /// The first position behind an image at `start` that is `step` later.
+    fn block_end(&self, image: &ImageChunk<'_>, start: i32, step: i32) -> i32 {
+        // An image is as many positions long as its longest side, and one in time.
+        start + image.n_pos().max(step + 1)
     }
 }
 
@@ -376,9 +375,9 @@ impl Run<'_> {
     }
 }
 
-/// The pictures of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the
+/// The images of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the
 /// others. All of these at once, because some models number them.
-fn picture_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whole: bool) -> Result<Chunks> {
+fn image_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whole: bool) -> Result<Chunks> {
     let placeholders: Vec<Bitmap> =
         videos.iter().map(|video| video.arrangement.placeholder()).collect::<Result<_>>()?;
     let mut next_slice = vec![0; videos.len()];

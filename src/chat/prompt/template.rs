@@ -15,29 +15,29 @@ enum Content {
     Text,
     /// A list of typed parts, all of them text.
     TextParts,
-    /// A list of typed parts, with videos and pictures among them, for which the template writes placeholders.
+    /// A list of typed parts, with videos and images among them, for which the template writes placeholders.
     Parts(Placeholders),
 }
 
-/// What a template writes for a video and for a picture.
+/// What a template writes for a video and for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Placeholders {
     video: Option<&'static str>,
-    picture: Option<&'static str>,
+    image: Option<&'static str>,
 }
 
 impl Placeholders {
     /// Those of the families that have some; longer ones first, where one holds another.
     const VIDEO: &[&str] = &["<|vision_start|><|video_pad|><|vision_end|>", "<video>"];
-    const PICTURE: &[&str] =
+    const IMAGE: &[&str] =
         &["<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>", "<IMG_CONTEXT>", "<image>"];
 
     fn of(self, media: &Media) -> Option<&'static str> {
-        if media.is_picture { self.picture } else { self.video }
+        if media.is_image { self.image } else { self.video }
     }
 
     fn all(self) -> impl Iterator<Item = &'static str> {
-        [self.video, self.picture].into_iter().flatten()
+        [self.video, self.image].into_iter().flatten()
     }
 }
 
@@ -137,8 +137,8 @@ impl ChatTemplate {
             text.contains(PROBE).then_some(text)
         };
         let (plain, parts) = (shown(Content::Text), shown(Content::TextParts));
-        let placeholder = |is_picture, known: &[&'static str]| {
-            let text = self.render_values(&[typed(&probe, &[is_picture])], true).ok()?;
+        let placeholder = |is_image, known: &[&'static str]| {
+            let text = self.render_values(&[typed(&probe, &[is_image])], true).ok()?;
             let without = parts.as_deref()?;
             // Once, and before the text.
             let stands = |name: &&&str| {
@@ -149,7 +149,7 @@ impl ChatTemplate {
         };
         let placeholders = Placeholders {
             video: placeholder(false, Placeholders::VIDEO),
-            picture: placeholder(true, Placeholders::PICTURE),
+            image: placeholder(true, Placeholders::IMAGE),
         };
         match (plain, &parts) {
             (_, Some(_)) if placeholders.all().next().is_some() => Content::Parts(placeholders),
@@ -197,7 +197,7 @@ impl ChatTemplate {
         self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)
     }
 
-    /// With videos and pictures where the template puts them; `None` if it has no place for one of them, or its
+    /// With videos and images where the template puts them; `None` if it has no place for one of them, or its
     /// placeholders cannot be told from what is said.
     fn render_with_media(
         &self,
@@ -213,7 +213,7 @@ impl ChatTemplate {
             return Ok(None);
         }
         let value = |message: &Message| {
-            let kinds: Vec<bool> = message.media.iter().map(|media| media.is_picture).collect();
+            let kinds: Vec<bool> = message.media.iter().map(|media| media.is_image).collect();
             typed(message, &kinds)
         };
         let text = self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)?;
@@ -254,7 +254,7 @@ impl ChatTemplate {
 pub(crate) fn fuzz_template(source: &str) {
     let compiled = ChatTemplate::compile(source, "<s>".into(), "</s>".into(), "fuzz.gguf".into());
     if let Ok(template) = compiled {
-        let media = vec![Media { text: "<v>".into(), separator: "\n".into(), is_picture: false }];
+        let media = vec![Media { text: "<v>".into(), separator: "\n".into(), is_image: false }];
         let question = Message { media, ..Message::text(Role::User, "What?") };
         let _ = template.render(&[Message::text(Role::System, "Be brief."), question]);
     }
@@ -264,9 +264,9 @@ fn text_part(text: &str) -> Value {
     context! { type => "text", text => text }
 }
 
-/// A message whose content is a list: videos and pictures (`true`), and the text.
-fn typed(message: &Message, are_pictures: &[bool]) -> Value {
-    let media = are_pictures.iter().map(|&is_picture| context! { type => if is_picture { "image" } else { "video" } });
+/// A message whose content is a list: videos and images (`true`), and the text.
+fn typed(message: &Message, are_images: &[bool]) -> Value {
+    let media = are_images.iter().map(|&is_image| context! { type => if is_image { "image" } else { "video" } });
     let content: Vec<Value> = media.chain([text_part(&message.content)]).collect();
     context! { role => message.role.name(), content => content }
 }
@@ -412,7 +412,7 @@ mod tests {
         {% endif %}{% endfor %}{% for part in m.content %}{% if part.type == 'text' %}{{ '\n' + part.text }}{% endif %}{% endfor %};{% endfor %}";
 
     fn video(text: &str) -> Media {
-        Media { text: text.into(), separator: "|".into(), is_picture: false }
+        Media { text: text.into(), separator: "|".into(), is_image: false }
     }
 
     #[test]
@@ -434,9 +434,9 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_text_where_the_template_knows_only_videos() {
-        let picture = Media { is_picture: true, ..video("[a]") };
-        let message = Message { media: vec![picture], ..message(Role::User, "Why?") };
+    fn an_image_is_text_where_the_template_knows_only_videos() {
+        let image = Media { is_image: true, ..video("[a]") };
+        let message = Message { media: vec![image], ..message(Role::User, "Why?") };
         assert_eq!(template(WITH_VIDEOS).render(&[message]).unwrap(), "user:\n[a]|Why?;");
     }
 }

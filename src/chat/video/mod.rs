@@ -5,7 +5,7 @@ mod partial;
 mod running;
 
 pub(super) use id::VideoId;
-use partial::{EncodedPicture, PartialEncoder, Purpose};
+use partial::{EncodedImage, PartialEncoder, Purpose};
 pub(super) use running::Running;
 
 use super::inspect::{EncoderCells, Grid, NoteTaker, Notes, Places};
@@ -72,7 +72,7 @@ pub(super) struct EncodedSlice {
     pub times_s: Vec<f64>,
     /// Visual tokens before pruning.
     pub n_tokens: usize,
-    /// The kept tokens, ascending, numbered over all pictures that the encoder made of the slice.
+    /// The kept tokens, ascending, numbered over all images that the encoder made of the slice.
     pub kept: Vec<u32>,
     /// Their embeddings, `[kept × n_embd_inp]`.
     pub rows: Vec<f32>,
@@ -127,7 +127,7 @@ pub(super) struct Encoder<'a> {
     pub vision: &'a mut Vision,
     pub layout: &'a dyn Layout,
     pub prune: &'a PruneParams,
-    /// How much of each picture is computed.
+    /// How much of each image is computed.
     pub encode: &'a EncodeParams,
     /// Whether the embeddings of all tokens stay in memory.
     pub keep_unpruned: bool,
@@ -224,7 +224,7 @@ impl Encoder<'_> {
         // Fewer frames than planned when the file is cut short: text and times are those of the frames there are. They
         // keep the size that they were encoded in.
         let there = Arrangement::new(self.layout, &info, &times, sampled_fps, mrope);
-        let arrangement = Arrangement { picture_size: planned.picture_size, ..there };
+        let arrangement = Arrangement { image_size: planned.image_size, ..there };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
         let id = VideoId::new();
         let (max_kept, sampling, survey) = (None, None, None);
@@ -256,7 +256,7 @@ impl Encoder<'_> {
             *grids = places.grids(&chunks, arrangement, (frame.width, frame.height), self.model);
         }
         let used = arrangement.used(chunks.images().collect());
-        // Tiles of one picture do not follow each other as frames do.
+        // Tiles of one image do not follow each other as frames do.
         if used.len() > 1 {
             *partial = None;
         }
@@ -268,7 +268,7 @@ impl Encoder<'_> {
                 Some(encoder) => encoder.encode(self.vision, &chunk)?,
                 None => None,
             };
-            let Some(EncodedPicture { rows, unfinished, computed, cells }) = encoded else {
+            let Some(EncodedImage { rows, unfinished, computed, cells }) = encoded else {
                 *partial = None;
                 slice.rows.extend_from_slice(&arrangement.rows_left(self.vision.encode(&chunk)?, n_embd));
                 continue;
@@ -293,7 +293,7 @@ fn view<'a>(rows: &'a [f32], n_tokens: usize, model: &Model) -> Result<SliceView
 }
 
 fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
-    let size = arrangement.picture_size;
+    let size = arrangement.image_size;
     if (frame.width, frame.height) == size {
         return Bitmap::rgb(frame.width, frame.height, &frame.rgb, arrangement.merges());
     }
@@ -358,13 +358,13 @@ pub(super) fn select(video: &mut Arc<EncodedVideo>, decision: &Decision, stride:
 
 /// Bicubic, as most of Hugging Face's video processors do it.
 fn resize(frame: &Frame, (width, height): Size) -> Result<Vec<u8>> {
-    let picture = image::ImageBuffer::<image::Rgb<u8>, _>::from_raw(frame.width, frame.height, frame.rgb.as_slice())
+    let image = image::ImageBuffer::<image::Rgb<u8>, _>::from_raw(frame.width, frame.height, frame.rgb.as_slice())
         .ok_or_else(|| Error::InvalidParameter {
             name: "frame",
             value: format!("{} bytes", frame.rgb.len()),
             expected: format!("{}×{} pixels of three bytes", frame.width, frame.height),
         })?;
-    Ok(image::imageops::resize(&picture, width, height, image::imageops::FilterType::CatmullRom).into_raw())
+    Ok(image::imageops::resize(&image, width, height, image::imageops::FilterType::CatmullRom).into_raw())
 }
 
 /// Runs `work` and adds the time it takes to `total`.

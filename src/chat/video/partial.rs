@@ -4,8 +4,8 @@ use crate::chat::inspect::{CellWork, EncoderCells};
 use crate::error::{Error, Result};
 use crate::layout::{pool, pooled_from, pooled_len};
 use crate::prune::{PruneParams, RunningScores, SliceView};
-use crate::runtime::{CellState, ImageChunk, Picture, Vision, VisionStream};
-use crate::skip::{Blocks, Changes, Demand, EncodeMode, EncodeParams, PictureView, Stop, candidates};
+use crate::runtime::{CellState, Image, ImageChunk, Vision, VisionStream};
+use crate::skip::{Blocks, Changes, Demand, EncodeMode, EncodeParams, ImageView, Stop, candidates};
 use std::path::{Path, PathBuf};
 
 /// If more than this share of the changed cells would go all the way, all of them do.
@@ -13,7 +13,7 @@ const NEARLY_ALL: f32 = 0.8;
 
 /// The embeddings of a slice.
 #[derive(Debug, Clone, Default)]
-pub(super) struct EncodedPicture {
+pub(super) struct EncodedImage {
     /// Of all tokens that the encoder gives, `[n_tokens × n_embd_inp]`.
     pub rows: Vec<f32>,
     /// Visual tokens, ascending, that did not go all the way; numbered as they are behind pooling.
@@ -34,7 +34,7 @@ pub(super) struct PartialEncoder {
     changes: Option<Changes>,
     stopping: Option<Stopping>,
     /// The slice before.
-    last: Option<EncodedPicture>,
+    last: Option<EncodedImage>,
     /// The last slice of which anything was computed was computed whole.
     was_whole: bool,
 }
@@ -102,34 +102,34 @@ impl PartialEncoder {
 
     /// Encodes the next slice. `None` if this encoder computes all or nothing, and whoever asked leaves the choice to
     /// us.
-    pub fn encode(&mut self, vision: &mut Vision, chunk: &ImageChunk<'_>) -> Result<Option<EncodedPicture>> {
-        let Some(picture) = self.stream.look(vision, chunk)? else {
+    pub fn encode(&mut self, vision: &mut Vision, chunk: &ImageChunk<'_>) -> Result<Option<EncodedImage>> {
+        let Some(image) = self.stream.look(vision, chunk)? else {
             return match self.params.mode {
                 EncodeMode::Auto => Ok(None),
                 mode => Err(Error::InvalidParameter {
                     name: "how to encode",
                     value: mode.to_string(),
                     expected: format!(
-                        "exact: this model's encoder cannot work on parts of the pictures of {}",
+                        "exact: this model's encoder cannot work on parts of the images of {}",
                         self.path.display()
                     ),
                 }),
             };
         };
         let cells = match &mut self.changes {
-            Some(changes) => changes.next(blocks(&picture)),
-            None => (0..picture.n_cells() as u32).collect(),
+            Some(changes) => changes.next(blocks(&image)),
+            None => (0..image.n_cells() as u32).collect(),
         };
         if let Some(last) = self.last.as_ref().filter(|_| cells.is_empty()) {
             let cells = last.cells.all_reused();
-            return Ok(Some(EncodedPicture { computed: 0.0, cells, ..last.clone() }));
+            return Ok(Some(EncodedImage { computed: 0.0, cells, ..last.clone() }));
         }
-        let is_whole = cells.len() == picture.n_cells();
-        // The first picture of a scene is what others are computed from as long as the camera stands still: it is worth
-        // its finish. Where one whole picture follows the other, the camera moves.
+        let is_whole = cells.len() == image.n_cells();
+        // The first image of a scene is what others are computed from as long as the camera stands still: it is worth
+        // its finish. Where one whole image follows the other, the camera moves.
         let opens_scene = self.changes.is_some() && is_whole && !self.was_whole;
         self.was_whole = is_whole;
-        let encoded = self.compute(vision, chunk, &picture, &cells, opens_scene)?;
+        let encoded = self.compute(vision, chunk, &image, &cells, opens_scene)?;
         self.last = Some(encoded.clone());
         Ok(Some(encoded))
     }
@@ -138,52 +138,46 @@ impl PartialEncoder {
         &mut self,
         vision: &mut Vision,
         chunk: &ImageChunk<'_>,
-        picture: &Picture<'_>,
+        image: &Image<'_>,
         cells: &[u32],
         to_the_end: bool,
-    ) -> Result<EncodedPicture> {
-        let n_cells = picture.n_cells();
+    ) -> Result<EncodedImage> {
+        let n_cells = image.n_cells();
         let share = |cells: usize| cells as f32 / n_cells as f32;
-        let stopping = self.stopping.as_mut().filter(|_| picture.cells_are_tokens());
-        let Some((stopping, layer)) = stopping.and_then(|s| s.params.layer(picture.n_layers()).map(|layer| (s, layer)))
+        let stopping = self.stopping.as_mut().filter(|_| image.cells_are_tokens());
+        let Some((stopping, layer)) = stopping.and_then(|s| s.params.layer(image.n_layers()).map(|layer| (s, layer)))
         else {
             let rows = self.stream.encode(vision, chunk, cells)?.to_vec();
             let mut work = vec![CellWork::Reused; n_cells];
             cells.iter().for_each(|&cell| work[cell as usize] = CellWork::Computed);
-            let (computed, cells) = (share(cells.len()), encoder_cells(picture, work));
-            return Ok(EncodedPicture { rows, unfinished: Vec::new(), computed, cells });
+            let (computed, cells) = (share(cells.len()), encoder_cells(image, work));
+            return Ok(EncodedImage { rows, unfinished: Vec::new(), computed, cells });
         };
         let middle = self.stream.begin(vision, chunk, cells, layer)?;
-        let states = stopping.choose(picture, cells, &middle, to_the_end)?;
+        let states = stopping.choose(image, cells, &middle, to_the_end)?;
         let rows = self.stream.finish(vision, chunk, &states)?.to_vec();
         let n_finished = states.iter().filter(|&&state| state == CellState::Computed).count();
-        let depth = layer as f32 / picture.n_layers() as f32;
-        Ok(EncodedPicture {
+        let depth = layer as f32 / image.n_layers() as f32;
+        Ok(EncodedImage {
             rows,
             unfinished: stopping.unfinished(),
             computed: share(cells.len()) * depth + share(n_finished) * (1.0 - depth),
-            cells: encoder_cells(picture, states.into_iter().map(work).collect()),
+            cells: encoder_cells(image, states.into_iter().map(work).collect()),
         })
     }
 }
 
 impl Stopping {
-    /// What becomes of each cell of a picture, `cells` of which came to the middle layers as `middle`. `to_the_end`:
+    /// What becomes of each cell of an image, `cells` of which came to the middle layers as `middle`. `to_the_end`:
     /// none of them stops.
-    fn choose(
-        &mut self,
-        picture: &Picture<'_>,
-        cells: &[u32],
-        middle: &[f32],
-        to_the_end: bool,
-    ) -> Result<Vec<CellState>> {
-        let (n_cells, n_embd) = (picture.n_cells(), picture.n_embd());
+    fn choose(&mut self, image: &Image<'_>, cells: &[u32], middle: &[f32], to_the_end: bool) -> Result<Vec<CellState>> {
+        let (n_cells, n_embd) = (image.n_cells(), image.n_embd());
         if cells.len() == n_cells {
             self.middle = vec![0.0; n_cells * n_embd];
             self.finished = vec![false; n_cells];
         }
-        let n_patches = (picture.merge() * picture.merge()) as f32;
-        for (&cell, states) in cells.iter().zip(middle.chunks_exact(picture.cell_len())) {
+        let n_patches = (image.merge() * image.merge()) as f32;
+        for (&cell, states) in cells.iter().zip(middle.chunks_exact(image.cell_len())) {
             let mean = &mut self.middle[cell as usize * n_embd..][..n_embd];
             mean.fill(0.0);
             for state in states.chunks_exact(n_embd) {
@@ -244,8 +238,8 @@ fn work(state: CellState) -> CellWork {
     }
 }
 
-fn encoder_cells(picture: &Picture<'_>, work: Vec<CellWork>) -> EncoderCells {
-    EncoderCells { columns: picture.cells_x(), rows: picture.cells_y(), work }
+fn encoder_cells(image: &Image<'_>, work: Vec<CellWork>) -> EncoderCells {
+    EncoderCells { columns: image.cells_x(), rows: image.cells_y(), work }
 }
 
 /// The cells that a visual token is made of.
@@ -253,14 +247,14 @@ fn cells_of(token: u32, n_cells: usize, pools: bool) -> Vec<usize> {
     if pools { pooled_from(n_cells, token as usize) } else { vec![token as usize] }
 }
 
-fn blocks(picture: &Picture<'_>) -> Blocks {
-    Blocks::of(&PictureView {
-        images: picture.images(),
-        width: picture.width(),
-        scale: picture.scale(),
-        patch: picture.patch(),
-        merge: picture.merge(),
-        cells_x: picture.cells_x(),
-        cells_y: picture.cells_y(),
+fn blocks(image: &Image<'_>) -> Blocks {
+    Blocks::of(&ImageView {
+        images: image.images(),
+        width: image.width(),
+        scale: image.scale(),
+        patch: image.patch(),
+        merge: image.merge(),
+        cells_x: image.cells_x(),
+        cells_y: image.cells_y(),
     })
 }

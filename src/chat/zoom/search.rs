@@ -77,7 +77,7 @@ impl Session {
     /// given from the part whose answer to `question` differs most from those of the others, if one differs. Behind
     /// that answer the whole video is there again, and the question and its answer are part of the conversation; what
     /// was said before is not seen by the parts. A video, a system message or a selection that is set in between ends
-    /// it. Does nothing for pictures and videos of fewer than eight slices.
+    /// it. Does nothing for images and videos of fewer than eight slices.
     ///
     /// For one thing that a long video shows once ("Is there a crown in the video?"), and not for what all of it is
     /// about. Its time is part of the answer's prefill. It takes about as long as prefilling the video once more, and
@@ -101,7 +101,7 @@ impl Session {
 
     /// The video to search in, and the slices of its parts.
     fn parts(&self) -> Option<(Arc<EncodedVideo>, Vec<Range<usize>>)> {
-        let video = self.conversation.videos.iter().rev().find(|video| video.info.kind != Kind::Picture)?;
+        let video = self.conversation.videos.iter().rev().find(|video| video.info.kind != Kind::Image)?;
         let n = video.slices.len();
         let parts: Vec<Range<usize>> = (0..n).step_by(PART).map(|start| start..(start + PART).min(n)).collect();
         (parts.len() >= LEAST_PARTS).then(|| (video.clone(), parts))
@@ -149,7 +149,7 @@ impl Session {
     /// A video of these slices alone.
     fn part(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Arc<EncodedVideo>> {
         let times: Vec<f64> = video.slices[slices.clone()].iter().flat_map(|slice| slice.times_s.clone()).collect();
-        let arrangement = self.arranged(&video.info, video.arrangement.picture_size, &times);
+        let arrangement = self.arranged(&video.info, video.arrangement.image_size, &times);
         self.selected(EncodedVideo {
             slices: video.slices[slices.clone()].to_vec(),
             unpruned: video.unpruned[slices.clone()].to_vec(),
@@ -158,11 +158,11 @@ impl Session {
         })
     }
 
-    /// How frames of `info` at `times` stand in a prompt, which were encoded in pictures of this size.
-    pub(in crate::chat) fn arranged(&self, info: &VideoInfo, picture_size: Size, times: &[f64]) -> Arrangement {
+    /// How frames of `info` at `times` stand in a prompt, which were encoded in images of this size.
+    pub(in crate::chat) fn arranged(&self, info: &VideoInfo, image_size: Size, times: &[f64]) -> Arrangement {
         let engine = &self.engine;
         let whole = Arrangement::new(engine.layout.as_ref(), info, times, None, engine.vision.uses_mrope());
-        Arrangement { picture_size, ..whole }
+        Arrangement { image_size, ..whole }
     }
 
     /// `part` with a selection of its own, and without what that leaves out: what a whole video keeps of it is what is

@@ -10,7 +10,7 @@ struct clip_graph;
 struct clip_image_f32_batch;
 struct clip_model;
 
-// The encoder at work on a part of a picture (partial_vision.h). While the thread encodes nothing of that kind, all of
+// The encoder at work on a part of an image (partial_vision.h). While the thread encodes nothing of that kind, all of
 // these leave everything as it is.
 struct sharpv_clip_hooks {
     // clip_encode(). `begin` before the graph is built, false if nothing is to be computed; `built` may cut the graph

@@ -2,6 +2,6 @@
 
 #pragma once
 
-// The edge that a picture is scaled to before it is cut into tiles: `longest_edge`, or the side of one tile where the
-// thread wants pictures whole.
+// The edge that an image is scaled to before it is cut into tiles: `longest_edge`, or the side of one tile where the
+// thread wants images whole.
 int sharpv_longest_edge(int longest_edge, int tile_size);

@@ -47,7 +47,7 @@ impl Shape {
     }
 }
 
-/// A thing, and where it is: in shares of the picture, at the beginning and at the end.
+/// A thing, and where it is: in shares of the image, at the beginning and at the end.
 #[derive(Debug, Clone, Copy)]
 struct Thing {
     shape: Shape,
@@ -105,7 +105,7 @@ impl Clip {
     }
 }
 
-/// Writes `n` clips as folders of pictures below `folder`, always the same.
+/// Writes `n` clips as folders of images below `folder`, always the same.
 ///
 /// # Errors
 /// [`Error::Io`].

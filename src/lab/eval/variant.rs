@@ -12,7 +12,7 @@ pub struct Variant {
     pub method: Method,
     /// How many; means nothing to [`Method::Off`].
     pub budget: Budget,
-    /// How much of each picture is encoded.
+    /// How much of each image is encoded.
     pub encode: EncodeMode,
 }
 

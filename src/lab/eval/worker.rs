@@ -84,7 +84,7 @@ impl<'a> Worker<'a> {
     fn clip(&mut self, job: &'a Job<'a>) -> Result<()> {
         let run = self.shared.run;
         self.send(Event::Clip);
-        // What is computed of a picture may depend on what is kept of it: such a variant is encoded by itself.
+        // What is computed of an image may depend on what is kept of it: such a variant is encoded by itself.
         let alone = |variant: &Variant| run.encode.in_mode(variant.encode).stop().is_some();
         let mut order: Vec<&(&Variant, Vec<&Question>)> = job.asks.iter().collect();
         order.sort_by_key(|(variant, _)| (variant.encode as u8, variant.method != Method::Off));

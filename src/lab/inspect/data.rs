@@ -80,7 +80,7 @@ fn of_slice(slice: &SliceInspection, canvas: &Area) -> Value {
     })
 }
 
-/// Parts with their places in the picture, of which they are shares.
+/// Parts with their places in the image, of which they are shares.
 fn of_panel(panel: &Panel, canvas: &Area) -> Value {
     let (width, height) = (canvas.right - canvas.left, canvas.bottom - canvas.top);
     let parts = panel.parts.iter().map(|part| {

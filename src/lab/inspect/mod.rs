@@ -1,19 +1,19 @@
-//! What became of the visual tokens of one video: a page to look at, pictures, a video.
+//! What became of the visual tokens of one video: a page to look at, images, a video.
 //!
 //! [`Inspection::new`] adds a video to a session that was opened with
 //! [`inspect`](crate::chat::SessionParams::inspect), and asks a question about it if there is one;
 //! [`measure_dense`](Inspection::measure_dense) does the same with all tokens, to compare; and
-//! [`Pictures`] decodes the frames again, for what is written, and [`strips`] for what is shown in a terminal.
+//! [`Images`] decodes the frames again, for what is written, and [`strips`] for what is shown in a terminal.
 
 mod charts;
 mod data;
 mod files;
+mod images;
 mod overlay;
 mod page;
 mod panels;
-mod pictures;
 
-pub use pictures::{Pictures, Shown, strips};
+pub use images::{Images, Shown, strips};
 
 use crate::chat::{
     Answer, Kv, LayerProfile, Session, Settings, StopReason, VideoInspection, VideoOptions, VideoReport,
@@ -155,17 +155,17 @@ impl Inspection {
     /// Draws the page, and writes it to `path`, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Unusable`] if a picture cannot be drawn.
-    pub fn write_page(&self, pictures: &Shown, path: &Path) -> Result<()> {
-        files::write(path, self.html(pictures)?.as_bytes())
+    /// [`Error::Io`]; [`Error::Unusable`] if an image cannot be drawn.
+    pub fn write_page(&self, images: &Shown, path: &Path) -> Result<()> {
+        files::write(path, self.html(images)?.as_bytes())
     }
 
     /// The page: one file that needs no other.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if a picture cannot be drawn.
-    pub fn html(&self, pictures: &Shown) -> Result<String> {
-        page::html(self, pictures)
+    /// [`Error::Unusable`] if an image cannot be drawn.
+    pub fn html(&self, images: &Shown) -> Result<String> {
+        page::html(self, images)
     }
 }
 

@@ -4,7 +4,7 @@ use super::panels::{PanelPart, panels};
 use crate::chat::SliceInspection;
 use crate::video::Frame;
 
-/// What lies over dropped cells. A dark grey, so that they differ from what is kept of a dark picture, too.
+/// What lies over dropped cells. A dark grey, so that they differ from what is kept of a dark image, too.
 pub const VEIL: [u8; 3] = [40, 44, 52];
 /// How much of it, of 256.
 const VEIL_SHARE: u32 = 200;

@@ -15,8 +15,8 @@ use std::fmt::Write as _;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The page of an inspection, with small pictures of all of its frames.
-pub fn html(inspection: &Inspection, pictures: &Shown) -> Result<String> {
+/// The page of an inspection, with small images of all of its frames.
+pub fn html(inspection: &Inspection, images: &Shown) -> Result<String> {
     let name = inspection.video.info.path.file_name().unwrap_or(inspection.video.info.path.as_os_str());
     let name = escape(&name.to_string_lossy());
     let mut page = format!(
@@ -30,7 +30,7 @@ pub fn html(inspection: &Inspection, pictures: &Shown) -> Result<String> {
     page.push_str("<main>\n");
     question(&mut page, inspection);
     cost(&mut page, inspection);
-    frames(&mut page, inspection, pictures)?;
+    frames(&mut page, inspection, images)?;
     layers(&mut page, inspection)?;
     settings(&mut page, inspection);
     let _ = write!(
@@ -41,7 +41,7 @@ pub fn html(inspection: &Inspection, pictures: &Shown) -> Result<String> {
     Ok(page)
 }
 
-/// Our own style and script, pictures that are in the page, and nothing else.
+/// Our own style and script, images that are in the page, and nothing else.
 fn policy() -> String {
     let hash = |text: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
     format!(
@@ -189,7 +189,7 @@ fn stage_rows(time: Times<'_>) -> Vec<Row> {
     ]
 }
 
-fn frames(page: &mut String, inspection: &Inspection, pictures: &Shown) -> Result<()> {
+fn frames(page: &mut String, inspection: &Inspection, images: &Shown) -> Result<()> {
     let slices = &inspection.video.slices;
     page.push_str("<section aria-labelledby=\"h-frames\">\n<h2 id=\"h-frames\">Frames</h2>\n");
     let has_places = slices.iter().any(|slice| panels(slice).iter().any(|panel| panel.on_frame));
@@ -210,7 +210,7 @@ fn frames(page: &mut String, inspection: &Inspection, pictures: &Shown) -> Resul
          click, or with the arrow keys, Page up and down, Home and End.</span></p>\n\
          <div id=\"strip\" class=\"strip\" role=\"toolbar\" aria-label=\"Sampled frames\" aria-orientation=\"horizontal\">"
     );
-    let mut jpegs = pictures.small.iter();
+    let mut jpegs = images.small.iter();
     let canvas = canvas(slices);
     let size = (inspection.video.info.width as f64 * (canvas.right - canvas.left))
         / (inspection.video.info.height.max(1) as f64 * (canvas.bottom - canvas.top));
@@ -291,7 +291,7 @@ fn button(
     );
 }
 
-/// What dims the dropped cells of a picture; coordinates are thousandths of it.
+/// What dims the dropped cells of an image; coordinates are thousandths of it.
 fn veil(panel: &Panel, slice: &SliceInspection, canvas: &Area) -> String {
     let x = |x: f64| thousandths((x - canvas.left) / (canvas.right - canvas.left));
     let y = |y: f64| thousandths((y - canvas.top) / (canvas.bottom - canvas.top));

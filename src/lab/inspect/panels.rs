@@ -1,9 +1,9 @@
-//! Where the tokens of a slice are shown: on a picture of the frame, or, where they stand for no known place of it, by
+//! Where the tokens of a slice are shown: on an image of the frame, or, where they stand for no known place of it, by
 //! themselves.
 
 use crate::chat::{Area, Grid, SliceInspection};
 
-/// Pictures of the encoder that are shown together.
+/// Images of the encoder that are shown together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Panel {
     /// Whether they lie on the frame.
@@ -12,7 +12,7 @@ pub struct Panel {
     pub parts: Vec<PanelPart>,
 }
 
-/// One picture of the encoder.
+/// One image of the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PanelPart {
     /// Its first token, counted over the slice.

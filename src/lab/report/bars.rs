@@ -73,7 +73,7 @@ impl BarChart<'_> {
             let anchor = |h| text(16).pos(Pos::new(h, VPos::Center));
             let (x, y) = chart.backend_coord(&(from, middle));
             let (left, _) = chart.backend_coord(&(0.0, middle));
-            // In pixels of the whole picture.
+            // In pixels of the whole image.
             root.draw(&Text::new(bar.note.clone(), (x + 8, y), anchor(HPos::Left)))?;
             root.draw(&Text::new(bar.name.clone(), (left - 8, y), anchor(HPos::Right)))?;
         }

@@ -1,16 +1,16 @@
-//! The pictures that results give.
+//! The images that results give.
 
 use super::bars::{Bar, BarChart};
 use super::draw::{DrawError, INK_TEXT, color, method_color};
+use super::image_file;
 use super::input::{Input, Results};
 use super::lines::{Curve, Dot, Level, LineChart};
-use super::picture;
 use crate::chat::LayerProfile;
 use crate::lab::results::{Bench, MethodCost, Scaling, ScalingPoint, Spread, Summary, VideoBench};
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
-/// One picture.
+/// One image.
 #[derive(Debug, Clone)]
 pub struct Chart {
     /// What it is called, and its file without the ending.
@@ -42,7 +42,7 @@ impl Chart {
     /// # Errors
     /// If there are too many pixels for memory.
     pub fn png(&self) -> Result<Vec<u8>, DrawError> {
-        picture::png(&self.svg())
+        image_file::png(&self.svg())
     }
 
     /// A part of a page, in the colour of its text.
@@ -56,7 +56,7 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// All pictures of a file of results.
+/// All images of a file of results.
 pub fn of(input: &Input) -> Result<Vec<Chart>, DrawError> {
     match &input.results {
         Results::Eval(eval) => accuracy(eval).map(|chart| vec![chart]),

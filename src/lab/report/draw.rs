@@ -1,9 +1,9 @@
-//! What all pictures have in common: colours, text, legends.
+//! What all images have in common: colours, text, legends.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-/// Why a picture could not be drawn.
+/// Why an image could not be drawn.
 pub type DrawError = Box<dyn std::error::Error + Send + Sync>;
 
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -26,7 +26,7 @@ const PALETTE: [RGBColor; 6] = [
 ];
 const DENSE: RGBColor = RGBColor(127, 127, 127);
 
-/// Known methods, so that each has its colour in every picture.
+/// Known methods, so that each has its colour in every image.
 const METHODS: [&str; 8] = ["sharpv", "random", "uniform", "evs", "vidcom2", "dycoke", "divprune", "sharpv-paper"];
 
 pub const WIDTH: u32 = 760;
@@ -46,7 +46,7 @@ const ENCODES: [&str; 4] = ["reuse", "stop", "fast", "auto"];
 
 /// The colour of a method.
 pub fn method_color(name: &str) -> RGBColor {
-    // Pictures that compare ways to encode have few methods: their colours are free.
+    // Images that compare ways to encode have few methods: their colours are free.
     let encode = name.split_once('+').and_then(|(_, encode)| ENCODES.iter().position(|known| *known == encode));
     if let Some(i) = encode {
         return color(i + 1);

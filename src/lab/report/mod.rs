@@ -1,19 +1,19 @@
-//! Results as pictures, as SVG or PNG, and as one HTML page that needs nothing else. For who shows results to others.
+//! Results as images, as SVG or PNG, and as one HTML page that needs nothing else. For who shows results to others.
 //!
 //! [`Report::read`] takes what evaluations and benches wrote, [`Report::write`] draws it. `docs/bench.md` lists the
-//! pictures.
+//! images.
 
 mod bars;
 pub(in crate::lab) mod charts;
 pub(in crate::lab) mod draw;
+mod image_file;
 mod input;
 pub(in crate::lab) mod lines;
 mod page;
-mod picture;
 
 pub use charts::Chart;
 pub use draw::DrawError;
-pub use picture::PictureFormat;
+pub use image_file::ImageFormat;
 
 use crate::error::{Error, Result};
 use input::Input;
@@ -40,7 +40,7 @@ impl Report {
         Ok(Self { inputs })
     }
 
-    /// All pictures.
+    /// All images.
     ///
     /// # Errors
     /// [`Error::Unusable`] if one cannot be drawn.
@@ -48,7 +48,7 @@ impl Report {
         Ok(self.sections()?.into_iter().flatten().collect())
     }
 
-    /// The page with all pictures, tables and settings.
+    /// The page with all images, tables and settings.
     ///
     /// # Errors
     /// As [`charts`](Self::charts).
@@ -56,19 +56,19 @@ impl Report {
         Ok(page::html(self.inputs.iter().zip(self.sections()?)))
     }
 
-    /// Writes `report.html` and the pictures in each of `formats` into `folder`, and says what was written.
+    /// Writes `report.html` and the images in each of `formats` into `folder`, and says what was written.
     ///
     /// # Errors
     /// As [`charts`](Self::charts), and [`Error::Io`].
-    pub fn write(&self, folder: &Path, formats: &[PictureFormat]) -> Result<Vec<PathBuf>> {
+    pub fn write(&self, folder: &Path, formats: &[ImageFormat]) -> Result<Vec<PathBuf>> {
         // Everything is drawn before anything is written.
         let mut files = Vec::new();
         let sections = self.sections()?;
         for (input, charts) in self.inputs.iter().zip(&sections) {
             for (chart, format) in charts.iter().flat_map(|chart| formats.iter().map(move |format| (chart, *format))) {
                 let content = match format {
-                    PictureFormat::Svg => chart.svg().into_bytes(),
-                    PictureFormat::Png => chart.png().map_err(|reason| input.not_drawn(&reason))?,
+                    ImageFormat::Svg => chart.svg().into_bytes(),
+                    ImageFormat::Png => chart.png().map_err(|reason| input.not_drawn(&reason))?,
                 };
                 files.push((format!("{}.{}", chart.name, format.name()), content));
             }
@@ -85,7 +85,7 @@ impl Report {
         Ok(written)
     }
 
-    /// The pictures of each input, under names that no two of them share.
+    /// The images of each input, under names that no two of them share.
     fn sections(&self) -> Result<Vec<Vec<Chart>>> {
         let mut sections: Vec<Vec<Chart>> = Vec::new();
         for input in &self.inputs {

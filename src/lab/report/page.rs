@@ -1,4 +1,4 @@
-//! The HTML page: pictures, tables and settings in one file.
+//! The HTML page: images, tables and settings in one file.
 
 use super::charts::{Chart, escape, short};
 use super::input::{Input, Results};
@@ -19,7 +19,7 @@ th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-ali
 th:first-child,td:first-child{text-align:left}
 details{margin:.75rem 0}.note{font-size:.9rem;opacity:.8}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}";
 
-/// The page of inputs and their pictures.
+/// The page of inputs and their images.
 pub fn html<'a>(sections: impl Iterator<Item = (&'a Input, Vec<Chart>)>) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 /// Far more layers than any encoder has.
 const MAX_LAYERS: u64 = 1024;
-/// Far more tiles than any model cuts a picture into; llama.cpp lists all grids of so many.
+/// Far more tiles than any model cuts an image into; llama.cpp lists all grids of so many.
 const MAX_TILES: u64 = 1024;
 /// Far more pixels than any encoder takes side by side.
 const MAX_SIDE: u64 = 1 << 16;
-/// MiniCPM-V has positions for a grid of so many patches on a side, whatever the picture's size.
+/// MiniCPM-V has positions for a grid of so many patches on a side, whatever the image's size.
 const RESAMPLER_GRID: u64 = 70;
 
 /// GGUF's numbers for the types of values.
@@ -183,7 +183,7 @@ impl<'a> Encoder<'a> {
         let width = header.in_range(WIDTH, 1..=INT)?;
         let heads = header.in_range(HEADS, 1..=INT)?;
         let layers = header.in_range(LAYERS, 1..=MAX_LAYERS)?;
-        // Those that take pictures of any size do not use it.
+        // Those that take images of any size do not use it.
         let image_size = header.in_range(IMAGE_SIZE, u64::from(!projector.is_qwen())..=MAX_SIDE)?;
         let patch_size = header.in_range(PATCH_SIZE, 1..=MAX_SIDE)?;
         let all = || Some((width?, heads?, layers?, image_size?, patch_size?));
@@ -216,7 +216,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The cutting of a picture into patches.
+    /// The cutting of an image into patches.
     fn patches(&self) -> Finding {
         let tensor = "v.patch_embd.weight";
         for name in [tensor].iter().chain(self.projector.needs()) {
@@ -337,7 +337,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Patches on a side of a picture of the encoder's own size.
+    /// Patches on a side of an image of the encoder's own size.
     fn grid(&self) -> u64 {
         self.image_size / self.patch_size
     }
@@ -364,7 +364,7 @@ impl<'a> Encoder<'a> {
         Err(must_be(IMAGE_SIZE, self.image_size, expected))
     }
 
-    /// How pictures are cut before they are encoded.
+    /// How images are cut before they are encoded.
     fn tiles(&self) -> Finding {
         if self.projector == Projector::InternVl {
             let max = self.header.in_range("clip.vision.preproc_max_tiles", 1..=MAX_TILES)?.unwrap_or(12);

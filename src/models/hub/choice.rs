@@ -56,7 +56,7 @@ pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice
     let (candidates, named) = candidates(spec, files)?;
     let mmproj = match wish.mmproj.then(|| projector(&candidates, files)) {
         Some(None) => {
-            let reason = "there is no multimodal projector (*mmproj*.gguf) in it, so the model would see no pictures";
+            let reason = "there is no multimodal projector (*mmproj*.gguf) in it, so the model would see no images";
             return Err(problem(reason.into(), "take another repository, or give a projector for it".to_owned()));
         }
         projector => projector.flatten(),

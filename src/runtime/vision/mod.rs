@@ -1,8 +1,8 @@
-//! The vision encoder (mtmd): pictures in, one embedding row for each visual token out.
+//! The vision encoder (mtmd): images in, one embedding row for each visual token out.
 
 mod stream;
 
-pub use stream::{CellState, Picture, VisionStream};
+pub use stream::{CellState, Image, VisionStream};
 
 use super::call::{Outcome, guarded};
 use super::context::{FlashAttention, Position, threads};
@@ -39,7 +39,7 @@ pub(super) fn raw_params(params: &VisionParams) -> Result<ffi::mtmd_context_para
     raw.n_threads = threads(params.n_threads)?;
     raw.flash_attn_type = params.flash_attention.as_raw();
     raw.print_timings = false;
-    // The warm-up encodes a blank picture: a second of every start, for nothing that a first frame would not do.
+    // The warm-up encodes a blank image: a second of every start, for nothing that a first frame would not do.
     raw.warmup = false;
     Ok(raw)
 }
@@ -68,7 +68,7 @@ impl Vision {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or
-    /// sees no pictures (audio only); [`Error::InvalidParameter`] for a number of threads out of range.
+    /// sees no images (audio only); [`Error::InvalidParameter`] for a number of threads out of range.
     pub fn load(path: &Path, model: &Model, params: &VisionParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
         std::fs::File::open(path).map_err(Error::io("opening the mmproj", path))?;
         let c_path = c_path(path)?;
@@ -112,7 +112,7 @@ impl Vision {
         &self.path
     }
 
-    /// Whether it was at work on a picture, for which it takes buffers that it keeps.
+    /// Whether it was at work on an image, for which it takes buffers that it keeps.
     pub fn has_encoded(&self) -> bool {
         self.has_encoded
     }
@@ -123,25 +123,25 @@ impl Vision {
         unsafe { ffi::mtmd_decode_use_mrope(self.ptr.as_ptr()) }
     }
 
-    /// Whether the tokens of a picture see each other in both directions, so that a picture must be one batch.
+    /// Whether the tokens of an image see each other in both directions, so that an image must be one batch.
     pub fn uses_non_causal(&self) -> bool {
-        // SAFETY: a getter; null means any picture.
+        // SAFETY: a getter; null means any image.
         unsafe { ffi::mtmd_decode_use_non_causal(self.ptr.as_ptr(), std::ptr::null()) }
     }
 
     /// Cuts a prompt into chunks of text tokens and of visual tokens, as mtmd does: the model's own begin and end
-    /// markers are put around each picture.
+    /// markers are put around each image.
     ///
-    /// Pictures may be [placeholders](Bitmap::placeholder): then the chunks tell counts and positions but cannot be
+    /// Images may be [placeholders](Bitmap::placeholder): then the chunks tell counts and positions but cannot be
     /// encoded.
     ///
     /// # Errors
-    /// [`Error::Llama`] if a picture cannot be preprocessed.
+    /// [`Error::Llama`] if an image cannot be preprocessed.
     pub fn tokenize(&self, parts: &[Part<'_>], add_special: bool) -> Result<Chunks> {
         self.tokenize_as(parts, add_special, false)
     }
 
-    /// The same for frames of which the picture of the whole is enough: encoders that scale pictures up to cut them
+    /// The same for frames of which the image of the whole is enough: encoders that scale images up to cut them
     /// into many tiles (SmolVLM) make one. It is the last; there may be a tile as well.
     ///
     /// # Errors
@@ -198,7 +198,7 @@ impl Vision {
         if value == Some(0) { Ok(chunks) } else { Err(failed(reason)) }
     }
 
-    /// Encodes the picture of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next
+    /// Encodes the image of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next
     /// call.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ impl Vision {
     }
 
     /// Feeds `chunks` to `context` exactly as llama.cpp's own tools do: one call for each piece of text and each
-    /// picture, nothing pruned. This is the reference that the one-pass prefill is compared with.
+    /// image, nothing pruned. This is the reference that the one-pass prefill is compared with.
     ///
     /// Returns the next free position.
     ///
@@ -270,11 +270,11 @@ impl Vision {
 pub enum Part<'a> {
     /// Text; names of control tokens in it are read as these tokens.
     Text(&'a str),
-    /// A picture.
+    /// An image.
     Image(&'a Bitmap),
 }
 
-/// A picture for the encoder.
+/// An image for the encoder.
 #[derive(Debug)]
 pub struct Bitmap {
     ptr: NonNull<ffi::mtmd_bitmap>,
@@ -293,16 +293,16 @@ impl Drop for Bitmap {
 }
 
 impl Bitmap {
-    /// Copies a picture of `width × height` RGB pixels, `width * height * 3` bytes. Pictures that are `mergeable` and
+    /// Copies an image of `width × height` RGB pixels, `width * height * 3` bytes. Images that are `mergeable` and
     /// stand side by side become one slice in models that merge frame pairs (Qwen-VL).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if `rgb` has another length, or the picture is empty.
+    /// [`Error::InvalidParameter`] if `rgb` has another length, or the image is empty.
     pub fn rgb(width: u32, height: u32, rgb: &[u8], mergeable: bool) -> Result<Self> {
         let expected = [height as usize, 3].iter().try_fold(width as usize, |n, &side| n.checked_mul(side));
         if expected != Some(rgb.len()) || rgb.is_empty() {
             return Err(Error::InvalidParameter {
-                name: "picture",
+                name: "image",
                 value: format!("{width}×{height} with {} bytes", rgb.len()),
                 expected: "at least 1×1, three bytes a pixel".into(),
             });
@@ -311,10 +311,10 @@ impl Bitmap {
         unsafe { Self::make(width, height, rgb.as_ptr(), mergeable) }
     }
 
-    /// A picture without pixels, to learn how many tokens it would take.
+    /// An image without pixels, to learn how many tokens it would take.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if the picture is empty.
+    /// [`Error::InvalidParameter`] if the image is empty.
     pub fn placeholder(width: u32, height: u32, mergeable: bool) -> Result<Self> {
         if width == 0 || height == 0 {
             return Self::rgb(width, height, &[], mergeable);
@@ -331,7 +331,7 @@ impl Bitmap {
             ffi::sharpv_try_mtmd_bitmap_init(width, height, data, result, err, err_len)
         });
         let reason = made.reason;
-        let ptr = made.value.and_then(NonNull::new).ok_or(Error::Llama { action: "making a picture", reason })?;
+        let ptr = made.value.and_then(NonNull::new).ok_or(Error::Llama { action: "making an image", reason })?;
         // SAFETY: just made.
         unsafe { ffi::mtmd_bitmap_set_mergeable(ptr.as_ptr(), mergeable) };
         Ok(Self { ptr })
@@ -375,7 +375,7 @@ impl Chunks {
         })
     }
 
-    /// The chunks that hold pictures.
+    /// The chunks that hold images.
     pub fn images(&self) -> impl Iterator<Item = ImageChunk<'_>> {
         self.iter().filter_map(|chunk| match chunk {
             Chunk::Image(image) => Some(image),
@@ -389,7 +389,7 @@ impl Chunks {
 pub enum Chunk<'a> {
     /// Text tokens.
     Text(&'a [Token]),
-    /// The visual tokens of one picture, of one merged pair, or of one tile.
+    /// The visual tokens of one image, of one merged pair, or of one tile.
     Image(ImageChunk<'a>),
 }
 

@@ -1,4 +1,4 @@
-//! The vision encoder at work on parts of pictures that follow each other.
+//! The vision encoder at work on parts of images that follow each other.
 
 use super::super::abort;
 use super::super::call::{Outcome, guarded};
@@ -7,17 +7,17 @@ use crate::error::{Error, Result};
 use crate::ffi;
 use std::ptr::NonNull;
 
-/// What the encoder keeps of the pictures of one video: keys, values and hidden states of all their patches, in the
-/// memory of its device. With it the next picture may be computed in part; what is left out is as it was.
+/// What the encoder keeps of the images of one video: keys, values and hidden states of all their patches, in the
+/// memory of its device. With it the next image may be computed in part; what is left out is as it was.
 ///
 /// The least part is a *cell*: the patches of one visual token where the encoder merges patches, else a single patch.
 /// Cells are numbered row by row.
 ///
-/// It belongs to the [`Vision`] that it is used with; [`look`](Self::look) comes first for each picture.
+/// It belongs to the [`Vision`] that it is used with; [`look`](Self::look) comes first for each image.
 #[derive(Debug)]
 pub struct VisionStream {
     ptr: NonNull<ffi::sharpv_vision_stream>,
-    /// Values of a cell's hidden states, of the picture that was looked at last.
+    /// Values of a cell's hidden states, of the image that was looked at last.
     cell_len: usize,
 }
 
@@ -31,23 +31,23 @@ impl Drop for VisionStream {
     }
 }
 
-/// A picture as the encoder sees it, and how it is divided.
+/// An image as the encoder sees it, and how it is divided.
 ///
 /// It tells what is, and cannot be made to tell anything else:
 ///
 /// ```compile_fail
-/// fn forge(picture: &mut sharpv::runtime::Picture<'_>) {
-///     picture.n_embd = 1;
+/// fn forge(image: &mut sharpv::runtime::Image<'_>) {
+///     image.n_embd = 1;
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Picture<'a> {
+pub struct Image<'a> {
     images: Vec<&'a [f32]>,
-    raw: ffi::sharpv_picture,
+    raw: ffi::sharpv_image,
 }
 
-impl<'a> Picture<'a> {
-    /// One picture, or two that become one slice: `[height × width × 3]`, normalized.
+impl<'a> Image<'a> {
+    /// One image, or two that become one slice: `[height × width × 3]`, normalized.
     pub fn images(&self) -> &[&'a [f32]] {
         &self.images
     }
@@ -112,7 +112,7 @@ impl<'a> Picture<'a> {
         self.raw.cells_are_tokens
     }
 
-    /// Bytes that a stream takes on the encoder's device for pictures of this size.
+    /// Bytes that a stream takes on the encoder's device for images of this size.
     pub fn cache_bytes(&self) -> u64 {
         self.raw.cache_bytes
     }
@@ -144,7 +144,7 @@ impl CellState {
 }
 
 impl VisionStream {
-    /// A stream that has seen nothing. It takes memory from the first picture on.
+    /// A stream that has seen nothing. It takes memory from the first image on.
     ///
     /// # Errors
     /// [`Error::Llama`] if there is no memory at all.
@@ -155,15 +155,15 @@ impl VisionStream {
         Ok(Self { ptr, cell_len: 0 })
     }
 
-    /// Looks at the picture of `chunk` and computes nothing. `None` if this encoder, or this picture, cannot be
-    /// computed in parts. A picture of another size than the one before empties the stream.
+    /// Looks at the image of `chunk` and computes nothing. `None` if this encoder, or this image, cannot be
+    /// computed in parts. An image of another size than the one before empties the stream.
     ///
     /// # Errors
     /// [`Error::Llama`] if the chunk is a placeholder.
-    pub fn look<'a>(&mut self, vision: &mut Vision, chunk: &'a ImageChunk<'_>) -> Result<Option<Picture<'a>>> {
+    pub fn look<'a>(&mut self, vision: &mut Vision, chunk: &'a ImageChunk<'_>) -> Result<Option<Image<'a>>> {
         vision.has_encoded = true;
         self.cell_len = 0;
-        let mut raw = ffi::sharpv_picture::default();
+        let mut raw = ffi::sharpv_image::default();
         self.pass(vision, |vision, stream, err, err_len| {
             // SAFETY: all live; `raw` is written to.
             unsafe { ffi::sharpv_try_vision_look(stream, vision, chunk.ptr.as_ptr(), &mut raw, err, err_len) }
@@ -173,18 +173,18 @@ impl VisionStream {
         }
         let len = 3 * raw.width as usize * raw.height as usize;
         let pointers = raw.images.iter().take(raw.n_images as usize);
-        // SAFETY: the chunk owns the pictures, which have this size (our C++ looked) and are not changed.
+        // SAFETY: the chunk owns the images, which have this size (our C++ looked) and are not changed.
         let images = pointers.map(|&image| unsafe { std::slice::from_raw_parts(image, len) }).collect();
-        let picture = Picture { images, raw };
-        self.cell_len = picture.cell_len();
-        Ok(Some(picture))
+        let image = Image { images, raw };
+        self.cell_len = image.cell_len();
+        Ok(Some(image))
     }
 
-    /// Computes `cells` (ascending) through all layers. Returns the embeddings of all tokens of the picture,
+    /// Computes `cells` (ascending) through all layers. Returns the embeddings of all tokens of the image,
     /// `[n_tokens × n_embd_inp]`; they stay until the encoder's next call.
     ///
     /// # Errors
-    /// [`Error::Llama`] if encoding fails, if there are no such cells, or if some are left out of a first picture. The
+    /// [`Error::Llama`] if encoding fails, if there are no such cells, or if some are left out of a first image. The
     /// stream is empty then.
     pub fn encode<'v>(&mut self, vision: &'v mut Vision, chunk: &ImageChunk<'_>, cells: &[u32]) -> Result<&'v [f32]> {
         self.pass(vision, |vision, stream, err, err_len| {
@@ -195,7 +195,7 @@ impl VisionStream {
         vision.output(chunk)
     }
 
-    /// Computes `cells` (ascending) of the picture of `chunk` through the first `layer` layers. Returns what enters the
+    /// Computes `cells` (ascending) of the image of `chunk` through the first `layer` layers. Returns what enters the
     /// next one, `[cells × merge² × n_embd]`.
     ///
     /// # Errors
@@ -220,7 +220,7 @@ impl VisionStream {
         Ok(middle)
     }
 
-    /// Goes on behind [`begin`](Self::begin) with some of its cells. `states` has one for each cell of the picture.
+    /// Goes on behind [`begin`](Self::begin) with some of its cells. `states` has one for each cell of the image.
     /// Returns what [`encode`](Self::encode) does.
     ///
     /// # Errors

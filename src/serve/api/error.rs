@@ -204,14 +204,14 @@ impl From<Error> for ApiError {
             Error::PromptTooLong { resource, needed, limit, fixes, .. } => too_long(resource, needed, limit, &fixes),
             Error::ContextFull { n_ctx, n_rows } => too_long(Resource::Cells, n_ctx + n_rows, n_ctx, &[]),
             Error::Media { problem, .. } => Self::media(match problem {
-                MediaProblem::NotAVideo => "this is no video or picture that can be read",
+                MediaProblem::NotAVideo => "this is no video or image that can be read",
                 MediaProblem::CutOff => "the video has no index: it is cut off or damaged; send the whole file",
-                MediaProblem::NotRead => "this is a picture of a kind that is not read; send JPEG or PNG",
+                MediaProblem::NotRead => "this is an image of a kind that is not read; send JPEG or PNG",
                 // Nothing is written here, and nothing read but whole files.
                 MediaProblem::Encode | MediaProblem::Backward => return Self::internal(),
                 MediaProblem::Decode => "the video cannot be decoded; convert it, for example to H.264 in MP4",
-                MediaProblem::Picture => "the picture cannot be decoded: it is damaged, or of an unknown format",
-                MediaProblem::TooLarge => "the picture or video is too large: make its pictures smaller",
+                MediaProblem::Image => "the image cannot be decoded: it is damaged, or of an unknown format",
+                MediaProblem::TooLarge => "the image or video is too large: make its images smaller",
             }),
             Error::NoVideoStream { .. } => Self::media("there is no video in this file; send one with a video track"),
             Error::NoFrames { .. } => {
@@ -220,7 +220,7 @@ impl From<Error> for ApiError {
             Error::UnsupportedCodec { .. } => {
                 Self::media("there is no decoder for this video; convert it, for example to H.264 in MP4")
             }
-            Error::NoPictures { .. } => Self::media("a list of frames needs at least one picture"),
+            Error::NoImages { .. } => Self::media("a list of frames needs at least one image"),
             Error::StartBeyondEnd { start_s, duration_s, .. } => Self::invalid(
                 "start",
                 format!("the start, {start_s} s, is beyond the end of the video, which is {duration_s:.3} s long"),

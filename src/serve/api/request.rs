@@ -181,7 +181,7 @@ pub(in crate::serve) struct Knobs {
     pub prune: Option<String>,
     /// What leaves the KV cache.
     pub evict: Option<String>,
-    /// What several pictures of a message are: `pictures`, or `frames` of one video.
+    /// What several images of a message are: `images`, or `frames` of one video.
     pub images: Option<ImagesAre>,
     /// Frames a second of a list of frames.
     pub frames_fps: Option<f64>,
@@ -190,7 +190,7 @@ pub(in crate::serve) struct Knobs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::serve) enum ImagesAre {
-    Pictures,
+    Images,
     Frames,
 }
 
@@ -264,12 +264,12 @@ pub(in crate::serve) enum Part<'a> {
     Media(MediaPart<'a>),
 }
 
-/// A video or a picture, before it is fetched.
+/// A video or an image, before it is fetched.
 #[derive(Debug)]
 pub(in crate::serve) struct MediaPart<'a> {
     pub place: Place<'a>,
     pub frames: FrameKnobs,
-    /// It was sent as a picture.
+    /// It was sent as an image.
     pub is_image: bool,
 }
 
@@ -409,7 +409,7 @@ fn media<'a>(value: &'a RawValue, plain: impl FnOnce(Cow<'a, str>) -> Place<'a>)
             let place = match (url, data) {
                 (Some(url), None) => Place::Url(url.0),
                 (None, Some(data)) => Place::Data(data.0),
-                _ => return Err(ApiError::invalid("messages", "a video or picture has either url or data")),
+                _ => return Err(ApiError::invalid("messages", "a video or image has either url or data")),
             };
             Ok(of(place, FrameKnobs { fps, num_frames, start, end, frames_by }))
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 /// How many bytes are looked at: a packet of a transport stream, and where the next ones begin.
 const HEAD: u64 = 189;
 
-/// Whether a file begins as a video or picture of the formats that are served. FFmpeg knows hundreds more, and some of
+/// Whether a file begins as a video or image of the formats that are served. FFmpeg knows hundreds more, and some of
 /// them, such as playlists, name other files to open.
 pub(super) fn is_known(content: impl Read) -> io::Result<bool> {
     let mut head = Vec::with_capacity(HEAD as usize);
@@ -29,7 +29,7 @@ fn has_known_start(head: &[u8]) -> bool {
         | [0x30, 0x26, 0xb2, 0x75, 0x8e, 0x66, 0xcf, 0x11, ..]
         | [b'F', b'L', b'V', 1, ..]
         | [b'O', b'g', b'g', b'S', 0, ..]
-        // Animations and pictures.
+        // Animations and images.
         | [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..]
         | [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..]
         | [0xff, 0xd8, 0xff, ..] => true,

@@ -89,7 +89,7 @@ pub(super) fn store(mut content: impl Read, limits: &MediaLimits) -> Result<Stor
         };
         left = left
             .checked_sub(n as u64)
-            .ok_or_else(|| StoreError::Api(ApiError::too_large("a video or picture", limits.max_bytes)))?;
+            .ok_or_else(|| StoreError::Api(ApiError::too_large("a video or image", limits.max_bytes)))?;
         hasher.update(&buffer[..n]);
         file.write_all(&buffer[..n]).map_err(disk)?;
     }

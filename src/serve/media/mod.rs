@@ -58,7 +58,7 @@ impl MediaLimits {
         if self.files.get() <= MAX_FILES {
             return Ok(());
         }
-        Err(ApiError::media(format!("a request has at most {MAX_FILES} pictures and frames; send them as a video")))
+        Err(ApiError::media(format!("a request has at most {MAX_FILES} images and frames; send them as a video")))
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -66,7 +66,7 @@ impl MediaLimits {
     }
 }
 
-/// A video or picture that is here. Files of its own are deleted with it.
+/// A video or image that is here. Files of its own are deleted with it.
 #[derive(Debug)]
 pub(super) struct MediaFile {
     path: PathBuf,
@@ -108,7 +108,7 @@ impl MediaFile {
         let mut hasher = Sha256::new();
         for (i, frame) in frames.iter().enumerate() {
             hasher.update(frame.digest);
-            // The name is that of any picture: what it is is told by its content.
+            // The name is that of any image: what it is is told by its content.
             fs::copy(&frame.path, folder.path().join(format!("{i:06}.jpg"))).map_err(disk)?;
         }
         let path = folder.path().to_owned();
@@ -238,7 +238,7 @@ fn checked(file: MediaFile) -> Result<MediaFile, ApiError> {
     match is_known {
         Ok(true) => Ok(file),
         _ => Err(ApiError::media(
-            "this is no video or picture of a format that is served; send MP4, WebM, MKV, AVI, MPEG, GIF, PNG, JPEG or WebP",
+            "this is no video or image of a format that is served; send MP4, WebM, MKV, AVI, MPEG, GIF, PNG, JPEG or WebP",
         )),
     }
 }

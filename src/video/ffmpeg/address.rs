@@ -79,7 +79,7 @@ fn not_opened(path: &Path, error: ff::Error) -> Error {
             "check that it is the address of the stream itself, and not of a page about it".to_owned(),
         ),
         ff::Error::Eof => {
-            (None, "it ends before there is a picture".to_owned(), "check that the stream is on the air".to_owned())
+            (None, "it ends before there is an image".to_owned(), "check that the stream is on the air".to_owned())
         }
         ff::Error::Other { errno: ff::error::ECONNREFUSED } => {
             (None, "the connection is refused: nothing listens at that port".to_owned(), check_host())

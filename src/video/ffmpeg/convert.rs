@@ -1,11 +1,11 @@
-//! From a decoded picture to upright RGB with square pixels.
+//! From a decoded image to upright RGB with square pixels.
 //!
 //! An FFmpeg filter graph does it: `scale` converts colours and makes pixels square, then transpositions and flips.
 
 use ff::color::{Range, Space};
 use ff::filter::{self, Graph};
 use ff::format::Pixel;
-use ff::frame::Video as Picture;
+use ff::frame::Video as Image;
 use ffmpeg_next as ff;
 
 use super::super::Frame;
@@ -19,7 +19,7 @@ const MAX_SAR: f64 = 16.0;
 /// Where the matrix is not given, players take BT.709 from this height on and BT.601 below.
 const HD_HEIGHT: u32 = 720;
 
-/// How a stored picture has to be turned to be upright: first mirrored along its diagonal, then flipped.
+/// How a stored image has to be turned to be upright: first mirrored along its diagonal, then flipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orientation {
     /// Rows become columns.
@@ -34,7 +34,7 @@ impl Orientation {
     pub(super) const UPRIGHT: Self = Self { transpose: false, flip_horizontally: false, flip_vertically: false };
 
     /// From `AV_PKT_DATA_DISPLAYMATRIX`: nine native-endian 32-bit integers `a b u c d v x y w`, by which the point
-    /// `(p, q)` of the stored picture (q downwards) is shown at `(a·p + c·q, b·p + d·q)`, scale and shift aside.
+    /// `(p, q)` of the stored image (q downwards) is shown at `(a·p + c·q, b·p + d·q)`, scale and shift aside.
     ///
     /// Angles between the right ones are taken for the nearest.
     pub(super) fn from_display_matrix(bytes: &[u8]) -> Self {
@@ -63,19 +63,19 @@ impl Orientation {
             filters.push_str(",hflip");
         }
         if self.flip_vertically {
-            // This filter copies nothing: it hands out the picture with a negative line size.
+            // This filter copies nothing: it hands out the image with a negative line size.
             filters.push_str(",vflip,copy");
         }
         filters
     }
 }
 
-/// Converts the pictures of one track.
+/// Converts the images of one track.
 pub(super) struct Converter {
     orientation: Orientation,
-    /// The container's sample aspect ratio; the pictures' own is used if there is none.
+    /// The container's sample aspect ratio; the images' own is used if there is none.
     container_sar: Option<f64>,
-    /// The filters for the last kind of picture; the kind seldom changes within a track.
+    /// The filters for the last kind of image; the kind seldom changes within a track.
     graph: Option<(Input, Graph)>,
 }
 
@@ -95,32 +95,32 @@ impl Converter {
         Self { orientation, container_sar, graph: None }
     }
 
-    pub(super) fn convert(&mut self, picture: &Picture) -> Result<Frame, ff::Error> {
+    pub(super) fn convert(&mut self, image: &Image) -> Result<Frame, ff::Error> {
         let input = Input {
-            format: picture.format(),
-            width: picture.width(),
-            height: picture.height(),
-            space: picture.color_space(),
-            range: picture.color_range(),
-            sar: self.sar(picture),
+            format: image.format(),
+            width: image.width(),
+            height: image.height(),
+            space: image.color_space(),
+            range: image.color_range(),
+            sar: self.sar(image),
         };
         let mut graph = match self.graph.take() {
             Some((same, graph)) if same == input => graph,
             _ => input.graph(self.orientation)?,
         };
 
-        // FFmpeg takes the picture that it is given, but the decoder may need it once more.
-        let mut copy = picture.clone();
+        // FFmpeg takes the image that it is given, but the decoder may need it once more.
+        let mut copy = image.clone();
         copy.set_pts(None);
         graph.get("in").ok_or(ff::Error::FilterNotFound)?.source().add(&copy)?;
-        let mut converted = Picture::empty();
+        let mut converted = Image::empty();
         graph.get("out").ok_or(ff::Error::FilterNotFound)?.sink().frame(&mut converted)?;
         self.graph = Some((input, graph));
         to_frame(&converted, input.has_alpha())
     }
 
-    fn sar(&self, picture: &Picture) -> f64 {
-        let ratio = picture.aspect_ratio();
+    fn sar(&self, image: &Image) -> f64 {
+        let ratio = image.aspect_ratio();
         let own = (ratio.0 > 0 && ratio.1 > 0).then(|| f64::from(ratio.0) / f64::from(ratio.1));
         let sar = self.container_sar.or(own).unwrap_or(1.0);
         if (1.0 / MAX_SAR..=MAX_SAR).contains(&sar) { sar } else { 1.0 }
@@ -150,7 +150,7 @@ impl Input {
         Ok(graph)
     }
 
-    /// Enlarges the side whose pixels are too short, so that no detail is lost, as long as that makes no picture that
+    /// Enlarges the side whose pixels are too short, so that no detail is lost, as long as that makes no image that
     /// would be refused; else makes the other side smaller.
     fn square_pixels(&self) -> (u32, u32) {
         let scaled = |length: u32, by: f64| ((f64::from(length) * by).round() as u32).max(1);
@@ -164,7 +164,7 @@ impl Input {
         }
     }
 
-    /// The options of `scale` for the matrix and range of the picture. What is not given is left to its defaults: full
+    /// The options of `scale` for the matrix and range of the image. What is not given is left to its defaults: full
     /// range for RGB, grey and the old `yuvj` formats, limited range for others.
     fn color_options(&self) -> String {
         if self.is_rgb() {
@@ -206,16 +206,16 @@ impl Input {
     }
 }
 
-/// Copies the rows of an RGB24 or RGBA picture together.
-fn to_frame(picture: &Picture, has_alpha: bool) -> Result<Frame, ff::Error> {
-    let (width, height) = (picture.width(), picture.height());
+/// Copies the rows of an RGB24 or RGBA image together.
+fn to_frame(image: &Image, has_alpha: bool) -> Result<Frame, ff::Error> {
+    let (width, height) = (image.width(), image.height());
     // A negative line size comes as an immense one.
-    if isize::try_from(picture.stride(0)).is_err() {
+    if isize::try_from(image.stride(0)).is_err() {
         return Err(ff::Error::InvalidData);
     }
     let row_bytes = width as usize * if has_alpha { 4 } else { 3 };
     let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
-    for row in picture.data(0).chunks(picture.stride(0).max(1)).take(height as usize) {
+    for row in image.data(0).chunks(image.stride(0).max(1)).take(height as usize) {
         let row = &row[..row_bytes.min(row.len())];
         if has_alpha { rgb.extend(over_white(row)) } else { rgb.extend_from_slice(row) }
     }

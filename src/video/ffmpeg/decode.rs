@@ -1,10 +1,10 @@
-//! Decodes forward to the pictures that are wanted, and jumps where that is cheaper.
+//! Decodes forward to the images that are wanted, and jumps where that is cheaper.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use ff::codec::discard::Discard;
-use ff::frame::Video as Picture;
+use ff::frame::Video as Image;
 use ff::{Packet, decoder};
 use ffmpeg_next as ff;
 
@@ -13,23 +13,23 @@ use super::super::sampling::is_shown;
 use super::track::{Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
-/// More threads gain little but hold more decoded pictures. Large pictures get fewer.
+/// More threads gain little but hold more decoded images. Large images get fewer.
 const MAX_THREADS: u64 = 8;
 
-/// A wanted picture at most this many frames ahead is decoded to without looking for a keyframe nearer to it.
+/// A wanted image at most this many frames ahead is decoded to without looking for a keyframe nearer to it.
 const NEAR_FRAMES: f64 = 8.0;
 
-/// Pictures this much before the wanted one need not be decoded if no other refers to them.
+/// Images this much before the wanted one need not be decoded if no other refers to them.
 const UNWANTED_S: f64 = 1.0;
 
 /// How far before the wanted moment to seek, tried in this order: in some containers (MPEG-TS) a seek does not go to a
-/// keyframe, and the next keyframe can be behind the wanted picture.
+/// keyframe, and the next keyframe can be behind the wanted image.
 const SEEK_BACK_S: [f64; 5] = [0.0, 2.0, 6.0, 20.0, 60.0];
 
 /// Packets to read ahead at most in search of the last keyframe before the wanted moment.
 const MAX_READ_AHEAD: usize = 1000;
 
-/// The last picture may be asked for this long after it should have ended: audio often lasts longer.
+/// The last image may be asked for this long after it should have ended: audio often lasts longer.
 const MAX_OVERHANG_S: f64 = 0.5;
 
 /// Packets that may be read twice by seeks that found nothing, beyond as many as were decoded.
@@ -67,21 +67,21 @@ pub(super) fn open_codec(path: &Path, track: &Track) -> Result<decoder::Video> {
     })
 }
 
-/// A decoded picture and when it is shown.
+/// A decoded image and when it is shown.
 struct Timed {
-    picture: Picture,
+    image: Image,
     time_s: f64,
     duration_s: f64,
 }
 
-/// Finds the pictures that are shown at ascending moments.
+/// Finds the images that are shown at ascending moments.
 pub(super) struct Decoder {
     path: PathBuf,
     track: Track,
     codec: decoder::Video,
-    /// The last decoded picture that is not after the wanted moment.
+    /// The last decoded image that is not after the wanted moment.
     current: Option<Timed>,
-    /// The first decoded picture after it.
+    /// The first decoded image after it.
     ahead: Option<Timed>,
     at_end: bool,
     /// Packets that a seek has read and that go to the decoder next.
@@ -92,7 +92,7 @@ pub(super) struct Decoder {
     can_seek: bool,
     /// Index into `SEEK_BACK_S` of what worked last.
     seek_back: usize,
-    /// Whether pictures that no other refers to are skipped when far from the wanted one.
+    /// Whether images that no other refers to are skipped when far from the wanted one.
     can_skip: bool,
     /// Time of the last packet that may have been skipped.
     skipped_until: f64,
@@ -100,7 +100,7 @@ pub(super) struct Decoder {
     n_sent: u64,
     n_reread: u64,
     n_damaged: u64,
-    /// Time of the last picture out of the decoder.
+    /// Time of the last image out of the decoder.
     last_time: Option<f64>,
 }
 
@@ -128,19 +128,19 @@ impl Decoder {
         }
     }
 
-    /// Number of pictures that came out of the decoder.
+    /// Number of images that came out of the decoder.
     pub(super) fn n_decoded(&self) -> u64 {
         self.n_decoded
     }
 
-    /// Number of damaged packets and pictures since the last call.
+    /// Number of damaged packets and images since the last call.
     pub(super) fn take_damaged(&mut self) -> u64 {
         std::mem::take(&mut self.n_damaged) + self.track.n_unreadable()
     }
 
-    /// The picture that is shown at `time_s`: the last one that is not later, or the first one if all are. `None` if
-    /// the pictures end before.
-    pub(super) fn picture_at(&mut self, time_s: f64) -> Result<Option<&Picture>> {
+    /// The image that is shown at `time_s`: the last one that is not later, or the first one if all are. `None` if
+    /// the images end before.
+    pub(super) fn image_at(&mut self, time_s: f64) -> Result<Option<&Image>> {
         let is_first = self.n_decoded == 0;
         if self.ahead.as_ref().is_some_and(|ahead| is_shown(ahead.time_s, time_s)) {
             self.current = self.ahead.take();
@@ -154,12 +154,12 @@ impl Decoder {
 
         let shown = self.current.as_ref().or(self.ahead.as_ref());
         Ok(shown
-            // A file that ends before the first wanted moment still has a picture to give.
+            // A file that ends before the first wanted moment still has an image to give.
             .filter(|shown| !self.at_end || is_first || time_s <= shown.time_s + shown.duration_s + MAX_OVERHANG_S)
-            .map(|shown| &shown.picture))
+            .map(|shown| &shown.image))
     }
 
-    /// Decodes until a picture after `time_s` or the end.
+    /// Decodes until an image after `time_s` or the end.
     fn decode_until(&mut self, time_s: f64) -> Result<()> {
         while self.ahead.is_none() && !self.at_end {
             match self.decode_next(time_s)? {
@@ -171,7 +171,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// A jump that landed after the wanted picture is repeated from farther back, at last from the start of the file.
+    /// A jump that landed after the wanted image is repeated from farther back, at last from the start of the file.
     fn check_jump(&mut self, time_s: f64, mut jumped: bool) -> Result<()> {
         while jumped && self.current.is_none() {
             self.forget_position();
@@ -187,9 +187,9 @@ impl Decoder {
         Ok(())
     }
 
-    /// If a skipped picture could be the wanted one, decodes once more without skipping.
+    /// If a skipped image could be the wanted one, decodes once more without skipping.
     ///
-    /// That happens only where pictures are shown for long; then skipping is not worth it any more.
+    /// That happens only where images are shown for long; then skipping is not worth it any more.
     fn check_skipped(&mut self, time_s: f64) -> Result<()> {
         let may_be_wrong = self.current.as_ref().is_none_or(|current| current.time_s < self.skipped_until);
         let skipped = std::mem::replace(&mut self.skipped_until, f64::NEG_INFINITY) > f64::NEG_INFINITY;
@@ -310,13 +310,13 @@ impl Decoder {
         self.last_time = None;
     }
 
-    /// The next picture out of the decoder, in the order of display; `None` at the end.
+    /// The next image out of the decoder, in the order of display; `None` at the end.
     fn decode_next(&mut self, wanted_s: f64) -> Result<Option<Timed>> {
         let mut errors = 0;
         while errors < MAX_ERRORS {
-            let mut picture = Picture::empty();
-            match self.codec.receive_frame(&mut picture) {
-                Ok(()) => return Ok(Some(self.timed(picture))),
+            let mut image = Image::empty();
+            match self.codec.receive_frame(&mut image) {
+                Ok(()) => return Ok(Some(self.timed(image))),
                 Err(ff::Error::Eof) => return Ok(None),
                 Err(ff::Error::Other { errno: ff::error::EAGAIN }) => self.feed(wanted_s)?,
                 Err(_) => {
@@ -358,19 +358,19 @@ impl Decoder {
         Ok(())
     }
 
-    fn timed(&mut self, picture: Picture) -> Timed {
+    fn timed(&mut self, image: Image) -> Timed {
         let clock = self.track.clock;
-        let stamp = picture.timestamp().filter(|_| !clock.counts_frames);
+        let stamp = image.timestamp().filter(|_| !clock.counts_frames);
         let time_s = match (stamp, self.last_time) {
             (Some(stamp), _) => clock.seconds(stamp),
             (None, Some(last)) => last + clock.frame_s,
             (None, None) => 0.0,
         };
         self.n_decoded += 1;
-        self.n_damaged += u64::from(picture.is_corrupt() || picture.has_decode_errors());
+        self.n_damaged += u64::from(image.is_corrupt() || image.has_decode_errors());
         self.last_time = Some(time_s);
-        let duration_s = clock.span(picture.packet().duration).max(2.0 * clock.frame_s);
-        Timed { picture, time_s, duration_s }
+        let duration_s = clock.span(image.packet().duration).max(2.0 * clock.frame_s);
+        Timed { image, time_s, duration_s }
     }
 }
 

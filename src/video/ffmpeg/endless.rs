@@ -1,10 +1,10 @@
-//! Decoding what has no end that could be looked at: forward only, picture after picture.
+//! Decoding what has no end that could be looked at: forward only, image after image.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ff::format::context::StreamIo;
-use ff::frame::Video as Picture;
+use ff::frame::Video as Image;
 use ff::{Packet, decoder};
 use ffmpeg_next as ff;
 
@@ -16,7 +16,7 @@ use super::initialize;
 use super::track::{FORMATS, MICROSECONDS, Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
-/// How much of a stream is looked at before it is decoded: what it is, how large its pictures are.
+/// How much of a stream is looked at before it is decoded: what it is, how large its images are.
 pub(super) const LOOK_S: f64 = 1.0;
 
 /// After as many errors in a row the decoder is given up.
@@ -25,7 +25,7 @@ const MAX_ERRORS: u32 = 1000;
 /// A longer pause in the timestamps is none: the source began to count anew.
 const MAX_PAUSE_S: f64 = 60.0;
 
-/// Pictures as they come.
+/// Images as they come.
 pub(in crate::video) struct Endless {
     path: PathBuf,
     track: Track,
@@ -73,13 +73,13 @@ impl Endless {
         Ok(Self { path: path.to_owned(), track, codec, converter, times, n_damaged: 0 })
     }
 
-    /// The next picture at `from_s` or behind it; `None` at the end. Pictures before are decoded and not converted.
+    /// The next image at `from_s` or behind it; `None` at the end. Images before are decoded and not converted.
     pub(in crate::video) fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
-        while let Some(picture) = self.decode()? {
+        while let Some(image) = self.decode()? {
             let clock = self.track.clock;
-            let time_s = self.times.next(picture.timestamp().map(|stamp| clock.seconds(stamp)));
+            let time_s = self.times.next(image.timestamp().map(|stamp| clock.seconds(stamp)));
             if time_s >= from_s {
-                let converted = self.converter.convert(&picture).map_err(|error| Error::Media {
+                let converted = self.converter.convert(&image).map_err(|error| Error::Media {
                     problem: MediaProblem::Decode,
                     path: self.path.clone(),
                     reason: error.to_string(),
@@ -90,12 +90,12 @@ impl Endless {
         Ok(None)
     }
 
-    fn decode(&mut self) -> Result<Option<Picture>> {
+    fn decode(&mut self) -> Result<Option<Image>> {
         let mut errors = 0;
         while errors < MAX_ERRORS {
-            let mut picture = Picture::empty();
-            match self.codec.receive_frame(&mut picture) {
-                Ok(()) => return Ok(Some(picture)),
+            let mut image = Image::empty();
+            match self.codec.receive_frame(&mut image) {
+                Ok(()) => return Ok(Some(image)),
                 Err(ff::Error::Eof) => return Ok(None),
                 Err(ff::Error::Other { errno: ff::error::EAGAIN }) => match self.next_packet()? {
                     Some(packet) => {
@@ -134,15 +134,15 @@ impl Endless {
         let mut warnings = Vec::new();
         if self.times.n_repaired > 0 {
             warnings.push(format!(
-                "{name}: the times of {} pictures were missing, went back, or jumped by more than {MAX_PAUSE_S:.0} s; \
-                 they are taken to follow the picture before them",
+                "{name}: the times of {} images were missing, went back, or jumped by more than {MAX_PAUSE_S:.0} s; \
+                 they are taken to follow the image before them",
                 self.times.n_repaired
             ));
         }
         let n_damaged = self.n_damaged + self.track.n_unreadable();
         // Packets that cannot be reached are not damaged.
         if n_damaged > 0 && !self.track.lies_behind() {
-            warnings.push(format!("{name}: {n_damaged} damaged packets or pictures were met"));
+            warnings.push(format!("{name}: {n_damaged} damaged packets or images were met"));
         }
         warnings
     }
@@ -165,7 +165,7 @@ impl Times {
         Self { frame_s, last: None, shift: 0.0, tells: false, n_repaired: 0 }
     }
 
-    /// When the next picture is, in seconds since the first, by what the source says.
+    /// When the next image is, in seconds since the first, by what the source says.
     fn next(&mut self, told: Option<f64>) -> f64 {
         let told = told.filter(|told| told.is_finite());
         let time_s = match (self.last, told) {

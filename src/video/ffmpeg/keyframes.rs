@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ff::decoder;
-use ff::frame::Video as Picture;
+use ff::frame::Video as Image;
 use ffmpeg_next as ff;
 
 use super::super::sampling::is_shown;
@@ -53,8 +53,8 @@ impl Keyframes {
                 continue;
             }
             self.last = Some(stamp);
-            let Some(picture) = self.decode(&packet) else { break };
-            let frame = self.converter.convert(&picture).map_err(|error| Error::Media {
+            let Some(image) = self.decode(&packet) else { break };
+            let frame = self.converter.convert(&image).map_err(|error| Error::Media {
                 problem: MediaProblem::Decode,
                 path: self.path.clone(),
                 reason: error.to_string(),
@@ -65,11 +65,11 @@ impl Keyframes {
     }
 
     /// A keyframe needs no other packet. Afterwards the decoder begins anew.
-    fn decode(&mut self, packet: &ff::Packet) -> Option<Picture> {
-        let mut picture = Picture::empty();
+    fn decode(&mut self, packet: &ff::Packet) -> Option<Image> {
+        let mut image = Image::empty();
         let sent = self.codec.send_packet(packet).and_then(|()| self.codec.send_eof());
-        let received = sent.and_then(|()| self.codec.receive_frame(&mut picture));
+        let received = sent.and_then(|()| self.codec.receive_frame(&mut image));
         self.codec.flush();
-        received.ok().map(|()| picture)
+        received.ok().map(|()| image)
     }
 }

@@ -18,7 +18,7 @@ use ffmpeg_next as ff;
 use super::sampling::Plan;
 use super::sniff::Nature;
 use super::spread::Known;
-use super::{Frame, Kind, Opened, Pictures, Sampling, Stop, VideoInfo};
+use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::limit_allocations;
 use convert::{Converter, Orientation};
@@ -32,7 +32,7 @@ pub use write::VideoWriter;
 /// A video track that ends this much before the file says is worth a warning; less is what audio often overhangs.
 const SUSPICIOUS_GAP_S: f64 = 1.0;
 
-/// What FFmpeg allocates at once: the largest picture in RGBA, with the room that it leaves around one.
+/// What FFmpeg allocates at once: the largest image in RGBA, with the room that it leaves around one.
 const MAX_ALLOCATION: usize = 5 << 26;
 
 /// Size of a packet of MPEG-TS, which has at most one frame.
@@ -49,20 +49,20 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
     let codec = decode::open_codec(path, &track)?;
     let mut warnings = Vec::new();
     let timeline = match nature {
-        Nature::Picture(_) => Timeline::of_picture(),
+        Nature::Image(_) => Timeline::of_image(),
         Nature::Open | Nature::Animation => Timeline::of(path, &mut track, &mut warnings)?,
     };
 
     let container = track.container();
     let kind = match (nature, timeline.n_frames, container.as_str()) {
-        (Nature::Picture(_), ..) => Kind::Picture,
-        (Nature::Animation, Some(1), _) | (_, Some(1), "gif" | "apng" | "image2" | "ico") => Kind::Picture,
-        (_, Some(1), name) if name.ends_with("_pipe") => Kind::Picture,
+        (Nature::Image(_), ..) => Kind::Image,
+        (Nature::Animation, Some(1), _) | (_, Some(1), "gif" | "apng" | "image2" | "ico") => Kind::Image,
+        (_, Some(1), name) if name.ends_with("_pipe") => Kind::Image,
         (Nature::Animation, ..) | (_, _, "gif" | "apng") => Kind::Animation,
         _ => Kind::Video,
     };
-    let moving = kind != Kind::Picture;
-    let planned = if moving { timeline.plan(path, sampling, stop)? } else { Plan::picture() };
+    let moving = kind != Kind::Image;
+    let planned = if moving { timeline.plan(path, sampling, stop)? } else { Plan::image() };
     let info = VideoInfo {
         path: path.to_owned(),
         kind,
@@ -76,15 +76,15 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
     };
     let orientation = match nature {
         // What FFmpeg 7 says as well, and older ones do not.
-        Nature::Picture(turn) => Orientation::from_turn(turn),
+        Nature::Image(turn) => Orientation::from_turn(turn),
         Nature::Open | Nature::Animation => track.orientation(),
     };
     let converter = Converter::new(orientation, track.container_sar());
     // GIF and PNG frames build on the ones before, whatever their flags say.
     let can_seek = kind == Kind::Video && !track.clock.counts_frames;
     let decoder = Decoder::new(path, track, codec, can_seek);
-    let pictures = FfmpegPictures { path: path.to_owned(), decoder, converter };
-    Ok(Opened { info, planned, pictures: Box::new(pictures), warnings })
+    let images = FfmpegImages { path: path.to_owned(), decoder, converter };
+    Ok(Opened { info, planned, images: Box::new(images), warnings })
 }
 
 /// The libraries that are loaded, with their versions: major, minor and micro, one byte each but for the major.
@@ -101,7 +101,7 @@ pub(super) fn versions() -> Vec<(&'static str, String)> {
     .into()
 }
 
-/// Once per process: FFmpeg's own log goes to stderr and would mix with the program's output; and it decodes a picture
+/// Once per process: FFmpeg's own log goes to stderr and would mix with the program's output; and it decodes an image
 /// to look at a file, before there is a decoder of which the size is limited.
 fn initialize() {
     static ONCE: Once = Once::new();
@@ -123,8 +123,8 @@ struct Timeline {
 }
 
 impl Timeline {
-    /// That of a still picture, whatever its container makes of it.
-    fn of_picture() -> Self {
+    /// That of a still image, whatever its container makes of it.
+    fn of_image() -> Self {
         Self { duration_s: 0.0, fps: None, n_frames: Some(1), frame_times: None }
     }
 
@@ -169,7 +169,7 @@ impl Timeline {
             let missing = claimed - end;
             if missing > tolerance.max(SUSPICIOUS_GAP_S.min(claimed / 10.0)) {
                 warnings.push(format!(
-                    "{}: the file is cut off or damaged: it says it is {claimed:.1} s long, but its pictures end at \
+                    "{}: the file is cut off or damaged: it says it is {claimed:.1} s long, but its images end at \
                      {end:.1} s, so {missing:.1} s ({:.0} %) are missing. The frames are taken from what is there",
                     path.display(),
                     100.0 * missing / claimed
@@ -226,16 +226,16 @@ fn file_bytes(path: &Path) -> f64 {
     std::fs::metadata(path).map_or(f64::INFINITY, |file| file.len() as f64)
 }
 
-struct FfmpegPictures {
+struct FfmpegImages {
     path: PathBuf,
     decoder: Decoder,
     converter: Converter,
 }
 
-impl Pictures for FfmpegPictures {
+impl Images for FfmpegImages {
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
-        let Some(picture) = self.decoder.picture_at(time_s)? else { return Ok(None) };
-        let frame = self.converter.convert(picture);
+        let Some(image) = self.decoder.image_at(time_s)? else { return Ok(None) };
+        let frame = self.converter.convert(image);
         frame.map(Some).map_err(|error| Error::Media {
             problem: MediaProblem::Decode,
             path: self.path.clone(),
@@ -250,8 +250,8 @@ impl Pictures for FfmpegPictures {
     fn warnings(&mut self) -> Vec<String> {
         let what = match self.decoder.take_damaged() {
             0 => return Vec::new(),
-            1 => "1 damaged packet or picture was met; frames near it may look wrong".to_owned(),
-            n => format!("{n} damaged packets or pictures were met; frames near them may look wrong"),
+            1 => "1 damaged packet or image was met; frames near it may look wrong".to_owned(),
+            n => format!("{n} damaged packets or images were met; frames near them may look wrong"),
         };
         vec![format!("{}: {what}", self.path.display())]
     }

@@ -28,7 +28,7 @@ const NO_TIMESTAMP: i64 = i64::MIN;
 /// A format with a lower score (of 100) is a guess, less certain than the file's name (`AVPROBE_SCORE_EXTENSION`).
 const CERTAIN_FORMAT: i32 = 50;
 
-/// The formats that are read, by FFmpeg's names: those that people have videos, animations and pictures in, and sound,
+/// The formats that are read, by FFmpeg's names: those that people have videos, animations and images in, and sound,
 /// to be told so. FFmpeg knows three hundred more: playlists, descriptions of streams, scripts, the files of old games.
 pub(super) const FORMATS: &str = "3gp,aac,ac3,aiff,apng,asf,asf_o,av1,avi,bmp_pipe,caf,dhav,dirac,dnxhd,dpx_pipe,dv,evc,exr_pipe,\
     flac,flv,gif,gxf,h261,h263,h264,hdr_pipe,hevc,ico,ivf,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_anim,jpegxl_pipe,\
@@ -41,7 +41,7 @@ const UNKNOWN_FORMAT: &str = "its content is that of no format that is read";
 /// After as many unreadable packets in a row the rest of the file is given up.
 const MAX_UNREADABLE: usize = 1000;
 
-/// A frame rate above this is a container's guess from its time base, not a rate of pictures.
+/// A frame rate above this is a container's guess from its time base, not a rate of images.
 const MAX_FPS: f64 = 1000.0;
 
 /// Turns timestamps into seconds since the first frame.
@@ -62,8 +62,8 @@ impl Clock {
         timestamp.saturating_sub(self.origin) as f64 * self.unit_s
     }
 
-    /// How long a picture with this `duration` is shown; files may leave it out. Some of these have a frame rate that
-    /// is that of their clock: longer than the tolerance all the same, so that the last picture is within the video.
+    /// How long an image with this `duration` is shown; files may leave it out. Some of these have a frame rate that
+    /// is that of their clock: longer than the tolerance all the same, so that the last image is within the video.
     pub(super) fn span(&self, duration: i64) -> f64 {
         if duration > 0 { duration as f64 * self.unit_s } else { self.frame_s.max(2.0 * TIMESTAMP_TOLERANCE_S) }
     }
@@ -185,7 +185,7 @@ impl Track {
         [of_track, of_tag, of_file].into_iter().flatten().find(|&duration| duration < MAX_DURATION_S)
     }
 
-    /// How the decoded pictures have to be turned to be upright.
+    /// How the decoded images have to be turned to be upright.
     pub(super) fn orientation(&self) -> Orientation {
         let Some(stream) = self.stream() else { return Orientation::UPRIGHT };
         let matrix = stream.side_data().find(|data| data.kind() == SideDataType::DisplayMatrix);
@@ -294,7 +294,7 @@ fn streams_found(input: &Input) -> String {
         let kind = match stream.parameters().medium() {
             media::Type::Audio => "audio",
             media::Type::Subtitle => "subtitles",
-            media::Type::Video => "a cover picture",
+            media::Type::Video => "a cover image",
             _ => "data",
         };
         if !kinds.contains(&kind) {

@@ -1,10 +1,10 @@
-//! A video file out of pictures.
+//! A video file out of images.
 
 use std::path::{Path, PathBuf};
 
 use ff::codec::{self, Flags, encoder};
 use ff::format::{self, Pixel};
-use ff::frame::Video as Picture;
+use ff::frame::Video as Image;
 use ff::software::scaling;
 use ff::{Dictionary, Packet, Rational};
 use ffmpeg_next as ff;
@@ -21,10 +21,10 @@ const ENDINGS: [&str; 4] = ["mp4", "m4v", "mov", "mkv"];
 /// Times are counted in milliseconds.
 const TICKS_PER_S: i32 = 1000;
 
-/// Pictures between two that can be decoded by themselves, at most.
+/// Images between two that can be decoded by themselves, at most.
 const GROUP: u32 = 12;
 
-/// Writes a video of pictures that are each shown until the next one.
+/// Writes a video of images that are each shown until the next one.
 ///
 /// The file is finished by [`finish`](Self::finish); without it, it is no video.
 pub struct VideoWriter {
@@ -32,15 +32,15 @@ pub struct VideoWriter {
     output: format::context::Output,
     encoder: encoder::Video,
     scaler: scaling::Context,
-    /// The size of the pictures that it takes.
+    /// The size of the images that it takes.
     size: (u32, u32),
-    /// When the last picture was, and how long the one before was shown.
+    /// When the last image was, and how long the one before was shown.
     last: i64,
     gap: i64,
 }
 
 impl VideoWriter {
-    /// Begins a file at `path`, whose ending names the container, for pictures of `width × height` pixels. What was
+    /// Begins a file at `path`, whose ending names the container, for images of `width × height` pixels. What was
     /// there before is lost.
     ///
     /// # Errors
@@ -117,20 +117,20 @@ impl VideoWriter {
         })
     }
 
-    /// Adds a picture, which is shown from its time on. Times ascend.
+    /// Adds an image, which is shown from its time on. Times ascend.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a picture of another size; [`Error::Media`] if it cannot be encoded or written.
+    /// [`Error::InvalidParameter`] for an image of another size; [`Error::Media`] if it cannot be encoded or written.
     pub fn push(&mut self, frame: &Frame) -> Result<()> {
         let (width, height) = self.size;
         if (frame.width, frame.height) != self.size || frame.rgb.len() != (width * height * 3) as usize {
             return Err(Error::InvalidParameter {
-                name: "picture",
+                name: "image",
                 value: format!("{}×{}", frame.width, frame.height),
                 expected: format!("{width}×{height}, as the first one"),
             });
         }
-        let mut rgb = Picture::new(Pixel::RGB24, width.next_multiple_of(2), height.next_multiple_of(2));
+        let mut rgb = Image::new(Pixel::RGB24, width.next_multiple_of(2), height.next_multiple_of(2));
         let stride = rgb.stride(0);
         let row_bytes = width as usize * 3;
         let rows = rgb.data_mut(0).chunks_exact_mut(stride).zip((0..height).chain([height - 1]));
@@ -142,16 +142,16 @@ impl VideoWriter {
                 to.copy_from_slice(last);
             }
         }
-        let mut picture = Picture::empty();
-        self.scaler.run(&rgb, &mut picture).map_err(|error| failed(&self.path, &error.to_string()))?;
+        let mut image = Image::empty();
+        self.scaler.run(&rgb, &mut image).map_err(|error| failed(&self.path, &error.to_string()))?;
         let ticks = (frame.time_s * f64::from(TICKS_PER_S)).round() as i64;
         let ticks = ticks.max(self.last + 1);
         if self.last >= 0 {
             self.gap = ticks - self.last;
         }
         self.last = ticks;
-        picture.set_pts(Some(self.last));
-        self.encoder.send_frame(&picture).map_err(|error| failed(&self.path, &error.to_string()))?;
+        image.set_pts(Some(self.last));
+        self.encoder.send_frame(&image).map_err(|error| failed(&self.path, &error.to_string()))?;
         self.write_packets()
     }
 

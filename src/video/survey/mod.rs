@@ -1,9 +1,9 @@
 //! A look over a whole video, to choose the moments that its frames are taken at.
 //!
 //! Frames at even distances miss what is seen for a few seconds of an hour. So the video is looked over first: at one
-//! picture a second, or at its keyframes where decoding all of it would take long. Of each only a small thumbnail is
+//! image a second, or at its keyframes where decoding all of it would take long. Of each only a small thumbnail is
 //! kept. Neighbors in time that differ least are put together until there are as many [segments](Segments) as frames
-//! are wanted; each gives the moment of its most typical picture. What changes gets more frames than what does not, and
+//! are wanted; each gives the moment of its most typical image. What changes gets more frames than what does not, and
 //! long stretches of the same get some too.
 
 mod segments;
@@ -39,7 +39,7 @@ pub(crate) struct Survey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SurveyReport {
-    /// Pictures that were looked at.
+    /// Images that were looked at.
     pub looks: u64,
     /// Whether they were keyframes, which are all that can be decoded quickly.
     pub keyframes_only: bool,
@@ -48,7 +48,7 @@ pub struct SurveyReport {
 impl std::fmt::Display for SurveyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { looks, keyframes_only } = self;
-        let what = if *keyframes_only { "keyframes" } else { "pictures, one a second" };
+        let what = if *keyframes_only { "keyframes" } else { "images, one a second" };
         write!(f, "{looks} {what}")
     }
 }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(survey.moments(100).iter().map(|time| time.round()).collect::<Vec<_>>(), every);
         let moments = survey.moments(4);
         assert!(moments.iter().any(|time| (41.0..44.0).contains(time)), "{moments:?}");
-        // They are the pictures that are shown then.
+        // They are the images that are shown then.
         let mut keyframes = ffmpeg::Keyframes::open(&path, Stop::new(|| false)).expect("a video");
         let sampling = Sampling::default();
         let shown = FrameSource::at_times(Origin::Path(&path), &sampling, every.clone(), || false).expect("a video");

@@ -1,19 +1,19 @@
-//! A video as segments of pictures that look alike.
+//! A video as segments of images that look alike.
 
 use super::thumbnail::Thumbnail;
 
 /// Stretches of time, put together much as Ward's method does it (J. H. Ward, 1963), with neighbors in time alone.
 ///
-/// Putting segments of `n` and `m` pictures together, with means `a` and `b`, costs Ward `n·m/(n+m) · |a − b|²`: by how
-/// much the squared distances of all pictures from the mean of their segment grow. The cheapest goes first, so that a
-/// picture that differs much stays alone. Here it is `w(n', m')·d(a, b) + w(n, m)·`[`NOISE`], with
+/// Putting segments of `n` and `m` images together, with means `a` and `b`, costs Ward `n·m/(n+m) · |a − b|²`: by how
+/// much the squared distances of all images from the mean of their segment grow. The cheapest goes first, so that a
+/// image that differs much stays alone. Here it is `w(n', m')·d(a, b) + w(n, m)·`[`NOISE`], with
 /// `w(n, m) = n·m/(n+m)`:
 ///
 /// - `n'` and `m'` are [`LONG`] at most. By their whole lengths, light that changes a little over an hour would count
-///   more, times thousands of pictures, than what is seen for some seconds.
+///   more, times thousands of images, than what is seen for some seconds.
 /// - `d` is [`Thumbnail::distance`], in which a strong change of some blocks counts more than a weak one of all.
-/// - Between means of pictures that differ by noise alone the distance falls as the segments grow, and one would
-///   swallow all. [`NOISE`] goes by whole lengths: among pictures that hardly differ, short segments go before long
+/// - Between means of images that differ by noise alone the distance falls as the segments grow, and one would
+///   swallow all. [`NOISE`] goes by whole lengths: among images that hardly differ, short segments go before long
 ///   ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Segments<T> {
@@ -27,20 +27,20 @@ pub(crate) struct Segments<T> {
 /// The square of a distance that says nothing: of 576 values that each differ by 0.004, a step of 8 bits.
 const NOISE: f64 = 576.0 * 0.004 * 0.004;
 
-/// Pictures from which on a segment is long.
+/// Images from which on a segment is long.
 const LONG: f64 = 8.0;
 
-/// How much segments of `n` and `m` pictures weigh.
+/// How much segments of `n` and `m` images weigh.
 fn weight(n: f64, m: f64) -> f64 {
     n * m / (n + m)
 }
 
 #[derive(Debug, Clone)]
 struct Segment<T> {
-    /// Pictures in it.
+    /// Images in it.
     n: f64,
     mean: Thumbnail,
-    /// The picture that stands for it, and what belongs to that.
+    /// The image that stands for it, and what belongs to that.
     typical: Thumbnail,
     item: T,
 }
@@ -51,7 +51,7 @@ impl<T> Segment<T> {
         change + weight(self.n, next.n) * NOISE
     }
 
-    /// Both together. The one of the two typical pictures that is nearer to the mean stands for them; the earlier one,
+    /// Both together. The one of the two typical images that is nearer to the mean stands for them; the earlier one,
     /// if they are as near.
     fn with(self, next: Self) -> Self {
         let mean = self.mean.mean(self.n, &next.mean, next.n);
@@ -68,15 +68,15 @@ impl<T> Segments<T> {
         Self { parts: Vec::new(), costs: Vec::new(), max: max.max(1) }
     }
 
-    /// Adds a picture that is shown later than those before, with what belongs to it.
-    pub fn push(&mut self, item: T, picture: Thumbnail) {
-        let segment = Segment { n: 1.0, mean: picture.clone(), typical: picture, item };
+    /// Adds an image that is shown later than those before, with what belongs to it.
+    pub fn push(&mut self, item: T, image: Thumbnail) {
+        let segment = Segment { n: 1.0, mean: image.clone(), typical: image, item };
         self.costs.extend(self.parts.last().map(|last| last.cost(&segment)));
         self.parts.push(segment);
         self.reduce(self.max);
     }
 
-    /// What belongs to the typical picture of each segment, in the order of time.
+    /// What belongs to the typical image of each segment, in the order of time.
     pub fn items(&self) -> impl ExactSizeIterator<Item = &T> {
         self.parts.iter().map(|part| &part.item)
     }
@@ -101,7 +101,7 @@ impl<T> Segments<T> {
 }
 
 impl Segments<f64> {
-    /// The moments, ascending, of the typical pictures of `n` segments; of all, if there are fewer. For segments to
+    /// The moments, ascending, of the typical images of `n` segments; of all, if there are fewer. For segments to
     /// which moments belong.
     pub fn moments(&self, n: usize) -> Vec<f64> {
         let mut fewer = self.clone();
@@ -115,22 +115,22 @@ mod tests {
     use super::*;
     use crate::video::Frame;
 
-    /// A grey picture, with a white square in the corner or not.
-    fn picture(grey: u8, square: bool) -> Thumbnail {
+    /// A grey image, with a white square in the corner or not.
+    fn image(grey: u8, square: bool) -> Thumbnail {
         let pixel = |i: u32| if square && i % 32 < 4 && i / 32 < 4 { 255 } else { grey };
         let rgb = (0..32 * 24).flat_map(|i| [pixel(i); 3]).collect();
         Thumbnail::of(&Frame { width: 32, height: 24, rgb, time_s: 0.0 })
     }
 
-    fn segments(max: usize, pictures: impl IntoIterator<Item = Thumbnail>) -> Segments<f64> {
+    fn segments(max: usize, images: impl IntoIterator<Item = Thumbnail>) -> Segments<f64> {
         let mut segments = Segments::new(max);
-        pictures.into_iter().enumerate().for_each(|(i, picture)| segments.push(i as f64, picture));
+        images.into_iter().enumerate().for_each(|(i, image)| segments.push(i as f64, image));
         segments
     }
 
     #[test]
     fn what_is_seen_once_is_found() {
-        let hour = || (0..3600).map(|i| picture(100 + (i / 100 % 2) as u8, (1800..1804).contains(&i)));
+        let hour = || (0..3600).map(|i| image(100 + (i / 100 % 2) as u8, (1800..1804).contains(&i)));
         let moments = segments(4096, hour()).moments(16);
         assert_eq!(moments.len(), 16);
         assert!(moments.iter().any(|time| (1800.0..1804.0).contains(time)), "{moments:?}");
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_seen_once_is_found_although_the_light_changes_slowly() {
         let light = |i: u32| 60 + (i.min(7200 - i) / 36) as u8;
-        let hours = (0..7200).map(|i| picture(light(i), (1000..1005).contains(&i)));
+        let hours = (0..7200).map(|i| image(light(i), (1000..1005).contains(&i)));
         let moments = segments(4096, hours).moments(6);
         assert!(moments.iter().any(|time| (1000.0..1005.0).contains(time)), "{moments:?}");
     }
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn each_scene_has_its_frame() {
         let scenes = [3, 50, 2, 30, 1, 14];
-        let pictures = scenes.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |_| picture(40 * i as u8, false)));
-        let moments = segments(4096, pictures).moments(scenes.len());
+        let images = scenes.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |_| image(40 * i as u8, false)));
+        let moments = segments(4096, images).moments(scenes.len());
         let ends: Vec<usize> = scenes
             .iter()
             .scan(0, |end, n| {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_never_changes_is_covered() {
-        // A little noise, so that no two pictures are the same.
+        // A little noise, so that no two images are the same.
         let noise = |i: u64| {
             let pixel = |k: u64| {
                 let mixed = (i * 576 + k + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -180,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn fewer_pictures_than_are_wanted_are_all_taken() {
-        assert_eq!(segments(10, [picture(1, false), picture(2, false)]).moments(5), [0.0, 1.0]);
+    fn fewer_images_than_are_wanted_are_all_taken() {
+        assert_eq!(segments(10, [image(1, false), image(2, false)]).moments(5), [0.0, 1.0]);
         assert!(segments(10, []).moments(5).is_empty());
-        assert_eq!(segments(10, (0..20).map(|i| picture(i, false))).moments(0).len(), 1);
+        assert_eq!(segments(10, (0..20).map(|i| image(i, false))).moments(0).len(), 1);
     }
 }

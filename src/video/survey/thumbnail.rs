@@ -1,4 +1,4 @@
-//! A picture as few numbers.
+//! An image as few numbers.
 
 use crate::video::Frame;
 
@@ -8,7 +8,7 @@ const GRID: (usize, usize) = (16, 12);
 /// The square of a distance of two colors, below which a block counts for much less: light and shadows.
 const WEAK: f64 = 0.1;
 
-/// The means of a picture's blocks, `[12 × 16 × 3]`, 0 to 1.
+/// The means of an image's blocks, `[12 × 16 × 3]`, 0 to 1.
 ///
 /// The mean over a block hardly changes with noise, and does when a thing moves into it.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,7 @@ impl Thumbnail {
         for (y, row) in frame.rgb.chunks_exact((width * 3).max(1)).enumerate() {
             let line = y * GRID.1 / height.max(1) * GRID.0;
             for column in 0..GRID.0 {
-                // Of a picture narrower than the grid, some blocks are empty.
+                // Of an image narrower than the grid, some blocks are empty.
                 let (from, to) = ((column * width).div_ceil(GRID.0), ((column + 1) * width).div_ceil(GRID.0));
                 let block = line + column;
                 pixels[block] += (to - from) as u32;
@@ -37,7 +37,7 @@ impl Thumbnail {
         Self(sums.iter().enumerate().map(mean).collect())
     }
 
-    /// The mean of `self`, which stands for `n` pictures, and `other`, which stands for `m`.
+    /// The mean of `self`, which stands for `n` images, and `other`, which stands for `m`.
     pub fn mean(&self, n: f64, other: &Self, m: f64) -> Self {
         let (a, b) = ((n / (n + m)) as f32, (m / (n + m)) as f32);
         Self(self.0.iter().zip(&other.0).map(|(x, y)| a * x + b * y).collect())
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_any_size_have_one() {
+    fn images_of_any_size_have_one() {
         for (width, height) in [(1, 1), (7, 3), (17, 1000), (0, 0)] {
             let Thumbnail(means) = Thumbnail::of(&frame(width, height, |_, _| 255));
             assert!(means.iter().all(|mean| (0.0..=1.0).contains(mean)), "{width}×{height}");

@@ -57,7 +57,7 @@ def static(rng):
 
 
 def moving(rng):
-    """The camera pans, faster and faster, and something crosses the picture."""
+    """The camera pans, faster and faster, and something crosses the image."""
     background, sprite = scene(rng), 2 * rng.normal(size=CHANNELS)
     return [frame(rng, background, 0.04 * t * t, sprite, t + 4, 0.05) for t in range(9)]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes how Hugging Face's own processors lay out videos and pictures in prompts, as FAMILY-CASE.json.
+"""Writes how Hugging Face's own processors lay out videos and images in prompts, as FAMILY-CASE.json.
 
     python3 make.py            write them
     python3 make.py --check    compare them with what this script writes
@@ -62,7 +62,7 @@ sys.path.insert(0, str(FAMILIES))
 import vocabulary  # noqa: E402
 
 QUESTION = "What happens in the video?"
-PICTURE_QUESTION = "What is in the picture?"
+IMAGE_QUESTION = "What is in the picture?"
 
 HALF = [0.5, 0.5, 0.5]
 
@@ -78,7 +78,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     width: int
     height: int
 
@@ -89,7 +89,7 @@ COMMON = {
     "portrait": Video(4, 2, 200, 356),
     # Large enough for the Qwens to shrink it.
     "large": Video(2, 1, 1280, 720),
-    "picture": Picture(640, 360),
+    "image": Image(640, 360),
 }
 # Times of more than a minute, and of more than an hour.
 LONG = {"minutes": Video(64, 0.5, 64, 48), "hours": Video(4, 0.0005, 64, 48)}
@@ -102,14 +102,14 @@ CASES = {
     "qwen3vl": COMMON | {"minutes": Video(70, 1, 128, 96), "quarters": Video(8, 4, 128, 96)},
     "llava-onevision": COMMON,
     "internvl": COMMON,
-    # No slices: those are for pictures of more than 448 × 448 pixels, and here of a side over 224.
-    "minicpmv": COMMON | {"large": Video(2, 1, 448, 448), "picture": Picture(200, 150)},
+    # No slices: those are for images of more than 448 × 448 pixels, and here of a side over 224.
+    "minicpmv": COMMON | {"large": Video(2, 1, 448, 448), "image": Image(200, 150)},
     "gemma3": COMMON | LONG,
 }
 
 
 def pixels(width, height, index):
-    """Any picture does: no field depends on it."""
+    """Any image does: no field depends on it."""
     y, x = np.mgrid[:height, :width]
     return np.stack([7 * x + 29 * index, 13 * y, x + y], axis=-1).astype(np.uint8)
 
@@ -125,7 +125,7 @@ def encoder(family, key):
 
 
 def tile(family):
-    """The side of the pictures that the encoder is given, in pixels."""
+    """The side of the images that the encoder is given, in pixels."""
     return encoder(family, "image_size")
 
 
@@ -162,10 +162,10 @@ def tokenizer(family, **names):
     )
 
 
-# The builders return the processor and the token that stands for one row of embeddings, in a video and in a picture.
+# The builders return the processor and the token that stands for one row of embeddings, in a video and in an image.
 
 
-# HuggingFaceTB/SmolVLM2-500M-Video-Instruct. There, a tile is 512 pixels wide, and the longest edge of a picture is 4
+# HuggingFaceTB/SmolVLM2-500M-Video-Instruct. There, a tile is 512 pixels wide, and the longest edge of an image is 4
 # of them.
 def smolvlm():
     tokens = tokenizer(
@@ -175,7 +175,7 @@ def smolvlm():
         global_image_token="<global-img>",
         end_of_utterance_token="<end_of_utterance>",
     )
-    pictures = {
+    images = {
         "image_mean": HALF,
         "image_std": HALF,
         "resample": 1,
@@ -185,16 +185,16 @@ def smolvlm():
     }
     sampling = {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": tile("smolvlm")}}
     processor = SmolVLMProcessor(
-        SmolVLMImageProcessor(**pictures),
+        SmolVLMImageProcessor(**images),
         tokens,
-        SmolVLMVideoProcessor(**pictures, video_sampling=sampling),
+        SmolVLMVideoProcessor(**images, video_sampling=sampling),
         image_seq_len=side("smolvlm") ** 2,
         chat_template=tokens.chat_template,
     )
     return processor, "<image>", "<image>"
 
 
-# Qwen/Qwen2-VL-2B-Instruct and Qwen/Qwen2.5-VL-3B-Instruct, whose files have limits for pictures only. Those for the
+# Qwen/Qwen2-VL-2B-Instruct and Qwen/Qwen2.5-VL-3B-Instruct, whose files have limits for images only. Those for the
 # frames of videos, 128 to 768 tokens, are the defaults of the class, and of the package qwen-vl-utils.
 def qwen2vl(family="qwen2vl", kind=Qwen2VLProcessor):
     tokens = tokenizer(family)
@@ -264,7 +264,7 @@ def internvl():
     return processor, "<IMG_CONTEXT>", "<IMG_CONTEXT>"
 
 
-# google/gemma-3-4b-it. There, a picture is 896 pixels wide, and makes 256 tokens.
+# google/gemma-3-4b-it. There, an image is 896 pixels wide, and makes 256 tokens.
 def gemma3():
     tokens = tokenizer(
         "gemma3", image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
@@ -281,7 +281,7 @@ def gemma3():
 class MiniCpmV:
     """What openbmb/MiniCPM-V-2_6 does with a message, in its own code: `chat` of its model, and its processor.
 
-    A video is given as its frames, with `use_image_id=False`; a picture has its number in front. Each becomes as many
+    A video is given as its frames, with `use_image_id=False`; an image has its number in front. Each becomes as many
     `<unk>` as the resampler has queries, in `<image>` and `</image>`. The parts of a message are lines.
     """
 
@@ -290,8 +290,8 @@ class MiniCpmV:
         self.queries = minicpmv_queries()
 
     def __call__(self, frames, question, use_image_id):
-        picture = "<image>" + "<unk>" * self.queries + "</image>"
-        parts = [(f"<image_id>{i}</image_id>" if use_image_id else "") + picture for i in range(frames)]
+        image = "<image>" + "<unk>" * self.queries + "</image>"
+        parts = [(f"<image_id>{i}</image_id>" if use_image_id else "") + image for i in range(frames)]
         message = {"role": "user", "content": "\n".join([*parts, question])}
         text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -322,15 +322,15 @@ def processed(family, case):
     of_frames = [case.frames] if family == "qwen3vl" and isinstance(case, Video) else []
     processor, video_token, image_token = PROCESSORS[family](*of_frames)
     kwargs = {"return_tensors": "pt"}
-    if isinstance(case, Picture):
-        question = PICTURE_QUESTION
+    if isinstance(case, Image):
+        question = IMAGE_QUESTION
         kwargs["images"] = [pixels(case.width, case.height, 0)]
         content = [{"type": "image"}, {"type": "text", "text": question}]
     else:
         question = QUESTION
         frames = [pixels(case.width, case.height, i) for i in range(case.frames)]
         if family == "gemma3":
-            # It knows no videos: pictures, with a label of ours in front. It puts lines around each itself.
+            # It knows no videos: images, with a label of ours in front. It puts lines around each itself.
             lines = [f"Frame from {clock(i / case.fps)}:<start_of_image>" for i in range(case.frames)]
             content = "".join(lines) + question
             kwargs["images"] = frames
@@ -359,7 +359,7 @@ def processed(family, case):
         own = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         assert text == own, (text, own)
     inputs = processor(text=[text], **kwargs)
-    return inputs, image_token if isinstance(case, Picture) else video_token, question
+    return inputs, image_token if isinstance(case, Image) else video_token, question
 
 
 def rope_index(family, inputs):
@@ -399,7 +399,7 @@ def grids_of(family, case, inputs, runs):
     if family == "minicpmv":
         return visual // minicpmv_queries(), []
     if family == "llava-onevision":
-        if isinstance(case, Picture):
+        if isinstance(case, Image):
             # Its tiles are put together again before they become tokens.
             return inputs["pixel_values"].shape[1], []
         one = math.ceil(side(family) / 2)
@@ -427,7 +427,7 @@ def split(ids, token, tokens):
 def golden(family, name, case):
     if family == "minicpmv":
         video = isinstance(case, Video)
-        question = QUESTION if video else PICTURE_QUESTION
+        question = QUESTION if video else IMAGE_QUESTION
         processor = MiniCpmV()
         ids = processor(case.frames if video else 1, question, use_image_id=not video)
         inputs, token, tokens = {}, "<unk>", processor.tokenizer
@@ -443,7 +443,7 @@ def golden(family, name, case):
         "family": family,
         "source": source,
         "versions": {module.__name__: module.__version__ for module in (transformers, tokenizers)},
-        "video" if isinstance(case, Video) else "picture": vars(case),
+        "video" if isinstance(case, Video) else "image": vars(case),
         "question": question,
         "text": "".join(f"<{part} visual tokens>" if kind == "visual" else kind for kind, part in runs),
         "tokens": runs,

@@ -1,4 +1,4 @@
-//! Videos and pictures: the forms in which they are sent, and where they may come from.
+//! Videos and images: the forms in which they are sent, and where they may come from.
 
 use super::client::{MediaServer, Server, about, base64, clip, data_uri, file_answer, redirect, with};
 use crate::support::families;
@@ -49,16 +49,16 @@ fn all_forms_of_a_video_are_the_same_video() {
 }
 
 #[test]
-fn pictures_are_pictures_or_the_frames_of_a_video() {
+fn images_are_images_or_the_frames_of_a_video() {
     let server = Server::tiny(&[]);
     let clips = Clips::new();
-    let picture = |color: &str| {
+    let image = |color: &str| {
         data_uri(
             &clips.draw(&format!("color={color}:s=64x48:d=1:r=1"), "-frames:v 1", &format!("{color}.png")),
             "image/png",
         )
     };
-    let urls = ["red", "lime", "blue", "white"].map(picture);
+    let urls = ["red", "lime", "blue", "white"].map(image);
     let image = |url: &String| json!({ "type": "image_url", "image_url": { "url": url, "detail": "low" } });
     let ask = |parts: Vec<Value>, knobs: Value| {
         let content = [parts, vec![json!({ "type": "text", "text": "What?" })]].concat();
@@ -80,7 +80,7 @@ fn pictures_are_pictures_or_the_frames_of_a_video() {
     let jpeg = |color: &str| {
         base64(
             &fs::read(clips.draw(&format!("color={color}:s=64x48:d=1:r=1"), "-frames:v 1", &format!("{color}.jpg")))
-                .expect("a picture"),
+                .expect("an image"),
         )
     };
     let uri = format!("data:video/jpeg;base64,{},{},{}", jpeg("red"), jpeg("lime"), jpeg("blue"));
@@ -269,7 +269,7 @@ fn what_is_no_video_is_told_in_words_of_our_own() {
         ("cut off", &cut),
         ("broken", &broken),
         ("a head alone", b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41"),
-        ("a broken picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xff\xff\xff\xff\xff\xff\xff"),
+        ("a broken image", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xff\xff\xff\xff\xff\xff\xff"),
         ("Matroska and nothing behind", b"\x1a\x45\xdf\xa3\xff\xff\xff\xff"),
         ("a JPEG 2000 box", b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 "),
     ];
@@ -444,7 +444,7 @@ fn media_come_over_tls_from_whom_a_variable_names() {
 #[test]
 fn fetching_has_limits_of_size_and_time() {
     let media = MediaServer::start(|path| match path {
-        // The head of a picture, and much behind it.
+        // The head of an image, and much behind it.
         "/half" => file_answer(&[b"\x89PNG\r\n\x1a\n".to_vec(), vec![0; 700 << 10]].concat()),
         "/claimed" => b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".to_vec(),
         // More than is said, in a body without a length.

@@ -5,7 +5,7 @@ use super::video_clips::Clips;
 use std::fs;
 use std::path::PathBuf;
 
-/// A moving picture, small enough to be cut a hundred times.
+/// A moving image, small enough to be cut a hundred times.
 const SOURCE: &str = "testsrc2=s=64x48:r=10:d=1.6";
 
 /// Name and arguments of a whole file of each kind.

@@ -140,11 +140,11 @@ impl Browser {
         self.events.iter().filter(is_error).map(Value::to_string).collect()
     }
 
-    /// A picture of what is seen, as PNG.
+    /// An image of what is seen, as PNG.
     pub fn screenshot(&mut self) -> image::RgbImage {
         use base64::Engine;
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
-        let data = shot["data"].as_str().expect("a picture");
+        let data = shot["data"].as_str().expect("an image");
         let bytes = base64::engine::general_purpose::STANDARD.decode(data).expect("base64");
         image::load_from_memory(&bytes).expect("a PNG").to_rgb8()
     }

@@ -20,8 +20,8 @@ pub fn files(family: &str) -> ModelFiles {
     }
 }
 
-/// A picture whose every pixel is its own, other in each frame.
-pub fn picture((width, height): (u32, u32), frame: u32) -> RgbImage {
+/// An image whose every pixel is its own, other in each frame.
+pub fn image((width, height): (u32, u32), frame: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         image::Rgb(
             [7 * x + 13 * y + 29 * frame, 11 * x + 3 * y + 17 * frame, 5 * x + 19 * y + 23 * frame].map(|c| c as u8),
@@ -32,7 +32,7 @@ pub fn picture((width, height): (u32, u32), frame: u32) -> RgbImage {
 /// Writes `n` frames into a folder.
 pub fn write_frames(folder: &Path, size: (u32, u32), n: usize) {
     for i in 0..n {
-        picture(size, i as u32).save(folder.join(format!("{i:04}.png"))).expect("a frame is written");
+        image(size, i as u32).save(folder.join(format!("{i:04}.png"))).expect("a frame is written");
     }
 }
 

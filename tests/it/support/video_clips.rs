@@ -101,7 +101,7 @@ pub fn pixel(frame: &Frame, x: f64, y: f64) -> [u8; 3] {
     frame.rgb[start..start + 3].try_into().expect("three bytes")
 }
 
-/// The nearest of the plain colours, for pictures that a lossy codec went over.
+/// The nearest of the plain colours, for images that a lossy codec went over.
 pub fn color_name(pixel: [u8; 3]) -> &'static str {
     const COLORS: [(&str, [u8; 3]); 8] = [
         ("black", [0, 0, 0]),

@@ -33,7 +33,7 @@ impl Needle {
 }
 
 /// The first five to eight of `things`, one in each of as many equal parts of the clip, for four to eight seconds; half
-/// of them cross the picture.
+/// of them cross the image.
 pub fn needles(things: &[&'static str], frames: usize, random: &mut Random) -> Vec<Needle> {
     let n = random.between(5, 8) as usize;
     let part = frames / n;

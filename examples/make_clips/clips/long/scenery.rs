@@ -41,7 +41,7 @@ impl Swing {
     }
 }
 
-/// A spot without an edge that crosses the picture, over and over.
+/// A spot without an edge that crosses the image, over and over.
 struct Shade {
     sprite: Sprite,
     begin: Place,

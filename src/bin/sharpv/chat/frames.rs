@@ -1,4 +1,4 @@
-//! `/frames`: the frames of a video in the terminal, as pictures where it can show them.
+//! `/frames`: the frames of a video in the terminal, as images where it can show them.
 
 use crate::output;
 use crate::screen::{Screen, Watch};
@@ -15,12 +15,12 @@ use std::io::{self, Cursor, IsTerminal};
 const FRAME_COLUMNS: usize = 20;
 /// Where the terminal does not tell its width.
 const USUAL_COLUMNS: usize = 80;
-/// Pixels of a column, about, in terminals that show real pictures.
+/// Pixels of a column, about, in terminals that show real images.
 const COLUMN_PIXELS: usize = 10;
 /// kitty takes no more at once.
 const KITTY_CHUNK: usize = 4096;
 
-/// How a terminal shows pictures.
+/// How a terminal shows images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Kitty,
@@ -36,7 +36,7 @@ enum Protocol {
 
 /// Draws the frames of `video`, or lists them where there is no terminal that could.
 pub fn show(video: &VideoInspection, screen: &mut Screen, cancel: &CancelToken) -> anyhow::Result<()> {
-    // What draws pictures elsewhere is rubbish in a file.
+    // What draws images elsewhere is rubbish in a file.
     let is_terminal = io::stdout().is_terminal();
     let protocol = if is_terminal { protocol(|name| std::env::var(name).ok()) } else { Protocol::Words };
     screen.note(&video.info.path.display().to_string());
@@ -55,19 +55,19 @@ pub fn show(video: &VideoInspection, screen: &mut Screen, cancel: &CancelToken) 
     let mut captions = captions(video).into_iter();
     for row in rows? {
         let n_columns = row.width as usize / (pixels / each).max(1);
-        output::print(&(picture(&row, protocol, n_columns)? + "\n"))?;
+        output::print(&(image(&row, protocol, n_columns)? + "\n"))?;
         let line: String = captions.by_ref().take(columns).map(|caption| format!("{caption:<each$}")).collect();
         output::print(&format!("{}\n", line.trim_end()))?;
     }
     Ok(())
 }
 
-/// What a terminal can show, by what it says of itself in the environment. SHARPV_PICTURES decides where it is wrong.
+/// What a terminal can show, by what it says of itself in the environment. SHARPV_IMAGES decides where it is wrong.
 fn protocol(variable: impl Fn(&str) -> Option<String>) -> Protocol {
     let text = |name: &str| variable(name).unwrap_or_default().to_lowercase();
     let is_set = |name: &str| !text(name).is_empty();
     let all = ["truecolor", "24bit"].contains(&text("COLORTERM").as_str());
-    match text("SHARPV_PICTURES").as_str() {
+    match text("SHARPV_IMAGES").as_str() {
         "kitty" => return Protocol::Kitty,
         "iterm" => return Protocol::Iterm,
         "sixel" => return Protocol::Sixel,
@@ -96,7 +96,7 @@ fn protocol(variable: impl Fn(&str) -> Option<String>) -> Protocol {
 }
 
 /// `row` as it is written to the terminal, `columns` wide, the cursor below it afterwards.
-fn picture(row: &Frame, protocol: Protocol, columns: usize) -> anyhow::Result<String> {
+fn image(row: &Frame, protocol: Protocol, columns: usize) -> anyhow::Result<String> {
     Ok(match protocol {
         Protocol::Kitty => kitty(&png(row)?, columns),
         Protocol::Iterm => {
@@ -208,28 +208,28 @@ mod tests {
         assert_eq!(of(&[("TERM", "tmux-256color"), ("KITTY_WINDOW_ID", "1")]), Protocol::Blocks { all: false });
         assert_eq!(of(&[("TERM", "dumb")]), Protocol::Words);
         assert_eq!(of(&[("TERM", "xterm"), ("NO_COLOR", "1")]), Protocol::Words);
-        assert_eq!(of(&[("TERM", "xterm"), ("SHARPV_PICTURES", "sixel")]), Protocol::Sixel);
+        assert_eq!(of(&[("TERM", "xterm"), ("SHARPV_IMAGES", "sixel")]), Protocol::Sixel);
     }
 
     #[test]
-    fn a_picture_is_what_each_protocol_asks_for() {
+    fn an_image_is_what_each_protocol_asks_for() {
         let row = two_by_three();
-        let kitty = picture(&row, Protocol::Kitty, 7).unwrap();
+        let kitty = image(&row, Protocol::Kitty, 7).unwrap();
         assert!(kitty.starts_with("\x1b_Ga=T,f=100,q=2,c=7,m=0;iVBORw0KGgo") && kitty.ends_with("\x1b\\"), "{kitty:?}");
-        let iterm = picture(&row, Protocol::Iterm, 7).unwrap();
+        let iterm = image(&row, Protocol::Iterm, 7).unwrap();
         assert!(iterm.starts_with("\x1b]1337;File=inline=1;size=") && iterm.contains(";width=7;"), "{iterm:?}");
-        let sixel = picture(&row, Protocol::Sixel, 7).unwrap();
+        let sixel = image(&row, Protocol::Sixel, 7).unwrap();
         assert!(sixel.starts_with("\x1bP") && sixel.ends_with("\x1b\\"), "{sixel:?}");
-        let few = picture(&row, Protocol::Blocks { all: false }, 7).unwrap();
+        let few = image(&row, Protocol::Blocks { all: false }, 7).unwrap();
         assert!(few.starts_with("\x1b[38;5;16;48;5;59m▀"), "{few:?}");
-        let blocks = picture(&row, Protocol::Blocks { all: true }, 7).unwrap();
+        let blocks = image(&row, Protocol::Blocks { all: true }, 7).unwrap();
         assert_eq!(blocks.matches('▀').count(), 4);
         assert_eq!(blocks.lines().count(), 2);
         assert!(blocks.starts_with("\x1b[38;2;0;10;20;48;2;60;70;80m▀"), "{blocks:?}");
     }
 
     #[test]
-    fn a_large_picture_goes_to_kitty_in_pieces() {
+    fn a_large_image_goes_to_kitty_in_pieces() {
         let text = kitty(&vec![0; 9000], 10);
         let pieces: Vec<&str> = text.split_terminator("\x1b\\").collect();
         assert_eq!(pieces.len(), 3);

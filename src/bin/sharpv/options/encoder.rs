@@ -1,4 +1,4 @@
-//! How much of each picture the vision encoder computes.
+//! How much of each image the vision encoder computes.
 
 use crate::values;
 use clap::Args;

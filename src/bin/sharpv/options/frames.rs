@@ -31,7 +31,7 @@ pub struct FrameOptions {
     #[arg(long, value_name = "HOW", value_enum, default_value = "auto")]
     frames_by: FramesBy,
 
-    /// Pictures for each second of a folder of numbered pictures [default: 1; `eval mvbench`: 3]
+    /// Images for each second of a folder of numbered images [default: 1; `eval mvbench`: 3]
     #[arg(long, value_name = "N", value_parser = values::rate)]
     folder_fps: Option<f64>,
 }
@@ -86,7 +86,7 @@ pub struct VideoOptions {
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     end: Option<f64>,
 
-    /// Take fewer frames, smaller pictures or fewer visual tokens where a video does not fit; what is asked for stays
+    /// Take fewer frames, smaller images or fewer visual tokens where a video does not fit; what is asked for stays
     /// [default]
     #[arg(long, overrides_with = "no_fit")]
     fit: bool,

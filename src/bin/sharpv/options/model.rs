@@ -82,7 +82,7 @@ pub struct ModelOptions {
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     max_memory: Option<u64>,
 
-    /// Rows (text and visual tokens) computed at once; more where a model has to see a larger picture at once (Gemma)
+    /// Rows (text and visual tokens) computed at once; more where a model has to see a larger image at once (Gemma)
     /// [short: -ub]
     #[arg(long, value_name = "N", default_value_t = ComputeParams::default().n_ubatch as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -112,7 +112,7 @@ pub struct ModelOptions {
     #[arg(long)]
     no_check: bool,
 
-    /// Cut frames into tiles where the encoder cuts up single pictures: many more visual tokens
+    /// Cut frames into tiles where the encoder cuts up single images: many more visual tokens
     #[arg(long)]
     tile: bool,
 

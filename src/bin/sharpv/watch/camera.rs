@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A picture this much before its moment is taken for it.
+/// An image this much before its moment is taken for it.
 const EARLY_S: f64 = 0.001;
 
 /// How often a wait looks whether to end.

@@ -152,12 +152,12 @@ FRAMES = {
     "internvl": ("InternVLVideoProcessor", internvl),
     "minicpmv": ("the documented behaviour of openbmb/MiniCPM-V-2_6", minicpmv),
 }
-PICTURES = {"qwen2vl": qwen2vl_size, "qwen2.5vl": qwen2vl_size, "qwen3vl": qwen3vl_size}
+IMAGES = {"qwen2vl": qwen2vl_size, "qwen2.5vl": qwen2vl_size, "qwen3vl": qwen3vl_size}
 
 
 def golden(family):
     source, taken = FRAMES[family]
-    size = PICTURES.get(family)
+    size = IMAGES.get(family)
     videos = [(round(seconds * rate), rate) for seconds in SECONDS for rate in RATES]
     all_sizes = [(frames, width, height) for frames in NUMBERS for width, height in SIZES]
     numbers = all_sizes + CLOSE if size else []
@@ -171,12 +171,12 @@ def golden(family):
             {"frames": frames, "fps": str(rate), "taken": [int(i) for i in taken(frames, rate)]}
             for frames, rate in videos
         ],
-        "pictures": [[*case, *map(int, size(*case))] for case in numbers],
+        "images": [[*case, *map(int, size(*case))] for case in numbers],
     }
 
 
 def as_text(value):
-    """One field, video or picture a line."""
+    """One field, video or image a line."""
 
     def field(key, of):
         if not isinstance(of, list):

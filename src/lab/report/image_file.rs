@@ -1,4 +1,4 @@
-//! The files that a picture can be: SVG as it was drawn, and PNG made from that.
+//! The files that an image can be: SVG as it was drawn, and PNG made from that.
 
 use super::draw::DrawError;
 use crate::error::Error;
@@ -12,17 +12,17 @@ const SCALE: f32 = 2.0;
 /// The font in which PNGs are set, whatever the system has.
 const FONT: &str = "DejaVu Sans";
 
-/// A format of pictures.
+/// A format of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_format)]
-pub enum PictureFormat {
+pub enum ImageFormat {
     /// Drawn with lines and text: sharp at any size, text in the reader's own sans-serif font.
     Svg,
     /// Pixels, on white.
     Png,
 }
 
-impl PictureFormat {
+impl ImageFormat {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Svg, Self::Png];
 
@@ -33,7 +33,7 @@ impl PictureFormat {
 }
 
 fn unknown_format(name: &str) -> Error {
-    Error::unknown_name::<PictureFormat>("the format of pictures", name)
+    Error::unknown_name::<ImageFormat>("the format of images", name)
 }
 
 /// An SVG as a PNG file.
@@ -43,8 +43,8 @@ pub fn png(svg: &str) -> std::result::Result<Vec<u8>, DrawError> {
     fonts.load_font_data(dejavu::sans::regular().to_vec());
     fonts.set_sans_serif_family(FONT);
     let tree = Tree::from_str(svg, &options)?;
-    let size = tree.size().to_int_size().scale_by(SCALE).ok_or("the picture has no size")?;
-    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or("the picture is too large")?;
+    let size = tree.size().to_int_size().scale_by(SCALE).ok_or("the image has no size")?;
+    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or("the image is too large")?;
     resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
     Ok(pixels.encode_png()?)
 }

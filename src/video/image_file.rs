@@ -1,4 +1,4 @@
-//! Single still pictures.
+//! Single still images.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -6,18 +6,18 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::limits::{MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, check_size, too_large};
+use super::limits::{MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, check_size, too_large};
 use super::sampling::Plan;
-use super::{Frame, Kind, Opened, Pictures, VideoInfo};
+use super::{Frame, Images, Kind, Opened, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
-/// One picture as a video of one frame.
+/// One image as a video of one frame.
 pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
     let frame = read(path)?;
     let codec = format.extensions_str().first().copied().unwrap_or_default();
     let info = VideoInfo {
         path: path.to_owned(),
-        kind: Kind::Picture,
+        kind: Kind::Image,
         width: frame.width,
         height: frame.height,
         duration_s: None,
@@ -26,29 +26,29 @@ pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
         container: codec.to_owned(),
         codec: codec.to_owned(),
     };
-    Ok(Opened { info, planned: Plan::picture(), pictures: Box::new(Single(Some(frame))), warnings: Vec::new() })
+    Ok(Opened { info, planned: Plan::image(), images: Box::new(Single(Some(frame))), warnings: Vec::new() })
 }
 
-/// Decodes a JPEG, PNG or WebP picture (the first one, if it is animated), upright by its EXIF orientation.
+/// Decodes a JPEG, PNG or WebP image (the first one, if it is animated), upright by its EXIF orientation.
 pub(super) fn read(path: &Path) -> Result<Frame> {
-    let io = |error| Error::io("reading the picture", path)(error);
+    let io = |error| Error::io("reading the image", path)(error);
     let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
-    if length > MAX_PICTURE_BYTES {
-        return Err(too_large(path, format!("a picture of {length} bytes, and {MAX_PICTURE_BYTES} are read")));
+    if length > MAX_IMAGE_BYTES {
+        return Err(too_large(path, format!("an image of {length} bytes, and {MAX_IMAGE_BYTES} are read")));
     }
     let failed = |e: image::ImageError| Error::Media {
-        problem: MediaProblem::Picture,
+        problem: MediaProblem::Image,
         path: path.to_owned(),
         reason: e.to_string(),
     };
-    // By content, not by name: pictures are often named wrongly.
+    // By content, not by name: images are often named wrongly.
     let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(io)?;
     let mut decoder = reader.into_decoder().map_err(failed)?;
     // `from_decoder` believes any size that a file claims; only `ImageReader::decode`, which hides the orientation,
     // looks first.
     let (width, height) = decoder.dimensions();
-    check_size(path, width.into(), height.into(), MAX_PICTURE_PIXELS)?;
+    check_size(path, width.into(), height.into(), MAX_IMAGE_PIXELS)?;
     let decode = || {
         let mut limits = Limits::default();
         limits.reserve(decoder.total_bytes())?;
@@ -63,7 +63,7 @@ pub(super) fn read(path: &Path) -> Result<Frame> {
 
 struct Single(Option<Frame>);
 
-impl Pictures for Single {
+impl Images for Single {
     fn at(&mut self, _time_s: f64) -> Result<Option<Frame>> {
         Ok(self.0.take())
     }

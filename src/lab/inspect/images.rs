@@ -1,5 +1,5 @@
 //! The frames of an inspected video, decoded again: small for the page, whole with their dropped cells dimmed as
-//! pictures and as a video.
+//! images and as a video.
 
 use super::panels::canvas;
 use super::{files, overlay};
@@ -14,7 +14,7 @@ use image::{ExtendedColorType, ImageFormat, RgbImage};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-/// The longest side of a small picture, and of one of many.
+/// The longest side of a small image, and of one of many.
 const SMALL: u32 = 480;
 const SMALLER: u32 = 320;
 /// More frames than this are many: the page should not become tens of megabytes.
@@ -24,10 +24,10 @@ const QUALITY: u8 = 80;
 
 /// What to make of the frames of a video.
 #[derive(Debug, Clone, Copy)]
-pub struct Pictures<'a> {
+pub struct Images<'a> {
     /// The video.
     pub video: &'a VideoInspection,
-    /// Small pictures, for the page.
+    /// Small images, for the page.
     pub small: bool,
     /// A folder for a PNG of each frame, with what was dropped of it dimmed.
     pub png: Option<&'a Path>,
@@ -44,7 +44,7 @@ pub struct Shown {
     pub written: Vec<PathBuf>,
 }
 
-impl Pictures<'_> {
+impl Images<'_> {
     /// Decodes the frames once, and makes all that is asked for.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Pictures<'_> {
             slices.iter().flat_map(|slice| slice.times_s.iter().map(move |&time| (time, slice))).collect();
         let mut shown = Shown::default();
         if let Some(folder) = self.png {
-            std::fs::create_dir_all(folder).map_err(Error::io("making the folder of the pictures", folder))?;
+            std::fs::create_dir_all(folder).map_err(Error::io("making the folder of the images", folder))?;
         }
         let small = Small::new(&self.video.slices, (self.video.info.width, self.video.info.height), frames.len());
         let mut film = self.film.map(|path| Film::begin(path, &self.video.info)).transpose()?;
@@ -92,11 +92,11 @@ impl Pictures<'_> {
 
     fn not_drawn(&self, error: &image::ImageError) -> Error {
         let (path, reason) = (self.video.info.path.clone(), error.to_string());
-        Error::Media { problem: MediaProblem::Picture, path, reason }
+        Error::Media { problem: MediaProblem::Image, path, reason }
     }
 }
 
-/// The frames of `video` as rows of small pictures, `columns` in each and `width` pixels wide, with what was dropped
+/// The frames of `video` as rows of small images, `columns` in each and `width` pixels wide, with what was dropped
 /// of them dimmed.
 ///
 /// # Errors
@@ -119,8 +119,8 @@ pub fn strips(
     for (i, frame) in decode(video, cancel)?.enumerate() {
         cancel.check()?;
         let Some(&(time_s, slice)) = frames.get(i) else { return Err(changed(video)) };
-        let picture = image_of(&frame?);
-        let small = imageops::resize(&picture, width, height, FilterType::Triangle);
+        let image = image_of(&frame?);
+        let small = imageops::resize(&image, width, height, FilterType::Triangle);
         // Dimmed behind the scaling, so that cells have sharp edges.
         let small = overlay::dimmed(Frame { width, height, rgb: small.into_raw(), time_s }, slice);
         if i % columns == 0 {
@@ -140,7 +140,7 @@ pub fn strips(
     Ok(rows)
 }
 
-/// Between two pictures of a strip, in pixels.
+/// Between two images of a strip, in pixels.
 const GAP: u32 = 2;
 
 fn decode(video: &VideoInspection, cancel: &CancelToken) -> Result<FrameSource> {
@@ -180,9 +180,9 @@ impl<'a> Film<'a> {
     }
 }
 
-/// Makes small pictures of frames, with the borders around them that tokens reach into.
+/// Makes small images of frames, with the borders around them that tokens reach into.
 struct Small {
-    /// The whole picture, in pixels.
+    /// The whole image, in pixels.
     size: (u32, u32),
     /// The frame in it: where it begins, and its size.
     at: (i64, i64),
@@ -205,9 +205,9 @@ impl Small {
     }
 
     fn jpeg(&self, frame: &Frame) -> image::ImageResult<Vec<u8>> {
-        let picture = image_of(frame);
+        let image = image_of(frame);
         let (width, height) = self.frame;
-        let small = imageops::resize(&picture, width, height, FilterType::Triangle);
+        let small = imageops::resize(&image, width, height, FilterType::Triangle);
         let mut canvas = RgbImage::new(self.size.0, self.size.1);
         imageops::replace(&mut canvas, &small, self.at.0, self.at.1);
         let mut bytes = Vec::new();
