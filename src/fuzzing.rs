@@ -1,4 +1,5 @@
-//! What the fuzzers in `fuzz/` call: each takes any bytes, and returns. A test runs them over the corpus.
+//! The functions that the fuzzers in `fuzz/` call. Each takes arbitrary bytes and must return. A test runs them over
+//! the corpus.
 
 use crate::lab::eval::Task;
 use crate::lab::report::Report;
@@ -7,29 +8,29 @@ use crate::{chat, models, runtime};
 use std::fs;
 use std::path::Path;
 
-/// The header of a model, an mmproj or an adapter, and what is checked of it.
+/// Reads and checks the header of a model, an mmproj or an adapter.
 pub fn gguf(bytes: &[u8]) {
     models::fuzz_header(bytes);
 }
 
-/// A saved session, its checksum put right.
+/// Reads a saved session, after correcting its checksum.
 pub fn saved_session(bytes: &[u8]) {
     chat::fuzz_saved_session(bytes);
 }
 
-/// The state of a KV cache in a saved session.
+/// Reads the KV cache's state in a saved session.
 pub fn kv_state(bytes: &[u8]) {
     runtime::fuzz_state(bytes);
 }
 
-/// A chat template, compiled and rendered.
+/// Compiles and renders a chat template.
 pub fn chat_template(bytes: &[u8]) {
     if let Ok(source) = std::str::from_utf8(bytes) {
         chat::fuzz_template(source);
     }
 }
 
-/// The rows of a data set; the first byte tells which kind of file it is.
+/// Reads a data set; the first byte chooses the kind of file.
 pub fn dataset(bytes: &[u8]) {
     const KINDS: [(Task, &str); 6] = [
         (Task::Jsonl, "a.jsonl"),
@@ -47,14 +48,14 @@ pub fn dataset(bytes: &[u8]) {
     });
 }
 
-/// Results that are to be drawn, as JSON.
+/// Reads results in JSON and draws them.
 pub fn results(bytes: &[u8]) {
     in_file("summary.json", bytes, |path| {
         let _ = Report::read(&[path.to_owned()]).and_then(|report| report.html());
     });
 }
 
-/// A folder with files of these names, which are parted by line ends, and these bytes in each.
+/// Reads a folder of frames: each line of the bytes names a file, and each file holds all the bytes.
 pub fn frame_folder(bytes: &[u8]) {
     in_file("-", &[], |path| {
         let folder = path.with_file_name("frames");
@@ -68,7 +69,7 @@ pub fn frame_folder(bytes: &[u8]) {
     });
 }
 
-/// Lets `work` look at a file with these bytes.
+/// Calls `work` with a file that holds `bytes`.
 fn in_file(name: &str, bytes: &[u8], work: impl FnOnce(&Path)) {
     let Ok(folder) = tempfile::tempdir() else { return };
     let path = folder.path().join(name);
@@ -83,7 +84,7 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    /// The fuzzers by name, as `fuzz/Cargo.toml` has them.
+    /// The fuzzers, by their names in `fuzz/Cargo.toml`.
     const TARGETS: [Target; 7] = [
         ("gguf", gguf),
         ("saved_session", saved_session),
@@ -94,7 +95,7 @@ mod tests {
         ("frame_folder", frame_folder),
     ];
 
-    /// What fuzzers and people found goes on being harmless, with any Rust.
+    /// The inputs that fuzzers and people found stay harmless. Needs no nightly Rust.
     #[test]
     fn the_corpus_is_harmless() {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
@@ -110,7 +111,7 @@ mod tests {
         }
     }
 
-    /// The files of the corpus with bytes changed, as many as there is patience for (`SHARPV_FUZZ`, in a file).
+    /// Mutations of the corpus are harmless. `SHARPV_FUZZ` is the number of mutations of each file.
     #[test]
     fn what_is_near_the_corpus_is_harmless() {
         let count = std::env::var("SHARPV_FUZZ").ok().and_then(|count| count.parse().ok()).unwrap_or(20_usize);

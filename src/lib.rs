@@ -1,9 +1,9 @@
-//! Chat about video files on one's own machine, with quantized VideoLLMs in GGUF.
+//! Chat about video files on your own machine, with quantized VideoLLMs in GGUF.
 //!
-//! sharpv builds a patched llama.cpp and drops the visual tokens that say nothing new before they reach the language
-//! model (Visual SharpV, after [arXiv 2511.08003](https://arxiv.org/abs/2511.08003)): the prompt is prefilled sooner
-//! and takes a smaller KV cache. Behind the prefill, visual tokens can leave the layers of the KV cache in which little
-//! of them is left (Memory SharpV).
+//! sharpv builds a patched llama.cpp and prunes redundant visual tokens before they reach the language model (Visual
+//! SharpV, after [arXiv 2511.08003](https://arxiv.org/abs/2511.08003)). Prefill is faster and the KV cache smaller.
+//! After prefill, sharpv can also evict visual tokens from the layers of the KV cache that no longer need them (Memory
+//! SharpV).
 //!
 //! ```no_run
 //! use sharpv::{Session, VideoOptions};
@@ -17,19 +17,20 @@
 //! ```
 //!
 //! # Modules
-//! - [`chat`]: the session, which is all that most programs need, and the [`Worker`], a thread with a session, for
-//!   programs that must not wait.
-//! - [`models`]: where models come from. [`video`]: frames out of files. [`layout`]: how a model family wants a video
-//!   in its prompt.
-//! - [`prune`]: which visual tokens to keep. Plain arithmetic on slices of `f32`, of use without the rest.
-//! - [`runtime`]: a safe wrapper over llama.cpp and its vision encoder. [`ffi`]: the C interfaces beneath.
-//! - [`weights`]: copies of model files that a processor computes faster.
-//! - `serve` (a feature): a server for OpenAI's chat completions.
-//! - `lab` (a feature): measuring. How right answers are and what they cost, with methods side by side, and both as
-//!   images and one HTML page.
+//! - [`chat`]: [`Session`], which is all that most programs need, and [`Worker`], which runs a session on a thread of
+//!   its own, for programs that must not block.
+//! - [`models`]: finds and downloads models. [`video`]: decodes frames. [`layout`]: how each model family arranges a
+//!   video in its prompt.
+//! - [`prune`]: which visual tokens to keep. Plain arithmetic on `f32` slices, usable on its own.
+//! - [`skip`]: which parts of an image the vision encoder need not compute.
+//! - [`runtime`]: a safe wrapper around llama.cpp and its vision encoder. [`ffi`]: the C interfaces below it.
+//! - [`weights`]: copies of model files in a type that this processor computes faster.
+//! - `serve` (a feature): a server for OpenAI's chat completions API.
+//! - `lab` (a feature): evaluation and benchmarks. It compares the accuracy and cost of methods, and reports them as
+//!   images and as one HTML page.
 //!
 //! Dependencies go one way: `{lab, serve} → chat → {layout, models, runtime, prune, video} → error`. `prune` and
-//! `video` know nothing of `runtime`. `unsafe` is in `ffi` and `runtime` only.
+//! `video` do not depend on `runtime`. Only `ffi` and `runtime` contain `unsafe`.
 
 #![warn(missing_docs)]
 #![deny(unsafe_code)]

@@ -1,60 +1,60 @@
-//! Watching the library at work: one trait for everything that takes time.
+//! Progress, messages and text: one trait for everything that takes time.
 
-/// What is being done, and what its steps are.
+/// What the library is doing, and the unit that its progress is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Fetching a file, in bytes.
+    /// Downloading a file, in bytes.
     Download,
-    /// Reading a file to see that it is what it should be, in bytes.
+    /// Verifying a file's checksum, in bytes.
     Verify,
     /// Unpacking a file, in bytes.
     Unpack,
-    /// Making a file out of others, in bytes.
+    /// Assembling a file from others, in bytes.
     Assemble,
     /// Loading the language model, in thousandths.
     LoadModel,
     /// Loading the vision encoder, in thousandths.
     LoadVision,
-    /// Looking over a long video to choose its frames, in images that are looked at.
+    /// Surveying a long video to choose its frames, in images.
     Survey,
-    /// Decoding and encoding, in frames.
+    /// Decoding and encoding a video, in frames.
     Encode,
     /// Drawing frames, in frames.
     Draw,
-    /// Feeding the prompt to the language model, in rows (text tokens and visual tokens).
+    /// Prefilling the prompt, in rows (text tokens and visual tokens).
     Prefill,
-    /// Asking the parts of a video one by one, in parts.
+    /// Searching a video part by part, in parts.
     Search,
     /// Answering the questions of an evaluation, in answers.
     Answers,
-    /// Measuring what methods cost, in runs, which are not equally long.
+    /// Benchmarking methods, in runs. Runs differ in length.
     Runs,
-    /// The same, in thousandths of all the work.
+    /// Benchmarking methods, in thousandths of the total work.
     Work,
 }
 
-/// Is told what goes on. Every method may be left out; `()` leaves out all.
+/// Receives progress, messages and text. Every method has a default; `()` implements none of them.
 ///
 /// A closure that takes `&str` is an observer of an answer's text.
 pub trait Observer {
-    /// `done` of `total` steps of a stage are done. A stage that begins anew, with another file, has `done` less than
-    /// before.
+    /// `done` of `total` steps of a stage are done. `done` drops when a stage starts again, for example with the next
+    /// file.
     fn progress(&mut self, stage: Stage, done: u64, total: u64) {
         let _ = (stage, done, total);
     }
 
-    /// Something that is worth a line, for who looks on.
+    /// A message about the progress of the work.
     fn message(&mut self, message: &str) {
         tracing::info!("{message}");
     }
 
-    /// Something that the user should know, while the work goes on.
+    /// A problem that the user should know about, but that does not stop the work.
     fn warning(&mut self, message: &str) {
         tracing::warn!("{message}");
     }
 
-    /// The next piece of an answer: valid UTF-8, to be written as it is.
+    /// The next piece of an answer. Concatenated, the pieces are the answer.
     fn text(&mut self, piece: &str) {
         let _ = piece;
     }
@@ -66,5 +66,5 @@ impl<F: FnMut(&str)> Observer for F {
     }
 }
 
-/// Shows nothing. Messages and warnings still go to `tracing`.
+/// Ignores everything. Messages and warnings still go to `tracing`.
 impl Observer for () {}

@@ -1,9 +1,10 @@
-//! Weights in the type that a processor computes fastest.
+//! Weights in the type that the processor computes fastest.
 //!
-//! Model files come in types that are small, or exact, or what everyone has. Which of them is fast differs between
-//! processors: one that multiplies BF16 takes two thirds to three quarters of the time for an encoder in BF16 that it
-//! takes in F16, and there is no matrix kernel for Q4_1 (docs/results.md, "Types of weights", has the measurements that
-//! [`faster`] stands for). So a copy is made once, beside the file, which stays, and used where the CPU does the work.
+//! The type of a model file is chosen for size or precision; which type is fastest depends on the processor. A
+//! processor with BF16 instructions runs an encoder in BF16 in two thirds to three quarters of the time that F16 takes,
+//! and llama.cpp has no matrix kernel for Q4_1. [`faster`] encodes the measurements in docs/results.md, "Types of
+//! weights". A copy is made once, in the cache folder, and is used when the CPU does the computing. The original file
+//! stays as it is.
 
 use crate::error::{Error, Result};
 use crate::models::gguf::{self, Kind};
@@ -30,12 +31,12 @@ use std::path::{Path, PathBuf};
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_choice)]
 #[non_exhaustive]
 pub enum Weights {
-    /// Faster copies where they were made.
+    /// Use the faster copies that exist.
     #[default]
     Auto,
-    /// The files as they came.
+    /// Use the original files.
     Exact,
-    /// Faster copies, which are made where they are missing.
+    /// Use faster copies, and make those that are missing.
     Fast,
 }
 
@@ -43,16 +44,16 @@ fn unknown_choice(name: &str) -> Error {
     Error::unknown_name::<Weights>("weights", name)
 }
 
-/// Language models above this many bytes stay as they are: to write a token, all weights are read, and a copy in a
-/// larger type would be read for longer than it computes faster. Measured with 98 MB, which decode at the same speed.
+/// Language models of more bytes than this are not copied: decoding reads all weights for each token, so a copy in a
+/// larger type would lose more time in reading than it gains in computing. Measured at 98 MB: decoding is as fast.
 const SMALL_MODEL: u64 = 256 << 20;
 
-/// What the CPU code of this build can use of the processor, as far as it matters here.
+/// The processor features that decide which type is fastest, as far as this build's CPU code uses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Processor {
-    /// Multiplies BF16 (AVX-512).
+    /// AVX-512 BF16: multiplies BF16.
     pub bf16: bool,
-    /// Multiplies tiles of bytes (AMX), for which llama.cpp has kernels for the small types.
+    /// AMX INT8: multiplies tiles of bytes. llama.cpp has AMX kernels for the quantized types.
     pub amx: bool,
 }
 
@@ -65,8 +66,8 @@ impl Processor {
     }
 }
 
-/// The type in which `processor` computes a file of `kind` faster than in `stored` (the format's number for the type of
-/// most of its values), where that was measured. `bytes` is the file's size.
+/// The type in which `processor` computes a file of `kind` faster than in its own; `None` if no type was measured to be
+/// faster. `stored` is GGUF's number for the type of most of the file's values, `bytes` the file's size.
 pub fn faster(kind: Kind, stored: u32, bytes: u64, processor: Processor) -> Option<WeightType> {
     const F32: u32 = 0;
     const F16: u32 = 1;
@@ -82,25 +83,25 @@ pub fn faster(kind: Kind, stored: u32, bytes: u64, processor: Processor) -> Opti
     }
 }
 
-/// A copy of a model file that is computed faster.
+/// A copy of a model file in a faster type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
-    /// The file itself.
+    /// The original file.
     pub source: PathBuf,
-    /// Where the copy is, or would be.
+    /// Where the copy is, or will be.
     pub path: PathBuf,
     /// The type of its weights.
     pub weights: WeightType,
 }
 
 impl Copy {
-    /// Whether it was made.
+    /// Whether the copy was made.
     pub fn exists(&self) -> bool {
         self.path.is_file()
     }
 }
 
-/// Copies of the files of a model in the cache folder of `store`.
+/// The faster copies in the cache folder of a [`Store`].
 #[derive(Debug)]
 pub struct Copies<'a> {
     store: &'a Store,
@@ -108,12 +109,13 @@ pub struct Copies<'a> {
 }
 
 impl<'a> Copies<'a> {
-    /// Those for the processor of this machine.
+    /// The copies for this machine's processor.
     pub fn new(store: &'a Store) -> Self {
         Self { store, processor: Processor::here() }
     }
 
-    /// The copies of `files` that this processor computes faster, made or not. A part that a GPU computes needs none.
+    /// The copies of `files` that this processor would compute faster, whether they exist yet or not. Files that a GPU
+    /// computes need none.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::NotGguf`] when a file cannot be read.
@@ -137,8 +139,7 @@ impl<'a> Copies<'a> {
 
     fn of_file(&self, source: &Path, kind: Kind) -> Result<Option<Copy>> {
         let bytes = std::fs::metadata(source).map_err(Error::io("looking at the model file", source))?.len();
-        // Of a file that no copy is made of, the header need not be read, which takes a while where it has a
-        // vocabulary.
+        // Reading the header of a language model takes a while, because it holds the vocabulary.
         if kind == Kind::Model && bytes > SMALL_MODEL {
             return Ok(None);
         }
@@ -150,10 +151,10 @@ impl<'a> Copies<'a> {
         Ok(Some(Copy { source: source.to_owned(), path, weights }))
     }
 
-    /// Makes a copy, unless it is there.
+    /// Makes a copy unless it exists.
     ///
     /// # Errors
-    /// [`Error::CacheDir`] when the cache cannot be written, or the disk is full; [`Error::Unusable`] and
+    /// [`Error::CacheDir`] when the cache cannot be written or the disk is full; [`Error::Unusable`] and
     /// [`Error::BadModel`] when the file cannot be converted.
     pub fn make(&self, copy: &Copy, observer: &mut dyn Observer) -> Result<()> {
         self.store.make_copy(&copy.path, observer, |partial, observer| {
@@ -169,10 +170,10 @@ impl<'a> Copies<'a> {
     }
 }
 
-/// `files`, with `copies` that exist in place of what they are copies of.
+/// `files`, each replaced by its copy if the copy exists.
 pub fn in_place(mut files: ModelFiles, copies: &[Copy]) -> ModelFiles {
     for copy in copies.iter().filter(|copy| copy.exists()) {
-        tracing::info!("{} is used in place of {}", copy.path.display(), copy.source.display());
+        tracing::info!("using {}, a copy of {}", copy.path.display(), copy.source.display());
         if files.model == copy.source {
             files.model.clone_from(&copy.path);
         } else if files.mmproj.as_ref() == Some(&copy.source) {
@@ -196,7 +197,7 @@ mod tests {
             assert_eq!(of(Kind::Mmproj, stored), [Some(WeightType::Bf16), None, None]);
         }
         assert_eq!(of(Kind::Model, 3), [Some(WeightType::Q8_0), Some(WeightType::Q8_0), None]);
-        // BF16 itself, Q4_K, and what is no model.
+        // BF16 itself, Q4_K, and an adapter.
         assert_eq!(of(Kind::Mmproj, 30), [None; 3]);
         assert_eq!(of(Kind::Model, 12), [None; 3]);
         assert_eq!(of(Kind::Adapter, 1), [None; 3]);
