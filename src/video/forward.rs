@@ -60,7 +60,7 @@ fn header(head: &[u8], start: u64) -> Option<(u32, [u8; 4])> {
 
 /// The error for an MP4 file whose index stands behind the images.
 pub(super) fn index_at_end(path: &Path) -> Error {
-    let reason = "its index (moov) stands at its end".to_owned();
+    let reason = "its index (moov) is at its end".to_owned();
     Error::Media { problem: MediaProblem::Backward, path: path.to_owned(), reason }
 }
 

@@ -237,7 +237,7 @@ fn a_wrong_value_is_told_with_a_right_one() {
         (&["watch", "v.mp4", "--when", " "], 2, "give some text"),
         (&["calibrate", &clip], 2, "the number of videos is 1, but must be at least 2"),
         (&["ask", "rtsp://me:secret@camera/1", "q"], 1, "try `sharpv watch rtsp://camera/1`"),
-        (&["eval", "jsonl", "--data", no_text, "-m", "smol"], 1, "it is no text in UTF-8"),
+        (&["eval", "jsonl", "--data", no_text, "-m", "smol"], 1, "it is not text in UTF-8"),
     ];
     for (args, code, expected) in cases {
         with_smol(args).assert().code(code).stdout(is_empty()).stderr(contains(expected));

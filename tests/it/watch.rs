@@ -365,8 +365,7 @@ fn an_index_at_the_end_is_told_where_there_is_no_way_back() {
     let clips = Clips::new();
     let read = |path: &Path| std::fs::read(path).expect("a file");
     let faststart = read(&clips.draw(MOVING, &format!("{H264} -movflags +faststart"), "first.mp4"));
-    let told =
-        || contains("its index (moov) stands at its end").and(contains("by its path")).and(contains("+faststart"));
+    let told = || contains("its index (moov) is at its end").and(contains("by its path")).and(contains("+faststart"));
     for name in ["clip.mp4", "clip.mov", "clip.3gp"] {
         let clip = clips.draw(MOVING, H264, name);
         let piped = piped(read(&clip), "What?").failure().code(1);
@@ -401,7 +400,7 @@ fn an_index_at_the_end_is_told_before_the_end() {
     stdin.write_all(&bytes[..100]).expect("the beginning");
     let output = within(120, move || child.wait_with_output()).expect("it ends");
     drop(stdin);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("its index (moov) stands at its end"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("its index (moov) is at its end"));
     assert_eq!(output.status.code(), Some(1));
 }
 
