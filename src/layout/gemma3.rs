@@ -1,5 +1,5 @@
-//! Gemma 3, which was trained on images alone: a time and an image for each frame, in the lines that
-//! `Gemma3Processor` puts around images.
+//! Gemma 3, which was trained on images only: each frame is a line with its time and then an image, with the empty
+//! lines that `Gemma3Processor` puts around images.
 
 use super::{Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
 
@@ -17,7 +17,7 @@ impl Layout for Gemma3 {
     }
 
     fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
-        // The encoder squeezes every image into its square, as the processor does.
+        // Like the processor, the encoder scales every image to its square, whatever the image's shape.
         ImageSize::AsItIs
     }
 

@@ -1,8 +1,8 @@
-//! Any model that mtmd loads and that has no layout of its own: `Frame from MM:SS: <image>`, a line for each frame.
+//! Every other model that mtmd loads: one line for each frame, `Frame from MM:SS: <image>`.
 
 use super::{Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
 
-/// The layout for families without one of their own.
+/// The layout of families that have none of their own.
 #[derive(Debug, Clone, Copy)]
 pub struct General;
 
@@ -20,7 +20,7 @@ impl Layout for General {
     }
 
     fn tiles(&self) -> Tiles {
-        // Which of several images shows the whole frame is not known.
+        // Of several images, it is unknown which one shows the whole frame.
         Tiles::All
     }
 

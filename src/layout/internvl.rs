@@ -3,7 +3,7 @@
 use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::Rate;
 
-/// The layout of InternVL: numbered frames, uniform over the clip, one tile each.
+/// The layout of InternVL: numbered frames, uniformly sampled, one tile each.
 #[derive(Debug, Clone, Copy)]
 pub struct InternVl {
     image: ImageSize,
@@ -11,7 +11,7 @@ pub struct InternVl {
 }
 
 impl InternVl {
-    /// For an encoder.
+    /// The layout for an encoder.
     pub fn new(encoder: &EncoderFacts) -> Self {
         Self { image: ImageSize::square(encoder.image_size), tiled: false }
     }
@@ -23,8 +23,8 @@ impl Layout for InternVl {
     }
 
     fn frames(&self) -> Frames {
-        // The family was trained on 8 to 32 frames, `smol` on up to 8. They are the middles of equal parts, as
-        // `InternVLVideoProcessor` has them.
+        // The family was trained on 8 to 32 frames, `smol` on up to 8. Like `InternVLVideoProcessor`, the layout takes
+        // the middles of equal parts.
         Frames { rate: Rate::Uniform { frames: 8 }, ..Frames::default() }
     }
 

@@ -1,5 +1,5 @@
-//! LLaVA-OneVision: frames back to back, each pooled two by two, and one line end behind them. Other LLaVAs: frames
-//! back to back.
+//! LLaVA-OneVision: frames back to back, each pooled two by two, then one newline embedding. Other LLaVAs: frames back
+//! to back.
 
 use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
@@ -13,12 +13,12 @@ pub struct Llava {
 }
 
 impl Llava {
-    /// LLaVA-OneVision, which was trained on videos.
+    /// The layout of LLaVA-OneVision, which was trained on videos.
     pub fn one_vision(encoder: &EncoderFacts) -> Self {
         Self { image: ImageSize::square(encoder.image_size), one_vision: true, tiled: false }
     }
 
-    /// LLaVA-1.5 and what is built as it: the encoder pads frames to a square.
+    /// The layout of LLaVA-1.5 and its likes. The encoder pads frames to a square.
     pub fn new(_encoder: &EncoderFacts) -> Self {
         Self { image: ImageSize::AsItIs, one_vision: false, tiled: false }
     }
@@ -33,7 +33,7 @@ impl Layout for Llava {
         if !self.one_vision {
             return Frames { rate: Rate::Uniform { frames: 8 }, ..Frames::default() };
         }
-        // `np.linspace(0, N - 1, 32, dtype=int)` of the code that it was trained with.
+        // The training code has `np.linspace(0, N - 1, 32, dtype=int)`.
         let spread = Spread::Ends { count: Rounding::Down, number: Rounding::Down, margin_s: 0.0 };
         Frames { rate: Rate::Uniform { frames: 32 }, spread, ..Frames::default() }
     }

@@ -1,4 +1,4 @@
-//! MiniCPM-V: `<image>…</image>`, a line for each frame, in the frame's own shape.
+//! MiniCPM-V: one line for each frame, `<image>…</image>`. Frames keep their aspect ratio.
 
 use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Spread};
@@ -6,15 +6,15 @@ use crate::video::{Rate, Spread};
 /// The layout of MiniCPM-V.
 #[derive(Debug, Clone, Copy)]
 pub struct MiniCpmV {
-    /// Side of the square with as many pixels as a frame gets.
+    /// The side of a square that has as many pixels as a frame.
     side: u32,
-    /// What both sides of an image are multiples of.
+    /// Both sides of an image are multiples of this.
     patch: u32,
     tiled: bool,
 }
 
 impl MiniCpmV {
-    /// For an encoder.
+    /// The layout for an encoder.
     pub fn new(encoder: &EncoderFacts) -> Self {
         Self { side: encoder.image_size.unwrap_or(448), patch: encoder.patch_size.unwrap_or(14), tiled: false }
     }
@@ -26,13 +26,13 @@ impl Layout for MiniCpmV {
     }
 
     fn frames(&self) -> Frames {
-        // As `encode_video` of the model's own examples takes them.
+        // As `encode_video` in the model's examples.
         let rate = Rate::Fps { fps: 1.0, max_frames: 64 };
         Frames { rate, spread: Spread::WholeSteps, max: 64, ..Frames::default() }
     }
 
-    /// The frame's shape with as many pixels as the square, as `find_best_resize` of the model's processor has it. mtmd
-    /// makes a square of what fits into the square, which is off by one patch for shapes close to it.
+    /// The frame's aspect ratio with as many pixels as the square, as `find_best_resize` in the model's processor. mtmd
+    /// makes a square of a frame that fits into the square, which is off by one patch for nearly square frames.
     fn image_size(&self, (width, height): Size, _n_frames: usize) -> ImageSize {
         if self.tiled {
             return ImageSize::AsItIs;

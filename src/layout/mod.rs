@@ -1,11 +1,10 @@
-//! How each model family wants a video in its prompt.
+//! How each model family arranges a video in its prompt.
 //!
-//! A [`Layout`] says how many frames to take, how large their images are, which frames make one slice, what text
-//! stands between the slices, and where they stand in time. One file a family. What a family was trained with is in its
-//! Hugging Face processor; every layout is compared with that (`tests/it/prompts.rs`).
+//! A [`Layout`] decides how many frames to take, how large the images are, which frames form a slice, what text stands
+//! between the slices, and their positions in time. Each family has a file. The reference for each layout is the
+//! family's Hugging Face processor; `tests/it/prompts.rs` compares the two.
 //!
-//! A *slice* is what the encoder gives one set of visual tokens for: a frame, or a pair of frames in families that
-//! merge them.
+//! A *slice* is what the encoder makes of one frame, or of a pair of frames in families that merge them.
 
 mod gemma3;
 mod general;
@@ -36,11 +35,11 @@ use crate::video::{Rate, Spread};
 /// One part of a video in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Part {
-    /// Text, which may name control tokens.
+    /// Text, which may contain control tokens.
     Text(String),
     /// The visual tokens of the slice with this index.
     Slice(usize),
-    /// The encoder's embedding of a line end (LLaVA's `image_newline`): one row, which is never pruned.
+    /// The encoder's newline embedding (LLaVA's `image_newline`): one row, which is never pruned.
     Newline,
 }
 
@@ -50,70 +49,70 @@ impl Part {
     }
 }
 
-/// What a layout may look at to know the encoder.
+/// The properties of an encoder that a layout depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EncoderFacts {
-    /// The mmproj's projector, by the name that it gives it (`clip.projector_type`).
+    /// The mmproj's name for its projector (`clip.projector_type`).
     pub projector: String,
     /// The language model's architecture (`general.architecture`).
     pub architecture: String,
-    /// The side of the encoder's square image in pixels, or of its tile (`clip.vision.image_size`).
+    /// The side in pixels of the encoder's square image or tile (`clip.vision.image_size`).
     pub image_size: Option<u32>,
     /// The side of a patch in pixels (`clip.vision.patch_size`).
     pub patch_size: Option<u32>,
-    /// Whether the mmproj has an embedding for line ends.
+    /// Whether the mmproj has a newline embedding.
     pub has_newline: bool,
 }
 
-/// How many frames a family wants.
+/// Which frames a family takes of a video.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frames {
-    /// How many to take when the user asks for nothing else.
+    /// How many frames to take by default.
     pub rate: Rate,
-    /// Which of them.
+    /// Which frames to take.
     pub spread: Spread,
-    /// The fewest to take of a longer video.
+    /// The fewest frames, unless the video has fewer.
     pub min: usize,
-    /// The most to take when the user gives a rate only.
+    /// The most frames when the user sets only a rate.
     pub max: usize,
-    /// How many of them make one slice: 1, or 2.
+    /// Frames in a slice: 1 or 2.
     pub per_slice: usize,
-    /// What their number is a multiple of.
+    /// The number of frames is a multiple of this.
     pub multiple_of: usize,
 }
 
 impl Default for Frames {
-    /// One a second, 32 at most.
+    /// One frame per second, at most 32.
     fn default() -> Self {
         let rate = Rate::Fps { fps: 1.0, max_frames: 32 };
         Self { rate, spread: Spread::Middles, min: 1, max: 32, per_slice: 1, multiple_of: 1 }
     }
 }
 
-/// A moment, or the moments of a pair of frames, that a slice shows.
+/// The times of a slice's first and last frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SliceTime {
-    /// The first frame, in seconds.
+    /// The time of the first frame, in seconds.
     pub first_s: f64,
-    /// The last frame, in seconds; the same if there is one only.
+    /// The time of the last frame, in seconds; equal to `first_s` if the slice has one frame.
     pub last_s: f64,
 }
 
-/// The slices of a video, and what a prompt may tell of them.
+/// The slices of a video, with what a prompt may say about them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slices {
-    /// When each is, ascending.
+    /// The time of each slice, ascending.
     pub times: Vec<SliceTime>,
-    /// Frames in all.
+    /// The number of frames in all slices.
     pub n_frames: usize,
-    /// The video's length in seconds, where it is known.
+    /// The video's length in seconds, if known.
     pub duration_s: Option<f64>,
-    /// How many frames were taken of each second, where they were taken evenly.
+    /// Sampled frames per second of video, if they were sampled evenly.
     pub sampled_fps: Option<f64>,
 }
 
 impl Slices {
-    /// The slices that frames at `frame_times` (in seconds) make, `per_slice` each; the last may have fewer.
+    /// The slices of frames at `frame_times` (in seconds), `per_slice` frames each. The last slice may have fewer.
     pub fn new(frame_times: &[f64], per_slice: usize, duration_s: Option<f64>, sampled_fps: Option<f64>) -> Self {
         let time = |frames: &[f64]| SliceTime {
             first_s: frames.first().copied().unwrap_or_default(),
@@ -128,7 +127,7 @@ impl Slices {
         self.times.iter().map(|time| time.first_s).enumerate()
     }
 
-    /// Seconds of video for each frame: as it was sampled, or from one to the next on average; `None` for a single
+    /// Seconds of video per frame: by the sampling rate, or else the mean distance between frames; `None` for a single
     /// frame.
     fn frame_distance_s(&self) -> Option<f64> {
         if let Some(fps) = self.sampled_fps {
@@ -139,64 +138,63 @@ impl Slices {
     }
 }
 
-/// Which of the images that the encoder makes of a frame are used.
+/// Which of the images that mtmd cuts a frame into are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Tiles {
     /// All of them.
     All,
-    /// The first, which shows the whole frame.
+    /// The first image, which shows the whole frame.
     First,
-    /// The last, which shows the whole frame.
+    /// The last image, which shows the whole frame.
     Last,
 }
 
-/// A model family's way to lay out a video.
+/// How a model family samples and sizes frames, and what text it puts around its slices.
 pub trait Layout: std::fmt::Debug + Send + Sync {
-    /// The name that [`by_name`] takes.
+    /// The layout's name, for [`by_name`].
     fn name(&self) -> &'static str;
 
-    /// How many frames to take.
+    /// Which frames to take.
     fn frames(&self) -> Frames;
 
-    /// The size in which the encoder is given frames of `size`, `n_frames` in all.
+    /// The size of the images that the encoder gets, for a video of `n_frames` frames of `size`.
     fn image_size(&self, size: Size, n_frames: usize) -> ImageSize;
 
-    /// The fewest and the most visual tokens of a slice, where a slice can be made smaller by
-    /// [`image_size`](Self::image_size).
+    /// The fewest and the most visual tokens of a slice, if [`image_size`](Self::image_size) can vary their number.
     fn slice_tokens(&self) -> Option<(usize, usize)> {
         None
     }
 
-    /// The same layout with at most this many visual tokens a slice, if it can have fewer.
+    /// The same layout with at most `max` visual tokens a slice; `None` if their number is fixed.
     fn with_slice_tokens(&self, max: usize) -> Option<Box<dyn Layout>> {
         let _ = max;
         None
     }
 
-    /// Which of the images that the encoder makes of a frame are used.
+    /// Which of the images that mtmd cuts a frame into are used.
     fn tiles(&self) -> Tiles;
 
-    /// The same layout with frames cut into tiles as single images are, each tile encoded; `None` if it never cuts
-    /// them, or always.
+    /// The same layout with each frame cut into tiles, as single images are, and all tiles encoded. `None` if the
+    /// family never cuts frames, or always does.
     fn tiled(&self) -> Option<Box<dyn Layout>> {
         None
     }
 
-    /// Whether the begin and end markers that mtmd puts around an image (`<img>`, `<|vision_start|>`, …) go around
-    /// each slice. A layout that says no has its own in [`video`](Self::video).
+    /// Whether the markers that mtmd puts around an image (`<img>`, `<|vision_start|>`, …) go around each slice. If
+    /// not, [`video`](Self::video) writes the layout's own markers.
     fn uses_encoder_markers(&self) -> bool {
         true
     }
 
-    /// Whether two by two visual tokens of a frame are merged into one behind the projector.
+    /// Whether each two by two visual tokens of a frame are pooled into one after the projector.
     fn pools(&self) -> bool {
         false
     }
 
-    /// Text and slices of a video, in order.
+    /// The text and slices of a video, in order.
     fn video(&self, slices: &Slices) -> Vec<Part>;
 
-    /// What stands between a video or image and the text behind it, unless the model's chat template says it.
+    /// The text between a video or image and the question after it, unless the model's chat template adds it.
     fn separator(&self) -> &'static str {
         ""
     }
@@ -206,15 +204,15 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
         vec![Part::Slice(0)]
     }
 
-    /// For models with positions in time (M-RoPE): by how much each slice is later than the first, in positions, where
-    /// all slices begin at one position. `None` where each slice begins behind what stands before it.
+    /// For models with positions in time (M-RoPE): the distance of each slice from the first, in positions of time, for
+    /// families whose slices all start at the same position. `None` if each slice starts after the part before it.
     fn time_steps(&self, slices: &Slices) -> Option<Vec<i32>> {
         let _ = slices;
         None
     }
 
-    /// As [`time_steps`](Self::time_steps), of one slice of a video whose end is not known: slice number `index`, which
-    /// comes `seconds` behind the first. The same as there if the slices follow each other at even distances.
+    /// [`time_steps`](Self::time_steps) for one slice of a video of unknown length: the slice with the index `index`,
+    /// `seconds` after the first. Agrees with `time_steps` if the slices are evenly spaced.
     fn time_step(&self, index: usize, seconds: f64) -> Option<i32> {
         let _ = (index, seconds);
         None
@@ -235,10 +233,10 @@ pub const NAMES: &[&str] = &[
     "general",
 ];
 
-/// The layout with this name, for an encoder.
+/// The layout of this name, for an encoder.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] if there is none.
+/// [`Error::InvalidParameter`] if the name is unknown.
 pub fn by_name(name: &str, encoder: &EncoderFacts) -> Result<Box<dyn Layout>> {
     Ok(match name {
         "smolvlm" => Box::new(SmolVlm::new(encoder)),
@@ -261,16 +259,16 @@ pub fn by_name(name: &str, encoder: &EncoderFacts) -> Result<Box<dyn Layout>> {
     })
 }
 
-/// The name of the layout that a model's family has; `general` for families without one of their own.
+/// The name of the layout of a model's family; `general` for families that have none of their own.
 pub fn name_for(encoder: &EncoderFacts) -> &'static str {
     let is_qwen2 = encoder.architecture.starts_with("qwen2");
     match encoder.projector.as_str() {
         "idefics3" => "smolvlm",
         "qwen2vl_merger" => "qwen2-vl",
-        // Qwen2.5-Omni sees as Qwen2.5-VL does.
+        // Qwen2.5-Omni takes videos as Qwen2.5-VL does.
         "qwen2.5vl_merger" | "qwen2.5o" => "qwen2.5-vl",
         "qwen3vl_merger" => "qwen3-vl",
-        // LLaVA-NeXT has line ends too, but another language model, and was trained on images alone.
+        // LLaVA-NeXT has a newline embedding, too, but another language model, and was trained on images only.
         "mlp" if encoder.has_newline && is_qwen2 => "llava-onevision",
         "mlp" => "llava",
         "internvl" => "internvl",
@@ -280,7 +278,8 @@ pub fn name_for(encoder: &EncoderFacts) -> &'static str {
     }
 }
 
-/// A line for each slice: its label and the slice. Texts that meet are one part, so that they are tokenized as one.
+/// One line for each slice: its label, then the slice. A line end and the next label are one part, so that they are
+/// tokenized together.
 fn lines(slices: &Slices, label: impl Fn(usize, f64) -> String) -> Vec<Part> {
     let mut parts = Vec::with_capacity(2 * slices.times.len());
     for (i, time_s) in slices.each() {
@@ -291,7 +290,7 @@ fn lines(slices: &Slices, label: impl Fn(usize, f64) -> String) -> Vec<Part> {
     parts
 }
 
-/// `MM:SS`, or `H:MM:SS` from an hour on. Whole seconds, rounded down, as players show them.
+/// `MM:SS`, or `H:MM:SS` from one hour on, in whole seconds rounded down.
 pub(crate) fn clock(time_s: f64) -> String {
     let seconds = time_s.max(0.0) as u64;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,13 +1,13 @@
-//! Merging visual tokens two by two behind the projector, as LLaVA-OneVision does with the frames of videos.
+//! Pooling visual tokens two by two after the projector, as LLaVA-OneVision does with the frames of videos.
 
-/// How many tokens are left of `n`, which form a square; `n` if they do not.
+/// The number of tokens after pooling the `n` tokens of a square image; `n` itself if they do not form a square.
 pub fn pooled_len(n: usize) -> usize {
     side(n).map_or(n, |side| side.div_ceil(2).pow(2))
 }
 
-/// Merges the tokens of a square image, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`: each is what
-/// lies at its middle, mixed of the four tokens around (bilinear, as PyTorch's `interpolate` without `align_corners`).
-/// Tokens that form no square stay.
+/// Pools the tokens of a square image, `[side × side × n_embd]`, into `[⌈side/2⌉ × ⌈side/2⌉ × n_embd]`. Each pooled
+/// token is interpolated bilinearly from the tokens around its center, as PyTorch's `interpolate` does without
+/// `align_corners`. Returns `rows` unchanged if the tokens do not form a square.
 pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
     let Some(side) = rows.len().checked_div(n_embd).and_then(side) else { return rows.to_vec() };
     let pooled = side.div_ceil(2);
@@ -28,7 +28,7 @@ pub fn pool(rows: &[f32], n_embd: usize) -> Vec<f32> {
     result
 }
 
-/// Of which tokens of an image that has `n` the token `pooled` of [`pool`]'s is mixed.
+/// The tokens that [`pool`] interpolates the token `pooled` from, in an image of `n` tokens. Ascending.
 pub fn pooled_from(n: usize, pooled: usize) -> Vec<usize> {
     let Some(side) = side(n) else { return vec![pooled] };
     let width = side.div_ceil(2);
@@ -41,7 +41,7 @@ pub fn pooled_from(n: usize, pooled: usize) -> Vec<usize> {
     tokens
 }
 
-/// Between which two of `side` values the middle of the pooled one `i` lies, and how much it has of the second.
+/// The two of `side` values that the center of the pooled value `i` lies between, and the weight of the second.
 fn between(side: usize, i: usize) -> (usize, usize, f32) {
     let scale = side as f32 / side.div_ceil(2) as f32;
     let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);

@@ -1,8 +1,8 @@
-//! Qwen2-VL and Qwen2.5-VL: one block of all frames, in pairs, with no time in words. Time is in the positions: slice
-//! after slice in Qwen2-VL, in seconds in Qwen2.5-VL.
+//! Qwen2-VL and Qwen2.5-VL: one block of all frames, merged in pairs, without times in the text. The positions encode
+//! time: in slices in Qwen2-VL, in seconds in Qwen2.5-VL.
 //!
-//! Frames and image sizes are those of `qwen_vl_utils`, which Qwen's examples read videos with: an even number, from
-//! the first frame to the last; 128 to 768 tokens a pair, and fewer where many frames would pass 115,200 tokens in all.
+//! Frames and image sizes are those of `qwen_vl_utils`, which Qwen's examples use: an even number of frames, from the
+//! first to the last; 128 to 768 tokens a pair, and fewer if all frames together would exceed 115,200 tokens.
 
 use super::size::{Pixels, smart_resize};
 use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
@@ -11,30 +11,30 @@ use crate::video::{Rate, Rounding, Spread};
 /// The layout of Qwen2-VL and Qwen2.5-VL.
 #[derive(Debug, Clone, Copy)]
 pub struct Qwen2Vl {
-    /// Pixels of the side of a visual token: a patch, two by two of them merged.
+    /// The side of a visual token in pixels: two patches.
     token_side: u32,
-    /// Tokens of a pair, at most.
+    /// The most tokens of a pair.
     max_tokens: usize,
-    /// Positions tell seconds.
+    /// Positions count seconds.
     real_time: bool,
 }
 
 const MIN_TOKENS: usize = 128;
 const MAX_TOKENS: usize = 768;
-/// Visual tokens of all pairs: 128,000 with room for text.
+/// The most visual tokens of all pairs: 90 % of 128,000, which leaves some for text.
 const ALL_TOKENS: f64 = 115_200.0;
-/// However many frames there are, a pair may have that much more than the fewest tokens.
+/// The limit of a pair never falls below this multiple of `MIN_TOKENS`, however many frames there are.
 const LEAST_MAX: f64 = 1.05;
-/// Positions for a second, of Qwen2.5-VL (`tokens_per_second` in its configuration).
+/// Qwen2.5-VL's positions per second (`tokens_per_second` in its configuration).
 const POSITIONS_PER_SECOND: f64 = 2.0;
 
 impl Qwen2Vl {
-    /// Qwen2-VL.
+    /// The layout of Qwen2-VL.
     pub fn new(encoder: &EncoderFacts) -> Self {
         Self { token_side: 2 * encoder.patch_size.unwrap_or(14), max_tokens: MAX_TOKENS, real_time: false }
     }
 
-    /// Qwen2.5-VL.
+    /// The layout of Qwen2.5-VL.
     pub fn with_real_time(encoder: &EncoderFacts) -> Self {
         Self { real_time: true, ..Self::new(encoder) }
     }
@@ -71,7 +71,7 @@ impl Layout for Qwen2Vl {
     }
 
     fn uses_encoder_markers(&self) -> bool {
-        // One pair for the whole video, not one for each slice.
+        // One pair of markers for the whole video, not one for each slice.
         false
     }
 
@@ -85,7 +85,7 @@ impl Layout for Qwen2Vl {
             Some(distance_s) if self.real_time => 2.0 * distance_s * POSITIONS_PER_SECOND,
             _ => 1.0,
         };
-        // As `get_rope_index` rounds: down. Times are sums of fractions, so a whole number may come out a little less.
+        // Rounds down, as `get_rope_index` does; 1e-4 makes up for rounding errors just below a whole number.
         Some((0..slices.times.len()).map(|i| (i as f64 * step + 1e-4) as i32).collect())
     }
 

@@ -1,12 +1,12 @@
-//! Qwen3-VL: frames in pairs, each pair behind the mean of its times: `<1.2 seconds><|vision_start|>…<|vision_end|>`.
+//! Qwen3-VL: frames in pairs, each pair after the mean of its times: `<1.2 seconds><|vision_start|>…<|vision_end|>`.
 //!
-//! Frames and image sizes are those of `Qwen3VLVideoProcessor`, with the limits in the files of the models: from the
-//! first frame to the last, all of them within a number of pixels, and none of more than 768 tokens
+//! Frames and image sizes are those of `Qwen3VLVideoProcessor`, with the limits in the models' files. Frames go from
+//! the first to the last. All of them share a number of pixels, and none has more than 768 tokens
 //! (`cap_pixels_per_frame`, as in `qwen_vl_utils`).
 //!
-//! The chat template has `<|vision_start|>` and `<|vision_end|>` around a video, too. The processor that came with the
-//! models puts the pairs in the place of all three, and so does vLLM; `transformers` from 5.12 on leaves two markers
-//! around them, which no model was shown.
+//! The chat template also puts `<|vision_start|>` and `<|vision_end|>` around a video. The processor that was released
+//! with the models replaces these markers, too, with the pairs, and so does vLLM. `transformers` from 5.12 on keeps
+//! them around the pairs, which no model was trained on.
 
 use super::size::{Pixels, smart_resize_all};
 use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
@@ -15,23 +15,23 @@ use crate::video::{Rate, Rounding, Spread};
 /// The layout of Qwen3-VL.
 #[derive(Debug, Clone, Copy)]
 pub struct Qwen3Vl {
-    /// Pixels of the side of a visual token: a patch, two by two of them merged.
+    /// The side of a visual token in pixels: two patches.
     token_side: u32,
-    /// Tokens of a pair, at most.
+    /// The most tokens of a pair.
     max_tokens: usize,
 }
 
-/// Visual tokens of all frames, counted one by one: 25,165,824 pixels in the model's configuration.
+/// The most visual tokens of all frames, as if frames were not merged: 25,165,824 pixels in the model's configuration.
 const ALL_FRAMES_TOKENS: f64 = 24_576.0;
-/// The same, at least: 4,096 pixels.
+/// The fewest visual tokens of all frames: 4,096 pixels.
 const MIN_ALL_FRAMES_TOKENS: f64 = 4.0;
-/// Visual tokens of a pair, at most.
+/// The most visual tokens of a pair.
 const MAX_TOKENS: usize = 768;
-/// What fitting a video to memory may go down to.
+/// The fewest visual tokens of a pair when a video is fitted to memory.
 const MIN_TOKENS: usize = 64;
 
 impl Qwen3Vl {
-    /// For an encoder.
+    /// The layout for an encoder.
     pub fn new(encoder: &EncoderFacts) -> Self {
         Self { token_side: 2 * encoder.patch_size.unwrap_or(16), max_tokens: MAX_TOKENS }
     }
@@ -43,7 +43,7 @@ impl Layout for Qwen3Vl {
     }
 
     fn frames(&self) -> Frames {
-        // Their number may be odd: the last frame is a pair with itself.
+        // The number of frames may be odd: the last frame is then paired with itself.
         let rate = Rate::Fps { fps: 2.0, max_frames: 768 };
         let spread = Spread::Ends { count: Rounding::Down, number: Rounding::Nearest, margin_s: 0.0 };
         Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 1 }

@@ -1,25 +1,25 @@
-//! How large the images are that the encoder is given.
+//! The size of the images that the encoder gets.
 
 /// Width and height in pixels.
 pub type Size = (u32, u32);
 
-/// The size in which the encoder is given a frame.
+/// The size to which a frame is scaled before the encoder gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageSize {
-    /// Its own: the encoder's preprocessing makes of it what it will.
+    /// The frame's own size. The encoder's preprocessing scales the frame.
     AsItIs,
-    /// This, whatever the shape of the frame.
+    /// This size, whatever the aspect ratio of the frame.
     Exactly(Size),
 }
 
 impl ImageSize {
-    /// A square of this side; as it is where the encoder does not tell its side.
+    /// A square of this side; [`AsItIs`](Self::AsItIs) if the encoder's file has no side.
     pub(super) fn square(side: Option<u32>) -> Self {
         side.filter(|&side| side > 0).map_or(Self::AsItIs, |side| Self::Exactly((side, side)))
     }
 }
 
-/// How many pixels an image may have.
+/// The fewest and the most pixels of an image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pixels {
     pub min: f64,
@@ -27,7 +27,7 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    /// From `min` to `max` squares of `side` pixels.
+    /// The pixels of `min` to `max` tokens, which are squares with sides of `side` pixels.
     pub fn of_tokens(min: f64, max: f64, side: u32) -> Self {
         let square = f64::from(side).powi(2);
         Self { min: min * square, max: max * square }
@@ -38,15 +38,16 @@ impl Pixels {
     }
 }
 
-/// The size with the shape of `size`, whose sides are multiples of `factor` and whose area is within `pixels`, as
-/// Qwen's `smart_resize` has it: rounded to the nearest multiples, then scaled down or up if that is too large or too
-/// small.
+/// The size that has about the aspect ratio of `size`, sides that are multiples of `factor`, and an area within
+/// `pixels`. Like Qwen's `smart_resize`, rounds the sides to the nearest multiples, then scales them down or up if the
+/// area is out of range.
 pub(super) fn smart_resize(size: Size, factor: u32, pixels: Pixels) -> Size {
     resize(size, factor, pixels, pixels)
 }
 
-/// The same for a video of `n` frames, all of which share `pixels`. Whether they are too many is told by whole pairs,
-/// and by how much by frames, as Qwen3-VL's `smart_resize` does. What is narrower than `factor` is scaled up first.
+/// [`smart_resize`] for a video of `n` frames, which share `pixels`. Like Qwen3-VL's `smart_resize`, decides by the
+/// number of whole pairs whether to scale, and by the number of frames by how much. A frame with a side shorter than
+/// `factor` is scaled up first.
 pub(super) fn smart_resize_all((width, height): Size, factor: u32, n: usize, pixels: Pixels) -> Size {
     let up = f64::from(factor) / f64::from(width.min(height).max(1));
     let size =
@@ -62,7 +63,7 @@ fn resize((width, height): Size, factor: u32, allowed: Pixels, wanted: Pixels) -
     let area = nearest[0] * nearest[1];
     let own = sides[0] * sides[1];
     let whole = |tokens: f64| (tokens * factor).max(factor);
-    // Multiplied and divided in Python's order: the last bit may decide.
+    // The operations are in Python's order, because the last bit may decide.
     let [width, height] = if area > allowed.max {
         let scale = (own / wanted.max).sqrt();
         sides.map(|side| whole((side / scale / factor).floor()))

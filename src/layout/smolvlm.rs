@@ -1,6 +1,6 @@
-//! SmolVLM2: the number of frames and the video's length in words, then a time and one tile for each frame.
+//! SmolVLM2: a sentence with the number of frames and the video's length, then a time and one tile for each frame.
 //!
-//! The text is that of `SmolVLMProcessor`: "You are provided the following series of four frames from a 0:00:04
+//! The sentence is that of `SmolVLMProcessor`: "You are provided the following series of four frames from a 0:00:04
 //! [H:MM:SS] video.".
 
 use super::words::in_words;
@@ -15,7 +15,7 @@ pub struct SmolVlm {
 }
 
 impl SmolVlm {
-    /// For an encoder.
+    /// The layout for an encoder.
     pub fn new(encoder: &EncoderFacts) -> Self {
         Self { image: ImageSize::square(encoder.image_size), tiled: false }
     }
@@ -29,8 +29,7 @@ impl Layout for SmolVlm {
     }
 
     fn frames(&self) -> Frames {
-        // As `sample_frames` of `SmolVLMVideoProcessor` takes them: without the first and the last second of a long
-        // video.
+        // Like `sample_frames` of `SmolVLMVideoProcessor`, leaves out the first and the last second of a long video.
         let rate = Rate::Fps { fps: 1.0, max_frames: 64 };
         let spread = Spread::Ends { count: Rounding::Nearest, number: Rounding::Down, margin_s: 1.0 };
         Frames { rate, spread, max: 64, ..Frames::default() }
@@ -49,7 +48,7 @@ impl Layout for SmolVlm {
     }
 
     fn uses_encoder_markers(&self) -> bool {
-        // They begin with an empty line, which belongs to images cut into tiles.
+        // mtmd's markers begin with an empty line, which is only right for images that are cut into tiles.
         self.tiled
     }
 

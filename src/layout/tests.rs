@@ -91,7 +91,7 @@ fn pairs_have_two_times_and_the_last_may_be_alone() {
 fn time_runs_in_seconds_in_qwen2_5_vl_and_in_slices_in_qwen2_vl() {
     let facts = EncoderFacts::default();
     let times = |fps: f64| (0..8).map(|i| f64::from(i) / fps).collect::<Vec<_>>();
-    // Two positions for a second; a slice is two frames.
+    // Two positions per second; a slice is two frames.
     for (fps, steps) in [(2.0, [0, 2, 4, 6]), (1.0, [0, 4, 8, 12]), (4.0, [0, 1, 2, 3]), (3.0, [0, 1, 2, 4])] {
         let slices = slices(&times(fps), 2);
         assert_eq!(Qwen2Vl::with_real_time(&facts).time_steps(&slices).unwrap(), steps, "{fps}");
@@ -101,12 +101,12 @@ fn time_runs_in_seconds_in_qwen2_5_vl_and_in_slices_in_qwen2_vl() {
 
 #[test]
 fn time_in_qwen2_5_vl_runs_as_the_frames_were_sampled() {
-    // 2.9 s, of which four frames are taken, from the first to the last of 87: `second_per_grid_ts` is 2 · 2.9 / 4.
+    // Four frames of 2.9 s, from the first to the last of 87: `second_per_grid_ts` is 2 · 2.9 / 4.
     let times = [0.0, 29.0, 57.0, 86.0].map(|number| number / 30.0);
     let slices = Slices::new(&times, 2, Some(2.9), Some(4.0 / 2.9));
     let qwen = Qwen2Vl::with_real_time(&EncoderFacts::default());
     assert_eq!(qwen.time_steps(&slices).unwrap(), [0, 2]);
-    // By the distance of the frames it would be later.
+    // By the distance between the frames, the second slice would be later.
     assert_eq!(qwen.time_steps(&Slices { sampled_fps: None, ..slices }).unwrap(), [0, 3]);
 }
 

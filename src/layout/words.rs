@@ -1,4 +1,4 @@
-//! Numbers in English words, as the Python package `num2words` writes them.
+//! Numbers in English words, as Python's `num2words` writes them.
 
 const ONES: [&str; 20] = [
     "zero",
@@ -41,7 +41,7 @@ pub(super) fn in_words(n: usize) -> String {
             rest @ 1..100 => format!("{} thousand and {}", in_words(n / 1000), in_words(rest)),
             rest => format!("{} thousand, {}", in_words(n / 1000), in_words(rest)),
         },
-        // More frames than any prompt holds.
+        // No prompt holds that many frames.
         _ => n.to_string(),
     }
 }
