@@ -1,17 +1,17 @@
-//! What changed in an image.
+//! Finds the cells of an image that changed.
 
-/// An image of merged frames, cut into cells of `merge × merge` patches.
+/// The images of one slice, divided into cells of `merge × merge` patches.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageView<'a> {
-    /// One for each frame, `[height × width × 3]`.
+    /// One image for each frame, `[height × width × 3]`, normalized as the encoder needs them.
     pub images: &'a [&'a [f32]],
-    /// Pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// By what to multiply a difference, for each channel, to have it in pixels of 0 to 1.
+    /// For each channel, the factor that converts a difference to the range 0 to 1 of pixel values.
     pub scale: [f32; 3],
-    /// Side of a patch, in pixels.
+    /// The side of a patch in pixels.
     pub patch: usize,
-    /// Patches on the side of a cell.
+    /// The side of a cell in patches.
     pub merge: usize,
     /// Cells in a row.
     pub cells_x: usize,
@@ -19,10 +19,10 @@ pub struct ImageView<'a> {
     pub cells_y: usize,
 }
 
-/// Means of the blocks of an image: each patch has two by two, of each channel and frame.
+/// The means of an image's blocks. Each patch has two by two blocks, for each channel and frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blocks {
-    /// `[cells × patches × values]`, in pixels of 0 to 1 (less a constant, which no difference has).
+    /// `[cells × patches × values]`, scaled to the range 0 to 1 up to a constant, which cancels out in differences.
     means: Vec<f32>,
     /// Values of a patch.
     of_patch: usize,
@@ -30,17 +30,17 @@ pub struct Blocks {
     of_cell: usize,
 }
 
-/// Blocks on the side of a patch.
+/// The side of a patch in blocks.
 const SIDE: usize = 2;
 
 impl Blocks {
-    /// Takes the means of an image.
+    /// Computes the means of an image's blocks.
     pub fn of(image: &ImageView<'_>) -> Self {
         let ImageView { images, width, scale, patch, merge, cells_x, cells_y } = *image;
         let of_patch = images.len() * SIDE * SIDE * 3;
         let of_cell = of_patch * merge * merge;
         let mut means = Vec::with_capacity(of_cell * cells_x * cells_y);
-        // A patch of an odd number of pixels has blocks of two sizes.
+        // A patch with an odd side has blocks of two sizes.
         let borders = [0, patch / SIDE, patch];
         for cell in 0..cells_x * cells_y {
             for part in 0..merge * merge {
@@ -67,13 +67,14 @@ impl Blocks {
         Self { means, of_patch, of_cell }
     }
 
-    /// How many cells there are.
+    /// The number of cells.
     pub fn n_cells(&self) -> usize {
         self.means.len() / self.of_cell.max(1)
     }
 
-    /// The cells, ascending, with a patch whose blocks differ from `before` by more than `threshold` in the mean over
-    /// blocks and channels. All, if `before` is of another kind of image.
+    /// The indices, ascending, of the changed cells. A cell has changed if, in one of its patches, the mean absolute
+    /// difference from `before` over blocks and channels exceeds `threshold`. Returns all cells if `before` is from an
+    /// image of another size.
     pub fn changed_from(&self, before: &Self, threshold: f32) -> Vec<u32> {
         let all = 0..self.n_cells() as u32;
         if (self.of_patch, self.of_cell, self.means.len()) != (before.of_patch, before.of_cell, before.means.len()) {
@@ -91,7 +92,7 @@ impl Blocks {
         all.filter(differs).collect()
     }
 
-    /// Takes `cells` over from `other`, an image of the same kind: they were encoded now.
+    /// Copies `cells` from `other`, an image of the same size, after they were encoded.
     pub fn take(&mut self, other: &Self, cells: &[u32]) {
         if self.means.len() != other.means.len() {
             self.clone_from(other);
@@ -108,7 +109,7 @@ impl Blocks {
 mod tests {
     use super::*;
 
-    /// Grey images, 12 × 8 pixels: 3 × 2 cells of one patch of 4.
+    /// A grey image of 12 × 8 pixels: 3 × 2 cells, each one patch of 4 × 4 pixels.
     fn blocks(pixels: impl Fn(usize, usize) -> f32) -> Blocks {
         let image: Vec<f32> = (0..12 * 8).flat_map(|i| [pixels(i % 12, i / 12); 3]).collect();
         let images = [image.as_slice()];
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn a_change_is_told_where_it_is() {
         let still = blocks(|_, _| 0.0);
-        // A pixel of the block at the top left of cell 5, whose four blocks have four pixels each.
+        // One pixel changes in the top left block of cell 5. A cell has four blocks of four pixels.
         let moved = blocks(|x, y| if (x, y) == (8, 4) { 1.6 } else { 0.0 });
         let difference = 1.6 * 0.5 / 4.0 / 4.0;
         assert_eq!(moved.changed_from(&still, difference - 1e-6), [5]);

@@ -1,29 +1,31 @@
-//! Which tokens go all the way.
+//! Chooses the tokens that go through all layers of the vision encoder.
 
 use super::Stop;
 use crate::prune::{Budget, PruneParams, SliceScores};
 
-/// How many tokens of each slice will be kept, as far as it can be told before the last slice is there.
+/// Estimates how many tokens of each slice will be kept, before the later slices are known.
 #[derive(Debug, Clone, Copy)]
 pub struct Demand {
     budget: Budget,
     min_keep: usize,
-    /// Slices that the video has, as it was planned.
+    /// The planned number of slices in the video.
     n_slices: usize,
-    /// Ratios of the slices so far that had one before them.
+    /// The sum of the keep ratios of the slices so far, without first slices.
     later: f64,
     n_later: usize,
 }
 
 impl Demand {
-    /// Of a video with so many slices.
+    /// For a video of `n_slices` slices.
     pub fn new(prune: &PruneParams, n_slices: usize) -> Self {
         Self { budget: prune.budget, min_keep: prune.min_keep, n_slices: n_slices.max(1), later: 0.0, n_later: 0 }
     }
 
-    /// How many tokens of the next slice will be kept. Of a total, each slice is given its even share, or what it would
-    /// have of its own accord if that is more; this is scaled down where the slices so far would have more than there
-    /// is. A first slice is not: it wants more than those after it.
+    /// An estimate of the tokens of the next slice that will be kept.
+    ///
+    /// If the budget is a total, a slice gets an even share, or its own demand if that is larger. The own demand is
+    /// scaled down if the slices so far demand more than an even share on average. A first slice is not scaled down,
+    /// because it needs more tokens than later ones.
     pub fn of(&mut self, scores: &SliceScores<'_>) -> usize {
         let n = scores.importance.len();
         let own = scores.ratio * n as f64;
@@ -46,8 +48,9 @@ impl Demand {
     }
 }
 
-/// The tokens that go all the way, ascending: those of highest importance among `changed` tokens (ascending), `stop`'s
-/// multiple of the `wanted` ones that will be kept; and the typical one of a scene.
+/// The indices, ascending, of the tokens that go through all layers: the most important of the `changed` tokens
+/// (ascending), and the typical token of a scene. `wanted` is how many tokens will be kept; [`Stop::multiple`] and
+/// [`Stop::least`] say how many go on.
 pub fn candidates(stop: &Stop, scores: &SliceScores<'_>, changed: &[u32], wanted: usize) -> Vec<u32> {
     let n = scores.importance.len() as f32;
     let count = (wanted as f32 * stop.multiple).max(n * stop.least).ceil() as usize;
@@ -98,7 +101,7 @@ mod tests {
         };
         assert_eq!(wanted(Budget::Adaptive, &[0.0, 0.31, 0.0]), [1, 4, 0]);
         assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.1, 0.2]), [4, 2, 2]);
-        // Twice as much as there is, then three times; a slice that wants more than others gets more.
+        // The slices demand twice the budget, then three times; a slice that demands more than others gets more.
         assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.4, 0.8]), [4, 2, 3]);
         assert_eq!(wanted(Budget::MaxTokens(8), &[0.3, 0.0]), [3, 2]);
         assert_eq!(wanted(Budget::Threshold(0.5), &[0.2, 0.0]), [10, 10]);

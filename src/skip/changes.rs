@@ -1,24 +1,24 @@
-//! Which cells of each image of a video are computed.
+//! Chooses the cells of each image that have to be computed.
 
 use super::{Blocks, Reuse};
 
-/// What was last encoded at each place of a video's images.
+/// The pixels that were last encoded at each place of a video's images.
 #[derive(Debug, Clone)]
 pub struct Changes {
     params: Reuse,
     seen: Option<Blocks>,
-    /// Images in which something changed since one was computed whole.
+    /// Changed images since the last one that was computed whole.
     since_whole: usize,
 }
 
 impl Changes {
-    /// Before the first image.
+    /// The state before the first image.
     pub fn new(params: Reuse) -> Self {
         Self { params, seen: None, since_whole: 0 }
     }
 
-    /// The cells of the next image, ascending, that have to be computed: none if nothing changed. They count as
-    /// encoded then.
+    /// The indices, ascending, of the cells of the next image that have to be computed; empty if nothing changed. From
+    /// now on these cells count as encoded.
     pub fn next(&mut self, blocks: Blocks) -> Vec<u32> {
         let n_cells = blocks.n_cells();
         let changed = match &self.seen {
@@ -49,7 +49,7 @@ mod tests {
     use super::super::ImageView;
     use super::*;
 
-    /// A row of eight cells, in which those named are bright.
+    /// A row of eight cells. Those in `bright` are white, the others black.
     fn blocks(bright: &[usize]) -> Blocks {
         let image: Vec<f32> =
             (0..2 * 16).flat_map(|i| [if bright.contains(&(i % 16 / 2)) { 1.0 } else { 0.0 }; 3]).collect();
@@ -77,7 +77,7 @@ mod tests {
         let mut changes = Changes::new(Reuse { refresh: 3, ..Reuse::default() });
         let counts: Vec<usize> = (0..9)
             .map(|i| {
-                // Nothing changes in the third image, which does not count.
+                // The third image is unchanged and does not count.
                 let bright = if i == 2 { 1 } else { i % 8 };
                 changes.next(blocks(&[bright])).len()
             })

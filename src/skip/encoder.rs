@@ -1,14 +1,14 @@
-//! Which encoders can work on parts of an image, and what that takes.
+//! Which encoders can compute parts of an image, and how much memory that needs.
 
 use super::{EncodeMode, EncodeParams};
 use crate::error::{Error, Result};
 
-/// What a vision encoder's file says of it, as far as it matters here. `None` where it does not say.
+/// The shape of a vision encoder, from its file. Fields that the file lacks are `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EncoderShape {
-    /// The projector, by the name that the file gives it (`clip.projector_type`).
+    /// The file's name for the projector (`clip.projector_type`).
     pub projector: String,
-    /// Layers (`clip.vision.block_count`).
+    /// The number of layers (`clip.vision.block_count`).
     pub n_layers: Option<usize>,
     /// Values of a patch's hidden state (`clip.vision.embedding_length`).
     pub n_embd: Option<usize>,
@@ -16,39 +16,40 @@ pub struct EncoderShape {
     pub patch: Option<usize>,
     /// The side of the encoder's square image in pixels (`clip.vision.image_size`).
     pub side: Option<usize>,
-    /// From how many layers features are taken, where that is said (`clip.vision.feature_layer`).
+    /// The number of layers that features are taken from; 0 if the file lacks it (`clip.vision.feature_layer`).
     pub n_feature_layers: usize,
 }
 
-/// What an encoder can leave out.
+/// The computations that an encoder can skip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ability {
-    /// Nothing.
+    /// None.
     None,
-    /// What did not change.
+    /// Patches that did not change.
     Reuse,
-    /// That, and what will be dropped.
+    /// Patches that did not change, and tokens that will be dropped.
     Fast,
 }
 
 impl EncoderShape {
-    /// What it can leave out.
+    /// The computations that this encoder can skip.
     pub fn ability(&self) -> Ability {
         match self.projector.as_str() {
-            // Granite's features come from several layers.
+            // Granite takes features from several layers.
             "mlp" if self.n_feature_layers > 1 => Ability::None,
             "mlp" | "idefics3" | "gemma3" | "internvl" => Ability::Fast,
             "qwen2vl_merger" | "qwen2.5vl_merger" | "qwen2.5o" | "qwen3vl_merger" => Ability::Fast,
-            // Its resampler makes each visual token of all patches: none of them can be dropped by itself.
+            // A resampler computes each visual token from all patches, so none of the patches can be dropped.
             "resampler" => Ability::Reuse,
             _ => Ability::None,
         }
     }
 
-    /// What it does in the mode of `params`: `auto` is what it can.
+    /// The mode in which this encoder runs with `params`: [`EncodeMode::Auto`] becomes the fastest mode that it
+    /// supports.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if it cannot do what is asked for by name.
+    /// [`Error::InvalidParameter`] if `params` name a mode that the encoder does not support.
     pub fn mode(&self, params: &EncodeParams) -> Result<EncodeMode> {
         let needed = match params.mode {
             EncodeMode::Exact => Ability::None,
@@ -66,18 +67,19 @@ impl EncoderShape {
             return Ok(params.mode);
         }
         let can = match self.ability() {
-            Ability::Reuse => "exact or reuse: in this model's encoder, each visual token comes of all patches",
-            _ => "exact: this model's encoder cannot work on parts of an image",
+            Ability::Reuse => "exact or reuse: this model's encoder computes each visual token from all patches",
+            _ => "exact: this model's encoder cannot compute parts of an image",
         };
         Err(Error::InvalidParameter {
-            name: "how to encode",
+            name: "the encode mode",
             value: params.mode.to_string(),
             expected: format!("{can} (projector \"{}\")", self.projector),
         })
     }
 
-    /// About how many bytes are kept of an image of `width × height` pixels between frames: keys and values of all its
-    /// patches in all layers as 16-bit numbers, and two hidden states as 32-bit ones. `None` if the file does not say.
+    /// About how many bytes the encoder keeps between frames of `width × height` pixels: the keys and values of all
+    /// patches in all layers as 16-bit numbers, and two hidden states of each patch as 32-bit numbers. `None` if the
+    /// file lacks a field that this needs.
     pub fn cache_bytes(&self, (width, height): (u32, u32)) -> Option<u64> {
         let (patch, n_embd, n_layers) = (self.patch?.max(1), self.n_embd?, self.n_layers?);
         let patches = if self.projector.starts_with("qwen") {
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_cache_is_that_of_all_patches_and_layers() {
-        // 27 × 27 patches of SigLIP-so400m, 26 layers.
+        // SigLIP-so400m has 27 × 27 patches and 26 layers.
         let bytes = shape("mlp").cache_bytes((640, 360)).unwrap();
         assert_eq!(bytes, 729 * 1152 * (26 * 4 + 8));
         assert!(shape("qwen2vl_merger").cache_bytes((476, 280)).unwrap() == 34 * 20 * 1152 * (26 * 4 + 8));

@@ -1,22 +1,24 @@
-//! What of a video the vision encoder need not compute, found before and while it computes.
+//! Finds the computations that the vision encoder can skip.
 //!
-//! Two ways, which multiply; each can be off, and with both off the encoder works as llama.cpp's does.
+//! There are two methods, whose gains multiply. Each can be turned off; with both off, the encoder works as
+//! llama.cpp's does.
 //!
-//! **What did not change is not computed again** ([`Reuse`]). An image is compared with what was *last encoded* at the
-//! same place, block by block: the mean over a quarter of a patch, so that noise cancels out and motion does not
-//! ([`Blocks`]). A patch has changed when its blocks differ by more than a threshold; a cell (the patches of one visual
-//! token) when one of its patches has. Only changed cells go through the encoder; they see the others' keys and values
-//! as they were. After a cut, and now and then, an image is computed whole, for what others see gets old
-//! ([`Reuse::refresh`]).
+//! **Unchanged patches are reused** ([`Reuse`]). Each block (a quarter of a patch) of an image is compared with the
+//! block that was *last encoded* at the same place. The mean over a block cancels noise, but not motion ([`Blocks`]). A
+//! patch has changed if its blocks differ by more than a threshold. A cell (the patches of one visual token) has
+//! changed if one of its patches has. Only changed cells go through the encoder. They attend to the cached keys and
+//! values of the others. These grow stale, so an image is computed whole after a cut, and at least every
+//! [`Reuse::refresh`] changed images.
 //!
-//! **What will be dropped is not finished** ([`Stop`]). After a part of the layers, SharpV's scores of the states in
-//! the middle tell which tokens it will keep. A multiple of them goes on; the others stop, and end as their own state
-//! plus what the token most like them gained. Tokens to keep are chosen among those that went all the way.
+//! **Tokens that will be dropped stop early** ([`Stop`]). After part of the layers, SharpV scores the hidden states to
+//! predict which tokens it will keep. A multiple of that number goes on. Every other token stops, and its output is
+//! its hidden state plus what the most similar of the remaining tokens gained in the later layers. SharpV then keeps
+//! only tokens that went through all layers.
 //!
-//! Ideas: Eventful Transformers (arXiv 2308.13494) for the first, IPCV (arXiv 2512.18747) for the second; both were
-//! tried out anew for SharpV.
+//! The ideas are those of Eventful Transformers (arXiv 2308.13494) and IPCV (arXiv 2512.18747). Both were evaluated
+//! again together with SharpV.
 //!
-//! Nothing here computes an embedding, and nothing knows llama.cpp.
+//! This module computes no embeddings and does not depend on llama.cpp.
 
 #![forbid(unsafe_code)]
 

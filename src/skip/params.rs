@@ -1,4 +1,4 @@
-//! What can be chosen.
+//! The parameters.
 
 use crate::error::{Error, Result};
 use crate::prune::Method;
@@ -22,45 +22,46 @@ use serde::Serialize;
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
 #[non_exhaustive]
 pub enum EncodeMode {
-    /// As much as the encoder can leave out: both of the following, the first alone, or nothing. Nothing, too, with a
-    /// method that [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
+    /// The fastest mode that the encoder supports: [`Fast`](Self::Fast), [`Reuse`](Self::Reuse) or
+    /// [`Exact`](Self::Exact). Always `Exact` with a method that
+    /// [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
     #[default]
     Auto,
-    /// All of it, as llama.cpp does.
+    /// The whole image, as llama.cpp computes it.
     Exact,
-    /// [`Reuse`] alone.
+    /// Skip unchanged patches ([`Reuse`]).
     Reuse,
-    /// [`Stop`] alone.
+    /// Stop tokens early that will be dropped ([`Stop`]).
     Stop,
-    /// Both.
+    /// Both `Reuse` and `Stop`.
     Fast,
 }
 
 fn unknown_mode(name: &str) -> Error {
-    Error::unknown_name::<EncodeMode>("how to encode", name)
+    Error::unknown_name::<EncodeMode>("the encode mode", name)
 }
 
-/// How the vision encoder works on a video. The default leaves out what it can: on questions that it was not tuned on,
-/// as many answers were right as with all of it (docs/results.md, "The encoder").
+/// What the vision encoder skips in a video. The default skips all it can: on questions that it was not tuned on, as
+/// many answers were right as without skipping (docs/results.md, "The encoder").
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct EncodeParams {
-    /// Which of the two are on.
+    /// Which of the two methods are on.
     pub mode: EncodeMode,
-    /// What did not change is not computed again.
+    /// How unchanged patches are reused.
     pub reuse: Reuse,
-    /// What will be dropped is not finished.
+    /// How tokens stop early.
     pub stop: Stop,
 }
 
-/// What did not change is not computed again.
+/// Reuses patches that did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Reuse {
-    /// The mean difference of a patch's blocks, in pixels of 0 to 1, above which it has changed. 0 or more.
+    /// A patch has changed if the mean difference of its blocks exceeds this, in pixel values of 0 to 1. 0 to 1.
     pub threshold: f32,
-    /// If more than this share of an image has changed, it is computed whole. 0 to 1.
+    /// An image is computed whole if more than this share of its cells has changed. 0 to 1.
     pub whole: f32,
-    /// The most images that follow each other without one that is computed whole. Images in which nothing changed
-    /// do not count. At least 1; 1 computes all that changed at all whole.
+    /// At least one of so many changed images in a row is computed whole. Unchanged images do not count. At least 1,
+    /// which computes every changed image whole.
     pub refresh: usize,
 }
 
@@ -70,15 +71,15 @@ impl Default for Reuse {
     }
 }
 
-/// What will be dropped is not finished.
+/// Stops tokens early that will be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Stop {
-    /// The share of the layers that all tokens go through. `None` takes it from a table, by the depth of the encoder.
-    /// Over 0, below 1.
+    /// The share of the layers that all tokens go through. `None` chooses it by the number of the encoder's layers.
+    /// Above 0 and below 1.
     pub depth: Option<f32>,
-    /// How many tokens go on, for each that will be kept. At least 1.
+    /// The tokens that go on, for each token that will be kept. 1 to 1000.
     pub multiple: f32,
-    /// The least share of an image's tokens that goes on, as context for those that are kept. 0 to 1.
+    /// The smallest share of an image's tokens that goes on, as context for those that are kept. 0 to 1.
     pub least: f32,
 }
 
@@ -88,14 +89,14 @@ impl Default for Stop {
     }
 }
 
-/// Layers of an encoder that counts as deep.
+/// An encoder with this many layers or more counts as deep.
 const DEEP: usize = 24;
 
 impl Stop {
-    /// After how many of `n_layers` layers tokens stop; `None` if the encoder has too few.
+    /// The number of layers, of `n_layers`, after which tokens stop; `None` if the encoder has too few.
     pub fn layer(&self, n_layers: usize) -> Option<usize> {
-        // Four layers of twelve, and with three of them the answers are as good if what did not change is not computed
-        // again either. A deep encoder has more layers in its first quarter than that (docs/results.md, "The encoder").
+        // Four of twelve layers. Three are as accurate if patches are reused, too, and the first quarter of a deep
+        // encoder has more than that (docs/results.md, "The encoder").
         let depth = self.depth.unwrap_or(if n_layers >= DEEP { 0.25 } else { 1.0 / 3.0 });
         let layer = ((n_layers as f32 * depth).round() as usize).max(1);
         (layer < n_layers).then_some(layer)
@@ -103,13 +104,14 @@ impl Stop {
 }
 
 impl EncodeParams {
-    /// These in another mode.
+    /// The same parameters in another mode.
     #[must_use]
     pub fn in_mode(self, mode: EncodeMode) -> Self {
         Self { mode, ..self }
     }
 
-    /// What these come to with `method`: what the user left open is what the method needs.
+    /// The parameters to use with `method`: [`EncodeMode::Auto`] becomes [`EncodeMode::Exact`] if the method needs
+    /// exact embeddings.
     #[must_use]
     pub fn of(self, method: Method) -> Self {
         match self.mode {
@@ -118,20 +120,20 @@ impl EncodeParams {
         }
     }
 
-    /// The first of the two, if it is on.
+    /// How unchanged patches are reused; `None` if they are not.
     pub fn reuse(&self) -> Option<&Reuse> {
         matches!(self.mode, EncodeMode::Auto | EncodeMode::Reuse | EncodeMode::Fast).then_some(&self.reuse)
     }
 
-    /// The second of the two, if it is on.
+    /// How tokens stop early; `None` if they do not.
     pub fn stop(&self) -> Option<&Stop> {
         matches!(self.mode, EncodeMode::Auto | EncodeMode::Stop | EncodeMode::Fast).then_some(&self.stop)
     }
 
-    /// Checks that every parameter is in its range.
+    /// Checks that each parameter is in its range.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`], naming the parameter, its value and its range.
+    /// [`Error::InvalidParameter`], which names the parameter, its value and its range.
     pub fn validate(&self) -> Result<()> {
         let check = |valid: bool, name: &'static str, value: &dyn std::fmt::Display, expected: &str| {
             if valid {
@@ -142,14 +144,14 @@ impl EncodeParams {
         let share = 0.0..=1.0;
         let Reuse { threshold, whole, refresh } = self.reuse;
         check((0.0..=1.0).contains(&threshold), "the threshold of change", &threshold, "between 0 and 1")?;
-        check(share.contains(&whole), "the share of changed patches", &whole, "between 0 and 1")?;
-        check(refresh > 0, "the most images between whole ones", &refresh, "at least 1")?;
+        check(share.contains(&whole), "the share of changed cells", &whole, "between 0 and 1")?;
+        check(refresh > 0, "the number of images until a whole one", &refresh, "at least 1")?;
         let Stop { depth, multiple, least } = self.stop;
         if let Some(depth) = depth {
-            check(depth > 0.0 && depth < 1.0, "the share of the layers", &depth, "over 0 and below 1")?;
+            check(depth > 0.0 && depth < 1.0, "the share of the layers", &depth, "above 0 and below 1")?;
         }
-        check((1.0..=1000.0).contains(&multiple), "the multiple of what is kept", &multiple, "1 to 1000")?;
-        check(share.contains(&least), "the least share that goes on", &least, "between 0 and 1")
+        check((1.0..=1000.0).contains(&multiple), "the multiple of the kept tokens", &multiple, "1 to 1000")?;
+        check(share.contains(&least), "the smallest share of tokens that goes on", &least, "between 0 and 1")
     }
 }
 
