@@ -1,4 +1,4 @@
-//! Decoding on a thread of its own, while the images before are used.
+//! Decoding ahead on a separate thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,33 +8,32 @@ use std::thread::{self, JoinHandle};
 use super::{Frame, Images, Stop};
 use crate::error::Result;
 
-/// Decoded images that wait, besides the one that the thread holds until there is room for it. Together they are two:
-/// some encoders take images in pairs, and one to take next is all that helps. More would only take memory, 6 MB each
-/// at 1080p.
+/// The capacity of the channel. The thread holds one more image while the channel is full, so two images are ready: a
+/// pair, for encoders that merge frames. More would gain nothing and take 6 MB each at 1080p.
 const WAITING: usize = 1;
 
 /// Images that a thread decodes ahead.
 ///
-/// Dropping it ends the thread, and waits for that: a file is read no longer than somebody wants its images.
+/// Dropping it ends the thread and waits for it, so the file is not read any longer.
 pub(super) struct Ahead {
-    /// What the thread found at each moment, in order. Gone when this is dropped.
+    /// The result for each moment, in order. `None` once `self` is being dropped.
     images: Option<Receiver<Result<Option<Frame>>>>,
-    /// Gives what went wrong without stopping the decoding.
+    /// Returns the warnings.
     thread: Option<JoinHandle<Vec<String>>>,
     n_decoded: Arc<AtomicU64>,
-    /// Stops the reading of the file.
+    /// Stops the thread.
     stop: Stop,
 }
 
 impl Ahead {
-    /// Lets a thread take the images at `times`, which are all that [`at`](Images::at) will be asked for. `stop`
-    /// has to be what `images` are stopped by.
+    /// Starts a thread that decodes the images at `times`. [`at`](Images::at) may be called for these only. `stop` must
+    /// be the one that stops `images`.
     ///
-    /// Gives `images` back where the system has no thread to give.
+    /// Returns `images` itself if the thread cannot be started.
     pub(super) fn start(images: Box<dyn Images>, times: Vec<f64>, stop: Stop) -> Box<dyn Images> {
         let n_decoded = Arc::new(AtomicU64::new(images.frames_decoded()));
         let (give, given) = sync_channel(WAITING);
-        // The thread gets them when it is there: what a closure holds that is never run is lost.
+        // Sent once the thread has started: a closure that is never run would drop the images.
         let (hand_over, handed_over) = channel::<Box<dyn Images>>();
         let counter = Arc::clone(&n_decoded);
         let work = move || handed_over.recv().map_or_else(|_| Vec::new(), |it| take(it, &times, &give, &counter));
@@ -45,7 +44,7 @@ impl Ahead {
         }
     }
 
-    /// Waits for the end of the thread. A panic in it goes on here, as if there were no thread.
+    /// Waits for the thread to end. Resumes a panic of the thread here.
     fn join(&mut self) -> Vec<String> {
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(warnings)) => warnings,
@@ -55,7 +54,7 @@ impl Ahead {
     }
 }
 
-/// What the thread does.
+/// Decodes the images and sends them; the thread's main function.
 fn take(
     mut images: Box<dyn Images>,
     times: &[f64],
@@ -66,7 +65,7 @@ fn take(
         let image = images.at(time_s);
         n_decoded.store(images.frames_decoded(), Ordering::Relaxed);
         let is_last = !matches!(image, Ok(Some(_)));
-        // Nobody takes it any more, or there is nothing behind it.
+        // The receiver is gone, or there is no later image.
         if give.send(image).is_err() || is_last {
             break;
         }
@@ -78,7 +77,7 @@ impl Images for Ahead {
     fn at(&mut self, _: f64) -> Result<Option<Frame>> {
         match self.images.as_ref().map(Receiver::recv) {
             Some(Ok(image)) => image,
-            // Only a panic ends the thread before it gave all.
+            // Only a panic ends the thread before it has sent all images.
             _ => {
                 self.join();
                 Ok(None)
@@ -98,9 +97,9 @@ impl Images for Ahead {
 impl Drop for Ahead {
     fn drop(&mut self) {
         self.stop.end();
-        // A thread that waits for room is woken by it.
+        // Wakes the thread if it waits for capacity.
         self.images = None;
-        // A panic that nobody asked for has been told on stderr.
+        // The panic hook has already reported a panic.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

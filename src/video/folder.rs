@@ -1,4 +1,4 @@
-//! Folders with one image per frame, as benchmarks ship them.
+//! Folders with one image per frame, as benchmarks distribute them.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// The images of a folder, in the order of the numbers in their names, at `folder_fps` frames per second.
+/// Opens the images of a folder, in natural order of their names, at `folder_fps` frames per second.
 pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     let files = list(path)?;
     let fps = sampling.folder_fps;
@@ -34,7 +34,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
     Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
 }
 
-/// The images in the folder, naturally sorted; at least one.
+/// The images in the folder, in natural order; at least one.
 fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in path.read_dir().map_err(Error::io("listing the frames", path))? {
@@ -59,7 +59,7 @@ fn natural_order(a: &str, b: &str) -> Ordering {
         let (digits_a, digits_b) = (leading_digits(rest_a), leading_digits(rest_b));
         if !digits_a.is_empty() && !digits_b.is_empty() {
             let (value_a, value_b) = (digits_a.trim_start_matches('0'), digits_b.trim_start_matches('0'));
-            // Without leading zeros the longer number is the larger one, however many digits there are.
+            // Without leading zeros, the number with more digits is the larger one.
             let order = value_a.len().cmp(&value_b.len()).then_with(|| value_a.cmp(value_b));
             if order.is_ne() {
                 return order;
@@ -70,7 +70,7 @@ fn natural_order(a: &str, b: &str) -> Ordering {
         let (mut chars_a, mut chars_b) = (rest_a.chars(), rest_b.chars());
         match (chars_a.next(), chars_b.next()) {
             (Some(x), Some(y)) if x == y => (rest_a, rest_b) = (chars_a.as_str(), chars_b.as_str()),
-            // `01` and `1` have equal numbers: then the names decide, so that the order is always the same.
+            // `01` and `1` are equal numbers. Comparing the names makes the order total.
             (None, None) => return a.cmp(b),
             (x, y) => return x.cmp(&y),
         }
@@ -92,7 +92,7 @@ struct Folder {
 }
 
 impl Images for Folder {
-    /// In place of a damaged image the nearest earlier one, as a player goes on showing it; or else the next one.
+    /// A damaged image is replaced by the nearest intact one before it, as in a player, or else by the next intact one.
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
         let wanted = index_at(&self.times, time_s).unwrap_or(0);
         let mut first_error = None;
@@ -119,8 +119,8 @@ impl Images for Folder {
     fn warnings(&mut self) -> Vec<String> {
         let taken = match self.n_damaged {
             0 => return Vec::new(),
-            1 => "its neighbour was taken",
-            _ => "their neighbours were taken",
+            1 => "its neighbor was taken",
+            _ => "their neighbors were taken",
         };
         vec![format!("{}: {} of the images could not be decoded; {taken}", self.path.display(), self.n_damaged)]
     }

@@ -1,4 +1,4 @@
-//! What can only be read forward, as it comes: whether that will do is told by its beginning.
+//! Inputs that can only be read forward, such as pipes. Their beginning decides whether that suffices.
 
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::path::Path;
 use super::sniff;
 use crate::error::{Error, FileKind, MediaProblem, Result};
 
-/// How much of the beginning is looked at for more than the index of an MP4 file.
+/// Bytes that are read to recognize the format.
 const HEAD_BYTES: u64 = 64;
 
-/// How much of it is looked at for that. Where more stands before the index, it is left to FFmpeg to find it.
+/// Bytes that are read at most to find the index of an MP4 file. If it comes later, FFmpeg searches for it.
 const MAX_HEAD_BYTES: u64 = 1 << 20;
 
-/// All of `reader`, after a look at its beginning. Waits for as much as tells what it is.
+/// Checks the beginning of `reader`, and returns all of its bytes. Blocks until enough bytes have arrived.
 ///
 /// # Errors
-/// If it is nothing that can be read so: an MP4 file whose index stands behind the images, a playlist, a HEIC
-/// image. FFmpeg would read all of it first.
+/// If the input cannot be read forward only: an MP4 file whose index is after its images, a playlist, a HEIC image.
+/// FFmpeg would read all of the input before it failed.
 pub(super) fn begun<R: Read>(path: &Path, mut reader: R) -> Result<impl Read + use<R>> {
     let mut head = Vec::new();
     let index_at_end = look(&mut reader, &mut head).map_err(Error::io("reading the video", path))?;
@@ -30,7 +30,7 @@ pub(super) fn begun<R: Read>(path: &Path, mut reader: R) -> Result<impl Read + u
     Ok(Cursor::new(head).chain(reader))
 }
 
-/// Reads the beginning into `head`, and says whether it is that of an MP4 file whose index stands behind the images.
+/// Reads the beginning into `head`. Returns whether it is an MP4 file whose index is after its images.
 fn look(reader: &mut impl Read, head: &mut Vec<u8>) -> io::Result<bool> {
     let mut more = |head: &mut Vec<u8>, up_to: u64| {
         let missing = up_to.saturating_sub(head.len() as u64);
@@ -39,7 +39,7 @@ fn look(reader: &mut impl Read, head: &mut Vec<u8>) -> io::Result<bool> {
     if !more(head, HEAD_BYTES)? {
         return Ok(false);
     }
-    // A file is boxes: a length, a name, and what is in it.
+    // An MP4 file is a sequence of boxes, each with a length, a name and its content.
     let mut start = 0;
     while start < MAX_HEAD_BYTES && more(head, start + 8)? {
         let Some((length, name)) = header(head, start) else { break };
@@ -52,21 +52,21 @@ fn look(reader: &mut impl Read, head: &mut Vec<u8>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Length and name of the box at `start`.
+/// The length and name of the box at `start`.
 fn header(head: &[u8], start: u64) -> Option<(u32, [u8; 4])> {
     let (length, rest) = head.get(usize::try_from(start).ok()?..)?.split_first_chunk()?;
     Some((u32::from_be_bytes(*length), *rest.first_chunk()?))
 }
 
-/// The error for an MP4 file whose index stands behind the images.
+/// The error for an MP4 file whose index is after its images.
 pub(super) fn index_at_end(path: &Path) -> Error {
     let reason = "its index (moov) is at its end".to_owned();
     Error::Media { problem: MediaProblem::Backward, path: path.to_owned(), reason }
 }
 
-/// The error for what FFmpeg cannot open.
+/// The error for an input that FFmpeg cannot open.
 pub(super) fn not_opened(path: &Path, said: String) -> Error {
-    let reason = format!("what comes is no video of a kind that can be read as it comes ({said})");
+    let reason = format!("the input is not a video in a format that can be read forward only ({said})");
     unusable(
         path,
         &reason,

@@ -11,13 +11,13 @@ pub struct Frame {
     pub height: u32,
     /// `[height × width × 3]` bytes, row-major: red, green, blue.
     pub rgb: Vec<u8>,
-    /// The moment this image was taken for, one of [`planned_times`](super::FrameSource::planned_times): seconds
-    /// since the first frame of the video.
+    /// The moment that the image was sampled at, one of [`planned_times`](super::FrameSource::planned_times), in
+    /// seconds since the first frame of the video.
     pub time_s: f64,
 }
 
 impl Frame {
-    /// A frame at 0 s; what is transparent in `image` becomes white.
+    /// A frame at 0 s. Transparent pixels become white.
     pub(super) fn from_image(image: DynamicImage) -> Self {
         let (width, height) = (image.width(), image.height());
         let rgb = if image.color().has_alpha() {
@@ -28,7 +28,7 @@ impl Frame {
         Self { width, height, rgb, time_s: 0.0 }
     }
 
-    /// The image in a canvas of `width` × `height`: scaled to touch it, its shape kept, black around it.
+    /// The image scaled to fit into `width` × `height`, with its aspect ratio kept and black borders.
     pub(crate) fn fitted(self, width: u32, height: u32) -> Self {
         if (self.width, self.height) == (width, height) {
             return self;
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Frame {
     }
 }
 
-/// RGBA (alpha not premultiplied) on a white background, as RGB.
+/// Converts RGBA (with straight alpha) to RGB on a white background.
 pub(super) fn over_white(rgba: &[u8]) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);
     for pixel in rgba.chunks_exact(4) {

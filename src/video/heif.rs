@@ -1,25 +1,26 @@
-//! HEIF files (ISO 23008-12), of which AVIF and HEIC are kinds: what is in one, and how its image is turned.
+//! HEIF files (ISO 23008-12), including AVIF and HEIC: what a file contains, and the orientation of its image.
 //!
-//! FFmpeg reads the single AV1 image of an AVIF file and the track of a sequence. Before version 7 it neither reads
-//! HEIC nor turns an image, and of an image in tiles, as phones make them, no version gives more than a tile.
+//! FFmpeg reads the single AV1 image of an AVIF file, and the track of an image sequence. Before version 7, it does not
+//! read HEIC and ignores orientation. Of a tiled image, which phones write, every version decodes only one tile.
 
 use std::io::Read;
 
-/// How much of a file is looked at for what describes its images.
+/// Bytes that are read at most to find the description of the images.
 const MAX_DESCRIPTION: u64 = 1 << 20;
 
-/// What a HEIF file holds.
+/// What a HEIF file contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heif {
-    /// An image in AV1, to be shown turned.
+    /// An AV1 image, to be shown with this orientation.
     Avif(Turn),
-    /// Images in a track, as those of a video.
+    /// A track of images, like a video.
     Sequence,
-    /// An image that is not read: of this kind.
+    /// An image of this unsupported kind.
     NotRead(&'static str),
 }
 
-/// Where a point `(p, q)` of the stored image (q downwards) is shown, shift aside: at `(a·p + c·q, b·p + d·q)`.
+/// An orientation: the point `(p, q)` of the stored image (q downward) is shown at `(a·p + c·q, b·p + d·q)`, up to a
+/// shift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) a: i64,
@@ -30,14 +31,14 @@ pub(super) struct Turn {
 
 impl Turn {
     const NONE: Self = Self { a: 1, b: 0, c: 0, d: 1 };
-    /// Anticlockwise, by a right angle.
+    /// A rotation by 90° anticlockwise.
     const ANTICLOCKWISE: Self = Self { a: 0, b: -1, c: 1, d: 0 };
-    /// Top and bottom are swapped,
+    /// Top and bottom swapped.
     const UPSIDE_DOWN: Self = Self { a: 1, b: 0, c: 0, d: -1 };
-    /// or left and right.
+    /// Left and right swapped.
     const MIRRORED: Self = Self { a: -1, b: 0, c: 0, d: 1 };
 
-    /// This, and then `next`.
+    /// `self` followed by `next`.
     fn then(self, next: Self) -> Self {
         Self {
             a: next.a * self.a + next.c * self.b,
@@ -47,7 +48,7 @@ impl Turn {
         }
     }
 
-    /// By the property `name` of an image, with this content.
+    /// The orientation that the property `name` with this content describes.
     fn of_property(name: [u8; 4], content: &[u8]) -> Self {
         match (&name, content.first()) {
             (b"irot", Some(angle)) => (0..angle & 3).fold(Self::NONE, |turn, _| turn.then(Self::ANTICLOCKWISE)),
@@ -63,8 +64,8 @@ impl Turn {
     }
 }
 
-/// What kind of HEIF file begins with `head`, if it is one. `file` is read from its beginning where `head` does not
-/// tell.
+/// The content of a HEIF file that begins with `head`; `None` if it is not a HEIF file. Reads `file`, from its
+/// beginning, if `head` does not suffice.
 pub(super) fn look(head: &[u8], file: impl Read) -> Option<Heif> {
     let (_, brands) = Boxes(head).next().filter(|(name, _)| name == b"ftyp")?;
     let major = brands.get(..4)?;
@@ -81,10 +82,10 @@ pub(super) fn look(head: &[u8], file: impl Read) -> Option<Heif> {
     })
 }
 
-/// What an AVIF file says of its main image. What says nothing is left to FFmpeg.
+/// The primary image of an AVIF file. A file without a description is left to FFmpeg.
 fn avif(file: impl Read) -> Heif {
     let mut bytes = Vec::new();
-    // What cannot be read is told by who decodes it.
+    // The decoder will report what cannot be read.
     let _ = file.take(MAX_DESCRIPTION).read_to_end(&mut bytes);
     let main = Boxes(&bytes).find(|(name, _)| name == b"meta").and_then(|(_, meta)| Main::of(meta.get(4..)?));
     match main {
@@ -95,14 +96,14 @@ fn avif(file: impl Read) -> Heif {
     }
 }
 
-/// The image that a file is about, among thumbnails and layers.
+/// The primary image of a file, as opposed to thumbnails and layers.
 struct Main {
     kind: [u8; 4],
     turn: Turn,
 }
 
 impl Main {
-    /// By what is in the box `meta`.
+    /// Reads the content of the box `meta`.
     fn of(meta: &[u8]) -> Option<Self> {
         let of = |wanted: &[u8; 4]| Boxes(meta).find(|(name, _)| name == wanted).map(|(_, content)| Fields(content));
         let mut pitm = of(b"pitm")?;
@@ -124,7 +125,7 @@ impl Main {
         let mut turn = Turn::NONE;
         for (_, associations) in Boxes(properties).filter(|(name, _)| name == b"ipma") {
             for index in indices_of(id, Fields(associations)).unwrap_or_default() {
-                // Numbered from 1; 0 is none.
+                // Properties are numbered from 1; 0 stands for none.
                 let Some(&(name, content)) = index.checked_sub(1).and_then(|i| shared.get(i)) else { continue };
                 turn = turn.then(Turn::of_property(name, content));
             }
@@ -133,7 +134,7 @@ impl Main {
     }
 }
 
-/// The numbers of the properties of the image `id`, in the order in which they apply.
+/// The numbers of the properties of the image `id`, in the order of application.
 fn indices_of(id: u32, mut ipma: Fields<'_>) -> Option<Vec<usize>> {
     let head = ipma.u32()?;
     let (long_ids, long_indices) = (head >> 24 > 0, head & 1 > 0);
@@ -141,7 +142,7 @@ fn indices_of(id: u32, mut ipma: Fields<'_>) -> Option<Vec<usize>> {
     for _ in 0..n_images {
         let of = if long_ids { ipma.u32()? } else { u32::from(ipma.u16()?) };
         let n = ipma.u8()?;
-        // The highest bit says that whoever does not know the property must not show the image.
+        // The highest bit marks essential properties.
         let mut index =
             || Some(if long_indices { usize::from(ipma.u16()? & 0x7fff) } else { usize::from(ipma.u8()? & 0x7f) });
         let indices: Option<Vec<usize>> = (0..n).map(|_| index()).collect();
@@ -152,8 +153,7 @@ fn indices_of(id: u32, mut ipma: Fields<'_>) -> Option<Vec<usize>> {
     None
 }
 
-/// The boxes that stand one after the other in a file or a box: the name of each, and what is in it. The last may be
-/// cut off.
+/// Iterates over the boxes in a file or a box, with the name and content of each. The last may be cut off.
 struct Boxes<'a>(&'a [u8]);
 
 impl<'a> Iterator for Boxes<'a> {
@@ -163,7 +163,7 @@ impl<'a> Iterator for Boxes<'a> {
         let mut fields = Fields(self.0);
         let (short, name) = (fields.u32()?, fields.name()?);
         let (length, header) = match short {
-            // Up to the end.
+            // To the end of the file.
             0 => (self.0.len() as u64, 8),
             1 => (u64::from(fields.u32()?) << 32 | u64::from(fields.u32()?), 16),
             short => (u64::from(short), 8),
@@ -175,7 +175,7 @@ impl<'a> Iterator for Boxes<'a> {
     }
 }
 
-/// Numbers and names one after the other, of what is left of a box.
+/// Reads numbers and names from the rest of a box.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -201,7 +201,7 @@ impl Fields<'_> {
         self.take()
     }
 
-    /// The version of a box that has one, and flags, which are skipped.
+    /// Reads the version of a full box, and skips its flags.
     fn version(&mut self) -> Option<u8> {
         self.u32().map(|head| (head >> 24) as u8)
     }

@@ -1,4 +1,4 @@
-//! Single still images.
+//! Still images.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -11,7 +11,7 @@ use super::sampling::Plan;
 use super::{Frame, Images, Kind, Opened, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
-/// One image as a video of one frame.
+/// Opens an image as a video of one frame.
 pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
     let frame = read(path)?;
     let codec = format.extensions_str().first().copied().unwrap_or_default();
@@ -29,24 +29,23 @@ pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
     Ok(Opened { info, planned: Plan::image(), images: Box::new(Single(Some(frame))), warnings: Vec::new() })
 }
 
-/// Decodes a JPEG, PNG or WebP image (the first one, if it is animated), upright by its EXIF orientation.
+/// Decodes a JPEG, PNG or WebP image and applies its EXIF orientation. Decodes the first frame of an animation.
 pub(super) fn read(path: &Path) -> Result<Frame> {
     let io = |error| Error::io("reading the image", path)(error);
     let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     if length > MAX_IMAGE_BYTES {
-        return Err(too_large(path, format!("an image of {length} bytes, and {MAX_IMAGE_BYTES} are read")));
+        return Err(too_large(path, format!("{length} bytes, more than the limit of {MAX_IMAGE_BYTES} for an image")));
     }
     let failed = |e: image::ImageError| Error::Media {
         problem: MediaProblem::Image,
         path: path.to_owned(),
         reason: e.to_string(),
     };
-    // By content, not by name: images are often named wrongly.
+    // Guessed by content, because images often have the wrong extension.
     let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(io)?;
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    // `from_decoder` believes any size that a file claims; only `ImageReader::decode`, which hides the orientation,
-    // looks first.
+    // `from_decoder` does not check the size that a file claims. `ImageReader::decode` does, but hides the orientation.
     let (width, height) = decoder.dimensions();
     check_size(path, width.into(), height.into(), MAX_IMAGE_PIXELS)?;
     let decode = || {

@@ -1,25 +1,25 @@
-//! What a file may make this process allocate: its claims cost nothing to make.
+//! Limits on the memory that a file can make this process allocate. A small file can claim any size.
 
 use std::path::Path;
 
 use crate::error::{Error, MediaProblem, Result};
 
-/// Pixels of an image of a video or an animation, of which several are in memory at once. 8K has 33 million, cameras
-/// for headsets 66 million.
+/// The most pixels of a frame of a video or an animation. Several frames are in memory at once. 8K has 33 million
+/// pixels, video for headsets up to 66 million.
 pub(super) const MAX_VIDEO_PIXELS: u64 = 1 << 26;
 
-/// Pixels of an image alone; photographs have up to 108 million.
+/// The most pixels of a still image. Photographs have up to 108 million.
 pub(super) const MAX_IMAGE_PIXELS: u64 = 1 << 27;
 
-/// Bytes of the file of an image, which some decoders read at once.
+/// The largest file of a still image in bytes. Some decoders read the whole file into memory.
 pub(super) const MAX_IMAGE_BYTES: u64 = 1 << 28;
 
-/// Refuses images of more than `max` pixels.
+/// Fails if an image has more than `max` pixels.
 pub(super) fn check_size(path: &Path, width: u64, height: u64, max: u64) -> Result<()> {
     if width.saturating_mul(height) <= max {
         return Ok(());
     }
-    Err(too_large(path, format!("images of {width}x{height} pixels, and {} million are read", max / 1_000_000)))
+    Err(too_large(path, format!("{width}x{height} pixels, more than the limit of {} million", max / 1_000_000)))
 }
 
 pub(super) fn too_large(path: &Path, reason: String) -> Error {

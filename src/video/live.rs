@@ -1,4 +1,4 @@
-//! Video that does not end, read as it comes.
+//! Live video, read as it arrives.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,33 +10,33 @@ use super::sniff::{self, Content};
 use super::{Frame, Stop};
 use crate::error::{Error, FileKind, MediaProblem, Result};
 
-/// How often a file is looked at that may have grown.
+/// How often a growing file is checked for more data.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What addresses begin with.
+/// The prefixes of addresses.
 const SCHEMES: [&str; 7] = ["rtsp://", "rtsps://", "http://", "https://", "rtmp://", "tcp://", "udp://"];
 
-/// Where video that does not end comes from.
+/// The input of a [`LiveSource`].
 pub enum LiveInput {
-    /// Bytes of a container that can be read from its beginning to its end, such as MPEG-TS, Matroska, fragmented MP4,
-    /// or yuv4mpeg. The name stands for a path.
+    /// A name for messages, and the bytes of a container that can be read forward only, such as MPEG-TS, Matroska,
+    /// fragmented MP4 or yuv4mpeg.
     Reader(String, Box<dyn Read + Send>),
     /// A file.
     File(PathBuf),
-    /// A file that another program writes: at its end, more is waited for.
+    /// A file that another program is writing. At its end, the source waits for more.
     Growing(PathBuf),
-    /// An address: `rtsp://`, `http://` and the like. FFmpeg connects to it, and to what it names. Take it from nobody
-    /// but the user.
+    /// An address: `rtsp://`, `http://` and the like. FFmpeg connects to it, and to the addresses that it refers to.
+    /// Accept an address from the user only.
     Address(String),
 }
 
 impl LiveInput {
-    /// Whether `source` is an address, rather than a file.
+    /// Whether `source` is an address rather than a file.
     pub fn is_address(source: &str) -> bool {
         SCHEMES.iter().any(|scheme| source.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
     }
 
-    /// What stands for it in messages: of an address, all but the name and password in it.
+    /// The name of the input in messages: an address without its user name and password.
     pub fn name(&self) -> PathBuf {
         match self {
             Self::Reader(name, _) => name.into(),
@@ -52,25 +52,25 @@ impl std::fmt::Debug for LiveInput {
     }
 }
 
-/// Gives the images of video that does not end, one after the other, forward only.
+/// Decodes the frames of live video, forward only.
 ///
-/// Times are in seconds since the first image, and ascend whatever the source says: a time that is missing, goes
-/// back, or jumps ahead by more than a minute is taken to be just behind the one before
-/// ([`warnings`](Self::warnings) tells of it). Images are upright RGB with square pixels, as
-/// [`FrameSource`](super::FrameSource) gives them, but in the size that each has.
+/// Times are in seconds since the first frame and always ascend. If the source's timestamp is missing, goes back, or
+/// jumps ahead by more than a minute, the frame gets a time just after that of the previous frame, and
+/// [`warnings`](Self::warnings) reports it. Frames are upright RGB with square pixels, as those of
+/// [`FrameSource`](super::FrameSource), but keep their own sizes.
 pub struct LiveSource {
     name: PathBuf,
     endless: Endless,
 }
 
 impl LiveSource {
-    /// Opens it, and reads its beginning. `stop` is asked while it waits and reads; a [`LiveInput::Reader`] that waits
-    /// by itself is not interrupted.
+    /// Opens the input and reads its beginning. Stops when `stop` returns true, which is called during waits and reads.
+    /// A [`LiveInput::Reader`] that blocks is not interrupted.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Unusable`] for an address that is none or what comes from a reader and is no video,
-    /// [`Error::Remote`] for an address at which there is none, [`Error::Media`], [`Error::NoVideoStream`],
-    /// [`Error::UnsupportedCodec`], and [`Error::Cancelled`] if it was stopped.
+    /// [`Error::Io`]; [`Error::Unusable`] for an invalid address, or if a reader has no video; [`Error::Remote`] if an
+    /// address cannot be opened; [`Error::Media`], [`Error::NoVideoStream`], [`Error::UnsupportedCodec`]; and
+    /// [`Error::Cancelled`] if `stop` returned true.
     pub fn open(input: LiveInput, stop: impl Fn() -> bool + Send + Sync + 'static) -> Result<Self> {
         let (name, stop) = (input.name(), Stop::new(stop));
         let endless = match input {
@@ -88,34 +88,34 @@ impl LiveSource {
                 return Err(Error::Unusable {
                     what: FileKind::Video,
                     path: name,
-                    reason: "not an address that video is read from".into(),
-                    advice: format!("give one that begins with {}", SCHEMES.join(", ")),
+                    reason: "not an address of a video".into(),
+                    advice: format!("give one that starts with {}", SCHEMES.join(", ")),
                 });
             }
         };
         Ok(Self { name, endless })
     }
 
-    /// What stands for its path.
+    /// The input's name in messages.
     pub fn name(&self) -> &Path {
         &self.name
     }
 
-    /// Images a second, where the source says so.
+    /// Frames per second, if the source states it.
     pub fn fps(&self) -> Option<f64> {
         self.endless.fps()
     }
 
-    /// The next image that is shown at `from_s` or later; `None` at the end.
+    /// The next frame at `from_s` seconds or later; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] for an image that cannot be converted, or where there
-    /// is no way back to the images of an MP4 whose index stands at its end.
+    /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] if a frame cannot be converted, or if the input is an
+    /// MP4 with its index at its end and cannot be read backward.
     pub fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
         self.endless.next_from(from_s)
     }
 
-    /// What the user should know of what came so far.
+    /// Problems in the input so far that the user should know about.
     pub fn warnings(&self) -> Vec<String> {
         self.endless.warnings()
     }
@@ -131,7 +131,7 @@ fn opened(path: &Path) -> Result<File> {
     File::open(path).map_err(Error::io("opening the video", path))
 }
 
-/// A file that is waited for at its end.
+/// Reads a growing file. At its end, waits for more.
 struct Tail {
     file: File,
     stop: Stop,
@@ -149,7 +149,7 @@ impl Read for Tail {
     }
 }
 
-/// `scheme://name:password@host` without what stands before `@`.
+/// Removes the user name and password from `scheme://name:password@host`.
 fn without_password(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

@@ -1,4 +1,4 @@
-//! Frames that a program has in memory: of a camera, a screen, a decoder of its own.
+//! Frames in memory: from a camera, a screen or the program's own decoder.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use super::spread::Known;
 use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo};
 use crate::error::{Error, Result};
 
-/// Images in memory, all of one size, each with the time at which it begins to be shown: a video without a file.
+/// A video in memory: images of one size, each with the time from which it is shown.
 ///
-/// An image is `height` rows of `width` pixels, from the top left, without padding between the rows; a pixel is three
-/// bytes, red, green and blue, in sRGB as in a PNG file, without alpha. It is taken to be upright, with square pixels.
+/// An image is `height` rows of `width` pixels, from the top left, without padding between rows. A pixel is three
+/// bytes: red, green and blue, in sRGB, without alpha. Images must be upright and have square pixels.
 ///
-/// Times are in seconds and ascend. As with a file, what counts is the time since the first frame. The last frame lasts
-/// as long as the ones before it do on average, if [`ends_at`](Self::ends_at) does not say how long. One frame alone is
-/// an image.
+/// Times are in seconds and ascend. As with a file, only the time since the first frame matters. The last frame lasts
+/// as long as the others do on average, unless [`ends_at`](Self::ends_at) sets its end. A single frame without an end
+/// counts as a still image.
 ///
 /// Clones share the images.
 ///
@@ -36,13 +36,13 @@ pub struct Frames {
     width: u32,
     height: u32,
     images: Vec<Arc<Vec<u8>>>,
-    /// As they were given.
+    /// The times passed to [`push`](Self::push).
     times: Vec<f64>,
     end_s: Option<f64>,
 }
 
 impl Frames {
-    /// No frames yet, each of them to be `width` × `height` pixels.
+    /// An empty video of `width` × `height` pixels.
     pub fn new(width: u32, height: u32) -> Self {
         Self { width, height, images: Vec::new(), times: Vec::new(), end_s: None }
     }
@@ -50,8 +50,8 @@ impl Frames {
     /// Adds a frame that is shown from `time_s` on: `height × width × 3` bytes, copied unless they are a `Vec`.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if that is not the number of bytes, if the size is nothing, and if the time is not
-    /// finite or not behind that of the frame before.
+    /// [`Error::InvalidParameter`] if the number of bytes is wrong, if the width or height is 0, or if the time is not
+    /// finite or not after that of the previous frame.
     pub fn push(&mut self, rgb: impl Into<Vec<u8>>, time_s: f64) -> Result<()> {
         let rgb = rgb.into();
         check_image((self.width, self.height), rgb.len(), time_s, self.times.last().copied())?;
@@ -60,33 +60,33 @@ impl Frames {
         Ok(())
     }
 
-    /// Says when the last frame is no longer shown. Without effect if that is not behind its beginning.
+    /// Sets the time at which the last frame ends. Has no effect if that is not after the frame's start.
     pub fn ends_at(&mut self, time_s: f64) {
         self.end_s = Some(time_s);
     }
 
-    /// How many there are.
+    /// The number of frames.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no frames.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// Their width and height in pixels.
+    /// The frames' width and height in pixels.
     pub fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }
 
-    /// When they begin, in seconds since the first of them.
+    /// The start of each frame, in seconds since the first.
     fn times_since_first(&self) -> Vec<f64> {
         let first = self.times.first().copied().unwrap_or_default();
         self.times.iter().map(|time| time - first).collect()
     }
 
-    /// How long they last: `None` for an image.
+    /// The video's length in seconds; `None` for a still image.
     fn duration_s(&self) -> Option<f64> {
         let (&first, &last) = self.times.first().zip(self.times.last())?;
         match self.end_s.filter(|&end| end.is_finite() && end > last) {
@@ -97,8 +97,8 @@ impl Frames {
     }
 }
 
-/// Refuses what cannot be the next image: of a size without pixels, with another number of bytes, or at a time that
-/// is not behind the one `before`.
+/// Checks that an image can be the next frame: that its size is not empty, that its number of bytes is right, and that
+/// its time is after `before`, the time of the previous frame.
 pub(crate) fn check_image((width, height): (u32, u32), bytes: usize, time_s: f64, before: Option<f64>) -> Result<()> {
     let invalid = |name, value, expected| Err(Error::InvalidParameter { name, value, expected });
     if width == 0 || height == 0 {
@@ -114,7 +114,6 @@ pub(crate) fn check_image((width, height): (u32, u32), bytes: usize, time_s: f64
         return invalid("the time of a frame", time_s.to_string(), "a number of seconds".to_owned());
     }
     match before {
-        // Written so that the next frame begins later, by however little.
         Some(before) if time_s <= before => {
             let expected = format!("later than the frame before, {before} s");
             invalid("the time of a frame", format!("{time_s} s"), expected)
@@ -130,7 +129,7 @@ impl std::fmt::Debug for Frames {
     }
 }
 
-/// `frames` under a name, which stands for the path.
+/// Opens `frames`. `name` takes the place of a path.
 pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     if frames.is_empty() {
         return Err(Error::InvalidParameter {

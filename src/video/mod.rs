@@ -1,33 +1,32 @@
-//! Where the images come from: video files, animations, folders of numbered frames, single images, memory.
+//! Frames from video files, animations, folders of numbered frames, still images and memory.
 //!
-//! [`FrameSource::open`] looks at a file or folder, decides at which moments to take an image ([`Sampling`]) and then
-//! yields one upright RGB [`Frame`] after the other. How many there will be, when and how large is known before the
-//! second image is decoded, so that a prompt can be planned first. Only a few full-size images are in memory at any
-//! time, however long the video. [`FrameSource::decode_ahead`] decodes the next ones while one is used.
-//! [`FrameSource::from_frames`] does the same with [`Frames`] that a program has in memory.
+//! [`FrameSource::open`] inspects a file or folder, decides at which moments to sample frames ([`Sampling`]), and then
+//! yields one upright RGB [`Frame`] after the other. The number of frames, their times and their size are known before
+//! the second frame is decoded, so a prompt can be planned first. Only a few frames are in memory at any time, however
+//! long the video. [`FrameSource::decode_ahead`] decodes the next frames on another thread.
+//! [`FrameSource::from_frames`] samples [`Frames`] in memory.
 //!
-//! - **Time** is in seconds since the first frame of the video track, whatever timestamps the file starts with.
-//! - **The image at a moment** is the one a player would show then: the last one whose timestamp is not later.
-//! - **Pixels** are square and upright: sample aspect ratio and rotation metadata are applied. What is transparent
-//!   becomes white.
-//! - **Every frame has the size in [`VideoInfo`]**. Where an image has another one (a change of resolution within a
-//!   stream, a mixed folder) it is fitted into it, with black borders.
+//! - **Times** are in seconds since the first frame of the video stream, whatever timestamp the file starts with.
+//! - **The frame at a moment** is the one that a player would show then: the last one whose timestamp is not later.
+//! - **Pixels** are square and upright: sample aspect ratio and rotation metadata are applied. Transparent pixels
+//!   become white.
+//! - **Every frame has the size in [`VideoInfo`]**. An image of another size (after a change of resolution within a
+//!   stream, or in a mixed folder) is fitted into it, with black borders.
 //!
 //! FFmpeg reads everything except still JPEG, PNG and WebP images and animated WebP, which the `image` crates read.
-//! HEIC is not read.
-//! For the whole process, its log is switched off when the first file is opened, and what it allocates at once limited
-//! to 335 MB.
+//! HEIC is not supported. Opening the first file turns off FFmpeg's log for the whole process, and limits each of
+//! FFmpeg's allocations to 335 MB.
 //!
-//! **Nothing but the file is read**, or the images of the folder: a playlist that names other files or addresses is
-//! refused, and FFmpeg is given an open file, the formats that hold videos, and no way to open anything else. Images
-//! of more than 67 million pixels in a video, or 134 million alone, are refused.
+//! **Only the file itself is read**, or the images of the folder. Playlists that name other files or addresses are
+//! rejected. FFmpeg gets an open file, a list of video formats, and no protocol to open anything else with. Frames of
+//! more than 67 million pixels in a video are rejected, and still images of more than 134 million.
 //!
-//! [`LiveSource`] reads video that does not end: a pipe, a file that grows, an address. It gives frames as they come,
-//! and it is the only thing here that opens what is no file, if it is told to.
+//! [`LiveSource`] reads live video from a pipe, a growing file or an address, and yields frames as they arrive. Only it
+//! opens addresses, and only [`LiveInput::Address`].
 //!
-//! [`VideoWriter`] goes the other way, with the encoders that FFmpeg has.
+//! [`VideoWriter`] writes a video with FFmpeg's encoders.
 //!
-//! Not done: deinterlacing, tone mapping of HDR, the alpha layer of VP8, VP9 and AVIF, AVIF images in tiles.
+//! Not supported: deinterlacing, tone mapping of HDR, the alpha layer of VP8, VP9 and AVIF, and tiled AVIF images.
 
 #![forbid(unsafe_code)]
 
@@ -66,7 +65,7 @@ use stop::Stop;
 pub use survey::SurveyReport;
 pub(crate) use survey::{Segments, Survey, Thumbnail};
 
-/// What kind of thing the frames come from.
+/// The kind of a source of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Kind {
@@ -82,39 +81,39 @@ pub enum Kind {
     Frames,
 }
 
-/// What is known about a source of frames without decoding all of it.
+/// The properties of a source of frames.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct VideoInfo {
-    /// The file or folder, or the name that frames in memory were given.
+    /// The file or folder, or the name of frames in memory.
     #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
-    /// What it is.
+    /// The kind of source.
     pub kind: Kind,
-    /// Width as displayed, in pixels: after sample aspect ratio and rotation.
+    /// Width in pixels, as displayed: with sample aspect ratio and rotation applied.
     pub width: u32,
-    /// Height as displayed, in pixels.
+    /// Height in pixels, as displayed.
     pub height: u32,
-    /// Length of the video track in seconds; `None` for a single image.
+    /// Length of the video stream in seconds; `None` for a still image.
     pub duration_s: Option<f64>,
-    /// Average frames per second; `None` where unknown and for a single image.
+    /// Average frames per second; `None` if unknown, and for a still image.
     pub fps: Option<f64>,
-    /// Number of frames, where the file says it or counting was cheap.
+    /// Number of frames, if the file states it or counting was cheap.
     pub n_frames: Option<u64>,
-    /// The container, by FFmpeg's name (`matroska,webm`), or `folder`, or `memory`.
+    /// FFmpeg's name for the container (`matroska,webm`); `folder` or `memory`.
     pub container: String,
-    /// The codec, by FFmpeg's name (`h264`, `png`, `rawvideo`).
+    /// FFmpeg's name for the codec (`h264`, `png`, `rawvideo`).
     pub codec: String,
 }
 
-/// A path with bytes that are no Unicode is written with replacement characters.
+/// Writes a path, with replacement characters for bytes that are not Unicode.
 fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
-/// Yields the frames of a file, a folder or memory that a [`Sampling`] asks for, in order of time.
+/// Yields the frames that a [`Sampling`] selects, in order of time.
 ///
-/// The iterator ends early if the file turns out to be damaged or cut off; [`FrameSource::warnings`] then says so.
+/// The iterator ends early if the file turns out to be damaged or cut off. [`FrameSource::warnings`] then reports it.
 ///
 /// ```
 /// use sharpv::video::{FrameSource, Sampling};
@@ -138,28 +137,28 @@ pub struct FrameSource {
     times: Vec<f64>,
     sampled_fps: Option<f64>,
     images: Box<dyn Images>,
-    /// The first frame: decoded by `open`, because only a decoded image proves that there is one.
+    /// The first frame. `open` decodes it, because only decoding proves that there is one.
     first: Option<Frame>,
     n_given: usize,
     ended: bool,
     warnings: Vec<String>,
-    /// What `images` are stopped by.
+    /// Stops `images`.
     stop: Stop,
 }
 
-/// What a kind of source has to be able to do; [`FrameSource`] does the rest.
+/// What [`FrameSource`] needs of each kind of source.
 trait Images: Send {
     /// The image that is shown at `time_s`, or `None` if the images end before. Called with ascending times.
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>>;
 
-    /// Number of images decoded so far, whether they were given out or not.
+    /// Number of images decoded so far, including those that were not returned.
     fn frames_decoded(&self) -> u64;
 
-    /// What went wrong without stopping the decoding, once all wanted images were taken.
+    /// Problems that did not stop the decoding. Called after the last image.
     fn warnings(&mut self) -> Vec<String>;
 }
 
-/// Where frames come from.
+/// A source of frames.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin<'a> {
     /// A file or folder.
@@ -169,7 +168,7 @@ pub(crate) enum Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// The path, or what stands for it.
+    /// The path, or the name that takes its place.
     pub fn path(self) -> &'a Path {
         match self {
             Self::Path(path) => path,
@@ -178,9 +177,9 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// A source that is ready to be read, as the modules for the kinds of sources return it.
+/// An opened source, as the module of each kind of source returns it.
 struct Opened {
-    /// Width and height are those of the first decoded frame, so they are still missing here.
+    /// Without width and height, which are those of the first decoded frame.
     info: VideoInfo,
     planned: Plan,
     images: Box<dyn Images>,
@@ -188,27 +187,26 @@ struct Opened {
 }
 
 impl FrameSource {
-    /// Opens the file or folder at `path` and plans which frames to take.
-    ///
-    /// Decodes the first of the wanted frames, no more.
+    /// Opens the file or folder at `path`, and plans which frames to take. Decodes the first of them.
     ///
     /// # Errors
     ///
-    /// - [`Error::Io`]: missing or unreadable; [`Error::Unusable`]: a URL or a playlist, for example.
-    /// - [`Error::Media`], [`Error::NoVideoStream`], [`Error::Media`], [`Error::UnsupportedCodec`],
-    ///   [`Error::NoFrames`], [`Error::Media`]: nothing in it can be decoded, and why.
-    /// - [`Error::NoImages`]: a folder without images.
-    /// - [`Error::InvalidParameter`], [`Error::StartBeyondEnd`]: `sampling` asks for what cannot be.
+    /// - [`Error::Io`]: the path is missing or unreadable.
+    /// - [`Error::Unusable`]: the path is a URL or a playlist, for example.
+    /// - [`Error::Media`], [`Error::NoVideoStream`], [`Error::UnsupportedCodec`], [`Error::NoFrames`]: nothing can be
+    ///   decoded.
+    /// - [`Error::NoImages`]: the folder has no images.
+    /// - [`Error::InvalidParameter`], [`Error::StartBeyondEnd`]: `sampling` is invalid, or does not fit the video.
     pub fn open(path: &Path, sampling: &Sampling) -> Result<Self> {
         Self::open_with(path, sampling, || false)
     }
 
-    /// As [`open`](Self::open), but stops where `stop` says so: it is asked between packets and images, here and
-    /// while the frames are taken.
+    /// [`open`](Self::open), but stops when `stop` returns true. `stop` is called between packets and images, here and
+    /// in [`next`](Iterator::next).
     ///
     /// # Errors
     ///
-    /// [`Error::Cancelled`] if it was stopped, and those of [`open`](Self::open).
+    /// [`Error::Cancelled`] if `stop` returned true, and those of [`open`](Self::open).
     pub fn open_with(
         path: &Path,
         sampling: &Sampling,
@@ -217,17 +215,16 @@ impl FrameSource {
         Self::of(Origin::Path(path), sampling, stop)
     }
 
-    /// Plans which of `frames` to take, as [`open`](Self::open) does with a file. `name` stands for the path.
+    /// Plans which of `frames` to take, as [`open`](Self::open) does with a file. `name` takes the place of the path.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidParameter`] if there are none, and [`Error::InvalidParameter`], [`Error::StartBeyondEnd`] if
-    /// `sampling` asks for what cannot be.
+    /// [`Error::InvalidParameter`] if `frames` is empty or `sampling` is invalid; [`Error::StartBeyondEnd`].
     pub fn from_frames(name: &str, frames: &Frames, sampling: &Sampling) -> Result<Self> {
         Self::of(Origin::Frames(name, frames), sampling, || false)
     }
 
-    /// As [`open_with`](Self::open_with), from wherever.
+    /// [`open_with`](Self::open_with), for any source.
     pub(crate) fn of(
         origin: Origin<'_>,
         sampling: &Sampling,
@@ -248,7 +245,7 @@ impl FrameSource {
         let Plan { times, fps: sampled_fps } = planned;
         let no_frames = || Error::NoFrames { path: origin.path().to_owned() };
         let mut first = images.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
-        // What was read while it was stopped may be incomplete.
+        // A read that was stopped may have returned too little.
         stop.check()?;
         first.time_s = times[0];
         (info.width, info.height) = (first.width, first.height);
@@ -259,22 +256,21 @@ impl FrameSource {
         Ok(Self { info, times, sampled_fps, images, first, n_given: 0, ended: false, warnings, stop })
     }
 
-    /// As [`of`](Self::of), with the moments chosen by somebody else: `times` in seconds, ascending, within the range
-    /// of `sampling`.
+    /// [`of`](Self::of), but takes the frames at `times`: in seconds, ascending, and within the range of `sampling`.
     pub(crate) fn at_times(
         origin: Origin<'_>,
         sampling: &Sampling,
         times: Vec<f64>,
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
-        // Opened at the start of the range, which none of the moments is before: images are given in order of time.
+        // Images can only be read in order of time, so this opens the source at the start of the range.
         let rate = Rate::Fps { fps: f64::MIN_POSITIVE, max_frames: 1 };
         let at_start = Sampling { rate, spread: Spread::Middles, min_frames: 1, multiple_of: 1, ..*sampling };
         let opened = Self::of(origin, &at_start, stop)?;
         let Self { info, mut images, stop, warnings, first: at_start, .. } = opened;
         let no_frames = || Error::NoFrames { path: info.path.clone() };
         let first_s = *times.first().ok_or_else(no_frames)?;
-        // A single image is there once.
+        // A still image can be read only once.
         let first = match at_start.filter(|frame| frame.time_s == first_s) {
             Some(frame) => frame,
             None => images.at(first_s)?.ok_or_else(no_frames)?.fitted(info.width, info.height),
@@ -284,16 +280,15 @@ impl FrameSource {
         Ok(Self { info, times, sampled_fps, images, first, n_given: 0, ended: false, warnings, stop })
     }
 
-    /// Decodes the frames that are left on a thread of its own, from now on and until this is dropped: the next two
-    /// while one is used. Frames, errors and warnings are the same, in the same order; [`next`](Iterator::next) waits
-    /// for those that are not there yet.
+    /// Decodes the remaining frames on a separate thread, which stays two frames ahead. Frames, errors and warnings
+    /// stay the same. [`next`](Iterator::next) waits for a frame that is not decoded yet.
     ///
-    /// Dropping the source stops the thread as a wish to stop does ([`open_with`](Self::open_with)), and waits for it.
-    /// Does nothing where only one frame is left, or where the system has no thread to give.
+    /// Dropping the source stops the thread, as the `stop` of [`open_with`](Self::open_with) does, and waits for it.
+    /// Does nothing if no frame is left to decode, or if the thread cannot be started.
     pub fn decode_ahead(self) -> Self {
         let n_here = self.n_given + usize::from(self.first.is_some());
         let left = self.times.get(n_here..).unwrap_or_default();
-        // What is not left was asked for its warnings already.
+        // If nothing is left, the warnings were already taken.
         if self.ended || left.is_empty() {
             return self;
         }
@@ -301,32 +296,32 @@ impl FrameSource {
         Self { images, ..self }
     }
 
-    /// What is known about the file or folder.
+    /// The properties of the source.
     pub fn info(&self) -> &VideoInfo {
         &self.info
     }
 
-    /// The moments in seconds of the frames that the iterator gives, ascending; known before they are decoded.
+    /// The times of the frames that the iterator yields, in seconds, ascending.
     ///
-    /// It gives as many frames, except from a file that turns out to be damaged.
+    /// The iterator yields fewer frames if the file turns out to be damaged.
     pub fn planned_times(&self) -> &[f64] {
         &self.times
     }
 
-    /// How many frames are taken of each second, on average; `None` where they were not taken evenly, and of an image.
+    /// Sampled frames per second, on average; `None` if frames were not sampled evenly, and for a still image.
     pub fn sampled_fps(&self) -> Option<f64> {
         self.sampled_fps
     }
 
-    /// What the user should know about the file: that it is cut off, that damaged images were skipped.
+    /// Problems that the user should know about: a file that is cut off, or damaged images, for example.
     ///
-    /// Complete once the iterator has given its last frame.
+    /// Complete once the iterator has yielded its last frame.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Number of images decoded so far, including those that had to be decoded to reach a wanted one, and those
-    /// [ahead](Self::decode_ahead) of it.
+    /// Number of images decoded so far, including those in between sampled frames and those decoded
+    /// [ahead](Self::decode_ahead).
     pub fn frames_decoded(&self) -> u64 {
         self.images.frames_decoded()
     }
@@ -345,7 +340,7 @@ impl FrameSource {
         let last_s = n_given.checked_sub(1).map_or(0.0, |last| self.times[last]);
         let of = self.info.duration_s.map_or_else(String::new, |duration_s| format!(" of {duration_s:.1} s"));
         self.warnings.push(format!(
-            "{}: the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none behind \
+            "{}: the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none after \
              {last_s:.1} s{of}",
             self.info.path.display()
         ));
@@ -391,19 +386,19 @@ impl std::fmt::Debug for FrameSource {
     }
 }
 
-/// The FFmpeg libraries that this program runs with, and their versions.
+/// The names and versions of the loaded FFmpeg libraries.
 pub fn ffmpeg_versions() -> Vec<(&'static str, String)> {
     ffmpeg::versions()
 }
 
-/// What is in the file or folder at `path`.
+/// The properties of the file or folder at `path`. Decodes one frame to check that it can be decoded.
 ///
 /// # Errors
 ///
-/// Those of [`FrameSource::open`]: it decodes one frame to see whether it can.
+/// Those of [`FrameSource::open`].
 pub fn probe(path: &Path) -> Result<VideoInfo> {
-    // The first frame, not one from the middle: nothing has to be searched for. Nor is there a moment to plan for each
-    // second of a length that the file only claims.
+    // Takes the first frame, so that nothing has to seek. The range is short, because the file may claim any length,
+    // and each second of it would be planned.
     let rate = Rate::Fps { fps: 1.0, max_frames: 1 };
     let first_only = Sampling { rate, end_s: Some(f64::MIN_POSITIVE), ..Sampling::default() };
     Ok(FrameSource::open(path, &first_only)?.info)

@@ -1,4 +1,4 @@
-//! Which moments of a video to take an image at.
+//! The moments of a video at which to sample frames.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,55 +7,55 @@ use super::Spread;
 use super::spread::{Known, Numbers};
 use crate::error::{Error, Result};
 
-/// Matroska and FLV round timestamps to a millisecond, so a frame counts as shown that much before its timestamp.
+/// A frame counts as shown this much before its timestamp, because Matroska and FLV round timestamps to milliseconds.
 pub(super) const TIMESTAMP_TOLERANCE_S: f64 = 0.001;
 
-/// How many frames to take of the range. [`Spread`] says which.
+/// How many frames to take of a range. [`Spread`] decides which.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// So many: with [`Spread::Middles`] those of the middles of `frames` equal parts of the range,
-    /// `start + (i + 0.5)·(end − start)/frames`.
+    /// A fixed number of frames. With [`Spread::Middles`], the frames in the middles of `frames` equal parts of the
+    /// range: at `start + (i + 0.5)·(end − start)/frames`.
     ///
-    /// Every frame of the range once if it has fewer.
+    /// Takes every frame of the range once if it has fewer.
     Uniform {
-        /// How many frames to take, 1 or more.
+        /// The number of frames, 1 or more.
         frames: usize,
     },
-    /// So many for each second: with [`Spread::Middles`] at `start`, `start + 1/fps`, `start + 2/fps`, …; spread
-    /// evenly, as `Uniform { frames: max_frames }`, if that would be more than `max_frames`.
+    /// A number of frames per second. With [`Spread::Middles`], the frames at `start`, `start + 1/fps`,
+    /// `start + 2/fps`, … If these are more than `max_frames`, equals `Uniform { frames: max_frames }`.
     Fps {
         /// Frames per second of video, above 0.
         fps: f64,
-        /// How many frames to take at most, 1 or more.
+        /// The most frames, 1 or more.
         max_frames: usize,
     },
 }
 
-/// What to take of a video: the part `start_s..end_s`, and of that the moments `rate` says.
+/// Which frames to take of a video: those that `rate` and `spread` select from `start_s..end_s`.
 ///
-/// No image is taken twice where the timestamps of all frames are known, which they are whenever about as many frames
-/// are wanted as the range has. A single image is always taken once, at 0 s.
+/// No frame is taken twice if the timestamps of all frames are known. They are known whenever the number of frames to
+/// take is close to the number in the range. A still image is taken once, at 0 s.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// How many frames.
+    /// How many frames to take.
     pub rate: Rate,
-    /// Which of them.
+    /// Which frames to take.
     pub spread: Spread,
-    /// Start of the range in seconds, from 0; `None` is the start of the video.
+    /// Start of the range in seconds, 0 or more; `None` for the start of the video.
     pub start_s: Option<f64>,
-    /// End of the range in seconds, not included; `None`, or a moment after the end of the video, is its end.
+    /// End of the range in seconds, exclusive; `None` for the end of the video. Capped at the end of the video.
     pub end_s: Option<f64>,
-    /// Frames per second of a folder of frames: image `i` is shown at `i/folder_fps` s. Means nothing elsewhere.
+    /// Frames per second of a folder of frames: image `i` is shown at `i/folder_fps` s. Ignored for other sources.
     pub folder_fps: f64,
-    /// Where [`Rate::Fps`] gives fewer frames, this many, spread evenly; 1 or more.
+    /// The fewest frames that [`Rate::Fps`] takes, spread evenly; 1 or more.
     pub min_frames: usize,
-    /// Where [`Rate::Fps`] gives another number of frames, the next smaller multiple of this, spread evenly; 1 or more.
-    /// A number smaller than this stays.
+    /// [`Rate::Fps`] rounds the number of frames down to a multiple of this, and spreads them evenly; 1 or more.
+    /// A number below it stays.
     pub multiple_of: usize,
 }
 
 impl Default for Sampling {
-    /// 8 frames of the whole video; folders have 1 frame per second.
+    /// 8 frames of the whole video, and 1 frame per second for folders.
     fn default() -> Self {
         let rate = Rate::Uniform { frames: 8 };
         let spread = Spread::Middles;
@@ -69,12 +69,12 @@ impl Sampling {
         Self { rate: Rate::Uniform { frames }, ..Self::default() }
     }
 
-    /// `fps` frames per second of the whole video, `max_frames` at most.
+    /// `fps` frames per second of the whole video, at most `max_frames`.
     pub fn fps(fps: f64, max_frames: usize) -> Self {
         Self { rate: Rate::Fps { fps, max_frames }, ..Self::default() }
     }
 
-    /// Refuses what is wrong whatever the video.
+    /// Checks what can be checked without the video.
     pub(super) fn check(&self) -> Result<()> {
         let positive = |name, value: f64| {
             if value.is_finite() && value > 0.0 { Ok(()) } else { Err(invalid(name, value, "a number above 0")) }
@@ -102,7 +102,7 @@ impl Sampling {
             return Err(invalid("start", seconds(start), "0 s or later"));
         }
         match self.end_s {
-            // Written so that NaN is refused, too.
+            // This form of the condition also rejects NaN.
             Some(end) if !(end.is_finite() && end > start) => {
                 Err(invalid("end", seconds(end), format!("later than start, {}", seconds(start))))
             }
@@ -110,7 +110,7 @@ impl Sampling {
         }
     }
 
-    /// The range in seconds within a video of `duration_s`.
+    /// The range in seconds, within a video of `duration_s`.
     pub(super) fn range(&self, path: &Path, duration_s: f64) -> Result<Range<f64>> {
         let start = self.start_s.unwrap_or(0.0);
         if start >= duration_s {
@@ -119,7 +119,7 @@ impl Sampling {
         Ok(start..self.end_s.map_or(duration_s, |end| end.min(duration_s)))
     }
 
-    /// The moments in `range`, ascending, at most one per frame if it is known when the frames begin.
+    /// The moments in `range`, ascending. At most one for each frame, if the times of the frames are known.
     pub(super) fn plan(&self, range: &Range<f64>, known: Known<'_>) -> Plan {
         let moments = self.moments(range, known);
         let Some(frame_times) = known.frame_times else {
@@ -136,7 +136,7 @@ impl Sampling {
             return Plan { times, fps };
         }
 
-        // From frame to frame, not from moment to moment: a file can claim that a frame lasts for a hundred years.
+        // Loops over frames, not moments, because a file can claim that a frame lasts for a hundred years.
         let mut times = Vec::new();
         let mut i = 0;
         while i < moments.n() {
@@ -149,7 +149,7 @@ impl Sampling {
         Plan { times, fps: Some(fps) }
     }
 
-    /// Whether the moments in a video of `duration_s` are spread over it evenly, because no more are wanted.
+    /// Whether the number of frames is limited, so that they are spread evenly over a video of `duration_s`.
     pub(crate) fn is_spread(&self, duration_s: Option<f64>) -> bool {
         match self.rate {
             Rate::Uniform { .. } => true,
@@ -160,13 +160,13 @@ impl Sampling {
         }
     }
 
-    /// How many moments [`plan`](Self::plan) gives at most, of frames of which that rate is known.
+    /// The most moments that [`plan`](Self::plan) returns for a video of `fps` frames per second.
     pub(super) fn n_wanted(&self, range: &Range<f64>, fps: Option<f64>) -> usize {
         self.moments(range, Known { fps, frame_times: None }).n()
     }
 
-    /// Whether two of the moments may show the same one of `n_frames` frames in `range`, or a moment that is alone
-    /// could be that of the only frame.
+    /// Whether two moments may show the same one of the `n_frames` frames in `range`, or a single moment may have to be
+    /// that of the only frame.
     pub(super) fn needs_frame_times(&self, range: &Range<f64>, fps: Option<f64>, n_frames: f64) -> bool {
         let moments = self.moments(range, Known { fps, frame_times: None });
         (moments.n() > 1 || moments.is_evenly_spread()) && moments.n() as f64 > n_frames / 2.0
@@ -190,14 +190,14 @@ impl Sampling {
 /// The frames to take.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// When they are, in seconds, ascending.
+    /// Their times in seconds, ascending.
     pub times: Vec<f64>,
-    /// How many there are for each second; `None` for an image.
+    /// Frames to take per second; `None` for a still image.
     pub fps: Option<f64>,
 }
 
 impl Plan {
-    /// That of a single image.
+    /// The plan for a still image.
     pub fn image() -> Self {
         Self { times: vec![0.0], fps: None }
     }
@@ -205,9 +205,9 @@ impl Plan {
 
 /// Moments in order of time.
 enum Moments {
-    /// `n` of them: `first + i·step`.
+    /// `n` moments, at `first + i·step`.
     Steps { first: f64, step: f64, n: usize, evenly_spread: bool },
-    /// Those at which frames begin.
+    /// The starts of frames.
     Numbers(Numbers),
 }
 
@@ -218,7 +218,7 @@ impl Moments {
     }
 
     fn at_rate(range: &Range<f64>, fps: f64, max: usize) -> Self {
-        // The end is not part of the range; without the allowance rounding could make it so.
+        // The end is not part of the range; 1e-6 keeps rounding from including it.
         let n = ((range.end - range.start) * fps - 1e-6).ceil().max(1.0);
         if n > max as f64 {
             Self::uniform(range, max)
@@ -245,17 +245,17 @@ impl Moments {
         }
     }
 
-    /// Moment number `i`, at which the frame is shown that begins at `begin_s`.
+    /// Moment `i`, at which the frame that starts at `begin_s` is shown.
     fn at_frame(&self, i: usize, begin_s: f64) -> f64 {
         let time = self.at(i);
         match self {
-            // The frame itself is meant, and files round.
+            // The moment is that of the frame, whose timestamp the file may have rounded.
             Self::Numbers(_) if (time - begin_s).abs() < TIMESTAMP_TOLERANCE_S => begin_s,
             _ => time,
         }
     }
 
-    /// How many there are for each second.
+    /// Moments per second.
     fn fps(&self) -> f64 {
         match self {
             Self::Steps { step, .. } => 1.0 / step,
@@ -263,7 +263,7 @@ impl Moments {
         }
     }
 
-    /// Index of the first moment, from number `from` on, at which a frame is shown that begins at `begin_s`.
+    /// The index, `from` or later, of the first moment at which the frame that starts at `begin_s` is shown.
     fn first_showing(&self, begin_s: f64, from: usize) -> usize {
         let (mut low, mut high) = (from, self.n());
         while low < high {
@@ -274,12 +274,12 @@ impl Moments {
     }
 }
 
-/// Index of the frame that is shown at `time`: the last one of `frame_times` that is not later.
+/// The index of the frame that is shown at `time`: the last one of `frame_times` that is not later.
 pub(super) fn index_at(frame_times: &[f64], time: f64) -> Option<usize> {
     frame_times.partition_point(|&t| is_shown(t, time)).checked_sub(1)
 }
 
-/// Whether a frame that begins at `begin_s` is on screen, or was, at `time_s`.
+/// Whether a player has shown, by `time_s`, the frame that starts at `begin_s`.
 pub(super) fn is_shown(begin_s: f64, time_s: f64) -> bool {
     begin_s <= time_s + TIMESTAMP_TOLERANCE_S
 }

@@ -1,4 +1,4 @@
-//! What a path holds, by content: which of the decoders gets it.
+//! Chooses the decoder for a path by its content.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek};
@@ -10,10 +10,10 @@ use image::codecs::png::PngDecoder;
 use super::heif::{self, Heif, Turn};
 use crate::error::{Error, FileKind, MediaProblem, Result};
 
-/// How much of a file tells what it holds.
+/// Bytes that are read to recognize the content.
 const HEAD_BYTES: usize = 1024;
 
-/// How the text of a file begins that only names where a video is: FFmpeg would go and read that.
+/// The beginnings of files that only name a video, which FFmpeg would then open.
 const PLAYLISTS: [(&str, &str); 6] = [
     ("#EXTM3U", "an HLS playlist"),
     ("ffconcat version", "a concat list of FFmpeg"),
@@ -23,28 +23,28 @@ const PLAYLISTS: [(&str, &str); 6] = [
     ("<smil", "a SMIL playlist"),
 ];
 
-/// Which decoder a path is for.
+/// The decoder for a path.
 pub(super) enum Content {
     Folder,
-    /// A still image in one of the formats that the `image` crate reads, with its EXIF orientation.
+    /// A still image in a format that the `image` crate reads, with its EXIF orientation.
     Image(ImageFormat),
-    /// FFmpeg before 8 cannot decode it.
+    /// Animated WebP, which FFmpeg before 8 cannot decode.
     AnimatedWebp,
     ForFfmpeg(Nature),
 }
 
-/// What FFmpeg cannot tell of a file: whether it is a video, or images in the container of one.
+/// Whether a file is a video, or images in a video's container. FFmpeg does not report this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
-    /// Whatever FFmpeg takes it for.
+    /// FFmpeg's format decides.
     Open,
-    /// A still image, to be shown turned.
+    /// A still image, to be shown with this orientation.
     Image(Turn),
-    /// Images that are a file's of its own, as those of a GIF.
+    /// An animation, like a GIF.
     Animation,
 }
 
-/// Looks at the first bytes of a file. Fails if there is nothing to read.
+/// Reads the first bytes of a file, and chooses its decoder.
 pub(super) fn content(path: &Path) -> Result<Content> {
     let not_a_video = |reason: &str| Error::Media {
         problem: MediaProblem::NotAVideo,
@@ -70,15 +70,15 @@ pub(super) fn content(path: &Path) -> Result<Content> {
 
     let still = |format| Ok(Content::Image(format));
     match head.as_slice() {
-        // Raw Motion JPEG looks the same; there only the name tells.
+        // Raw Motion JPEG starts with the same bytes, so the extension decides.
         [0xff, 0xd8, 0xff, ..] if !has_extension(path, &["mjpeg", "mjpg"]) => still(ImageFormat::Jpeg),
         [0x89, b'P', b'N', b'G', ..] => match PngDecoder::new(file).and_then(|png| png.is_apng()) {
             Ok(true) => Ok(Content::ForFfmpeg(Nature::Open)),
-            // A damaged file gets its error from the decoder.
+            // The decoder reports damaged files.
             Ok(false) | Err(_) => still(ImageFormat::Png),
         },
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', chunk @ ..] => {
-            // The extended header's flags: bit 1 says that there is an animation.
+            // Bit 1 of the extended header's flags marks an animation.
             let animated = matches!(chunk, [b'V', b'P', b'8', b'X', _, _, _, _, flags, ..] if flags & 2 != 0);
             if animated { Ok(Content::AnimatedWebp) } else { still(ImageFormat::WebP) }
         }
@@ -94,13 +94,13 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     }
 }
 
-/// Fails if what begins with `head` is nothing to be read, whatever comes behind.
+/// Fails if a file that begins with `head` must not or cannot be read.
 pub(super) fn refuse(path: &Path, head: &[u8]) -> Result<()> {
     if let Some(what) = playlist(head) {
         return Err(Error::Unusable {
             what: FileKind::Video,
             path: path.to_owned(),
-            reason: format!("this is {what}, and nothing is read that another file names"),
+            reason: format!("this is {what}, and files that it names are not opened"),
             advice: "give the video itself".to_owned(),
         });
     }
@@ -110,12 +110,12 @@ pub(super) fn refuse(path: &Path, head: &[u8]) -> Result<()> {
     }
 }
 
-/// The error for an image of a kind that is not read.
+/// The error for an image of an unsupported kind.
 fn not_read(path: &Path, what: &str) -> Error {
     Error::Media { problem: MediaProblem::NotRead, path: path.to_owned(), reason: what.to_owned() }
 }
 
-/// What kind of list of other places a file is, if it is one.
+/// The kind of playlist that begins with `head`; `None` if it is not a playlist.
 fn playlist(head: &[u8]) -> Option<&'static str> {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let begins = |text: &str| head.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()));
@@ -126,11 +126,11 @@ fn playlist(head: &[u8]) -> Option<&'static str> {
     PLAYLISTS.iter().find(|(start, _)| begins(start)).map(|&(_, what)| what)
 }
 
-/// The error for what cannot be a path, to be asked if there is nothing at `path`.
+/// The error for a `path` that does not exist because it is a URL or `-`.
 fn no_path(path: &Path) -> Option<Error> {
     let name = path.to_str()?;
     let (reason, advice) = if name == "-" {
-        ("the standard input cannot be read as a video, which is read back and forth", "write it to a file".to_owned())
+        ("standard input cannot be read here, because videos are read in any order", "write it to a file".to_owned())
     } else {
         let (scheme, rest) = name.split_once("://")?;
         if scheme.is_empty() || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
@@ -138,17 +138,17 @@ fn no_path(path: &Path) -> Option<Error> {
         }
         if scheme.eq_ignore_ascii_case("file") {
             let local = rest.strip_prefix("localhost").unwrap_or(rest);
-            // Where characters are escaped, this is not the path.
+            // With escaped characters, this is not the path.
             let is_path = local.starts_with('/') && !local.contains('%');
             ("this is a URL", if is_path { format!("give its path: {local}") } else { "give its path".to_owned() })
         } else {
-            ("this is a URL, and nothing is fetched from the network", "download it and give the local file".to_owned())
+            ("this is a URL, and videos are not downloaded", "download it and give the local file".to_owned())
         }
     };
     Some(Error::Unusable { what: FileKind::Video, path: path.to_owned(), reason: reason.to_owned(), advice })
 }
 
-/// Whether the name ends in one of these (lower-case) extensions, in any case.
+/// Whether the file has one of these lower-case extensions, in any case.
 pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     extensions.contains(&extension.as_str())

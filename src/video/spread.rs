@@ -1,46 +1,46 @@
 //! Which frames of a video a model family takes, by their numbers.
 //!
-//! The code that comes with a family counts frames, `0` to `N − 1`, and takes each to begin at its number over the
-//! rate. Here a number becomes a moment. Where frames begin at other times, the numbers are spread over the time
-//! between the first and the last of them: a still that is shown for a minute is one frame, but a minute of what is to
-//! be seen.
+//! A family's reference code numbers the frames from `0` to `N − 1`, and assumes that each starts at its number divided
+//! by the frame rate. This module turns the numbers into times. If the frame rate varies, the numbers are spread evenly
+//! over the time from the first frame to the last, because a still that is shown for a minute is one frame, but a
+//! minute of the video.
 
 use std::ops::Range;
 
 use super::Rate;
 use super::sampling::{Sampling, TIMESTAMP_TOLERANCE_S};
 
-/// Which frames are taken of a video, evenly in any case.
+/// Which frames to take of a video. All variants spread them evenly.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Spread {
-    /// With [`Rate::Fps`], one at the start and one every `1/fps` s. If those are too many, and with [`Rate::Uniform`],
-    /// what is shown in the middles of equal parts.
+    /// With [`Rate::Fps`], one frame at the start and one every `1/fps` s. With [`Rate::Uniform`], or if those are too
+    /// many, the frames in the middles of equal parts.
     #[default]
     Middles,
-    /// From the first frame to the last: of `N` frames the numbers `i·(N − 1)/(n − 1)`, each once. With [`Rate::Fps`],
-    /// `n` is the length in seconds times `fps`.
+    /// From the first frame to the last: of `N` frames, those with the numbers `i·(N − 1)/(n − 1)`, each once. With
+    /// [`Rate::Fps`], `n` is the length in seconds times `fps`.
     Ends {
-        /// How `n` becomes a whole number.
+        /// How `n` is rounded.
         count: Rounding,
-        /// How `i·(N − 1)/(n − 1)` becomes a whole number.
+        /// How `i·(N − 1)/(n − 1)` is rounded.
         number: Rounding,
-        /// Seconds that are left out at the start and at the end where what is between them has more than `max_frames`
-        /// at the rate `fps`; 0 or more.
+        /// Seconds to leave out at the start and at the end, if the time between has more than `max_frames` at `fps`;
+        /// 0 or more.
         margin_s: f64,
     },
-    /// With [`Rate::Fps`], the first frame and then each that is a whole number of frames later, the one that comes
-    /// nearest to `1/fps` s; if those are too many, the middles of equal parts of them. As [`Middles`](Self::Middles)
-    /// with [`Rate::Uniform`].
+    /// With [`Rate::Fps`], the first frame and then every `k`-th, with the `k` that comes closest to `1/fps` s. If
+    /// those are too many, the middles of equal parts of them. With [`Rate::Uniform`], the same as
+    /// [`Middles`](Self::Middles).
     WholeSteps,
 }
 
-/// How a number becomes a whole one.
+/// How to round to a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
-    /// The next smaller one.
+    /// Round down.
     Down,
-    /// The nearest one; the even one, if two are as near.
+    /// Round to the nearest number, and halves to the even one.
     Nearest,
 }
 
@@ -53,33 +53,32 @@ impl Rounding {
     }
 }
 
-/// What is known of the frames of a video.
+/// What is known about the frames of a video.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known<'a> {
-    /// How many there are in a second, on average.
+    /// Average frames per second.
     pub fps: Option<f64>,
-    /// When each begins, ascending. May leave out frames outside of the range that is asked about, except the one shown
-    /// at its start.
+    /// The start of each frame, ascending. Frames outside the range may be missing, except the one shown at its start.
     pub frame_times: Option<&'a [f64]>,
 }
 
-/// Frames in a second of a video that does not tell. `transformers` takes it to be as many.
+/// Frames per second of a video that does not state it. `transformers` assumes the same.
 const USUAL_FPS: f64 = 24.0;
 
-/// The frames that begin in a range.
+/// The frames that start in a range.
 #[derive(Debug)]
 struct Track {
     n: f64,
-    /// How many there are in a second.
+    /// Frames per second.
     fps: f64,
-    /// Frame `i` begins at `(first + i)/pace + offset_s`.
+    /// Frame `i` starts at `(first + i)/pace + offset_s`.
     first: f64,
     pace: f64,
     offset_s: f64,
 }
 
 impl Track {
-    /// `None` if no frame begins in `range`.
+    /// `None` if no frame starts in `range`.
     fn of(range: &Range<f64>, known: Known<'_>) -> Option<Self> {
         let begins_before = |border: f64| move |&time: &f64| time < border - TIMESTAMP_TOLERANCE_S;
         if let Some(times) = known.frame_times {
@@ -102,12 +101,12 @@ impl Track {
     }
 }
 
-/// `n` frames of a range.
+/// `n` frames of a range, by their numbers.
 #[derive(Debug)]
 pub(super) struct Numbers {
     track: Track,
     pub n: usize,
-    /// Frame `i` has the number `stride` times what `from + i·step` rounds to; the last one that of `last`.
+    /// Frame `i` has the number `stride · round(from + i·step)`, and the last one `stride · last`.
     from: f64,
     step: f64,
     last: f64,
@@ -116,7 +115,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Those that `sampling` wants of `range`; `None` if it goes by moments, or if no frame begins there.
+    /// The frames of `range` that `sampling` selects; `None` if it selects by time, or if no frame starts in `range`.
     pub fn of(sampling: &Sampling, range: &Range<f64>, known: Known<'_>) -> Option<Self> {
         match (sampling.spread, sampling.rate) {
             (Spread::Middles, _) | (Spread::WholeSteps, Rate::Uniform { .. }) => None,
@@ -143,7 +142,7 @@ impl Numbers {
                     }
                 }
                 let wanted = match count {
-                    // Rates of files are rounded: what should be a whole number may come out a little less.
+                    // 1e-6 makes up for rounded frame rates, which may put the product just below a whole number.
                     Rounding::Down => track.seconds() * fps + 1e-6,
                     Rounding::Nearest => track.seconds() * fps,
                 };
@@ -170,13 +169,13 @@ impl Numbers {
         Self { track, n: n as usize, from, step, last, rounding: Rounding::Down, stride }
     }
 
-    /// When frame `i` of them begins, in seconds.
+    /// The start of frame `i` of these, in seconds.
     pub fn at(&self, i: usize) -> f64 {
         let whole = if i + 1 == self.n { self.last } else { self.rounding.of(self.from + i as f64 * self.step) };
         (self.track.first + self.stride * whole) / self.track.pace + self.track.offset_s
     }
 
-    /// How many of them there are for each second of the range.
+    /// The number of these frames per second of the range.
     pub fn fps(&self) -> f64 {
         self.n as f64 / self.track.seconds()
     }

@@ -1,15 +1,15 @@
-//! Stopping the reading of a file from outside.
+//! Stopping the reading of a file from the outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Whether to stop: a question that is asked again and again during the work.
+/// Whether to stop; checked again and again during the work.
 #[derive(Clone)]
 pub(super) struct Stop {
     ask: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Whether what is read is of no use to anybody any more.
+    /// Whether the reader was dropped.
     ended: Arc<AtomicBool>,
 }
 
@@ -22,12 +22,12 @@ impl Stop {
         self.ended.load(Ordering::Relaxed) || (self.ask)()
     }
 
-    /// Stops the work, whatever the answer is from now on.
+    /// Stops the work for good.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// Fails if the work shall stop.
+    /// Fails with [`Error::Cancelled`] if the work should stop.
     pub(super) fn check(&self) -> Result<()> {
         if self.is_wanted() { Err(Error::Cancelled) } else { Ok(()) }
     }

@@ -13,7 +13,7 @@ use super::spread::Known;
 use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
-/// An animated WebP, decoded frame by frame.
+/// Opens an animated WebP.
 pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io("opening the animation", path))?);
     let durations = frame_durations(&mut file).map_err(Error::io("reading the animation", path))?;
@@ -57,14 +57,14 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
     Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
 }
 
-/// How long each frame is shown, in seconds: from the headers of the `ANMF` chunks, without decoding.
+/// The duration of each frame in seconds, from the headers of the `ANMF` chunks.
 ///
-/// See the WebP container specification: a chunk is a name, a 32-bit length and as many bytes, padded to an even
-/// number; `ANMF` holds x, y, width, height and the duration in ms, 24 bits each, little endian.
+/// Source: the WebP container specification. A chunk is a name, a 32-bit length and that many bytes, padded to an even
+/// number. `ANMF` starts with x, y, width, height and the duration in ms, each 24 bits, little endian.
 fn frame_durations(file: &mut (impl Read + Seek)) -> std::io::Result<Vec<f64>> {
     let mut durations = Vec::new();
     let end = file.seek(SeekFrom::End(0))?;
-    let mut position = 12; // behind RIFF, length, WEBP
+    let mut position = 12; // after RIFF, length, WEBP
     while position + 8 <= end {
         file.seek(SeekFrom::Start(position))?;
         let mut header = [0; 8];
@@ -74,7 +74,7 @@ fn frame_durations(file: &mut (impl Read + Seek)) -> std::io::Result<Vec<f64>> {
             let mut frame = [0; 16];
             file.read_exact(&mut frame)?;
             let ms = u32::from_le_bytes([frame[12], frame[13], frame[14], 0]);
-            // Browsers show frames of 10 ms and less for 100 ms; such files are made to be seen that way.
+            // Browsers show frames of 10 ms and less for 100 ms, and such files are made for that.
             durations.push(if ms <= 10 { 0.1 } else { f64::from(ms) / 1000.0 });
         }
         position += 8 + length + length % 2;
@@ -88,7 +88,7 @@ struct Animation {
     times: Vec<f64>,
     stop: Stop,
     n_decoded: usize,
-    /// The last decoded image: RGB, or RGBA if the file has an alpha channel.
+    /// The last decoded image: RGBA if the file has an alpha channel, else RGB.
     current: Option<Vec<u8>>,
     damage: Option<String>,
 }

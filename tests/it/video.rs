@@ -1023,7 +1023,7 @@ fn a_folder_may_hold_other_sizes_and_damaged_images() {
     assert_eq!(color_name(pixel(&frames[2], 0.1, 0.5)), "black");
     assert_eq!(source.warnings().len(), 1, "{:?}", source.warnings());
     assert!(
-        source.warnings()[0].ends_with("1 of the images could not be decoded; its neighbour was taken"),
+        source.warnings()[0].ends_with("1 of the images could not be decoded; its neighbor was taken"),
         "{:?}",
         source.warnings()
     );
@@ -1269,7 +1269,7 @@ fn fewer_frames_than_planned_are_told() {
     let n_given = take_all(&mut source).len();
     assert_eq!(n_given, n_planned - 1, "{:?}", source.warnings());
     let expected = format!(
-        "the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none behind {:.1} s of 3.0 s",
+        "the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none after {:.1} s of 3.0 s",
         times[n_given - 1]
     );
     assert!(source.warnings().iter().any(|warning| warning.ends_with(&expected)), "{:?}", source.warnings());
@@ -1297,8 +1297,8 @@ fn one_damaged_image_is_not_many() {
     let mut bytes = fs::read(&path).unwrap();
     let images: Vec<_> = (0..bytes.len() - 4).filter(|&i| &bytes[i..i + 4] == b"\x89PNG").collect();
     for (damaged, warning) in [
-        (5, "1 damaged packet or image was met; frames near it may look wrong"),
-        (6, "2 damaged packets or images were met; frames near them may look wrong"),
+        (5, "found 1 damaged packet or image; frames near it may look wrong"),
+        (6, "found 2 damaged packets or images; frames near them may look wrong"),
     ] {
         bytes[images[damaged]..][..4].fill(0);
         fs::write(&path, &bytes).unwrap();

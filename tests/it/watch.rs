@@ -473,16 +473,16 @@ fn an_address_without_video_is_told_with_what_to_check() {
         })
     };
     for (address, reason, advice) in [
-        (format!("rtsp://{free}/stream"), "the connection is refused", "check the host and the port"),
-        (format!("http://{free}/stream"), "the connection is refused", "check the host and the port"),
-        (format!("tcp://{free}"), "the connection is refused", "check the host and the port"),
-        (http("404 Not Found"), "nothing at this path", "check what stands behind the host"),
-        (http("401 Unauthorized"), "a name and a password are wanted", "http://NAME:PASSWORD@HOST"),
+        (format!("rtsp://{free}/stream"), "the connection was refused", "check the host and the port"),
+        (format!("http://{free}/stream"), "the connection was refused", "check the host and the port"),
+        (format!("tcp://{free}"), "the connection was refused", "check the host and the port"),
+        (http("404 Not Found"), "nothing at this path", "check the part of the address after the host"),
+        (http("401 Unauthorized"), "a user name and a password are required", "http://NAME:PASSWORD@HOST"),
         (http("403 Forbidden"), "access is forbidden", "what this account"),
         (http("500 Internal Server Error"), "the server failed", "try again later"),
-        (http("200 OK"), "no video of a kind that is read", "the stream itself"),
-        (rtsp("404 Not Found"), "nothing at this path", "check what stands behind the host"),
-        (rtsp("401 Unauthorized"), "a name and a password are wanted", "rtsp://NAME:PASSWORD@HOST"),
+        (http("200 OK"), "does not send a video in a supported format", "the stream itself"),
+        (rtsp("404 Not Found"), "nothing at this path", "check the part of the address after the host"),
+        (rtsp("401 Unauthorized"), "a user name and a password are required", "rtsp://NAME:PASSWORD@HOST"),
     ] {
         let told = watch(Path::new(&address), "What?").failure().code(1);
         let expected = contains(format!("error: {address}: ")).and(contains(reason)).and(contains(advice));

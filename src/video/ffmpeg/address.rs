@@ -1,4 +1,4 @@
-//! Opening addresses, and what to look at where that fails.
+//! Opens addresses, and explains why that fails.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use super::endless::{LOOK_S, microseconds};
 use super::track::FORMATS;
 use crate::error::{Error, RemoteKind, Result};
 
-/// How long an address may stay silent.
+/// The timeout of an address in seconds.
 const SILENCE_S: f64 = 20.0;
 
-/// What an address may be read by. No files.
+/// The protocols that FFmpeg may use. They open no files.
 const PROTOCOLS: &str = "crypto,http,httpproxy,https,rtmp,rtp,rtsp,rtsps,srtp,tcp,tls,udp";
 
-/// What is read at addresses, beside [`FORMATS`].
+/// The formats that are read from addresses, in addition to [`FORMATS`].
 const STREAM_FORMATS: &str = "hls,rtp,rtsp,sdp";
 
-/// Connects to an address; `path` stands for it in errors.
+/// Connects to an address. `path` is its name in errors.
 pub(super) fn open(path: &Path, address: &str, stop: &Stop) -> Result<Input> {
     let mut options = ff::Dictionary::new();
     options.set("protocol_whitelist", PROTOCOLS);
@@ -37,14 +37,14 @@ pub(super) fn open(path: &Path, address: &str, stop: &Stop) -> Result<Input> {
     opened.map_err(|error| not_opened(path, error))
 }
 
-/// Why FFmpeg did not open an address, and what to do.
+/// The error for an address that FFmpeg could not open.
 fn not_opened(path: &Path, error: ff::Error) -> Error {
     let scheme = path.to_str().and_then(|address| address.split_once("://")).map_or("rtsp", |(scheme, _)| scheme);
     let check_host = || "check the host and the port in the address, and that the camera or server is on".to_owned();
     let (status, reason, advice) = match error {
         ff::Error::HttpUnauthorized => (
             Some(401),
-            "a name and a password are wanted, or those given are wrong".to_owned(),
+            "a user name and a password are required, or those given are wrong".to_owned(),
             format!("give them in the address, as {scheme}://NAME:PASSWORD@HOST/…"),
         ),
         ff::Error::HttpForbidden => (
@@ -55,13 +55,13 @@ fn not_opened(path: &Path, error: ff::Error) -> Error {
         ff::Error::HttpNotFound => (
             Some(404),
             "there is nothing at this path".to_owned(),
-            "check what stands behind the host in the address; a camera's manual tells it".to_owned(),
+            "check the part of the address after the host; a camera's manual names it".to_owned(),
         ),
         ff::Error::HttpBadRequest => {
             (Some(400), "the server does not understand the request".to_owned(), "check the address".to_owned())
         }
         ff::Error::HttpOther4xx => {
-            (None, "the server refuses the request (4xx)".to_owned(), "check the address".to_owned())
+            (None, "the server rejected the request (4xx)".to_owned(), "check the address".to_owned())
         }
         ff::Error::HttpServerError => (
             None,
@@ -71,18 +71,18 @@ fn not_opened(path: &Path, error: ff::Error) -> Error {
         ff::Error::ProtocolNotFound => (
             None,
             format!("the FFmpeg in this program cannot connect to {scheme}:// addresses"),
-            "let the program ffmpeg connect, and read what it writes from a pipe".to_owned(),
+            "connect with the program ffmpeg, and pipe its output in".to_owned(),
         ),
         ff::Error::InvalidData | ff::Error::DemuxerNotFound => (
             None,
-            "what comes from it is no video of a kind that is read".to_owned(),
+            "it does not send a video in a supported format".to_owned(),
             "check that it is the address of the stream itself, and not of a page about it".to_owned(),
         ),
         ff::Error::Eof => {
-            (None, "it ends before there is an image".to_owned(), "check that the stream is on the air".to_owned())
+            (None, "it ends before the first image".to_owned(), "check that the stream is being sent".to_owned())
         }
         ff::Error::Other { errno: ff::error::ECONNREFUSED } => {
-            (None, "the connection is refused: nothing listens at that port".to_owned(), check_host())
+            (None, "the connection was refused: no server listens on that port".to_owned(), check_host())
         }
         ff::Error::Other { errno: ff::error::EHOSTUNREACH | ff::error::ENETUNREACH } => {
             (None, "the host cannot be reached".to_owned(), "check the host in the address, and the network".to_owned())
@@ -90,10 +90,10 @@ fn not_opened(path: &Path, error: ff::Error) -> Error {
         ff::Error::Other { errno: ff::error::ETIMEDOUT } => {
             (None, format!("it does not answer within {SILENCE_S:.0} s"), check_host())
         }
-        // How FFmpeg tells that a name is not known.
+        // FFmpeg's error for an unknown host name.
         ff::Error::Other { errno: ff::error::EIO } => (
             None,
-            "the name of the host is not known, or the connection broke".to_owned(),
+            "the name of the host is unknown, or the connection broke".to_owned(),
             "check the host in the address, and the network".to_owned(),
         ),
         other => (None, format!("FFmpeg cannot read it ({other})"), "check the address".to_owned()),
@@ -112,7 +112,7 @@ mod tests {
             (ff::error::EHOSTUNREACH, "cannot be reached", "network"),
             (ff::error::ENETUNREACH, "cannot be reached", "network"),
             (ff::error::ETIMEDOUT, "within 20 s", "is on"),
-            (ff::error::EIO, "not known", "host in the address"),
+            (ff::error::EIO, "unknown", "host in the address"),
         ] {
             let error = not_opened(Path::new("rtsp://camera/1"), ff::Error::Other { errno: error }).to_string();
             assert!(

@@ -1,6 +1,7 @@
-//! From a decoded image to upright RGB with square pixels.
+//! Converts decoded images to upright RGB with square pixels.
 //!
-//! An FFmpeg filter graph does it: `scale` converts colours and makes pixels square, then transpositions and flips.
+//! An FFmpeg filter graph does it: `scale` converts colors and makes pixels square, then `transpose` and flips turn the
+//! image upright.
 
 use ff::color::{Range, Space};
 use ff::filter::{self, Graph};
@@ -13,30 +14,30 @@ use super::super::frame::over_white;
 use super::super::heif::Turn;
 use super::super::limits::MAX_VIDEO_PIXELS;
 
-/// Sample aspect ratios beyond this (and its inverse) are taken for damage.
+/// Sample aspect ratios above this, or below its inverse, are considered damaged.
 const MAX_SAR: f64 = 16.0;
 
-/// Where the matrix is not given, players take BT.709 from this height on and BT.601 below.
+/// Without a color matrix, players assume BT.709 from this height on, and BT.601 below it.
 const HD_HEIGHT: u32 = 720;
 
-/// How a stored image has to be turned to be upright: first mirrored along its diagonal, then flipped.
+/// How to turn a stored image upright: first the transposition, then the flips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orientation {
-    /// Rows become columns.
+    /// Swaps rows and columns.
     pub(super) transpose: bool,
-    /// Then left and right are swapped,
+    /// Swaps left and right.
     pub(super) flip_horizontally: bool,
-    /// and top and bottom.
+    /// Swaps top and bottom.
     pub(super) flip_vertically: bool,
 }
 
 impl Orientation {
     pub(super) const UPRIGHT: Self = Self { transpose: false, flip_horizontally: false, flip_vertically: false };
 
-    /// From `AV_PKT_DATA_DISPLAYMATRIX`: nine native-endian 32-bit integers `a b u c d v x y w`, by which the point
-    /// `(p, q)` of the stored image (q downwards) is shown at `(a·p + c·q, b·p + d·q)`, scale and shift aside.
+    /// From `AV_PKT_DATA_DISPLAYMATRIX`: nine native-endian 32-bit integers `a b u c d v x y w`. The point `(p, q)` of
+    /// the stored image (q downward) is shown at `(a·p + c·q, b·p + d·q)`, up to scale and shift.
     ///
-    /// Angles between the right ones are taken for the nearest.
+    /// Angles are rounded to the nearest multiple of 90°.
     pub(super) fn from_display_matrix(bytes: &[u8]) -> Self {
         let entry = |i: usize| {
             bytes.get(4 * i..4 * i + 4).and_then(|b| b.try_into().ok()).map_or(0, |b| i64::from(i32::from_ne_bytes(b)))
@@ -44,7 +45,7 @@ impl Orientation {
         Self::from_turn(Turn { a: entry(0), b: entry(1), c: entry(3), d: entry(4) })
     }
 
-    /// The nearest to a turn.
+    /// The orientation that is nearest to `turn`.
     pub(super) fn from_turn(Turn { a, b, c, d }: Turn) -> Self {
         if a.abs() + d.abs() >= b.abs() + c.abs() {
             Self { transpose: false, flip_horizontally: a < 0, flip_vertically: d < 0 }
@@ -56,30 +57,30 @@ impl Orientation {
     fn filters(self) -> String {
         let mut filters = String::new();
         if self.transpose {
-            // Of the four turns this filter knows, `cclock_flip` is the plain transposition.
+            // Of this filter's four directions, `cclock_flip` is the plain transposition.
             filters.push_str(",transpose=cclock_flip");
         }
         if self.flip_horizontally {
             filters.push_str(",hflip");
         }
         if self.flip_vertically {
-            // This filter copies nothing: it hands out the image with a negative line size.
+            // `vflip` returns the same image with a negative line size, so `copy` follows.
             filters.push_str(",vflip,copy");
         }
         filters
     }
 }
 
-/// Converts the images of one track.
+/// Converts the images of one stream.
 pub(super) struct Converter {
     orientation: Orientation,
-    /// The container's sample aspect ratio; the images' own is used if there is none.
+    /// The container's sample aspect ratio; without it, each image's own applies.
     container_sar: Option<f64>,
-    /// The filters for the last kind of image; the kind seldom changes within a track.
+    /// The filters for the last kind of image, which seldom changes within a stream.
     graph: Option<(Input, Graph)>,
 }
 
-/// All that the filters depend on.
+/// The properties of an image that the filters depend on.
 #[derive(Clone, Copy, PartialEq)]
 struct Input {
     format: Pixel,
@@ -109,7 +110,7 @@ impl Converter {
             _ => input.graph(self.orientation)?,
         };
 
-        // FFmpeg takes the image that it is given, but the decoder may need it once more.
+        // The filter takes ownership of its image, but the decoder may need the image again.
         let mut copy = image.clone();
         copy.set_pts(None);
         graph.get("in").ok_or(ff::Error::FilterNotFound)?.source().add(&copy)?;
@@ -150,8 +151,8 @@ impl Input {
         Ok(graph)
     }
 
-    /// Enlarges the side whose pixels are too short, so that no detail is lost, as long as that makes no image that
-    /// would be refused; else makes the other side smaller.
+    /// The size with square pixels. Scales up the shorter side of the pixels, so that no detail is lost; if that would
+    /// exceed the limit, scales down the longer one.
     fn square_pixels(&self) -> (u32, u32) {
         let scaled = |length: u32, by: f64| ((f64::from(length) * by).round() as u32).max(1);
         let by = self.sar.max(1.0 / self.sar);
@@ -164,8 +165,8 @@ impl Input {
         }
     }
 
-    /// The options of `scale` for the matrix and range of the image. What is not given is left to its defaults: full
-    /// range for RGB, grey and the old `yuvj` formats, limited range for others.
+    /// The options of `scale` for the image's color matrix and range. Without a range, `scale` assumes full range for
+    /// RGB, grey and the old `yuvj` formats, and limited range for others.
     fn color_options(&self) -> String {
         if self.is_rgb() {
             return String::new();
@@ -206,10 +207,10 @@ impl Input {
     }
 }
 
-/// Copies the rows of an RGB24 or RGBA image together.
+/// Copies the rows of an RGB24 or RGBA image into a frame.
 fn to_frame(image: &Image, has_alpha: bool) -> Result<Frame, ff::Error> {
     let (width, height) = (image.width(), image.height());
-    // A negative line size comes as an immense one.
+    // A negative line size wraps around to an immense one.
     if isize::try_from(image.stride(0)).is_err() {
         return Err(ff::Error::InvalidData);
     }

@@ -1,4 +1,4 @@
-//! Decodes forward to the images that are wanted, and jumps where that is cheaper.
+//! Decodes forward to the sampled moments, and seeks where that is cheaper.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -13,35 +13,35 @@ use super::super::sampling::is_shown;
 use super::track::{Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
-/// More threads gain little but hold more decoded images. Large images get fewer.
+/// The most decoder threads. More would gain little and hold more decoded images. Large images get fewer.
 const MAX_THREADS: u64 = 8;
 
-/// A wanted image at most this many frames ahead is decoded to without looking for a keyframe nearer to it.
+/// A target at most this many frames ahead is decoded to without a seek.
 const NEAR_FRAMES: f64 = 8.0;
 
-/// Images this much before the wanted one need not be decoded if no other refers to them.
+/// Images that no other refers to are skipped if they are this long before the target.
 const UNWANTED_S: f64 = 1.0;
 
-/// How far before the wanted moment to seek, tried in this order: in some containers (MPEG-TS) a seek does not go to a
-/// keyframe, and the next keyframe can be behind the wanted image.
+/// How far before the target to seek, in order of attempts. In some containers (MPEG-TS), a seek does not go to a
+/// keyframe, and the next keyframe can be after the target.
 const SEEK_BACK_S: [f64; 5] = [0.0, 2.0, 6.0, 20.0, 60.0];
 
-/// Packets to read ahead at most in search of the last keyframe before the wanted moment.
+/// The most packets to read ahead in search of the last keyframe before the target.
 const MAX_READ_AHEAD: usize = 1000;
 
-/// The last image may be asked for this long after it should have ended: audio often lasts longer.
+/// The last image is still shown this long after its end, because audio often lasts longer.
 const MAX_OVERHANG_S: f64 = 0.5;
 
-/// Packets that may be read twice by seeks that found nothing, beyond as many as were decoded.
+/// How many more packets than were decoded may be read twice by seeks that found nothing.
 const REREAD_ALLOWANCE: u64 = 2000;
 
-/// After as many errors in a row the decoder is given up.
+/// Decoding ends after this many errors in a row.
 const MAX_ERRORS: u32 = 1000;
 
-/// Opens a decoder for the track.
+/// Opens a decoder for the stream.
 pub(super) fn open_codec(path: &Path, track: &Track) -> Result<decoder::Video> {
     let id = track.codec_id();
-    let name = if id == ff::codec::Id::None { "a codec it does not know" } else { id.name() };
+    let name = if id == ff::codec::Id::None { "its codec, which is unknown" } else { id.name() };
     let unsupported = || Error::UnsupportedCodec { path: path.to_owned(), codec: name.to_owned() };
     let codec = decoder::find(id).ok_or_else(unsupported)?;
     let parameters = track.parameters().ok_or_else(unsupported)?;
@@ -52,7 +52,7 @@ pub(super) fn open_codec(path: &Path, track: &Track) -> Result<decoder::Video> {
     let n_threads = n_threads.min(MAX_THREADS).min(MAX_VIDEO_PIXELS / n_pixels.max(1)).max(1);
     let mut options = ff::Dictionary::new();
     options.set("threads", &n_threads.to_string());
-    // What the packets say goes before what the container says.
+    // The packets may override the container's size.
     options.set("max_pixels", &MAX_VIDEO_PIXELS.to_string());
 
     let opened = ff::codec::Context::from_parameters(parameters).and_then(|context| {
@@ -67,40 +67,40 @@ pub(super) fn open_codec(path: &Path, track: &Track) -> Result<decoder::Video> {
     })
 }
 
-/// A decoded image and when it is shown.
+/// A decoded image with its time.
 struct Timed {
     image: Image,
     time_s: f64,
     duration_s: f64,
 }
 
-/// Finds the images that are shown at ascending moments.
+/// Decodes the images that are shown at ascending moments. The *target* is the moment of the current call.
 pub(super) struct Decoder {
     path: PathBuf,
     track: Track,
     codec: decoder::Video,
-    /// The last decoded image that is not after the wanted moment.
+    /// The last decoded image that is not after the target.
     current: Option<Timed>,
-    /// The first decoded image after it.
+    /// The first decoded image after the target.
     ahead: Option<Timed>,
     at_end: bool,
-    /// Packets that a seek has read and that go to the decoder next.
+    /// Packets that a seek has read; the decoder gets them next.
     pending: VecDeque<Packet>,
-    /// Timestamps of the last packet and the last keyframe that the decoder got, while it can go on from there.
+    /// Timestamps of the last packet and the last keyframe sent to the decoder, while it can continue from there.
     last_sent: Option<i64>,
     last_key: Option<i64>,
     can_seek: bool,
-    /// Index into `SEEK_BACK_S` of what worked last.
+    /// The index into `SEEK_BACK_S` that worked last.
     seek_back: usize,
-    /// Whether images that no other refers to are skipped when far from the wanted one.
+    /// Whether to skip images far from the target that no other refers to.
     can_skip: bool,
-    /// Time of the last packet that may have been skipped.
+    /// The time of the last packet that may have been skipped.
     skipped_until: f64,
     n_decoded: u64,
     n_sent: u64,
     n_reread: u64,
     n_damaged: u64,
-    /// Time of the last image out of the decoder.
+    /// The time of the last decoded image.
     last_time: Option<f64>,
 }
 
@@ -128,7 +128,7 @@ impl Decoder {
         }
     }
 
-    /// Number of images that came out of the decoder.
+    /// Number of decoded images.
     pub(super) fn n_decoded(&self) -> u64 {
         self.n_decoded
     }
@@ -138,8 +138,8 @@ impl Decoder {
         std::mem::take(&mut self.n_damaged) + self.track.n_unreadable()
     }
 
-    /// The image that is shown at `time_s`: the last one that is not later, or the first one if all are. `None` if
-    /// the images end before.
+    /// The image that is shown at `time_s`: the last one that is not later, or the first image if all are later. `None`
+    /// if the images end before `time_s`.
     pub(super) fn image_at(&mut self, time_s: f64) -> Result<Option<&Image>> {
         let is_first = self.n_decoded == 0;
         if self.ahead.as_ref().is_some_and(|ahead| is_shown(ahead.time_s, time_s)) {
@@ -154,12 +154,12 @@ impl Decoder {
 
         let shown = self.current.as_ref().or(self.ahead.as_ref());
         Ok(shown
-            // A file that ends before the first wanted moment still has an image to give.
+            // A file that ends before the first target still yields its last image.
             .filter(|shown| !self.at_end || is_first || time_s <= shown.time_s + shown.duration_s + MAX_OVERHANG_S)
             .map(|shown| &shown.image))
     }
 
-    /// Decodes until an image after `time_s` or the end.
+    /// Decodes until an image after `time_s`, or to the end.
     fn decode_until(&mut self, time_s: f64) -> Result<()> {
         while self.ahead.is_none() && !self.at_end {
             match self.decode_next(time_s)? {
@@ -171,7 +171,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// A jump that landed after the wanted image is repeated from farther back, at last from the start of the file.
+    /// If a jump landed after the target, repeats it from farther back, and finally from the start of the file.
     fn check_jump(&mut self, time_s: f64, mut jumped: bool) -> Result<()> {
         while jumped && self.current.is_none() {
             self.forget_position();
@@ -187,9 +187,9 @@ impl Decoder {
         Ok(())
     }
 
-    /// If a skipped image could be the wanted one, decodes once more without skipping.
+    /// If a skipped image could be the one that is shown, decodes again without skipping.
     ///
-    /// That happens only where images are shown for long; then skipping is not worth it any more.
+    /// This happens only if images are shown for long, and then skipping gains nothing, so it stays off.
     fn check_skipped(&mut self, time_s: f64) -> Result<()> {
         let may_be_wrong = self.current.as_ref().is_none_or(|current| current.time_s < self.skipped_until);
         let skipped = std::mem::replace(&mut self.skipped_until, f64::NEG_INFINITY) > f64::NEG_INFINITY;
@@ -203,7 +203,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether to look for a keyframe nearer to `time_s` than the present position.
+    /// Whether to seek a keyframe that is nearer to `time_s` than the current position.
     fn is_far(&self, time_s: f64) -> bool {
         let position = self.last_time.unwrap_or(0.0);
         self.can_seek
@@ -211,10 +211,10 @@ impl Decoder {
             && self.n_reread <= self.n_sent + REREAD_ALLOWANCE
     }
 
-    /// Goes to the last keyframe before `time_s`, or stays where it is if there is none in between.
+    /// Goes to the last keyframe before `time_s`, unless the current position is after it.
     ///
-    /// Returns whether the decoder starts anew. The decoder is left alone until a keyframe is found: if the container
-    /// goes back to one that was decoded already, packets are skipped until the present position is met again.
+    /// Returns whether the decoder restarts. The decoder keeps its state until a keyframe is found. If the container
+    /// goes back to packets that were decoded before, these are skipped up to the current position.
     fn jump(&mut self, time_s: f64) -> Result<bool> {
         while self.seek_back < SEEK_BACK_S.len() {
             if self.track.seek((time_s - SEEK_BACK_S[self.seek_back]).max(0.0)).is_err() {
@@ -222,7 +222,7 @@ impl Decoder {
             }
             match self.find_entry(time_s)? {
                 Entry::Here => {
-                    // What an earlier jump read ahead, the track gives once more.
+                    // The stream returns again the packets that an earlier jump had read ahead.
                     self.pending.clear();
                     return Ok(false);
                 }
@@ -234,7 +234,7 @@ impl Decoder {
                 Entry::None => self.seek_back += 1,
             }
         }
-        // No working index: from now on everything is decoded.
+        // The index does not work, so everything is decoded from now on.
         self.can_seek = false;
         self.track = self.reopened()?;
         self.pending.clear();
@@ -251,7 +251,7 @@ impl Decoder {
         Ok(false)
     }
 
-    /// Where decoding can begin after a seek.
+    /// Where decoding can continue after a seek.
     fn find_entry(&mut self, time_s: f64) -> Result<Entry> {
         let mut packets = VecDeque::new();
         while packets.len() < MAX_READ_AHEAD {
@@ -264,7 +264,7 @@ impl Decoder {
             let packet_time = self.track.clock.seconds(stamp);
             let is_new_key = packet.is_key() && self.last_key.is_none_or(|last| last < stamp);
             if packet_time > time_s + UNWANTED_S || (is_new_key && !is_shown(packet_time, time_s)) {
-                // Goes with the others: the decoder gets what was read.
+                // The decoder needs this packet, too, because it was read.
                 if !packets.is_empty() {
                     packets.push_back(packet);
                 }
@@ -276,7 +276,7 @@ impl Decoder {
             if is_new_key || !packets.is_empty() {
                 packets.push_back(packet);
             }
-            // A seek to the moment itself goes to the last keyframe before it; from farther back there may be others.
+            // A seek to the target itself finds the last keyframe before it. From farther back, there may be others.
             if !packets.is_empty() && self.seek_back == 0 {
                 break;
             }
@@ -284,7 +284,7 @@ impl Decoder {
         Ok(if packets.is_empty() { Entry::None } else { Entry::Keyframe(packets) })
     }
 
-    /// Begins again with the first packet of the file.
+    /// Starts over with the first packet of the file.
     fn restart(&mut self) -> Result<()> {
         self.can_seek = false;
         self.can_skip = false;
@@ -310,7 +310,7 @@ impl Decoder {
         self.last_time = None;
     }
 
-    /// The next image out of the decoder, in the order of display; `None` at the end.
+    /// Decodes the next image in display order; `None` at the end.
     fn decode_next(&mut self, wanted_s: f64) -> Result<Option<Timed>> {
         let mut errors = 0;
         while errors < MAX_ERRORS {
@@ -328,7 +328,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Gives the decoder one packet, or the news that there are no more.
+    /// Sends the decoder one packet, or the end of the stream.
     fn feed(&mut self, wanted_s: f64) -> Result<()> {
         self.track.stop().check()?;
         let next = match self.pending.pop_front() {
@@ -336,7 +336,7 @@ impl Decoder {
             None => self.track.next_packet()?,
         };
         let Some(packet) = next else {
-            // Fails only if it was told before.
+            // Fails only if the end was sent before.
             let _ = self.codec.send_eof();
             return Ok(());
         };
@@ -374,12 +374,12 @@ impl Decoder {
     }
 }
 
-/// Where decoding goes on after a seek.
+/// Where decoding continues after a seek.
 enum Entry {
-    /// With the next packet: it is the one that the decoder would have got anyway.
+    /// With the next packet, which the decoder would have got without the seek.
     Here,
-    /// With a keyframe: the first of these packets.
+    /// With a keyframe, the first of these packets.
     Keyframe(VecDeque<Packet>),
-    /// Nowhere before the wanted moment.
+    /// Nowhere before the target.
     None,
 }

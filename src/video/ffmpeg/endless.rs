@@ -1,4 +1,4 @@
-//! Decoding what has no end that could be looked at: forward only, image after image.
+//! Decodes live video: forward only, image after image.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use super::initialize;
 use super::track::{FORMATS, MICROSECONDS, Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
-/// How much of a stream is looked at before it is decoded: what it is, how large its images are.
+/// How many seconds of a stream FFmpeg analyzes before decoding.
 pub(super) const LOOK_S: f64 = 1.0;
 
-/// After as many errors in a row the decoder is given up.
+/// Decoding ends after this many errors in a row.
 const MAX_ERRORS: u32 = 1000;
 
-/// A longer pause in the timestamps is none: the source began to count anew.
+/// A longer gap between timestamps means that the source restarted its clock.
 const MAX_PAUSE_S: f64 = 60.0;
 
-/// Images as they come.
+/// The decoder of a live video.
 pub(in crate::video) struct Endless {
     path: PathBuf,
     track: Track,
@@ -36,7 +36,7 @@ pub(in crate::video) struct Endless {
 }
 
 impl Endless {
-    /// From whatever can be read; `path` stands for it in errors.
+    /// Opens a reader. `path` is its name in errors.
     pub(in crate::video) fn read(path: &Path, reader: impl Read + Send + 'static, stop: &Stop) -> Result<Self> {
         initialize();
         let reader = forward::begun(path, reader)?;
@@ -53,13 +53,13 @@ impl Endless {
         Self::of_track(path, Track::of(input, path, stop)?)
     }
 
-    /// From a file that is whole.
+    /// Opens a complete file.
     pub(in crate::video) fn file(path: &Path, stop: &Stop) -> Result<Self> {
         initialize();
         Self::of_track(path, Track::open(path, stop)?)
     }
 
-    /// From an address; `path` stands for it in errors.
+    /// Opens an address. `path` is its name in errors.
     pub(in crate::video) fn address(path: &Path, address: &str, stop: &Stop) -> Result<Self> {
         initialize();
         let input = address::open(path, address, stop)?;
@@ -73,7 +73,7 @@ impl Endless {
         Ok(Self { path: path.to_owned(), track, codec, converter, times, n_damaged: 0 })
     }
 
-    /// The next image at `from_s` or behind it; `None` at the end. Images before are decoded and not converted.
+    /// The next image at `from_s` or later; `None` at the end. Earlier images are decoded, but not converted.
     pub(in crate::video) fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
         while let Some(image) = self.decode()? {
             let clock = self.track.clock;
@@ -103,7 +103,7 @@ impl Endless {
                         let accepted = self.codec.send_packet(&packet).is_ok() && accepted;
                         self.n_damaged += u64::from(!accepted);
                     }
-                    // Fails only if it was told before.
+                    // Fails only if the end was sent before.
                     None => drop(self.codec.send_eof()),
                 },
                 Err(_) => {
@@ -123,39 +123,39 @@ impl Endless {
         Ok(packet)
     }
 
-    /// Frames a second, if the source says so.
+    /// Frames per second, if the source states it.
     pub(in crate::video) fn fps(&self) -> Option<f64> {
         self.track.fps()
     }
 
-    /// What went wrong so far without ending it.
+    /// Problems so far that did not stop the decoding.
     pub(in crate::video) fn warnings(&self) -> Vec<String> {
         let name = self.path.display();
         let mut warnings = Vec::new();
         if self.times.n_repaired > 0 {
             warnings.push(format!(
-                "{name}: the times of {} images were missing, went back, or jumped by more than {MAX_PAUSE_S:.0} s; \
-                 they are taken to follow the image before them",
+                "{name}: the timestamps of {} images were missing, went back, or jumped by more than \
+                 {MAX_PAUSE_S:.0} s; each of these images was put right after the previous one",
                 self.times.n_repaired
             ));
         }
         let n_damaged = self.n_damaged + self.track.n_unreadable();
         // Packets that cannot be reached are not damaged.
         if n_damaged > 0 && !self.track.lies_behind() {
-            warnings.push(format!("{name}: {n_damaged} damaged packets or images were met"));
+            warnings.push(format!("{name}: found {n_damaged} damaged packets or images"));
         }
         warnings
     }
 }
 
-/// Makes times that ascend of those that a source gives.
+/// Turns a source's timestamps into ascending times.
 #[derive(Debug)]
 struct Times {
     frame_s: f64,
     last: Option<f64>,
-    /// What is added to the source's times.
+    /// What is added to the source's timestamps.
     shift: f64,
-    /// It has given a time.
+    /// Whether the source has sent a timestamp.
     tells: bool,
     n_repaired: u64,
 }
@@ -165,7 +165,7 @@ impl Times {
         Self { frame_s, last: None, shift: 0.0, tells: false, n_repaired: 0 }
     }
 
-    /// When the next image is, in seconds since the first, by what the source says.
+    /// The time of the next image in seconds since the first; `told` is the source's timestamp in seconds.
     fn next(&mut self, told: Option<f64>) -> f64 {
         let told = told.filter(|told| told.is_finite());
         let time_s = match (self.last, told) {
@@ -177,7 +177,7 @@ impl Times {
                 told + self.shift
             }
             (Some(last), told) => {
-                // Raw streams have no times, and nothing to repair.
+                // Raw streams have no timestamps to repair.
                 self.n_repaired += u64::from(self.tells || told.is_some());
                 let time_s = last + self.frame_s;
                 self.shift = told.map_or(self.shift, |told| time_s - told);
@@ -190,7 +190,7 @@ impl Times {
     }
 }
 
-/// As FFmpeg's options take a time.
+/// A time in the format of FFmpeg's options.
 pub(super) fn microseconds(seconds: f64) -> String {
     format!("{:.0}", seconds * MICROSECONDS)
 }
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn times_that_go_back_or_are_missing_follow_the_last() {
-        // It begins anew at 0, and goes on from there.
+        // The source's clock restarts at 0.
         assert_eq!(times(&[Some(9.0), Some(10.0), Some(0.0), Some(1.0)]), (vec![0.0, 1.0, 1.5, 2.5], 1));
         assert_eq!(times(&[Some(0.0), Some(0.0), None, Some(1.0)]), (vec![0.0, 0.5, 1.0, 1.5], 2));
         assert_eq!(times(&[Some(0.0), Some(90_000.0), Some(90_001.0)]), (vec![0.0, 0.5, 1.5], 1));

@@ -1,4 +1,4 @@
-//! The keyframes of a file, one by one, without decoding what is between them.
+//! Decodes the keyframes of a file, and nothing between them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,21 +13,21 @@ use super::decode::open_codec;
 use super::track::{Track, timestamp};
 use crate::error::{Error, MediaProblem, Result};
 
-/// Packets to read at most in search of a keyframe.
+/// The most packets to read in search of a keyframe.
 const MAX_READ: usize = 300;
 
-/// Gives keyframes near ascending moments.
+/// Decodes keyframes near ascending moments.
 pub(in crate::video) struct Keyframes {
     path: PathBuf,
     track: Track,
     codec: decoder::Video,
     converter: Converter,
-    /// The timestamp of the last one that was given.
+    /// The timestamp of the last keyframe that was returned.
     last: Option<i64>,
 }
 
 impl Keyframes {
-    /// Opens a file that was opened before, so that FFmpeg is ready.
+    /// Opens a file. FFmpeg must have been initialized, which opening the file before does.
     pub(in crate::video) fn open(path: &Path, stop: Stop) -> Result<Self> {
         let track = Track::open(path, &stop)?;
         let codec = open_codec(path, &track)?;
@@ -35,8 +35,8 @@ impl Keyframes {
         Ok(Self { path: path.to_owned(), track, codec, converter, last: None })
     }
 
-    /// The last keyframe that is not later than `time_s`, with its own time; `None` if it was given before, cannot be
-    /// decoded, or the file cannot be searched.
+    /// The last keyframe that is not later than `time_s`, with its own time. `None` if it was returned before or cannot
+    /// be decoded, or if the file cannot seek.
     pub(in crate::video) fn before(&mut self, time_s: f64) -> Result<Option<Frame>> {
         if self.track.clock.counts_frames || self.track.seek(time_s).is_err() {
             self.track.stop().check()?;
@@ -64,7 +64,7 @@ impl Keyframes {
         Ok(None)
     }
 
-    /// A keyframe needs no other packet. Afterwards the decoder begins anew.
+    /// Decodes a keyframe, which needs no other packet, and resets the decoder.
     fn decode(&mut self, packet: &ff::Packet) -> Option<Image> {
         let mut image = Image::empty();
         let sent = self.codec.send_packet(packet).and_then(|()| self.codec.send_eof());

@@ -1,4 +1,4 @@
-//! Everything that FFmpeg reads: planning which frames to take, and taking them.
+//! Reads videos with FFmpeg: plans which frames to take, and decodes them.
 
 mod address;
 mod convert;
@@ -29,20 +29,19 @@ use scan::Scan;
 use track::Track;
 pub use write::VideoWriter;
 
-/// A video track that ends this much before the file says is worth a warning; less is what audio often overhangs.
+/// A video stream that ends this long before the file's stated end causes a warning. Audio often exceeds it by less.
 const SUSPICIOUS_GAP_S: f64 = 1.0;
 
-/// What FFmpeg allocates at once: the largest image in RGBA, with the room that it leaves around one.
+/// The largest allocation of FFmpeg in bytes: the largest image in RGBA, with its padding.
 const MAX_ALLOCATION: usize = 5 << 26;
 
-/// Size of a packet of MPEG-TS, which has at most one frame.
+/// The size of an MPEG-TS packet, which has at most one frame.
 const TS_PACKET_BYTES: f64 = 188.0;
 
-/// A transport stream that has room for less than one in as many of the frames that its length asks for has wrong
-/// times.
+/// If a transport stream's duration implies more than this many frames per packet, its timestamps are wrong.
 const MAX_SPARSENESS: f64 = 100.0;
 
-/// Opens a file with FFmpeg and plans the frames to take.
+/// Opens a file with FFmpeg and plans which frames to take.
 pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
     initialize();
     let mut track = Track::open(path, stop)?;
@@ -75,19 +74,19 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
         codec: track.codec_id().name().to_owned(),
     };
     let orientation = match nature {
-        // What FFmpeg 7 says as well, and older ones do not.
+        // FFmpeg 7 reports this, too; older versions do not.
         Nature::Image(turn) => Orientation::from_turn(turn),
         Nature::Open | Nature::Animation => track.orientation(),
     };
     let converter = Converter::new(orientation, track.container_sar());
-    // GIF and PNG frames build on the ones before, whatever their flags say.
+    // GIF and PNG frames depend on the previous ones, whatever their flags say.
     let can_seek = kind == Kind::Video && !track.clock.counts_frames;
     let decoder = Decoder::new(path, track, codec, can_seek);
     let images = FfmpegImages { path: path.to_owned(), decoder, converter };
     Ok(Opened { info, planned, images: Box::new(images), warnings })
 }
 
-/// The libraries that are loaded, with their versions: major, minor and micro, one byte each but for the major.
+/// The names and versions of the loaded libraries. A version number holds major, minor (8 bits) and micro (8 bits).
 pub(super) fn versions() -> Vec<(&'static str, String)> {
     let version = |v: u32| format!("{}.{}.{}", v >> 16, v >> 8 & 0xff, v & 0xff);
     [
@@ -101,38 +100,38 @@ pub(super) fn versions() -> Vec<(&'static str, String)> {
     .into()
 }
 
-/// Once per process: FFmpeg's own log goes to stderr and would mix with the program's output; and it decodes an image
-/// to look at a file, before there is a decoder of which the size is limited.
+/// Initializes FFmpeg, once per process. Turns off its log, which would mix with the program's output on stderr. Limits
+/// its allocations, because FFmpeg decodes an image while it probes a file, before the limit of a decoder applies.
 fn initialize() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Fails for no reason in the versions that are supported; what is missing shows up when a file is opened.
+        // Cannot fail in the supported versions. Opening a file would report anything missing.
         let _ = ff::init();
         ff::log::set_level(ff::log::Level::Quiet);
         limit_allocations(MAX_ALLOCATION);
     });
 }
 
-/// When the frames of a track are.
+/// The times of a stream's frames.
 struct Timeline {
     duration_s: f64,
     fps: Option<f64>,
     n_frames: Option<u64>,
-    /// When each frame begins, in seconds, ascending, if the whole file was read to learn it.
+    /// The start of each frame in seconds, ascending, if the whole file was scanned.
     frame_times: Option<Vec<f64>>,
 }
 
 impl Timeline {
-    /// That of a still image, whatever its container makes of it.
+    /// The timeline of a still image, whatever its container says.
     fn of_image() -> Self {
         Self { duration_s: 0.0, fps: None, n_frames: Some(1), frame_times: None }
     }
 
-    /// When the frames are by their timestamps, or by their number where the timestamps make no sense.
+    /// The timeline by the frames' timestamps, or by their number if the timestamps make no sense.
     fn of(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
         let mut timeline_warnings = Vec::new();
         let timeline = Self::by_timestamps(path, track, &mut timeline_warnings)?;
-        // One wrong timestamp can make it hours long, or end before it begins; there is no index that would tell.
+        // MPEG-TS has no index, so one wrong timestamp can make the video hours long, or make it end before it starts.
         let longest_s = timeline.duration_s.max(track.duration_s().unwrap_or(0.0));
         let fps = 1.0 / track.clock.frame_s;
         let room = MAX_SPARSENESS * file_bytes(path) / TS_PACKET_BYTES;
@@ -142,21 +141,21 @@ impl Timeline {
             return Ok(timeline);
         }
         warnings.push(format!(
-            "{}: the times in the file are damaged; its frames are taken to follow each other at {fps:.2} per second",
+            "{}: the file's timestamps are damaged; assuming {fps:.2} evenly spaced frames per second",
             path.display()
         ));
         let scan = Scan::counted(path, track.stop())?;
         Self::of_scan(path, track, scan)
     }
 
-    /// Believes what the file says about its length after looking at its end; reads all packets if it says nothing.
+    /// The timeline by the file's stated duration, after a check of its end. Scans all packets if none is stated.
     fn by_timestamps(path: &Path, track: &mut Track, warnings: &mut Vec<String>) -> Result<Self> {
         let fps = track.fps();
         let small = matches!(track.container().as_str(), "gif" | "apng");
         if let Some(claimed) = track.duration_s().filter(|_| !small && track.has_start_time()) {
             let end = match scan::end_of(path, claimed, track.stop())? {
                 Some(end) => end,
-                // Nothing can be read where the end should be: learn where it really is.
+                // Nothing can be read at the stated end, so find the real one.
                 None => {
                     let scan = Scan::whole(path, track.stop())?;
                     if scan.times.is_empty() {
@@ -169,13 +168,13 @@ impl Timeline {
             let missing = claimed - end;
             if missing > tolerance.max(SUSPICIOUS_GAP_S.min(claimed / 10.0)) {
                 warnings.push(format!(
-                    "{}: the file is cut off or damaged: it says it is {claimed:.1} s long, but its images end at \
-                     {end:.1} s, so {missing:.1} s ({:.0} %) are missing. The frames are taken from what is there",
+                    "{}: the file is cut off or damaged: it should be {claimed:.1} s long, but its images end at \
+                     {end:.1} s, so {missing:.1} s ({:.0} %) are missing; frames are taken from the rest",
                     path.display(),
                     100.0 * missing / claimed
                 ));
             }
-            // Some containers say when the last frame begins, not when it ends.
+            // Some containers state the start of the last frame, not its end.
             let duration_s = if end > claimed || missing > tolerance { end } else { claimed };
             let n_frames = track.n_frames().filter(|_| missing.abs() <= tolerance);
             return Ok(Self { duration_s, fps, n_frames, frame_times: None });
@@ -185,7 +184,7 @@ impl Timeline {
         Self::of_scan(path, track, scan)
     }
 
-    /// What a look at all packets told.
+    /// The timeline by a scan of all packets.
     fn of_scan(path: &Path, track: &mut Track, scan: Scan) -> Result<Self> {
         if scan.times.is_empty() {
             return Err(Error::NoFrames { path: path.to_owned() });
@@ -201,10 +200,10 @@ impl Timeline {
         if let Some(times) = &self.frame_times {
             return Ok(sampling.plan(&range, Known { fps, frame_times: Some(times) }));
         }
-        // Only where many of the frames are wanted can two moments show the same one, and then there are few enough
-        // packets to look at all of them.
+        // Two moments can show the same frame only if the sampling is dense. The range then has few enough packets to
+        // scan.
         let n_frames = fps.map_or(0.0, |fps| (range.end - range.start) * fps);
-        // Whatever a file claims, a frame takes more than one byte of it.
+        // Every frame takes more than one byte of the file.
         let max_frames = file_bytes(path);
         let dense = sampling.needs_frame_times(&range, fps, n_frames.min(max_frames));
         let times = if dense { Self::times_in(path, &range, stop)? } else { None };
@@ -214,14 +213,14 @@ impl Timeline {
         Ok(sampling.plan(&range, Known { fps, frame_times: times.as_deref() }))
     }
 
-    /// When the frames in `range` begin.
+    /// The starts of the frames in `range`; `None` if there are none, or none with timestamps.
     fn times_in(path: &Path, range: &Range<f64>, stop: &Stop) -> Result<Option<Vec<f64>>> {
         let scan = Scan::part(path, range, stop)?;
         Ok((!scan.times.is_empty() && !scan.clock.counts_frames).then_some(scan.times))
     }
 }
 
-/// Size of a file; infinite if it cannot be told.
+/// The size of a file in bytes; infinite if unknown.
 fn file_bytes(path: &Path) -> f64 {
     std::fs::metadata(path).map_or(f64::INFINITY, |file| file.len() as f64)
 }
@@ -250,8 +249,8 @@ impl Images for FfmpegImages {
     fn warnings(&mut self) -> Vec<String> {
         let what = match self.decoder.take_damaged() {
             0 => return Vec::new(),
-            1 => "1 damaged packet or image was met; frames near it may look wrong".to_owned(),
-            n => format!("{n} damaged packets or images were met; frames near them may look wrong"),
+            1 => "found 1 damaged packet or image; frames near it may look wrong".to_owned(),
+            n => format!("found {n} damaged packets or images; frames near them may look wrong"),
         };
         vec![format!("{}: {what}", self.path.display())]
     }

@@ -1,4 +1,4 @@
-//! Reads packets without decoding them, to learn when the frames are.
+//! Reads packets without decoding them, to find the times of the frames.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,16 +11,16 @@ use super::super::sampling::TIMESTAMP_TOLERANCE_S;
 use super::track::{Clock, Track, timestamp};
 use crate::error::Result;
 
-/// Packets come in the order of decoding, so a frame may be followed by earlier ones; never by ones this much earlier.
+/// Packets come in decoding order, so an earlier frame may follow a later one, but not by more than this.
 const MAX_REORDERING_S: f64 = 2.0;
 
-/// The moments at which frames begin.
+/// The times of a stream's frames.
 pub(super) struct Scan {
-    /// In seconds, ascending.
+    /// The start of each frame in seconds, ascending.
     pub(super) times: Vec<f64>,
-    /// The end of the last of them in seconds.
+    /// The end of the last frame in seconds.
     pub(super) end_s: f64,
-    /// The track's clock, corrected by what the packets told.
+    /// The stream's clock, corrected by the packets' timestamps.
     pub(super) clock: Clock,
 }
 
@@ -30,7 +30,7 @@ impl Scan {
         let (track, packets) = Self::all_stamps(path, stop)?;
         let origin = packets.iter().filter_map(|packet| packet.timestamp).min();
         let clock = match origin {
-            // Raw MPEG has decoding timestamps, but they are made up from the frame rate.
+            // The decoding timestamps of raw MPEG are made up from the frame rate.
             None => track.clock.counting_frames(),
             Some(_) if is_raw_stream(&track) => track.clock.counting_frames(),
             Some(origin) if !track.has_start_time() => track.clock.starting_at(origin),
@@ -39,7 +39,7 @@ impl Scan {
         Ok(Self::from_stamps(&packets, clock))
     }
 
-    /// Reads the whole file and counts its frames, whatever their timestamps.
+    /// Reads the whole file and counts its frames. Ignores their timestamps.
     pub(super) fn counted(path: &Path, stop: &Stop) -> Result<Self> {
         let (track, packets) = Self::all_stamps(path, stop)?;
         Ok(Self::from_stamps(&packets, track.clock.counting_frames()))
@@ -54,10 +54,10 @@ impl Scan {
         Ok((track, packets))
     }
 
-    /// Reads what is needed to know the frames in `range`.
+    /// Reads as many packets as the frames in `range` need.
     pub(super) fn part(path: &Path, range: &Range<f64>, stop: &Stop) -> Result<Self> {
         let mut track = Track::open(path, stop)?;
-        // Not every container goes to a keyframe, so that frames of the range may have been stored before that place.
+        // Not every container seeks to a keyframe, so frames of the range may be stored before that place.
         if range.start > 0.0 && track.seek((range.start - MAX_REORDERING_S).max(0.0)).is_ok() {
             let scan = Self::until(&mut track, range.end)?;
             if scan.times.first().is_some_and(|&first| first <= range.start + TIMESTAMP_TOLERANCE_S) {
@@ -87,7 +87,7 @@ impl Scan {
             Some(timestamp) => Some((clock.seconds(timestamp), packet.duration_s)),
             None => None,
         });
-        // Frames before the start are there to decode others; edit lists cut them.
+        // Edit lists cut frames before the start, which only help to decode others.
         let spans: Vec<_> = spans.filter(|&(time, _)| time > -TIMESTAMP_TOLERANCE_S).collect();
         let end_s = spans.iter().map(|(time, duration)| time + duration).fold(0.0, f64::max);
         let mut times: Vec<f64> = spans.iter().map(|&(time, _)| time.max(0.0)).collect();
@@ -97,7 +97,7 @@ impl Scan {
     }
 }
 
-/// What is needed of a packet.
+/// The timestamp and duration of a packet.
 struct Stamp {
     timestamp: Option<i64>,
     duration_s: f64,
@@ -109,10 +109,10 @@ impl Stamp {
     }
 }
 
-/// Where the last frame of the track really ends, in seconds, from the packets near the `claimed_s` end.
+/// The real end of the stream's last frame, in seconds, by the packets near the stated end `claimed_s`.
 ///
-/// A file that is cut off ends earlier; one that was written live may go on. `None` if there are no packets there, or
-/// no way to go there.
+/// A file that is cut off ends earlier, and one that was written live may end later. `None` if there are no packets
+/// near the stated end, or the file cannot seek.
 pub(super) fn end_of(path: &Path, claimed_s: f64, stop: &Stop) -> Result<Option<f64>> {
     let mut track = Track::open(path, stop)?;
     if track.seek((claimed_s - 1.0).max(0.0)).is_err() {

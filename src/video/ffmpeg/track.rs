@@ -1,4 +1,4 @@
-//! An open container and its video track: what it says about itself, its packets, its clock.
+//! An open container and its video stream: properties, packets and clock.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,44 +16,44 @@ use super::convert::Orientation;
 use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::{can_go_back, metadata, n_shown_in_index, sample_aspect_ratio, size};
 
-/// FFmpeg's unit of time where no stream is meant (`AV_TIME_BASE`): microseconds.
+/// FFmpeg's time base outside of streams (`AV_TIME_BASE`): microseconds.
 pub(super) const MICROSECONDS: f64 = 1e6;
 
-/// A longer time does not fit FFmpeg's unit, so no file has it.
+/// The longest duration that FFmpeg can represent.
 const MAX_DURATION_S: f64 = i64::MAX as f64 / MICROSECONDS;
 
 /// `AV_NOPTS_VALUE`: no timestamp.
 const NO_TIMESTAMP: i64 = i64::MIN;
 
-/// A format with a lower score (of 100) is a guess, less certain than the file's name (`AVPROBE_SCORE_EXTENSION`).
+/// A format with a lower score (of 100) is a guess, less certain than the file's extension (`AVPROBE_SCORE_EXTENSION`).
 const CERTAIN_FORMAT: i32 = 50;
 
-/// The formats that are read, by FFmpeg's names: those that people have videos, animations and images in, and sound,
-/// to be told so. FFmpeg knows three hundred more: playlists, descriptions of streams, scripts, the files of old games.
+/// The demuxers that FFmpeg may use: the common ones for videos, animations and images, and those for audio, so that an
+/// error can name it. FFmpeg has three hundred more: playlists, session descriptions, scripts, files of old games.
 pub(super) const FORMATS: &str = "3gp,aac,ac3,aiff,apng,asf,asf_o,av1,avi,bmp_pipe,caf,dhav,dirac,dnxhd,dpx_pipe,dv,evc,exr_pipe,\
     flac,flv,gif,gxf,h261,h263,h264,hdr_pipe,hevc,ico,ivf,j2k_pipe,jpeg_pipe,jpegls_pipe,jpegxl_anim,jpegxl_pipe,\
     live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mp3,mpeg,mpegts,mpegtsraw,mpegvideo,mpjpeg,mxf,nsv,nut,obu,ogg,pam_pipe,\
     pbm_pipe,pcx_pipe,pgm_pipe,pgmyuv_pipe,png_pipe,ppm_pipe,psd_pipe,qoi_pipe,rm,sgi_pipe,smjpeg,sunrast_pipe,swf,\
     tiff_pipe,ty,vc1,vc1test,vvc,w64,wav,webp_pipe,wtv,wv,xbm_pipe,xpm_pipe,xwd_pipe,yuv4mpegpipe";
 
-const UNKNOWN_FORMAT: &str = "its content is that of no format that is read";
+const UNKNOWN_FORMAT: &str = "the format is not supported";
 
-/// After as many unreadable packets in a row the rest of the file is given up.
+/// Reading ends after this many unreadable packets in a row.
 const MAX_UNREADABLE: usize = 1000;
 
-/// A frame rate above this is a container's guess from its time base, not a rate of images.
+/// A frame rate above this is a guess from the container's time base.
 const MAX_FPS: f64 = 1000.0;
 
 /// Turns timestamps into seconds since the first frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    /// Seconds per unit of a timestamp.
+    /// The time base: seconds per unit of a timestamp.
     unit_s: f64,
-    /// Timestamp of the first frame.
+    /// The timestamp of the first frame.
     origin: i64,
-    /// How long a frame lasts on average.
+    /// The mean duration of a frame.
     pub(super) frame_s: f64,
-    /// The packets have no timestamps (raw streams): frame `i` is shown at `i·frame_s`.
+    /// The packets have no timestamps (raw streams): frame `i` starts at `i·frame_s`.
     pub(super) counts_frames: bool,
 }
 
@@ -62,8 +62,8 @@ impl Clock {
         timestamp.saturating_sub(self.origin) as f64 * self.unit_s
     }
 
-    /// How long an image with this `duration` is shown; files may leave it out. Some of these have a frame rate that
-    /// is that of their clock: longer than the tolerance all the same, so that the last image is within the video.
+    /// How long an image with this `duration` is shown. Without a duration, the mean, but more than the tolerance, so
+    /// that the last image is within the video even if the stated frame rate is that of the clock.
     pub(super) fn span(&self, duration: i64) -> f64 {
         if duration > 0 { duration as f64 * self.unit_s } else { self.frame_s.max(2.0 * TIMESTAMP_TOLERANCE_S) }
     }
@@ -73,13 +73,13 @@ impl Clock {
         Self { origin, ..self }
     }
 
-    /// The same frame rate, without timestamps.
+    /// The same frame rate, but ignoring timestamps.
     pub(super) fn counting_frames(self) -> Self {
         Self { counts_frames: true, ..self }
     }
 }
 
-/// The best video track of a file, read packet by packet.
+/// The best video stream of a file, read packet by packet.
 pub(super) struct Track {
     input: Input,
     index: usize,
@@ -87,7 +87,7 @@ pub(super) struct Track {
     has_start_time: bool,
     stop: Stop,
     n_unreadable: u64,
-    /// Packets that were read, of all tracks.
+    /// Packets read so far, of all streams.
     n_read: u64,
 }
 
@@ -96,13 +96,13 @@ impl Track {
         Self::of(open_container(path, stop)?, path, stop)
     }
 
-    /// The track of an open container; `path` stands for it in errors.
+    /// The video stream of an open container. `path` is its name in errors.
     pub(super) fn of(input: Input, path: &Path, stop: &Stop) -> Result<Self> {
         let stream = input.streams().best(media::Type::Video);
-        // Cover art of an audio file is a video track, too.
+        // Cover art of an audio file is a video stream, too.
         let stream = stream.filter(|stream| !stream.disposition().contains(Disposition::ATTACHED_PIC));
         let Some(stream) = stream else {
-            // FFmpeg takes many a text for audio.
+            // FFmpeg mistakes some texts for audio.
             if input.probe_score() < CERTAIN_FORMAT {
                 let reason = UNKNOWN_FORMAT.to_owned();
                 return Err(Error::Media { problem: MediaProblem::NotAVideo, path: path.to_owned(), reason });
@@ -120,7 +120,7 @@ impl Track {
         Ok(Self { input, index, clock, has_start_time, stop: stop.clone(), n_unreadable: 0, n_read: 0 })
     }
 
-    /// What the reading of the file is stopped by.
+    /// What stops the reading of the file.
     pub(super) fn stop(&self) -> &Stop {
         &self.stop
     }
@@ -142,7 +142,7 @@ impl Track {
         self.parameters().map_or(ff::codec::Id::None, |parameters| parameters.id())
     }
 
-    /// The unit of the track's timestamps.
+    /// The time base of the stream's timestamps.
     pub(super) fn time_base(&self) -> Rational {
         self.stream().map_or(Rational(1, 1_000_000), |stream| stream.time_base())
     }
@@ -151,53 +151,53 @@ impl Track {
         self.stream().and_then(|stream| frame_rate(&stream))
     }
 
-    /// Without one the packets may have no timestamps at all.
+    /// Whether the container states a start time. Without one, the packets may have no timestamps at all.
     pub(super) fn has_start_time(&self) -> bool {
         self.has_start_time
     }
 
-    /// Width and height as the container says them, 0 if it does not.
+    /// The width and height that the container states; 0 if it states none.
     pub(super) fn size(&self) -> (u32, u32) {
         self.stream().map_or((0, 0), |stream| size(&stream))
     }
 
-    /// Number of frames that are shown, if the container says it.
+    /// The number of frames that are shown, if the container states it.
     pub(super) fn n_frames(&self) -> Option<u64> {
         let stream = self.stream()?;
         let stored = u64::try_from(stream.frames()).ok().filter(|&n| n > 0)?;
-        // An edit list may cut some, or show some twice.
+        // An edit list may cut frames, or show some twice.
         let shown = if self.is_mp4() { n_shown_in_index(&stream) } else { 0 };
         Some(if shown > 0 { shown } else { stored })
     }
 
-    /// Whether it is one of the containers that MP4 stands for: QuickTime, 3GP, …
+    /// Whether the container is of the MP4 family: MP4, QuickTime, 3GP, …
     fn is_mp4(&self) -> bool {
         self.container().starts_with("mov,mp4")
     }
 
-    /// Length of the video track as the container says it; of the whole file if it does not tell the tracks apart.
+    /// The stated duration of the video stream in seconds, or else that of the whole file.
     pub(super) fn duration_s(&self) -> Option<f64> {
         let stream = self.stream()?;
         let of_track = (stream.duration() > 0).then(|| stream.duration() as f64 * self.clock.unit_s);
-        // Matroska keeps it in a tag.
+        // Matroska keeps a stream's duration in a tag.
         let of_tag = metadata(&stream, c"DURATION").as_deref().and_then(parse_clock_time);
         let of_file = (self.input.duration() > 0).then(|| self.input.duration() as f64 / MICROSECONDS);
         [of_track, of_tag, of_file].into_iter().flatten().find(|&duration| duration < MAX_DURATION_S)
     }
 
-    /// How the decoded images have to be turned to be upright.
+    /// How to turn decoded images upright.
     pub(super) fn orientation(&self) -> Orientation {
         let Some(stream) = self.stream() else { return Orientation::UPRIGHT };
         let matrix = stream.side_data().find(|data| data.kind() == SideDataType::DisplayMatrix);
         matrix.map_or(Orientation::UPRIGHT, |matrix| Orientation::from_display_matrix(matrix.data()))
     }
 
-    /// The container's sample aspect ratio, which goes before the codec's.
+    /// The container's sample aspect ratio, which overrides the codec's.
     pub(super) fn container_sar(&self) -> Option<f64> {
         self.stream().and_then(|stream| positive(sample_aspect_ratio(&stream)))
     }
 
-    /// The next packet of the track, `None` at the end. Unreadable parts of the file are skipped and counted.
+    /// The next packet of the stream; `None` at the end. Skips and counts unreadable parts of the file.
     ///
     /// # Errors
     ///
@@ -226,13 +226,12 @@ impl Track {
                 }
             }
         }
-        // FFmpeg may take what it could not read because it was stopped for the end.
+        // FFmpeg may report the end of the file when it was stopped.
         self.stop.check()?;
         Ok(None)
     }
 
-    /// Whether the first packet, and so the others, lie before the place up to which a source was read to find them,
-    /// and there is no way back: an MP4 whose index stands at its end.
+    /// Whether the input is an MP4 with its index at its end, and cannot seek back from there to its packets.
     pub(super) fn lies_behind(&self) -> bool {
         self.n_read == 0 && self.n_unreadable > 0 && self.is_mp4() && !can_go_back(&self.input)
     }
@@ -242,22 +241,22 @@ impl Track {
         self.n_unreadable
     }
 
-    /// Goes to the last place from which `time_s` can be decoded; where exactly, only the next packets tell.
+    /// Seeks to the last place from which `time_s` can be decoded. Only the next packets show where that is.
     pub(super) fn seek(&mut self, time_s: f64) -> std::result::Result<(), ff::Error> {
         let target = (self.clock.origin as f64 * self.clock.unit_s + time_s) * MICROSECONDS;
-        // Rounded up, so that the frame that begins exactly then is not missed.
+        // Rounded up, so as not to miss a frame that starts at exactly `time_s`.
         let target = target.ceil() as i64;
         self.input.seek(target, ..target)
     }
 }
 
-/// The presentation timestamp of a packet, or in containers without it (AVI) the decoding timestamp.
+/// The presentation timestamp of a packet, or the decoding timestamp in containers without it (AVI).
 pub(super) fn timestamp(packet: &Packet) -> Option<i64> {
     packet.pts().or(packet.dts())
 }
 
-/// FFmpeg gets an open file, so that it needs nothing else, and no protocol to open anything with: not the files and
-/// addresses that a format can name, nor those that a name with a pattern stands for.
+/// Opens a container. FFmpeg gets an open file and no protocol, so it cannot open the files and addresses that a format
+/// names, nor those that match a pattern in the file's name.
 fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
     let file = File::open(path).map_err(Error::io("opening the video", path))?;
     let mut options = ff::Dictionary::new();
@@ -265,7 +264,7 @@ fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
     options.set("format_whitelist", FORMATS);
     let asked = stop.clone();
     let interrupt = move || asked.is_wanted();
-    // Some formats are known by their names alone.
+    // Some formats are recognized only by the file's extension.
     let name = path.file_name().map(|name| name.to_string_lossy());
     let opened = StreamIo::from_read_seek(file)
         .and_then(|io| ff::format::input_from_stream_with_interrupt(io, name.as_deref(), Some(options), interrupt));
@@ -273,7 +272,7 @@ fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
     opened.map_err(|error| {
         let (problem, reason) = match error {
             _ if is_mp4(path) => (MediaProblem::CutOff, error.to_string()),
-            // A format that is not on the list.
+            // The format is not in the list.
             ff::Error::Other { errno: ff::error::EINVAL } => (MediaProblem::NotAVideo, UNKNOWN_FORMAT.to_owned()),
             _ => (MediaProblem::NotAVideo, format!("FFmpeg cannot read it ({error})")),
         };
@@ -281,13 +280,13 @@ fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
     })
 }
 
-/// Whether the file begins as an MP4 or QuickTime file does.
+/// Whether the file begins like an MP4 or QuickTime file.
 fn is_mp4(path: &Path) -> bool {
     let mut head = [0; 8];
     File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && &head[4..] == b"ftyp"
 }
 
-/// For the error message: which kinds of tracks there are instead.
+/// The kinds of streams in the container, for an error.
 fn streams_found(input: &Input) -> String {
     let mut kinds: Vec<&str> = Vec::new();
     for stream in input.streams() {
@@ -314,7 +313,7 @@ fn positive(value: Rational) -> Option<f64> {
     (numerator > 0 && denominator > 0).then(|| f64::from(numerator) / f64::from(denominator))
 }
 
-/// Seconds of `00:01:02.500000000`.
+/// Parses `00:01:02.500000000` into seconds.
 fn parse_clock_time(text: &str) -> Option<f64> {
     let mut seconds = 0.0;
     for part in text.split(':') {

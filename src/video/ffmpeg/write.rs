@@ -1,4 +1,4 @@
-//! A video file out of images.
+//! Writes video files.
 
 use std::path::{Path, PathBuf};
 
@@ -12,40 +12,40 @@ use ffmpeg_next as ff;
 use super::super::Frame;
 use crate::error::{Error, MediaProblem, Result};
 
-/// Encoders, the best first. One of them is in every FFmpeg that was not built without encoders.
+/// The encoders, the best first. Every FFmpeg has one of them, unless it was built without encoders.
 const ENCODERS: [&str; 3] = ["libx264", "libopenh264", "mpeg4"];
 
-/// The endings of the containers that take what these give.
+/// The extensions of the containers that can hold these encoders' output.
 const ENDINGS: [&str; 4] = ["mp4", "m4v", "mov", "mkv"];
 
-/// Times are counted in milliseconds.
+/// The time base is milliseconds.
 const TICKS_PER_S: i32 = 1000;
 
-/// Images between two that can be decoded by themselves, at most.
+/// The most images from one keyframe to the next.
 const GROUP: u32 = 12;
 
-/// Writes a video of images that are each shown until the next one.
+/// Writes a video. Each frame is shown until the next one.
 ///
-/// The file is finished by [`finish`](Self::finish); without it, it is no video.
+/// The file is playable only after [`finish`](Self::finish).
 pub struct VideoWriter {
     path: PathBuf,
     output: format::context::Output,
     encoder: encoder::Video,
     scaler: scaling::Context,
-    /// The size of the images that it takes.
+    /// The size of the frames.
     size: (u32, u32),
-    /// When the last image was, and how long the one before was shown.
+    /// The time of the last frame, and how long the frame before it was shown.
     last: i64,
     gap: i64,
 }
 
 impl VideoWriter {
-    /// Begins a file at `path`, whose ending names the container, for images of `width × height` pixels. What was
-    /// there before is lost.
+    /// Creates a video of `width × height` pixels at `path`, whose extension chooses the container. Overwrites an
+    /// existing file.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for another ending than `.mp4`, `.m4v`, `.mov` or `.mkv`; [`Error::Media`] if the
-    /// file cannot be made, or this FFmpeg has no encoder for it.
+    /// [`Error::InvalidParameter`] if the extension is not `.mp4`, `.m4v`, `.mov` or `.mkv`; [`Error::Media`] if the
+    /// file cannot be created, or FFmpeg has no encoder.
     pub fn create(path: &Path, width: u32, height: u32) -> Result<Self> {
         Self::check_name(path)?;
         super::initialize();
@@ -53,9 +53,9 @@ impl VideoWriter {
         let mut output = format::output(path).map_err(failed)?;
         let codec = ENCODERS.iter().find_map(|name| encoder::find_by_name(name)).ok_or_else(|| {
             let names = ENCODERS.join(", ");
-            self::failed(path, &format!("this FFmpeg has none of the encoders {names}; take an FFmpeg that has one"))
+            self::failed(path, &format!("this FFmpeg has none of the encoders {names}; use an FFmpeg that has one"))
         })?;
-        // Colours are stored for two by two pixels.
+        // Colors are stored for two by two pixels.
         let (even_width, even_height) = (width.next_multiple_of(2), height.next_multiple_of(2));
         let mut wanted = codec::context::Context::new_with_codec(codec).encoder().video().map_err(failed)?;
         wanted.set_width(even_width);
@@ -65,7 +65,7 @@ impl VideoWriter {
         wanted.set_gop(GROUP);
         wanted.set_max_b_frames(0);
         wanted.set_aspect_ratio(Rational(1, 1));
-        // For `mpeg4`, which knows no other measure of quality than the bits.
+        // For `mpeg4`, whose only setting of quality is the bit rate.
         wanted.set_bit_rate(even_width as usize * even_height as usize * 4);
         if output.format().flags().contains(format::Flags::GLOBAL_HEADER) {
             wanted.set_flags(Flags::GLOBAL_HEADER);
@@ -101,10 +101,10 @@ impl VideoWriter {
         })
     }
 
-    /// Whether `path` ends as the files do that can be written.
+    /// Checks that the extension of `path` is one that can be written.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if not.
+    /// [`Error::InvalidParameter`] if it is not `.mp4`, `.m4v`, `.mov` or `.mkv`.
     pub fn check_name(path: &Path) -> Result<()> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         if ENDINGS.contains(&ending.as_str()) {
@@ -117,17 +117,17 @@ impl VideoWriter {
         })
     }
 
-    /// Adds an image, which is shown from its time on. Times ascend.
+    /// Adds a frame, which is shown from its time on. Times must ascend.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for an image of another size; [`Error::Media`] if it cannot be encoded or written.
+    /// [`Error::InvalidParameter`] if the frame has another size; [`Error::Media`] if it cannot be encoded or written.
     pub fn push(&mut self, frame: &Frame) -> Result<()> {
         let (width, height) = self.size;
         if (frame.width, frame.height) != self.size || frame.rgb.len() != (width * height * 3) as usize {
             return Err(Error::InvalidParameter {
-                name: "image",
+                name: "the size of a frame",
                 value: format!("{}×{}", frame.width, frame.height),
-                expected: format!("{width}×{height}, as the first one"),
+                expected: format!("{width}×{height}, the size of the video"),
             });
         }
         let mut rgb = Image::new(Pixel::RGB24, width.next_multiple_of(2), height.next_multiple_of(2));
@@ -137,7 +137,7 @@ impl VideoWriter {
         for (to, y) in rows {
             let from = &frame.rgb[y as usize * row_bytes..][..row_bytes];
             to[..row_bytes].copy_from_slice(from);
-            // The column that makes it even.
+            // Repeats the last column if the width is odd.
             if let (Some(to), Some(last)) = (to.get_mut(row_bytes..row_bytes + 3), from.last_chunk::<3>()) {
                 to.copy_from_slice(last);
             }
@@ -155,7 +155,7 @@ impl VideoWriter {
         self.write_packets()
     }
 
-    /// Writes what is left, and closes the file.
+    /// Writes the remaining packets and closes the file.
     ///
     /// # Errors
     /// [`Error::Media`] if it cannot be written.
@@ -169,10 +169,10 @@ impl VideoWriter {
         let failed = |error: ff::Error| failed(&self.path, &error.to_string());
         let time_base = self.output.stream(0).map_or(Rational(1, TICKS_PER_S), |stream| stream.time_base());
         let mut packet = Packet::empty();
-        // Anything else than a packet means that the encoder wants more.
+        // An error means that the encoder needs more frames.
         while self.encoder.receive_packet(&mut packet).is_ok() {
             packet.set_stream(0);
-            // Counts for the last one only: others are shown until the next.
+            // Matters for the last frame only, because each other frame is shown until the next.
             packet.set_duration(self.gap);
             packet.rescale_ts(Rational(1, TICKS_PER_S), time_base);
             packet.write_interleaved(&mut self.output).map_err(failed)?;

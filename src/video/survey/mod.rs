@@ -1,10 +1,10 @@
-//! A look over a whole video, to choose the moments that its frames are taken at.
+//! A survey: a quick look over a whole video, to choose the moments at which to sample frames.
 //!
-//! Frames at even distances miss what is seen for a few seconds of an hour. So the video is looked over first: at one
-//! image a second, or at its keyframes where decoding all of it would take long. Of each only a small thumbnail is
-//! kept. Neighbors in time that differ least are put together until there are as many [segments](Segments) as frames
-//! are wanted; each gives the moment of its most typical image. What changes gets more frames than what does not, and
-//! long stretches of the same get some too.
+//! Evenly spaced frames miss events that last a few seconds in an hour. A survey looks at one image per second, or at
+//! keyframes only if decoding the whole video would take too long, and keeps a thumbnail of each. It merges the most
+//! similar neighbors in time until as many [segments](Segments) are left as frames to take. The frame of a segment is
+//! its most typical image. Parts that change get more frames than parts that do not, but long static parts get some,
+//! too.
 
 mod segments;
 mod thumbnail;
@@ -14,20 +14,20 @@ use crate::error::Result;
 pub(crate) use segments::Segments;
 pub(crate) use thumbnail::Thumbnail;
 
-/// Looks for each second of a video.
+/// Images per second of video.
 const LOOKS_PER_S: f64 = 1.0;
 
-/// Looks at most: those of a day.
+/// The most images: one a second of a day.
 const MAX_LOOKS: f64 = 86_400.0;
 
-/// Pixels that are decoded at most to look at every second: about five minutes of 1080p at 30 frames a second. Of a
-/// longer video, only keyframes are looked at.
+/// The most pixels to decode for one image per second: about five minutes of 1080p at 30 frames per second. The survey
+/// of a longer video looks at keyframes only.
 const MAX_PIXELS: f64 = 2e10;
 
-/// Segments that are kept while looking: of a longer video, neighbors are put together before all is seen.
+/// The most segments during a survey. In a longer video, neighbors are merged before the survey ends.
 const MAX_SEGMENTS: usize = 4096;
 
-/// What a look over a video found.
+/// The result of a survey.
 #[derive(Debug, Clone)]
 pub(crate) struct Survey {
     segments: Segments<f64>,
@@ -35,13 +35,13 @@ pub(crate) struct Survey {
     keyframes_only: bool,
 }
 
-/// What is told of a look over a video.
+/// What a survey of a video looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SurveyReport {
-    /// Images that were looked at.
+    /// The number of images.
     pub looks: u64,
-    /// Whether they were keyframes, which are all that can be decoded quickly.
+    /// Whether the images were keyframes, because decoding the whole video would have taken too long.
     pub keyframes_only: bool,
 }
 
@@ -54,13 +54,13 @@ impl std::fmt::Display for SurveyReport {
 }
 
 impl Survey {
-    /// How many looks the range of `sampling` gives in a video of which `info` is known; 0 if its length is not.
+    /// The number of images to look at in the range of `sampling`; 0 if the video's length is unknown.
     pub fn n_looks(info: &VideoInfo, sampling: &Sampling) -> u64 {
         range_s(info, sampling).map_or(0, |(start, end)| ((end - start) * LOOKS_PER_S).min(MAX_LOOKS) as u64)
     }
 
-    /// Looks over the range of `sampling` in the video at `origin`, of which `info` is known. `progress` is told how
-    /// many of how many looks are done.
+    /// Surveys the range of `sampling` in the video at `origin`. Calls `progress` with the number of images that were
+    /// looked at and their total.
     ///
     /// # Errors
     /// Those of [`FrameSource::open_with`].
@@ -74,7 +74,7 @@ impl Survey {
         Self::within(MAX_PIXELS, (origin, info, sampling), stop, progress)
     }
 
-    /// As [`of`](Self::of), decoding at most `max_pixels` to look at every second.
+    /// [`of`](Self::of), with `max_pixels` in place of [`MAX_PIXELS`].
     fn within(
         max_pixels: f64,
         (origin, info, sampling): (Origin<'_>, &VideoInfo, &Sampling),
@@ -99,7 +99,7 @@ impl Survey {
                 time += step;
                 progress((((time - start) / step) as u64).min(total), total);
             }
-            // Keyframes at long distances show too little of it.
+            // Keyframes that are far apart show too little of the video.
             if survey.n_looks * SPARSE >= total {
                 return Ok(survey);
             }
@@ -123,7 +123,7 @@ impl Survey {
         self.segments.push(frame.time_s, Thumbnail::of(frame));
     }
 
-    /// `n` moments in seconds, ascending, or one for each look if there were fewer.
+    /// `n` moments in seconds, ascending; fewer if the survey looked at fewer images.
     pub fn moments(&self, n: usize) -> Vec<f64> {
         self.segments.moments(n)
     }
@@ -133,11 +133,11 @@ impl Survey {
     }
 }
 
-/// Keyframes are looked at alone if there is one for as many looks.
+/// Keyframes suffice if there is at least one for this many images.
 const SPARSE: u64 = 15;
 
-/// Where the range of `sampling` begins and ends, in seconds; `None` if the video's length is not known, or nothing is
-/// left of it.
+/// The start and end of the range of `sampling`, in seconds; `None` if the video's length is unknown or the range is
+/// empty.
 fn range_s(info: &VideoInfo, sampling: &Sampling) -> Option<(f64, f64)> {
     let duration = info.duration_s?;
     let (start, end) = (sampling.start_s.unwrap_or(0.0), sampling.end_s.map_or(duration, |end| end.min(duration)));
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(survey.moments(100).iter().map(|time| time.round()).collect::<Vec<_>>(), every);
         let moments = survey.moments(4);
         assert!(moments.iter().any(|time| (41.0..44.0).contains(time)), "{moments:?}");
-        // They are the images that are shown then.
+        // The keyframes are the frames that are shown at those times.
         let mut keyframes = ffmpeg::Keyframes::open(&path, Stop::new(|| false)).expect("a video");
         let sampling = Sampling::default();
         let shown = FrameSource::at_times(Origin::Path(&path), &sampling, every.clone(), || false).expect("a video");

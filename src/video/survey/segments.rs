@@ -1,46 +1,45 @@
-//! A video as segments of images that look alike.
+//! A video as segments of similar images.
 
 use super::thumbnail::Thumbnail;
 
-/// Stretches of time, put together much as Ward's method does it (J. H. Ward, 1963), with neighbors in time alone.
+/// Segments of a video, found with a variant of Ward's method (J. H. Ward, 1963) that merges only neighbors in time.
 ///
-/// Putting segments of `n` and `m` images together, with means `a` and `b`, costs Ward `n·m/(n+m) · |a − b|²`: by how
-/// much the squared distances of all images from the mean of their segment grow. The cheapest goes first, so that a
-/// image that differs much stays alone. Here it is `w(n', m')·d(a, b) + w(n, m)·`[`NOISE`], with
+/// In Ward's method, merging segments of `n` and `m` images with the means `a` and `b` costs `n·m/(n+m) · |a − b|²`:
+/// the increase of the squared distances of all images from the mean of their segment. The cheapest merge comes first,
+/// so an image that differs much stays alone. Here the cost is `w(n', m')·d(a, b) + w(n, m)·`[`NOISE`], with
 /// `w(n, m) = n·m/(n+m)`:
 ///
-/// - `n'` and `m'` are [`LONG`] at most. By their whole lengths, light that changes a little over an hour would count
-///   more, times thousands of images, than what is seen for some seconds.
-/// - `d` is [`Thumbnail::distance`], in which a strong change of some blocks counts more than a weak one of all.
-/// - Between means of images that differ by noise alone the distance falls as the segments grow, and one would
-///   swallow all. [`NOISE`] goes by whole lengths: among images that hardly differ, short segments go before long
-///   ones.
+/// - `n'` and `m'` are `n` and `m`, capped at [`LONG`]. Without the cap, a small change of light over thousands of
+///   images would outweigh an event of a few seconds.
+/// - `d` is [`Thumbnail::distance`], which weighs a strong change of a few blocks more than a weak change of all.
+/// - Among images that differ only by noise, the distance between means falls as segments grow, so one segment would
+///   swallow all others. The term with [`NOISE`] is not capped: among similar images, it merges short segments first.
 #[derive(Debug, Clone)]
 pub(crate) struct Segments<T> {
     parts: Vec<Segment<T>>,
-    /// What it costs to put each together with the next.
+    /// The cost of merging each segment with the next.
     costs: Vec<f64>,
-    /// The most that are kept.
+    /// The most segments.
     max: usize,
 }
 
-/// The square of a distance that says nothing: of 576 values that each differ by 0.004, a step of 8 bits.
+/// The squared distance of noise: 576 values that each differ by 0.004, one step of 8 bits.
 const NOISE: f64 = 576.0 * 0.004 * 0.004;
 
-/// Images from which on a segment is long.
+/// The cap on the lengths of segments, in images.
 const LONG: f64 = 8.0;
 
-/// How much segments of `n` and `m` images weigh.
+/// The weight of merging segments of `n` and `m` images.
 fn weight(n: f64, m: f64) -> f64 {
     n * m / (n + m)
 }
 
 #[derive(Debug, Clone)]
 struct Segment<T> {
-    /// Images in it.
+    /// The number of images.
     n: f64,
     mean: Thumbnail,
-    /// The image that stands for it, and what belongs to that.
+    /// The image that represents the segment, and its item.
     typical: Thumbnail,
     item: T,
 }
@@ -51,8 +50,7 @@ impl<T> Segment<T> {
         change + weight(self.n, next.n) * NOISE
     }
 
-    /// Both together. The one of the two typical images that is nearer to the mean stands for them; the earlier one,
-    /// if they are as near.
+    /// Merges both. Keeps the typical image that is nearer to the mean, or the earlier one if both are equally near.
     fn with(self, next: Self) -> Self {
         let mean = self.mean.mean(self.n, &next.mean, next.n);
         let n = self.n + next.n;
@@ -63,12 +61,12 @@ impl<T> Segment<T> {
 }
 
 impl<T> Segments<T> {
-    /// None yet, and never more than `max`, 1 or more.
+    /// No segments yet. There will never be more than `max`, which is at least 1.
     pub fn new(max: usize) -> Self {
         Self { parts: Vec::new(), costs: Vec::new(), max: max.max(1) }
     }
 
-    /// Adds an image that is shown later than those before, with what belongs to it.
+    /// Adds an image, later than all before, with its item.
     pub fn push(&mut self, item: T, image: Thumbnail) {
         let segment = Segment { n: 1.0, mean: image.clone(), typical: image, item };
         self.costs.extend(self.parts.last().map(|last| last.cost(&segment)));
@@ -76,12 +74,12 @@ impl<T> Segments<T> {
         self.reduce(self.max);
     }
 
-    /// What belongs to the typical image of each segment, in the order of time.
+    /// The item of each segment's typical image, in order of time.
     pub fn items(&self) -> impl ExactSizeIterator<Item = &T> {
         self.parts.iter().map(|part| &part.item)
     }
 
-    /// Puts neighbors together until no more than `max` segments are left.
+    /// Merges neighbors until at most `max` segments are left.
     fn reduce(&mut self, max: usize) {
         while self.parts.len() > max {
             let cheapest = self.costs.iter().enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -101,8 +99,7 @@ impl<T> Segments<T> {
 }
 
 impl Segments<f64> {
-    /// The moments, ascending, of the typical images of `n` segments; of all, if there are fewer. For segments to
-    /// which moments belong.
+    /// The times, ascending, of the typical images of `n` segments, or of all if there are fewer.
     pub fn moments(&self, n: usize) -> Vec<f64> {
         let mut fewer = self.clone();
         fewer.reduce(n.max(1));
@@ -115,7 +112,7 @@ mod tests {
     use super::*;
     use crate::video::Frame;
 
-    /// A grey image, with a white square in the corner or not.
+    /// A grey image, with or without a white square in the corner.
     fn image(grey: u8, square: bool) -> Thumbnail {
         let pixel = |i: u32| if square && i % 32 < 4 && i / 32 < 4 { 255 } else { grey };
         let rgb = (0..32 * 24).flat_map(|i| [pixel(i); 3]).collect();
@@ -134,7 +131,7 @@ mod tests {
         let moments = segments(4096, hour()).moments(16);
         assert_eq!(moments.len(), 16);
         assert!(moments.iter().any(|time| (1800.0..1804.0).contains(time)), "{moments:?}");
-        // Also if neighbors are put together on the way.
+        // Also if neighbors are merged early.
         let early = segments(64, hour()).moments(16);
         assert!(early.iter().any(|time| (1800.0..1804.0).contains(time)), "{early:?}");
     }

@@ -1,16 +1,16 @@
-//! An image as few numbers.
+//! Thumbnails that are compared with each other.
 
 use crate::video::Frame;
 
 /// Blocks in a row, and rows of blocks.
 const GRID: (usize, usize) = (16, 12);
 
-/// The square of a distance of two colors, below which a block counts for much less: light and shadows.
+/// Blocks whose colors have a smaller squared distance than this count much less: they differ by light and shadow.
 const WEAK: f64 = 0.1;
 
 /// The means of an image's blocks, `[12 × 16 × 3]`, 0 to 1.
 ///
-/// The mean over a block hardly changes with noise, and does when a thing moves into it.
+/// Noise hardly changes the mean of a block, but an object that moves into it does.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Thumbnail(Vec<f32>);
 
@@ -22,7 +22,7 @@ impl Thumbnail {
         for (y, row) in frame.rgb.chunks_exact((width * 3).max(1)).enumerate() {
             let line = y * GRID.1 / height.max(1) * GRID.0;
             for column in 0..GRID.0 {
-                // Of an image narrower than the grid, some blocks are empty.
+                // In an image that is narrower than the grid, some blocks are empty.
                 let (from, to) = ((column * width).div_ceil(GRID.0), ((column + 1) * width).div_ceil(GRID.0));
                 let block = line + column;
                 pixels[block] += (to - from) as u32;
@@ -37,14 +37,14 @@ impl Thumbnail {
         Self(sums.iter().enumerate().map(mean).collect())
     }
 
-    /// The mean of `self`, which stands for `n` images, and `other`, which stands for `m`.
+    /// The mean of `self`, the mean of `n` images, and `other`, the mean of `m` images.
     pub fn mean(&self, n: f64, other: &Self, m: f64) -> Self {
         let (a, b) = ((n / (n + m)) as f32, (m / (n + m)) as f32);
         Self(self.0.iter().zip(&other.0).map(|(x, y)| a * x + b * y).collect())
     }
 
-    /// How much they differ: the sum of `e²/(e + `[`WEAK`]`)` over the blocks, `e` being the square of the Euclidean
-    /// distance of a block's two colors. Where blocks differ by much that is `e`.
+    /// The sum of `e²/(e + `[`WEAK`]`)` over the blocks, where `e` is the squared Euclidean distance between a block's
+    /// two colors. For blocks that differ much, the summand is close to `e`.
     pub fn distance(&self, other: &Self) -> f64 {
         let square = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
         self.0.chunks(3).zip(other.0.chunks(3)).map(square).map(|e| e * e / (e + WEAK)).sum()
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn each_block_is_the_mean_of_its_pixels() {
-        // 4 × 5 pixels a block, the left half white.
+        // Blocks of 4 × 5 pixels; the left half is white.
         let Thumbnail(means) = Thumbnail::of(&frame(64, 60, |x, _| if x < 34 { 255 } else { 0 }));
         assert_eq!(means.len(), 576);
         for row in means.chunks(48) {
@@ -93,7 +93,7 @@ mod tests {
     fn one_block_that_changes_counts_more_than_all_that_change_a_little() {
         let grey = |value| Thumbnail::of(&frame(16, 12, |_, _| value));
         let one = Thumbnail::of(&frame(16, 12, |x, y| if (x, y) == (3, 4) { 255 } else { 100 }));
-        // 155² in one of 192 blocks is as much as 11² in all, in squares.
+        // In squared distance, 155² in one of 192 blocks equals about 11² in all of them.
         let (strong, weak) = (grey(100).distance(&one), grey(100).distance(&grey(111)));
         assert!(strong > 10.0 * weak, "{strong} {weak}");
     }
