@@ -90,8 +90,8 @@ fn avif(file: impl Read) -> Heif {
     let main = Boxes(&bytes).find(|(name, _)| name == b"meta").and_then(|(_, meta)| Main::of(meta.get(4..)?));
     match main {
         Some(Main { kind, turn }) if &kind == b"av01" => Heif::Avif(turn),
-        Some(Main { kind, .. }) if &kind == b"grid" => Heif::NotRead("an AVIF image in tiles"),
-        Some(_) => Heif::NotRead("an AVIF image that is put together from others"),
+        Some(Main { kind, .. }) if &kind == b"grid" => Heif::NotRead("a tiled AVIF image"),
+        Some(_) => Heif::NotRead("an AVIF image that is derived from others"),
         None => Heif::Avif(Turn::NONE),
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions whose encoder leaves out what the answer cannot use.
+//! Sessions whose encoder skips computations.
 
 use crate::support::families::distance;
 use crate::support::{families, program};
@@ -31,7 +31,7 @@ fn options() -> VideoOptions {
     VideoOptions { fps: Some(1.0), folder_fps: Some(1.0), ..VideoOptions::default() }
 }
 
-/// The logits behind a question about the frames in `folder`, and the answer's numbers.
+/// The logits after a question about the frames in `folder`, and the answer.
 fn ask(session: &mut Session, folder: &Path) -> (Vec<f32>, Answer) {
     session.clear();
     session.add_video(folder, &options(), &mut ()).expect("the frames are read");
@@ -48,27 +48,27 @@ fn clip(frames: impl Iterator<Item = RgbImage>) -> tempfile::TempDir {
     folder
 }
 
-/// A scene without motion, but for a square that is elsewhere in each frame. `noise` is added to every second pixel,
-/// and taken from the others.
+/// A still scene with a square that moves from frame to frame. `noise` is added to every second pixel and subtracted
+/// from the others.
 fn still_camera(n: u32, noise: u8) -> tempfile::TempDir {
     clip((0..n).map(|i| {
         RgbImage::from_fn(224, 224, |x, y| {
             let inside = (20 * i..20 * i + 40).contains(&x) && (60..100).contains(&y);
             let base =
                 if inside { [220, 40, 60] } else { [60 + (x / 8 * 7 % 90) as u8, 80 + (y / 8 * 5 % 90) as u8, 120] };
-            // In the first frame none.
+            // The first frame has no noise.
             let noise = if i == 0 { 0 } else { noise };
             Rgb(base.map(|c| if (x + y) % 2 == 0 { c + noise } else { c - noise }))
         })
     }))
 }
 
-/// Frames that have nothing in common.
+/// Frames that share nothing.
 fn moving_camera(n: u32) -> tempfile::TempDir {
     clip((0..n).map(|i| families::image((224, 224), 5 * i)))
 }
 
-/// What the paper scores is what its encoder gives.
+/// The paper's method scores exact embeddings.
 #[test]
 fn the_papers_own_is_encoded_exactly_unless_told_otherwise() {
     let clip = still_camera(5, 0);
@@ -81,11 +81,11 @@ fn the_papers_own_is_encoded_exactly_unless_told_otherwise() {
     assert_eq!((answer.encoder.computed, answer.settings.encode.mode), (1.0, EncodeMode::Exact));
     let (exact, _) = ask(&mut open("smolvlm", with(Method::SharpVPaper, EncodeMode::Exact)), clip.path());
     assert_eq!(auto, exact);
-    // What is asked for by name is done.
+    // A mode that is set explicitly is used.
     let (_, named) = ask(&mut open("smolvlm", with(Method::SharpVPaper, EncodeMode::Reuse)), clip.path());
     assert!(named.encoder.computed < 1.0, "{:?}", named.encoder);
 
-    // Embeddings of another method's video may be estimates.
+    // With another method, embeddings may be estimates.
     let mut session = open("smolvlm", with(Method::SharpV, EncodeMode::Auto));
     let (_, other) = ask(&mut session, clip.path());
     assert!(other.encoder.computed < 1.0, "{:?}", other.encoder);
@@ -102,7 +102,7 @@ fn with_nothing_left_out_answers_are_the_exact_ones() {
     for family in FAMILIES {
         let (exact, answer) = ask(&mut open(family, params(in_mode(EncodeMode::Exact))), clip.path());
         assert_eq!(answer.encoder.computed, 1.0, "{family}");
-        // Everything counts as changed; all tokens go on.
+        // All cells count as changed, and all tokens go on.
         let reuse = Reuse { threshold: 0.0, ..Reuse::default() };
         let stop = Stop { multiple: 1000.0, least: 1.0, ..Stop::default() };
         for mode in [EncodeMode::Reuse, EncodeMode::Stop, EncodeMode::Fast, EncodeMode::Auto] {
@@ -138,7 +138,7 @@ fn a_frame_with_nothing_new_costs_nothing_and_keeps_nothing() {
     let frames = || {
         (0..4).map(|i| {
             let mut frame = families::image((224, 224), 1);
-            // Not the same pixels, and nothing that anybody would see.
+            // The pixels differ, but not visibly.
             frame.put_pixel(i, 0, Rgb([0, 0, 0]));
             frame
         })
@@ -162,7 +162,7 @@ fn tokens_that_stopped_are_not_kept() {
         assert!(answer.encoder.computed < 0.95, "{family}: {:?}", answer.encoder);
         let tokens = answer.visual_tokens;
         assert!(tokens.kept > 0 && tokens.keep_ratio < 0.25, "{family}: {tokens:?}");
-        // What is not pruned by SharpV is finished.
+        // Other methods than SharpV stop no tokens.
         for method in [Method::Off, Method::Evs] {
             let prune = PruneParams { method, ..PruneParams::default() };
             let (_, answer) = ask(&mut open(family, SessionParams { prune, ..params(encode) }), clip.path());
@@ -185,7 +185,7 @@ fn a_second_video_does_not_see_the_first() {
     }
 }
 
-/// Stops the session when the second frame is encoded.
+/// Cancels the session once the second frame is encoded.
 struct Impatient(CancelToken);
 
 impl Observer for Impatient {
@@ -237,7 +237,7 @@ fn selections_anew_need_what_was_finished() {
     session.set_prune(PruneParams::default()).expect("the same selection");
     let refused = session.set_prune(PruneParams::off()).expect_err("it was not finished").to_string();
     assert!(refused.contains("exactly"), "{refused}");
-    // Who keeps all for choosing anew, and leaves the way to encode to us, has all of it.
+    // In automatic mode, a session that keeps unpruned tokens encodes all of them.
     session.set_encode(in_mode(EncodeMode::Auto)).expect("a mode");
     ask(&mut session, clip.path());
     session.set_prune(PruneParams::off()).expect("all tokens are there");
@@ -273,7 +273,7 @@ fn a_plan_counts_what_is_kept_between_frames() {
         assert_eq!(auto.encode, expected, "{family}");
         assert!(auto.memory.encoder_cache > 0, "{family}");
     }
-    // The file says enough.
+    // The mmproj's metadata determines the size.
     let mmproj = families::files("smolvlm").mmproj.expect("an mmproj");
     let metadata = gguf::read_metadata(&mmproj).expect("metadata");
     let number = |key| metadata.u64(key).expect("a number");

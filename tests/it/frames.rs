@@ -1,4 +1,4 @@
-//! Frames from memory: as the same frames from files, and what is wrong with them.
+//! Frames in memory: they behave like the same frames in files, and invalid frames are errors.
 
 use crate::support::{families, smol};
 
@@ -14,7 +14,7 @@ fn clip(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
 }
 
-/// All frames of a folder that has one for each second.
+/// All frames of a folder with one frame per second.
 fn frames_of(path: &Path) -> Vec<Frame> {
     let source = FrameSource::open(path, &Sampling::uniform(10_000)).expect("the folder opens");
     source.map(|frame| frame.expect("a frame")).collect()
@@ -72,7 +72,7 @@ fn time_counts_from_the_first_frame() {
         let duration = source.info().duration_s;
         (source.map(|frame| frame.expect("a frame")).map(|f| (f.time_s, f.rgb[0])).collect::<Vec<_>>(), duration)
     };
-    // The last lasts as long as the others on average, 0.75 s.
+    // The last frame lasts as long as the others on average, 0.75 s.
     assert_eq!(all(&memory), (vec![(0.0, 0), (1.0, 1), (2.0, 2)], Some(2.25)));
     memory.ends_at(1010.5);
     assert_eq!(all(&memory), (vec![(0.0, 0), (1.0, 1), (2.0, 2)], Some(10.0)));
@@ -128,7 +128,7 @@ fn frames_in_memory_get_the_answer_of_the_same_folder() {
     let answer = |session: &mut Session| session.ask(QUESTION, &mut ()).expect("an answer").answer;
     assert_eq!(answer(&mut ours), answer(&mut file));
 
-    // A saved session needs neither.
+    // A saved session needs neither the frames nor the folder.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let saved = folder.path().join("session");
     ours.save(&saved).expect("it is saved");

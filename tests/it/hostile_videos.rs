@@ -1,7 +1,7 @@
-//! Videos from strangers: whatever is in a file, it gives frames or an error that names it, in a short time and with
-//! little memory, and nothing but the file itself is read.
+//! Untrusted videos. Whatever a file contains, opening it yields frames or an error that names the file, in little time
+//! and memory, and reads nothing but the file.
 //!
-//! The files are opened in a child process, since what is tested is that it does not die.
+//! A child process opens the files, because the tests check that it survives.
 
 use crate::support::broken_videos as broken;
 use crate::support::families;
@@ -18,22 +18,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// In the environment of the child: a file that names videos, one a line.
+/// The child's environment variable for a file that lists videos, one per line.
 const LIST: &str = "SHARPV_TEST_HOSTILE_VIDEOS";
 
-/// Longer than any of the files takes on a busy machine.
+/// More time than any file needs, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// More than any of the files takes: the images of the largest size that is read, as the decoder holds them.
+/// More bytes than any file needs: the decoder holds several images of the largest supported size.
 const MAX_PEAK: u64 = 1 << 30;
 
-/// Not a test of its own: it opens the files that the others name.
+/// The child process, not a test: opens the files that the other tests list.
 #[test]
 fn child() {
     let Some(list) = std::env::var_os(LIST) else { return };
     let list = fs::read_to_string(list).expect("a list");
     std::thread::spawn(|| {
-        // A hang ends as a crash does.
+        // Turns a hang into a crash.
         let mut seen = (usize::MAX, Instant::now());
         loop {
             std::thread::sleep(Duration::from_millis(100));
@@ -57,7 +57,7 @@ fn child() {
 
 static AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-/// What became of a file: `frames N`, or `error: …`; anything else is wrong.
+/// The outcome for a file: `frames N`, or `error: …`. Anything else is wrong.
 fn open(path: &Path) -> String {
     let name = path.file_name().expect("a name").to_string_lossy().into_owned();
     let told = |error: Error| {
@@ -83,8 +83,8 @@ fn open(path: &Path) -> String {
     format!("frames {n_frames} of {}x{}", size.0, size.1)
 }
 
-/// What became of each of `files`, in a child process, or as many as it takes: one that dies is begun again behind the
-/// file that killed it.
+/// The outcome for each of `files`, with the peak of memory. If a file kills the child process, another child continues
+/// with the next file.
 fn outcomes(clips: &Clips, files: &[PathBuf]) -> Vec<(u64, String)> {
     let mut outcomes: Vec<(u64, String)> = Vec::new();
     while outcomes.len() < files.len() {
@@ -114,7 +114,7 @@ fn is_good((peak, said): &(u64, String)) -> bool {
     (said.starts_with("frames ") || said.starts_with("error: ")) && *peak < MAX_PEAK
 }
 
-/// Opens all of `broken` in batches, and fails with those that did anything but give frames or an error.
+/// Opens all of `broken` in batches, and counts the outcomes.
 fn no_harm(clips: &Clips, extension: &str, broken: impl Iterator<Item = (String, Vec<u8>)>, tally: &mut Tally) {
     let mut broken = broken.peekable();
     while broken.peek().is_some() {
@@ -159,7 +159,7 @@ fn extension(path: &Path) -> String {
     path.extension().expect("an extension").to_string_lossy().into_owned()
 }
 
-/// How many: `SHARPV_TEST_HOSTILE` times as many files as usual, all cuts from 2 on.
+/// How many times more files to test than usual (`SHARPV_TEST_HOSTILE`). From 2 on, tests all cuts.
 fn thoroughness() -> usize {
     std::env::var("SHARPV_TEST_HOSTILE").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
@@ -192,7 +192,7 @@ fn an_odd_video_is_shown() {
     for (path, outcome) in files.iter().zip(outcomes(&clips, &files)) {
         assert!(is_good(&outcome) && outcome.1.starts_with("frames "), "{}: {outcome:?}", path.display());
     }
-    // The first keyframe is missing, and then all of them.
+    // One file has no keyframes, and the other lacks the first.
     let dropped = clips.ffmpeg("-i {}/h264.mp4 -c copy -bsf:v noise=drop=key", "no-keyframe.mkv");
     let late = "-i {}/h264.mp4 -c copy -bsf:v noise=drop=lt(n\\,1)";
     let late = clips.ffmpeg(late, "late-keyframe.mkv");
@@ -218,7 +218,7 @@ fn an_image_that_is_too_large_is_refused_before_it_takes_memory() {
     let (big, little) = ([side.to_be_bytes(); 2].concat(), [side.to_le_bytes(); 2].concat());
     let canvas = [&(u32::from(side) - 1).to_le_bytes()[..3]; 2].concat();
     let jpeg = broken::patched_all(&read("a.mov"), &[0xff, 0xc0, 0, 17], 1, &big);
-    // What compresses well: 12 kB become 135 million pixels.
+    // A decompression bomb: 12 kB become 135 million pixels.
     let gray = clips.draw("color=gray:s=11600x11600:r=1:d=1,format=gray", "-frames:v 1 -c:v png", "gray.png");
     assert!(fs::metadata(&gray).unwrap().len() < 1 << 20);
     let files = [
@@ -234,7 +234,7 @@ fn an_image_that_is_too_large_is_refused_before_it_takes_memory() {
         let error = open_error(path);
         assert!(matches!(error, Error::Media { problem: MediaProblem::TooLarge, .. }), "{error:?}");
     }
-    // A size that only the packets tell, behind a smaller one that the container claims.
+    // The container claims a smaller size than the packets have.
     let hidden = clips.write("hidden.mov", &jpeg);
     let outcome = outcomes_of_one(&clips, hidden);
     assert!(is_good(&outcome) && outcome.1.starts_with("error: "), "{outcome:?}");
@@ -304,7 +304,7 @@ fn a_playlist_reads_no_other_file_and_no_network() {
         let text = error.to_string();
         assert!(text.contains(kind) && text.contains("give the video itself"), "{text}");
     }
-    // What no look at the beginning tells: FFmpeg is asked, and refuses by itself.
+    // The beginnings of these files look harmless. FFmpeg itself rejects them.
     for (name, text) in [
         ("spaces.m3u8", format!("{}{}", " ".repeat(2000), hls("secret.ts"))),
         (
@@ -319,7 +319,7 @@ fn a_playlist_reads_no_other_file_and_no_network() {
         let error = within(20, move || open_error(&path));
         assert!(matches!(error, Error::Media { problem: MediaProblem::NotAVideo, .. }), "{name}: {error:?}");
     }
-    // A name with a pattern is a name.
+    // A file name with a pattern names only that file.
     for i in 1..4 {
         clips.draw("color=red:s=64x48", "-frames:v 1", &format!("image{i}.bmp"));
     }

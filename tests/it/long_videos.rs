@@ -1,4 +1,4 @@
-//! Videos that are longer than their frames: choosing frames by what changes, and looking closer at a part.
+//! Long videos: surveys that choose frames by what changes, and zooms into a part.
 
 use crate::support::families;
 use crate::support::program::sharpv;
@@ -10,7 +10,7 @@ use sharpv::prune::{Budget, PruneParams};
 use sharpv::video::Frames;
 use std::path::Path;
 
-/// Ten minutes of a grey that hardly changes, an image a second, with a white square from 5:01 to 5:03.
+/// Ten minutes of a grey that hardly changes, at one image per second, with a white square from 5:01 to 5:03.
 fn ten_minutes() -> Frames {
     let mut frames = Frames::new(64, 48);
     for second in 0..600_usize {
@@ -62,16 +62,16 @@ fn short_videos_are_not_looked_over() {
     let mut session = open("smolvlm");
     let options = VideoOptions { max_frames: Some(12), end_s: Some(20.0), ..VideoOptions::default() };
     let added = |session: &mut Session, options| session.add_frames("camera", &ten_minutes(), &options, &mut ());
-    // Twelve frames of twenty seconds are nearer to each other than two.
+    // Twelve frames in twenty seconds are less than two seconds apart.
     assert!(added(&mut session, options).expect("a video").survey.is_none());
     let by_name = VideoOptions { choice: FrameChoice::Changes, ..options };
     assert!(added(&mut session, by_name).expect("a video").survey.is_some());
-    // Nor where the rate that was asked for is kept.
+    // There is no survey, either, if the requested rate can be kept.
     let rate = VideoOptions { fps: Some(0.1), max_frames: Some(100), ..by_name };
     assert!(added(&mut session, VideoOptions { end_s: None, ..rate }).expect("a video").survey.is_none());
 }
 
-/// InternVL takes eight frames of any video: of ten minutes, one in 30 seconds.
+/// InternVL takes eight frames of any video, but of ten minutes one every 30 seconds.
 #[test]
 fn a_fixed_number_of_frames_is_for_short_videos() {
     let mut session = open("internvl");
@@ -83,7 +83,7 @@ fn a_fixed_number_of_frames_is_for_short_videos() {
     }
 }
 
-/// Where two frames make a slice, they are near each other.
+/// If two frames form a slice, they are close to each other.
 #[test]
 fn merged_frames_are_neighbors() {
     let mut session = open("qwen2vl");
@@ -109,13 +109,13 @@ fn a_part_is_within_its_range() {
     assert!(times.iter().all(|time| (200.0..400.0).contains(time)) && shows_the_square(&times), "{times:?}");
 }
 
-/// The text around a frame of which nothing is kept stays: it tells that nothing has changed.
+/// A frame without kept tokens keeps its text, which tells the model that nothing has changed.
 #[test]
 fn frames_without_tokens_keep_their_text() {
     let rows = |prune: PruneParams| {
         let params = SessionParams { prune, ..SessionParams::default() };
         let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the fixture opens");
-        // The same image again and again, which is what pruning drops.
+        // Pruning drops an image that repeats.
         let mut frames = Frames::new(64, 48);
         (0..8).for_each(|i| frames.push(vec![90; 64 * 48 * 3], f64::from(i)).expect("a frame"));
         let options = VideoOptions { fps: Some(1.0), ..VideoOptions::default() };
@@ -131,7 +131,7 @@ fn frames_without_tokens_keep_their_text() {
     assert_eq!(pruned, dense);
 }
 
-/// A minute of colors at 5 frames a second.
+/// A minute of colors at 5 frames per second.
 fn minute(clips: &Clips) -> std::path::PathBuf {
     clips.draw("testsrc=size=96x64:rate=5:duration=60", "-c:v mpeg4 -g 10", "minute.mp4")
 }
@@ -154,16 +154,16 @@ fn a_question_that_names_a_time_gets_frames_of_it() {
     assert_eq!(times, (0..16).map(|i| 22.0 + f64::from(i)).collect::<Vec<_>>());
     let answer = session.ask("What is at 0:30?", &mut ()).expect("an answer");
     assert_eq!(answer.frames, 20);
-    // It has them now.
+    // The session has these frames now.
     assert!(session.zoom("And at 0:31?", &mut ()).expect("it works").is_none());
     let span = session.zoom("From 0:50 to 0:58?", &mut ()).expect("it works").expect("a part");
     assert_eq!((span.start_s, span.end_s, span.frames), (50.0, 58.0, 8));
-    // A file that is gone cannot be looked at again.
+    // There is no zoom into a file that was removed.
     std::fs::remove_file(&path).expect("removed");
     assert!(session.zoom("What is at 0:05?", &mut ()).expect("it works").is_none());
 }
 
-/// Where the encoder merges frames, a part has half as many slices as frames.
+/// If the encoder merges frames, a part has half as many slices as frames.
 #[test]
 fn merged_frames_count_as_frames() {
     let clips = Clips::new();
@@ -181,7 +181,7 @@ fn merged_frames_count_as_frames() {
     let zoom = session.zoom("What is at 0:30?", &mut ()).expect("it works").expect("a part");
     assert_eq!((zoom.frames_before, zoom.frames, zoom.report.slices.len()), (4, 16, 8));
     assert_eq!(session.ask("What is at 0:30?", &mut ()).expect("an answer").frames, 15 + 16);
-    // One of two that there could be is enough: eight of sixteen.
+    // Half of the possible frames suffice: eight of sixteen.
     assert!(add(0.5).zoom("What is at 0:30?", &mut ()).expect("it works").is_none());
 }
 
@@ -252,7 +252,7 @@ fn the_program_counts_merged_frames_as_frames() {
     let path = path.to_str().expect("UTF-8");
     let model = model("qwen2vl");
     let model: Vec<&str> = model.iter().map(String::as_str).collect();
-    // Frames at 0, 20, 40 and 60 seconds, of which two make a slice.
+    // Frames at 0, 20, 40 and 60 seconds, two in each slice.
     sharpv(&[&["chat", path, "--max-frames", "4", "--frames-by", "even", "-n", "4"][..], &model].concat())
         .write_stdin("What is there from 0:00 to 0:30?\n")
         .assert()

@@ -1,4 +1,4 @@
-//! The vision encoder at work on parts of images, with the tiny model of each family.
+//! The vision encoder computes parts of images, with the tiny model of each family.
 
 use crate::support::families::{self, distance};
 use crate::support::gpu;
@@ -7,7 +7,7 @@ use sharpv::runtime::{
     Bitmap, CellState, Chunks, FlashAttention, Model, ModelParams, Part, Vision, VisionParams, VisionStream,
 };
 
-/// What each family's encoder is given, in pixels; frames that are merged.
+/// The families, the sizes of their encoders' images in pixels, and how many frames they merge.
 const FAMILIES: [(&str, (u32, u32), usize); 8] = [
     ("smolvlm", (128, 128), 1),
     ("qwen2vl", (112, 84), 2),
@@ -41,7 +41,7 @@ impl Encoder {
         Self { family, model, vision, size, merged }
     }
 
-    /// A slice of images, `paint`ed over.
+    /// A slice of images. Pixels for which `paint` returns true are painted over.
     fn chunks(&self, number: u32, paint: impl Fn(u32, u32) -> bool) -> Chunks {
         let frames = (0..self.merged as u32).map(|i| {
             let mut image = families::image(self.size, number + i);
@@ -62,7 +62,7 @@ impl Encoder {
     }
 }
 
-/// All families' encoders.
+/// The encoders of all families.
 fn encoders() -> impl Iterator<Item = Encoder> {
     FAMILIES.into_iter().map(Encoder::of)
 }
@@ -126,10 +126,10 @@ fn a_side_that_is_no_multiple_of_the_patch_is_cut_as_the_encoder_cuts_it() {
     const KEY: &[u8] = b"clip.vision.image_size";
     let files = families::files("llava-onevision");
     let mut bytes = std::fs::read(files.mmproj.expect("an mmproj")).expect("a file");
-    // Behind the key stand the type of the value and the value, four bytes each.
+    // The key is followed by the value's type and the value, four bytes each.
     let at = bytes.windows(KEY.len()).position(|window| window == KEY).expect("the key") + KEY.len() + 4;
     assert_eq!(bytes[at..at + 4], 126_u32.to_le_bytes());
-    // Nine patches of 14 pixels and six pixels more: 384 pixels are 27 patches and as many pixels more.
+    // Nine patches of 14 pixels and six more pixels. 384 pixels are 27 patches and also six more pixels.
     bytes[at..at + 4].copy_from_slice(&132_u32.to_le_bytes());
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("mmproj.gguf");
@@ -147,7 +147,7 @@ fn a_side_that_is_no_multiple_of_the_patch_is_cut_as_the_encoder_cuts_it() {
     let cells: Vec<u32> = (0..81).collect();
     let rows = stream.encode(&mut encoder.vision, &chunk, &cells).expect("it is encoded");
     assert!(distance(rows, &exact) < gpu::near(1e-3), "{}", distance(rows, &exact));
-    // What lies beyond the last patch belongs to none.
+    // The pixels after the last patch belong to no patch.
     let edge = encoder.chunks(0, |x, y| x >= 126 || y >= 126);
     assert!(distance(&encoder.exact(&edge), &exact) < 1e-6);
 }
@@ -230,7 +230,7 @@ fn those_that_stop_are_seen_by_none_and_get_what_another_gained() {
         states[1] = CellState::Computed;
         states[2] = CellState::Computed;
         let one = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished").to_vec();
-        // Others that are not seen either way.
+        // The computed cells attend neither to filled cells nor to stopped ones.
         states[3..].fill(CellState::Stopped);
         let two = stream.finish(&mut encoder.vision, &chunk, &states).expect("it is finished").to_vec();
         assert!(distance(&one[width..3 * width], &two[width..3 * width]) < gpu::near(1e-3), "{family}");
@@ -248,13 +248,13 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     let exact = encoder.exact(&chunks);
     let chunk = chunks.images().last().expect("a chunk");
     let mut stream = VisionStream::new().expect("a stream");
-    // Before a look.
+    // `encode` before `look`.
     assert!(stream.encode(&mut encoder.vision, &chunk, &[0]).is_err());
     let image =
         stream.look(&mut encoder.vision, &chunk).expect("a look").unwrap_or_else(|| panic!("{}", encoder.family));
     let n = image.n_cells() as u32;
     let all: Vec<u32> = (0..n).collect();
-    // A first image in part, cells that are not there, out of order, twice; layers that are not there.
+    // Only a part of the first image; missing cells, out of order, or duplicate; missing layers.
     for cells in [vec![0], vec![n], vec![1, 0], vec![0, 0]] {
         assert!(stream.encode(&mut encoder.vision, &chunk, &cells).is_err(), "{cells:?}");
     }
@@ -272,8 +272,8 @@ fn mistakes_are_errors_and_cost_nothing_else() {
     assert_eq!(encoder.exact(&chunks), exact, "without a stream, as before");
 }
 
-/// The states of cells are as large as the image says that was looked at. Nobody can say otherwise, and the encoder
-/// writes no more of another image.
+/// The states of cells have the size of the image passed to `look`. No caller can change that, and the encoder writes
+/// no more for another image.
 #[test]
 fn states_of_another_image_are_an_error() {
     let mut encoder = Encoder::of(FAMILIES[1]);
@@ -311,7 +311,7 @@ fn an_image_of_another_size_and_another_encoder_begin_anew() {
         let rows = stream.encode(&mut encoder.vision, &chunk, &all).expect("it is encoded");
         assert!(distance(rows, &exact) < gpu::near(1e-3), "{size:?}");
     }
-    // Another encoder has other weights; one that was not looked with cannot go on.
+    // An encoder with other weights cannot continue without `look`.
     let mut other = Encoder::of(FAMILIES[1]);
     other.size = encoder.size;
     let chunks = plain(&other, 1);
@@ -321,7 +321,7 @@ fn an_image_of_another_size_and_another_encoder_begin_anew() {
     assert!(stream.encode(&mut other.vision, &chunk, &[0]).is_err());
 }
 
-/// Keys and values are kept in 16 bits, which plain attention computes with 32.
+/// Plain attention computes with 32 bits, but keys and values are kept in 16 bits.
 #[test]
 fn plain_attention_does_the_same() {
     for family in FAMILIES {

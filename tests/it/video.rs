@@ -1,4 +1,4 @@
-//! Black-box tests of `sharpv::video`: clips with known images, made by the `ffmpeg` program, are read back.
+//! Black-box tests of `sharpv::video`. The program `ffmpeg` makes clips with known images, and the tests read them.
 
 use crate::support::broken_videos::hollow_png;
 use crate::support::video_clips as clips;
@@ -76,15 +76,15 @@ fn fps_takes_frames_at_a_rate() {
         assert_times(source.planned_times(), &[0.0, 0.4, 0.8, 1.2, 1.6]);
         assert_eq!(indices(&clip, &Sampling::fps(2.5, 100)), [0, 10, 20, 30, 40], "{name}");
         assert_eq!(indices(&clip, &Sampling::fps(25.0, 100)), (0..50).collect::<Vec<_>>(), "{name}");
-        // No frame twice, though there are moments for it.
+        // Takes no frame twice, although there are more moments than frames.
         assert_eq!(indices(&clip, &Sampling::fps(100.0, 1000)), (0..50).collect::<Vec<_>>(), "{name}");
-        // Too many: evenly spread instead.
+        // More than the maximum: spread evenly.
         assert_eq!(indices(&clip, &Sampling::fps(25.0, 4)), [6, 18, 31, 43], "{name}");
         assert_eq!(indices(&clip, &part(Rate::Fps { fps: 5.0, max_frames: 9 }, 0.4, 1.0)), [10, 15, 20], "{name}");
     }
 }
 
-/// From the first frame to the last.
+/// The spread from the first frame to the last.
 fn ends(number: Rounding, margin_s: f64) -> Spread {
     Spread::Ends { count: Rounding::Down, number, margin_s }
 }
@@ -107,13 +107,13 @@ fn frames_are_taken_by_their_numbers() {
         assert_eq!(take(Sampling { multiple_of: 2, ..Sampling::fps(1.6, 100) }, nearest), [0, 49], "{name}");
         assert_eq!(take(Sampling::fps(25.0, 4), down), [0, 16, 32, 49], "{name}");
         assert_eq!(take(part(Rate::Uniform { frames: 2 }, 1.0, 1.4), nearest), [25, 34], "{name}");
-        // No frame begins in it.
+        // No frame starts in this part.
         assert_eq!(take(part(Rate::Uniform { frames: 2 }, 1.01, 1.02), nearest), [25], "{name}");
-        // 1.6 s are more than two frames at one a second; of 1.2 s there are 30 frames, from number 10 on.
+        // At 1 fps, 1.6 s have more than one frame. 1.2 s have 30 frames, from number 10 on.
         assert_eq!(take(Sampling::fps(1.0, 1), ends(Rounding::Down, 0.2)), [5], "{name}");
         assert_eq!(take(Sampling::fps(4.0, 4), ends(Rounding::Down, 0.4)), [10, 20, 30, 40], "{name}");
         assert_eq!(take(Sampling::fps(4.0, 5), ends(Rounding::Down, 0.4)), [0, 12, 24, 36, 49], "{name}");
-        // 3.125 frames are nearest to 3; 17 of them are too many.
+        // 3.125 frames round to 3. The 17 frames at that step are too many for the second case.
         assert_eq!(
             take(Sampling::fps(8.0, 99), Spread::WholeSteps),
             (0..17).map(|i| 3 * i).collect::<Vec<_>>(),
@@ -126,7 +126,7 @@ fn frames_are_taken_by_their_numbers() {
 #[test]
 fn of_frames_at_uneven_distances_the_time_counts() {
     let clips = Clips::new();
-    // A second with 25 frames, and 5 seconds with 5 each.
+    // One second with 25 frames, then 5 seconds with 5 frames each.
     let slow = format!("{},setpts=(N+4*max(N-25\\,0))/25/TB", numbered(50, 25));
     for name in ["a.mp4", "a.mkv", "a.ts"] {
         let clip = clips.draw(&slow, &format!("{X264} -fps_mode vfr"), name);
@@ -136,10 +136,10 @@ fn of_frames_at_uneven_distances_the_time_counts() {
         };
         let four = take(4);
         assert_eq!((four[0], four.len()), (0, 4), "{name}");
-        // At 2 s and at 4 s, give or take the length of a frame.
+        // At 2 s and at 4 s, within one frame.
         assert!((29..=30).contains(&four[1]) && (38..=40).contains(&four[2]), "{name}: {four:?}");
         assert!(four[3] >= 48, "{name}: {four:?}");
-        // Nearly all of them: the first and the last are there, and none twice, where the file tells the true rate.
+        // Nearly all frames, with the first and the last. None is taken twice if the file states the true rate.
         let most = take(40);
         assert!(most.is_sorted_by(|a, b| a < b || (a == b && name != "a.mp4")), "{name}: {most:?}");
         assert!(most.len() > 25 && (most[0], most[most.len() - 1]) == (0, 49), "{name}: {most:?}");
@@ -175,7 +175,7 @@ fn impossible_samplings_are_refused() {
     let error = FrameSource::open(&clip, &part(uniform, 2.0, 3.0)).unwrap_err();
     assert!(matches!(error, Error::StartBeyondEnd { start_s: 2.0, .. }), "{error}");
     assert!(error.to_string().contains("2.000 s long"), "{error}");
-    // An end beyond the end is cut.
+    // An end after the video's end is capped.
     let source = FrameSource::open(&clip, &part(uniform, 1.4, 99.0)).unwrap();
     assert_times(source.planned_times(), &[1.5, 1.7, 1.9]);
 }
@@ -183,7 +183,7 @@ fn impossible_samplings_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A folder has exactly known frame times, and nothing needs to be decoded but the first image.
+    /// Uses a folder, whose frame times are exact, and of which only the first image has to be decoded.
     #[test]
     fn planned_times_are_ascending_within_the_range_and_as_many_as_possible(
         n_files in 1_usize..40,
@@ -223,7 +223,7 @@ proptest! {
         prop_assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", times);
         prop_assert!(times.iter().all(|&t| start <= t && t < end), "{:?}", times);
 
-        // Independently: which files are on screen at some time within the range (borders within 2 ms left open).
+        // Computed independently: the files that are shown at some time in the range, up to 2 ms at its ends.
         let visible = |slack: f64| (0..n_files)
             .filter(|&i| i as f64 / folder_fps < end - slack && (i + 1) as f64 / folder_fps > start + slack)
             .count();
@@ -232,8 +232,8 @@ proptest! {
             prop_assert!(times.len() <= visible(-0.002));
         } else if uniform || asked_by_fps > frames as f64 + 0.01 {
             prop_assert!(times.len() <= frames.min(visible(-0.002)));
-            // All the frames if there are fewer than asked for; else as many as asked for, as no two moments of a
-            // steady rate fall into one frame then.
+            // All frames if there are too few. Otherwise as many as requested, because no two moments of a steady rate
+            // show the same frame then.
             prop_assert!(times.len() + 1 >= frames.min(visible(0.002)));
         } else {
             prop_assert!(times.len() as f64 <= asked_by_fps + 1.0);
@@ -269,11 +269,11 @@ fn rotation_metadata_turns_the_image_upright() {
     let upright = ["red", "lime", "blue", "white"];
     let cases = [
         ([1, 0, 0, 1], upright, (64, 48)),
-        // Clockwise by 90°: what was at the bottom left comes to the top left.
+        // Clockwise by 90°: the bottom left corner becomes the top left one.
         ([0, 1, -1, 0], ["blue", "red", "white", "lime"], (48, 64)),
         ([-1, 0, 0, -1], ["white", "blue", "lime", "red"], (64, 48)),
         ([0, -1, 1, 0], ["lime", "white", "red", "blue"], (48, 64)),
-        // Mirrored left to right, top to bottom, along either diagonal.
+        // Mirrored horizontally, vertically, and along each diagonal.
         ([-1, 0, 0, 1], ["lime", "red", "white", "blue"], (64, 48)),
         ([1, 0, 0, -1], ["blue", "white", "red", "lime"], (64, 48)),
         ([0, 1, 1, 0], ["red", "blue", "lime", "white"], (48, 64)),
@@ -288,7 +288,7 @@ fn rotation_metadata_turns_the_image_upright() {
     }
 }
 
-/// Where nothing has to be converted, FFmpeg hands the image through, and a flip only turns its rows around.
+/// FFmpeg passes on an image that needs no conversion, and a flip only reverses its rows.
 #[test]
 fn images_that_need_no_conversion_are_turned_too() {
     let clips = Clips::new();
@@ -309,7 +309,7 @@ fn images_that_need_no_conversion_are_turned_too() {
 #[test]
 fn pixels_become_square_without_losing_any() {
     let clips = Clips::new();
-    // From the codec, from the container alone (VP9, QuickTime), wide and tall pixels.
+    // The aspect ratio comes from the codec, or only from the container (VP9, QuickTime). Pixels are wide or tall.
     let cases = [
         ("h264.mp4", X264),
         ("vp9.webm", "-c:v libvpx-vp9"),
@@ -325,11 +325,11 @@ fn pixels_become_square_without_losing_any() {
         }
     }
 
-    // Pixels are made square before the image is turned.
+    // Pixels become square before the image is turned.
     let clip = clips.draw(&format!("{QUARTERS},setsar=2/1"), X264, "turned.mp4");
     set_display_matrix(&clip, [0, 1, -1, 0]);
     let frame = &frames(&clip, &Sampling::uniform(1))[0];
-    // The container scales the matrix for the aspect ratio in some versions; the shape is what counts.
+    // Some versions scale the matrix by the aspect ratio. Only the shape matters.
     assert_eq!((frame.width, frame.height), (48, 128));
     assert_eq!(quarters(frame), ["blue", "red", "white", "lime"]);
 }
@@ -358,14 +358,14 @@ fn a_change_of_size_within_a_stream_keeps_the_size_of_the_frames() {
     let frames = frames(&both, &Sampling::uniform(4));
     let colors_at = |x: f64| frames.iter().map(|frame| color_name(pixel(frame, x, 0.5))).collect::<Vec<_>>();
     assert_eq!(colors_at(0.5), ["red", "red", "lime", "lime"]);
-    // 48x96 in 64x48 is 24 pixels wide, with 20 black ones on each side.
+    // 48x96 fits into 64x48 with a width of 24 pixels and black borders of 20.
     assert_eq!(colors_at(0.1), ["red", "red", "black", "black"]);
     assert_eq!(colors_at(0.9), ["red", "red", "black", "black"]);
 }
 
-// --- colours ---------------------------------------------------------------------------------------------------------
+// --- colors ----------------------------------------------------------------------------------------------------------
 
-/// RGB of a YCbCr colour by the definition in the ITU-R recommendations, from the weights of red and blue.
+/// Converts YCbCr to RGB with the weights of red and blue, as the ITU-R recommendations define it.
 fn rgb_by_definition([y, cb, cr]: [f64; 3], (kr, kb): (f64, f64), full_range: bool) -> [f64; 3] {
     let (luma, chroma) = if full_range { (y / 255.0, 255.0) } else { ((y - 16.0) / 219.0, 224.0) };
     let (cb, cr) = ((cb - 128.0) / chroma, (cr - 128.0) / chroma);
@@ -386,14 +386,14 @@ fn matrix_and_range_of_the_colours_are_honoured() {
         ("64x48", "-colorspace bt470bg -color_range pc", BT601, true),
         ("64x48", "-colorspace bt709 -color_range pc", BT709, true),
         ("64x48", "-colorspace bt2020nc -color_range tv", BT2020, false),
-        // Not given: by height, as players do.
+        // Without tags, the height decides, as in players.
         ("64x48", "", BT601, false),
         ("64x720", "", BT709, false),
     ];
     let clips = Clips::new();
     for (format, scale) in [("yuv420p", 1), ("yuv444p", 1), ("yuv420p10le", 4), ("yuv422p10le", 4)] {
         for (size, tags, weights, full_range) in cases {
-            // One frame of each colour.
+            // One frame of each color.
             let [y, cb, cr] = [0, 1, 2].map(|i| {
                 let [first, second, third] = COLORS.map(|color| color[i] * scale);
                 format!("if(eq(N,0),{first},if(eq(N,1),{second},{third}))")
@@ -430,7 +430,7 @@ fn codecs_with_ten_bits_and_with_full_range_look_right() {
         let clip = clips.draw(&colors, codec, name);
         assert_eq!(color_names(&clip, &Sampling::uniform(3)), ["white", "black", "white"], "{name}");
         let frames = frames(&clip, &Sampling::uniform(3));
-        // Full white and black, not the 16 and 235 that a mistaken range gives.
+        // Full white and black, not the 235 and 16 of the wrong range.
         assert!(pixel(&frames[0], 0.5, 0.5).iter().all(|&c| c >= 252), "{name}: {:?}", pixel(&frames[0], 0.5, 0.5));
         assert!(pixel(&frames[1], 0.5, 0.5).iter().all(|&c| c <= 3), "{name}: {:?}", pixel(&frames[1], 0.5, 0.5));
     }
@@ -439,7 +439,7 @@ fn codecs_with_ten_bits_and_with_full_range_look_right() {
 #[test]
 fn what_is_transparent_becomes_white() {
     let clips = Clips::new();
-    // A red image, its right half transparent.
+    // A red image with a transparent right half.
     let source = "color=red:s=64x48:r=5:d=1,format=rgba,geq=r=255:g=0:b=0:a='if(lt(X,32),255,0)'";
     for (codec, name) in [
         ("-c:v qtrle", "a.mov"),
@@ -450,7 +450,7 @@ fn what_is_transparent_becomes_white() {
         let clip = clips.draw(source, codec, name);
         assert_eq!(quarters(&frames(&clip, &Sampling::uniform(1))[0]), ["red", "white", "red", "white"], "{name}");
     }
-    // Half transparent.
+    // A half-transparent image.
     let image = clips.path("half.png");
     RgbaImage::from_pixel(4, 4, Rgba([200, 0, 100, 128])).save(&image).unwrap();
     let actual = pixel(&frames(&image, &Sampling::default())[0], 0.5, 0.5);
@@ -463,13 +463,13 @@ fn what_is_transparent_becomes_white() {
 #[test]
 fn variable_frame_rates_go_by_timestamps() {
     let clips = Clips::new();
-    // Frames 0 to 4 every 0.1 s from 0 s, frames 5 to 9 every second from 1 s.
+    // Frames 0 to 4 come every 0.1 s from 0 s, frames 5 to 9 every second from 1 s.
     let source = format!("{},setpts='if(lt(N,5),0.1*N,N-4)/TB'", numbered(10, 10));
     for name in ["a.mkv", "a.mp4"] {
         let clip = clips.draw(&source, &format!("{X264} -fps_mode passthrough -bf 2"), name);
         let shown_at =
             |start: f64| indices(&clip, &part(Rate::Fps { fps: 1.0, max_frames: 1 }, start, start + 0.01))[0];
-        // One moment, in the middle of 10 ms.
+        // A single moment, in the middle of 10 ms.
         assert_eq!([0.05, 0.15, 0.35, 0.6, 0.9].map(shown_at), [0, 1, 3, 4, 4], "{name}");
         assert_eq!([1.05, 1.9, 2.5, 3.98, 4.5].map(shown_at), [5, 5, 6, 7, 8], "{name}");
         assert_eq!(indices(&clip, &Sampling::uniform(99)), (0..10).collect::<Vec<_>>(), "{name}");
@@ -513,7 +513,7 @@ fn files_that_do_not_tell_their_length_are_measured() {
 #[test]
 fn a_long_fragmented_file_is_measured_to_its_end() {
     let clips = Clips::new();
-    // Longer than what FFmpeg looks at when opening a file.
+    // Longer than the part that FFmpeg analyzes when it opens a file.
     clips.draw(
         &colors(&["red", "lime", "blue"], 100.0, "64x48", 5),
         &format!("{X264} -preset ultrafast -g 25"),
@@ -543,7 +543,7 @@ fn sparse_sampling_of_a_long_file_seeks() {
     const COLORS: [&str; 8] = ["red", "lime", "blue", "white", "black", "yellow", "cyan", "magenta"];
     const GOP: u64 = 50;
     let clips = Clips::new();
-    // One hour: eight colours of 450 s each, 5 frames per second.
+    // One hour: eight colors of 450 s each, at 5 frames per second.
     let encoder = format!("{X264} -preset veryfast -g {GOP} -keyint_min {GOP} -sc_threshold 0");
     clips.draw(&colors(&COLORS, 450.0, "64x48", 5), &encoder, "hour.mp4");
     let files = [
@@ -559,11 +559,11 @@ fn sparse_sampling_of_a_long_file_seeks() {
             let actual: Vec<_> = take_all(&mut source).iter().map(|frame| color_name(pixel(frame, 0.5, 0.5))).collect();
             let expected: Vec<_> = COLORS.iter().flat_map(|&color| vec![color; n / 8]).collect();
             assert_eq!(actual, expected, "{}", path.display());
-            // Of 18,000 frames: to each wanted one at most a whole GOP and what is on its way through the decoder.
+            // Of 18,000 frames, each sampled one costs at most a whole GOP and the decoder's delay.
             let limit = n as u64 * (GOP + 20);
             assert!(source.frames_decoded() <= limit, "{}: {} frames", path.display(), source.frames_decoded());
         }
-        // Near its end, by time.
+        // A part near the end.
         let last = part(Rate::Uniform { frames: 2 }, 3590.0, 3600.0);
         assert_eq!(color_names(&path, &last), ["magenta", "magenta"]);
     }
@@ -573,7 +573,7 @@ fn sparse_sampling_of_a_long_file_seeks() {
 fn the_right_frame_is_found_wherever_the_keyframes_are() {
     let clips = Clips::new();
     for gop in [1, 7, 48, 250] {
-        // Five frames per second, so that frames are far enough apart in time for seeking.
+        // At five frames per second, frames are far enough apart for seeks.
         let clip = clips.draw(&numbered(50, 5), &format!("{X264} -g {gop} -bf 3"), "a.mp4");
         let ts = clips.ffmpeg("-i {}/a.mp4 -c copy", "a.ts");
         let mkv = clips.ffmpeg("-i {}/a.mp4 -c copy", "a.mkv");
@@ -583,7 +583,7 @@ fn the_right_frame_is_found_wherever_the_keyframes_are() {
                 let mut source = FrameSource::open(&clip, &Sampling::uniform(n)).unwrap();
                 let actual: Vec<_> = take_all(&mut source).iter().map(index_of).collect();
                 assert_eq!(actual, expected, "gop {gop}, {n} of {}", clip.display());
-                // Looking for keyframes never makes it decode a frame twice.
+                // Seeks never decode a frame twice.
                 assert!(source.frames_decoded() <= 50, "gop {gop}, {n} of {}", clip.display());
             }
             let far = part(Rate::Fps { fps: 0.5, max_frames: 9 }, 5.0, 10.0);
@@ -595,10 +595,10 @@ fn the_right_frame_is_found_wherever_the_keyframes_are() {
 #[test]
 fn images_that_are_shown_for_long_are_found_too() {
     let clips = Clips::new();
-    // Ten seconds each, one keyframe, and B frames that no other frame refers to.
+    // Each frame lasts ten seconds. There is one keyframe, and there are B frames that no other frame refers to.
     let source = format!("{},setpts=10*N/TB", numbered(50, 5));
     let clip = clips.draw(&source, &format!("{X264} -fps_mode passthrough -g 250 -bf 3"), "a.mkv");
-    // But for the last one: the file says that it is shown for a fifth of a second.
+    // The last frame lasts a fifth of a second, as the file states.
     let duration = probe(&clip).unwrap().duration_s.unwrap();
     assert!((duration - 490.2).abs() < 0.01, "{duration}");
     for n in [1, 2, 3, 5, 7] {
@@ -611,14 +611,14 @@ fn images_that_are_shown_for_long_are_found_too() {
     }
 }
 
-/// MPEG-TS has no index: what was read ahead in search of a keyframe must not be decoded once more behind it.
+/// MPEG-TS has no index. Packets that were read ahead in search of a keyframe must not be decoded again after it.
 #[test]
 fn a_long_group_of_pictures_looks_the_same_in_each_container() {
     let clips = Clips::new();
     let encoder = format!("{X264} -g 250 -keyint_min 250 -sc_threshold 0");
     let mkv = clips.draw("testsrc2=s=64x48:r=25:d=40", &encoder, "a.mkv");
     let ts = clips.ffmpeg("-i {}/a.mkv -c copy", "a.ts");
-    // All of them in the order of the file: nothing is sought.
+    // Takes all frames in the file's order, without seeks.
     let all = frames(&mkv, &Sampling::uniform(1000));
     assert_eq!(all.len(), 1000);
     for clip in [mkv, ts] {
@@ -638,9 +638,9 @@ fn a_long_group_of_pictures_looks_the_same_in_each_container() {
     }
 }
 
-// --- claims that are not true ----------------------------------------------------------------------------------------
+// --- false claims ----------------------------------------------------------------------------------------------------
 
-/// Overwrites what stands `offset` bytes behind the first `name` in a file.
+/// Overwrites the bytes that are `offset` bytes after the first `name` in a file.
 fn patch(path: &Path, name: &[u8], offset: usize, bytes: &[u8]) {
     let mut content = fs::read(path).unwrap();
     let found = content.windows(name.len()).position(|window| window == name).expect("the name is in the file");
@@ -652,7 +652,7 @@ fn patch(path: &Path, name: &[u8], offset: usize, bytes: &[u8]) {
 #[test]
 fn an_immense_length_is_planned_in_no_time() {
     let clips = Clips::new();
-    // Frames that last for 68 years (ISO 14496-12, `mdhd` and `stts`, version 0).
+    // Frames that last 68 years (ISO 14496-12, `mdhd` and `stts`, version 0).
     let slow = clips.draw(&numbered(50, 25), &format!("{X264} -bf 0 -use_editlist 0"), "slow.mp4");
     patch(&slow, b"mdhd", 12, &1_u32.to_be_bytes());
     patch(&slow, b"stts", 12, &0x7fff_ffff_u32.to_be_bytes());
@@ -662,7 +662,7 @@ fn an_immense_length_is_planned_in_no_time() {
     let sampled = within(60, move || indices(&path, &Sampling::fps(1.0, usize::MAX)));
     assert_eq!(sampled, (0..50).collect::<Vec<_>>());
 
-    // Matroska keeps the length in a tag; what was no number must do no harm, either.
+    // Matroska keeps the duration in a tag. Text that is not a number must do no harm, either.
     for tag in [
         b"10000000000001e288",
         b"99999999999999e99\0",
@@ -681,7 +681,7 @@ fn an_immense_length_is_planned_in_no_time() {
     }
 }
 
-/// How far behind the name of the tag `DURATION` its text begins.
+/// The distance from the name of the tag `DURATION` to its text, in bytes.
 fn tag_offset(path: &Path) -> usize {
     let content = fs::read(path).unwrap();
     let name = content.windows(8).position(|window| window == b"DURATION").expect("a DURATION tag");
@@ -695,8 +695,8 @@ fn damaged_times_of_a_stream_are_replaced_by_counting() {
     let whole = fs::read(&clip).unwrap();
     let headers: Vec<_> = (0..whole.len() - 3).filter(|&i| whole[i..i + 4] == [0, 0, 1, 0xe0]).collect();
     assert_eq!(headers.len(), 50);
-    // Presentation times of 33 bits (ISO 13818-1, 2.4.3.6), of which the highest are changed: of images at the end,
-    // at the start, and of both, so that the end comes before the start.
+    // Presentation timestamps have 33 bits (ISO 13818-1, 2.4.3.6). The highest are changed in images at the end, at the
+    // start, and at both, so that the end comes before the start.
     for (images, bits) in [(vec![47, 48, 49], 0b1100), (vec![0], 0b0100), (vec![0, 1, 2, 49], 0b0110)] {
         let mut bytes = whole.clone();
         for &header in images.iter().map(|&image: &usize| &headers[image]) {
@@ -721,7 +721,7 @@ fn an_image_that_claims_an_immense_size_is_refused() {
         let clips = Clips::new();
         let error = open_error(&clips.write("2.png", &hollow_png(side, side)));
         assert!(matches!(error, Error::Media { problem: MediaProblem::TooLarge, .. }), "{error:?}");
-        // In a folder its neighbour is taken, as for any image that is damaged.
+        // In a folder, its neighbor is taken, as for any damaged image.
         RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])).save(clips.path("1.png")).unwrap();
         assert_eq!(color_names(&clips.path(""), &Sampling::uniform(2)), ["red", "red"]);
     }
@@ -729,7 +729,7 @@ fn an_image_that_claims_an_immense_size_is_refused() {
 
 // --- stopping --------------------------------------------------------------------------------------------------------
 
-/// Says "stop" when it was asked `limit` times more.
+/// A `stop` that returns true after `limit` more calls.
 fn after(limit: u64) -> (Arc<AtomicU64>, impl Fn() -> bool + Send + Sync + 'static) {
     let left = Arc::new(AtomicU64::new(limit));
     let asked = Arc::clone(&left);
@@ -743,7 +743,7 @@ fn opening_can_be_stopped() {
     let clip = clips.draw(&numbered(50, 5), X264, "a.mp4");
     let files = [
         clips.ffmpeg("-i {}/a.mp4 -c copy", "a.ts"),
-        // Its packets are counted.
+        // A raw stream, whose packets are counted.
         clips.ffmpeg("-i {}/a.mp4 -c copy", "raw.h264"),
         clips.draw(&numbered(50, 5), "-c:v libwebp_anim -lossless 1", "a.webp"),
         clip,
@@ -754,7 +754,7 @@ fn opening_can_be_stopped() {
         assert_eq!(source.count(), 1);
         let n_asked = u64::MAX - left.load(Ordering::SeqCst);
         assert!(n_asked > 20, "{}: asked {n_asked} times", path.display());
-        // Wherever it is stopped.
+        // Stops it at different points.
         for limit in [0, 1, 2, n_asked / 4, n_asked / 2, n_asked - 2] {
             let (_, stop) = after(limit);
             let error = FrameSource::open_with(&path, &part(Rate::Uniform { frames: 1 }, 8.0, 9.0), stop).unwrap_err();
@@ -793,7 +793,7 @@ fn a_folder_can_be_stopped() {
 
 // --- decoding ahead --------------------------------------------------------------------------------------------------
 
-/// All that a source gives, and what it says in the end.
+/// All frames and errors of a source, its warnings, and the number of decoded frames.
 fn all_of(mut source: FrameSource) -> (Vec<Result<Frame, String>>, Vec<String>, u64) {
     let (info, times) = (source.info().clone(), source.planned_times().to_vec());
     let frames = source.by_ref().map(|frame| frame.map_err(|error| error.to_string())).collect();
@@ -826,7 +826,7 @@ fn decoding_ahead_gives_the_same() {
             let open = || FrameSource::open(&path, &Sampling::uniform(n)).unwrap();
             let (expected, actual) = (all_of(open()), all_of(open().decode_ahead()));
             assert!(expected == actual, "{}, {n}: {expected:?}, ahead {actual:?}", path.display());
-            // From the second frame on, too; and twice is as once.
+            // The same from the second frame on, and if called twice.
             let mut source = open();
             let first = source.next().unwrap().map_err(|error| error.to_string());
             assert_eq!(first, expected.0[0]);
@@ -841,7 +841,7 @@ fn decoding_ahead_gives_the_same() {
     }
 }
 
-/// A folder of `n` images: each is decoded when it is wanted, and not before.
+/// A folder of `n` images, each of which is decoded only when it is taken.
 fn folder_of(n: u8) -> Clips {
     let clips = Clips::new();
     for i in 0..n {
@@ -854,7 +854,7 @@ fn folder_of(n: u8) -> Clips {
 fn two_frames_are_decoded_ahead() {
     let clips = folder_of(10);
     let mut source = FrameSource::open(&clips.path(""), &Sampling::uniform(10)).unwrap().decode_ahead();
-    // The first is there when a source is open.
+    // Opening a source decodes its first frame.
     for n_given in 0..10 {
         let expected = (n_given.max(1) + 2).min(10);
         let start = Instant::now();
@@ -895,7 +895,7 @@ fn dropping_a_source_ends_its_thread() {
         assert_eq!(source.by_ref().take(n_taken).filter(Result::is_ok).count(), n_taken);
         let decoded = source.frames_decoded();
         within(20, move || drop(source));
-        // What asks whether to stop is gone, and with it all that reads the file.
+        // `stop` was dropped, and so was everything that reads the file.
         assert_eq!(Arc::strong_count(&left), 1, "{}", path.display());
         assert!(decoded < 1000, "{}: {decoded}", path.display());
     }
@@ -909,7 +909,7 @@ fn decoding_ahead_can_be_stopped() {
     let mut source = FrameSource::open_with(&clip, &Sampling::uniform(8), stop).unwrap().decode_ahead();
     assert!(source.next().unwrap().is_ok());
     left.store(0, Ordering::SeqCst);
-    // Those that were decoded already come first.
+    // The frames that were already decoded come first.
     let rest: Vec<_> = source.by_ref().collect();
     assert!(rest.len() <= 4, "{rest:?}");
     let (error, before) = rest.split_last().unwrap();
@@ -920,7 +920,7 @@ fn decoding_ahead_can_be_stopped() {
 #[test]
 fn the_frames_that_are_shown_are_counted() {
     let clips = Clips::new();
-    // A keyframe each second: what is cut begins before its first image, and an edit list hides that.
+    // With a keyframe each second, a cut clip starts before its first shown image, and an edit list hides the rest.
     clips.draw(&numbered(50, 25), &format!("{X264} -g 25"), "whole.mp4");
     for (cut, name) in [
         ("-i {}/whole.mp4", "same.mp4"),
@@ -959,7 +959,7 @@ fn animations_are_played() {
         assert_eq!(color_names(&clip, &part(Rate::Uniform { frames: 1 }, 1.0, 2.0)), ["lime"], "{name}");
     }
 
-    // Frames with their own durations: 100, 500 and 300 ms.
+    // Frames of different durations: 100, 500 and 300 ms.
     let file = fs::File::create(clips.path("slow.gif")).unwrap();
     let mut encoder = image::codecs::gif::GifEncoder::new(file);
     for (color, ms) in [([255, 0, 0, 255], 100), ([0, 255, 0, 255], 500), ([0, 0, 255, 255], 300)] {
@@ -991,7 +991,7 @@ fn a_folder_of_frames_is_read_in_the_order_of_the_numbers() {
         let format = image::ImageFormat::from_path(name).unwrap();
         image.save_with_format(folder.join(name), format).unwrap();
     }
-    // Not images.
+    // These files are not images.
     for name in ["notes.txt", ".frame_1.jpg"] {
         clips.write(name, b"text");
     }
@@ -1003,7 +1003,7 @@ fn a_folder_of_frames_is_read_in_the_order_of_the_numbers() {
     assert_times(source.planned_times(), &[0.0, 0.5, 1.0, 1.5, 2.0]);
     assert_eq!(color_names(&folder, &sampling), ["black", "red", "lime", "white", "blue"]);
     assert_eq!(color_names(&folder, &Sampling { start_s: Some(1.0), end_s: Some(2.0), ..sampling }), ["lime", "white"]);
-    // One frame per second unless told otherwise.
+    // One frame per second by default.
     assert_eq!(probe(&folder).unwrap().duration_s, Some(5.0));
 }
 
@@ -1042,7 +1042,7 @@ fn an_image_is_one_frame() {
         ("a.gif", ""),
         ("a.jxl", ""),
         ("a.avif", &format!("{av1} -still-picture 1")),
-        // A sequence of one.
+        // A sequence of one image.
         ("b.avif", av1),
     ];
     for (name, how) in kinds {
@@ -1057,12 +1057,12 @@ fn an_image_is_one_frame() {
         assert_eq!((frames[0].width, frames[0].height), (64, 48), "{name}");
         assert_eq!(quarters(&frames[0]), ["red", "lime", "blue", "white"], "{name}");
     }
-    // By content, not by name.
+    // The content decides, not the extension.
     fs::copy(clips.path("a.png"), clips.path("b.mp4")).unwrap();
     assert_eq!(probe(&clips.path("b.mp4")).unwrap().kind, Kind::Image);
 }
 
-/// An image in HEIF, as `tests/data/heif/README.md` has them.
+/// The path of a HEIF image; `tests/data/heif/README.md` describes them.
 fn heif(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heif").join(name)
 }
@@ -1093,7 +1093,7 @@ fn a_kind_of_image_that_is_not_read_is_named() {
     let kind = in_tiles.windows(9).position(|window| window == b"av01Color").expect("what the image is");
     let in_tiles = [&in_tiles[..kind], b"grid", &in_tiles[kind + 4..]].concat();
     for (path, what) in
-        [(heif("quarters.heic"), "a HEIC image"), (clips.write("a.avif", &in_tiles), "AVIF image in tiles")]
+        [(heif("quarters.heic"), "a HEIC image"), (clips.write("a.avif", &in_tiles), "a tiled AVIF image")]
     {
         let error = open_error(&path);
         assert!(matches!(error, Error::Media { problem: MediaProblem::NotRead, .. }), "{error:?}");
@@ -1109,7 +1109,7 @@ fn a_kind_of_image_that_is_not_read_is_named() {
 fn the_exif_orientation_of_an_image_is_honoured() {
     let clips = Clips::new();
     let jpeg = fs::read(clips.draw(QUARTERS, "-frames:v 1", "a.jpg")).unwrap();
-    // EXIF 2.3, tag 0x0112: 3 is upside down; 6 and 8 have to be turned by 90° clockwise and counter-clockwise.
+    // EXIF 2.3, tag 0x0112: 3 is upside down; 6 must be turned by 90° clockwise, and 8 by 90° counterclockwise.
     let cases = [
         (1, ["red", "lime", "blue", "white"], (64, 48)),
         (3, ["white", "blue", "lime", "red"], (64, 48)),
@@ -1128,7 +1128,7 @@ fn the_exif_orientation_of_an_image_is_honoured() {
     }
 }
 
-// --- what cannot be read ---------------------------------------------------------------------------------------------
+// --- unreadable files ------------------------------------------------------------------------------------------------
 
 fn open_error(path: &Path) -> Error {
     let error = FrameSource::open(path, &Sampling::default()).expect_err("this should not open");
@@ -1170,7 +1170,7 @@ fn what_is_no_path_is_said_so() {
         let text = error(url);
         assert!(text.contains(url) && text.contains("URL") && text.contains("local file"), "{text}");
     }
-    // Longer than the name of a file may be.
+    // Longer than a file name may be.
     assert!(error(&format!("https://example.org/{}", "a".repeat(5000))).contains("local file"));
     let text = error("file:///no/such/clip.mp4");
     assert!(text.ends_with("give its path: /no/such/clip.mp4"), "{text}");
@@ -1187,13 +1187,13 @@ fn a_file_without_video_is_said_so() {
     let error = open_error(&sound);
     assert!(matches!(&error, Error::NoVideoStream { found, .. } if found == "audio"), "{error:?}");
 
-    // The cover image of a piece of music is no video.
+    // The cover image of an audio file is not a video.
     clips.draw(QUARTERS, "-frames:v 1", "cover.jpg");
     let cover = "-i {}/sound.m4a -i {}/cover.jpg -map 0 -map 1 -c copy -disposition:v attached_pic";
     let error = open_error(&clips.ffmpeg(cover, "music.m4a"));
     assert!(matches!(&error, Error::NoVideoStream { found, .. } if found.contains("cover")), "{error:?}");
 
-    // With a video the cover is passed over.
+    // Next to a video, the cover is ignored.
     clips.draw(&colors(&["lime"], 1.0, "64x48", 10), X264, "video.mp4");
     let cover =
         "-i {}/cover.jpg -i {}/video.mp4 -map 0 -map 1 -c copy -disposition:v:0 attached_pic -disposition:v:1 default";
@@ -1211,7 +1211,7 @@ fn an_mp4_without_its_index_is_said_to_be_incomplete() {
 #[test]
 fn a_codec_without_decoder_is_named() {
     let clips = Clips::new();
-    // An AVI file names its codec by four letters; no codec has these.
+    // An AVI file names its codec with four letters. No codec has these.
     let clip = clips.draw("color=red:s=64x48:r=5:d=1", "-c:v rawvideo -pix_fmt yuv420p", "a.avi");
     let mut bytes = fs::read(&clip).unwrap();
     let header = bytes.windows(4).position(|window| window == b"strf").expect("a stream header");
@@ -1236,7 +1236,7 @@ fn a_cut_off_file_gives_what_it_has_and_a_warning() {
         let cut = clips.write(&name, &whole[..whole.len() * 7 / 10]);
         let mut source = FrameSource::open(&cut, &Sampling::uniform(4)).unwrap();
         let frames = take_all(&mut source);
-        // Four frames of what is there, not the first ones of the planned whole.
+        // The four frames are spread over what is left of the file.
         assert_eq!(frames.len(), 4, "{name}: {:?}", source.warnings());
         let indices: Vec<_> = frames.iter().map(index_of).collect();
         let end = source.info().duration_s.unwrap();
@@ -1259,7 +1259,7 @@ fn fewer_frames_than_planned_are_told() {
     let clips = Clips::new();
     let source = colors(&["red", "lime", "blue"], 1.0, "40x30", 5);
     let whole = fs::read(clips.draw(&source, "-c:v libwebp_anim -lossless 1", "a.webp")).unwrap();
-    // Only the decoder finds out.
+    // Only the decoder notices this damage.
     let last = (0..whole.len() - 4).rfind(|&i| &whole[i..i + 4] == b"ANMF").unwrap();
     let mut bytes = whole.clone();
     bytes[last + 24 + 8..].fill(0xff);
@@ -1308,12 +1308,12 @@ fn one_damaged_image_is_not_many() {
     }
 }
 
-/// FFmpeg complains about this file on stderr unless it is told not to.
+/// By default, FFmpeg logs errors about this file to stderr.
 #[test]
 fn nothing_is_printed() {
     const CLIP: &str = "SHARPV_TEST_DAMAGED_CLIP";
     if let Some(clip) = std::env::var_os(CLIP) {
-        // In a process of its own, whose output the test below can look at.
+        // Runs in a child process, whose output the test checks.
         let n_frames = FrameSource::open(Path::new(&clip), &Sampling::uniform(20)).unwrap().count();
         println!("{n_frames} frames");
         return;
