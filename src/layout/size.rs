@@ -56,7 +56,7 @@ pub(super) fn smart_resize_all((width, height): Size, factor: u32, n: usize, pix
     resize(size, factor, pixels.over(whole_pairs), pixels.over(n.max(1) as f64))
 }
 
-fn resize((width, height): Size, factor: u32, allowed: Pixels, wanted: Pixels) -> Size {
+fn resize((width, height): Size, factor: u32, allowed: Pixels, target: Pixels) -> Size {
     let (factor, sides) = (f64::from(factor), [f64::from(width), f64::from(height)]);
     // Python rounds halves to even.
     let nearest = sides.map(|side| ((side / factor).round_ties_even() * factor).max(factor));
@@ -65,10 +65,10 @@ fn resize((width, height): Size, factor: u32, allowed: Pixels, wanted: Pixels) -
     let whole = |tokens: f64| (tokens * factor).max(factor);
     // The operations are in Python's order, because the last bit may decide.
     let [width, height] = if area > allowed.max {
-        let scale = (own / wanted.max).sqrt();
+        let scale = (own / target.max).sqrt();
         sides.map(|side| whole((side / scale / factor).floor()))
     } else if area < allowed.min {
-        let scale = (wanted.min / own).sqrt();
+        let scale = (target.min / own).sqrt();
         sides.map(|side| whole((side * scale / factor).ceil()))
     } else {
         nearest

@@ -38,28 +38,28 @@ impl Demand {
             let scale = if usual > even { even / usual } else { 1.0 };
             (own * scale).max(even).ceil() as usize
         };
-        let wanted = match self.budget {
+        let kept = match self.budget {
             Budget::Threshold(k) => scores.importance.iter().filter(|&&importance| importance > k).count(),
             Budget::Keep(share) => of_total(f64::from(share * n as f32)),
             Budget::MaxTokens(total) => of_total(total as f64 / self.n_slices as f64),
             Budget::Adaptive => own.ceil() as usize,
         };
-        wanted.max(if scores.first { self.min_keep } else { 0 }).min(n)
+        kept.max(if scores.first { self.min_keep } else { 0 }).min(n)
     }
 }
 
 /// The indices, ascending, of the tokens that go through all layers: the most important of the `changed` tokens
-/// (ascending), and the typical token of a scene. `wanted` is how many tokens will be kept; [`Stop::multiple`] and
+/// (ascending), and the typical token of a scene. `kept` is how many tokens will be kept; [`Stop::multiple`] and
 /// [`Stop::least`] say how many go on.
-pub fn candidates(stop: &Stop, scores: &SliceScores<'_>, changed: &[u32], wanted: usize) -> Vec<u32> {
+pub fn candidates(stop: &Stop, scores: &SliceScores<'_>, changed: &[u32], kept: usize) -> Vec<u32> {
     let n = scores.importance.len() as f32;
-    let count = (wanted as f32 * stop.multiple).max(n * stop.least).ceil() as usize;
+    let count = (kept as f32 * stop.multiple).max(n * stop.least).ceil() as usize;
     let mut tokens = changed.to_vec();
     if count < tokens.len() {
         let importance = |token: u32| scores.importance.get(token as usize).copied().unwrap_or(0.0);
         tokens.sort_by(|&a, &b| importance(b).total_cmp(&importance(a)).then(a.cmp(&b)));
         let (_, dropped) = tokens.split_at(count);
-        let typical = scores.typical.filter(|token| wanted > 0 && dropped.contains(token));
+        let typical = scores.typical.filter(|token| kept > 0 && dropped.contains(token));
         tokens.truncate(count);
         tokens.extend(typical);
         tokens.sort_unstable();
@@ -94,16 +94,16 @@ mod tests {
     #[test]
     fn demand_follows_the_budget() {
         let importance = [1.0; 10];
-        let wanted = |budget, ratios: &[f64]| {
+        let kept = |budget, ratios: &[f64]| {
             let mut demand = Demand::new(&PruneParams { budget, ..PruneParams::default() }, 4);
             let slices = ratios.iter().enumerate().map(|(i, &ratio)| scores(&importance, ratio, i == 0));
             slices.map(|slice| demand.of(&slice)).collect::<Vec<_>>()
         };
-        assert_eq!(wanted(Budget::Adaptive, &[0.0, 0.31, 0.0]), [1, 4, 0]);
-        assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.1, 0.2]), [4, 2, 2]);
+        assert_eq!(kept(Budget::Adaptive, &[0.0, 0.31, 0.0]), [1, 4, 0]);
+        assert_eq!(kept(Budget::Keep(0.2), &[0.4, 0.1, 0.2]), [4, 2, 2]);
         // The slices demand twice the budget, then three times; a slice that demands more than others gets more.
-        assert_eq!(wanted(Budget::Keep(0.2), &[0.4, 0.4, 0.8]), [4, 2, 3]);
-        assert_eq!(wanted(Budget::MaxTokens(8), &[0.3, 0.0]), [3, 2]);
-        assert_eq!(wanted(Budget::Threshold(0.5), &[0.2, 0.0]), [10, 10]);
+        assert_eq!(kept(Budget::Keep(0.2), &[0.4, 0.4, 0.8]), [4, 2, 3]);
+        assert_eq!(kept(Budget::MaxTokens(8), &[0.3, 0.0]), [3, 2]);
+        assert_eq!(kept(Budget::Threshold(0.5), &[0.2, 0.0]), [10, 10]);
     }
 }

@@ -32,14 +32,14 @@ impl Ahead {
     /// Returns `images` itself if the thread cannot be started.
     pub(super) fn start(images: Box<dyn Images>, times: Vec<f64>, stop: Stop) -> Box<dyn Images> {
         let n_decoded = Arc::new(AtomicU64::new(images.frames_decoded()));
-        let (give, given) = sync_channel(WAITING);
+        let (sender, receiver) = sync_channel(WAITING);
         // Sent once the thread has started: a closure that is never run would drop the images.
         let (hand_over, handed_over) = channel::<Box<dyn Images>>();
         let counter = Arc::clone(&n_decoded);
-        let work = move || handed_over.recv().map_or_else(|_| Vec::new(), |it| take(it, &times, &give, &counter));
+        let work = move || handed_over.recv().map_or_else(|_| Vec::new(), |it| take(it, &times, &sender, &counter));
         let Ok(thread) = thread::Builder::new().name("decode-ahead".into()).spawn(work) else { return images };
         match hand_over.send(images) {
-            Ok(()) => Box::new(Self { images: Some(given), thread: Some(thread), n_decoded, stop }),
+            Ok(()) => Box::new(Self { images: Some(receiver), thread: Some(thread), n_decoded, stop }),
             Err(unsent) => unsent.0,
         }
     }
@@ -58,7 +58,7 @@ impl Ahead {
 fn take(
     mut images: Box<dyn Images>,
     times: &[f64],
-    give: &SyncSender<Result<Option<Frame>>>,
+    sender: &SyncSender<Result<Option<Frame>>>,
     n_decoded: &AtomicU64,
 ) -> Vec<String> {
     for &time_s in times {
@@ -66,7 +66,7 @@ fn take(
         n_decoded.store(images.frames_decoded(), Ordering::Relaxed);
         let is_last = !matches!(image, Ok(Some(_)));
         // The receiver is gone, or there is no later image.
-        if give.send(image).is_err() || is_last {
+        if sender.send(image).is_err() || is_last {
             break;
         }
     }

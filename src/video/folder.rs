@@ -94,9 +94,9 @@ struct Folder {
 impl Images for Folder {
     /// A damaged image is replaced by the nearest intact one before it, as in a player, or else by the next intact one.
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
-        let wanted = index_at(&self.times, time_s).unwrap_or(0);
+        let target = index_at(&self.times, time_s).unwrap_or(0);
         let mut first_error = None;
-        for i in (0..=wanted).rev().chain(wanted + 1..self.files.len()) {
+        for i in (0..=target).rev().chain(target + 1..self.files.len()) {
             self.stop.check()?;
             match image_file::read(&self.files[i]) {
                 Ok(frame) => {
@@ -104,7 +104,7 @@ impl Images for Folder {
                     return Ok(Some(frame));
                 }
                 Err(error) => {
-                    self.n_damaged += u64::from(i == wanted);
+                    self.n_damaged += u64::from(i == target);
                     first_error.get_or_insert(error);
                 }
             }

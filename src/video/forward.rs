@@ -26,7 +26,7 @@ pub(super) fn begun<R: Read>(path: &Path, mut reader: R) -> Result<impl Read + u
     if head.is_empty() {
         return Err(unusable(path, "nothing came from it", "check what writes it"));
     }
-    sniff::refuse(path, &head)?;
+    sniff::reject_unsupported(path, &head)?;
     Ok(Cursor::new(head).chain(reader))
 }
 

@@ -16,7 +16,7 @@ pub(super) enum Heif {
     /// A track of images, like a video.
     Sequence,
     /// An image of this unsupported kind.
-    NotRead(&'static str),
+    Unsupported(&'static str),
 }
 
 /// An orientation: the point `(p, q)` of the stored image (q downward) is shown at `(a·p + c·q, b·p + d·q)`, up to a
@@ -74,10 +74,10 @@ pub(super) fn look(head: &[u8], file: impl Read) -> Option<Heif> {
     Some(match major {
         b"avif" => avif(file),
         b"avis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" | b"msf1" => Heif::Sequence,
-        b"heic" | b"heix" | b"heim" | b"heis" => Heif::NotRead("a HEIC image"),
+        b"heic" | b"heix" | b"heim" | b"heis" => Heif::Unsupported("a HEIC image"),
         b"mif1" | b"mif2" if is_also(&[b"avif"]) => avif(file),
-        b"mif1" | b"mif2" if is_also(&[b"heic", b"heix"]) => Heif::NotRead("a HEIC image"),
-        b"mif1" | b"mif2" | b"avci" | b"j2ki" | b"vvic" | b"evbi" => Heif::NotRead("a HEIF image"),
+        b"mif1" | b"mif2" if is_also(&[b"heic", b"heix"]) => Heif::Unsupported("a HEIC image"),
+        b"mif1" | b"mif2" | b"avci" | b"j2ki" | b"vvic" | b"evbi" => Heif::Unsupported("a HEIF image"),
         _ => return None,
     })
 }
@@ -90,8 +90,8 @@ fn avif(file: impl Read) -> Heif {
     let main = Boxes(&bytes).find(|(name, _)| name == b"meta").and_then(|(_, meta)| Main::of(meta.get(4..)?));
     match main {
         Some(Main { kind, turn }) if &kind == b"av01" => Heif::Avif(turn),
-        Some(Main { kind, .. }) if &kind == b"grid" => Heif::NotRead("a tiled AVIF image"),
-        Some(_) => Heif::NotRead("an AVIF image that is derived from others"),
+        Some(Main { kind, .. }) if &kind == b"grid" => Heif::Unsupported("a tiled AVIF image"),
+        Some(_) => Heif::Unsupported("an AVIF image that is derived from others"),
         None => Heif::Avif(Turn::NONE),
     }
 }
@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn kinds_are_told_by_their_brands() {
-        let heic = Some(Heif::NotRead("a HEIC image"));
+        let heic = Some(Heif::Unsupported("a HEIC image"));
         assert_eq!(name_of(b"heic", &[b"mif1"]), heic);
         assert_eq!(name_of(b"mif1", &[b"miaf", b"heic"]), heic);
         assert_eq!(name_of(b"mif1", &[b"avif"]), Some(Heif::Avif(Turn::NONE)));
         assert_eq!(name_of(b"avis", &[b"avif"]), Some(Heif::Sequence));
-        assert_eq!(name_of(b"mif1", &[b"jpeg"]), Some(Heif::NotRead("a HEIF image")));
+        assert_eq!(name_of(b"mif1", &[b"jpeg"]), Some(Heif::Unsupported("a HEIF image")));
         assert_eq!(name_of(b"isom", &[b"mif1"]), None);
         assert_eq!(name_of(b"qt  ", &[]), None);
     }

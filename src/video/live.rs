@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ffmpeg::Endless;
+use super::ffmpeg::LiveDecoder;
 use super::sniff::{self, Content};
 use super::{Frame, Stop};
 use crate::error::{Error, FileKind, MediaProblem, Result};
@@ -60,7 +60,7 @@ impl std::fmt::Debug for LiveInput {
 /// [`FrameSource`](super::FrameSource), but keep their own sizes.
 pub struct LiveSource {
     name: PathBuf,
-    endless: Endless,
+    decoder: LiveDecoder,
 }
 
 impl LiveSource {
@@ -73,17 +73,21 @@ impl LiveSource {
     /// [`Error::Cancelled`] if `stop` returned true.
     pub fn open(input: LiveInput, stop: impl Fn() -> bool + Send + Sync + 'static) -> Result<Self> {
         let (name, stop) = (input.name(), Stop::new(stop));
-        let endless = match input {
-            LiveInput::Reader(_, reader) => Endless::read(&name, reader, &stop)?,
+        let decoder = match input {
+            LiveInput::Reader(_, reader) => LiveDecoder::read(&name, reader, &stop)?,
             LiveInput::File(path) => {
                 if matches!(sniff::content(&path)?, Content::Folder) {
                     let reason = "it is a folder".to_owned();
                     return Err(Error::Media { problem: MediaProblem::NotAVideo, path, reason });
                 }
-                Endless::file(&path, &stop)?
+                LiveDecoder::file(&path, &stop)?
             }
-            LiveInput::Growing(path) => Endless::read(&name, Tail { file: opened(&path)?, stop: stop.clone() }, &stop)?,
-            LiveInput::Address(address) if LiveInput::is_address(&address) => Endless::address(&name, &address, &stop)?,
+            LiveInput::Growing(path) => {
+                LiveDecoder::read(&name, Tail { file: opened(&path)?, stop: stop.clone() }, &stop)?
+            }
+            LiveInput::Address(address) if LiveInput::is_address(&address) => {
+                LiveDecoder::address(&name, &address, &stop)?
+            }
             LiveInput::Address(_) => {
                 return Err(Error::Unusable {
                     what: FileKind::Video,
@@ -93,7 +97,7 @@ impl LiveSource {
                 });
             }
         };
-        Ok(Self { name, endless })
+        Ok(Self { name, decoder })
     }
 
     /// The input's name in messages.
@@ -103,7 +107,7 @@ impl LiveSource {
 
     /// Frames per second, if the source states it.
     pub fn fps(&self) -> Option<f64> {
-        self.endless.fps()
+        self.decoder.fps()
     }
 
     /// The next frame at `from_s` seconds or later; `None` at the end.
@@ -112,12 +116,12 @@ impl LiveSource {
     /// [`Error::Cancelled`] if it was stopped; [`Error::Media`] if a frame cannot be converted, or if the input is an
     /// MP4 with its index at its end and cannot be read backward.
     pub fn next_from(&mut self, from_s: f64) -> Result<Option<Frame>> {
-        self.endless.next_from(from_s)
+        self.decoder.next_from(from_s)
     }
 
     /// Problems in the input so far that the user should know about.
     pub fn warnings(&self) -> Vec<String> {
-        self.endless.warnings()
+        self.decoder.warnings()
     }
 }
 
@@ -141,7 +145,7 @@ impl Read for Tail {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let n = self.file.read(buffer)?;
-            if n > 0 || self.stop.is_wanted() {
+            if n > 0 || self.stop.is_requested() {
                 return Ok(n);
             }
             std::thread::sleep(LOOK_EVERY);

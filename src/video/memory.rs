@@ -158,7 +158,7 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
         container: "memory".to_owned(),
         codec: "rawvideo".to_owned(),
     };
-    let images = Memory { frames: frames.clone(), times, stop: stop.clone(), n_given: 0 };
+    let images = Memory { frames: frames.clone(), times, stop: stop.clone(), n_yielded: 0 };
     Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
 }
 
@@ -166,7 +166,7 @@ struct Memory {
     frames: Frames,
     times: Vec<f64>,
     stop: Stop,
-    n_given: u64,
+    n_yielded: u64,
 }
 
 impl Images for Memory {
@@ -175,13 +175,13 @@ impl Images for Memory {
         let Some(image) = self.frames.images.get(index_at(&self.times, time_s).unwrap_or(0)) else {
             return Ok(None);
         };
-        self.n_given += 1;
+        self.n_yielded += 1;
         let (width, height) = self.frames.size();
         Ok(Some(Frame { width, height, rgb: image.to_vec(), time_s }))
     }
 
     fn frames_decoded(&self) -> u64 {
-        self.n_given
+        self.n_yielded
     }
 
     fn warnings(&mut self) -> Vec<String> {

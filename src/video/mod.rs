@@ -139,7 +139,7 @@ pub struct FrameSource {
     images: Box<dyn Images>,
     /// The first frame. `open` decodes it, because only decoding proves that there is one.
     first: Option<Frame>,
-    n_given: usize,
+    n_yielded: usize,
     ended: bool,
     warnings: Vec<String>,
     /// Stops `images`.
@@ -253,7 +253,7 @@ impl FrameSource {
             warnings.extend(images.warnings());
         }
         let first = Some(first);
-        Ok(Self { info, times, sampled_fps, images, first, n_given: 0, ended: false, warnings, stop })
+        Ok(Self { info, times, sampled_fps, images, first, n_yielded: 0, ended: false, warnings, stop })
     }
 
     /// [`of`](Self::of), but takes the frames at `times`: in seconds, ascending, and within the range of `sampling`.
@@ -277,7 +277,7 @@ impl FrameSource {
         };
         let first = Some(Frame { time_s: first_s, ..first });
         let sampled_fps = None;
-        Ok(Self { info, times, sampled_fps, images, first, n_given: 0, ended: false, warnings, stop })
+        Ok(Self { info, times, sampled_fps, images, first, n_yielded: 0, ended: false, warnings, stop })
     }
 
     /// Decodes the remaining frames on a separate thread, which stays two frames ahead. Frames, errors and warnings
@@ -286,7 +286,7 @@ impl FrameSource {
     /// Dropping the source stops the thread, as the `stop` of [`open_with`](Self::open_with) does, and waits for it.
     /// Does nothing if no frame is left to decode, or if the thread cannot be started.
     pub fn decode_ahead(self) -> Self {
-        let n_here = self.n_given + usize::from(self.first.is_some());
+        let n_here = self.n_yielded + usize::from(self.first.is_some());
         let left = self.times.get(n_here..).unwrap_or_default();
         // If nothing is left, the warnings were already taken.
         if self.ended || left.is_empty() {
@@ -336,11 +336,11 @@ impl FrameSource {
 
     fn end_early(&mut self) {
         self.ended = true;
-        let (n_given, n_planned) = (self.n_given, self.times.len());
-        let last_s = n_given.checked_sub(1).map_or(0.0, |last| self.times[last]);
+        let (n_yielded, n_planned) = (self.n_yielded, self.times.len());
+        let last_s = n_yielded.checked_sub(1).map_or(0.0, |last| self.times[last]);
         let of = self.info.duration_s.map_or_else(String::new, |duration_s| format!(" of {duration_s:.1} s"));
         self.warnings.push(format!(
-            "{}: the file is cut off or damaged: only {n_given} of {n_planned} frames could be decoded, none after \
+            "{}: the file is cut off or damaged: only {n_yielded} of {n_planned} frames could be decoded, none after \
              {last_s:.1} s{of}",
             self.info.path.display()
         ));
@@ -352,13 +352,13 @@ impl Iterator for FrameSource {
     type Item = Result<Frame>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended || self.n_given == self.times.len() {
+        if self.ended || self.n_yielded == self.times.len() {
             return None;
         }
-        match self.image(self.times[self.n_given]) {
+        match self.image(self.times[self.n_yielded]) {
             Ok(Some(frame)) => {
-                self.n_given += 1;
-                if self.n_given == self.times.len() && self.times.len() > 1 {
+                self.n_yielded += 1;
+                if self.n_yielded == self.times.len() && self.times.len() > 1 {
                     self.warnings.extend(self.images.warnings());
                 }
                 Some(Ok(frame))
@@ -380,7 +380,7 @@ impl std::fmt::Debug for FrameSource {
         f.debug_struct("FrameSource")
             .field("info", &self.info)
             .field("times", &self.times)
-            .field("n_given", &self.n_given)
+            .field("n_yielded", &self.n_yielded)
             .field("warnings", &self.warnings)
             .finish_non_exhaustive()
     }

@@ -161,7 +161,7 @@ impl Sampling {
     }
 
     /// The most moments that [`plan`](Self::plan) returns for a video of `fps` frames per second.
-    pub(super) fn n_wanted(&self, range: &Range<f64>, fps: Option<f64>) -> usize {
+    pub(super) fn max_moments(&self, range: &Range<f64>, fps: Option<f64>) -> usize {
         self.moments(range, Known { fps, frame_times: None }).n()
     }
 

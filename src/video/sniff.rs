@@ -52,7 +52,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         reason: reason.to_owned(),
     };
     let io_error = Error::io("opening the video", path);
-    let kind = fs::metadata(path).map_err(|error| no_path(path).unwrap_or_else(|| io_error(error)))?.file_type();
+    let kind = fs::metadata(path).map_err(|error| not_a_path(path).unwrap_or_else(|| io_error(error)))?.file_type();
     if kind.is_dir() {
         return Ok(Content::Folder);
     }
@@ -83,11 +83,11 @@ pub(super) fn content(path: &Path) -> Result<Content> {
             if animated { Ok(Content::AnimatedWebp) } else { still(ImageFormat::WebP) }
         }
         _ => {
-            refuse(path, &head)?;
+            reject_unsupported(path, &head)?;
             Ok(Content::ForFfmpeg(match heif::look(&head, file) {
                 Some(Heif::Avif(turn)) => Nature::Image(turn),
                 Some(Heif::Sequence) => Nature::Animation,
-                Some(Heif::NotRead(what)) => return Err(not_read(path, what)),
+                Some(Heif::Unsupported(what)) => return Err(unsupported(path, what)),
                 None => Nature::Open,
             }))
         }
@@ -95,7 +95,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
 }
 
 /// Fails if a file that begins with `head` must not or cannot be read.
-pub(super) fn refuse(path: &Path, head: &[u8]) -> Result<()> {
+pub(super) fn reject_unsupported(path: &Path, head: &[u8]) -> Result<()> {
     if let Some(what) = playlist(head) {
         return Err(Error::Unusable {
             what: FileKind::Video,
@@ -105,13 +105,13 @@ pub(super) fn refuse(path: &Path, head: &[u8]) -> Result<()> {
         });
     }
     match heif::look(head, head) {
-        Some(Heif::NotRead(what)) => Err(not_read(path, what)),
+        Some(Heif::Unsupported(what)) => Err(unsupported(path, what)),
         _ => Ok(()),
     }
 }
 
 /// The error for an image of an unsupported kind.
-fn not_read(path: &Path, what: &str) -> Error {
+fn unsupported(path: &Path, what: &str) -> Error {
     Error::Media { problem: MediaProblem::NotRead, path: path.to_owned(), reason: what.to_owned() }
 }
 
@@ -127,7 +127,7 @@ fn playlist(head: &[u8]) -> Option<&'static str> {
 }
 
 /// The error for a `path` that does not exist because it is a URL or `-`.
-fn no_path(path: &Path) -> Option<Error> {
+fn not_a_path(path: &Path) -> Option<Error> {
     let name = path.to_str()?;
     let (reason, advice) = if name == "-" {
         ("standard input cannot be read here, because videos are read in any order", "write it to a file".to_owned())

@@ -18,7 +18,7 @@ impl Stop {
         Self { ask: Arc::new(ask), ended: Arc::new(AtomicBool::new(false)) }
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(super) fn is_requested(&self) -> bool {
         self.ended.load(Ordering::Relaxed) || (self.ask)()
     }
 
@@ -29,6 +29,6 @@ impl Stop {
 
     /// Fails with [`Error::Cancelled`] if the work should stop.
     pub(super) fn check(&self) -> Result<()> {
-        if self.is_wanted() { Err(Error::Cancelled) } else { Ok(()) }
+        if self.is_requested() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }

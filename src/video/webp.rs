@@ -95,9 +95,9 @@ struct Animation {
 
 impl Images for Animation {
     fn at(&mut self, time_s: f64) -> Result<Option<Frame>> {
-        let wanted = index_at(&self.times, time_s).unwrap_or(0);
+        let target = index_at(&self.times, time_s).unwrap_or(0);
         let Some(size) = self.decoder.output_buffer_size() else { return Ok(None) };
-        while self.n_decoded <= wanted {
+        while self.n_decoded <= target {
             self.stop.check()?;
             let image = self.current.get_or_insert_with(|| vec![0; size]);
             if let Err(error) = self.decoder.read_frame(image) {

@@ -6,7 +6,7 @@ use ff::format::context::Input;
 use ffmpeg_next as ff;
 
 use super::super::Stop;
-use super::endless::{LOOK_S, microseconds};
+use super::live::{LOOK_S, microseconds};
 use super::track::FORMATS;
 use crate::error::{Error, RemoteKind, Result};
 
@@ -31,7 +31,7 @@ pub(super) fn open(path: &Path, address: &str, stop: &Stop) -> Result<Input> {
         options.set("timeout", &microseconds(SILENCE_S));
     }
     let asked = stop.clone();
-    let interrupt = move || asked.is_wanted();
+    let interrupt = move || asked.is_requested();
     let opened = ff::format::input_with_interrupt_and_dictionary(address, interrupt, options);
     stop.check()?;
     opened.map_err(|error| not_opened(path, error))

@@ -20,7 +20,7 @@ const MAX_THREADS: u64 = 8;
 const NEAR_FRAMES: f64 = 8.0;
 
 /// Images that no other refers to are skipped if they are this long before the target.
-const UNWANTED_S: f64 = 1.0;
+const SKIP_BEFORE_S: f64 = 1.0;
 
 /// How far before the target to seek, in order of attempts. In some containers (MPEG-TS), a seek does not go to a
 /// keyframe, and the next keyframe can be after the target.
@@ -263,7 +263,7 @@ impl Decoder {
             }
             let packet_time = self.track.clock.seconds(stamp);
             let is_new_key = packet.is_key() && self.last_key.is_none_or(|last| last < stamp);
-            if packet_time > time_s + UNWANTED_S || (is_new_key && !is_shown(packet_time, time_s)) {
+            if packet_time > time_s + SKIP_BEFORE_S || (is_new_key && !is_shown(packet_time, time_s)) {
                 // The decoder needs this packet, too, because it was read.
                 if !packets.is_empty() {
                     packets.push_back(packet);
@@ -311,14 +311,14 @@ impl Decoder {
     }
 
     /// Decodes the next image in display order; `None` at the end.
-    fn decode_next(&mut self, wanted_s: f64) -> Result<Option<Timed>> {
+    fn decode_next(&mut self, target_s: f64) -> Result<Option<Timed>> {
         let mut errors = 0;
         while errors < MAX_ERRORS {
             let mut image = Image::empty();
             match self.codec.receive_frame(&mut image) {
                 Ok(()) => return Ok(Some(self.timed(image))),
                 Err(ff::Error::Eof) => return Ok(None),
-                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => self.feed(wanted_s)?,
+                Err(ff::Error::Other { errno: ff::error::EAGAIN }) => self.feed(target_s)?,
                 Err(_) => {
                     errors += 1;
                     self.n_damaged += 1;
@@ -329,7 +329,7 @@ impl Decoder {
     }
 
     /// Sends the decoder one packet, or the end of the stream.
-    fn feed(&mut self, wanted_s: f64) -> Result<()> {
+    fn feed(&mut self, target_s: f64) -> Result<()> {
         self.track.stop().check()?;
         let next = match self.pending.pop_front() {
             Some(packet) => Some(packet),
@@ -342,7 +342,7 @@ impl Decoder {
         };
         let stamp = timestamp(&packet);
         let time_s = stamp.map(|stamp| self.track.clock.seconds(stamp));
-        let skip = self.can_skip && time_s.is_some_and(|time| time < wanted_s - UNWANTED_S);
+        let skip = self.can_skip && time_s.is_some_and(|time| time < target_s - SKIP_BEFORE_S);
         self.codec.skip_frame(if skip { Discard::NonReference } else { Discard::Default });
         if let (true, Some(time)) = (skip, time_s) {
             self.skipped_until = self.skipped_until.max(time);

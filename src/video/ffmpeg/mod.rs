@@ -3,8 +3,8 @@
 mod address;
 mod convert;
 mod decode;
-mod endless;
 mod keyframes;
+mod live;
 mod scan;
 mod track;
 mod write;
@@ -23,8 +23,8 @@ use crate::error::{Error, MediaProblem, Result};
 use crate::ffi::ffmpeg::limit_allocations;
 use convert::{Converter, Orientation};
 use decode::Decoder;
-pub(super) use endless::Endless;
 pub(super) use keyframes::Keyframes;
+pub(super) use live::LiveDecoder;
 use scan::Scan;
 use track::Track;
 pub use write::VideoWriter;
@@ -207,7 +207,7 @@ impl Timeline {
         let max_frames = file_bytes(path);
         let dense = sampling.needs_frame_times(&range, fps, n_frames.min(max_frames));
         let times = if dense { Self::times_in(path, &range, stop)? } else { None };
-        if times.is_none() && sampling.n_wanted(&range, fps) as f64 > max_frames {
+        if times.is_none() && sampling.max_moments(&range, fps) as f64 > max_frames {
             return Err(Error::NoFrames { path: path.to_owned() });
         }
         Ok(sampling.plan(&range, Known { fps, frame_times: times.as_deref() }))

@@ -220,7 +220,7 @@ impl Track {
                 Err(_) => {
                     unreadable_in_a_row += 1;
                     self.n_unreadable += 1;
-                    if self.lies_behind() {
+                    if self.is_past_packets() {
                         break;
                     }
                 }
@@ -232,7 +232,7 @@ impl Track {
     }
 
     /// Whether the input is an MP4 with its index at its end, and cannot seek back from there to its packets.
-    pub(super) fn lies_behind(&self) -> bool {
+    pub(super) fn is_past_packets(&self) -> bool {
         self.n_read == 0 && self.n_unreadable > 0 && self.is_mp4() && !can_go_back(&self.input)
     }
 
@@ -263,7 +263,7 @@ fn open_container(path: &Path, stop: &Stop) -> Result<Input> {
     options.set("protocol_whitelist", "none");
     options.set("format_whitelist", FORMATS);
     let asked = stop.clone();
-    let interrupt = move || asked.is_wanted();
+    let interrupt = move || asked.is_requested();
     // Some formats are recognized only by the file's extension.
     let name = path.file_name().map(|name| name.to_string_lossy());
     let opened = StreamIo::from_read_seek(file)

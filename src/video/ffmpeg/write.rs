@@ -57,24 +57,24 @@ impl VideoWriter {
         })?;
         // Colors are stored for two by two pixels.
         let (even_width, even_height) = (width.next_multiple_of(2), height.next_multiple_of(2));
-        let mut wanted = codec::context::Context::new_with_codec(codec).encoder().video().map_err(failed)?;
-        wanted.set_width(even_width);
-        wanted.set_height(even_height);
-        wanted.set_format(Pixel::YUV420P);
-        wanted.set_time_base(Rational(1, TICKS_PER_S));
-        wanted.set_gop(GROUP);
-        wanted.set_max_b_frames(0);
-        wanted.set_aspect_ratio(Rational(1, 1));
+        let mut settings = codec::context::Context::new_with_codec(codec).encoder().video().map_err(failed)?;
+        settings.set_width(even_width);
+        settings.set_height(even_height);
+        settings.set_format(Pixel::YUV420P);
+        settings.set_time_base(Rational(1, TICKS_PER_S));
+        settings.set_gop(GROUP);
+        settings.set_max_b_frames(0);
+        settings.set_aspect_ratio(Rational(1, 1));
         // For `mpeg4`, whose only setting of quality is the bit rate.
-        wanted.set_bit_rate(even_width as usize * even_height as usize * 4);
+        settings.set_bit_rate(even_width as usize * even_height as usize * 4);
         if output.format().flags().contains(format::Flags::GLOBAL_HEADER) {
-            wanted.set_flags(Flags::GLOBAL_HEADER);
+            settings.set_flags(Flags::GLOBAL_HEADER);
         }
         let mut options = Dictionary::new();
         if codec.name() == "libx264" {
             options.set("crf", "18");
         }
-        let encoder = wanted.open_as_with(codec, options).map_err(failed)?;
+        let encoder = settings.open_as_with(codec, options).map_err(failed)?;
         let mut stream = output.add_stream(codec).map_err(failed)?;
         stream.set_time_base(Rational(1, TICKS_PER_S));
         stream.set_parameters(&encoder);

@@ -26,7 +26,7 @@ const MAX_ERRORS: u32 = 1000;
 const MAX_PAUSE_S: f64 = 60.0;
 
 /// The decoder of a live video.
-pub(in crate::video) struct Endless {
+pub(in crate::video) struct LiveDecoder {
     path: PathBuf,
     track: Track,
     codec: decoder::Video,
@@ -35,7 +35,7 @@ pub(in crate::video) struct Endless {
     n_damaged: u64,
 }
 
-impl Endless {
+impl LiveDecoder {
     /// Opens a reader. `path` is its name in errors.
     pub(in crate::video) fn read(path: &Path, reader: impl Read + Send + 'static, stop: &Stop) -> Result<Self> {
         initialize();
@@ -45,7 +45,7 @@ impl Endless {
         options.set("format_whitelist", FORMATS);
         options.set("analyzeduration", &microseconds(LOOK_S));
         let asked = stop.clone();
-        let interrupt = move || asked.is_wanted();
+        let interrupt = move || asked.is_requested();
         let opened = StreamIo::from_read(reader)
             .and_then(|io| ff::format::input_from_stream_with_interrupt(io, None, Some(options), interrupt));
         stop.check()?;
@@ -117,7 +117,7 @@ impl Endless {
 
     fn next_packet(&mut self) -> Result<Option<Packet>> {
         let packet = self.track.next_packet()?;
-        if packet.is_none() && self.track.lies_behind() {
+        if packet.is_none() && self.track.is_past_packets() {
             return Err(forward::index_at_end(&self.path));
         }
         Ok(packet)
@@ -141,7 +141,7 @@ impl Endless {
         }
         let n_damaged = self.n_damaged + self.track.n_unreadable();
         // Packets that cannot be reached are not damaged.
-        if n_damaged > 0 && !self.track.lies_behind() {
+        if n_damaged > 0 && !self.track.is_past_packets() {
             warnings.push(format!("{name}: found {n_damaged} damaged packets or images"));
         }
         warnings
@@ -156,35 +156,37 @@ struct Times {
     /// What is added to the source's timestamps.
     shift: f64,
     /// Whether the source has sent a timestamp.
-    tells: bool,
+    has_stamps: bool,
     n_repaired: u64,
 }
 
 impl Times {
     fn new(frame_s: f64) -> Self {
-        Self { frame_s, last: None, shift: 0.0, tells: false, n_repaired: 0 }
+        Self { frame_s, last: None, shift: 0.0, has_stamps: false, n_repaired: 0 }
     }
 
-    /// The time of the next image in seconds since the first; `told` is the source's timestamp in seconds.
-    fn next(&mut self, told: Option<f64>) -> f64 {
-        let told = told.filter(|told| told.is_finite());
-        let time_s = match (self.last, told) {
-            (None, told) => {
-                self.shift = -told.unwrap_or(0.0);
+    /// The time of the next image in seconds since the first; `stamp_s` is the source's timestamp in seconds.
+    fn next(&mut self, stamp_s: Option<f64>) -> f64 {
+        let stamp_s = stamp_s.filter(|stamp_s| stamp_s.is_finite());
+        let time_s = match (self.last, stamp_s) {
+            (None, stamp_s) => {
+                self.shift = -stamp_s.unwrap_or(0.0);
                 0.0
             }
-            (Some(last), Some(told)) if told + self.shift > last && told + self.shift <= last + MAX_PAUSE_S => {
-                told + self.shift
+            (Some(last), Some(stamp_s))
+                if stamp_s + self.shift > last && stamp_s + self.shift <= last + MAX_PAUSE_S =>
+            {
+                stamp_s + self.shift
             }
-            (Some(last), told) => {
+            (Some(last), stamp_s) => {
                 // Raw streams have no timestamps to repair.
-                self.n_repaired += u64::from(self.tells || told.is_some());
+                self.n_repaired += u64::from(self.has_stamps || stamp_s.is_some());
                 let time_s = last + self.frame_s;
-                self.shift = told.map_or(self.shift, |told| time_s - told);
+                self.shift = stamp_s.map_or(self.shift, |stamp_s| time_s - stamp_s);
                 time_s
             }
         };
-        self.tells |= told.is_some();
+        self.has_stamps |= stamp_s.is_some();
         self.last = Some(time_s);
         time_s
     }
@@ -199,9 +201,9 @@ pub(super) fn microseconds(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    fn times(told: &[Option<f64>]) -> (Vec<f64>, u64) {
+    fn times(stamp_s: &[Option<f64>]) -> (Vec<f64>, u64) {
         let mut times = Times::new(0.5);
-        let found = told.iter().map(|&told| times.next(told)).collect();
+        let found = stamp_s.iter().map(|&stamp_s| times.next(stamp_s)).collect();
         (found, times.n_repaired)
     }
 
