@@ -1,7 +1,7 @@
-//! What is told before llama.cpp aborts the process.
+//! A handler that runs before llama.cpp aborts the process.
 //!
-//! Where an assertion of ggml fails, the process ends: there is no way back into it. ggml's own handler writes the
-//! assertion to stderr and starts a debugger for a backtrace. A program can have its own words in place of both.
+//! If an assertion of ggml fails, the process must end. ggml's own handler writes the assertion to stderr and starts a
+//! debugger for a backtrace. A program can replace it.
 
 use super::log;
 use crate::ffi;
@@ -11,27 +11,26 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 thread_local! {
-    /// The file that this thread loads, or runs the network of.
+    /// The file that this thread is loading, or whose network it is running.
     static AT_WORK_ON: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
 }
 
 static HANDLER: OnceLock<fn(&Abort<'_>)> = OnceLock::new();
 
-/// llama.cpp found itself in a state that should not be, and is about to abort the process.
+/// Why llama.cpp is about to abort the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Abort<'a> {
-    /// What is wrong, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`. Behind it, in
-    /// brackets, what llama.cpp logged just before: of an error of a GPU, the reason is there alone.
+    /// What failed, and where in llama.cpp's code: `/path/ggml.c:123: GGML_ASSERT(…) failed`. What llama.cpp logged
+    /// just before follows in parentheses; if a GPU failed, only this says why.
     pub reason: &'a str,
-    /// The file that llama.cpp was loading, or whose network it was running, where that is known.
+    /// The file that llama.cpp was loading, or whose network it was running, if known.
     pub file: Option<&'a Path>,
 }
 
-/// Calls `handler` when llama.cpp aborts the process, in place of ggml's own. The process is aborted when `handler`
-/// returns.
+/// Replaces ggml's handler: `handler` runs before llama.cpp aborts the process, which happens when it returns.
 ///
-/// To be called before anything else of this library. The first handler stays.
+/// Call this before anything else of this library. Only the first call has an effect.
 pub fn on_abort(handler: fn(&Abort<'_>)) {
     if HANDLER.set(handler).is_ok() {
         // SAFETY: `forward` matches the callback type and never unwinds. ggml keeps the pointer in a variable that is
@@ -40,7 +39,7 @@ pub fn on_abort(handler: fn(&Abort<'_>)) {
     }
 }
 
-/// Does `work` with the file at `path`, so that an abort on the way can name it.
+/// Runs `work` with the file at `path`. If it aborts, the handler gets the path.
 pub(super) fn at_work_on<T>(path: &Path, work: impl FnOnce() -> T) -> T {
     let outer = AT_WORK_ON.replace(Some(path.to_owned()));
     let result = work();
@@ -52,7 +51,7 @@ unsafe extern "C" fn forward(reason: *const c_char) {
     let Some(handler) = HANDLER.get().filter(|_| !reason.is_null()) else { return };
     // SAFETY: ggml passes a NUL-terminated string that lives during the call.
     let mut reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
-    // A panic must not unwind into C++; a thread that is ending has no thread-locals.
+    // A panic must not unwind into C++. A thread that is ending has no thread-locals, hence `try_with`.
     let _ = std::panic::catch_unwind(move || {
         if let Some(logged) = log::captured() {
             reason = format!("{reason} ({logged})").into();

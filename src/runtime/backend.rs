@@ -1,4 +1,4 @@
-//! Starting llama.cpp, once for the program.
+//! llama.cpp's backends, which are started once for the program.
 
 use super::call::guarded;
 use super::log;
@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::ffi;
 use std::sync::Once;
 
-/// Starts llama.cpp's backends and routes its log. Cheap after the first call.
+/// Starts llama.cpp's backends and forwards its log. Cheap after the first call.
 ///
 /// # Errors
-/// [`Error::Processor`](crate::Error::Processor): nothing of llama.cpp may run here.
+/// [`Error::Processor`](crate::Error::Processor) if llama.cpp cannot run on this processor.
 pub(super) fn init() -> Result<()> {
     static STARTED: Once = Once::new();
     check_processor()?;
@@ -30,8 +30,8 @@ pub(super) fn init() -> Result<()> {
     Ok(())
 }
 
-/// What the processor code of this build can use, as llama.cpp prints it (`AVX2 = 1 | FMA = 1 | …`). Empty
-/// on a processor that cannot run it ([`check_processor`]).
+/// Returns the instruction sets that this build uses, as llama.cpp prints them (`AVX2 = 1 | FMA = 1 | …`). Empty on a
+/// processor that cannot run the build ([`check_processor`]).
 pub fn system_info() -> String {
     if init().is_err() {
         return String::new();
@@ -40,7 +40,7 @@ pub fn system_info() -> String {
     unsafe { std::ffi::CStr::from_ptr(ffi::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
 }
 
-/// The most memory this process has held at once, in bytes (resident set); `None` where the system does not tell.
+/// Returns the peak resident set size of this process, in bytes; `None` if the system does not report it.
 #[cfg(unix)]
 pub fn peak_rss_bytes() -> Option<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -51,19 +51,19 @@ pub fn peak_rss_bytes() -> Option<u64> {
         }
         usage.assume_init()
     };
-    // macOS counts bytes, Linux and the BSDs kilobytes.
+    // macOS reports bytes, Linux and the BSDs report kilobytes.
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     u64::try_from(usage.ru_maxrss).ok().map(|v| v * unit)
 }
 
-/// The most memory this process has held at once, in bytes (resident set); `None` where the system does not tell.
+/// Returns the peak resident set size of this process, in bytes; `None` if the system does not report it.
 #[cfg(not(unix))]
 pub fn peak_rss_bytes() -> Option<u64> {
     None
 }
 
-/// Ends the process at once, as `_exit` does: without the destructors of C++, which would run under threads that still
-/// compute.
+/// Ends the process at once with `_exit`. C++ destructors do not run: other threads may still compute with what they
+/// would destroy.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: never returns, and touches no memory of ours.
     unsafe { libc::_exit(code) }

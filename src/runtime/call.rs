@@ -1,26 +1,26 @@
-//! Calling llama.cpp: exceptions become errors, and what it logs becomes their reason.
+//! Guarded calls of llama.cpp: exceptions become errors, and what it logs becomes their reason.
 
 use super::log;
 use crate::ffi;
 use std::ffi::{CStr, c_char};
 
-/// What a guarded call came to.
+/// The result of a guarded call.
 pub(super) struct Outcome<T> {
-    /// What the function returned, or nothing if it threw.
+    /// What the function returned; `None` if it threw.
     pub value: Option<T>,
-    /// Why it failed, if it did: the exception's message, or else what llama.cpp logged meanwhile.
+    /// Why the call failed, if it did: the exception's message, or else what llama.cpp logged during the call.
     pub reason: String,
 }
 
 impl<T> Outcome<T> {
-    /// The value, or the reason why there is none.
+    /// Returns the value, or the reason why there is none.
     pub fn into_result(self) -> Result<T, String> {
         self.value.ok_or(self.reason)
     }
 }
 
-/// Runs one of the `sharpv_try_…` functions. `call` passes on what it is given: where the result goes, and the buffer
-/// for an exception's message with its length.
+/// Runs one of the `sharpv_try_…` functions. `call` passes its arguments on to it: where the result goes, and a buffer
+/// for the exception's message, with its length.
 pub(super) fn guarded<T>(initial: T, call: impl FnOnce(&mut T, *mut c_char, usize) -> i32) -> Outcome<T> {
     let mut value = initial;
     let mut message = [0_u8; 512];

@@ -1,11 +1,11 @@
-//! Stopping work from another thread.
+//! Cancelling work from another thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A flag that stops encoding, prefill and decoding.
 ///
-/// Clones share the flag. Work stops within one ubatch on a CPU, and after the ubatch that runs on a GPU.
+/// Clones share the flag. Work on a CPU stops within the current ubatch, on a GPU after it.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -15,17 +15,17 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Asks the work to stop. It then fails with [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Sets the flag. The work then fails with [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Clears the flag, for the next piece of work.
+    /// Clears the flag, before the next work.
     pub fn reset(&self) {
         self.0.store(false, Ordering::Release);
     }
 
-    /// Whether the work shall stop.
+    /// Whether the flag is set.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -35,7 +35,7 @@ impl CancelToken {
         if self.is_cancelled() { Err(crate::Error::Cancelled) } else { Ok(()) }
     }
 
-    /// The address of the flag, for llama.cpp's abort callback. Valid while a clone lives.
+    /// The address of the flag, for llama.cpp's abort callback. Valid as long as a clone lives.
     pub(super) fn as_ptr(&self) -> *const AtomicBool {
         Arc::as_ptr(&self.0)
     }

@@ -1,4 +1,4 @@
-//! A context: the KV cache of one conversation, and the computing that fills and reads it.
+//! A context: a KV cache, and the computation that fills and reads it.
 
 use super::call::{Outcome, guarded};
 use super::memory::{DeviceMemory, KvType, MemoryUsage, by_device};
@@ -9,19 +9,19 @@ use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A position of a row: temporal, vertical, horizontal, and a fourth that few models use. Text and models without
-/// M-RoPE use the first alone.
+/// The position of a row: time, height, width, and a fourth value that few models use. Text, and models without M-RoPE,
+/// use only the first.
 pub type Position = [i32; 4];
 
-/// When attention is computed in its fused form, which needs no matrix of scores.
+/// When to use flash attention, which computes attention without storing the matrix of scores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, strum::EnumString, strum::VariantNames)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_attention)]
 pub enum FlashAttention {
-    /// Where the device can.
+    /// If the device supports it.
     #[default]
     Auto,
-    /// Always; loading fails where the device cannot.
+    /// Always; loading fails if the device does not support it.
     On,
     /// Never.
     Off,
@@ -44,17 +44,17 @@ fn unknown_attention(name: &str) -> Error {
 /// How a language model computes.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ComputeParams {
-    /// Rows that are computed at once, up to 65536.
+    /// The most rows that are computed at once, up to 65536.
     pub n_ubatch: usize,
-    /// Threads for computing, up to 512; `None` is one for each core.
+    /// Threads, up to 512; `None` means one for each core.
     pub n_threads: Option<usize>,
-    /// Fused attention.
+    /// When to use flash attention.
     pub flash_attention: FlashAttention,
     /// The type of the cached keys.
     pub type_k: KvType,
-    /// The type of the cached values. A quantized type needs flash attention.
+    /// The type of the cached values. A quantized type requires flash attention.
     pub type_v: KvType,
-    /// Keep the KV cache on the GPU, where there is one.
+    /// Keep the KV cache on the GPU, if there is one.
     pub offload_kv: bool,
 }
 
@@ -72,6 +72,8 @@ impl Default for ComputeParams {
 }
 
 impl ComputeParams {
+    /// Checks that every value is in its range.
+    ///
     /// # Errors
     /// [`Error::InvalidParameter`] for the first value out of range.
     pub fn validate(&self) -> Result<()> {
@@ -83,28 +85,29 @@ impl ComputeParams {
 /// How to make a context.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ContextParams {
-    /// Cells of the KV cache: how many rows (text tokens and kept visual tokens) fit.
+    /// Cells of the KV cache: the most rows (text tokens and kept visual tokens) that it can hold.
     pub n_ctx: usize,
-    /// How it computes.
+    /// How the model computes.
     pub compute: ComputeParams,
     /// Sequences that rows can belong to. They share the cells.
     pub n_sequences: usize,
-    /// Rows of one batch whose logits can be read. Each takes `n_vocab` floats.
+    /// The most rows of one batch whose logits can be read. Each occupies `n_vocab` floats.
     pub n_outputs: usize,
-    /// Measure similarities, and be ready to evict visual tokens layer by layer ([`Context::similarity`],
-    /// [`Context::evict_layers`]). Without it, everything is computed as by stock llama.cpp.
+    /// Measure similarities, and allow visual tokens to be evicted layer by layer ([`Context::similarity`],
+    /// [`Context::evict_layers`]). Without it, the context is stock llama.cpp.
     pub evictable: bool,
-    /// Layers that visual tokens leave as soon as can be; for an evictable context.
+    /// Layers that hold the visual tokens of only one batch; requires `evictable`.
     pub window: Option<KvWindow>,
 }
 
-/// Layers of a KV cache in which visual tokens are only for the batch that they come in: later batches do not see them
-/// there, and the layers need no room for all of them. [`Context::evict_layers`] ends it, for what comes behind.
+/// Layers of a KV cache that hold visual tokens only while their own batch is computed: later batches do not see them
+/// there, and the layers need no rows for all of them. The window ends with [`Context::evict_layers`]: later rows stay
+/// in all layers.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct KvWindow {
-    /// The layers, by one entry for each of the model. One that is not marked is left at least.
+    /// Which layers, with one entry for each layer of the model. If all are marked, one keeps its visual tokens anyway.
     pub layers: Vec<bool>,
-    /// Their rows: for all text, and for the visual tokens of one batch.
+    /// The rows of each such layer: for all text, and for the visual tokens of one batch.
     pub rows: usize,
 }
 
@@ -121,16 +124,16 @@ impl Default for ContextParams {
     }
 }
 
-/// The most of anything that llama.cpp counts.
+/// The largest count that llama.cpp accepts.
 const MAX_COUNT: usize = i32::MAX as usize;
 
-/// The most rows that are computed at once. Buffers are planned for all of them.
+/// The most rows that are computed at once. Buffers are allocated for all of them.
 const MAX_UBATCH: usize = 1 << 16;
 
 /// llama.cpp's own limit.
 const MAX_SEQUENCES: usize = 256;
 
-/// `value`, which has to be from 1 to `most`.
+/// Returns `value`, which must be from 1 to `most`.
 fn count(name: &'static str, value: usize, most: usize) -> Result<u32> {
     let good = u32::try_from(value).ok().filter(|_| (1..=most).contains(&value));
     good.ok_or_else(|| Error::InvalidParameter {
@@ -140,17 +143,17 @@ fn count(name: &'static str, value: usize, most: usize) -> Result<u32> {
     })
 }
 
-/// A number of threads that was asked for, or the default.
+/// Returns the requested number of threads, or the default.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for none, and for more than ggml can start.
+/// [`Error::InvalidParameter`] for 0, and for more than ggml can start.
 pub(super) fn threads(wanted: Option<usize>) -> Result<i32> {
     const MOST: usize = ffi::GGML_MAX_N_THREADS as usize;
     let threads = wanted.unwrap_or_else(|| default_threads().min(MOST));
     Ok(count("threads", threads, MOST)? as i32)
 }
 
-/// The number of threads used when none is given: one for each core, as far as the process may use them.
+/// Returns the default number of threads: one for each core that the process may use.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -160,13 +163,13 @@ pub fn default_threads() -> usize {
 pub struct Row<'a> {
     /// What enters the model.
     pub input: RowInput<'a>,
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
-    /// Whether its logits are wanted.
+    /// Whether its logits are requested.
     pub logits: bool,
 }
 
-/// What a [`Row`] feeds to the model.
+/// The input of a [`Row`].
 #[derive(Debug, Clone, Copy)]
 pub enum RowInput<'a> {
     /// A text token.
@@ -175,7 +178,7 @@ pub enum RowInput<'a> {
     Embedding(&'a [f32]),
 }
 
-/// A model's KV cache and compute buffers, for one sequence.
+/// A model's KV cache and compute buffers.
 #[derive(Debug)]
 pub struct Context {
     ptr: NonNull<ffi::llama_context>,
@@ -201,30 +204,30 @@ impl Drop for Context {
     }
 }
 
-/// llama.cpp asks this between the nodes of a graph (on a CPU).
+/// llama.cpp's abort callback. The CPU backend calls it between the nodes of a graph.
 unsafe extern "C" fn is_cancelled(flag: *mut c_void) -> bool {
     // SAFETY: the flag belongs to the `CancelToken` that the context holds.
     unsafe { &*flag.cast::<AtomicBool>() }.load(Ordering::Relaxed)
 }
 
 impl Context {
-    /// Allocates a context for `model` with `adapters` applied. Computing stops when `cancel` is set.
+    /// Allocates a context for `model` with `adapters` applied. Computation stops when `cancel` is set.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a number out of range; [`Error::Llama`] if there is not enough memory or the
-    /// parameters do not fit the model or the device.
+    /// [`Error::InvalidParameter`] for a number out of range; [`Error::Llama`] if memory runs out, or if the model or
+    /// the device does not support the parameters.
     pub fn new(model: &Model, params: &ContextParams, adapters: &[LoraAdapter], cancel: &CancelToken) -> Result<Self> {
         let compute = &params.compute;
         let threads = threads(compute.n_threads)?;
         // SAFETY: returns a plain struct.
         let mut raw = unsafe { ffi::llama_context_default_params() };
         raw.n_ctx = count("ctx-size", params.n_ctx, MAX_COUNT)?;
-        // A batch is a ubatch: every call then computes one full ubatch, and a cancel waits for one at most.
+        // A batch is one ubatch: every call computes a full one, and cancelling waits for one at most.
         raw.n_ubatch = count("ubatch-size", compute.n_ubatch, MAX_UBATCH)?;
         raw.n_batch = raw.n_ubatch;
         raw.n_seq_max = count("sequences", params.n_sequences, MAX_SEQUENCES)?;
         raw.kv_unified = true;
-        // llama.cpp plans with one for each sequence.
+        // llama.cpp requires at least one for each sequence.
         raw.n_outputs_max = count("outputs", params.n_outputs, MAX_UBATCH)?.max(raw.n_seq_max);
         raw.n_threads = threads;
         raw.n_threads_batch = threads;
@@ -297,8 +300,8 @@ impl Context {
         if value == Some(0) { Ok(()) } else { Err(Error::Llama { action: "applying a LoRA adapter", reason }) }
     }
 
-    /// As [`guarded`], for calls that may plan graphs anew, which goes through the adapters of the model. What uses
-    /// this context goes through here.
+    /// As [`guarded`], for calls that may plan graphs, which reads the model's list of adapters. Every call that
+    /// computes with this context uses this function.
     pub(super) fn guarded<T>(&self, initial: T, call: impl FnOnce(&mut T, *mut c_char, usize) -> i32) -> Outcome<T> {
         let _adapters = self.model.hold_adapters();
         guarded(initial, call)
@@ -312,56 +315,55 @@ impl Context {
         self.ptr.as_ptr()
     }
 
-    /// The model that it computes with.
+    /// The model of this context.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// What it was made with.
+    /// The parameters that it was made with.
     pub fn params(&self) -> &ContextParams {
         &self.params
     }
 
-    /// What it takes with its model, by device.
+    /// Returns the memory of the context and its model, by device.
     ///
     /// # Errors
-    /// [`Error::Llama`] if llama.cpp cannot tell.
+    /// [`Error::Llama`] if memory runs out.
     pub fn memory_by_device(&self) -> Result<Vec<DeviceMemory>> {
-        // SAFETY: the context lives; `by_device` gives an array with its length.
+        // SAFETY: the context lives; `by_device` passes an array with its length.
         by_device(|out, capacity, n, err, err_len| unsafe {
             ffi::sharpv_memory_by_device(self.ptr.as_ptr(), out, capacity, n, err, err_len)
         })
         .map_err(|reason| Error::Llama { action: "adding up memory", reason })
     }
 
-    /// Cells of the KV cache as allocated: [`ContextParams::n_ctx`], rounded up by llama.cpp.
+    /// The allocated cells of the KV cache: [`ContextParams::n_ctx`], rounded up by llama.cpp.
     pub fn n_ctx(&self) -> usize {
         // SAFETY: the context lives; a getter.
         unsafe { ffi::llama_n_ctx(self.ptr.as_ptr()) as usize }
     }
 
-    /// Rows that one [`process`](Self::process) call takes at most.
+    /// The most rows that [`process`](Self::process) accepts.
     pub fn n_ubatch(&self) -> usize {
         // SAFETY: the context lives; a getter.
         unsafe { ffi::llama_n_ubatch(self.ptr.as_ptr()) as usize }
     }
 
-    /// Computes one batch of rows, text and visual mixed as they come, and puts their keys and values into the cache.
-    /// At most [`n_ubatch`](Self::n_ubatch) rows; at most [`ContextParams::n_outputs`] of them, in practice the
-    /// prompt's last, with logits.
+    /// Computes one batch of rows, text tokens and visual tokens in any order, and stores their keys and values in the
+    /// cache. At most [`n_ubatch`](Self::n_ubatch) rows, of which at most [`ContextParams::n_outputs`] request logits.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has no room; [`Error::Llama`] otherwise. Rows of this
-    /// call may then be in the cache: remove them with [`truncate`](Self::truncate).
+    /// [`Error::Cancelled`]; [`Error::ContextFull`] if the cache has too few free cells; [`Error::Llama`] otherwise.
+    /// Rows of this call may then be in the cache: remove them with [`truncate`](Self::truncate).
     pub fn process(&mut self, rows: &[Row<'_>]) -> Result<()> {
         self.process_sequence(0, rows)
     }
 
-    /// As [`process`](Self::process), for a sequence from 0 to [`ContextParams::n_sequences`]: rows see those of their
-    /// own sequence.
+    /// As [`process`](Self::process), for a sequence below [`ContextParams::n_sequences`]. Rows attend to those of
+    /// their own sequence.
     ///
     /// # Errors
-    /// As [`process`](Self::process).
+    /// Those of [`process`](Self::process), and [`Error::InvalidParameter`] if there is no such sequence.
     pub fn process_sequence(&mut self, sequence: usize, rows: &[Row<'_>]) -> Result<()> {
         if sequence >= self.params.n_sequences {
             return Err(Error::InvalidParameter {
@@ -420,12 +422,12 @@ impl Context {
         Err(Error::Llama { action: "filling a batch", reason })
     }
 
-    /// The logits of the last row that asked for them, `[n_vocab]`.
+    /// Returns the logits of the last row that requested them, `[n_vocab]`.
     ///
     /// # Errors
-    /// [`Error::Llama`] if no row of the last batch asked; [`Error::LogitsNotFinite`].
+    /// [`Error::Llama`] if no row of the last batch requested them; [`Error::LogitsNotFinite`].
     pub fn logits(&mut self) -> Result<&[f32]> {
-        let missing = || Error::Llama { action: "reading logits", reason: "the last batch asked for none".into() };
+        let missing = || Error::Llama { action: "reading logits", reason: "the last batch requested none".into() };
         if !self.has_logits {
             return Err(missing());
         }
@@ -437,12 +439,12 @@ impl Context {
         sampler::checked(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
     }
 
-    /// The logits of row `row` of the last batch, `[n_vocab]`.
+    /// Returns the logits of row `row` of the last batch, `[n_vocab]`, unchecked: they may not be finite.
     ///
     /// # Errors
-    /// [`Error::Llama`] if that row did not ask for them.
+    /// [`Error::Llama`] if that row did not request them.
     pub fn logits_of(&mut self, row: usize) -> Result<&[f32]> {
-        let missing = || Error::Llama { action: "reading logits", reason: format!("row {row} asked for none") };
+        let missing = || Error::Llama { action: "reading logits", reason: format!("row {row} requested none") };
         if !self.has_logits || row >= self.n_ubatch() {
             return Err(missing());
         }
@@ -454,7 +456,7 @@ impl Context {
         Ok(unsafe { std::slice::from_raw_parts(pointer, self.model.n_vocab()) })
     }
 
-    /// Where the logits of a row are: null if there are none, -1 names the last row. Waits for them, on all devices.
+    /// Returns where the logits of a row are, null if there are none; row -1 is the last. Waits for all devices.
     fn logits_pointer(&mut self, row: i32) -> Result<*mut f32> {
         // SAFETY: the last batch had an output; llama.cpp checks the index.
         let pointer = self.guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
@@ -463,27 +465,27 @@ impl Context {
         pointer.into_result().map_err(|reason| Error::Llama { action: "reading logits", reason })
     }
 
-    /// Tells whether a call that bypassed [`process`](Self::process) left logits.
+    /// Records whether a call that bypassed [`process`](Self::process) left logits.
     pub(super) fn note_logits(&mut self, has_logits: bool) {
         self.has_logits = has_logits;
     }
 
-    /// Lets the rows of the next batches see each other in both directions, as some models want it inside an image; or
-    /// not.
+    /// Sets whether a row of the next batches attends only to earlier rows (causal), or also to later rows of its batch
+    /// (non-causal), as some models require within an image.
     pub fn set_causal(&mut self, causal: bool) {
         // SAFETY: the context lives and is borrowed mutably.
         unsafe { ffi::llama_set_causal_attn(self.ptr.as_ptr(), causal) };
     }
 
-    /// Removes everything at `position` and behind it from the cache. Returns false if the model cannot go on from
-    /// there (recurrent layers, or a sliding window whose rows were overwritten since): then [`clear`](Self::clear) is
-    /// all that is left.
+    /// Removes all rows at `position` and after it from the cache. Returns false if the model cannot continue from
+    /// there, because it has recurrent layers, or a sliding window whose rows were overwritten since. Then only
+    /// [`clear`](Self::clear) helps.
     #[must_use]
     pub fn truncate(&mut self, position: i32) -> bool {
         self.truncate_sequence(0, position)
     }
 
-    /// As [`truncate`](Self::truncate), for one sequence: cells that it shares stay with the others.
+    /// As [`truncate`](Self::truncate), for one sequence. Cells that it shares with other sequences stay in those.
     #[must_use]
     pub fn truncate_sequence(&mut self, sequence: usize, position: i32) -> bool {
         self.has_logits = false;
@@ -493,7 +495,7 @@ impl Context {
         self.remove_from(sequence, position, -1) && self.has_window_before(sequence, position)
     }
 
-    /// Removes the rows of a sequence that exists at positions from `first` on and before `end`, -1 for all.
+    /// Removes the rows at positions `first..end` of a sequence, which must exist; -1 for `end` means no limit.
     fn remove_from(&mut self, sequence: usize, first: i32, end: i32) -> bool {
         // SAFETY: the context lives and is borrowed mutably; the sequence exists.
         let removed = guarded(false, |result, err, err_len| unsafe {
@@ -502,31 +504,31 @@ impl Context {
         removed.value.unwrap_or(false)
     }
 
-    /// Removes the rows at positions from `first` on and before `end` from the cache; the others stay where they are.
-    /// Returns false if the model cannot: recurrent layers hold all rows in one state.
+    /// Removes the rows at positions `first..end` from the cache; the others keep their positions. Returns false if the
+    /// model has recurrent layers, which hold all rows in one state.
     #[must_use]
     pub fn remove(&mut self, first: i32, end: i32) -> bool {
         self.has_logits = false;
         self.remove_from(0, first, end)
     }
 
-    /// Whether the rows that a row at `position` sees through a sliding window are there. llama.cpp takes the cells of
-    /// rows that have left the window for new rows, and does not say so when it is told to go back.
+    /// Whether the cache still holds the rows in the sliding window before `position`. llama.cpp reuses the cells of
+    /// rows that have left the window, and does not report it when rows are removed.
     fn has_window_before(&self, sequence: usize, position: i32) -> bool {
         // SAFETY: the model lives; a getter.
         let window = unsafe { ffi::llama_model_n_swa(self.model.as_ptr()) };
         if window <= 0 || position <= 0 {
             return true;
         }
-        // SAFETY: the context lives; a getter. It gives -1 for an empty sequence.
+        // SAFETY: the context lives; a getter. It returns -1 for an empty sequence.
         let first = unsafe { ffi::llama_memory_seq_pos_min(ffi::llama_get_memory(self.ptr.as_ptr()), sequence as i32) };
         (0..=(position - window).max(0)).contains(&first)
     }
 
-    /// Lets sequence `to` begin with everything that is in sequence 0, without copying it.
+    /// Adds all cells of sequence 0 to sequence `to`, which shares them.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such sequence; [`Error::Llama`] if there is no memory.
+    /// [`Error::InvalidParameter`] if there is no such sequence; [`Error::Llama`] if memory runs out.
     pub fn copy_sequence(&mut self, to: usize) -> Result<()> {
         if to == 0 || to >= self.params.n_sequences {
             return Err(Error::InvalidParameter {
@@ -556,7 +558,7 @@ impl Context {
         (position >= 0).then_some(position)
     }
 
-    /// The bytes that it has allocated, with its model.
+    /// Returns the bytes that the context and its model have allocated.
     pub fn memory_usage(&self) -> MemoryUsage {
         MemoryUsage::of(self.ptr.as_ptr())
     }

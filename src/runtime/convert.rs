@@ -1,4 +1,4 @@
-//! Writing a model file again with its weights in another type.
+//! Converting the weights of a model file to another type.
 
 use super::call::guarded;
 use super::model::c_path;
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::ffi;
 use std::path::Path;
 
-/// A type that the matrices of a model are stored in.
+/// A type in which the matrices of a model are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, strum::Display)]
 #[non_exhaustive]
 pub enum WeightType {
-    /// Half of a single, with its range and 8 bits of precision.
+    /// bfloat16: the range of a 32-bit float, and 8 bits of precision.
     #[strum(serialize = "BF16")]
     #[serde(rename = "BF16")]
     Bf16,
@@ -22,14 +22,14 @@ pub enum WeightType {
 }
 
 /// Writes the GGUF file `source`, a language model or a multimodal projector, to `target` with its matrices in the type
-/// `weights`; what llama.cpp's own tool leaves alone (vectors, convolutions, tables of positions) stays as it is. It
-/// takes a second for some hundred megabytes, and cannot be stopped.
+/// `weights`. Tensors that llama.cpp's own tool does not convert (vectors, convolutions, tables of positions) stay as
+/// they are. `label` is a key and a value for the metadata of the copy, each at most 127 bytes long.
+///
+/// Converting some hundred megabytes takes a second, and cannot be cancelled.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be opened; [`Error::Unusable`] with llama.cpp's reason if it cannot be converted,
-/// or `target` not written. What is at `target` is of no use then.
-///
-/// `label` is a key and a value for the metadata of the copy, of 127 bytes at most.
+/// [`Error::Io`] if the file cannot be opened; [`Error::Unusable`] with llama.cpp's reason if it cannot be converted or
+/// `target` cannot be written. The file at `target` is unusable then.
 pub fn convert(source: &Path, target: &Path, weights: WeightType, label: Option<(&str, &str)>) -> Result<()> {
     backend::init()?;
     std::fs::File::open(source).map_err(Error::io("opening the model", source))?;
@@ -41,7 +41,7 @@ pub fn convert(source: &Path, target: &Path, weights: WeightType, label: Option<
         WeightType::Q8_0 => ffi::LLAMA_FTYPE_MOSTLY_Q8_0,
     };
     params.allow_requantize = true;
-    // A list that ends with an empty key.
+    // An empty key ends the list.
     let mut overrides = [ffi::llama_model_kv_override::default(), ffi::llama_model_kv_override::default()];
     if let Some((key, value)) = label {
         overrides[0].tag = ffi::LLAMA_KV_OVERRIDE_TYPE_STR;
@@ -67,7 +67,7 @@ pub fn convert(source: &Path, target: &Path, weights: WeightType, label: Option<
     }
 }
 
-/// `text` as a C string of a fixed size.
+/// Copies `text` into `target` as a C string.
 fn copy_text(target: &mut [std::ffi::c_char; 128], text: &str) -> Result<()> {
     if text.len() >= target.len() || text.contains('\0') {
         return Err(Error::InvalidParameter {

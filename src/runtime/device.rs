@@ -1,4 +1,4 @@
-//! The devices that this build can compute on.
+//! The devices that this build can use.
 
 use super::backend;
 use super::call::guarded;
@@ -15,11 +15,11 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub enum DeviceKind {
     /// The main processor, with system memory.
     Cpu,
-    /// A GPU with memory of its own, or a device of another machine.
+    /// A GPU with its own memory, or a device of another machine.
     Gpu,
     /// A GPU that shares the system's memory.
     IntegratedGpu,
-    /// An accelerator that works together with the CPU, such as AMX or BLAS.
+    /// An accelerator that assists the CPU, such as AMX or BLAS.
     Accelerator,
 }
 
@@ -27,15 +27,15 @@ pub enum DeviceKind {
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Device {
-    /// ggml's name, as [`ModelParams::devices`](super::ModelParams::devices) takes it, for example `CUDA0`.
+    /// ggml's name, for example `CUDA0`. [`ModelParams::devices`](super::ModelParams::devices) uses it.
     pub name: String,
-    /// The product's name; of a device of another machine, the address of its server.
+    /// The product's name; for a device of another machine, the address of its server.
     pub description: String,
-    /// What it is.
+    /// What kind of processor it is.
     pub kind: DeviceKind,
-    /// Free memory in bytes; 0 if the device does not say.
+    /// Free memory in bytes; 0 if the device does not report it.
     pub memory_free: usize,
-    /// All its memory in bytes; 0 if the device does not say.
+    /// Total memory in bytes; 0 if the device does not report it.
     pub memory_total: usize,
 }
 
@@ -48,21 +48,21 @@ unsafe impl Send for Handle {}
 // SAFETY: ggml locks what changes in a device.
 unsafe impl Sync for Handle {}
 
-/// The devices of RPC servers that were added, by address. Its lock guards ggml's registry as well, which has none.
+/// The devices of the RPC servers that were added, by address. The lock also guards ggml's registry, which has none.
 type Added = BTreeMap<String, Vec<Handle>>;
 static ADDED: RwLock<Added> = RwLock::new(BTreeMap::new());
 
-/// Keeps ggml's registry as it is while llama.cpp reads it.
+/// Keeps ggml's registry from changing while llama.cpp reads it.
 pub(super) fn hold_registry() -> RwLockReadGuard<'static, Added> {
     ADDED.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps all others from ggml's registry, to change it.
+/// Locks ggml's registry in order to change it.
 pub(super) fn change_registry() -> RwLockWriteGuard<'static, Added> {
     ADDED.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Every device of this build, in ggml's order, and then those of the RPC servers that were added. None on a
+/// Returns every device of this build, in ggml's order, and then those of the RPC servers that were added. Empty on a
 /// processor that cannot run this build ([`check_processor`](super::check_processor)).
 pub fn devices() -> Vec<Device> {
     if backend::init().is_err() {
@@ -78,12 +78,12 @@ fn handles() -> Vec<Handle> {
     (0..unsafe { ffi::ggml_backend_dev_count() }).map(|i| Handle(unsafe { ffi::ggml_backend_dev_get(i) })).collect()
 }
 
-/// Opens Vulkan's devices. ggml does it when one is first used, without a lock: of two models that are loaded at once
-/// the second would find the device half made, and call functions that are not there yet.
+/// Opens Vulkan's devices. ggml would open them when they are first used, without a lock: if two models were loaded at
+/// once, the second could find a device half initialized and call null function pointers.
 pub(super) fn open_vulkan() {
     let vulkan = |handle: &Handle| name(handle.0).starts_with("Vulkan");
     for Handle(device) in handles().into_iter().filter(vulkan) {
-        // A device that cannot be opened throws, and tells why when it is used.
+        // A device that cannot be opened throws, and reports why when it is used.
         // SAFETY: `device` comes from the registry.
         let _ = guarded(std::ptr::null_mut(), |buffers, err, err_len| unsafe {
             ffi::sharpv_try_dev_buffer_type(device, buffers, err, err_len)
@@ -98,7 +98,7 @@ fn name(device: ffi::ggml_backend_dev_t) -> String {
 
 pub(super) fn describe(device: ffi::ggml_backend_dev_t) -> Device {
     let (mut memory_free, mut memory_total) = (0, 0);
-    // A server that cannot be asked any more has no memory to offer; using it tells why.
+    // A server that was lost has no memory to offer. Using it reports why.
     // SAFETY: `device` comes from the registry, whose entries live as long as the program.
     let _ = guarded((), |(), err, err_len| unsafe {
         ffi::sharpv_try_dev_memory(device, &mut memory_free, &mut memory_total, err, err_len)
@@ -116,7 +116,7 @@ pub(super) fn describe(device: ffi::ggml_backend_dev_t) -> Device {
     Device { name: name(device), description, kind, memory_free, memory_total }
 }
 
-/// The handles of the devices with these names, ended by a null pointer, as llama.cpp wants its list.
+/// Returns the handles of the devices with these names. A null pointer ends the list, as llama.cpp requires.
 pub(super) fn by_names(names: &[String]) -> Result<Vec<ffi::ggml_backend_dev_t>> {
     backend::init()?;
     let all = handles();
@@ -134,7 +134,7 @@ pub(super) fn by_names(names: &[String]) -> Result<Vec<ffi::ggml_backend_dev_t>>
     Ok(found)
 }
 
-/// Copies a C string that may be null.
+/// Copies a C string; empty if it is null.
 fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();

@@ -1,19 +1,19 @@
-//! Memory SharpV on a context: how much of the visual tokens is left at each layer, and taking them out of the KV
-//! cache.
+//! Memory SharpV on a context: how similar visual tokens still are to their embeddings at each layer, and evicting them
+//! from the KV cache.
 
 use super::call::Outcome;
 use super::context::Context;
 use crate::error::{Error, Result};
 use crate::ffi;
 
-/// How similar the visual tokens in a cache still are to what entered the model.
+/// How similar the visual tokens in a cache still are to their embeddings, layer by layer.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct Similarity {
-    /// For each layer of the model the mean cosine, over the visual tokens, of the state that enters the layer with the
-    /// token's embedding. The first is 1. NaN where nothing was measured.
+    /// For each layer of the model, the cosine similarity of a token's hidden state that enters the layer and the
+    /// token's embedding, averaged over the visual tokens. The first is 1. NaN if nothing was measured.
     pub layers: Vec<f32>,
-    /// The visual tokens that were measured.
+    /// How many visual tokens were measured.
     pub n_tokens: usize,
 }
 
@@ -21,25 +21,25 @@ pub struct Similarity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct KvLayer {
-    /// Whether cells can be evicted from it. Recurrent layers and layers with a sliding window have none that can be.
+    /// Whether it has cells that can be evicted. Recurrent layers and layers with a sliding window have none.
     pub has_cells: bool,
-    /// Whether visual tokens were taken out of it.
+    /// Whether visual tokens were evicted from it.
     pub evicted: bool,
-    /// Rows that are allocated: the context's cells, or fewer after an eviction.
+    /// The allocated rows: one for each cell of the context, or fewer after an eviction.
     pub rows: usize,
-    /// Bytes that are allocated.
+    /// The allocated bytes.
     pub bytes: u64,
 }
 
 impl Context {
-    /// Whether visual tokens can be taken out of some layers of this context: it was made
-    /// [`evictable`](super::ContextParams::evictable), and its model has a KV cache of keys and values.
+    /// Whether visual tokens can be evicted from layers of this context. It must be
+    /// [`evictable`](super::ContextParams::evictable), and its model must cache keys and values.
     pub fn can_evict(&self) -> bool {
         // SAFETY: the context lives; a getter.
         unsafe { ffi::sharpv_can_evict(self.ptr()) }
     }
 
-    /// The KV cache, layer by layer.
+    /// Describes the KV cache, layer by layer.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -47,7 +47,7 @@ impl Context {
         let mut layers = vec![ffi::sharpv_kv_layer::default(); self.model().n_layer()];
         let (pointer, n) = (layers.as_mut_ptr(), layers.len());
         // SAFETY: an array with its length.
-        self.checked("looking at the KV cache", |err, err_len| unsafe {
+        self.checked("inspecting the KV cache", |err, err_len| unsafe {
             ffi::sharpv_kv_layers(self.ptr(), pointer, n, err, err_len)
         })?;
         let layer = |l: ffi::sharpv_kv_layer| KvLayer {
@@ -59,7 +59,7 @@ impl Context {
         Ok(layers.into_iter().map(layer).collect())
     }
 
-    /// The similarity curve of the visual tokens that are in the cache now, over all sequences. Waits for the device.
+    /// Returns the similarity of the visual tokens that are in the cache now, over all sequences. Waits for the device.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -74,12 +74,13 @@ impl Context {
         Ok(Similarity { layers, n_tokens })
     }
 
-    /// Takes the visual tokens that are in the cache out of the marked layers, and out of the layers that were evicted
-    /// before, and gives their memory back. What is computed later lands in all layers. At least one layer has to keep
-    /// its cells.
+    /// Evicts the visual tokens that are in the cache from the marked layers, and from the layers that were evicted
+    /// before, and frees their memory. Rows that are computed later are stored in all layers. At least one layer must
+    /// keep its cells.
     ///
     /// # Errors
-    /// [`Error::Llama`]; the cache is then as before.
+    /// [`Error::Llama`] if no layer would keep its cells, if the model's cache cannot be evicted layer by layer, or if
+    /// memory runs out. The cache is unchanged then.
     pub fn evict_layers(&mut self, layers: &[bool]) -> Result<()> {
         // SAFETY: an array with its length.
         self.checked("evicting layers", |err, err_len| unsafe {
@@ -87,8 +88,8 @@ impl Context {
         })
     }
 
-    /// What [`evict_layers`](Self::evict_layers) would do to the answers, without doing it: the visual tokens that are
-    /// in the cache are masked in the marked layers for every later query. With an empty list, this ends.
+    /// Masks the visual tokens that are in the cache in the marked layers, for every later query. Answers are then what
+    /// they would be after [`evict_layers`](Self::evict_layers), but no memory is freed. An empty list ends the mask.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -96,8 +97,8 @@ impl Context {
         self.hide(layers, f32::INFINITY)
     }
 
-    /// What [`evict_tokens`](Self::evict_tokens) would do to the answers, without doing it.
-    /// [`hide_layers`](Self::hide_layers) with an empty list ends it.
+    /// Masks the visual tokens that [`evict_tokens`](Self::evict_tokens) would evict, for every later query.
+    /// [`hide_layers`](Self::hide_layers) with an empty list ends the mask.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -112,10 +113,11 @@ impl Context {
         })
     }
 
-    /// Takes the visual tokens whose similarity, averaged over the layers, is less than `threshold` out of all layers.
-    /// Returns which rows they are, ascending: counted from 0 among the rows that were in the cache, in the order in
-    /// which they came. (Positions would not tell: under M-RoPE, frames less than half a second apart share theirs.)
-    /// Their cells are free for others; the memory of the cache stays.
+    /// Evicts the visual tokens whose similarity, averaged over the layers, is less than `threshold` from all layers.
+    /// Their cells are free for other rows; the memory of the cache stays allocated.
+    ///
+    /// Returns the evicted rows, ascending: their indices among the rows that were in the cache, in order of arrival.
+    /// (Positions would be ambiguous: under M-RoPE, frames less than half a second apart share theirs.)
     ///
     /// # Errors
     /// [`Error::Llama`] if the context is not [`evictable`](super::ContextParams::evictable).
@@ -132,9 +134,9 @@ impl Context {
         Ok(rows.into_iter().map(|row| row as usize).collect())
     }
 
-    /// A copy of the cache's contents, to be put back with [`set_state`](Self::set_state). Begins with what llama.cpp
-    /// saves; of an [`evictable`](super::ContextParams::evictable) context, which layers were evicted and what is left
-    /// in them follows.
+    /// Returns a copy of the cache's contents, which [`set_state`](Self::set_state) restores. llama.cpp's own state
+    /// comes first. For an [`evictable`](super::ContextParams::evictable) context, the evicted layers and their rows
+    /// follow.
     ///
     /// # Errors
     /// [`Error::Llama`] if llama.cpp cannot copy it.
@@ -161,7 +163,7 @@ impl Context {
             ffi::sharpv_state_get(context, &mut ours.0, &mut ours.1, err, err_len)
         })?;
         if !ours.0.is_null() {
-            // SAFETY: the call gave a buffer of that length, which is ours until it is freed.
+            // SAFETY: the call returned a buffer of that length, which is ours until it is freed.
             unsafe {
                 data.extend_from_slice(std::slice::from_raw_parts(ours.0, ours.1));
                 ffi::sharpv_bytes_free(ours.0);
@@ -172,19 +174,19 @@ impl Context {
         Ok(data)
     }
 
-    /// Replaces the cache's contents by `state`, from a context of the same model, KV types and flash attention
-    /// setting. A state with evicted layers wants a context from which nothing was evicted yet, and the same
-    /// [`evictable`](super::ContextParams::evictable).
+    /// Replaces the cache's contents with `state`, which must come from a context with the same model, KV types and
+    /// flash attention setting. A state with evicted layers requires a context from which nothing was evicted yet, and
+    /// the same [`evictable`](super::ContextParams::evictable).
     ///
     /// # Errors
-    /// [`Error::Llama`] if it does not fit this context. The cache is then empty.
+    /// [`Error::Llama`] if the state does not fit this context. The cache is empty then.
     pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
         const ACTION: &str = "restoring a saved state";
         self.clear();
         let (theirs, ours) = split_state(state)
             .ok_or_else(|| Error::Llama { action: ACTION, reason: "the saved state is damaged".into() })?;
         if !theirs.starts_with(&state_start(&self.model().metadata("general.architecture").unwrap_or_default())) {
-            return Err(Error::Llama { action: ACTION, reason: "the saved state is of another kind of model".into() });
+            return Err(Error::Llama { action: ACTION, reason: "the saved state is for another architecture".into() });
         }
         // SAFETY: both buffers are passed with their lengths; llama.cpp and our part check what they read.
         let result = self.checked(ACTION, |err, err_len| unsafe {
@@ -202,17 +204,17 @@ impl Context {
     }
 }
 
-/// Ends a state with a part of ours, behind the part's length.
+/// The last bytes of a state that includes our part. The length of our part precedes them.
 const STATE_MARK: &[u8; 8] = b"sharpv\0\x01";
 
-/// How llama.cpp's part of a state begins: with the architecture's name behind its length, for which llama.cpp would
-/// allocate whatever it is.
+/// Returns the beginning of llama.cpp's part of a state: the length of the architecture's name, and the name. llama.cpp
+/// would allocate a string of any length that stands there.
 pub(super) fn state_start(architecture: &str) -> Vec<u8> {
     let length = u32::try_from(architecture.len()).unwrap_or(u32::MAX);
     [&length.to_ne_bytes(), architecture.as_bytes()].concat()
 }
 
-/// llama.cpp's part of a state, and ours.
+/// Splits a state into llama.cpp's part and ours, which may be empty.
 pub(super) fn split_state(state: &[u8]) -> Option<(&[u8], &[u8])> {
     let Some(rest) = state.strip_suffix(STATE_MARK) else { return Some((state, &[])) };
     let (rest, length) = rest.split_last_chunk::<8>()?;

@@ -1,36 +1,37 @@
-//! How much memory there is: for the weights of a model that is to be loaded, and for the KV cache of one that is.
+//! Free memory: for the weights of a model before it is loaded, and for the KV cache of one that is loaded.
 
 use super::{Device, DeviceKind, Model, ModelParams, devices};
 
-/// Memory that can be taken.
+/// Memory that can be allocated.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct FreeMemory {
-    /// Bytes that can be taken.
+    /// Bytes that can be allocated.
     pub bytes: u64,
     /// Where they are: `RAM`, or the names of the GPUs.
     pub place: String,
-    /// The system's memory, which holds everything else of a program, too.
+    /// Whether it is the system's memory, which also holds everything else of a program.
     pub is_system: bool,
 }
 
-/// The share of the system's memory that a model may take: the rest is for the system and what else runs. Of the whole
-/// of it, not of what is free: which file is fetched should not hang on what runs at the moment.
+/// The share of the system's memory that a model's weights may occupy; the rest is for the system and other programs.
+/// A share of all memory, not of what is free: which file is fetched must not depend on what is running.
 const WEIGHTS_SHARE: f64 = 0.8;
 
-/// What a KV cache may take of the memory that is free: other programs grow as well.
+/// The share of the free memory that a KV cache may occupy; the rest is for other programs, which may grow.
 const KV_SHARE: f64 = 0.95;
 
 impl FreeMemory {
-    /// For the weights of a model that is to be loaded with `params`: what is free on the GPUs that it uses, or most of
-    /// the system's memory where there is none. `None` where the machine does not say.
+    /// Returns the memory for the weights of a model that will be loaded with `params`: what is free on the GPUs that
+    /// it uses, or else most of the system's memory. `None` if the machine does not report it.
     pub fn for_weights(params: &ModelParams) -> Option<Self> {
         weights(&devices(), params)
     }
 
-    /// For the KV cache and the buffers of `model`; `offload_kv`: they go where the layers are. Where that is in two
-    /// places, each holds its part, and [`place`](Self::place) is the one that is full first. `beside` is what else
-    /// will be taken of the GPUs, and of the system's memory. `None` where the machine does not say.
+    /// Returns the memory for the KV cache and the buffers of `model`. With `offload_kv`, they are on the devices of
+    /// their layers. If GPUs and the system share the layers, each holds its part of the cache, and
+    /// [`place`](Self::place) is the one that fills up first. `beside` returns the bytes that something else will
+    /// occupy, on the GPUs and in the system's memory. `None` if the machine does not report its memory.
     pub fn for_kv(model: &Model, offload_kv: bool, beside: impl Fn(&Self) -> u64) -> Option<Self> {
         let params = model.params();
         let usable = |free: Self| {
@@ -53,23 +54,23 @@ impl FreeMemory {
     }
 }
 
-/// The share of a model's KV cache that is on GPUs: a layer's cache is where the layer is. The output behind the last
-/// layer counts as one, is the first to go there, and has no cache.
+/// The share of a model's KV cache that is on GPUs: a layer's cache is where the layer is. The output layer counts as
+/// one of `n_gpu_layers`, is offloaded first, and has no cache.
 fn share_on_gpus(n_layer: usize, n_gpu_layers: Option<u32>) -> f64 {
     let n = n_gpu_layers.map_or(n_layer, |n| (n as usize).saturating_sub(1).min(n_layer));
     n as f64 / n_layer.max(1) as f64
 }
 
-/// What something can take in all, of which the share `on_gpus` goes to `gpus` and the rest to `system`; `None` if the
-/// place of all of it is not known.
+/// The most that can be allocated in all, if the share `on_gpus` of it goes to `gpus` and the rest to `system`. `None`
+/// if all of it goes to memory of unknown size.
 fn parted(gpus: FreeMemory, system: Option<FreeMemory>, on_gpus: f64) -> Option<FreeMemory> {
     let there = (on_gpus > 0.0).then(|| gpus.share(1.0 / on_gpus));
     let here = system.filter(|_| on_gpus < 1.0).map(|system| system.share(1.0 / (1.0 - on_gpus)));
     there.into_iter().chain(here).min_by_key(|free| free.bytes)
 }
 
-/// Memory that the system could still give this process, in bytes, within the limit of its container if it has one;
-/// `None` where the system does not tell.
+/// Returns the bytes that this process can still allocate, within the limit of its container if it has one; `None` if
+/// the system does not report them.
 pub fn free_system_bytes() -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
@@ -86,7 +87,7 @@ fn weights(devices: &[Device], params: &ModelParams) -> Option<FreeMemory> {
     Some(FreeMemory::system(total).share(WEIGHTS_SHARE))
 }
 
-/// What is free on the GPUs that a model with `params` uses; `None` if there are none.
+/// The free memory of the GPUs that a model with `params` uses; `None` if it uses none.
 fn used_gpus(devices: &[Device], params: &ModelParams) -> Option<FreeMemory> {
     let is_used = |d: &&Device| d.kind == DeviceKind::Gpu && d.memory_total > 0 && params.uses_gpu(&d.name);
     let gpus: Vec<&Device> = devices.iter().filter(is_used).collect();
@@ -130,20 +131,20 @@ mod tests {
     fn each_place_holds_its_part() {
         const GB: u64 = 1 << 30;
         let gpus = |bytes| FreeMemory { bytes, place: "CUDA0".into(), is_system: false };
-        // Free there and here, the layers there of 32 (the output is one), what fits in all and where it ends.
+        // Free on the GPU, free in RAM, layers on the GPU of 32 and the output, what fits in all, what fills up first.
         for (there, here, n_gpu_layers, fits, place) in [
-            // The output alone is there: nothing of the cache.
+            // Only the output is on the GPU, and nothing of the cache.
             (GB, 8 * GB, Some(1), 8 * GB, "RAM"),
             (0, 8 * GB, Some(0), 8 * GB, "RAM"),
-            // One layer of 32: 31 parts of 32 are here.
+            // One layer of 32 is on the GPU, 31 are in RAM.
             (GB, 31 * GB, Some(2), 32 * GB, "CUDA0"),
             (GB, 3 * GB, Some(2), 3 * GB * 32 / 31, "RAM"),
             (GB, 100 * GB, Some(2), 32 * GB, "CUDA0"),
-            // Half and half: the smaller of the two, twice.
+            // Half and half: twice the smaller one.
             (2 * GB, 3 * GB, Some(17), 4 * GB, "CUDA0"),
             (3 * GB, 2 * GB, Some(17), 4 * GB, "RAM"),
             (0, 8 * GB, Some(17), 0, "CUDA0"),
-            // All of them: what is here does not count.
+            // All layers are on the GPU: RAM does not count.
             (2 * GB, 0, Some(33), 2 * GB, "CUDA0"),
             (2 * GB, 0, Some(99), 2 * GB, "CUDA0"),
             (2 * GB, 0, None, 2 * GB, "CUDA0"),
@@ -152,10 +153,10 @@ mod tests {
             let found = found.expect("both are known");
             let what = format!("{there} there, {here} here, {n_gpu_layers:?}: {found:?}");
             assert!(found.bytes.abs_diff(fits) < 1 << 10, "{what} in place of {fits}");
-            // Where both are full at once, either is named.
+            // If both fill up at once, either may be named.
             assert!(found.place == place || (there, here) == (GB, 31 * GB), "{what}");
         }
-        // The system may not say what is free.
+        // The system may not report what is free.
         assert_eq!(parted(gpus(GB), None, 0.5).map(|free| free.bytes), Some(2 * GB));
         assert_eq!(parted(gpus(GB), None, 0.0), None);
     }

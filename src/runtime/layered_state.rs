@@ -1,29 +1,29 @@
-//! The part of a saved state that is ours, looked at before our C++ reads it (`src/ffi/layered_kv_state.cpp`, which
-//! writes it and looks at the same things): what evicting relies on has to be so.
+//! Validates our part of a saved state before our C++ reads it: eviction relies on these properties. The C++ that
+//! writes and reads the part (`src/ffi/layered_kv_state.cpp`) checks the same things.
 //!
 //! ```text
 //! version, layers of the model, cells, cells with a row, V transposed, evicted layers
-//! of each evicted layer: its number
-//! of each cell: a byte: 1 visual, 2 measured, 4 with a row in the evicted layers
-//!               when its row came: a number below that of the cells, for each another
-//!               if it was measured, a float for each layer of the model
-//! of each evicted layer, first of K and then of V: type, bytes of an element (64 bits), lines (64 bits)
-//!               of each line an element for each cell with a row
+//! for each evicted layer: its number
+//! for each cell: a byte of flags: 1 visual, 2 measured, 4 has a row in the evicted layers
+//!                the rank of its row in order of arrival, from 0, unique
+//!                if it was measured, a float for each layer of the model
+//! for each evicted layer, first of K and then of V: type, bytes of an element (64 bits), lines (64 bits)
+//!                for each line an element for each cell with a row
 //! ```
 //!
-//! Numbers have 32 bits where nothing else is said.
+//! Numbers have 32 bits unless stated otherwise.
 
 use super::state::Rest;
 
-/// As in the C++.
+/// `STATE_VERSION` of the C++.
 const VERSION: u32 = 2;
 
 const VISUAL: u8 = 1;
 const MEASURED: u8 = 2;
 const HAS_ROW: u8 = 4;
 
-/// How many cells a part of ours tells of, of a model with `n_layer` layers. `None` if its counts and lengths do not
-/// fit each other, or if a cell is what none can be: one of text that is not in all layers, or was measured.
+/// Returns how many cells our part describes, for a model with `n_layer` layers. `None` if its counts and lengths
+/// contradict each other, or if a cell is impossible: one of text that was measured, or that some layers lack.
 pub(super) fn n_cells(ours: &[u8], n_layer: u32) -> Option<usize> {
     let mut rest = Rest(ours);
     rest.is(VERSION)?;
@@ -43,7 +43,7 @@ pub(super) fn n_cells(ours: &[u8], n_layer: u32) -> Option<usize> {
         evicted.push(layer);
     }
     let mut left = n_rows;
-    // No larger than what is there: each cell takes five bytes.
+    // The data bounds the allocation: each cell takes at least five bytes.
     let mut came = vec![false; (n_cells as usize).min(ours.len())];
     for _ in 0..n_cells {
         let flags = rest.u8()?;
@@ -77,7 +77,7 @@ mod tests {
 
     const N_LAYER: u32 = 3;
 
-    /// Cells by their flags, and the evicted layers, with rows of four bytes.
+    /// A part with these flags of its cells and these evicted layers, and with rows of four bytes.
     fn part(cells: &[u8], evicted: &[u32]) -> Vec<u8> {
         let n_rows = cells.iter().filter(|&&flags| flags & HAS_ROW > 0).count() as u32;
         let numbers = [VERSION, N_LAYER, cells.len() as u32, n_rows, 0, evicted.len() as u32];
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn text_is_in_all_layers() {
         for (cells, evicted) in [
-            // Nothing evicted; visual tokens gone; one that came behind them; nothing at all.
+            // Nothing evicted; visual tokens evicted; a later one kept; no cells at all.
             (&[0, 1, 3, 0][..], &[][..]),
             (&[4, 1, 3, 4], &[1]),
             (&[4, 3, 7, 5, 4], &[2, 0]),
@@ -129,7 +129,7 @@ mod tests {
             assert_eq!(n_cells(&good[..length], N_LAYER), None, "{length}");
         }
         assert_eq!(n_cells(&[&good[..], &[0]].concat(), N_LAYER), None);
-        // The second cell came when the first did.
+        // The first two cells have the same rank.
         let order = 6 * 4 + 4 + 5 + 1;
         let mut part = good.clone();
         part[order] = 0;

@@ -1,7 +1,7 @@
-//! llama.cpp's log: forwarded to `tracing`, and kept for error messages.
+//! llama.cpp's log: forwarded to `tracing`, and captured for error messages.
 //!
 //! llama.cpp reports most failures as a null pointer and a line in its log. [`capture`] collects the warnings and
-//! errors of one call, so that our errors can give the reason.
+//! errors of one call, so that our errors can state the reason.
 
 use crate::error::NO_REASON;
 use crate::ffi;
@@ -13,7 +13,7 @@ thread_local! {
     static LINE: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
     /// Warnings and errors since the innermost `capture` on this thread began.
     static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
-    /// Whether nothing is forwarded to `tracing`.
+    /// Whether lines are only captured, and not forwarded to `tracing`.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -26,7 +26,7 @@ pub(super) fn install() {
     }
 }
 
-/// Runs `call` and returns its result with the reasons that llama.cpp logged meanwhile on this thread.
+/// Runs `call` and returns its result, and the reason that llama.cpp logged on this thread during the call.
 pub(super) fn capture<T>(call: impl FnOnce() -> T) -> (T, String) {
     let outer = CAPTURED.with_borrow_mut(|lines| lines.replace(Vec::new()));
     let result = call();
@@ -34,7 +34,7 @@ pub(super) fn capture<T>(call: impl FnOnce() -> T) -> (T, String) {
     (result, reason_of(&lines))
 }
 
-/// Runs `call` without its log: what it does is tried, and not what happens. Reasons are captured all the same.
+/// Runs `call`, which only tries something, without forwarding its log. Reasons are still captured.
 pub(super) fn quietly<T>(call: impl FnOnce() -> T) -> T {
     let outer = QUIET.replace(true);
     let result = call();
@@ -42,14 +42,14 @@ pub(super) fn quietly<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What was logged since the innermost `capture` on this thread began; `None` if that is nothing, or none began.
+/// Returns what was logged since the innermost `capture` on this thread began; `None` if nothing was, or none began.
 pub(super) fn captured() -> Option<String> {
     CAPTURED
         .try_with(|lines| lines.try_borrow().ok()?.as_deref().filter(|lines| !lines.is_empty()).map(reason_of))
         .ok()?
 }
 
-/// The last lines, joined: the first failure is logged deepest, its consequences follow.
+/// Joins the last lines. The first failure is logged first, its consequences follow.
 fn reason_of(lines: &[String]) -> String {
     const SHOWN: usize = 3;
     if lines.is_empty() {
@@ -64,7 +64,7 @@ unsafe extern "C" fn forward(level: ffi::ggml_log_level, text: *const c_char, _u
     }
     // SAFETY: ggml passes a NUL-terminated string that lives during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    // A panic must not unwind into C++; a thread that is ending has no thread-locals, hence `try_with`.
+    // A panic must not unwind into C++. A thread that is ending has no thread-locals, hence `try_with`.
     let _ = std::panic::catch_unwind(|| {
         let _ = LINE.try_with(|line| {
             let Ok(mut line) = line.try_borrow_mut() else { return };
@@ -81,7 +81,7 @@ unsafe extern "C" fn forward(level: ffi::ggml_log_level, text: *const c_char, _u
     });
 }
 
-/// One complete line. llama.cpp's `info` is detail to our users, so every level goes down by one.
+/// Forwards one complete line. llama.cpp's `info` is detail to our users, so every level is lowered by one.
 fn emit(level: i64, text: &str) {
     if text.is_empty() {
         return;

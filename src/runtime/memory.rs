@@ -1,4 +1,4 @@
-//! What a context costs: the types of a KV cache, and the bytes that are allocated.
+//! The memory of a context: the types of a KV cache, and the allocated bytes.
 
 use super::call::guarded;
 use crate::error::Error;
@@ -20,7 +20,7 @@ macro_rules! kv_types {
             /// Every type, in the order of llama.cpp's help.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// llama.cpp's name for it.
+            /// llama.cpp's name of the type.
             pub fn name(self) -> &'static str {
                 self.into()
             }
@@ -36,12 +36,12 @@ kv_types! {
     F32 "f32" GGML_TYPE_F32 "32-bit floats.",
     F16 "f16" GGML_TYPE_F16 "16-bit floats.",
     Bf16 "bf16" GGML_TYPE_BF16 "bfloat16.",
-    Q8_0 "q8_0" GGML_TYPE_Q8_0 "8 bits a value, blocks of 32.",
-    Q4_0 "q4_0" GGML_TYPE_Q4_0 "4 bits a value, blocks of 32.",
-    Q4_1 "q4_1" GGML_TYPE_Q4_1 "4 bits a value and an offset, blocks of 32.",
-    Iq4Nl "iq4_nl" GGML_TYPE_IQ4_NL "4 bits a value on a curve, blocks of 32.",
-    Q5_0 "q5_0" GGML_TYPE_Q5_0 "5 bits a value, blocks of 32.",
-    Q5_1 "q5_1" GGML_TYPE_Q5_1 "5 bits a value and an offset, blocks of 32.",
+    Q8_0 "q8_0" GGML_TYPE_Q8_0 "8 bits per value, in blocks of 32 with a scale.",
+    Q4_0 "q4_0" GGML_TYPE_Q4_0 "4 bits per value, in blocks of 32 with a scale.",
+    Q4_1 "q4_1" GGML_TYPE_Q4_1 "4 bits per value, in blocks of 32 with a scale and an offset.",
+    Iq4Nl "iq4_nl" GGML_TYPE_IQ4_NL "4 bits per value, not linear, in blocks of 32 with a scale.",
+    Q5_0 "q5_0" GGML_TYPE_Q5_0 "5 bits per value, in blocks of 32 with a scale.",
+    Q5_1 "q5_1" GGML_TYPE_Q5_1 "5 bits per value, in blocks of 32 with a scale and an offset.",
 }
 
 fn unknown_type(name: &str) -> Error {
@@ -54,7 +54,7 @@ fn unknown_type(name: &str) -> Error {
 pub struct MemoryUsage {
     /// The model's weights.
     pub model: u64,
-    /// The KV cache (and recurrent state).
+    /// The KV cache, recurrent states and outputs.
     pub context: u64,
     /// Buffers for intermediate results.
     pub compute: u64,
@@ -68,7 +68,7 @@ impl MemoryUsage {
         raw.into()
     }
 
-    /// All of it.
+    /// The sum.
     pub fn total(&self) -> u64 {
         self.model + self.context + self.compute
     }
@@ -80,7 +80,7 @@ impl MemoryUsage {
 pub struct DeviceMemory {
     /// The device, by [`Device::name`](super::Device::name); `CPU` is the system's memory.
     pub device: String,
-    /// What is there.
+    /// The bytes on it.
     pub usage: MemoryUsage,
 }
 
@@ -91,11 +91,11 @@ impl DeviceMemory {
     }
 }
 
-/// More devices than llama.cpp computes on at once.
+/// More devices than llama.cpp uses at once.
 const MAX_DEVICES: usize = 32;
 
-/// Calls one of the functions of `shim.h` that write an array of devices: where it is, its length, where the number of
-/// devices goes, and the buffer for an exception's message with its length.
+/// Calls one of the functions of `shim.h` that write an array of devices. The arguments of `call` are the array and its
+/// length, where the number of devices goes, and a buffer for an exception's message with its length.
 pub(super) fn by_device(
     call: impl FnOnce(*mut ffi::sharpv_device_memory, usize, *mut usize, *mut c_char, usize) -> i32,
 ) -> Result<Vec<DeviceMemory>, String> {

@@ -1,6 +1,6 @@
-//! The safe wrapper over llama.cpp: models, contexts, samplers, and the vision encoder.
+//! The safe wrapper over llama.cpp: models, contexts, samplers and the vision encoder.
 //!
-//! One module for each concept. This is the only Rust that calls [`ffi`](crate::ffi).
+//! Each concept has its own module. No other Rust calls llama.cpp through [`ffi`](crate::ffi).
 
 mod abort;
 mod backend;

@@ -15,15 +15,15 @@ pub type Token = i32;
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ModelParams {
-    /// How many layers go to the GPU, the output behind the last counted as one; `None` is as many as fit where a
-    /// session is opened, else all of them. Without a GPU it has no effect.
+    /// How many layers are offloaded to the GPU, with the output counted as one. `None` means all of them, or as many
+    /// as fit if a session loads the model. Has no effect without a GPU.
     pub n_gpu_layers: Option<u32>,
-    /// The devices to use, by [`Device::name`](super::Device::name); empty is all GPUs there are.
+    /// The devices to use, by [`Device::name`](super::Device::name); empty means all GPUs.
     pub devices: Vec<String>,
-    /// Map the file into memory rather than read it: faster, and pages that are not used take no memory.
+    /// Map the file into memory rather than read it. This is faster, and pages that are not used occupy no memory.
     pub mmap: bool,
-    /// Bytes to leave free on each GPU when it is chosen what goes there; `None` leaves a gigabyte, or an eighth of a
-    /// small one's memory, for what is not planned: a display, and what drivers and libraries take.
+    /// Bytes to leave free on each GPU when the number of offloaded layers is chosen, for what cannot be planned: a
+    /// display, drivers and libraries. `None` leaves a gigabyte, or an eighth of a small GPU's memory.
     pub gpu_margin: Option<u64>,
 }
 
@@ -34,14 +34,14 @@ impl Default for ModelParams {
 }
 
 impl ModelParams {
-    /// Whether layers go to the GPU of this name, if there is one.
+    /// Whether layers are offloaded to the GPU with this name, if it exists.
     pub fn uses_gpu(&self, name: &str) -> bool {
         let is_named = || self.devices.iter().any(|device| device.eq_ignore_ascii_case(name));
         self.n_gpu_layers != Some(0) && (self.devices.is_empty() || is_named())
     }
 }
 
-/// A loaded language model. Clones share it; it is freed with the last of them and of the contexts made from it.
+/// A loaded language model. Clones share it. It is freed with the last clone and the last context made from it.
 #[derive(Debug, Clone)]
 pub struct Model(Arc<Inner>);
 
@@ -51,8 +51,8 @@ struct Inner {
     vocab: *const ffi::llama_vocab,
     path: PathBuf,
     params: ModelParams,
-    /// llama.cpp keeps a list of all adapters of a model, and goes through it where it plans the graphs of any context.
-    /// Loading an adapter writes to it.
+    /// Guards llama.cpp's list of all adapters of a model. Loading an adapter writes to the list; planning the graphs
+    /// of any context reads it.
     adapters: RwLock<()>,
 }
 
@@ -70,7 +70,7 @@ impl Drop for Inner {
     }
 }
 
-/// `path` as llama.cpp takes it.
+/// Converts `path` to a C string.
 pub(super) fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Error::InvalidParameter {
         name: "path",
@@ -79,14 +79,14 @@ pub(super) fn c_path(path: &Path) -> Result<CString> {
     })
 }
 
-/// A closure that is told how far loading is, from 0 to 1.
+/// A closure that receives the progress of loading, from 0 to 1.
 pub(super) type OnProgress<'a> = &'a mut dyn FnMut(f32);
 
-/// llama.cpp's callback for [`OnProgress`]. Always goes on loading.
+/// llama.cpp's callback for [`OnProgress`]. Never stops loading.
 pub(super) unsafe extern "C" fn report_progress(progress: f32, user_data: *mut c_void) -> bool {
     // SAFETY: `user_data` is the `OnProgress` that the caller of the load function keeps on its stack during the call.
     let report = unsafe { &mut *user_data.cast::<OnProgress<'_>>() };
-    // A panic must not unwind into C++; a broken progress bar is no reason to stop.
+    // A panic must not unwind into C++, and a broken progress bar is no reason to stop.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(progress)));
     true
 }
@@ -101,8 +101,8 @@ impl Model {
         Self::load_as(path, params, false, &mut on_progress)
     }
 
-    /// As [`load`](Self::load), but reads no weights and takes no memory for them. What it would take can be asked;
-    /// nothing can be computed with it.
+    /// As [`load`](Self::load), but reads and allocates no weights. The model reports the memory that it would need,
+    /// and cannot compute.
     pub(super) fn load_shadow(path: &Path, params: &ModelParams) -> Result<Self> {
         Self::load_as(path, params, true, &mut |_| {})
     }
@@ -150,9 +150,9 @@ impl Model {
         self.0.vocab
     }
 
-    /// Keeps the list of the model's adapters as it is: to be held by every call that makes or uses a context.
+    /// Keeps the list of the model's adapters from changing. Every call that makes or uses a context holds this guard.
     pub(super) fn hold_adapters(&self) -> RwLockReadGuard<'_, ()> {
-        // A poisoned lock only means that another call panicked; the lock guards nothing of Rust's.
+        // A poisoned lock is as good as another: it guards no Rust data.
         self.0.adapters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,7 +166,7 @@ impl Model {
         &self.0.params
     }
 
-    /// The context, in positions, that the model was trained for.
+    /// The context length, in positions, that the model was trained with.
     pub fn n_ctx_train(&self) -> usize {
         // SAFETY: the model lives; this and the getters below only read it.
         unsafe { ffi::llama_model_n_ctx_train(self.as_ptr()) }.max(0) as usize
@@ -178,8 +178,8 @@ impl Model {
         unsafe { ffi::llama_model_n_embd(self.as_ptr()) }.max(0) as usize
     }
 
-    /// The width of an embedding row that the model takes as input: [`n_embd`](Self::n_embd), and for models with
-    /// deepstack features (Qwen3-VL) these behind it.
+    /// The width of an input embedding: [`n_embd`](Self::n_embd), plus the deepstack features of models that have them
+    /// (Qwen3-VL).
     pub fn n_embd_inp(&self) -> usize {
         // SAFETY: see `n_ctx_train`.
         unsafe { ffi::llama_model_n_embd_inp(self.as_ptr()) }.max(0) as usize
@@ -197,13 +197,13 @@ impl Model {
         unsafe { ffi::llama_vocab_n_tokens(self.vocab()) }.max(0) as usize
     }
 
-    /// The bytes of all its tensors.
+    /// The size of all its tensors in bytes.
     pub fn size_bytes(&self) -> u64 {
         // SAFETY: see `n_ctx_train`.
         unsafe { ffi::llama_model_size(self.as_ptr()) }
     }
 
-    /// Whether it has recurrent layers, whose state cannot be cut back to an earlier position.
+    /// Whether it has recurrent layers, whose state cannot be truncated to an earlier position.
     pub fn is_recurrent(&self) -> bool {
         // SAFETY: see `n_ctx_train`.
         unsafe { ffi::llama_model_is_recurrent(self.as_ptr()) || ffi::llama_model_is_hybrid(self.as_ptr()) }
@@ -215,28 +215,28 @@ impl Model {
         unsafe { ffi::llama_model_has_encoder(self.as_ptr()) }
     }
 
-    /// Whether it takes text tokens and embedding rows in one batch. A few architectures do not.
+    /// Whether one batch may mix text tokens and embeddings. A few architectures do not support that.
     pub fn supports_mixed_batch(&self) -> bool {
         // SAFETY: see `n_ctx_train`.
         unsafe { ffi::sharpv_supports_mixed_batch(self.as_ptr()) }
     }
 
-    /// Whether its rows have positions in time and space (M-RoPE) rather than a running number.
+    /// Whether its rows have positions in time, height and width (M-RoPE) rather than a running number.
     pub fn uses_mrope(&self) -> bool {
         // SAFETY: see `n_ctx_train`.
         let rope = unsafe { ffi::llama_model_rope_type(self.as_ptr()) };
         matches!(rope, ffi::LLAMA_ROPE_TYPE_MROPE | ffi::LLAMA_ROPE_TYPE_IMROPE)
     }
 
-    /// A one-line description: architecture, size, quantization. The size is the one that the file names, or else what
-    /// llama.cpp takes it for.
+    /// A one-line description: architecture, size, quantization. The size is the one that the file states, or else
+    /// llama.cpp's guess.
     pub fn description(&self) -> String {
         // SAFETY: the model lives, and the buffer's length is passed along.
         let known = read_string(|buffer, len, n, err, err_len| unsafe {
             ffi::sharpv_try_model_desc(self.as_ptr(), buffer, len, n, err, err_len)
         });
         let known = known.unwrap_or_default();
-        // llama.cpp guesses it from the number of layers.
+        // llama.cpp guesses the size from the number of layers.
         let size = self.metadata("general.size_label").filter(|label| is_size(label));
         match (size, known.splitn(3, ' ').collect::<Vec<_>>().as_slice()) {
             (Some(size), [architecture, _, quantization]) => format!("{architecture} {size} {quantization}"),
@@ -244,7 +244,7 @@ impl Model {
         }
     }
 
-    /// A value of the GGUF's metadata as text.
+    /// A value of the GGUF metadata as text; `None` if it is missing.
     pub fn metadata(&self, key: &str) -> Option<String> {
         let key = CString::new(key).ok()?;
         // SAFETY: `key` lives during the call; the buffer's length is passed along.
@@ -253,7 +253,7 @@ impl Model {
         })
     }
 
-    /// The chat template that comes with the model (Jinja).
+    /// The chat template (Jinja) in the model's file; `None` if it has none.
     pub fn chat_template(&self) -> Option<String> {
         // SAFETY: a null name asks for the default template; the string belongs to the model.
         let found = guarded(std::ptr::null(), |text, err, err_len| unsafe {
@@ -264,7 +264,7 @@ impl Model {
         Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
     }
 
-    /// The token that begins a text, and the one that ends it, where the model has them.
+    /// The token that begins a text (BOS) and the token that ends it (EOS), if the model has them.
     pub fn bos_eos(&self) -> (Option<Token>, Option<Token>) {
         let some = |token: Token| (token >= 0).then_some(token);
         // SAFETY: see `n_ctx_train`.
@@ -283,11 +283,11 @@ impl Model {
         unsafe { ffi::llama_vocab_is_eog(self.vocab(), token) }
     }
 
-    /// Turns text into tokens. `add_special` adds BOS and EOS as the model wants them; `parse_special` reads
-    /// `<|im_end|>` and its like as the control tokens they name.
+    /// Turns text into tokens. `add_special` adds BOS and EOS if the model is configured to; `parse_special` reads the
+    /// names of control tokens, such as `<|im_end|>`, as these tokens.
     ///
     /// # Errors
-    /// [`Error::Llama`] if the text is too long to be tokenized (2 GiB).
+    /// [`Error::Llama`] if the text is too long (2 GiB).
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>> {
         let too_long = || Error::Llama { action: "tokenizing", reason: format!("{} bytes are too many", text.len()) };
         let len = i32::try_from(text.len()).map_err(|_| too_long())?;
@@ -316,14 +316,14 @@ impl Model {
                 tokens.truncate(n as usize);
                 return Ok(tokens);
             }
-            // A negative count is the room that it needs.
+            // A negative count is the number of tokens that the buffer must hold.
             tokens.resize(n.checked_neg().ok_or_else(too_long)? as usize, 0);
         }
         Err(too_long())
     }
 
-    /// The bytes of a token. They need not be valid UTF-8 by themselves. Control tokens give nothing unless `special`
-    /// is set.
+    /// Returns the bytes of a token, which may be a part of a UTF-8 sequence. Empty for control tokens, unless
+    /// `special` is set.
     pub fn token_bytes(&self, token: Token, special: bool) -> Vec<u8> {
         let mut buffer = vec![0_u8; 64];
         for _ in 0..2 {
@@ -342,7 +342,7 @@ impl Model {
         Vec::new()
     }
 
-    /// The tokens that a tokenizer finds by their name before it reads anything else as text.
+    /// The tokens that the tokenizer finds by their name before it splits the rest of the text.
     pub fn special_tokens(&self) -> Vec<SpecialToken> {
         const CONTROL: ffi::llama_token_attr = ffi::LLAMA_TOKEN_ATTR_CONTROL | ffi::LLAMA_TOKEN_ATTR_UNKNOWN;
         let special = |token: Token| {
@@ -361,17 +361,17 @@ impl Model {
         (0..self.n_vocab()).filter_map(|token| special(token as Token)).collect()
     }
 
-    /// Loads a LoRA adapter for this model. It stays in memory as long as the model. Contexts of the model may be at
-    /// work meanwhile: this waits for the batches that they compute, and their next ones wait for this.
+    /// Loads a LoRA adapter for this model. It stays in memory as long as the model does. Contexts of the model may
+    /// compute in other threads: this call waits for their current batches, and their next batches wait for it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened, [`Error::Load`] if it is no adapter of this model.
+    /// [`Error::Io`] if the file cannot be opened, [`Error::Load`] if it is no adapter for this model.
     pub fn load_lora(&self, path: &Path, scale: f32) -> Result<LoraAdapter> {
         std::fs::File::open(path).map_err(Error::io("opening the LoRA adapter", path))?;
         let c_path = c_path(path)?;
         let _registry = device::hold_registry();
         let _adapters = self.0.adapters.write().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the model lives, `c_path` outlives the call, and the lock keeps all out that look at its adapters.
+        // SAFETY: the model lives, `c_path` outlives the call, and the lock excludes all calls that read the adapters.
         let load = |result: &mut _, err, err_len| unsafe {
             ffi::sharpv_try_adapter_lora_init(self.as_ptr(), c_path.as_ptr(), result, err, err_len)
         };
@@ -393,11 +393,11 @@ pub struct SpecialToken {
     pub token: Token,
     /// Its name, for example `<|im_end|>`.
     pub text: String,
-    /// It is read as a token only where [`Model::tokenize`] is told to; others always are.
+    /// Whether [`Model::tokenize`] reads it as a token only with `parse_special`; others it always reads as tokens.
     pub is_control: bool,
 }
 
-/// A LoRA adapter, to be given to a [`Context`](super::Context).
+/// A LoRA adapter, to apply to a [`Context`](super::Context).
 #[derive(Debug, Clone)]
 pub struct LoraAdapter {
     /// Freed by llama.cpp together with the model.
@@ -419,14 +419,14 @@ unsafe impl Send for LoraAdapter {}
 // SAFETY: see above.
 unsafe impl Sync for LoraAdapter {}
 
-/// Whether `label`, out of a file, is the size of a model: `135M`, `1.5B`, `8x7B`, `30B-A3B`.
+/// Whether `label`, which comes from a file, looks like the size of a model: `135M`, `1.5B`, `8x7B`, `30B-A3B`.
 fn is_size(label: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
     label.len() <= 16 && label.starts_with(|c: char| c.is_ascii_digit()) && label.chars().all(is_part)
 }
 
-/// Reads a string from a guarded getter of llama.cpp's that takes a buffer and gives the full length, or a negative
-/// number.
+/// Reads a string with a guarded getter of llama.cpp that writes to a buffer and returns the full length, or a negative
+/// number if there is no string.
 fn read_string(get: impl Fn(*mut c_char, usize, *mut i32, *mut c_char, usize) -> i32) -> Option<String> {
     let mut buffer = vec![0_u8; 256];
     for _ in 0..2 {

@@ -1,23 +1,23 @@
-//! Whether this processor has what llama.cpp's code for processors was compiled for.
+//! Whether this processor has the instruction sets that ggml was compiled for.
 //!
-//! ggml's kernels are compiled once, for what the build was told (`native`, `GGML_AVX2=OFF`, …), and do not look at the
-//! processor that they run on. One that lacks something would end the process with an illegal instruction, so it is
-//! looked at before any of them runs.
+//! ggml's kernels are compiled once, for the settings of the build (`native`, `GGML_AVX2=OFF`, …), and do not check the
+//! processor at run time. A processor that lacks something would end the process with an illegal instruction, so we
+//! check it before any kernel runs.
 
 use crate::error::{Error, Result};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::ffi;
 
-/// Instructions beyond the base of the architecture.
+/// An instruction set beyond the baseline of the architecture.
 struct Extension {
     name: &'static str,
-    /// This build's kernels use them.
+    /// Whether this build's kernels use it.
     used: bool,
-    /// This processor has them.
-    there: bool,
+    /// Whether this processor has it.
+    available: bool,
 }
 
-/// Asks ggml itself what it was compiled with, so that this is right whatever cmake was told.
+/// ggml itself reports what it was compiled with, so this is right whatever the settings of cmake were.
 #[cfg(target_arch = "x86_64")]
 fn extensions() -> Vec<Extension> {
     use std::arch::is_x86_feature_detected as detected;
@@ -37,10 +37,10 @@ fn extensions() -> Vec<Extension> {
             ffi::ggml_cpu_has_avx512_bf16(),
         ]
     };
-    // Every processor with AVX-512 that ggml is built for has these parts of it.
+    // The subsets that ggml's AVX-512 kernels are compiled for.
     let avx512 = detected!("avx512f") && detected!("avx512bw") && detected!("avx512dq") && detected!("avx512vl");
-    let there = [
-        // AMX is missing: ggml asks the system for it, and does without.
+    let available = [
+        // AMX is not checked: ggml requests it from the system at run time, and works without it.
         ("SSSE3", detected!("ssse3")),
         ("AVX", detected!("avx")),
         ("AVX2", detected!("avx2")),
@@ -53,11 +53,11 @@ fn extensions() -> Vec<Extension> {
         ("AVX-512 VNNI", detected!("avx512vnni")),
         ("AVX-512 BF16", detected!("avx512bf16")),
     ];
-    let both = there.into_iter().zip(used);
-    both.map(|((name, there), used)| Extension { name, used: used != 0, there }).collect()
+    let both = available.into_iter().zip(used);
+    both.map(|((name, available), used)| Extension { name, used: used != 0, available }).collect()
 }
 
-/// Asks ggml itself what it was compiled with, so that this is right whatever cmake was told.
+/// ggml itself reports what it was compiled with, so this is right whatever the settings of cmake were.
 #[cfg(target_arch = "aarch64")]
 fn extensions() -> Vec<Extension> {
     use std::arch::is_aarch64_feature_detected as detected;
@@ -70,38 +70,39 @@ fn extensions() -> Vec<Extension> {
             ffi::ggml_cpu_has_sve(),
         ]
     };
-    let there = [
+    let available = [
         ("dot product", detected!("dotprod")),
         ("FP16", detected!("fp16")),
         ("I8MM", detected!("i8mm")),
         ("SVE", detected!("sve")),
     ];
-    let both = there.into_iter().zip(used);
-    both.map(|((name, there), used)| Extension { name, used: used != 0, there }).collect()
+    let both = available.into_iter().zip(used);
+    both.map(|((name, available), used)| Extension { name, used: used != 0, available }).collect()
 }
 
-/// Not known elsewhere.
+/// Other architectures are not checked.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn extensions() -> Vec<Extension> {
     Vec::new()
 }
 
-/// What this build needs of a processor beyond the base of its architecture: `AVX2`, `FMA`, … None, if any will do.
+/// Returns the instruction sets that this build requires beyond the baseline of the architecture: `AVX2`, `FMA`, …
+/// Empty if any processor will do.
 pub fn needed_extensions() -> Vec<&'static str> {
     extensions().into_iter().filter(|extension| extension.used).map(|extension| extension.name).collect()
 }
 
-/// Whether this processor can run what this build computes with. A program asks before it does anything else; loading a
-/// model asks, too.
+/// Checks that this processor can run this build. A program should call this before anything else; loading a model
+/// calls it, too.
 ///
 /// # Errors
-/// [`Error::Processor`] with what it lacks.
+/// [`Error::Processor`], which names what the processor lacks.
 pub fn check_processor() -> Result<()> {
-    refuse(&extensions())
+    require(&extensions())
 }
 
-fn refuse(extensions: &[Extension]) -> Result<()> {
-    let lacks = |extension: &&Extension| extension.used && !extension.there;
+fn require(extensions: &[Extension]) -> Result<()> {
+    let lacks = |extension: &&Extension| extension.used && !extension.available;
     let missing: Vec<_> = extensions.iter().filter(lacks).map(|extension| extension.name).collect();
     if missing.is_empty() { Ok(()) } else { Err(Error::Processor { missing }) }
 }
@@ -112,10 +113,10 @@ mod tests {
 
     #[test]
     fn only_what_is_used_must_be_there() {
-        let extension = |name, used, there| Extension { name, used, there };
-        assert!(refuse(&[extension("A", true, true), extension("B", false, false)]).is_ok());
+        let extension = |name, used, available| Extension { name, used, available };
+        assert!(require(&[extension("A", true, true), extension("B", false, false)]).is_ok());
         let all = [extension("A", true, false), extension("B", false, false), extension("C", true, false)];
-        let text = refuse(&all).expect_err("no").to_string();
+        let text = require(&all).expect_err("no").to_string();
         assert!(text.starts_with("this processor has no A, C,"), "{text}");
     }
 

@@ -1,7 +1,8 @@
-//! Other machines: llama.cpp's RPC backend, as a client and as a server. It needs a build with the Cargo feature `rpc`.
+//! Computing on other machines: llama.cpp's RPC backend, as a client and as a server. It requires a build with the
+//! Cargo feature `rpc`.
 //!
-//! The protocol is llama.cpp's own, without encryption or authentication: whoever reaches the port can use the server,
-//! and perhaps take over its machine. It belongs on a trusted network.
+//! The protocol is llama.cpp's own and has neither encryption nor authentication: whoever reaches the port can use the
+//! server, and may be able to take over its machine. Run it only on a trusted network.
 
 use super::backend;
 use super::call::guarded;
@@ -17,7 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, ToSoc
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The port that llama.cpp's RPC servers have by default.
+/// The default port of llama.cpp's RPC servers.
 pub const RPC_PORT: u16 = 50052;
 
 /// How long a server may take to accept a connection, and then to answer. It does not answer while it serves another
@@ -25,13 +26,14 @@ pub const RPC_PORT: u16 = 50052;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connects to an RPC server and adds its devices to those of this program ([`devices`](super::devices)), where they
-/// stay. Models that are loaded from then on use them like GPUs. A server that was added before is not asked again.
+/// stay. Models that are loaded later use them like GPUs. Returns the server's devices. If the server was added before,
+/// no new connection is made.
 ///
-/// Not to be called from the progress callback of a model that is being loaded.
+/// Do not call this from the progress callback of a model that is being loaded.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Remote`] if there is no server that can be
-/// used, or if this build has no RPC.
+/// [`Error::InvalidParameter`] if `address` is not `HOST:PORT`; [`Error::Remote`] if there is no usable server, or if
+/// this build has no RPC.
 pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
     let (host, port) = parse(address)?;
     needs_feature(address)?;
@@ -46,7 +48,7 @@ pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
     let registered = guarded(std::ptr::null_mut(), |result, err, err_len| unsafe {
         ffi::sharpv_try_rpc_add_server(endpoint.as_ptr(), result, err, err_len)
     });
-    let failed = |reason: String| failure(address, reason, "look at the server's output");
+    let failed = |reason: String| failure(address, reason, "check the server's output");
     let registry = registered.into_result().map_err(failed)?;
     if registry.is_null() {
         return Err(failed("the server has no devices".into()));
@@ -60,18 +62,18 @@ pub fn add_rpc_server(address: &str) -> Result<Vec<Device>> {
     Ok(described)
 }
 
-/// What an RPC server offers, and where.
+/// Where an RPC server listens, and what it offers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RpcServerParams {
-    /// The address of this machine to listen at. Any but a loopback address lets others in, without a password.
+    /// The address of this machine to listen on. Any but a loopback address lets others in without a password.
     pub host: Ipv4Addr,
-    /// The port; 0 is any free one.
+    /// The port; 0 means any free one.
     pub port: u16,
-    /// The devices to offer, by [`Device::name`]; empty is all GPUs there are, or else the CPU.
+    /// The devices to offer, by [`Device::name`]; empty means all GPUs, or the CPU if there are none.
     pub devices: Vec<String>,
-    /// Threads of the CPU, up to 512; `None` is one for each core.
+    /// Threads of the CPU, up to 512; `None` means one for each core.
     pub n_threads: Option<usize>,
-    /// A folder to keep large weights in, so that they need not be sent again; `None` keeps nothing.
+    /// A folder that caches large weights, so that clients need not send them again; `None` caches nothing.
     pub cache: Option<PathBuf>,
 }
 
@@ -92,22 +94,22 @@ pub struct RpcServer {
 }
 
 impl RpcServer {
-    /// Chooses the devices and checks that the port is free. It is opened by [`run`](Self::run).
+    /// Chooses the devices and checks that the port is free. [`run`](Self::run) opens it.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there is no such device, or for a number of threads out of range; [`Error::Io`]
-    /// if the folder for weights cannot be made; [`Error::Remote`] if the port cannot be opened, or if this build has
-    /// no RPC.
+    /// [`Error::InvalidParameter`] for an unknown device, or a number of threads out of range; [`Error::Io`] if the
+    /// folder for weights cannot be created; [`Error::Remote`] if the port cannot be opened, or if this build has no
+    /// RPC.
     pub fn new(params: &RpcServerParams) -> Result<Self> {
         let wanted = SocketAddrV4::new(params.host, params.port);
         needs_feature(&wanted.to_string())?;
         let advice = match params.port {
-            0 => "give an address of this machine",
-            _ => "give an address of this machine, and a port that no other program uses",
+            0 => "use an address of this machine",
+            _ => "use an address of this machine, and a port that no other program uses",
         };
         let cannot_listen =
-            |error: io::Error| failure(&wanted.to_string(), format!("cannot listen there: {error}"), advice);
-        // llama.cpp opens the port itself, and would tell less.
+            |error: io::Error| failure(&wanted.to_string(), format!("cannot listen on it: {error}"), advice);
+        // llama.cpp opens the port itself, but its errors say less.
         let port = TcpListener::bind(wanted).and_then(|listener| listener.local_addr()).map_err(cannot_listen)?.port();
         let mut devices = super::devices();
         let mut names = params.devices.clone();
@@ -134,26 +136,27 @@ impl RpcServer {
         Ok(Self { address: SocketAddrV4::new(params.host, port), names, devices, n_threads, cache })
     }
 
-    /// Where clients find it.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddrV4 {
         self.address
     }
 
-    /// What it offers.
+    /// The devices that the server offers.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
 
-    /// Serves, one client after the other, to the end of the program. llama.cpp tells on stdout who comes and goes.
+    /// Serves one client after the other until the program ends. llama.cpp reports on stdout who connects and
+    /// disconnects.
     ///
     /// # Errors
-    /// [`Error::Remote`] if the port cannot be opened, or accepts no more clients.
+    /// [`Error::Remote`] if the port cannot be opened, or if no more clients can be accepted.
     pub fn run(self) -> Result<Infallible> {
         let address = self.address.to_string();
         let endpoint = c_string(&address)?;
         let mut handles = device::by_names(&self.names)?;
         let cache = self.cache.as_ref().map_or(std::ptr::null(), |folder| folder.as_ptr());
-        // SAFETY: strings and handles outlive the call; `by_names` puts a null pointer behind the handles, which is not
+        // SAFETY: strings and handles outlive the call; `by_names` ends the handles with a null pointer, which is not
         // counted.
         let ended = guarded((), |(), err, err_len| unsafe {
             ffi::sharpv_try_rpc_start_server(
@@ -184,8 +187,8 @@ fn needs_feature(address: &str) -> Result<()> {
     if cfg!(feature = "rpc") {
         return Ok(());
     }
-    let reason = "this build cannot compute on other machines".into();
-    Err(failure(address, reason, "take one that was built with the Cargo feature rpc"))
+    let reason = "this build does not support RPC".into();
+    Err(failure(address, reason, "use one that was built with the Cargo feature rpc"))
 }
 
 fn c_string(address: &str) -> Result<CString> {
@@ -200,7 +203,7 @@ fn not_an_address(address: &str) -> Error {
     }
 }
 
-/// `HOST:PORT`; llama.cpp would end the program over anything else.
+/// Parses `HOST:PORT`. llama.cpp would abort the process for anything else.
 fn parse(address: &str) -> Result<(&str, u16)> {
     let parts = address.split_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
     let (host, port) = parts.ok_or_else(|| not_an_address(address))?;
@@ -208,14 +211,14 @@ fn parse(address: &str) -> Result<(&str, u16)> {
     Ok((host, port))
 }
 
-/// Finds out whether a server is there that llama.cpp can talk with, by the first message of its protocol: ggml waits
-/// for an answer without end.
+/// Checks that there is a server that llama.cpp can talk to, with the first message of its protocol. ggml itself would
+/// wait for an answer forever.
 fn greet(address: &str, host: &str, port: u16) -> Result<()> {
     let start = START_SERVER;
     let found = (host, port).to_socket_addrs();
-    let advice = "check the name, or give its IPv4 address";
+    let advice = "check the name, or use its IPv4 address";
     let found = found.map_err(|error| failure(address, format!("the host cannot be found: {error}"), advice))?;
-    // llama.cpp takes the first one, too.
+    // llama.cpp uses the first IPv4 address, too.
     let target = found.into_iter().find(SocketAddr::is_ipv4);
     let target = target.ok_or_else(|| failure(address, "the host has no IPv4 address".into(), advice))?;
     let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
@@ -223,10 +226,10 @@ fn greet(address: &str, host: &str, port: u16) -> Result<()> {
     let version = match hello(&mut stream) {
         Ok(version) => version,
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            let reason = format!("no answer within {} s: a server has one client at a time", PATIENCE.as_secs());
+            let reason = format!("no answer within {} s: a server serves one client at a time", PATIENCE.as_secs());
             return Err(failure(address, reason, "wait until it is free, or start another one"));
         }
-        Err(error) => return Err(failure(address, format!("this is no RPC server of this kind: {error}"), start)),
+        Err(error) => return Err(failure(address, format!("this is no llama.cpp RPC server: {error}"), start)),
     };
     let (major, minor) = (ffi::RPC_PROTO_MAJOR_VERSION, ffi::RPC_PROTO_MINOR_VERSION);
     if u32::from(version[0]) != major || u32::from(version[1]) > minor {
@@ -237,10 +240,10 @@ fn greet(address: &str, host: &str, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Says hello and reads the version of the server.
+/// Sends the first message, and returns the major and minor version of the server's protocol.
 fn hello(stream: &mut TcpStream) -> io::Result<[u8; 2]> {
     const HELLO: u8 = 14;
-    // What the transport can do: nothing but TCP.
+    // Bytes that describe the transport; all zero for plain TCP.
     const CAPABILITIES: usize = 24;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -248,11 +251,11 @@ fn hello(stream: &mut TcpStream) -> io::Result<[u8; 2]> {
     request.extend((CAPABILITIES as u64).to_le_bytes());
     request.extend([0; CAPABILITIES]);
     stream.write_all(&request)?;
-    // Its size, the version (three numbers and a byte of padding), and capabilities.
+    // The answer's size, the version (three numbers and a byte of padding), and capabilities.
     let mut answer = [0; 8 + 4 + CAPABILITIES];
     stream.read_exact(&mut answer)?;
     if answer[..8] != ((answer.len() - 8) as u64).to_le_bytes() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it answers something else"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected answer"));
     }
     Ok([answer[8], answer[9]])
 }

@@ -1,4 +1,4 @@
-//! Choosing the next token.
+//! Samplers: choosing the next token.
 
 use super::call::guarded;
 use super::{Context, Model, Token};
@@ -7,29 +7,29 @@ use crate::ffi;
 use std::ffi::CString;
 use std::ptr::NonNull;
 
-/// How the next token is chosen. The defaults are llama.cpp's, but for the temperature: greedy, since a question about
-/// a video has a right answer.
+/// How the next token is chosen. The defaults are llama.cpp's, except the temperature: it is 0 (greedy), because a
+/// question about a video has a right answer.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct SamplerParams {
-    /// 0 takes the likeliest token always (greedy); higher is more random, from 0.001 to 100.
+    /// 0 always chooses the likeliest token (greedy); 0.001 to 100 chooses more randomly the higher it is.
     pub temperature: f32,
-    /// Only the `top_k` likeliest tokens; 0 is all.
+    /// Considers only the `top_k` likeliest tokens; 0 considers all.
     pub top_k: u32,
-    /// Only the likeliest tokens that together have this probability; 1 is all.
+    /// Considers only the likeliest tokens that together have this probability; 1 considers all.
     pub top_p: f32,
-    /// Only tokens with at least this share of the likeliest token's probability; 0 is all.
+    /// Considers only tokens with at least this share of the likeliest token's probability; 0 considers all.
     pub min_p: f32,
     /// Divides the logits of tokens already seen, 0.01 to 100; 1 is off.
     pub repeat_penalty: f32,
-    /// Taken from the logits of tokens already seen, for each time, −100 to 100; 0 is off.
+    /// Subtracted from the logit of a token for each time it was seen, −100 to 100; 0 is off.
     pub frequency_penalty: f32,
-    /// Taken from the logits of tokens already seen, once, −100 to 100; 0 is off.
+    /// Subtracted once from the logit of a token that was seen, −100 to 100; 0 is off.
     pub presence_penalty: f32,
-    /// How many of the last tokens the penalties look at, up to a million.
+    /// How many of the last tokens the penalties consider, up to a million.
     pub repeat_last_n: u32,
     /// A GBNF grammar that the answer must follow.
     pub grammar: Option<String>,
-    /// The seed of the random choice, below 2³² − 1; `None` takes a new one each time.
+    /// The seed of the random choice, below 2³² − 1; `None` uses a new one each time.
     pub seed: Option<u32>,
 }
 
@@ -50,23 +50,22 @@ impl Default for SamplerParams {
     }
 }
 
-/// The ranges of [`SamplerParams`]: what lies outside takes memory for nothing, or makes other numbers of logits than
-/// finite ones.
+/// The ranges of [`SamplerParams`]. Values outside of them waste memory, or make logits that are not finite.
 mod range {
     use std::ops::RangeInclusive;
 
-    /// Above 0. The largest logits divided by the least of these are finite, and far from each other.
+    /// For temperatures above 0. The largest logits stay finite, and distinct, when they are divided by the least.
     pub const TEMPERATURE: RangeInclusive<f32> = 1e-3..=100.0;
     pub const SHARE: RangeInclusive<f32> = 0.0..=1.0;
     pub const REPEAT_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
     pub const PENALTY: RangeInclusive<f32> = -100.0..=100.0;
-    /// Longer than conversations are; llama.cpp takes memory for all of them at once.
+    /// More than any conversation has; llama.cpp allocates memory for all of them at once.
     pub const REPEAT_LAST_N: RangeInclusive<u32> = 0..=1_000_000;
-    /// Without the one that llama.cpp takes for none.
+    /// Excludes `LLAMA_DEFAULT_SEED`, with which llama.cpp chooses a random seed.
     pub const SEED: RangeInclusive<u32> = 0..=u32::MAX - 1;
 }
 
-/// An error if `value` is not in `range`; `or` is said before it.
+/// Fails if `value` is not in `range`. `or` precedes the range in the message.
 fn within<T: PartialOrd + std::fmt::Display>(
     name: &'static str,
     value: T,
@@ -81,6 +80,8 @@ fn within<T: PartialOrd + std::fmt::Display>(
 }
 
 impl SamplerParams {
+    /// Checks that every value is in its range.
+    ///
     /// # Errors
     /// [`Error::InvalidParameter`] for the first value out of range.
     pub fn validate(&self) -> Result<()> {
@@ -97,9 +98,9 @@ impl SamplerParams {
     }
 }
 
-/// `logits`, if a token can be chosen by them. A model may rule tokens out with minus infinity.
+/// Returns `logits` if a token can be chosen from them. Minus infinity is allowed: models rule tokens out with it.
 pub(super) fn checked(logits: &[f32]) -> Result<&[f32]> {
-    // Without a branch for each value: this is done for every token.
+    // No branch for each value: this runs for every token.
     let has_no_number = |some: &[f32]| some.iter().fold(false, |found, l| found | l.is_nan() | (*l == f32::INFINITY));
     if logits.chunks(4096).any(has_no_number) || logits.iter().all(|&l| l == f32::NEG_INFINITY) {
         return Err(Error::LogitsNotFinite);
@@ -107,7 +108,7 @@ pub(super) fn checked(logits: &[f32]) -> Result<&[f32]> {
     Ok(logits)
 }
 
-/// A chain of samplers with its state: the tokens seen, the grammar's position, the random generator.
+/// A chain of samplers and its state: the tokens seen, the position in the grammar, the random generator.
 #[derive(Debug)]
 pub struct Sampler {
     chain: NonNull<ffi::llama_sampler>,
@@ -127,11 +128,11 @@ impl Drop for Sampler {
 
 impl Sampler {
     /// Builds the chain for `params`, in llama.cpp's order: grammar, penalties, top-k, top-p, min-p, temperature,
-    /// choice.
+    /// random choice.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a value out of range or a grammar that cannot be parsed; [`Error::Llama`] if
-    /// there is no memory.
+    /// memory runs out.
     pub fn new(model: &Model, params: &SamplerParams) -> Result<Self> {
         params.validate()?;
         let grammar = params.grammar.as_deref().map(|text| c_grammar(text).map(|c_text| (text, c_text))).transpose()?;
@@ -142,7 +143,6 @@ impl Sampler {
             frequency_penalty: params.frequency_penalty,
             presence_penalty: params.presence_penalty,
             temperature: params.temperature,
-            // More than there are tokens is all.
             top_k: i32::try_from(params.top_k).unwrap_or(i32::MAX),
             top_p: params.top_p,
             min_p: params.min_p,
@@ -160,12 +160,12 @@ impl Sampler {
         }
     }
 
-    /// Chooses a token from the last logits of `context`, and remembers it.
+    /// Chooses a token from the last logits of `context`, and adds it to the tokens seen.
     ///
     /// # Errors
     /// [`Error::Llama`] if the context has no logits, or the grammar allows no token; [`Error::LogitsNotFinite`].
     pub fn sample(&mut self, context: &mut Context) -> Result<Token> {
-        // llama.cpp ends the process when there are none, and takes any token where they are no numbers.
+        // llama.cpp aborts the process if there are no logits, and returns an arbitrary token if they are NaN.
         context.logits()?;
         // SAFETY: both objects live and are borrowed mutably; -1 names the last logits, which exist.
         let sampled = guarded(-1, |result, err, err_len| unsafe {
@@ -174,30 +174,30 @@ impl Sampler {
         sampled
             .value
             .filter(|&token| token >= 0)
-            .ok_or(Error::Llama { action: "choosing a token", reason: sampled.reason })
+            .ok_or(Error::Llama { action: "sampling a token", reason: sampled.reason })
     }
 
-    /// Forgets the tokens seen and the grammar's position.
+    /// Forgets the tokens seen, and returns to the beginning of the grammar.
     ///
     /// # Errors
-    /// [`Error::Llama`] if there is no memory for the grammar's state.
+    /// [`Error::Llama`] if memory for the grammar's state runs out.
     pub fn reset(&mut self) -> Result<()> {
         // SAFETY: the chain is ours.
         let reset =
             guarded((), |(), err, err_len| unsafe { ffi::sharpv_try_sampler_reset(self.chain.as_ptr(), err, err_len) });
-        reset.into_result().map_err(|reason| Error::Llama { action: "starting the sampler anew", reason })
+        reset.into_result().map_err(|reason| Error::Llama { action: "resetting the sampler", reason })
     }
 }
 
-/// Bytes of a grammar. llama.cpp goes through rules that refer to each other by calling itself.
+/// The most bytes of a grammar. llama.cpp follows references between rules recursively.
 const MAX_GRAMMAR: usize = 1 << 16;
 
-/// Parentheses within each other: as above.
+/// The deepest nesting of parentheses, which llama.cpp parses recursively, too.
 const MAX_DEPTH: usize = 250;
 
-/// `text` as llama.cpp takes it, if parsing it does not take more of the stack than there is.
+/// Returns `text` as a C string, if it is too small to overflow llama.cpp's stack.
 fn c_grammar(text: &str) -> Result<CString> {
-    // Those within quotes are counted as well; no grammar that means something has so many.
+    // Counts parentheses within quotes, too. No sensible grammar has that many.
     let depth = text.bytes().scan(0_usize, |depth, byte| {
         match byte {
             b'(' => *depth += 1,

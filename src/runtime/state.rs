@@ -1,20 +1,20 @@
-//! What a saved state says about itself, looked at before llama.cpp reads it: llama.cpp takes positions and sequences
-//! as they come, and computes with whatever is in its cells.
+//! Validates a saved state before llama.cpp reads it: llama.cpp checks neither positions nor sequences, and computes
+//! with whatever is in its cells.
 //!
-//! The form is that of `llama_kv_cache::state_write` and `llama_memory_recurrent::state_write`, for one sequence:
+//! The format is that of `llama_kv_cache::state_write` and `llama_memory_recurrent::state_write`, for one sequence:
 //!
 //! ```text
 //! length of the architecture's name, name | one part for each cache of the model
-//! cache:     streams (1), cells | of each cell: position, sequences (1), 3 numbers with M-RoPE, sequence (0)
-//!            V transposed, layers, rotations of K and V | of each layer: type of K, bytes of a row, rows
-//!            of each layer, but in models that compute V from K: type of V, bytes of a row, rows;
-//!            or, transposed: type of V, bytes of a value, values of a row, values
-//! recurrent: cells | of each cell: position, sequences (1), sequence (0) | 0, layers
-//!            of each layer and kind of state: type, bytes of a row, rows
+//! cache:     streams (1), cells | for each cell: position, sequences (1), 3 numbers with M-RoPE, sequence (0)
+//!            V transposed, layers, rotations of K and V | for each layer: type of K, bytes of a row, rows
+//!            for each layer, except in models that compute V from K: type of V, bytes of a row, rows;
+//!            if transposed: type of V, bytes of a value, values of a row, values
+//! recurrent: cells | for each cell: position, sequences (1), sequence (0) | 0, layers
+//!            for each layer and kind of state: type, bytes of a row, rows
 //! ```
 //!
-//! What has no cells is left out from there on. All numbers have 32 bits, but for the bytes of a row: 64. Behind it may
-//! stand a part of ours ([`layered_state`]), about the cells of the first cache.
+//! A cache without cells ends after their number. All numbers have 32 bits, except the bytes of a row, which has 64.
+//! Our own part ([`layered_state`]), about the cells of the first cache, may follow.
 
 use super::{ComputeParams, Model, layered_state};
 use std::collections::BTreeMap;
@@ -22,15 +22,15 @@ use std::collections::BTreeMap;
 /// The cells of a saved state.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SavedCells {
-    /// The positions of the cells of each cache of keys and values: a model with a sliding window has a second one.
+    /// The positions of the cells of each KV cache. A model with a sliding window has two.
     caches: Vec<Vec<i32>>,
-    /// Those of recurrent states.
+    /// The positions of the recurrent states.
     recurrent: Vec<i32>,
 }
 
 impl SavedCells {
-    /// Reads a state, of a context for `model` with one sequence. `None` if its counts, types and lengths do not fit
-    /// each other or the model. Whether rows have the width of the model's llama.cpp checks.
+    /// Reads the state of a context for `model` with one sequence. `None` if its counts, types and lengths contradict
+    /// each other or the model. llama.cpp itself checks the width of the rows.
     pub fn read(model: &Model, compute: &ComputeParams, state: &[u8]) -> Option<Self> {
         let (state, ours) = super::evict::split_state(state)?;
         let name = super::evict::state_start(&model.metadata("general.architecture").unwrap_or_default());
@@ -44,8 +44,8 @@ impl SavedCells {
         form.read(state.strip_prefix(&name[..])?, ours)
     }
 
-    /// Whether they are the cells of rows at `positions`, ascending: all of them in the first cache, and no others in
-    /// any.
+    /// Whether these are the cells of rows at `positions` (ascending). The first cache must hold all of the rows, and
+    /// no cache may hold any other.
     pub fn are_at(&self, positions: impl Iterator<Item = i32>) -> bool {
         let count = |positions: &mut dyn Iterator<Item = i32>| {
             positions.fold(BTreeMap::<i32, usize>::new(), |mut counts, position| {
@@ -64,11 +64,11 @@ impl SavedCells {
     }
 }
 
-/// What the numbers of a state have to be.
+/// What the numbers in a state must agree with.
 struct Form {
     n_layer: u32,
     n_vocab: u32,
-    /// Whether a cell has a place in the image, and a token.
+    /// Whether a cell stores its row and column in the image, and a token.
     cell_has_extra: bool,
     type_k: u32,
     type_v: u32,
@@ -87,7 +87,7 @@ pub(crate) fn fuzz_state(bytes: &[u8]) {
     }
 }
 
-/// What is left of a state.
+/// The bytes of a state that were not read yet.
 #[derive(Clone, Copy)]
 pub(super) struct Rest<'a>(pub &'a [u8]);
 
@@ -110,33 +110,33 @@ impl Rest<'_> {
         Some(u64::from_ne_bytes(*bytes))
     }
 
-    /// Passes over `n` times `size` bytes, which are there.
+    /// Skips `n` times `size` bytes. `None` if there are fewer.
     pub fn skip(&mut self, n: u32, size: u64) -> Option<()> {
         let bytes = usize::try_from(u64::from(n).checked_mul(size)?).ok()?;
         self.0 = self.0.get(bytes..)?;
         Some(())
     }
 
-    /// A number that has to be this one.
+    /// Reads a number. `None` if it is not `expected`.
     pub fn is(&mut self, expected: u32) -> Option<()> {
         (self.u32()? == expected).then_some(())
     }
 }
 
 impl Form {
-    /// llama.cpp's part behind the architecture's name, and ours, which is empty where there is none.
+    /// Reads llama.cpp's part, from after the architecture's name, and ours, which may be empty.
     fn read(&self, theirs: &[u8], ours: &[u8]) -> Option<SavedCells> {
         let cells = self.parts(theirs, SavedCells::default())?;
         let is_of = |first: &Vec<i32>| layered_state::n_cells(ours, self.n_layer) == Some(first.len());
         (ours.is_empty() || cells.caches.first().is_some_and(is_of)).then_some(cells)
     }
 
-    /// All that is left, which is a cache or a recurrent state and what follows it.
+    /// Reads all that is left: a cache or a recurrent state, and what follows it.
     fn parts(&self, state: &[u8], found: SavedCells) -> Option<SavedCells> {
         if state.is_empty() {
             return Some(found);
         }
-        // What does not fit one of them ends early, and a model has four of them at most.
+        // The search cannot grow without bound: a wrong guess fails early, and a model has four parts at most.
         if found.caches.len() > 2 {
             return None;
         }
@@ -160,7 +160,7 @@ impl Form {
             if has_extra {
                 rest.skip(2, 4)?;
                 let token = rest.u32()?;
-                // A row that is none of the vocabulary is that of an embedding.
+                // The row of an embedding has no token (-1).
                 if token >= self.n_vocab && token != u32::MAX {
                     return None;
                 }
@@ -204,7 +204,7 @@ impl Form {
         Some((positions, rest))
     }
 
-    /// A recurrent state stands at the end.
+    /// Reads a recurrent state, which is always last.
     fn recurrent<'a>(&self, mut rest: Rest<'a>) -> Option<(Vec<i32>, Rest<'a>)> {
         let n_cells = rest.u32().filter(|&n_cells| n_cells <= 1)?;
         let positions = self.cells(&mut rest, n_cells, false)?;
@@ -229,7 +229,7 @@ mod tests {
         words.iter().flat_map(|word| word.to_ne_bytes()).collect()
     }
 
-    /// A cache with cells at `positions`, two layers, rows of four bytes.
+    /// A cache with cells at `positions`, two layers and rows of four bytes.
     fn cache(positions: &[u32], transposed: u32) -> Vec<u8> {
         let n = positions.len() as u32;
         let mut all = words(&[1, n]);
@@ -265,14 +265,14 @@ mod tests {
         let hybrid = read(&[cache(&[0, 1], 0), recurrent(1)].concat()).expect("a cache and a recurrent state");
         assert_eq!(hybrid, SavedCells { caches: vec![vec![0, 1]], recurrent: vec![1] });
         assert_eq!(read(&recurrent(1)).expect("recurrent").recurrent, [1]);
-        // V that is computed from K is not there.
+        // A model that computes V from K saves no V.
         let mut latent = cache(&[0, 1], 0);
         latent.truncate(latent.len() - 2 * (12 + 8));
         assert_eq!(read(&latent).expect("K alone").caches, [[0, 1]]);
         assert_eq!(read(&words(&[1, 0])).expect("an empty one").caches, [[0; 0]]);
     }
 
-    /// Plain attention, a sliding window, positions of three parts, latent attention, and recurrent layers.
+    /// Covers plain attention, a sliding window, M-RoPE, latent attention and recurrent layers.
     #[test]
     fn states_of_each_kind_of_model_are_read() {
         use crate::runtime::{CancelToken, Context, ContextParams, FlashAttention, KvType, ModelParams, Row, RowInput};
@@ -283,7 +283,7 @@ mod tests {
                 let compute = ComputeParams { type_v, flash_attention, n_threads: Some(1), ..Default::default() };
                 let params = ContextParams { n_ctx: 256, compute: compute.clone(), ..Default::default() };
                 let Ok(mut context) = Context::new(&model, &params, &[], &CancelToken::new()) else {
-                    // Not every model can do without flash attention, or with it.
+                    // Some models work only with flash attention, others only without.
                     continue;
                 };
                 let row = |p| Row { input: RowInput::Token(1 + p % 7), position: [p, p, p, 0], logits: false };
@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// As models with layers that can be evicted save them, before and behind that.
+    /// States of evictable contexts, before and after an eviction.
     #[test]
     fn states_with_a_part_of_ours_are_read() {
         use crate::runtime::{CancelToken, Context, ContextParams, ModelParams, Row, RowInput};
@@ -310,11 +310,11 @@ mod tests {
             let params = ContextParams { n_ctx: 256, evictable: true, compute: compute.clone(), ..Default::default() };
             let mut context = Context::new(&model, &params, &[], &CancelToken::new()).unwrap();
             let embedding = vec![0.5; model.n_embd_inp()];
-            let place = |p| Row { input: RowInput::Token(1 + p % 7), position: [p, p, p, 0], logits: false };
-            context.process(&(0..10).map(place).collect::<Vec<_>>()).unwrap();
-            let image = |p| Row { input: RowInput::Embedding(&embedding), ..place(p) };
-            context.process(&(10..30).map(image).collect::<Vec<_>>()).unwrap();
-            context.process(&(30..40).map(place).collect::<Vec<_>>()).unwrap();
+            let text = |p| Row { input: RowInput::Token(1 + p % 7), position: [p, p, p, 0], logits: false };
+            context.process(&(0..10).map(text).collect::<Vec<_>>()).unwrap();
+            let visual = |p| Row { input: RowInput::Embedding(&embedding), ..text(p) };
+            context.process(&(10..30).map(visual).collect::<Vec<_>>()).unwrap();
+            context.process(&(30..40).map(text).collect::<Vec<_>>()).unwrap();
             let evictable: Vec<usize> = context
                 .kv_layers()
                 .unwrap()
@@ -333,7 +333,7 @@ mod tests {
                 assert!(cells.is_some_and(|cells| cells.are_at(0..40)), "{name} {evicts}");
                 let (theirs, ours) = crate::runtime::evict::split_state(&state).unwrap();
                 assert_eq!(layered_state::n_cells(ours, model.n_layer() as u32), Some(40), "{name} {evicts}");
-                // Its first cell is one of text: without its row, evicting could not leave it where it is.
+                // The first cell holds text. Without its row in the evicted layers, the state must be rejected.
                 let n_evicted = u32::from_ne_bytes(ours[20..24].try_into().unwrap()) as usize;
                 let at = theirs.len() + 24 + 4 * n_evicted;
                 assert_eq!((state[at], n_evicted > 0), (if evicts { 4 } else { 0 }, evicts), "{name}");
@@ -348,11 +348,11 @@ mod tests {
     fn what_does_not_fit_is_no_state() {
         let good = cache(&[0, 1], 0);
         for length in 1..good.len() {
-            // Behind K a state is whole for a model without V.
+            // A state that ends after K is complete for a model without V.
             assert!(read(&good[..length]).is_none() || length == good.len() - 40, "{length}");
         }
         assert_eq!(read(&[&good[..], &[0]].concat()), None);
-        // Streams, cells, position, sequences, sequence, transposed, layers, type of K, its row, of V.
+        // In this order: streams, cells, position, sequences, sequence, transposed, layers, type of K, its row, of V.
         for (at, value) in [
             (0, 2),
             (1, 1),

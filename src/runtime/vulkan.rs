@@ -1,48 +1,48 @@
-//! What the Vulkan drivers of this machine offer, and why ggml takes none of it.
+//! The Vulkan devices of this machine, and why ggml uses none of them.
 
 use super::call::guarded;
 use crate::ffi;
 use std::ffi::{CStr, c_char};
 use std::fmt;
 
-/// More devices than a machine has.
+/// More devices than any machine has.
 const MOST: usize = 16;
 
-/// The oldest Vulkan that ggml computes with.
+/// The oldest version of Vulkan that ggml supports.
 const OLDEST: [u32; 3] = [1, 2, 0];
 
-/// A device of a Vulkan driver, whether this build computes on it or not.
+/// A device of a Vulkan driver, whether this build can use it or not.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct VulkanDevice {
     /// The product's name.
     pub name: String,
-    /// The driver's name and version as it tells them; empty if it is older than Vulkan 1.2, which has the question.
+    /// The driver's name and version as the driver reports them; empty before Vulkan 1.2, which added that query.
     pub driver: String,
-    /// The version of Vulkan that it can do: major, minor, patch.
+    /// The version of Vulkan that it supports: major, minor, patch.
     pub api: [u32; 3],
-    /// Whether it computes on the CPU.
+    /// Whether it is a software driver, which computes on the CPU.
     pub software: bool,
-    /// Whether buffers may hold 16-bit values, which ggml needs.
+    /// Whether buffers may hold 16-bit values, which ggml requires.
     pub storage_16bit: bool,
 }
 
-/// Why this build does not compute with Vulkan.
+/// Why this build cannot use Vulkan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VulkanObstacle {
     /// No driver offers a device.
     NoDriver,
-    /// The driver of this GPU is older than what ggml needs.
+    /// This device lacks something that ggml requires.
     TooOld(VulkanDevice),
-    /// All devices compute on the CPU; ggml takes such a one only if it is named in `GGML_VK_VISIBLE_DEVICES`, by the
-    /// number here.
+    /// All devices compute on the CPU. ggml uses such a device only if `GGML_VK_VISIBLE_DEVICES` names its number,
+    /// which is the first field.
     OnlySoftware(usize, VulkanDevice),
-    /// `GGML_VK_VISIBLE_DEVICES` names this number, and no driver offers a device with it.
+    /// `GGML_VK_VISIBLE_DEVICES` names this number, which no device has.
     NoSuchDevice(usize),
 }
 
 impl VulkanObstacle {
-    /// What keeps ggml from these devices, the loader's; `None` if there is one that it takes.
+    /// Returns why ggml uses none of `devices`, which are in the loader's order; `None` if it uses one.
     pub fn of(devices: &[VulkanDevice]) -> Option<Self> {
         if devices.iter().any(|device| !device.software && device.is_new_enough()) {
             return None;
@@ -58,10 +58,10 @@ impl VulkanObstacle {
         })
     }
 
-    /// What keeps ggml from those of the devices that `named` names, a value of `GGML_VK_VISIBLE_DEVICES`: numbers with
-    /// commas between them, of which it takes all.
+    /// Returns why ggml cannot use all devices that `named` names. `named` is a value of `GGML_VK_VISIBLE_DEVICES`:
+    /// numbers separated by commas. `None` if ggml can use all of them.
     pub fn of_named(devices: &[VulkanDevice], named: &str) -> Option<Self> {
-        // What is no number ends the list, as in ggml.
+        // Anything but a number ends the list, as in ggml.
         let mut numbers = named.split([',', ' ']).filter(|part| !part.is_empty()).map_while(|part| part.parse().ok());
         numbers.find_map(|number: usize| match devices.get(number) {
             None => Some(Self::NoSuchDevice(number)),
@@ -75,12 +75,12 @@ impl fmt::Display for VulkanObstacle {
         match self {
             Self::NoDriver => f.write_str("no Vulkan driver was found"),
             Self::TooOld(device) if device.api < OLDEST => {
-                write!(f, "{device} is too old: Vulkan 1.2 or newer is needed")
+                write!(f, "{device} is too old: Vulkan 1.2 or newer is required")
             }
-            Self::TooOld(device) => write!(f, "{device} has no 16-bit values in buffers, which are needed"),
+            Self::TooOld(device) => write!(f, "{device} does not support 16-bit values in buffers, which are required"),
             Self::OnlySoftware(_, device) => write!(f, "the only Vulkan device, {device}, computes on the CPU"),
             Self::NoSuchDevice(number) => {
-                write!(f, "GGML_VK_VISIBLE_DEVICES names Vulkan device {number}, which is not there")
+                write!(f, "GGML_VK_VISIBLE_DEVICES names Vulkan device {number}, which does not exist")
             }
         }
     }
@@ -100,11 +100,11 @@ impl fmt::Display for VulkanDevice {
     }
 }
 
-/// The devices of all Vulkan drivers of this machine, in the loader's order. None in builds without the Cargo feature
-/// `vulkan`, and where the loader cannot be asked.
+/// Returns the devices of all Vulkan drivers of this machine, in the loader's order. Empty in builds without the Cargo
+/// feature `vulkan`, and if the loader fails.
 pub fn vulkan_devices() -> Vec<VulkanDevice> {
     let mut devices = [ffi::sharpv_vulkan_device::default(); MOST];
-    // SAFETY: there is room for `MOST` devices.
+    // SAFETY: the array has `MOST` elements.
     let n = guarded(0, |n, err, err_len| unsafe {
         ffi::sharpv_try_vulkan_devices(devices.as_mut_ptr(), MOST, n, err, err_len)
     });
@@ -122,7 +122,7 @@ fn describe(device: &ffi::sharpv_vulkan_device) -> VulkanDevice {
     }
 }
 
-/// A C string in a buffer, up to its end or the buffer's.
+/// Reads the NUL-terminated string in a buffer.
 fn text(buffer: &[c_char]) -> String {
     let bytes: Vec<u8> = buffer.iter().map(|&c| c as u8).collect();
     CStr::from_bytes_until_nul(&bytes).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()

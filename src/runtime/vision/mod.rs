@@ -1,4 +1,4 @@
-//! The vision encoder (mtmd): images in, one embedding row for each visual token out.
+//! The vision encoder (mtmd): turns images into one embedding for each visual token.
 
 mod stream;
 
@@ -17,11 +17,11 @@ use std::ptr::NonNull;
 /// How to load and run the vision encoder.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct VisionParams {
-    /// Run it on the GPU, where there is one.
+    /// Run it on the GPU, if there is one.
     pub use_gpu: bool,
-    /// Threads, up to 512; `None` is one for each core.
+    /// Threads, up to 512; `None` means one for each core.
     pub n_threads: Option<usize>,
-    /// Fused attention in the encoder.
+    /// When to use flash attention in the encoder.
     pub flash_attention: FlashAttention,
 }
 
@@ -31,7 +31,7 @@ impl Default for VisionParams {
     }
 }
 
-/// As mtmd takes them.
+/// Converts `params` for mtmd.
 pub(super) fn raw_params(params: &VisionParams) -> Result<ffi::mtmd_context_params> {
     // SAFETY: returns a plain struct.
     let mut raw = unsafe { ffi::mtmd_context_params_default() };
@@ -39,12 +39,12 @@ pub(super) fn raw_params(params: &VisionParams) -> Result<ffi::mtmd_context_para
     raw.n_threads = threads(params.n_threads)?;
     raw.flash_attn_type = params.flash_attention.as_raw();
     raw.print_timings = false;
-    // The warm-up encodes a blank image: a second of every start, for nothing that a first frame would not do.
+    // The warm-up encodes a blank image. It would cost a second at every start, and the first frame does the same.
     raw.warmup = false;
     Ok(raw)
 }
 
-/// A loaded `mmproj` file: vision encoder and projector, bound to the language model that it was made for.
+/// A loaded `mmproj` file: vision encoder and projector, bound to the language model that they belong to.
 #[derive(Debug)]
 pub struct Vision {
     ptr: NonNull<ffi::mtmd_context>,
@@ -64,11 +64,11 @@ impl Drop for Vision {
 }
 
 impl Vision {
-    /// Loads the `mmproj` GGUF at `path` for `model`. `on_progress` is called with values from 0 to 1.
+    /// Loads the `mmproj` GGUF file at `path` for `model`. `on_progress` is called with values from 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or
-    /// sees no images (audio only); [`Error::InvalidParameter`] for a number of threads out of range.
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Load`] if it is no mmproj, belongs to another model, or has
+    /// only an audio encoder; [`Error::InvalidParameter`] for a number of threads out of range.
     pub fn load(path: &Path, model: &Model, params: &VisionParams, mut on_progress: impl FnMut(f32)) -> Result<Self> {
         std::fs::File::open(path).map_err(Error::io("opening the mmproj", path))?;
         let c_path = c_path(path)?;
@@ -87,7 +87,7 @@ impl Vision {
             let width = model.n_embd_inp();
             let model = model.path().display();
             format!(
-                "it was made for another model: {model} takes embeddings of {width} values; give the mmproj that came with it"
+                "it was made for another model: {model} takes embeddings of {width} values; use the mmproj that came with it"
             )
         } else {
             loaded.reason
@@ -100,9 +100,7 @@ impl Vision {
         };
         // SAFETY: a getter.
         if !unsafe { ffi::mtmd_support_vision(vision.ptr.as_ptr()) } {
-            return Err(failed(
-                "it has an audio encoder alone, and sees nothing; give the mmproj of a model that sees".into(),
-            ));
+            return Err(failed("it has only an audio encoder; use the mmproj of a model with a vision encoder".into()));
         }
         Ok(vision)
     }
@@ -112,27 +110,27 @@ impl Vision {
         &self.path
     }
 
-    /// Whether it was at work on an image, for which it takes buffers that it keeps.
+    /// Whether it has begun to encode an image, and so has allocated its buffers, which it keeps.
     pub fn has_encoded(&self) -> bool {
         self.has_encoded
     }
 
-    /// Whether visual tokens have positions in time and space (M-RoPE) rather than a running number.
+    /// Whether visual tokens have positions in time, height and width (M-RoPE) rather than a running number.
     pub fn uses_mrope(&self) -> bool {
         // SAFETY: a getter.
         unsafe { ffi::mtmd_decode_use_mrope(self.ptr.as_ptr()) }
     }
 
-    /// Whether the tokens of an image see each other in both directions, so that an image must be one batch.
+    /// Whether attention within an image is not causal, so that an image must be one batch.
     pub fn uses_non_causal(&self) -> bool {
         // SAFETY: a getter; null means any image.
         unsafe { ffi::mtmd_decode_use_non_causal(self.ptr.as_ptr(), std::ptr::null()) }
     }
 
-    /// Cuts a prompt into chunks of text tokens and of visual tokens, as mtmd does: the model's own begin and end
-    /// markers are put around each image.
+    /// Splits a prompt into chunks of text tokens and of visual tokens, as mtmd does, which puts the model's own begin
+    /// and end markers around each image.
     ///
-    /// Images may be [placeholders](Bitmap::placeholder): then the chunks tell counts and positions but cannot be
+    /// Images may be [placeholders](Bitmap::placeholder). Their chunks have counts and positions, but cannot be
     /// encoded.
     ///
     /// # Errors
@@ -141,11 +139,11 @@ impl Vision {
         self.tokenize_as(parts, add_special, false)
     }
 
-    /// The same for frames of which the image of the whole is enough: encoders that scale images up to cut them
-    /// into many tiles (SmolVLM) make one. It is the last; there may be a tile as well.
+    /// As [`tokenize`](Self::tokenize), for frames that need not be cut into tiles. For models that scale images up to
+    /// cut them into many tiles and an overview (SmolVLM), the overview is the last chunk; one tile may precede it.
     ///
     /// # Errors
-    /// As [`tokenize`](Self::tokenize).
+    /// Those of [`tokenize`](Self::tokenize).
     pub fn tokenize_whole(&self, parts: &[Part<'_>]) -> Result<Chunks> {
         self.tokenize_as(parts, false, true)
     }
@@ -198,11 +196,10 @@ impl Vision {
         if value == Some(0) { Ok(chunks) } else { Err(failed(reason)) }
     }
 
-    /// Encodes the image of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`; they stay until the next
-    /// call.
+    /// Encodes the image of `chunk`. Returns its embeddings, `[n_tokens × n_embd_inp]`, valid until the next call.
     ///
     /// # Errors
-    /// [`Error::Llama`] if encoding fails, for example for want of memory, or the chunk is a placeholder.
+    /// [`Error::Llama`] if encoding fails, for example because memory runs out, or if the chunk is a placeholder.
     pub fn encode(&mut self, chunk: &ImageChunk<'_>) -> Result<&[f32]> {
         self.has_encoded = true;
         // SAFETY: context and chunk live.
@@ -216,21 +213,21 @@ impl Vision {
         self.output(chunk)
     }
 
-    /// The embeddings that were just computed of `chunk`.
+    /// Returns the embeddings of `chunk`, which was just encoded.
     fn output(&mut self, chunk: &ImageChunk<'_>) -> Result<&[f32]> {
         // SAFETY: the context lives and has just encoded.
         let data = unsafe { ffi::mtmd_get_output_embd(self.ptr.as_ptr()) };
         if data.is_null() {
-            return Err(Error::Llama { action: "encoding a frame", reason: "no embeddings came out".into() });
+            return Err(Error::Llama { action: "encoding a frame", reason: "there are no embeddings".into() });
         }
         // SAFETY: mtmd documents the size: n_embd_inp floats for each token of the chunk.
         Ok(unsafe { std::slice::from_raw_parts(data, chunk.n_tokens() * self.model.n_embd_inp()) })
     }
 
-    /// Feeds `chunks` to `context` exactly as llama.cpp's own tools do: one call for each piece of text and each
-    /// image, nothing pruned. This is the reference that the one-pass prefill is compared with.
+    /// Prefills `chunks` into `context` exactly as llama.cpp's own tools do: one call for each chunk of text and each
+    /// image, nothing pruned. Tests compare the one-pass prefill with this.
     ///
-    /// Returns the next free position.
+    /// Returns the next position.
     ///
     /// # Errors
     /// [`Error::Llama`] if encoding or computing fails.
@@ -244,7 +241,7 @@ impl Vision {
         let mut next = position;
         let n_batch = i32::try_from(n_batch.max(1)).unwrap_or(i32::MAX);
         let pointer = context.as_ptr();
-        // SAFETY: all objects live and belong together; logits are asked for the last row.
+        // SAFETY: all objects live and belong together.
         let Outcome { value, reason } = context.guarded(0, |result, err, err_len| unsafe {
             ffi::sharpv_try_mtmd_helper_eval_chunks(
                 self.ptr.as_ptr(),
@@ -268,13 +265,13 @@ impl Vision {
 /// One part of a prompt.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
-    /// Text; names of control tokens in it are read as these tokens.
+    /// Text. Names of control tokens in it become these tokens.
     Text(&'a str),
     /// An image.
     Image(&'a Bitmap),
 }
 
-/// An image for the encoder.
+/// An image for the vision encoder.
 #[derive(Debug)]
 pub struct Bitmap {
     ptr: NonNull<ffi::mtmd_bitmap>,
@@ -293,8 +290,8 @@ impl Drop for Bitmap {
 }
 
 impl Bitmap {
-    /// Copies an image of `width × height` RGB pixels, `width * height * 3` bytes. Images that are `mergeable` and
-    /// stand side by side become one slice in models that merge frame pairs (Qwen-VL).
+    /// Copies an image of `width × height` RGB pixels, `width * height * 3` bytes. Models that merge pairs of frames
+    /// (Qwen-VL) make one slice of two adjacent images that are `mergeable`.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if `rgb` has another length, or the image is empty.
@@ -304,14 +301,14 @@ impl Bitmap {
             return Err(Error::InvalidParameter {
                 name: "image",
                 value: format!("{width}×{height} with {} bytes", rgb.len()),
-                expected: "at least 1×1, three bytes a pixel".into(),
+                expected: "at least 1×1, three bytes per pixel".into(),
             });
         }
-        // SAFETY: the data has the size that the dimensions tell; it is copied.
+        // SAFETY: the data has the size that the dimensions imply; it is copied.
         unsafe { Self::make(width, height, rgb.as_ptr(), mergeable) }
     }
 
-    /// An image without pixels, to learn how many tokens it would take.
+    /// Makes an image without pixels, to find out how many tokens it would have.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if the image is empty.
@@ -338,7 +335,7 @@ impl Bitmap {
     }
 }
 
-/// A prompt cut into chunks.
+/// A prompt split into chunks.
 #[derive(Debug)]
 pub struct Chunks {
     ptr: NonNull<ffi::mtmd_input_chunks>,
@@ -355,7 +352,7 @@ impl Drop for Chunks {
 }
 
 impl Chunks {
-    /// The chunks in prompt order. Audio chunks do not occur: no audio goes in.
+    /// The chunks in prompt order. None of them is audio, because no [`Part`] is.
     pub fn iter(&self) -> impl Iterator<Item = Chunk<'_>> {
         // SAFETY: a getter.
         let n = unsafe { ffi::mtmd_input_chunks_size(self.ptr.as_ptr()) };
@@ -401,20 +398,20 @@ pub struct ImageChunk<'a> {
 }
 
 impl ImageChunk<'_> {
-    /// How many visual tokens it has.
+    /// The number of its visual tokens.
     pub fn n_tokens(&self) -> usize {
         // SAFETY: a getter; the chunk lives as long as its list.
         unsafe { ffi::mtmd_input_chunk_get_n_tokens(self.ptr.as_ptr()) }
     }
 
-    /// By how much it advances the position of what follows: the number of its tokens, or under M-RoPE its largest
+    /// By how much it advances the position of what follows: the number of its tokens, or under M-RoPE its longest
     /// side.
     pub fn n_pos(&self) -> i32 {
         // SAFETY: as above.
         unsafe { ffi::mtmd_input_chunk_get_n_pos(self.ptr.as_ptr()) }
     }
 
-    /// The position of each token, if the chunk begins at `first`.
+    /// Returns the position of each token if the chunk begins at `first`.
     pub fn positions(&self, first: i32, mrope: bool) -> Vec<Position> {
         if !mrope {
             return (first..).take(self.n_tokens()).map(|p| [p, 0, 0, 0]).collect();
@@ -426,7 +423,7 @@ impl ImageChunk<'_> {
                     let tokens = ffi::mtmd_input_chunk_get_tokens_image(self.ptr.as_ptr());
                     ffi::mtmd_image_tokens_get_decoder_pos(tokens, first, i)
                 };
-                // llama.cpp's order of sections is time, height, width.
+                // The order of M-RoPE's sections in llama.cpp.
                 [p.t as i32, p.y as i32, p.x as i32, p.z as i32]
             })
             .collect()

@@ -1,4 +1,4 @@
-//! The vision encoder at work on parts of images that follow each other.
+//! Encoding parts of an image, with what the encoder computed of earlier images.
 
 use super::super::abort;
 use super::super::call::{Outcome, guarded};
@@ -7,17 +7,17 @@ use crate::error::{Error, Result};
 use crate::ffi;
 use std::ptr::NonNull;
 
-/// What the encoder keeps of the images of one video: keys, values and hidden states of all their patches, in the
-/// memory of its device. With it the next image may be computed in part; what is left out is as it was.
+/// A cache of the vision encoder for the images of one video: keys, values and hidden states of all patches, in the
+/// memory of its device. With it, only a part of the next image need be computed; the rest stays as it was.
 ///
-/// The least part is a *cell*: the patches of one visual token where the encoder merges patches, else a single patch.
+/// The smallest part is a *cell*: the patches of one visual token if the encoder merges patches, else a single patch.
 /// Cells are numbered row by row.
 ///
-/// It belongs to the [`Vision`] that it is used with; [`look`](Self::look) comes first for each image.
+/// Use a stream with one [`Vision`] only, and call [`look`](Self::look) first for each image.
 #[derive(Debug)]
 pub struct VisionStream {
     ptr: NonNull<ffi::sharpv_vision_stream>,
-    /// Values of a cell's hidden states, of the image that was looked at last.
+    /// The number of values of a cell's hidden states, for the image of the last [`look`](Self::look).
     cell_len: usize,
 }
 
@@ -31,9 +31,9 @@ impl Drop for VisionStream {
     }
 }
 
-/// An image as the encoder sees it, and how it is divided.
+/// A preprocessed image, and how the encoder divides it.
 ///
-/// It tells what is, and cannot be made to tell anything else:
+/// The fields are private, because the size of buffers depends on them:
 ///
 /// ```compile_fail
 /// fn forge(image: &mut sharpv::runtime::Image<'_>) {
@@ -47,7 +47,7 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// One image, or two that become one slice: `[height × width × 3]`, normalized.
+    /// The normalized values, `[height × width × 3]`, of one image, or of two that become one slice.
     pub fn images(&self) -> &[&'a [f32]] {
         &self.images
     }
@@ -62,47 +62,47 @@ impl<'a> Image<'a> {
         self.raw.height as usize
     }
 
-    /// By how much to multiply a difference of normalized values to have it in pixels of 0 to 1, for each channel.
+    /// The factor, for each channel, that turns a difference of normalized values into one of pixel values from 0 to 1.
     pub fn scale(&self) -> [f32; 3] {
         self.raw.std
     }
 
-    /// Side of a patch, in pixels.
+    /// The side of a patch, in pixels.
     pub fn patch(&self) -> usize {
         self.raw.patch as usize
     }
 
-    /// Patches on the side of a cell.
+    /// The side of a cell, in patches.
     pub fn merge(&self) -> usize {
         self.raw.merge as usize
     }
 
-    /// Cells in a row.
+    /// The number of cells in a row.
     pub fn cells_x(&self) -> usize {
         self.raw.cells_x as usize
     }
 
-    /// Rows of cells.
+    /// The number of rows of cells.
     pub fn cells_y(&self) -> usize {
         self.raw.cells_y as usize
     }
 
-    /// How many cells it has.
+    /// The number of cells.
     pub fn n_cells(&self) -> usize {
         self.cells_x() * self.cells_y()
     }
 
-    /// Values of a patch's hidden state.
+    /// The number of values of a patch's hidden state.
     pub fn n_embd(&self) -> usize {
         self.raw.n_embd as usize
     }
 
-    /// Values of a cell's hidden states: `merge² · n_embd`.
+    /// The number of values of a cell's hidden states: `merge² · n_embd`.
     pub fn cell_len(&self) -> usize {
         self.merge() * self.merge() * self.n_embd()
     }
 
-    /// Layers of the encoder that are run.
+    /// The number of layers that the encoder runs.
     pub fn n_layers(&self) -> usize {
         self.raw.n_layers as usize
     }
@@ -112,22 +112,23 @@ impl<'a> Image<'a> {
         self.raw.cells_are_tokens
     }
 
-    /// Bytes that a stream takes on the encoder's device for images of this size.
+    /// The bytes that a stream allocates on the encoder's device for images of this size.
     pub fn cache_bytes(&self) -> u64 {
         self.raw.cache_bytes
     }
 }
 
-/// What becomes of a cell in the last layers.
+/// What happens to a cell in the last layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellState {
-    /// It stays as it was; others see it.
+    /// It stays as it was, and other cells attend to it.
     Kept,
-    /// It stays as it was: it did not go through the last layers then, and is seen by none.
+    /// It stays as it was. It has no keys and values in the last layers, so no other cell attends to it.
     Stopped,
-    /// It goes through them now.
+    /// It is computed.
     Computed,
-    /// It gets what it was before these layers, plus what the most alike row gained in them; it is seen by none.
+    /// Its output is its state before these layers, plus what the most similar row gained in them. No other cell
+    /// attends to it.
     Filled,
 }
 
@@ -144,10 +145,10 @@ impl CellState {
 }
 
 impl VisionStream {
-    /// A stream that has seen nothing. It takes memory from the first image on.
+    /// Makes an empty stream. It allocates its cache with the first image.
     ///
     /// # Errors
-    /// [`Error::Llama`] if there is no memory at all.
+    /// [`Error::Llama`] if memory runs out.
     pub fn new() -> Result<Self> {
         // SAFETY: no arguments; the result is ours.
         let ptr = NonNull::new(unsafe { ffi::sharpv_vision_stream_new() });
@@ -155,8 +156,8 @@ impl VisionStream {
         Ok(Self { ptr, cell_len: 0 })
     }
 
-    /// Looks at the image of `chunk` and computes nothing. `None` if this encoder, or this image, cannot be
-    /// computed in parts. An image of another size than the one before empties the stream.
+    /// Describes the image of `chunk`, and computes nothing. `None` if the encoder does not support partial computation
+    /// or the image cannot be computed in parts. Empties the stream if the size differs from the previous image's.
     ///
     /// # Errors
     /// [`Error::Llama`] if the chunk is a placeholder.
@@ -173,7 +174,7 @@ impl VisionStream {
         }
         let len = 3 * raw.width as usize * raw.height as usize;
         let pointers = raw.images.iter().take(raw.n_images as usize);
-        // SAFETY: the chunk owns the images, which have this size (our C++ looked) and are not changed.
+        // SAFETY: the chunk owns the images, which have this size (our C++ checks it) and are not changed.
         let images = pointers.map(|&image| unsafe { std::slice::from_raw_parts(image, len) }).collect();
         let image = Image { images, raw };
         self.cell_len = image.cell_len();
@@ -181,11 +182,11 @@ impl VisionStream {
     }
 
     /// Computes `cells` (ascending) through all layers. Returns the embeddings of all tokens of the image,
-    /// `[n_tokens × n_embd_inp]`; they stay until the encoder's next call.
+    /// `[n_tokens × n_embd_inp]`, valid until the encoder's next call.
     ///
     /// # Errors
-    /// [`Error::Llama`] if encoding fails, if there are no such cells, or if some are left out of a first image. The
-    /// stream is empty then.
+    /// [`Error::Llama`] if encoding fails, which empties the stream; if a cell does not exist; or if the stream is
+    /// empty and `cells` are not all cells.
     pub fn encode<'v>(&mut self, vision: &'v mut Vision, chunk: &ImageChunk<'_>, cells: &[u32]) -> Result<&'v [f32]> {
         self.pass(vision, |vision, stream, err, err_len| {
             let (cells, n) = (cells.as_ptr(), cells.len());
@@ -195,11 +196,11 @@ impl VisionStream {
         vision.output(chunk)
     }
 
-    /// Computes `cells` (ascending) of the image of `chunk` through the first `layer` layers. Returns what enters the
-    /// next one, `[cells × merge² × n_embd]`.
+    /// Computes `cells` (ascending) of the image of `chunk` through the first `layer` layers. Returns the hidden states
+    /// that enter the next layer, `[cells × merge² × n_embd]`.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), and if there is no such layer.
+    /// Those of [`encode`](Self::encode), and [`Error::Llama`] if there is no such layer.
     pub fn begin(
         &mut self,
         vision: &mut Vision,
@@ -211,8 +212,8 @@ impl VisionStream {
         let mut middle = vec![0.0; cells.len() * self.cell_len];
         self.pass(vision, |vision, stream, err, err_len| {
             let (cells, n, to, len) = (cells.as_ptr(), cells.len(), middle.as_mut_ptr(), middle.len());
-            // SAFETY: all live; both buffers are passed with their lengths, and ours looks whether `middle` has that of
-            // the states.
+            // SAFETY: all live; both buffers are passed with their lengths, and our C++ checks that `middle` has the
+            // length of the states.
             unsafe {
                 ffi::sharpv_try_vision_begin(stream, vision, chunk.ptr.as_ptr(), cells, n, layer, to, len, err, err_len)
             }
@@ -220,11 +221,11 @@ impl VisionStream {
         Ok(middle)
     }
 
-    /// Goes on behind [`begin`](Self::begin) with some of its cells. `states` has one for each cell of the image.
-    /// Returns what [`encode`](Self::encode) does.
+    /// Computes the remaining layers for some of the cells of [`begin`](Self::begin). `states` has one entry for each
+    /// cell of the image. Returns the embeddings of all tokens, as [`encode`](Self::encode) does.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// Those of [`encode`](Self::encode).
     pub fn finish<'v>(
         &mut self,
         vision: &'v mut Vision,
@@ -240,7 +241,7 @@ impl VisionStream {
         vision.output(chunk)
     }
 
-    /// Calls one of our C functions.
+    /// Calls one of our C functions with the encoder and the stream.
     fn pass(
         &mut self,
         vision: &mut Vision,
