@@ -337,7 +337,7 @@ mod with_servers {
                 let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
             }
         });
-        doctor(&address).code(1).stderr(contains(&address).and(contains("no RPC server")));
+        doctor(&address).code(1).stderr(contains(&address).and(contains("no llama.cpp RPC server")));
 
         // A server that has a client already.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

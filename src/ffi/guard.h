@@ -1,4 +1,4 @@
-// No exception leaves our C functions.
+// Keeps exceptions from leaving our C functions.
 
 #pragma once
 
@@ -15,7 +15,7 @@ int32_t sharpv_guarded(char * err, size_t err_len, Body && body) noexcept {
         body();
         return SHARPV_OK;
     } catch (const std::exception & e) {
-        // Copied here: the text does not outlive the exception.
+        // The text does not outlive the exception.
         if (err != nullptr && err_len > 0) {
             std::snprintf(err, err_len, "%s", e.what());
         }

@@ -9,7 +9,7 @@
 
 namespace {
 
-// Copies rows of tensors whose rows are contiguous, on the device where both are.
+// Copies rows between tensors with contiguous rows, within the device that holds both.
 void copy_rows(ggml_tensor * src, ggml_tensor * dst, const std::vector<uint32_t> & from) {
     struct run { uint32_t src; uint32_t dst; uint32_t n; };
     std::vector<run> runs;
@@ -31,7 +31,7 @@ void copy_rows(ggml_tensor * src, ggml_tensor * dst, const std::vector<uint32_t>
     }
 }
 
-// The same for a transposed V: [embd][cell].
+// The same for a transposed V, [embd][cell].
 void copy_columns(ggml_tensor * src, ggml_tensor * dst, const std::vector<uint32_t> & from) {
     if (from.empty()) {
         return;
@@ -86,14 +86,14 @@ const ggml_tensor * sharpv_kv::keys_of(int32_t il) const {
 }
 
 bool sharpv_kv::can_evict() const {
-    // Models with a compressed V (MLA) read the cache in another way.
+    // Models with latent attention (MLA) have no V, and read the cache in another way.
     return !kv.layers.empty() && std::all_of(kv.layers.begin(), kv.layers.end(), [](const auto & l) { return l.v != nullptr; });
 }
 
 uint32_t sharpv_kv::n_free_rows() const {
     uint32_t n = 0;
     for (uint32_t row = 0; row < n_rows; ++row) {
-        // What a window drops before the next ubatch is free for it.
+        // A window drops the visual rows before the next ubatch.
         n += !is_live(row) || (has_window && cells[cell_of_row[row]].visual);
     }
     return n;
@@ -108,7 +108,7 @@ uint32_t sharpv_kv::find_row_end() const {
 }
 
 uint32_t sharpv_kv::take_row(uint32_t cell) {
-    // The row that the cell had before it was freed is still its own.
+    // A cell that was freed and is used again keeps its row.
     if (cells[cell].row >= 0) {
         return cells[cell].row;
     }
@@ -126,7 +126,7 @@ uint32_t sharpv_kv::take_row(uint32_t cell) {
         row_head = row + 1;
         return row;
     }
-    throw std::runtime_error("the evicted layers have no row left"); // has_room() was asked before
+    throw std::runtime_error("the evicted layers have no free row"); // has_room() prevents this
 }
 
 void sharpv_kv::drop_visual_rows() {
@@ -167,7 +167,7 @@ void sharpv_kv::alloc(buffers & bufs, ggml_backend_buffer_type_t buft, ggml_tens
         throw std::runtime_error("not enough memory for the KV cache");
     }
     ggml_backend_tensor_alloc(buffer.get(), tensor, ggml_backend_buffer_get_base(buffer.get()));
-    // Attention reads padding, too: no NaN may be there.
+    // Attention reads padding, too, which must not be NaN.
     ggml_backend_buffer_clear(buffer.get(), 0);
     bufs.emplace_back(ggml_context_ptr(), std::move(buffer));
 }
@@ -186,7 +186,7 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
         old.push_back({ kv.layers[i].il, kv.layers[i].k, kv.layers[i].v });
     }
 
-    // All memory first: what fails, fails before anything was changed.
+    // Allocates everything first: if that fails, nothing was changed.
     ggml_context_ptr ctx(ggml_init({ 2*(old.size() + 1)*ggml_tensor_overhead(), nullptr, true }));
     buffers bufs;
     auto alloc_like = [&](const ggml_tensor * tensor) {
@@ -202,7 +202,7 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
 
     std::vector<uint32_t> rows(kept.size());
     for (size_t i = 0; i < old.size(); ++i) {
-        // An evicted layer has its own rows, another one a row for each cell.
+        // A layer that was evicted before has its own rows, the others have one for each cell.
         std::transform(kept.begin(), kept.end(), rows.begin(),
                 [&](uint32_t cell) { return i < layers.size() ? (uint32_t) cells[cell].row : cell; });
         copy_rows(old[i].k, fresh[i].k, rows);
@@ -221,7 +221,7 @@ void sharpv_kv::rebuild(const std::vector<size_t> & targets, const std::vector<u
 }
 
 void sharpv_kv::take_over(const std::vector<size_t> & targets) {
-    // The layers that moved leave llama.cpp's lists. Some models let a layer use the cache of another one.
+    // In some models, a layer uses the cache of another one: several model layers may map to one index.
     std::unordered_map<int32_t, int32_t> stay;
     std::vector<int32_t> new_index(kv.layers.size(), -1);
     for (size_t i = 0, n = 0; i < kv.layers.size(); ++i) {
@@ -305,7 +305,7 @@ void sharpv_kv::evict(const std::vector<bool> & wanted) {
             kept.push_back(cell);
         }
     }
-    // As many rows can come as before.
+    // As many free rows as free cells.
     rebuild(targets, kept, padded(kept.size() + cells.size() - n_used));
     has_window = false;
 }
@@ -323,7 +323,7 @@ float sharpv_kv::mean_similarity(uint32_t cell) const {
             n++;
         }
     }
-    return sum/n; // of the first layer there is always one
+    return sum/n; // n > 0: the first layer always has a value
 }
 
 void sharpv_kv::hide_like(const std::vector<bool> & wanted, const sharpv_kv * other) {
@@ -426,7 +426,7 @@ void sharpv_kv::store(const std::vector<uint32_t> & of_cells, const std::vector<
         }
         float * dst = similarity.data() + (size_t) of_cells[i]*n_layer;
         std::fill(dst, dst + n_layer, std::numeric_limits<float>::quiet_NaN());
-        // What enters the first layer is the embedding itself.
+        // The embedding itself enters the first layer.
         dst[0] = 1.0f;
         for (size_t l = 0; l < measured_layers.size(); ++l) {
             dst[measured_layers[l]] = values[i*measured_layers.size() + l];

@@ -1,5 +1,4 @@
-// The call sites in llama.cpp: what it asks of a layered KV cache while it creates caches, places rows and builds
-// graphs.
+// The layered KV cache's hooks in llama.cpp, which calls them while it creates caches, assigns cells and builds graphs.
 
 #include "hooks/sharpv-llama.h"
 #include "layered_kv.h"
@@ -17,15 +16,15 @@ namespace {
 
 thread_local bool layered_wanted = false;
 
-// What a new cache is to have a window in, by model layer, and its rows.
+// The layers of a new cache that get a window, by model layer, and its rows.
 thread_local std::vector<bool> window_layers;
 thread_local uint32_t          window_rows = 0;
 
-// What this thread builds. Every graph names a tensor before it comes to its first attention, and again behind each:
-// neither pointer is looked at when what it points to is gone.
+// What this thread is building. Every graph names a tensor before its first attention and after each one, which sets
+// both pointers: neither is used after its target was freed.
 thread_local struct {
     const llm_graph_context * graph = nullptr;
-    sharpv_kv *               kv    = nullptr; // whose keys were asked for last
+    sharpv_kv *               kv    = nullptr; // the cache of the last get_k()
 } building;
 
 } // namespace
@@ -47,14 +46,14 @@ sharpv_kv_scope::~sharpv_kv_scope() {
 // the inputs of a graph
 //
 
-// The mask of the layers that do not see all cells, and of evicted layers the places where new rows go.
+// The mask of the layers that do not see all cells; for evicted layers also the indices of the rows to write.
 class sharpv_attn_input : public llm_graph_input_i {
 public:
     sharpv_attn_input(sharpv_kv & kv, bool evicted) : kv(kv), evicted(evicted) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         if (k_idxs && k_idxs->buffer) {
-            // As llama.cpp's own inputs: the scheduler copies them to the device.
+            // Inputs are in host memory, as llama.cpp's own: the scheduler copies them to the device.
             GGML_ASSERT(ggml_backend_buffer_is_host(k_idxs->buffer));
             auto * data = static_cast<int64_t *>(k_idxs->data);
             for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
@@ -67,7 +66,7 @@ public:
             const int64_t n_embd = v_idxs->ne[0]/ubatch->n_tokens;
             for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
                 for (int64_t j = 0; j < n_embd; ++j) {
-                    // n_embd is 1 for a V that is not transposed
+                    // n_embd is 1 if V is not transposed
                     data[i*n_embd + j] = j*kv.n_rows + row_of(i);
                 }
             }
@@ -85,7 +84,7 @@ public:
         return mask && mask->ne[1] == params.ubatch.n_tokens && (!evicted || mask->ne[0] == kv.n_kv);
     }
 
-    // The places where new rows of an evicted layer go.
+    // Adds the indices of the rows of evicted layers to write.
     void add_idxs(const llm_graph_context & graph) {
         const int64_t n_tokens = graph.ubatch.n_tokens;
         k_idxs = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_I64, n_tokens);
@@ -96,10 +95,10 @@ public:
         ggml_set_name(v_idxs, "sharpv_v_idxs");
     }
 
-    // A mask over `n_kv` rows, filled from `kq_mask`.
+    // Adds a mask over `n_kv` rows, which is filled from `kq_mask`.
     void add_mask(const llm_graph_context & graph, ggml_tensor * kq_mask, int64_t n_kv) {
         primary = kq_mask;
-        // In the graph even if no layer uses it itself: llama.cpp fills it.
+        // Even if no layer uses it, it must be in the graph: llama.cpp fills it.
         ggml_build_forward_expand(graph.gf, kq_mask);
         mask = ggml_new_tensor_4d(graph.ctx0, kq_mask->type, n_kv, kq_mask->ne[1], 1, 1);
         ggml_set_input(mask);
@@ -107,19 +106,19 @@ public:
     }
 
     sharpv_kv & kv;
-    const bool  evicted; // else: hidden
+    const bool  evicted; // the mask of evicted layers; else that of layers with hidden cells
 
     ggml_tensor * k_idxs  = nullptr; // I64 [n_tokens]
     ggml_tensor * v_idxs  = nullptr; // I64 [n_tokens] or [n_tokens*n_embd_v_gqa]
-    ggml_tensor * mask    = nullptr; // as `primary`, with another number of cells
-    ggml_tensor * primary = nullptr; // the mask of the layers that see all cells; llama.cpp fills it before
+    ggml_tensor * mask    = nullptr; // like `primary`, with another number of columns
+    ggml_tensor * primary = nullptr; // the mask of the layers that see all cells; llama.cpp fills it first
 
 private:
     int64_t row_of(uint32_t i) const { return kv.cells[kv.ubatch_cells[i]].row; }
 
     template <typename T>
     void fill_mask(T drop) {
-        // For each column of the mask the column of `primary` that it is a copy of; -1 for none.
+        // For each column of the mask, the column of `primary` to copy; -1 for none.
         const int64_t n = mask->ne[0];
         const int64_t n_primary = primary->ne[0];
         std::vector<int32_t> from(n, -1);
@@ -142,7 +141,7 @@ private:
 
 namespace {
 
-// That of the graph that is being built.
+// The input of the graph that is being built. Adds it if it is missing.
 sharpv_attn_input & input_of(sharpv_kv & s, bool evicted) {
     const llm_graph_context & graph = *building.graph;
     for (const auto & other : graph.res->inputs) {
@@ -165,7 +164,7 @@ sharpv_attn_input & input_of(sharpv_kv & s, bool evicted) {
 //
 
 sharpv_kv * sharpv_kv::of(llama_kv_cache * kv) {
-    // Sequences in streams of their own have a set of cells each.
+    // With several streams, each sequence has its own set of cells, which is not supported.
     if (kv && !kv->sharpv && layered_wanted && kv->n_stream == 1 && !kv->other && !kv->hparams.no_alloc) {
         kv->sharpv = std::make_shared<sharpv_kv>(*kv);
     }
@@ -178,7 +177,7 @@ bool sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft
         return false;
     }
     const auto is_here = [&](const auto & l) { return ggml_get_tensor(ctx.get(), l.k->name) == l.k; };
-    // Before there is memory for them: it would be touched.
+    // Windows are opened before their tensors are allocated: at full size, clearing the memory would commit it.
     std::vector<size_t> windowed;
     for (size_t i = 0; i < kv.layers.size(); ++i) {
         const auto & l = kv.layers[i];
@@ -187,7 +186,7 @@ bool sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft
         }
     }
     if (s->contexts.empty() && ggml_backend_buft_is_host(buft) && std::all_of(kv.layers.begin(), kv.layers.end(), is_here)) {
-        // The first kind of buffer is the only one.
+        // The first type of buffer is the only one.
         s->all_in_main_memory();
     }
     if (!windowed.empty() && s->can_evict()) {
@@ -195,7 +194,7 @@ bool sharpv_kv_hooks::alloc(llama_kv_cache & kv, ggml_backend_buffer_type_t buft
     }
     for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
         if (t->view_src && t->view_src->ne[1] != t->ne[1]) {
-            continue; // of a layer with a window, which nobody uses any more
+            continue; // a view of a layer with a window, which is not used any more
         }
         if (t->view_src) {
             ggml_backend_view_init(t);
@@ -294,7 +293,7 @@ ggml_tensor * sharpv_kv_hooks::cpy_v(const llama_kv_cache & kv, ggml_context * c
     v_cur = ggml_row_size(v_cur->type, n_embd) == v_cur->nb[2]
         ? ggml_reshape_2d(ctx, v_cur, n_embd, n_tokens)
         : ggml_cont_2d   (ctx, v_cur, n_embd, n_tokens);
-    // Heads of different sizes: V has the width of the largest.
+    // If layers differ in the size of their heads, V has the width of the largest.
     if (n_embd < v->ne[0]) {
         v_cur = ggml_pad(ctx, v_cur, v->ne[0] - n_embd, 0, 0, 0);
     }

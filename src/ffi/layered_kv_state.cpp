@@ -1,4 +1,4 @@
-// Saving and restoring what a layered KV cache has beside llama.cpp's own state.
+// Saving and restoring our part of a layered KV cache's state. src/runtime/layered_state.rs describes the format.
 
 #include "layered_kv.h"
 
@@ -8,7 +8,6 @@
 
 namespace {
 
-// Bytes of a saved state, in the order of writing.
 struct writer {
     std::vector<uint8_t> data;
 
@@ -37,13 +36,13 @@ struct reader {
 
 constexpr uint32_t STATE_VERSION = 2;
 
-// What stands at the beginning of a saved state.
+// The beginning of a saved state.
 struct header {
     uint32_t version;
     uint32_t n_layer;
     uint32_t n_cells;    // cells in use
-    uint32_t n_rows;     // of them, those with a row in the evicted layers
-    uint32_t transposed; // V is
+    uint32_t n_rows;     // cells with a row in the evicted layers
+    uint32_t transposed; // whether V is transposed
     uint32_t n_evicted;  // evicted layers
 };
 
@@ -51,8 +50,8 @@ struct header {
 
 std::vector<uint8_t> sharpv_kv::save() const {
     std::vector<uint32_t> used;
-    std::vector<uint32_t> rows; // of the evicted layers, in the order of the cells
-    // When the row of each cell came, counted among the others.
+    std::vector<uint32_t> rows; // rows of the evicted layers, in the order of the cells
+    // The rank of each cell in order of arrival.
     std::vector<uint32_t> order(cells.size());
     const std::vector<uint32_t> in_order = by_row();
     for (uint32_t i = 0; i < in_order.size(); ++i) {
@@ -83,7 +82,7 @@ std::vector<uint8_t> sharpv_kv::save() const {
     const uint32_t n_read = rows.empty() ? 0 : *std::max_element(rows.begin(), rows.end()) + 1;
     std::vector<uint8_t> all;
     auto put = [&](const ggml_tensor * tensor, size_t stride, size_t n, size_t size) {
-        // `n` lines of `stride` bytes; of each, the elements of `size` bytes that belong to `rows`
+        // Of each of `n` lines of `stride` bytes, writes the elements of `size` bytes that belong to `rows`.
         all.resize((size_t) n_read*size);
         w.value<uint32_t>(tensor->type);
         w.value<uint64_t>(size);
@@ -113,10 +112,10 @@ void sharpv_kv::shape(const std::vector<uint8_t> & data) {
     reader r { data };
     const auto h = r.value<header>();
     if (h.version != STATE_VERSION) {
-        throw std::runtime_error("the saved KV cache is of another version");
+        throw std::runtime_error("the saved KV cache has another version");
     }
     if (h.n_layer != n_layer) {
-        throw std::runtime_error("the saved KV cache is of another model");
+        throw std::runtime_error("the saved KV cache is for another model");
     }
     if (h.n_cells > cells.size()) {
         throw std::runtime_error("the saved KV cache has more cells than the context");
@@ -155,7 +154,7 @@ void sharpv_kv::fill(const std::vector<uint8_t> & data) {
         throw std::runtime_error("the saved KV cache is damaged");
     }
     for (uint32_t cell = 0; cell < h.n_cells; ++cell) {
-        // llama.cpp takes what it reads.
+        // llama.cpp does not check positions.
         if (used.pos_get(cell) < 0) {
             throw std::runtime_error("the saved KV cache is damaged");
         }
@@ -192,7 +191,7 @@ void sharpv_kv::fill(const std::vector<uint8_t> & data) {
         throw std::runtime_error("the saved KV cache is damaged");
     }
     for (uint32_t cell = 0; cell < h.n_cells; ++cell) {
-        // Evicting relies on text to be in all layers; only visual cells are measured.
+        // Eviction relies on text being in all layers, and only visual cells are measured.
         const cell_info & info = cells[cell];
         if (!info.visual && (info.measured || (!layers.empty() && info.row < 0))) {
             throw std::runtime_error("the saved KV cache is damaged");

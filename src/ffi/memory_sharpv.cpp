@@ -20,10 +20,10 @@
 
 namespace {
 
-// No more than llama.cpp takes (GGML_RPC_MAX_SERVERS).
+// As many as llama.cpp supports (GGML_RPC_MAX_SERVERS).
 constexpr int MAX_LOST_SERVERS = 16;
 
-// The side structures of a context's KV cache, with everything that was measured.
+// The layered KV cache of a context, with all pending measurements stored.
 sharpv_kv & cache_of(llama_context * ctx) {
     sharpv_kv * kv = sharpv_kv_of(llama_get_memory(ctx));
     sharpv_probe * probe = sharpv_probe::of(ctx);
@@ -38,10 +38,10 @@ std::vector<bool> to_vector(const bool * layers, size_t n_layer) {
     return std::vector<bool>(layers, layers + n_layer);
 }
 
-// Graphs that were built and memory that was planned belong to the old layout. Without this, ggml would take a graph
-// with as many nodes for one that it has planned already.
+// Discards the graphs that were built, and the memory that was reserved, for the old layout. Otherwise ggml would
+// mistake a new graph with the same number of nodes for the old one.
 void layout_changed(llama_context * ctx) {
-    // Sets nothing; makes llama.cpp forget its graphs and reserve anew before the next batch.
+    // Changes no setting, but makes llama.cpp discard its graphs and reserve again before the next batch.
     llama_set_embeddings_layer_inp(ctx, 0, false);
 }
 
@@ -72,7 +72,7 @@ int32_t sharpv_try_init_from_model(
         *result = llama_init_from_model(model, params);
         if (*result && probe) {
             probe->kv = sharpv_kv_of(llama_get_memory(*result));
-            sharpv_kv_window_of(llama_get_memory(*result)); // makes that of a cache without tensors, too
+            sharpv_kv_window_of(llama_get_memory(*result)); // makes the sharpv_kv of a cache without tensors, too
             probe.release(); // sharpv_free() frees it
         }
     });
@@ -80,7 +80,7 @@ int32_t sharpv_try_init_from_model(
 
 void sharpv_free(llama_context * ctx) {
     const sharpv_probe * probe = sharpv_probe::of(ctx);
-    // Its destructor waits for all devices; nothing may be thrown there. Each lost RPC server throws once.
+    // The context's destructor waits for all devices, and must not throw. Each lost RPC server throws once.
     int32_t waited = SHARPV_THROWN;
     for (int i = 0; i < MAX_LOST_SERVERS && waited != SHARPV_OK; ++i) {
         waited = sharpv_guarded(nullptr, 0, [&] { llama_synchronize(ctx); });
@@ -138,7 +138,7 @@ int32_t sharpv_hide_layers(
         const bool tokens = below < std::numeric_limits<float>::infinity();
         sharpv_kv & kv = cache_of(ctx);
         kv.hide(wanted, below);
-        // As evicting does: tokens leave both caches, layers only the one without a window.
+        // Like eviction: tokens are removed from both caches, layers only from the one without a sliding window.
         if (sharpv_kv * window = sharpv_kv_window_of(llama_get_memory(ctx))) {
             window->hide_like(wanted, tokens ? &kv : nullptr);
         }
@@ -197,14 +197,14 @@ int32_t sharpv_state_set(
             cache_of(ctx).shape(saved);
             layout_changed(ctx);
         } else if (kv) {
-            // llama.cpp's part alone says nothing of the rows of layers that have not all cells.
+            // llama.cpp's part alone has no rows of evicted layers.
             if (!kv->layers.empty()) {
                 throw std::runtime_error("the saved KV cache has other layers");
             }
             std::fill(kv->cells.begin(), kv->cells.end(), sharpv_kv::cell_info());
         }
         if (llama_state_set_data(ctx, llama_data, llama_size) == 0) {
-            throw std::runtime_error("llama.cpp refused it");
+            throw std::runtime_error("llama.cpp rejected the saved state");
         }
         if (!saved.empty()) {
             cache_of(ctx).fill(saved);

@@ -3,7 +3,7 @@
 #include "guard.h"
 #include "hooks/sharpv-clip.h"
 
-// Headers of sources: they define functions that not every source uses.
+// These headers define static functions that not every source uses.
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -23,29 +23,29 @@
 
 namespace {
 
-// How the rows of an image follow each other between the layers.
+// The order of an image's rows between the layers.
 enum class row_order {
-    RASTER, // as the patches lie in the image
-    GROUPS, // cell by cell; in windows (Qwen2.5-VL), as the graph's input `inv_window_idx` says
+    RASTER, // as the patches in the image
+    GROUPS, // cell by cell; with window attention (Qwen2.5-VL), in the order of the graph's input `inv_window_idx`
 };
 
-// What is computed now.
+// What the current pass computes.
 enum class pass_kind { NONE, LOOK, ALL_LAYERS, FIRST_LAYERS, LAST_LAYERS };
 
-// Rows are computed in multiples of this many: kernels work on blocks of rows, and few shapes mean few plans.
+// The number of rows is padded to a multiple of this: kernels work on blocks of rows, and few shapes mean few plans.
 constexpr size_t ROW_STEP = 8;
 
 // Graph inputs of a pass. Each is null if the pass does not need it.
 struct pass_inputs {
-    ggml_tensor * read       = nullptr; // rows that are computed
-    ggml_tensor * write      = nullptr; // where they go: the same, or the spare rows for padding
-    ggml_tensor * write_cell = nullptr; // cells of these rows, for what is kept by cell
+    ggml_tensor * read       = nullptr; // rows to compute
+    ggml_tensor * write      = nullptr; // where to write them: the same rows, or the spare ones for padding
+    ggml_tensor * write_cell = nullptr; // the cells of these rows, for what is cached by cell
     ggml_tensor * positions  = nullptr; // M-RoPE positions of these rows
     ggml_tensor * visible    = nullptr; // [rows]: 0 for a row that has keys and values in the last layers, else -inf
-    ggml_tensor * filled     = nullptr; // rows that get what a donor gained
-    ggml_tensor * donors     = nullptr; // rows that gained something
+    ggml_tensor * filled     = nullptr; // rows that receive the gain of a donor
+    ggml_tensor * donors     = nullptr; // rows that went through the last layers
 
-    ggml_tensor * all_positions = nullptr; // llama.cpp's own, of all rows
+    ggml_tensor * all_positions = nullptr; // llama.cpp's positions of all rows
 };
 
 ggml_tensor * new_input(ggml_context * ctx, ggml_type type, int64_t n, const char * name) {
@@ -72,34 +72,34 @@ std::vector<int32_t> get_i32(const ggml_tensor * tensor) {
 } // namespace
 
 struct sharpv_vision_stream {
-    // What the images are like.
+    // The images.
     sharpv_image image = {};
     row_order      order   = row_order::RASTER;
-    bool           classes = false; // there is a class token, and
-    bool           classes_first = false;
+    bool           classes = false;       // whether there is a class token
+    bool           classes_first = false; // whether it is the first row, rather than the last
 
-    // The cache. Spare rows at the end of each take what padding computes.
+    // The cache. Each tensor ends with spare rows, into which padding is written.
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buffer;
     ggml_backend_t          backend = nullptr;
-    std::vector<ggml_tensor *> k, v;     // of each layer [n_embd_kv, rows + spare] F16
-    ggml_tensor *              middle   = nullptr; // [n_embd, rows + spare], what entered the layer `split`
-    ggml_tensor *              last     = nullptr; // [n_embd, rows + spare], what left the last layer
-    std::vector<ggml_tensor *> features;           // of the layers that have them [n, cells + 1]
-    bool                       is_empty = true;    // no image went through yet
+    std::vector<ggml_tensor *> k, v;               // for each layer [n_embd_kv, rows + spare] F16
+    ggml_tensor *              middle   = nullptr; // [n_embd, rows + spare], the input of the layer `split`
+    ggml_tensor *              last     = nullptr; // [n_embd, rows + spare], the output of the last layer
+    std::vector<ggml_tensor *> features;           // for each layer that has them [n, cells + 1]
+    bool                       is_empty = true;    // no image was computed yet
 
     // The pass.
     pass_kind             kind  = pass_kind::NONE;
     bool                  building = false; // between begin() and the end of clip_encode()
-    std::vector<uint32_t> cells;            // that are computed; cell numbers, ascending
-    bool                  all   = false;    // that is all of them
-    int                   split = 0;        // the layer that the last layers begin with
-    std::vector<uint8_t>  states;           // sharpv_cell_state
+    std::vector<uint32_t> cells;            // the cells to compute, ascending
+    bool                  all   = false;    // whether these are all cells
+    int                   split = 0;        // the first of the last layers
+    std::vector<uint8_t>  states;           // a sharpv_cell_state for each cell
     pass_inputs           in;
     std::vector<int32_t>  row_of;           // the rows of each cell, one cell after the other
     ggml_tensor *         middle_out = nullptr;
-    int                   n_cut      = 0;   // nodes of the graph that are needed
-    float *               middle_to  = nullptr; // room for `n_middle` values
+    int                   n_cut      = 0;   // nodes of the graph that FIRST_LAYERS needs
+    float *               middle_to  = nullptr; // has `n_middle` values
     size_t                n_middle   = 0;
     std::string           error;
 
@@ -109,10 +109,10 @@ struct sharpv_vision_stream {
     size_t n_spare()       const { return rows_per_cell(); }
     int    class_row()     const { return classes_first ? 0 : (int) n_rows() - 1; }
 
-    // Values of what enters a layer, of the cells that are computed.
+    // The number of values in the hidden states of the cells to compute.
     size_t n_middle_of(size_t n_embd) const { return cells.size() * rows_per_cell() * n_embd; }
 
-    // Cells with padding, and rows with the class token, that a pass computes.
+    // The number of cells that a pass computes, with padding; and of rows, with padding and the class token.
     size_t n_padded() const {
         const size_t rpc  = rows_per_cell();
         const size_t step = std::max<size_t>(1, ROW_STEP / rpc);
@@ -137,7 +137,7 @@ struct sharpv_vision_stream {
 
     void allocate(const clip_graph & graph);
 
-    // For `row_of`, of a graph whose inputs are set.
+    // Returns `row_of`. The inputs of the graph must be set.
     std::vector<int32_t> rows_of_cells(ggml_cgraph * gf) const;
 };
 
@@ -145,12 +145,12 @@ namespace {
 
 thread_local sharpv_vision_stream * current = nullptr;
 
-// The stream whose pass is being built or computed on this thread.
+// The stream whose pass this thread is building or computing.
 sharpv_vision_stream * active() {
     return current && current->building ? current : nullptr;
 }
 
-// Fills in what is known of an encoder and its image; false if it cannot work on parts.
+// Describes the image in `s`; false if the encoder cannot compute parts of it.
 bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_image_f32_batch & imgs) {
     const auto & hparams = model.hparams;
     if (imgs.is_audio || imgs.entries.empty() || imgs.entries.size() > 2) {
@@ -170,15 +170,15 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
             break;
         case PROJECTOR_TYPE_MLP:
             if (hparams.feature_layers.size() > 1) {
-                return false; // Granite takes what leaves several layers
+                return false; // Granite uses the outputs of several layers
             }
-            // As clip_graph_llava does: where nothing else is said, the last layer is left out, if it is in the file.
+            // As in clip_graph_llava: unless the file names a layer, the last one is not run if the file contains it.
             n_layers = !hparams.feature_layers.empty() ? hparams.feature_layers[0] : n_layers - !s.classes;
             merge = 1;
             s.classes_first = true;
             break;
         case PROJECTOR_TYPE_MINICPMV:
-            merge  = 1; // its resampler makes tokens of all patches
+            merge  = 1; // the resampler makes each token from all patches
             tokens = false;
             break;
         case PROJECTOR_TYPE_QWEN2VL:
@@ -198,14 +198,14 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     if (merge < 1 || n_layers < 1 || n_layers > model.layers.size() || hparams.n_embd < 1 || hparams.patch_size < 1 || first.is_placeholder() || first.anyres.is_tiled()) {
         return false;
     }
-    // Their values are read by their size.
+    // Callers rely on the number of values.
     const size_t n_values = (size_t) 3 * first.nx() * first.ny();
     for (const auto & image : imgs.entries) {
         if (image.nx() != first.nx() || image.ny() != first.ny() || image.get_ro_buf().size() != n_values) {
             return false;
         }
     }
-    // What is left at the right and at the bottom, less than a patch, belongs to none: 384 pixels are 27 patches of 14.
+    // The rest at the right and at the bottom belongs to no patch: 384 pixels are 27 patches of 14.
     const uint32_t patches_x = first.nx() / hparams.patch_size;
     const uint32_t patches_y = first.ny() / hparams.patch_size;
     if (patches_x < merge || patches_y < merge || patches_x % merge != 0 || patches_y % merge != 0) {
@@ -240,18 +240,18 @@ bool describe(sharpv_vision_stream & s, const clip_model & model, const clip_ima
     return true;
 }
 
-// Selects rows of `cur` [n, all rows].
+// Selects the rows to compute from `cur` [n, all rows].
 ggml_tensor * select(const clip_graph & graph, const sharpv_vision_stream & s, ggml_tensor * cur) {
     return s.all ? cur : ggml_get_rows(graph.ctx0, cur, s.in.read);
 }
 
-// `cur`'s rows written into `cache`; gives the cache, the spare rows left out.
+// Writes the rows of `cur` into `cache`. Returns the first `n` rows of the cache, which excludes the spare ones.
 ggml_tensor * write(const clip_graph & graph, ggml_tensor * cache, ggml_tensor * cur, ggml_tensor * where, int64_t n) {
     ggml_context * ctx = graph.ctx0;
     ggml_tensor * to;
     if (where) {
         to = ggml_set_rows(ctx, cache, cur, where);
-        // Also if nobody reads it in this pass.
+        // Even if this pass does not read it.
         ggml_build_forward_expand(graph.gf, to);
         return ggml_view_2d(ctx, to, to->ne[0], n, to->nb[1], 0);
     }
@@ -260,7 +260,7 @@ ggml_tensor * write(const clip_graph & graph, ggml_tensor * cache, ggml_tensor *
     return to;
 }
 
-// The inputs that tell which rows are computed.
+// Makes the inputs that select the rows to compute.
 void make_row_inputs(const clip_graph & graph, sharpv_vision_stream & s) {
     ggml_context * ctx = graph.ctx0;
     s.in.read = s.in.write = s.in.write_cell = nullptr;
@@ -279,12 +279,12 @@ size_t count(const std::vector<uint8_t> & states, sharpv_cell_state state) {
     return std::count(states.begin(), states.end(), (uint8_t) state);
 }
 
-// Whether nobody may attend to the cell in the last layers.
+// Whether no cell may attend to this one in the last layers.
 bool is_hidden(uint8_t state) {
     return state == SHARPV_CELL_STOPPED || state == SHARPV_CELL_FILLED;
 }
 
-// A graph for the last layers alone: what was built so far goes, but for the inputs that llama.cpp will set.
+// Clears the graph for a pass over only the last layers, but keeps the inputs, which llama.cpp will set.
 void start_over(ggml_cgraph * gf) {
     std::vector<ggml_tensor *> inputs;
     for (int i = 0; i < gf->n_leafs; i++) {
@@ -324,9 +324,9 @@ void sharpv_vision_stream::allocate(const clip_graph & graph) {
     buffer.reset(ggml_backend_alloc_ctx_tensors(ctx.get(), backend));
     if (!buffer) {
         empty();
-        fail("no memory for what is kept of an image between frames");
+        fail("not enough memory for the encoder's cache between frames");
     }
-    // What no pass has written yet is read as zero.
+    // Rows that no pass has written yet must be zero.
     ggml_backend_buffer_clear(buffer.get(), 0);
 }
 
@@ -385,7 +385,7 @@ bool sharpv_clip_hooks::begin(ggml_backend_t backend, const clip_model & model, 
         return false;
     }
     if (backend != s->backend) {
-        s->fail("another encoder has to look at the image first");
+        s->fail("the stream belongs to another encoder");
     }
     s->in         = {};
     s->middle_out = nullptr;
@@ -402,7 +402,7 @@ ggml_tensor * sharpv_clip_hooks::layer_in(const clip_graph & graph, ggml_tensor 
     const int64_t n_rows = s->n_rows();
     if (il == 0) {
         if (ggml_nrows(cur) != n_rows) {
-            s->fail("the image is not divided as it was expected to be");
+            s->fail("the encoder divides the image in another way than expected");
         }
         s->allocate(graph);
         if (s->kind != pass_kind::LAST_LAYERS) {
@@ -440,7 +440,7 @@ ggml_tensor * sharpv_clip_hooks::layers_out(const clip_graph & graph, ggml_tenso
     ggml_context * ctx = graph.ctx0;
     const int64_t n_rows = s->n_rows();
     if (s->kind == pass_kind::FIRST_LAYERS) {
-        // Cut off; the projector that is built behind it wants all rows.
+        // A placeholder for the projector, which requires all rows. built() cuts it off.
         return ggml_view_2d(ctx, s->last, s->last->ne[0], n_rows, s->last->nb[1], 0);
     }
     ggml_tensor * out = write(graph, s->last, cur, s->in.write, n_rows);
@@ -462,7 +462,7 @@ ggml_tensor * sharpv_clip_hooks::layers_out(const clip_graph & graph, ggml_tenso
         ggml_tensor * likeness = ggml_mul_mat(ctx, ggml_l2_norm(ctx, before, EPS), ggml_l2_norm(ctx, ends, EPS));
         ends = ggml_add(ctx, ends, ggml_get_rows(ctx, gain, ggml_argmax(ctx, likeness)));
     }
-    // `out` is a view of what is written to here, and is read before.
+    // `out` is a view of the tensor that this writes to. The donors are read first.
     ggml_tensor * base = ggml_view_2d(ctx, out, out->ne[0], n_rows, out->nb[1], 0);
     ggml_tensor * to   = ggml_set_rows(ctx, base, ends, s->in.filled);
     ggml_build_forward_expand(graph.gf, to);
@@ -479,7 +479,7 @@ ggml_tensor * sharpv_clip_hooks::positions(const clip_graph & graph, ggml_tensor
     if (!first && !again) {
         return cur;
     }
-    // llama.cpp sets its own, of all rows, and looks for them in the graph.
+    // llama.cpp looks for its own input, with the positions of all rows, in the graph in order to set it.
     s->in.all_positions = cur;
     ggml_build_forward_expand(graph.gf, cur);
     s->in.positions = new_input(graph.ctx0, GGML_TYPE_I32, 4 * s->n_computed(), "sharpv_positions");
@@ -515,7 +515,7 @@ ggml_tensor * sharpv_clip_hooks::attn(
     ggml_context * ctx    = graph.ctx0;
     const int64_t  n_rows = s->n_rows();
 
-    // [d_head, n_head_kv, n] into the cache; all of it, [d_head, n_head_kv, n_rows].
+    // Writes `cur`, [d_head, n_head_kv, n], into the cache. Returns all rows of the cache, [d_head, n_head_kv, n_rows].
     const auto keep = [&](ggml_tensor * cache, ggml_tensor * cur) {
         const size_t head = ggml_row_size(cache->type, cur->ne[0]);
         if (s->all) {
@@ -652,7 +652,7 @@ bool sharpv_clip_hooks::computed() {
         ggml_backend_tensor_get(s->middle_out, s->middle_to, 0, s->n_middle * sizeof(float));
         return false;
     }
-    // All rows, in the encoder's order.
+    // All rows come in the encoder's order.
     const size_t n = s->middle_out->ne[0];
     std::vector<float> states(s->n_rows() * n);
     ggml_backend_tensor_get(s->middle_out, states.data(), 0, states.size() * sizeof(float));
@@ -677,7 +677,7 @@ void run(sharpv_vision_stream & stream, pass_kind kind, mtmd_context * ctx, cons
     stream.kind = kind;
     stream.error.clear();
     if (mtmd_encode_chunk(ctx, chunk) != 0) {
-        // What a pass has half written is worth nothing.
+        // A failed pass may have written a part of the cache.
         stream.empty();
         throw std::runtime_error(stream.error.empty() ? "the encoder failed" : stream.error);
     }
@@ -688,11 +688,11 @@ void choose(sharpv_vision_stream & stream, const uint32_t * cells, size_t n_cell
     const auto out_of_order = std::adjacent_find(stream.cells.begin(), stream.cells.end(), std::greater_equal<uint32_t>());
     const bool ascending = out_of_order == stream.cells.end();
     if (!stream.image.width || !ascending || (n_cells > 0 && stream.cells.back() >= stream.n_cells())) {
-        throw std::invalid_argument("no such cells");
+        throw std::invalid_argument("there are no such cells");
     }
     stream.all = n_cells == stream.n_cells();
     if (stream.is_empty && !stream.all) {
-        throw std::invalid_argument("a first image has to be computed whole");
+        throw std::invalid_argument("all cells of the first image must be computed");
     }
 }
 
@@ -734,10 +734,10 @@ int32_t sharpv_try_vision_begin(
     return sharpv_guarded(err, err_len, [&] {
         choose(*stream, cells, n_cells);
         if (n_middle != stream->n_middle_of(stream->image.n_embd)) {
-            throw std::invalid_argument("the buffer has another size than the states");
+            throw std::invalid_argument("the buffer has another size than the hidden states");
         }
         if (layer == 0 || layer >= stream->image.n_layers) {
-            throw std::invalid_argument("no such layer");
+            throw std::invalid_argument("there is no such layer");
         }
         stream->split     = layer;
         stream->middle_to = middle;
@@ -752,7 +752,7 @@ int32_t sharpv_try_vision_finish(
         const uint8_t * states, size_t n_states, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
         if (!stream->buffer || n_states != stream->n_cells()) {
-            throw std::invalid_argument("no such cells");
+            throw std::invalid_argument("there are no such cells");
         }
         stream->states.assign(states, states + n_states);
         stream->cells.clear();

@@ -1,9 +1,9 @@
-// The vision encoder at work on a part of an image.
+// Encoding a part of an image.
 //
-// Terms. A *cell* is the least part of an image that can be computed alone: the patches of one visual token where the
-// encoder merges patches, else one patch. A *row* is a patch's vector between the layers; a class token is a row more,
-// which is computed in each pass. Keys, values and hidden states of every row stay in a stream's cache, in memory of
-// the encoder's backend. A pass computes some cells, whose queries meet the keys of all; the others are as they were.
+// Terms. A *cell* is the smallest part of an image that can be computed alone: the patches of one visual token if the
+// encoder merges patches, else one patch. A *row* is the hidden state of a patch. A class token is one more row, which
+// every pass computes. A stream caches the keys, values and hidden states of every row in the memory of the encoder's
+// backend. A pass computes some cells, which attend to the cached keys of all cells; the others stay as they were.
 //
 // One stream serves one video: images of one size, one after the other. A pass that fails empties the cache.
 
@@ -21,10 +21,10 @@ extern "C" {
 
 struct sharpv_vision_stream;
 
-// An image as the encoder sees it, and how it is divided.
+// A preprocessed image, and how the encoder divides it.
 struct sharpv_image {
-    // `n_images` images (merged frames), each [height × width × 3], as long as the chunk lives: normalized, so that
-    // a difference of 1 of 255 is 1/(255·std[channel]).
+    // The normalized values of `n_images` images (merged frames), each [height × width × 3], valid as long as the
+    // chunk. A difference of 1 between 8-bit pixels becomes 1/(255·std[channel]).
     const float * images[2];
     uint32_t n_images;
     uint32_t width;
@@ -32,44 +32,44 @@ struct sharpv_image {
     float    std[3];
 
     uint32_t patch;      // side of a patch, in pixels
-    uint32_t merge;      // patches on the side of a cell
-    uint32_t cells_x;
-    uint32_t cells_y;
+    uint32_t merge;      // side of a cell, in patches
+    uint32_t cells_x;    // cells in a row
+    uint32_t cells_y;    // rows of cells
     uint32_t n_embd;     // values of a row
-    uint32_t n_layers;   // that are run
-    bool     cells_are_tokens; // one visual token comes of each cell, in the same order
-    uint64_t cache_bytes; // what a stream takes of the backend's memory for such images
+    uint32_t n_layers;   // layers that the encoder runs
+    bool     cells_are_tokens; // each cell becomes one visual token, in the same order
+    uint64_t cache_bytes; // bytes of a stream's cache for images of this size
 };
 
 struct sharpv_vision_stream * sharpv_vision_stream_new(void);
 void sharpv_vision_stream_free(struct sharpv_vision_stream * stream);
 
-// Looks at an image and computes nothing. A size that is not that of the image before empties the cache. An encoder
-// that cannot work on parts of this image gives a width of 0.
+// Describes an image, and computes nothing. Empties the cache if the size differs from the previous image's. The width
+// in `*out` is 0 if the encoder cannot compute parts of this image.
 int32_t sharpv_try_vision_look(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
         struct sharpv_image * out, char * err, size_t err_len);
 
-// Computes `cells` (ascending; all if the cache is empty) through all layers, and the embeddings of all tokens, to be
-// had by mtmd_get_output_embd().
+// Computes `cells` (ascending; all cells if the cache is empty) through all layers, and then the embeddings of all
+// tokens, which mtmd_get_output_embd() returns.
 int32_t sharpv_try_vision_encode(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
         const uint32_t * cells, size_t n_cells, char * err, size_t err_len);
 
-// Computes `cells` through the first `layer` layers. `middle` gets what enters the next one,
-// [n_cells × merge² × n_embd]; `n_middle` is how many values it has room for. Throws if that is another number.
+// Computes `cells` through the first `layer` layers. Writes the hidden states that enter the next one to `middle`,
+// [n_cells × merge² × n_embd]. Throws if `n_middle`, the length of `middle`, is another number.
 int32_t sharpv_try_vision_begin(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,
         const uint32_t * cells, size_t n_cells, uint32_t layer, float * middle, size_t n_middle,
         char * err, size_t err_len);
 
-// Computes the rest of the layers of some of the cells that went through sharpv_try_vision_begin(): `states` has a
-// sharpv_cell_state for each cell of the image. Then the embeddings of all tokens.
+// Computes the remaining layers for some of the cells of sharpv_try_vision_begin(), and then the embeddings of all
+// tokens. `states` has a sharpv_cell_state for each cell of the image.
 enum sharpv_cell_state {
-    SHARPV_CELL_KEPT,     // as it was, with keys and values of its own in all layers
-    SHARPV_CELL_STOPPED,  // as it was, without: nobody attends to it
-    SHARPV_CELL_COMPUTED, // computed now
-    SHARPV_CELL_FILLED,   // ends as what it was in the middle, plus what the row most like it gained from there on
+    SHARPV_CELL_KEPT,     // stays as it was; it has keys and values in all layers
+    SHARPV_CELL_STOPPED,  // stays as it was; it has none in the last layers, so no cell attends to it there
+    SHARPV_CELL_COMPUTED, // is computed
+    SHARPV_CELL_FILLED,   // its state before these layers, plus what the most similar row gained in them
 };
 int32_t sharpv_try_vision_finish(
         struct sharpv_vision_stream * stream, struct mtmd_context * ctx, const struct mtmd_input_chunk * chunk,

@@ -15,7 +15,7 @@
 #include <stdexcept>
 #include <string>
 
-// Casting one to the other.
+// sharpv_vision_memory() casts one to the other.
 static_assert(int(CLIP_FLASH_ATTN_TYPE_AUTO) == int(LLAMA_FLASH_ATTN_TYPE_AUTO), "clip.h");
 static_assert(int(CLIP_FLASH_ATTN_TYPE_DISABLED) == int(LLAMA_FLASH_ATTN_TYPE_DISABLED), "clip.h");
 static_assert(int(CLIP_FLASH_ATTN_TYPE_ENABLED) == int(LLAMA_FLASH_ATTN_TYPE_ENABLED), "clip.h");
@@ -65,7 +65,7 @@ int32_t sharpv_memory_by_device(
     return sharpv_guarded(err, err_len, [&] {
         std::map<std::string, sharpv_memory> sums;
         for (const auto & entry : llama_get_memory_breakdown(ctx)) {
-            // Main memory that a GPU can read is main memory.
+            // Pinned host memory counts as main memory.
             ggml_backend_dev_t device =
                 ggml_backend_buft_is_host(entry.first) ? nullptr : ggml_backend_buft_get_device(entry.first);
             add(sums[device ? ggml_backend_dev_name(device) : "CPU"], entry.second);
@@ -78,7 +78,8 @@ int32_t sharpv_vision_memory(
         const char * path, mtmd_context_params params,
         sharpv_device_memory * out, size_t capacity, size_t * n, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] {
-        // As mtmd_get_memory_usage, which silences mtmd for all threads meanwhile, and forever if two call it at once.
+        // Like mtmd_get_memory_usage(), which turns mtmd's log off for all threads during the call, and forever if two
+        // threads call it at once.
         clip_context_params clip = {};
         clip.use_gpu          = params.use_gpu;
         clip.device           = params.device;
@@ -103,7 +104,7 @@ int32_t sharpv_vision_memory(
 }
 
 //
-// facts about a model that the public interface does not tell
+// facts about a model that llama.h does not expose
 //
 
 bool sharpv_supports_mixed_batch(const llama_model * model) {
@@ -111,7 +112,7 @@ bool sharpv_supports_mixed_batch(const llama_model * model) {
 }
 
 //
-// choosing tokens
+// sampling
 //
 
 int32_t sharpv_try_sampler_init(

@@ -1,9 +1,9 @@
-// Our C++ beside llama.cpp, as C functions. All start with `sharpv_`; no exception leaves any of them.
+// C functions around llama.cpp's C++. Their names start with `sharpv_`. None of them throws.
 //
-// `sharpv_try_X(…, result, err, err_len)` calls `X(…)` of llama.cpp or mtmd, which may throw. It returns SHARPV_OK and
-// puts what X returned into `*result`, or returns SHARPV_THROWN and puts the exception's message into `err`: UTF-8,
-// always zero-terminated, cut to `err_len` bytes. `result` is untouched then, and what X was changing is in an unknown
-// state.
+// `sharpv_try_X(…, result, err, err_len)` calls `X(…)` of llama.cpp or mtmd, which may throw. If X returns, so does the
+// function, with SHARPV_OK and X's result in `*result`. If X throws, the function returns SHARPV_THROWN, with the
+// exception's message in `err`: UTF-8, always NUL-terminated, truncated to `err_len` bytes. `*result` is unchanged
+// then, and what X was changing is in an unknown state.
 
 #pragma once
 
@@ -42,31 +42,29 @@ struct sharpv_device_memory {
 
 int32_t sharpv_memory_breakdown(const struct llama_context * ctx, struct sharpv_memory * out, char * err, size_t err_len);
 
-// Writes up to `capacity` entries, each for another device, and puts the number of devices into `*n`, which may be
-// more.
+// Writes one entry for each device, at most `capacity`. `*n` becomes the number of devices, which may be larger.
 int32_t sharpv_memory_by_device(
         const struct llama_context * ctx, struct sharpv_device_memory * out, size_t capacity, size_t * n,
         char * err, size_t err_len);
 
-// The same for the vision encoder in `path`, of which nothing is loaded: as `model`, its weights and, with `warmup` in
-// `params`, the buffers for an image of the size that llama.cpp plans with. No device at all if the file is no
-// encoder.
+// The same for the vision encoder in the file `path`, without loading it. `model` counts its weights and, with `warmup`
+// in `params`, the buffers for an image of the size that llama.cpp plans with. `*n` is 0 if the file has no encoder.
 int32_t sharpv_vision_memory(
         const char * path, struct mtmd_context_params params,
         struct sharpv_device_memory * out, size_t capacity, size_t * n, char * err, size_t err_len);
 
 //
-// facts about a model that the public interface does not tell
+// facts about a model that llama.h does not expose
 //
 
-// Whether one batch may hold tokens and embedding rows at once.
+// Whether one batch may mix tokens and embeddings.
 bool sharpv_supports_mixed_batch(const struct llama_model * model);
 
 //
-// choosing tokens
+// sampling
 //
 
-// As llama.cpp's samplers take these numbers, in ranges that were checked.
+// Parameters of llama.cpp's samplers. The caller has checked their ranges.
 struct sharpv_sampler {
     const char * grammar; // NULL for none
     int32_t  repeat_last_n;
@@ -80,7 +78,7 @@ struct sharpv_sampler {
     uint32_t seed;
 };
 
-// A chain in llama.cpp's order. `*result` is NULL if the grammar cannot be parsed.
+// Makes a chain of samplers in llama.cpp's order. `*result` is NULL if the grammar cannot be parsed.
 int32_t sharpv_try_sampler_init(
         const struct llama_vocab * vocab, const struct sharpv_sampler * params,
         struct llama_sampler ** result, char * err, size_t err_len);
@@ -89,38 +87,38 @@ int32_t sharpv_try_sampler_init(
 // devices
 //
 
-// Free and total memory of a device. One of an RPC server has to be asked, and may be lost.
+// Free and total memory of a device. Throws if the device is on an RPC server that was lost.
 int32_t sharpv_try_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total, char * err, size_t err_len);
 
-// Where a device keeps tensors. The first call opens a Vulkan device.
+// The buffer type of a device. The first call opens a Vulkan device.
 int32_t sharpv_try_dev_buffer_type(
         ggml_backend_dev_t device,
         ggml_backend_buffer_type_t * result, char * err, size_t err_len);
 
-// Connects to an RPC server and adds its devices to ggml's registry, where they stay. Builds without RPC (SHARPV_RPC)
-// have no such servers: this and the next function throw there.
+// Connects to an RPC server and adds its devices to ggml's registry, where they stay. This function and the next one
+// throw in builds without RPC (SHARPV_RPC).
 int32_t sharpv_try_rpc_add_server(
         const char * endpoint,
         ggml_backend_reg_t * result, char * err, size_t err_len);
 
-// Serves one client after the other; returns only if it cannot (any more). Prints to stdout.
+// Serves one client after the other. Returns only if it fails. Prints to stdout.
 int32_t sharpv_try_rpc_start_server(
         const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices, ggml_backend_dev_t * devices,
         char * err, size_t err_len);
 
-// A device of a Vulkan driver, whether ggml takes it or not.
+// A device of a Vulkan driver, whether ggml can use it or not.
 struct sharpv_vulkan_device {
     char name[256];
-    char driver[520];     // its name and version; empty below Vulkan 1.2
-    uint32_t api_major;   // the Vulkan that it can do
+    char driver[520];     // name and version of the driver; empty before Vulkan 1.2
+    uint32_t api_major;   // the version of Vulkan that it supports
     uint32_t api_minor;
     uint32_t api_patch;
     bool software;        // computes on the CPU
-    bool storage_16bit;   // has 16-bit values in buffers; false below Vulkan 1.2
+    bool storage_16bit;   // buffers may hold 16-bit values; false before Vulkan 1.2
 };
 
-// Fills in at most `n_max` devices in the loader's order, by which GGML_VK_VISIBLE_DEVICES counts; `result` is how
-// many. None without a driver, and in builds without Vulkan (SHARPV_VULKAN).
+// Writes at most `n_max` devices, in the loader's order, which numbers them for GGML_VK_VISIBLE_DEVICES. `*result`
+// becomes how many were written: 0 without a driver, and in builds without Vulkan (SHARPV_VULKAN).
 int32_t sharpv_try_vulkan_devices(
         struct sharpv_vulkan_device * devices, size_t n_max,
         size_t * result, char * err, size_t err_len);
@@ -129,8 +127,7 @@ int32_t sharpv_try_vulkan_devices(
 // preprocessing
 //
 
-// mtmd_tokenize_from_parts. With `whole_frames`, images stay whole where mtmd would scale them up to cut them into
-// tiles.
+// mtmd_tokenize_from_parts(). With `whole_frames`, images are not scaled up to be cut into tiles.
 int32_t sharpv_try_mtmd_tokenize_from_parts(
         const struct mtmd_context * ctx, struct mtmd_input_chunks * output, const struct mtmd_input_part * const * parts,
         size_t n_parts, bool add_special, bool whole_frames,
@@ -166,8 +163,8 @@ int32_t sharpv_try_batch_ext_init(
         struct llama_context * ctx,
         struct llama_batch_ext ** result, char * err, size_t err_len);
 
-// Adds a row at four positions: `embd`, or `token` if that has no data. `result` is as that of
-// llama_batch_ext_add_token: the index of the row, or what is wrong.
+// Adds a row: `embd`, or `token` if `embd` has no data. `pos` has four values. `*result` is that of
+// llama_batch_ext_add_token(): the index of the row, or a negative error.
 int32_t sharpv_try_batch_ext_add(
         struct llama_batch_ext * batch, llama_seq_id seq_id, llama_token token, struct llama_embd embd,
         const llama_pos * pos, bool output_logits,

@@ -12,21 +12,21 @@
 
 namespace {
 
-// All probes: what a context carries as user data may be somebody else's.
+// All probes: a context's user data may be something else.
 std::mutex             live_mutex;
 std::set<const void *> live;
 
-// The probe's part of one graph. It has no inputs of its own; being one keeps it alive with the graph.
+// The probe's nodes in one graph. It has no input tensors; as an llm_graph_input_i it lives as long as the graph.
 class probe_nodes : public llm_graph_input_i {
 public:
     void set_input(const llama_ubatch * ubatch) override { GGML_UNUSED(ubatch); }
 
-    // The graph's shape depends on what llama.cpp compares already, see is_measured().
+    // What the nodes depend on, llama.cpp compares anyway: see is_measured().
     bool can_reuse(const llm_graph_params & params) override { GGML_UNUSED(params); return true; }
 
     ggml_tensor *    unit    = nullptr; // the embeddings, with a mean square of 1: [n_embd, n_tokens]
-    ggml_tensor *    state   = nullptr; // the last layer's output that was seen, and
-    int              layer   = -1;      // the layer that it enters
+    ggml_tensor *    state   = nullptr; // the latest output of a layer that is not measured yet
+    int              layer   = -1;      // the layer that `state` enters
     ggml_tensor *    results = nullptr; // [layers.size(), n_tokens]
     std::vector<int> layers;
 };
@@ -41,12 +41,12 @@ probe_nodes * find(const Inputs & inputs) {
     return nullptr;
 }
 
-// A single text token has nothing to measure: generating costs nothing.
+// A single text token is not measured, so that decoding costs nothing.
 bool is_measured(const llama_ubatch & ubatch) {
     return ubatch.n_tokens > 1 || !ubatch.token;
 }
 
-// Adds the cosines of the state that was held back.
+// Adds the cosines of `nodes.state`.
 void measure(const llm_graph_context & graph, probe_nodes & nodes) {
     constexpr float EPS = 1e-12f;
     ggml_context * ctx = graph.ctx0;
@@ -103,13 +103,13 @@ void sharpv_graph_hooks::named(const llm_graph_context & graph, ggml_tensor * cu
         return;
     }
     probe_nodes * nodes = find(graph.res->inputs);
-    // Some models add more of the image behind a layer (deepstack): the next layer's input is what counts.
+    // Some models add features of the image after a layer (deepstack). What counts is the input of the next layer.
     const bool is_output = std::strcmp(name, "l_out")         == 0;
     const bool is_added  = std::strcmp(name, "deepstack_out") == 0;
     const bool is_input  = std::strcmp(name, "deepstack_in")  == 0;
     const int  layer     = is_input ? il : il + 1;
     if (is_output || is_added || is_input) {
-        // The last layer's output enters no layer, and has the rows of the outputs only.
+        // The last layer's output enters no layer, and has only the rows whose outputs are requested.
         const bool fits = layer < graph.n_layer && cur->ne[0] == graph.n_embd && cur->ne[1] == graph.n_tokens && ggml_nrows(cur) == graph.n_tokens;
         if (!fits) {
             return;

@@ -1,4 +1,4 @@
-// Asks the Vulkan loader itself what it offers: ggml does not say why it takes none of the devices.
+// Lists the devices of the Vulkan loader: ggml does not say why it uses none of them.
 
 #include "guard.h"
 
@@ -26,7 +26,7 @@ static void describe(VkPhysicalDevice device, sharpv_vulkan_device & to) {
     to.api_patch = VK_API_VERSION_PATCH(properties.apiVersion);
     to.software = properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     if (properties.apiVersion < VK_API_VERSION_1_2) {
-        return; // Has not got what is asked next.
+        return; // It does not support the queries below.
     }
     VkPhysicalDeviceDriverProperties driver {};
     driver.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES;
@@ -61,7 +61,7 @@ int32_t sharpv_try_vulkan_devices(
         VkInstance created = nullptr;
         const VkResult status = vkCreateInstance(&info, nullptr, &created);
         if (status == VK_ERROR_INCOMPATIBLE_DRIVER) {
-            return; // There is no driver.
+            return; // No driver is installed.
         }
         check(status, "vkCreateInstance");
         const auto destroy = [](VkInstance instance) { vkDestroyInstance(instance, nullptr); };

@@ -1,4 +1,4 @@
-// Frames of videos are not cut into tiles: the call site in mtmd's preprocessing, and the call that it is for.
+// Tokenizing frames without cutting them into tiles: the hook in mtmd's preprocessing, and the function that uses it.
 
 #include "guard.h"
 
@@ -8,7 +8,7 @@ namespace {
 
 thread_local bool wanted = false;
 
-// Images stay whole on this thread while it lives.
+// While it lives, this thread does not cut images into tiles.
 struct whole_frames_scope {
     explicit whole_frames_scope(bool on) { wanted = on; }
     ~whole_frames_scope() { wanted = false; }
