@@ -1,5 +1,5 @@
-# llama.cpp's top CMakeLists.txt reads this at `project()` (see build/llama.rs). At its end, when the targets exist, the sources with call
-# sites get the declarations of what they call, so that a patch needs no `#include`. A source that is missing here does not compile.
+# llama.cpp's top CMakeLists.txt includes this at `project()` (see build/llama.rs). At its end, when the targets exist, the sources that call hooks
+# get the headers that declare them, so that patches need no `#include`. A source that is missing here does not compile.
 cmake_minimum_required(VERSION 3.19)
 set(SHARPV_HOOKS "${CMAKE_CURRENT_LIST_DIR}")
 cmake_language(DEFER CALL set_source_files_properties
