@@ -1,8 +1,8 @@
-//! Builds the pinned llama.cpp with our patches and links it, together with our own C++ and the bindings to both.
+//! Builds the pinned llama.cpp with our patches, compiles our own C++, generates the bindings to both, and links them.
 //!
-//! In order: [`config`] reads the settings, [`tools`] names what is missing, [`source`] finds the pinned source, checks
-//! it and copies it to `OUT_DIR` with the patches applied ([`patch`]), [`bindings`] runs bindgen, [`llama`] runs cmake,
-//! compiles our C++ and prints what to link. The settings are listed in `vendor/llama.cpp/README.md`.
+//! In order: [`config`] reads the settings, [`tools`] checks for missing tools, [`source`] finds and verifies the
+//! pinned source and copies it to `OUT_DIR` with the patches applied ([`patch`]), [`bindings`] runs bindgen, [`llama`]
+//! runs cmake, compiles our C++ and prints what to link. `vendor/llama.cpp/README.md` lists the settings.
 
 #[path = "build/bindings.rs"]
 mod bindings;
@@ -21,11 +21,11 @@ mod vulkan;
 
 use config::Config;
 
-/// A message for whoever runs the build: what is wrong and what to do, possibly several lines.
+/// The error is a message for whoever runs the build, of one or more lines: what is wrong and what to do.
 type Result<T> = std::result::Result<T, String>;
 
 fn main() {
-    // Cargo fails a build that prints an error; a failing exit status would bury the message under the script's output.
+    // Cargo fails a build that prints an error. A nonzero exit status would bury the message in the script's output.
     if let Err(message) = run() {
         for line in message.lines() {
             println!("cargo::error={line}");
@@ -56,7 +56,7 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// Facts about this build that the program shows (`sharpv doctor`), read there with `env!`.
+/// Passes facts about this build to the crate, which reads them with `env!` and shows them (`sharpv doctor`).
 fn emit_facts(config: &Config, pin: &str, version: &str, patches: &[patch::Patch]) {
     let backends: Vec<&str> = config.backends().collect();
     let patches: Vec<&str> = patches.iter().map(|patch| patch.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Rust declarations for the C interfaces of llama.cpp, ggml, mtmd and our own C++, made by bindgen.
+//! Generates Rust declarations for the C interfaces of llama.cpp, ggml, mtmd and our own C++, with bindgen.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use crate::Result;
 use crate::config::Config;
 use crate::source::write_if_changed;
 
-/// The folders with the public headers, relative to the source.
+/// The folders of the public headers, relative to the source.
 pub const PUBLIC_HEADERS: [&str; 3] = ["include", "ggml/include", "tools/mtmd"];
 
-/// The bindings that `./x package` puts into the published package, for documentation without a network.
+/// The bindings that `./x package` adds to the published package, to document it without a network.
 const PREPARED: &str = "vendor/llama.cpp/bindings.rs";
 
-/// Writes `OUT_DIR/bindings.rs` from the prepared ones, if there are any.
+/// Copies the prepared bindings to `OUT_DIR/bindings.rs`. Returns false if there are none.
 pub fn copy_prepared(config: &Config) -> Result<bool> {
     let Ok(prepared) = std::fs::read(config.manifest_dir.join(PREPARED)) else { return Ok(false) };
     write_if_changed(&config.out_dir.join("bindings.rs"), &prepared)?;
@@ -33,14 +33,14 @@ pub fn generate(config: &Config, tree: &Path) -> Result<()> {
         .prepend_enum_name(false)
         .derive_default(true)
         .layout_tests(false)
-        // rustdoc would take the comments' C examples for Rust doctests.
+        // rustdoc would mistake C examples in the comments for Rust doctests.
         .generate_comments(false)
         .merge_extern_blocks(true)
         .generate()
         .map_err(|error| {
             format!(
                 "bindgen cannot read {}: {error}\n\
-                 If it misses a standard header such as stddef.h, install clang's own headers (Debian: libclang-dev).",
+                 If a standard header such as stddef.h is missing, install clang's own headers (Debian: libclang-dev).",
                 wrapper.display()
             )
         })?;

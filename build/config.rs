@@ -1,17 +1,17 @@
-//! What the build was asked for: Cargo's features and target, and the environment variables that change the build.
+//! The settings of the build: Cargo's features and target, and environment variables.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::Result;
 
-/// Everything the build depends on besides the files. Read once; nothing else looks at the environment.
+/// Everything besides files that the build depends on. Nothing else reads the environment.
 pub struct Config {
     /// The folder of this package's `Cargo.toml`.
     pub manifest_dir: PathBuf,
-    /// Where everything is written.
+    /// The folder for all output.
     pub out_dir: PathBuf,
-    /// The `cargo` that runs this build, to ask it for the pinned source.
+    /// The `cargo` that runs this build. It finds the pinned source.
     pub cargo: PathBuf,
     /// `linux`, `macos`, …
     pub target_os: String,
@@ -19,32 +19,32 @@ pub struct Config {
     pub metal: bool,
     pub vulkan: bool,
     pub rpc: bool,
-    /// Tune for the processor that builds. Off: for any with AVX2, FMA, F16C and BMI2, or ARMv8.
+    /// Compile for this machine's processor. Otherwise, for any with AVX2, FMA, F16C and BMI2, or with ARMv8.
     pub native: bool,
-    /// A llama.cpp tree of the user's own, instead of the pinned one.
+    /// The user's own tree of llama.cpp, instead of the pinned one.
     pub source_dir: Option<PathBuf>,
-    /// `FFMPEG_DIR` tells ffmpeg-sys-next where FFmpeg lies; pkg-config is not asked then.
+    /// The folder of FFmpeg, from `FFMPEG_DIR`. ffmpeg-sys-next reads it, too, and does not run pkg-config then.
     pub ffmpeg_dir: Option<PathBuf>,
     /// The CUDA toolkit, from `CUDA_PATH` or `CUDA_HOME`.
     pub cuda_dir: Option<PathBuf>,
     /// CUDA's compiler, from `CUDACXX`.
     pub cudacxx: Option<PathBuf>,
-    /// The Vulkan SDK's folder, when it is used instead of the system's packages.
+    /// The folder of the Vulkan SDK, from `VULKAN_SDK`, if it replaces the system's packages.
     pub vulkan_sdk: Option<PathBuf>,
-    /// A cmake other than the one in `PATH`.
+    /// The cmake to run, from `CMAKE`, or the one in `PATH`.
     pub cmake: PathBuf,
-    /// `CMAKE_*` and `GGML_*`, handed to cmake as they are.
+    /// `CMAKE_*` and `GGML_*`, which are passed on to cmake.
     pub cmake_vars: Vec<(String, String)>,
-    /// False when nothing will be linked (documentation on docs.rs, clippy): the bindings are enough then.
+    /// False if nothing will be linked (documentation on docs.rs, clippy). Then the bindings suffice.
     pub links: bool,
-    /// Documentation on docs.rs, where there is no network to fetch the source over.
+    /// Whether docs.rs builds the documentation, without a network to fetch the source.
     pub documents: bool,
 }
 
 impl Config {
     pub fn from_env() -> Result<Self> {
         let feature = |name: &str| std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
-        // Clippy runs build scripts in an output folder of its own; without this it would build llama.cpp once more.
+        // Clippy has its own output folder, and would build llama.cpp a second time.
         let clippy = std::env::var("RUSTC_WORKSPACE_WRAPPER").is_ok_and(|wrapper| wrapper.contains("clippy"));
         let documents = user_var("DOCS_RS").is_some();
         Ok(Self {
@@ -69,7 +69,7 @@ impl Config {
         })
     }
 
-    /// The backends beside the CPU's that were asked for.
+    /// The enabled backends besides the CPU's.
     pub fn backends(&self) -> impl Iterator<Item = &'static str> {
         let all = [(self.cuda, "cuda"), (self.metal, "metal"), (self.vulkan, "vulkan"), (self.rpc, "rpc")];
         all.into_iter().filter_map(|(on, name)| on.then_some(name))
@@ -83,10 +83,10 @@ impl Config {
 
 /// A variable that Cargo sets for every build script.
 fn cargo_var(name: &str) -> Result<OsString> {
-    std::env::var_os(name).ok_or_else(|| format!("{name} is not set; this build script is meant to be run by Cargo"))
+    std::env::var_os(name).ok_or_else(|| format!("{name} is not set; this build script must be run by Cargo"))
 }
 
-/// A variable that a user may set: the build runs again when it changes. Empty counts as not set.
+/// A variable that a user may set. Cargo rebuilds when it changes. Empty counts as not set.
 fn user_var(name: &str) -> Option<OsString> {
     println!("cargo::rerun-if-env-changed={name}");
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -94,7 +94,7 @@ fn user_var(name: &str) -> Option<OsString> {
 
 /// Every `CMAKE_*` and `GGML_*` variable that is set.
 fn cmake_vars() -> Result<Vec<(String, String)>> {
-    // Cargo can watch only variables that it is told by name; `source` adds ggml's options once the source is known.
+    // Cargo watches variables by name, also those that are not set yet. `source` adds ggml's options.
     for name in ["CMAKE_C_FLAGS", "CMAKE_CXX_FLAGS", "CMAKE_C_COMPILER", "CMAKE_CXX_COMPILER", "CMAKE_TOOLCHAIN_FILE"] {
         user_var(name);
     }

@@ -1,4 +1,4 @@
-//! Compiles the patched llama.cpp and our C++, and tells Cargo what to link.
+//! Compiles the patched llama.cpp and our C++, and prints what Cargo links.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ pub fn build(config: &Config, tree: &Path) -> Result<()> {
     link(config, &build_dir)
 }
 
-/// Our own C++, `src/ffi/*.cpp`. It may use llama.cpp's private headers, which is why it is built against the copy.
+/// Compiles our own C++, `src/ffi/*.cpp`. It includes private headers of llama.cpp, from the patched copy.
 fn build_shim(config: &Config, tree: &Path) -> Result<()> {
     let folder = config.manifest_dir.join("src/ffi");
     let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -35,7 +35,7 @@ fn build_shim(config: &Config, tree: &Path) -> Result<()> {
     shim.cpp(true)
         .std("c++17")
         .opt_level(3)
-        // As llama.cpp itself is built: its headers hold inline functions with assertions.
+        // As in llama.cpp's own build: its headers contain inline functions with assertions.
         .define("NDEBUG", None)
         .files(sources)
         .includes(PUBLIC_HEADERS.iter().map(|folder| tree.join(folder)))
@@ -57,7 +57,7 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
         ("LLAMA_BUILD_APP", false),
         ("LLAMA_BUILD_UI", false),
         ("LLAMA_OPENSSL", false),
-        // Video is read in process by this crate; mtmd would start an ffmpeg program.
+        // This crate decodes video in the process. mtmd would run the program ffmpeg.
         ("MTMD_VIDEO", false),
         ("BUILD_SHARED_LIBS", false),
         ("CMAKE_POSITION_INDEPENDENT_CODE", true),
@@ -66,11 +66,11 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
         ("GGML_METAL", config.metal),
         ("GGML_VULKAN", config.vulkan),
         ("GGML_RPC", config.rpc),
-        // Would be used, and need linking, if it happened to be installed.
+        // Would be used, and would have to be linked, if it happened to be installed.
         ("GGML_RPC_RDMA", false),
-        // ggml's own threads instead, which do not slow down when the cores are shared (patches/barrier-yield.patch).
+        // ggml's own threads do not slow down on cores that are shared (patches/barrier-yield.patch).
         ("GGML_OPENMP", false),
-        // Would be used if it happened to be installed.
+        // Would be used if they happened to be installed.
         ("GGML_BLAS", false),
         ("GGML_CUDA_NCCL", false),
     ])
@@ -91,7 +91,7 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
     };
     let profile = vars.remove("CMAKE_BUILD_TYPE").unwrap_or_else(|| "Release".to_owned());
 
-    // cmake remembers every setting, also one that is no longer given: start over when they change.
+    // cmake remembers settings that are no longer passed: start over when they change.
     let build_dir = config.out_dir.join("build");
     let settings = format!("{generator:?} {profile} {vars:#?}");
     let settings_file = config.out_dir.join("cmake-settings.txt");
@@ -108,29 +108,29 @@ fn run_cmake(config: &Config, tree: &Path) -> Result<PathBuf> {
     for (name, value) in vars {
         cmake.define(name, value);
     }
-    // llama.cpp builds with ccache if there is one. With relative paths, also in `__FILE__`, another clone or profile
-    // finds the same objects.
+    // llama.cpp uses ccache if it is installed. With relative paths, also in `__FILE__`, other clones and profiles
+    // share its objects.
     cmake.env("CCACHE_BASEDIR", &config.out_dir).env("CCACHE_NOHASHDIR", "1");
     let relative = format!("-fmacro-prefix-map={}=.", config.out_dir.display());
     cmake.cflag(&relative).cxxflag(&relative);
     if config.rpc {
-        // A lost server is an exception (patches/rpc-errors.patch), which may come through C.
+        // A lost server is an exception (patches/rpc-errors.patch), which may propagate through C functions.
         cmake.cflag("-fexceptions");
     }
-    // Its version header takes the commit of the Git repository around it. That is ours, and would rebuild it all each
-    // time.
+    // llama.cpp writes the commit of the surrounding Git repository to its version header. That repository is ours, and
+    // each of its commits would rebuild everything.
     cmake.env("GIT_CEILING_DIRECTORIES", &config.out_dir);
     if catch_unwind(move || cmake.build()).is_err() {
-        // Cargo shows the output of a build script, and with it what the compiler said, only if the script fails.
-        println!("cargo::error=llama.cpp does not build; what cmake and the compiler said is below");
+        // Cargo shows the output of the build script, and so of the compiler, only if the script fails.
+        println!("cargo::error=llama.cpp does not build; the output of cmake and the compiler is below");
         std::process::exit(1);
     }
     Ok(build_dir)
 }
 
-/// Prints the link lines. What cmake found is read from its cache, so that both agree.
+/// Prints what to link. Shared libraries are those in cmake's cache, so that both agree.
 fn link(config: &Config, build_dir: &Path) -> Result<()> {
-    // GNU ld reads from left to right: a library goes before those that it needs.
+    // GNU ld reads from left to right: a library precedes those that it needs.
     for library in static_libraries(build_dir)? {
         if let (Some(folder), Some(name)) = (library.parent(), library_name(&library)) {
             println!("cargo::rustc-link-search=native={}", folder.display());
@@ -160,7 +160,7 @@ fn link(config: &Config, build_dir: &Path) -> Result<()> {
             println!("cargo::rustc-link-lib=dylib={name}");
         }
     }
-    // The C++ runtime is linked by `cc`, with our C++.
+    // `cc` links the C++ runtime, together with our C++.
     if config.target_os == "macos" {
         println!("cargo::rustc-link-lib=framework=Accelerate");
         if config.metal {
@@ -169,7 +169,7 @@ fn link(config: &Config, build_dir: &Path) -> Result<()> {
             }
         }
     } else if config.target_os == "windows" {
-        // ggml asks the registry for the processor's name.
+        // ggml reads the processor's name from the registry.
         println!("cargo::rustc-link-lib=dylib=advapi32");
     } else {
         for name in ["pthread", "dl", "m"] {
@@ -179,7 +179,7 @@ fn link(config: &Config, build_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The static libraries under cmake's build folder, users first.
+/// The static libraries under cmake's build folder, each before those that it needs.
 fn static_libraries(build_dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut todo = vec![build_dir.to_owned()];
@@ -193,8 +193,8 @@ fn static_libraries(build_dir: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
-    // mtmd → llama → ggml → the backends (ggml-cpu, …) → ggml-base; vendored helpers, which only mtmd uses, anywhere
-    // behind it.
+    // mtmd → llama → ggml → the backends (ggml-cpu, …) → ggml-base. Vendored helpers, which only mtmd uses, may be
+    // anywhere after it.
     found.sort_by_key(|path| {
         let name = library_name(path).unwrap_or_default();
         let rank = ["mtmd", "llama", "ggml"].iter().position(|first| *first == name);
@@ -208,7 +208,7 @@ fn library_name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_prefix("lib")?.split('.').next()
 }
 
-/// The value of `NAME:TYPE=value` in a CMakeCache.txt; `None` also when cmake looked and found nothing.
+/// The value of `NAME:TYPE=value` in a CMakeCache.txt; `None` also if cmake searched for it and did not find it.
 fn cache_value<'a>(cache: &'a str, name: &str) -> Option<&'a str> {
     let line = cache.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))?;
     let (_, value) = line.split_once('=')?;

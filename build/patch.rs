@@ -1,7 +1,7 @@
 //! Applies the patch series to the source in memory.
 //!
-//! Stricter than `patch`: the lines that a hunk replaces or surrounds must occur exactly once in the file. Then it
-//! cannot matter that the line numbers moved, and a hunk never lands in a place that only looks right.
+//! This is stricter than `patch`: the lines that a hunk replaces, and its context, must occur exactly once in the file.
+//! Line numbers then do not matter, and a hunk cannot be applied in the wrong place.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,12 +18,12 @@ pub struct Patch {
     pub text: String,
 }
 
-/// The names in a `series` file, in order. Empty lines and lines that start with `#` mean nothing.
+/// The names in a `series` file, in order, without empty lines and comments (`#`).
 pub fn series_names(series: &str) -> impl Iterator<Item = &str> {
     series.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Reads `folder/series` and the patches it names.
+/// Reads `folder/series` and the patches that it names.
 pub fn read_series(folder: &Path) -> Result<Vec<Patch>, String> {
     let read = |file: &Path| fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
     let series_file = folder.join("series");
@@ -37,15 +37,15 @@ pub fn read_series(folder: &Path) -> Result<Vec<Patch>, String> {
         .collect()
 }
 
-/// Applies `patches` in order to `tree` (path with `/` → bytes). `pin` says what the tree is, for messages.
+/// Applies `patches` in order to `tree` (path with `/` → bytes). Messages call the tree `pin`.
 ///
-/// On an error the tree is left half patched and is of no use.
+/// After an error, the tree is partly patched and unusable.
 pub fn apply_series(patches: &[Patch], pin: &str, tree: &mut BTreeMap<String, Vec<u8>>) -> Result<(), String> {
     for patch in patches {
         apply_one(patch, tree).map_err(|reason| {
             format!(
                 "patches/{} does not apply to {pin}: {reason}.\n\
-                 If the pin was moved, bring the patch up to date (patches/README.md says how), or drop it from patches/series \
+                 If the pin was moved, update the patch (patches/README.md says how), or remove it from patches/series \
                  if the new source no longer needs it.",
                 patch.name
             )
@@ -90,13 +90,13 @@ fn apply_one(patch: &Patch, tree: &mut BTreeMap<String, Vec<u8>>) -> Result<(), 
 fn apply_text(old: &str, patch: &diffy::Patch<'_, str>) -> Result<String, String> {
     check_hunks(old, patch).and_then(|()| apply(old, patch).map_err(|error| error.to_string())).map_err(|reason| {
         match apply(old, &patch.reverse()) {
-            Ok(_) => format!("{reason}; the change is in the source already"),
+            Ok(_) => format!("{reason}; the source already has the change"),
             Err(_) => reason,
         }
     })
 }
 
-/// Whether each hunk has exactly one place to go.
+/// Checks that each hunk matches exactly one place.
 fn check_hunks(old: &str, patch: &diffy::Patch<'_, str>) -> Result<(), String> {
     for (number, hunk) in patch.hunks().iter().enumerate() {
         let context = hunk.lines().iter().filter_map(|line| match line {
@@ -122,7 +122,7 @@ fn count_runs(text: &str, needle: &[&str]) -> usize {
     lines.windows(needle.len()).filter(|window| *window == needle).count()
 }
 
-/// Refuses a path that is absolute or leaves the tree.
+/// Rejects a path that is absolute or leaves the tree.
 fn checked(path: &str) -> Result<&str, String> {
     let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     if inside && !path.is_empty() && !path.contains('\\') {

@@ -1,4 +1,4 @@
-//! The source of llama.cpp: where the pinned one lies, whether it is the right one, and its patched copy.
+//! The source of llama.cpp: finding the pinned one, verifying it, and copying it with the patches applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,29 +11,29 @@ use crate::Result;
 use crate::config::Config;
 use crate::patch::{self, Patch};
 
-/// The package that carries the source, and the folder of the source inside it.
+/// The package that contains the source, and the folder of the source in it.
 const PACKAGE: &str = "llama-cpp-sys-2";
 const FOLDER: &str = "llama.cpp";
-/// What of llama.cpp is used: the libraries llama, ggml and mtmd and what they need to be configured.
+/// The parts of llama.cpp that are used: the libraries llama, ggml and mtmd, and what cmake needs to configure them.
 const PARTS: [&str; 8] = ["CMakeLists.txt", "LICENSE", "cmake", "include", "src", "ggml", "tools/mtmd", "vendor"];
 
-/// The folder in the copy with the declarations of what the patches call, and with the cmake file that has them
-/// included.
+/// The folder in the copy with the declarations of the hooks that the patches call, and the cmake file that includes
+/// them.
 pub const HOOKS: &str = "sharpv-hooks";
 
 /// A llama.cpp to build.
 pub struct Pin {
     /// The unpatched source.
     pub dir: PathBuf,
-    /// How messages call it, for example `llama-cpp-sys-2 0.1.161`.
+    /// Its name in messages, for example `llama-cpp-sys-2 0.1.161`.
     pub label: String,
-    /// llama.cpp's own version, for example `0.6.0`; empty if its CMakeLists.txt does not say.
+    /// llama.cpp's own version, for example `0.6.0`; empty if its CMakeLists.txt does not state it.
     pub version: String,
-    /// The SHA-256 that [`digest`] must give; `None` for a tree of the user's own.
+    /// The SHA-256 that [`digest`] must return; `None` for the user's own tree.
     digest: Option<String>,
 }
 
-/// Finds the pinned source (downloading it if need be), or the tree that the user named.
+/// Finds the pinned source (downloads it if necessary), or the user's own tree.
 pub fn locate(config: &Config) -> Result<Pin> {
     let pin = match &config.source_dir {
         Some(dir) => {
@@ -50,11 +50,11 @@ pub fn locate(config: &Config) -> Result<Pin> {
     Ok(Pin { version: version(&text).unwrap_or_default(), ..pin })
 }
 
-/// Asks Cargo for the package that `vendor/llama.cpp` pins. Cargo downloads it when it is not there yet, checks the
-/// archive against the lock file, and obeys mirrors, vendored sources and offline mode, all without our help.
+/// Finds the package that `vendor/llama.cpp` pins with `cargo metadata`. Cargo downloads it if necessary, verifies the
+/// archive with the lock file, and respects mirrors, vendored sources and offline mode.
 fn pinned(config: &Config) -> Result<Pin> {
     let vendor = config.manifest_dir.join("vendor/llama.cpp");
-    // Not under these names in `vendor`: Cargo leaves folders with a manifest out of a package that is published.
+    // They have other names in `vendor`, because Cargo excludes folders with a manifest from a published package.
     let folder = config.out_dir.join("pin");
     for (from, to) in [("pin.toml", "Cargo.toml"), ("pin.lock", "Cargo.lock")] {
         let from = vendor.join(from);
@@ -71,14 +71,14 @@ fn pinned(config: &Config) -> Result<Pin> {
     if !output.status.success() {
         return Err(format!(
             "the pinned source of llama.cpp cannot be fetched; `cargo metadata` said:\n{}\n\
-             Check the network once (`cargo fetch --locked --manifest-path {}`), or set \
-             SHARPV_LLAMA_SOURCE_DIR to a folder with llama.cpp's source.",
+             Check the network (`cargo fetch --locked --manifest-path {}`), or set SHARPV_LLAMA_SOURCE_DIR to a folder \
+             with llama.cpp's source.",
             String::from_utf8_lossy(&output.stderr).trim_end(),
             manifest.display()
         ));
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("`cargo metadata` for {} gave no JSON: {error}", manifest.display()))?;
+        .map_err(|error| format!("`cargo metadata` for {} printed no JSON: {error}", manifest.display()))?;
     let package = metadata["packages"]
         .as_array()
         .and_then(|packages| packages.iter().find(|package| package["name"] == PACKAGE))
@@ -95,7 +95,7 @@ fn pinned(config: &Config) -> Result<Pin> {
     })
 }
 
-/// `MAJOR.MINOR.PATCH` out of llama.cpp's top CMakeLists.txt.
+/// `MAJOR.MINOR.PATCH` from llama.cpp's top CMakeLists.txt.
 fn version(cmake_lists: &str) -> Option<String> {
     let number = |part: &str| {
         let (_, rest) = cmake_lists.split_once(&format!("set(LLAMA_VERSION_{part} "))?;
@@ -104,9 +104,9 @@ fn version(cmake_lists: &str) -> Option<String> {
     Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
 }
 
-/// Writes the source with the patches applied to `OUT_DIR/llama.cpp`, and returns that folder.
+/// Writes the source to `OUT_DIR/llama.cpp` with the patches applied, and returns that folder.
 ///
-/// Files that are there already with the same bytes keep their modification time, so that only what changed is rebuilt.
+/// Unchanged files keep their modification time, so that only what changed is rebuilt.
 pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<PathBuf> {
     let files = list(&pin.dir)?;
     let mut tree = BTreeMap::new();
@@ -119,9 +119,9 @@ pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<Pat
         let found = digest(&tree);
         if found != *expected {
             return Err(format!(
-                "{}: this is not the source that was pinned (SHA-256 of the files is {found}, not {expected}).\n\
+                "{}: this is not the pinned source (the SHA-256 of its files is {found}, not {expected}).\n\
                  If its files were edited, delete the folder: Cargo unpacks it again. If the pin was moved on purpose, write \
-                 the new sum to vendor/llama.cpp/tree.sha256.",
+                 the new SHA-256 to vendor/llama.cpp/tree.sha256.",
                 pin.dir.display()
             ));
         }
@@ -134,7 +134,7 @@ pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<Pat
     for (path, bytes) in &tree {
         write_if_changed(&copy.join(path), bytes)?;
     }
-    // Left over from another pin or patch. llama.cpp compiles `src/models/*.cpp`, whatever lies there.
+    // Removes what other pins or patches left: llama.cpp compiles every file that matches `src/models/*.cpp`.
     let keep: BTreeSet<&String> = tree.keys().collect();
     for path in list(&copy)?.iter().filter(|path| !keep.contains(path)) {
         let file = copy.join(path);
@@ -143,8 +143,8 @@ pub fn copy_patched(config: &Config, pin: &Pin, patches: &[Patch]) -> Result<Pat
     Ok(copy)
 }
 
-/// Adds what the patches call, for the compiler ([`HOOKS`]). In the copy, where ccache knows it by the same relative
-/// path in every clone.
+/// Adds the declarations of the hooks to the copy ([`HOOKS`]). There, their relative path is the same in every clone,
+/// so that ccache finds what it compiled.
 fn add_hooks(config: &Config, tree: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
     let folder = config.manifest_dir.join("src/ffi/hooks");
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -156,7 +156,7 @@ fn add_hooks(config: &Config, tree: &mut BTreeMap<String, Vec<u8>>) -> Result<()
     Ok(())
 }
 
-/// Makes Cargo run the build again when one of ggml's options is set or changed in the environment.
+/// Makes Cargo rebuild when an environment variable with the name of a ggml option changes.
 fn watch_ggml_options(tree: &BTreeMap<String, Vec<u8>>) {
     let Some(text) = tree.get("ggml/CMakeLists.txt").and_then(|bytes| std::str::from_utf8(bytes).ok()) else { return };
     let starts = ["option(GGML_", "set(GGML_"];
@@ -168,7 +168,7 @@ fn watch_ggml_options(tree: &BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// Writes a file, unless it holds these bytes already.
+/// Writes a file, unless it already has this content.
 pub fn write_if_changed(file: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(file).is_ok_and(|old| old == bytes) {
         return Ok(());
@@ -179,8 +179,8 @@ pub fn write_if_changed(file: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(|error| format!("{}: cannot be written: {error}", file.display()))
 }
 
-/// One SHA-256 over all files: for each, in the order of their paths, the path, a zero byte, the length (u64, little
-/// endian) and the bytes.
+/// One SHA-256 of all files, in the order of their paths: of each, the path, a zero byte, the length (u64, little
+/// endian) and the content.
 fn digest(tree: &BTreeMap<String, Vec<u8>>) -> String {
     let mut sha = Sha256::new();
     for (path, bytes) in tree {
@@ -192,7 +192,7 @@ fn digest(tree: &BTreeMap<String, Vec<u8>>) -> String {
     sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The files of [`PARTS`] under `root`, with `/` between folders. Dot files are left out, as `cargo vendor` does.
+/// The files of [`PARTS`] under `root`, with `/` between folders. Excludes dot files, as `cargo vendor` does.
 fn list(root: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     let mut todo: Vec<String> = PARTS.iter().map(|part| part.to_string()).collect();

@@ -1,4 +1,4 @@
-//! Looks for the tools that the build needs and names all missing ones at once, each with the command that installs it.
+//! Checks for the tools that the build needs, and names all missing ones at once, with the command that installs each.
 
 use std::ffi::OsStr;
 use std::panic::{catch_unwind, set_hook, take_hook};
@@ -32,7 +32,7 @@ const VULKAN: Tool =
     Tool { what: "Vulkan's headers and loader (feature `vulkan`)", apt: "libvulkan-dev", brew: "vulkan-loader" };
 const SPIRV: Tool = Tool { what: "SPIR-V's headers (feature `vulkan`)", apt: "spirv-headers", brew: "spirv-headers" };
 
-/// Fails with a list of what is missing for this build.
+/// Fails with a list of the tools that this build needs and that are missing.
 pub fn check(config: &Config) -> Result<()> {
     if config.metal && config.target_os != "macos" {
         return Err(format!("the feature `metal` is for macOS; on {} there are `cuda` and `vulkan`", config.target_os));
@@ -69,23 +69,23 @@ pub fn check(config: &Config) -> Result<()> {
     if config.vulkan && config.links { vulkan::check(&vulkan_headers(config)) } else { Ok(()) }
 }
 
-/// The list of what is missing and one command for all of it.
+/// Lists the missing tools, each with the command that installs it.
 fn message(missing: &[Tool], macos: bool, debian: bool) -> String {
     let packages = |tool: &Tool| if macos { tool.brew } else { tool.apt };
     let mut text = "the build needs tools that are not installed:\n".to_owned();
     for tool in missing {
         text.push_str(&format!("  {}: ", tool.what));
         text.push_str(&match packages(tool) {
-            "" => "see its maker's site\n".to_owned(),
+            "" => "see the vendor's website\n".to_owned(),
             names if macos => format!("brew install {names}\n"),
             names if debian => format!("sudo apt-get install {names}\n"),
-            names => format!("your system's package for what Debian calls {names}\n"),
+            names => format!("your system's package for Debian's {names}\n"),
         });
     }
     text + "`./x setup` installs what a build for the CPU needs."
 }
 
-/// CUDA's compiler: the one that was named, or the toolkit's, or the one in `PATH`.
+/// CUDA's compiler: the one in the settings, or the toolkit's, or the one in `PATH`.
 pub fn nvcc(config: &Config) -> Option<PathBuf> {
     let toolkit = |folder: &Path| folder.join("bin/nvcc");
     let named = config.cmake_var("CMAKE_CUDA_COMPILER").map(PathBuf::from);
@@ -97,7 +97,7 @@ pub fn nvcc(config: &Config) -> Option<PathBuf> {
     candidates.into_iter().flatten().find(|nvcc| works(nvcc))
 }
 
-/// The folder of Vulkan's headers: of the SDK that was named, or the system's.
+/// The folder of Vulkan's headers: the SDK's if the settings name one, or the system's.
 pub fn vulkan_headers(config: &Config) -> PathBuf {
     if let Some(sdk) = &config.vulkan_sdk {
         return vulkan::of_sdk(sdk);
@@ -124,7 +124,7 @@ fn cpp_compiler_works() -> bool {
     compiler.is_ok_and(|compiler| works(compiler.path()))
 }
 
-/// bindgen looks for libclang in many places and panics if it is in none of them.
+/// Whether bindgen finds libclang. It panics if not.
 fn libclang_loads() -> bool {
     let hook = take_hook();
     set_hook(Box::new(|_| {}));

@@ -1,12 +1,12 @@
-//! Vulkan's headers: where they lie, and whether they are new enough.
+//! Vulkan's headers: finding them, and checking that they are new enough.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The oldest headers that ggml compiles with: it uses `VK_EXT_layer_settings`, which came with them.
+/// The oldest headers that ggml compiles with. They added `VK_EXT_layer_settings`, which it uses.
 pub const NEEDED: Version = [1, 3, 272];
 
-/// Major, minor, and the number of the header.
+/// Major, minor, and version of the header.
 pub type Version = [u32; 3];
 
 /// The folder of a Vulkan SDK's headers.
@@ -17,18 +17,18 @@ pub fn of_sdk(sdk: &Path) -> PathBuf {
 /// Fails if the headers in this folder are missing or too old.
 pub fn check(include: &Path) -> Result<(), String> {
     let header = include.join("vulkan/vulkan_core.h");
-    let help = "Install newer ones (in Debian 13 or Ubuntu 24.04: libvulkan-dev), or name the folder of a Vulkan SDK \
-                with VULKAN_SDK. On Debian 12, `./x vulkan` fetches them into a folder of its own.";
+    let help = "Install newer ones (on Debian 13 or Ubuntu 24.04: libvulkan-dev), or set VULKAN_SDK to the folder of a \
+                Vulkan SDK. On Debian 12, `./x vulkan` fetches them into a separate folder.";
     let text = fs::read_to_string(&header)
         .map_err(|error| format!("{}: Vulkan's header cannot be read: {error}\n{help}", header.display()))?;
     match version(&text) {
         Some(found) if found < NEEDED => Err(format!(
-            "{}: Vulkan's headers {} are too old; the build needs {} or newer\n{help}",
+            "{}: Vulkan's headers {} are too old; the build requires {} or newer\n{help}",
             header.display(),
             dotted(found),
             dotted(NEEDED)
         )),
-        // What cannot be read is left to the compiler.
+        // An unknown version is left to the compiler.
         _ => Ok(()),
     }
 }

@@ -105,10 +105,10 @@ fn context_that_fits_several_places_is_refused() {
 #[test]
 fn a_change_that_is_in_the_source_already_is_recognised() {
     let message = applied(&[("a", "one\nx\ntwo\n")], &[patch("a.patch", "a", INSERT_X)]).unwrap_err();
-    assert!(message.contains("in the source already"), "{message}");
+    assert!(message.contains("already has the change"), "{message}");
     let twice = [patch("a.patch", "a", INSERT_X), patch("again.patch", "a", INSERT_X)];
     let message = applied(&[("a", "one\ntwo\n")], &twice).unwrap_err();
-    assert!(message.contains("again.patch") && message.contains("in the source already"), "{message}");
+    assert!(message.contains("again.patch") && message.contains("already has the change"), "{message}");
 }
 
 #[test]
