@@ -1,10 +1,10 @@
-//! The memory of evicted layers goes back to the system. Alone in its process, whose size it looks at.
+//! The memory of evicted layers returns to the system. This test measures its process, so no other test may run in it.
 #![cfg(target_os = "linux")]
 
 use sharpv::runtime::{CancelToken, ComputeParams, Context, ContextParams, Model, ModelParams, Row, RowInput};
 use std::path::Path;
 
-/// Bytes of this process in memory.
+/// The resident set size of this process in bytes.
 fn rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
@@ -41,7 +41,7 @@ fn the_process_becomes_smaller_by_what_was_evicted() {
     let layers: Vec<bool> = (0..model.n_layer()).map(|il| il > 0).collect();
     context.evict_layers(&layers).expect("evicted");
     let freed = allocated - context.memory_usage().context;
-    // Five of six layers, but for the rows that are left free.
+    // Five of six layers are freed, except for free rows.
     assert!(freed > allocated * 7 / 10, "{freed} of {allocated} bytes");
     let smaller = before.saturating_sub(rss());
     assert!(smaller > freed * 9 / 10, "{smaller} bytes went back to the system, of {freed}");

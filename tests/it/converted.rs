@@ -1,6 +1,6 @@
-//! Files of llama.cpp's own converter, against what `transformers` computes of the checkpoint that they were made of
-//! (`tests/fixtures/converted`). The files of `families` are written by a script of ours, which could make the same
-//! mistake as the code.
+//! Files of llama.cpp's own converter (`tests/fixtures/converted`), compared with what `transformers` computes with the
+//! original checkpoint. The files of `families` come from our own script, which could make the same mistake as the
+//! code.
 
 use crate::support::families::{self, distance};
 use crate::support::gpu;
@@ -16,9 +16,9 @@ use sharpv::runtime::{
 };
 use std::path::{Path, PathBuf};
 
-/// Those with a language model of their own.
+/// Models with their own language model.
 const PAIRS: [&str; 2] = ["internvl", "llava"];
-/// Encoders alone, as wide as InternVL's language model.
+/// Encoders without one, as wide as InternVL's language model.
 const ENCODERS: [&str; 2] = ["gemma4", "cogvlm"];
 
 fn path(file: &str) -> PathBuf {
@@ -44,7 +44,7 @@ fn floats(json: &Value) -> Vec<f32> {
 struct Converted {
     model: Model,
     vision: Vision,
-    /// `size` of the image, `embeddings`, and of pairs `prompt` and `logits`.
+    /// `size` of the image and `embeddings`; for pairs also `prompt` and `logits`.
     expected: Value,
 }
 
@@ -60,7 +60,7 @@ impl Converted {
         Self { model, vision, expected: serde_json::from_slice(&json).expect("JSON") }
     }
 
-    /// The image that `make.py` paints.
+    /// The image that `make.py` draws.
     fn image(&self) -> Bitmap {
         let side = |i: usize| self.expected["size"][i].as_u64().expect("a number") as u32;
         let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
@@ -85,7 +85,7 @@ fn embeddings_are_those_of_transformers() {
         let far = distance(&embeddings, &expected);
         eprintln!("{name}: embeddings {far:.5} from those of transformers");
         assert!(far < gpu::near(0.002), "{name}: {far}");
-        // No row is another's.
+        // Each row is close by itself, so none is another's.
         let width = converted.model.n_embd_inp();
         for (i, (row, expected)) in embeddings.chunks(width).zip(expected.chunks(width)).enumerate() {
             let far = distance(row, expected);
@@ -114,7 +114,7 @@ fn logits_after_an_image_are_those_of_transformers() {
             })
             .collect();
         assert!(visual.next().is_none(), "{name}: more rows than the prompt has");
-        // As exact as it gets: keys and values as they are computed.
+        // As exact as possible: keys and values are not rounded.
         let compute = ComputeParams {
             type_k: KvType::F32,
             type_v: KvType::F32,

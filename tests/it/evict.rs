@@ -1,5 +1,5 @@
-//! Memory SharpV on contexts: the similarity curve, evicting layers and tokens, and states. On models with random
-//! weights (`tests/fixtures`), one for each kind of attention.
+//! Memory SharpV on contexts: similarities, evicting layers and tokens, and states. The models have random weights
+//! (`tests/fixtures`) and different kinds of attention.
 
 use crate::support::gpu;
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 const N_CTX: usize = 512;
 
-/// A LLaMA, a Qwen2 (grouped heads, biases) and a Qwen2-VL (M-RoPE).
+/// A LLaMA, a Qwen2 (grouped-query attention, biases) and a Qwen2-VL (M-RoPE).
 const MODELS: [&str; 3] = ["llama", "qwen2", "qwen2vl"];
 
 fn load(name: &str) -> Model {
@@ -32,7 +32,7 @@ fn open(model: &Model, params: &ContextParams) -> Context {
     Context::new(model, params, &[], &CancelToken::new()).expect("a context")
 }
 
-/// What goes into a context: rows of text and of images, at the model's positions.
+/// Rows of text and of images, at the model's positions.
 struct Prompt {
     rows: Vec<(Input, Position)>,
     next: i32,
@@ -54,13 +54,13 @@ impl Prompt {
         Self { rows: Vec::new(), next: 0, n_visual: 0, m_rope, n_embd: model.n_embd_inp(), seed }
     }
 
-    /// Behind a prompt, for another turn.
+    /// The beginning of the next turn after this prompt.
     fn after(&self) -> Self {
         Self { rows: Vec::new(), next: self.next, n_visual: 0, seed: self.seed + 1000, ..*self }
     }
 
     fn random(&mut self) -> f32 {
-        // xorshift*; any spread of values will do.
+        // xorshift*. Any spread of values will do.
         self.seed ^= self.seed >> 12;
         self.seed ^= self.seed << 25;
         self.seed ^= self.seed >> 27;
@@ -76,7 +76,7 @@ impl Prompt {
         self
     }
 
-    /// An image of `side × side` tokens. Under M-RoPE they share their temporal position.
+    /// Adds an image of `side × side` tokens. Under M-RoPE they share their temporal position.
     fn image(mut self, side: i32) -> Self {
         let first = self.next;
         for i in 0..side * side {
@@ -90,11 +90,12 @@ impl Prompt {
         self
     }
 
-    /// Another image where the one before stands, under M-RoPE, as frames of the same moment have it; behind it in
-    /// other models.
-    fn image_at_the_same_place(mut self, side: i32) -> Self {
-        let place = if self.m_rope { self.next - side } else { self.next };
-        self.next = place;
+    /// Adds another image of the same size. Under M-RoPE it has the positions of the image before, like frames that are
+    /// close in time; in other models it follows that image.
+    fn image_at_the_same_position(mut self, side: i32) -> Self {
+        if self.m_rope {
+            self.next -= side;
+        }
         self.image(side)
     }
 
@@ -111,8 +112,8 @@ impl Prompt {
         self.prefill_and(context, sequence, |_| ())
     }
 
-    /// Calls `behind` after each batch.
-    fn prefill_and(&self, context: &mut Context, sequence: usize, behind: impl Fn(&mut Context)) -> Vec<f32> {
+    /// As `prefill_sequence`, and calls `after_batch` after each batch.
+    fn prefill_and(&self, context: &mut Context, sequence: usize, after_batch: impl Fn(&mut Context)) -> Vec<f32> {
         let n_ubatch = context.n_ubatch();
         let n = self.rows.len();
         let mixed = context.model().supports_mixed_batch();
@@ -137,7 +138,7 @@ impl Prompt {
                     })
                     .collect();
                 context.process_sequence(sequence, &batch).expect("a batch");
-                behind(context);
+                after_batch(context);
             }
         }
         context.logits().expect("logits").to_vec()
@@ -158,7 +159,7 @@ fn argmax(logits: &[f32]) -> i32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as i32
 }
 
-/// How far apart logits of the same rows may be, if they were computed in other ways.
+/// How much logits of the same rows may differ if they were computed in different ways.
 fn near() -> f32 {
     gpu::near(1e-3) as f32
 }
@@ -170,7 +171,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
 }
 
-/// Decodes `n` tokens in both contexts, the tokens that `reference` prefers. Returns the largest distance.
+/// Decodes `n` tokens in both contexts, those that `reference` prefers. Returns the largest distance.
 fn compare(ours: &mut Context, reference: &mut Context, first: &[f32], position: i32, n: usize) -> f32 {
     let mut token = argmax(first);
     let mut worst = 0.0_f32;
@@ -209,7 +210,7 @@ fn a_gpu_computes_what_the_processor_does() {
         let (there, here) = (on(name, 99), on(name, 0));
         for (variant, params) in variants() {
             let prompt = two_images(&there);
-            // Without layers there, contexts take the GPU for large products, unless their cache is told to stay.
+            // Without layers on the GPU, contexts use it for large products, unless their cache stays in main memory.
             let compute = ComputeParams { offload_kv: false, ..params.compute.clone() };
             let (mut ours, mut reference) =
                 (open(&there, &params), open(&here, &ContextParams { compute, ..params.clone() }));
@@ -224,7 +225,7 @@ fn a_gpu_computes_what_the_processor_does() {
     }
 }
 
-/// Prefills most of a cache, and decodes to its end.
+/// Prefills most of a cache, and decodes until it is full.
 fn fill_without_flash_attention(evictable: bool) {
     let model = load("llama");
     let compute = ComputeParams { flash_attention: FlashAttention::Off, ..params().compute };
@@ -267,7 +268,7 @@ fn evicted_layers_compute_what_masked_ones_do() {
             let first = prompt.prefill(&mut ours);
             assert_eq!(first, prompt.prefill(&mut reference), "{name}, {variant}");
 
-            // What nobody evicts, to see that eviction changes anything at all.
+            // A context from which nothing is evicted, to check that eviction changes anything at all.
             let mut dense = open(&model, &params);
             prompt.prefill(&mut dense);
 
@@ -297,7 +298,7 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
             reference.hide_layers(&layers).expect("hidden");
             compare(&mut ours, &mut reference, &first, prompt.next, 5);
 
-            // Another image: before it is evicted, every layer sees it.
+            // Every layer sees another image until it is evicted.
             let mut turn = prompt.after();
             turn.next += 5;
             let turn = turn.text(4).image(5).text(6);
@@ -305,7 +306,7 @@ fn later_turns_land_in_all_layers_and_are_evicted_again() {
             let b = turn.prefill(&mut reference);
             assert!(distance(&a, &b) < near(), "{name}, {variant}: second turn: {}", distance(&a, &b));
 
-            // One more layer this time.
+            // Evicts one more layer.
             let mut layers = layers;
             layers[2] = true;
             ours.evict_layers(&layers).expect("evicted again");
@@ -321,14 +322,14 @@ fn tokens_that_leave_all_layers_are_as_if_masked_everywhere() {
     for name in MODELS {
         let model = load(name);
         let prompt = two_images(&model);
-        // New rows take the cells that become free, so that sums are formed in another order: with flash attention they
-        // are rounded to f16.
+        // New rows use the cells that become free, so sums are formed in another order, which flash attention rounds to
+        // f16.
         let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
         let mut ours = open(&model, &exact);
         let mut reference = open(&model, &exact);
         let first = prompt.prefill(&mut ours);
         prompt.prefill(&mut reference);
-        // Every visual token is below 2.
+        // Every similarity is below 2.
         let gone = ours.evict_tokens(2.0).expect("evicted");
         assert_eq!(gone.len(), prompt.n_visual, "{name}");
         assert_eq!(gone, visual(&prompt.are_visual()), "{name}");
@@ -356,19 +357,19 @@ fn a_threshold_takes_the_tokens_below_it() {
     assert_eq!(context.evict_tokens(-1.0).expect("nothing"), Vec::<usize>::new());
 }
 
-/// The places of visual rows.
+/// The indices of visual rows.
 fn visual(are_visual: &[bool]) -> Vec<usize> {
     (0..are_visual.len()).filter(|&row| are_visual[row]).collect()
 }
 
-/// Under M-RoPE frames that are near in time share their positions, and new rows take the cells that others left: both
-/// do not tell which rows are evicted.
+/// Under M-RoPE, frames that are close in time share their positions, and new rows use the cells of evicted ones. So
+/// neither positions nor cells say which rows are evicted.
 #[test]
 fn evicted_tokens_are_named_by_their_rows() {
     for name in [MODELS[0], MODELS[2], "gemma3"] {
         let model = load(name);
         for moves in [false, true] {
-            let prompt = Prompt::new(&model, 7).text(9).image(7).image_at_the_same_place(7).text(11);
+            let prompt = Prompt::new(&model, 7).text(9).image(7).image_at_the_same_position(7).text(11);
             let mut context = open(&model, &params());
             prompt.prefill(&mut context);
             let mut live = prompt.are_visual();
@@ -386,7 +387,7 @@ fn evicted_tokens_are_named_by_their_rows() {
             let n = evict(&mut context, &mut live, mean);
             assert!(n > 0 && n < prompt.n_visual, "{name}: {n} of {}", prompt.n_visual);
 
-            // The next image takes cells in front of the text behind the first ones.
+            // The next image uses cells before those of the earlier text.
             let next = prompt.after().text(3).image(5).text(4);
             next.prefill(&mut context);
             live.extend(next.are_visual());
@@ -451,13 +452,13 @@ fn evicting_takes_no_room_from_what_comes() {
     let layers = every_second(&model);
     context.evict_layers(&layers).expect("evicted");
     reference.hide_layers(&layers).expect("hidden");
-    // Up to the last cell, in both kinds of layers.
+    // Decodes until the last cell is used, in both kinds of layers.
     let left = context.n_ctx() - prompt.rows.len();
     let worst = compare(&mut context, &mut reference, &first, prompt.next, left);
     assert!(worst < near(), "{worst}");
     let row = Row { input: RowInput::Token(20), position: [prompt.next + left as i32, 0, 0, 0], logits: true };
     assert!(matches!(context.process(&[row]), Err(sharpv::Error::ContextFull { .. })));
-    // What was cut off can be used again.
+    // Truncated cells can be used again.
     assert!(context.truncate(prompt.next) && reference.truncate(prompt.next));
     let worst = compare(&mut context, &mut reference, &first, prompt.next, left);
     assert!(worst < near(), "{worst}");
@@ -477,7 +478,7 @@ fn several_sequences_share_an_evicted_cache() {
     }
     ours.evict_layers(&layers).expect("evicted");
     reference.hide_layers(&layers).expect("hidden");
-    // The sequences part here, and do not see each other.
+    // From here on, the sequences differ, and do not see each other.
     for step in 0..16 {
         for (sequence, token) in [(0, 30 + step), (1, 90 + 2 * step)] {
             let a = decode(&mut ours, sequence, token, prompt.next + step);
@@ -485,7 +486,7 @@ fn several_sequences_share_an_evicted_cache() {
             assert!(distance(&a, &b) < near(), "sequence {sequence}, step {step}");
         }
     }
-    // A second image in one of them only.
+    // Only one of them gets a second image.
     let mut turn = prompt.after();
     turn.next += 16;
     let turn = turn.image(5).text(3);
@@ -514,7 +515,7 @@ fn a_restored_state_goes_on_with_the_same_logits() {
             decode(&mut context, 0, token, prompt.next);
             let state = context.state().expect("a state");
 
-            // A context of another size: what is restored is packed.
+            // In a context of another size. A restored cache is packed.
             let mut restored = open(&model, &ContextParams { n_ctx: 2 * N_CTX, ..params.clone() });
             restored.set_state(&state).expect("restored");
             assert_eq!(restored.similarity().expect("similarity"), context.similarity().expect("similarity"));
@@ -523,7 +524,7 @@ fn a_restored_state_goes_on_with_the_same_logits() {
             let worst = compare(&mut restored, &mut context, &first, prompt.next + 1, 32);
             assert!(worst < 1e-5, "{name}, {variant}: {worst}");
 
-            // And it can be evicted again.
+            // It can be evicted again.
             let mut turn = prompt.after();
             turn.next += 33;
             let turn = turn.image(4).text(3);
@@ -548,13 +549,13 @@ fn a_state_that_does_not_fit_is_refused() {
     let refuse = |mut into: Context, state: &[u8], why: &str| {
         let error = into.set_state(state).expect_err(why).to_string();
         assert!(!error.is_empty());
-        // It still works, empty.
+        // The context is empty and still works.
         prompt.prefill(&mut into);
     };
     for cut in [0, 1, 7, 8, 100, state.len() / 2, state.len() - 1] {
         refuse(open(&model, &params()), &state[..cut], "cut short");
     }
-    // A flipped bit in the lengths at the end.
+    // A bit flips in the lengths at the end.
     let mut damaged = state.clone();
     let at = damaged.len() - 12;
     damaged[at] ^= 1;
@@ -573,7 +574,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let other = load("gemma3");
     let mut into = open(&other, &params());
     into.set_state(&state).expect_err("another model");
-    // A window that nothing is known of: evicting what is in it would read rows that are not there.
+    // With a window, a state without our part is rejected: evicting would read rows that do not exist.
     let stock = {
         let mut context = open(&model, &ContextParams { evictable: false, ..params() });
         prompt.prefill(&mut context);
@@ -591,7 +592,7 @@ fn without_eviction_everything_is_stock() {
         let mut stock = open(&model, &ContextParams { evictable: false, ..params() });
         let mut ours = open(&model, &params());
         let first = prompt.prefill(&mut stock);
-        // On a processor to the bit: the nodes that read similarities out part a graph, which GPUs would have fused.
+        // Bit for bit on a CPU. The nodes of the probe split the graph, which a GPU would have fused.
         let is_same = |a: &[f32], b: &[f32]| a == b || distance(a, b) < gpu::near(0.0) as f32;
         assert!(is_same(&prompt.prefill(&mut ours), &first), "{name}: logits");
         for i in 0..8 {
@@ -603,7 +604,7 @@ fn without_eviction_everything_is_stock() {
         let state = stock.state().expect("a state");
         assert!(!is_exact || ours.state().expect("a state").starts_with(&state), "{name}: state");
         assert_eq!(ours.memory_usage().context, stock.memory_usage().context, "{name}: bytes");
-        // Evicting nothing is nothing.
+        // Evicting no layer changes nothing.
         ours.evict_layers(&vec![false; model.n_layer()]).expect("nothing");
         assert!(!is_exact || ours.state().expect("a state").starts_with(&state), "{name}: state");
         let last = |context: &mut Context| decode(context, 0, 77, prompt.next + 8);
@@ -621,7 +622,7 @@ fn similarities_do_not_depend_on_batches_and_turns() {
         let curve = |n_ubatch| {
             let mut context = open(&model, &computed(ComputeParams { n_ubatch, ..params().compute }));
             prompt.prefill(&mut context);
-            // Text and generated tokens change nothing.
+            // Text and decoded tokens change nothing.
             decode(&mut context, 0, 20, prompt.next);
             let curve = context.similarity().expect("similarity");
             assert_eq!(curve.n_tokens, prompt.n_visual, "{name}");
@@ -636,7 +637,7 @@ fn similarities_do_not_depend_on_batches_and_turns() {
                 assert!((a - b).abs() < 2e-3, "{name}, {n_ubatch}: {a} instead of {b}");
             }
         }
-        // Two turns: the mean over both.
+        // With two turns, the similarity is the mean of both.
         let (one, other) = (Prompt::new(&model, 5).image(4).text(2), Prompt::new(&model, 6).image(4).text(2));
         let separate: Vec<_> = [&one, &other]
             .map(|prompt| {
@@ -647,7 +648,7 @@ fn similarities_do_not_depend_on_batches_and_turns() {
             .into();
         assert!(separate.iter().all(|s| s.n_tokens == 16));
         if name != "lfm2" {
-            // In sequences of their own they do not see each other. (Recurrent state is not shared.)
+            // In sequences of their own, the turns do not see each other. (Recurrent states are not shared.)
             let mut both = open(&model, &ContextParams { n_sequences: 2, ..params() });
             one.prefill_sequence(&mut both, 0);
             other.prefill_sequence(&mut both, 1);
@@ -673,7 +674,7 @@ fn a_window_stays_and_what_is_behind_it_is_evicted() {
     let layers = ours.kv_layers().expect("layers");
     let full: Vec<usize> = (0..layers.len()).filter(|&il| layers[il].has_cells).collect();
     assert!(full.len() >= 2 && full.len() < layers.len(), "{full:?}");
-    // All layers are marked but one that has all cells; the layers with a window stay as they are.
+    // Marks all layers except one that has all cells. Layers with a sliding window are not evicted.
     let mut chosen = vec![true; model.n_layer()];
     chosen[full[0]] = false;
     ours.evict_layers(&chosen).expect("evicted");
@@ -685,13 +686,13 @@ fn a_window_stays_and_what_is_behind_it_is_evicted() {
     assert!(worst < near(), "{worst}");
 }
 
-/// What a trial says of evicting tokens is what evicting them does, in the layers with a window as well.
+/// A trial that hides tokens has the effect of evicting them, also in the layers with a sliding window.
 #[test]
 fn tokens_are_tried_and_evicted_in_both_caches_of_a_window() {
     let model = load("gemma3");
-    // Behind the last image comes less than a window of 32 rows.
+    // After the last image, there are fewer rows than a window has (32).
     let prompt = two_images(&model);
-    // New rows take the cells that become free: see `tokens_that_leave_all_layers_are_as_if_masked_everywhere`.
+    // New rows use the cells that become free: see `tokens_that_leave_all_layers_are_as_if_masked_everywhere`.
     let exact = computed(ComputeParams { flash_attention: FlashAttention::Off, ..params().compute });
     let mut tried = open(&model, &exact);
     prompt.prefill(&mut tried);
@@ -710,18 +711,18 @@ fn tokens_are_tried_and_evicted_in_both_caches_of_a_window() {
         let worst = compare(&mut evicted, &mut hidden, &first, prompt.next, 16);
         assert!(worst < near(), "{threshold}: {worst}");
 
-        // Hiding them from the layers without a window alone is something else.
+        // Hiding them only in the layers without a window has another effect.
         if threshold == 2.0 {
             in_one.hide_layers(&vec![true; model.n_layer()]).expect("hidden");
             let far = compare(&mut in_one, &mut hidden, &first, prompt.next + 16, 1);
             assert!(far > 1e-2, "the layers with a window see images, or this test tells nothing: {far}");
         }
 
-        // And it ends.
+        // Hiding can be undone.
         assert!(hidden.truncate(prompt.next) && dense.truncate(prompt.next));
         hidden.hide_layers(&[]).expect("it ends");
         let worst = compare(&mut hidden, &mut dense, &first, prompt.next, 4);
-        assert!(worst < near(), "{threshold}, behind: {worst}");
+        assert!(worst < near(), "{threshold}, after hiding: {worst}");
     }
 }
 
@@ -765,7 +766,7 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
             let layers: Vec<bool> = (0..model.n_layer()).map(|il| il % 2 == 1).collect();
             let compute = ComputeParams { n_ubatch: 16, flash_attention, ..params().compute };
             let n_text = prompt.rows.len() - prompt.n_visual;
-            // For a few tokens of answers as well.
+            // Leaves rows for a few tokens of an answer.
             let window = KvWindow { layers: layers.clone(), rows: n_text + 16 + 8 };
             let windowed = ContextParams { window: Some(window), ..computed(compute.clone()) };
             let (mut slow, mut context) = (open(&model, &computed(compute)), open(&model, &windowed));
@@ -787,12 +788,12 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
                 );
             }
             let bytes = |context: &Context| context.memory_usage().context;
-            // Of GPUs, windows have multiples of 256 rows: half of the cells here.
+            // On GPUs, a window has a multiple of 256 rows: half of the cells here.
             assert!(bytes(&context) <= bytes(&slow) * 3 / 4, "{} of {}", bytes(&context), bytes(&slow));
             let evicted: Vec<bool> = context.kv_layers().expect("layers").iter().map(|layer| layer.evicted).collect();
             assert_eq!(evicted, layers);
 
-            // Evicting takes the last rows out, and ends it: an image that comes now lands in all layers.
+            // Evicting removes the last visual rows and ends the window: later images are stored in all layers.
             slow.hide_layers(&[]).expect("it ends");
             slow.evict_layers(&layers).expect("evicted");
             context.evict_layers(&layers).expect("evicted");
@@ -800,7 +801,11 @@ fn a_window_is_what_hiding_behind_each_batch_does_in_less_memory() {
             next.next += 4;
             let next = next.text(3).image(5).text(4);
             let (expected, found) = (next.prefill(&mut slow), next.prefill(&mut context));
-            assert!(distance(&found, &expected) < 3.0 * near(), "{name}, behind: {}", distance(&found, &expected));
+            assert!(
+                distance(&found, &expected) < 3.0 * near(),
+                "{name}, after evicting: {}",
+                distance(&found, &expected)
+            );
         }
     }
 }
@@ -813,7 +818,7 @@ fn a_window_over_all_layers_leaves_one_and_a_full_one_is_told() {
     let mut context = open(&model, &ContextParams { window: Some(window), ..computed(compute) });
     let evicted = context.kv_layers().expect("layers").iter().filter(|layer| layer.evicted).count();
     assert_eq!(evicted, model.n_layer() - 1);
-    // Images of any length go through; of text there is room for a window's rows.
+    // The window accepts images of any length, but only as much text as it has rows.
     Prompt::new(&model, 7).image(12).prefill(&mut context);
     let more = |first: i32| -> Vec<Row<'_>> {
         (0..16).map(|i| Row { input: RowInput::Token(30), position: [first + i, 0, 0, 0], logits: i == 15 }).collect()
@@ -826,7 +831,7 @@ fn a_window_over_all_layers_leaves_one_and_a_full_one_is_told() {
             Err(error) => break error,
         }
     };
-    // The last rows of the image may be there still.
+    // The last rows of the image may still be there.
     assert!((rows - 32..=rows).contains(&taken) && taken >= 32, "{taken} of {rows}");
     assert!(matches!(error, sharpv::Error::ContextFull { .. }), "{error}");
 }

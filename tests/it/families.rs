@@ -1,8 +1,8 @@
-//! Every model family end to end, with a tiny model of random weights: load, lay out, encode, prune, prefill, evict,
-//! decode.
+//! Every model family from end to end, with a tiny model of random weights: load, lay out, encode, prune, prefill,
+//! evict, decode.
 //!
-//! What is computed is compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and
-//! with the same rows fed one chunk after the other.
+//! The results are compared with Hugging Face's `transformers` (`tests/data/logits`), with stock llama.cpp, and with
+//! the same rows prefilled one chunk after the other.
 
 use crate::support::families::{self, distance};
 use crate::support::gpu;
@@ -25,10 +25,10 @@ use std::path::Path;
 const FAMILIES: [&str; 8] =
     ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv", "gemma3"];
 
-/// Those that `transformers` computed.
+/// The families with references from `transformers`.
 const REFERENCES: [&str; 3] = ["smolvlm", "qwen2.5vl", "llava-onevision"];
 
-/// As exact as it gets: keys and values as they are computed.
+/// As exact as possible: keys and values are not rounded.
 fn exact() -> ComputeParams {
     ComputeParams {
         type_k: KvType::F32,
@@ -48,13 +48,13 @@ fn open(family: &str, params: SessionParams) -> Session {
     Session::open(&families::files(family), params, &mut ()).unwrap_or_else(|error| panic!("{family}: {error}"))
 }
 
-/// Adds a folder of frames, shown once a second.
+/// Adds a folder of frames, one per second.
 fn add_frames(session: &mut Session, folder: &Path) {
     let options = VideoOptions { fps: Some(1.0), folder_fps: Some(1.0), ..VideoOptions::default() };
     session.add_video(folder, &options, &mut ()).expect("the frames are read");
 }
 
-/// Frames of a size that every encoder resizes, the second and third alike.
+/// Frames that every encoder has to resize. The second and third are equal.
 fn clip() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for (i, frame) in [0, 3, 3, 7, 8].into_iter().enumerate() {
@@ -74,8 +74,8 @@ fn every_family_answers_dense_pruned_and_evicted() {
         assert!(answer.tokens.generated > 0 && visual.kept > 0 && visual.kept < visual.total, "{family}: {visual:?}");
         assert_eq!(answer.frames, 5, "{family}");
 
-        // Gemma 3's windows keep their cells, and one layer with cells is always left: of so few there, only tokens can
-        // go.
+        // Gemma 3's layers with a sliding window keep their cells, and one layer always keeps its cells. That leaves
+        // too few layers here, so only tokens can be evicted.
         let mode = if family == "gemma3" { EvictMode::Tokens } else { EvictMode::Layers };
         let all = EvictParams { mode: Some(mode), threshold: Some(1.0), ..EvictParams::default() };
         let mut evicting = open(family, SessionParams { evict: all, n_predict: 8, ..SessionParams::default() });
@@ -91,7 +91,7 @@ fn every_family_answers_dense_pruned_and_evicted() {
     }
 }
 
-/// Base64, little-endian.
+/// Decodes Base64.
 fn bytes(json: &Value) -> Vec<u8> {
     base64::prelude::BASE64_STANDARD.decode(json.as_str().expect("a string")).expect("Base64")
 }
@@ -111,7 +111,7 @@ fn halves(json: &Value) -> Vec<f32> {
     bytes(json).as_chunks::<2>().0.iter().map(|&bits| value(u16::from_le_bytes(bits))).collect()
 }
 
-/// What `transformers` computed of one prompt.
+/// What `transformers` computed for one prompt.
 struct Reference {
     name: String,
     case: Value,
@@ -130,7 +130,7 @@ impl Reference {
         let folder = tempfile::tempdir().expect("a folder");
         let number = |key: &str| case["video"][key].as_u64().expect("a number") as u32;
         for frame in 0..number("frames") {
-            // See the README beside the data.
+            // The README next to the data describes the frames.
             let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
             let pixel =
                 |x, y| [2 * x + 3 * y + 80 * frame, 4 * x + y + 180 * frame, x + 5 * y + 340 * frame].map(channel);
@@ -145,7 +145,7 @@ impl Reference {
         self.case["question"].as_str().expect("a question")
     }
 
-    /// The embeddings of the visual tokens, rows of `n_embd` values; `None` if only some are there.
+    /// The embeddings of the visual tokens, rows of `n_embd` values; `None` if the file has only some of them.
     fn embeddings(&self, n_embd: usize) -> Option<Vec<f32>> {
         let counts = self.case["rows_of_slices"].as_array().expect("counts");
         let total: u64 = counts.iter().filter_map(Value::as_u64).sum();
@@ -153,7 +153,7 @@ impl Reference {
     }
 }
 
-/// Feeds rows to a context of their own, text and images apart, and returns the last logits.
+/// Computes rows in a context of their own, text and images apart. Returns the last logits.
 fn logits_of(model: &Model, rows: &[PlannedRow], embeddings: &[f32], newline: &[f32], non_causal: bool) -> Vec<f32> {
     let n_embd = model.n_embd_inp();
     let mut visual = embeddings.chunks(n_embd);
@@ -195,7 +195,7 @@ fn logits_equal_those_of_transformers_dense() {
             add_frames(&mut session, reference.folder.path());
             let logits = session.first_logits(reference.question(), &mut ()).expect("logits");
             let distance = distance(&logits, &singles(&reference.case["logits"]));
-            // llama.cpp's embeddings are 0.0005 off, for the encoder's weights are F16.
+            // llama.cpp's embeddings differ by 0.0005, because the encoder's weights are F16.
             assert!(distance < 0.005, "{}: {distance}", reference.name);
         }
     }
@@ -229,7 +229,7 @@ fn logits_equal_those_of_transformers_with_a_fixed_set_of_kept_tokens() {
     assert!(compared >= 3, "{compared} cases");
 }
 
-/// The embeddings of all visual tokens of frames that need no resizing, as a layout wants them.
+/// Encodes frames that need no resizing, in the order of the layout. Returns the embeddings of all visual tokens.
 fn encode(vision: &mut Vision, layout: &dyn Layout, frames: &[image::RgbImage], n_embd: usize) -> Vec<f32> {
     let mut rows = Vec::new();
     let per_slice = layout.frames().per_slice;
@@ -286,7 +286,7 @@ fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
             let rows = pruned.prompt_rows(QUESTION).expect("a prompt");
             let kept = visual_rows(&rows);
             assert!(!kept.is_empty() && kept.len() < all.len(), "{family}: {} of {}", kept.len(), all.len());
-            // A row is known by where it stands.
+            // Positions identify rows here.
             let embedding = |row: &PlannedRow| {
                 let i =
                     all.iter().position(|other| other.position == row.position).expect("a place in the dense prompt");
@@ -305,7 +305,7 @@ fn visual_rows(rows: &[PlannedRow]) -> Vec<PlannedRow> {
     rows.iter().filter(|row| matches!(row.key, RowKey::Visual { .. })).copied().collect()
 }
 
-/// Stock with the patches that mend its encoders (patches/README.md): the same library computes both.
+/// Stock llama.cpp here has the patches that fix its encoders (patches/README.md), because one library computes both.
 #[test]
 fn an_image_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
     const N_CTX: usize = 2048;
@@ -335,7 +335,7 @@ fn an_image_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
         let mut stock = Context::new(&model, &context, &[], &CancelToken::new()).expect("a context");
         let bitmap = Bitmap::rgb(image.width(), image.height(), &image, false).expect("a bitmap");
         let (before, after) = prompt.split_once("[sharpv-frame-").expect("a mark");
-        // llama.cpp's tools add no BOS that the template wrote.
+        // llama.cpp's tools add the BOS token themselves, so the template's must be removed.
         let bos = model.bos_eos().0.map(|token| model.token_bytes(token, true)).filter(|_| model.adds_bos());
         let bos = bos.map(|bytes| String::from_utf8(bytes).expect("UTF-8")).unwrap_or_default();
         let before = before.strip_prefix(&bos).unwrap_or(before);
@@ -347,7 +347,7 @@ fn an_image_without_pruning_is_what_stock_llama_cpp_makes_of_it() {
     }
 }
 
-/// The error of opening `model` with `mmproj`, files of the fixtures.
+/// Returns the error of opening `model` with `mmproj`, which are files of the fixtures.
 fn refused(model: &str, mmproj: &str) -> String {
     let files = ModelFiles {
         name: model.into(),
@@ -363,14 +363,14 @@ fn files_that_do_not_go_together_are_named_with_the_reason() {
     let error = refused("smolvlm.gguf", "internvl-mmproj.gguf");
     assert!(error.contains("internvl-mmproj.gguf") && error.contains("made for another model"), "{error}");
     assert!(error.contains("smolvlm.gguf") && error.contains("32 values"), "{error}");
-    // As wide as the model, but of another kind.
+    // An encoder with the model's width, but for a model with M-RoPE.
     let error = refused("internvl.gguf", "qwen2vl-mmproj.gguf");
     assert!(error.contains("qwen2vl-mmproj.gguf") && error.contains("M-RoPE"), "{error}");
     let error = refused("smolvlm.gguf", "audio-mmproj.gguf");
-    assert!(error.contains("audio-mmproj.gguf") && error.contains("sees nothing"), "{error}");
+    assert!(error.contains("audio-mmproj.gguf") && error.contains("only an audio encoder"), "{error}");
     let error = refused("no-template.gguf", "smolvlm-mmproj.gguf");
     assert!(error.contains("no-template.gguf") && error.contains("give a template for it"), "{error}");
-    // A language model in the place of the encoder.
+    // A language model instead of an encoder.
     let error = refused("smolvlm.gguf", "smolvlm.gguf");
     assert!(error.contains("smolvlm.gguf") && error.contains("mmproj"), "{error}");
 }
@@ -380,7 +380,7 @@ fn a_frame_that_is_used_whole_is_not_cut_into_sixteen_tiles() {
     let model = Model::load(&families::files("smolvlm").model, &ModelParams::default(), |_| {}).expect("the model");
     let mmproj = families::files("smolvlm").mmproj.expect("an mmproj");
     let mut vision = Vision::load(&mmproj, &model, &VisionParams::default(), |_| {}).expect("the mmproj");
-    // Smooth, and of the tile's size: scaling it up and down again leaves it much as it is.
+    // The frame is smooth and has the size of a tile, so scaling it up and down changes it little.
     let channel = |phase: u32| (phase % 510).abs_diff(255) as u8;
     let frame = image::RgbImage::from_fn(128, 128, |x, y| image::Rgb([2 * x + y, x + 3 * y, 4 * x].map(channel)));
     let bitmap = Bitmap::rgb(128, 128, &frame, false).expect("a bitmap");

@@ -1,4 +1,4 @@
-//! Planning a video, and making it fit: positions, cells, memory.
+//! Planning a video and making it fit: positions, cells, memory.
 
 use crate::support::families;
 
@@ -21,7 +21,7 @@ fn clip(size: (u32, u32)) -> tempfile::TempDir {
     folder
 }
 
-/// Warnings, one by one.
+/// Records warnings.
 #[derive(Default)]
 struct Warnings(Vec<String>);
 
@@ -31,13 +31,13 @@ impl Observer for Warnings {
     }
 }
 
-/// The family's model, as if it had been trained for `n_ctx` positions.
+/// The family's model, as if it had been trained with `n_ctx` positions.
 fn trained_for(family: &str, architecture: &str, n_ctx: u32, folder: &Path) -> ModelFiles {
     let files = families::files(family);
     let mut bytes = std::fs::read(&files.model).expect("the model");
     let key = format!("{architecture}.context_length");
     let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).expect("the key");
-    // The type of the value stands before it.
+    // The value follows its type.
     let value = at + key.len() + 4;
     bytes[value..value + 4].copy_from_slice(&n_ctx.to_le_bytes());
     let model = folder.join("model.gguf");
@@ -77,7 +77,7 @@ fn a_plan_says_what_a_question_then_takes() {
     }
 }
 
-/// Gemma's images are no sequence: the tokens of each see each other, in one batch.
+/// Gemma's attention within an image is not causal, so each image must be one batch.
 #[test]
 fn batches_are_as_large_as_images_that_have_to_be_seen_at_once() {
     let clip = clip((96, 64));
@@ -100,7 +100,7 @@ fn batches_are_as_large_as_images_that_have_to_be_seen_at_once() {
     let per_image = tight.planned.visual_tokens / tight.planned.slices;
     assert!(per_image > 8 && tight.fits, "{tight:?}");
     assert_eq!(tight.raised_ubatch, Some(per_image));
-    // As planned, before a frame is encoded.
+    // The plan has the larger batches before a frame is encoded.
     let compute = |plan: &VideoPlan| plan.memory.compute;
     let as_large = plan(&open(&files, with(per_image)), clip.path());
     assert_eq!(compute(&tight), compute(&as_large));
@@ -111,14 +111,15 @@ fn batches_are_as_large_as_images_that_have_to_be_seen_at_once() {
     let distance = families::distance(&found, &expected);
     assert!(distance < 0.01, "{distance}");
 
-    // Another question, and a conversation that begins without an image: the cache moves to where batches are larger.
+    // After another question, in a conversation that begins without an image, the cache moves to a context with larger
+    // batches.
     let mut later = open(&files, with(8));
     later.ask("Who are you?", &mut ()).expect("an answer");
     assert_eq!(later.settings().n_ubatch, 8);
     let (_, n_ubatch, _) = ask(&mut later);
     assert_eq!(n_ubatch, per_image);
 
-    // A family whose images are a sequence takes them in any batches.
+    // A family with causal attention accepts an image in several batches.
     let mut other = open(&families::files("smolvlm"), with(8));
     assert_eq!(plan(&other, clip.path()).raised_ubatch, None);
     assert_eq!(ask(&mut other).1, 8);
@@ -140,7 +141,7 @@ fn a_video_that_passes_the_models_positions_gets_fewer_frames() {
     assert!(told.contains(&format!("{} of {FRAMES} frames", plan.planned.frames)), "{told}");
     session.ask("What is it?", &mut ()).expect("an answer");
 
-    // What is asked for stays.
+    // Options that were set are not changed.
     let all = VideoOptions { max_frames: Some(FRAMES), ..VideoOptions::default() };
     session.clear();
     let error = session.add_video(clip.path(), &all, &mut ()).expect_err("it does not fit");
@@ -184,7 +185,7 @@ fn pruning_is_told_how_much_there_is_room_for() {
     session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("it fits");
     let wanted = session.ask("What is it?", &mut ()).expect("an answer").visual_tokens.kept;
 
-    // Cells for the text, and for fewer visual tokens than are wanted.
+    // Cells for the text, and for fewer visual tokens than pruning would keep.
     let text = roomy.planned.prompt_tokens - roomy.planned.visual_tokens;
     let mut session =
         open(&families::files("internvl"), SessionParams { n_ctx: Some(text + 8 + 32 + wanted / 2), ..params });
@@ -205,7 +206,7 @@ fn a_limit_of_memory_is_kept() {
     let files = families::files("qwen2vl");
     let free = plan(&open(&files, unpruned()), clip.path());
     let need = free.memory.kv_dense + free.memory.compute + free.memory.embeddings;
-    // Unpruned: smaller images.
+    // Without pruning, images become smaller.
     let limit = need - need / 20;
     let mut session = open(&files, SessionParams { max_memory: Some(limit), ..unpruned() });
     let tight = plan(&session, clip.path());
@@ -216,7 +217,7 @@ fn a_limit_of_memory_is_kept() {
     session.add_video(clip.path(), &VideoOptions::default(), &mut ()).expect("it fits");
     session.ask("What is it?", &mut ()).expect("an answer");
 
-    // Not even an empty context.
+    // The limit excludes even an empty context.
     let nothing = open(&files, SessionParams { max_memory: Some(1), ..unpruned() });
     let nothing = plan(&nothing, clip.path());
     assert!(!nothing.fits && nothing.suggestions.max_frames == 0, "{nothing:?}");
@@ -254,13 +255,13 @@ fn the_program_says_what_is_planned_and_what_would_fit() {
     assert!(json["memory"]["free"].as_u64().expect("a number") > 0);
 }
 
-/// What llama.cpp plans for a model that is not loaded is what it takes when it is.
+/// The memory that llama.cpp plans for a model before loading is what the loaded model occupies.
 #[test]
 fn what_a_model_takes_is_told_before_it_is_loaded() {
     for family in ["smolvlm", "qwen2.5vl", "qwen3vl", "llava-onevision", "gemma3"] {
         let files = families::files(family);
         for evictable in [false, true] {
-            // Read, not mapped: a map is counted in whole pages.
+            // The file is read, not mapped: a mapping is counted in whole pages.
             let params = ModelParams { mmap: false, ..ModelParams::default() };
             let context = ContextParams { n_ctx: 512, evictable, ..ContextParams::default() };
             let need = ModelNeed::of(&files.model, &params, &context).expect("a plan");
@@ -278,14 +279,14 @@ fn what_an_encoder_takes_is_told_before_it_is_loaded() {
     let mmproj = files.mmproj.expect("an mmproj");
     let need = vision_need(&mmproj, &VisionParams::default()).expect("what it takes");
     let bytes = need.iter().map(|device| device.usage.total()).sum::<u64>();
-    // All its tensors, and buffers.
+    // All tensors, and buffers.
     let file = std::fs::metadata(&mmproj).expect("the file").len();
     assert!(bytes > file / 2 && bytes < file + (1 << 30), "{bytes} bytes, of a file of {file}");
     let model = vision_need(&files.model, &VisionParams::default()).expect_err("a language model sees nothing");
     assert!(matches!(&model, Error::Load { path, .. } if path == &files.model), "{model}");
 }
 
-/// mtmd's own way to tell silences its log while it looks, for all threads, and for good if two look at once.
+/// mtmd's own function turns its log off for all threads during the call, and forever if two threads call it at once.
 #[test]
 fn what_encoders_take_can_be_asked_side_by_side() {
     let files = families::files("smolvlm");

@@ -1,7 +1,7 @@
-//! Saved sessions that somebody forged, with a right checksum: each is refused before llama.cpp reads its state, or
-//! does no harm.
+//! Forged saved sessions with a correct checksum. Each must be rejected before llama.cpp reads its state, or do no
+//! harm.
 //!
-//! The files are loaded in a child process, since what is tested is that it does not die.
+//! A child process loads the files, because the tests check that it does not crash.
 
 use crate::support::families;
 use crate::support::lcg::Lcg;
@@ -15,22 +15,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// In the environment of the child: the family of its model, a file that names sessions, one a line, and a folder of
-/// frames.
+/// Environment variables of the child: the family of its model, a file that lists sessions, one per line, and a folder
+/// of frames.
 const FAMILY: &str = "SHARPV_TEST_FORGED_FAMILY";
 const LIST: &str = "SHARPV_TEST_FORGED_LIST";
 const CLIP: &str = "SHARPV_TEST_FORGED_CLIP";
 
-/// Behind the name of a family: its sessions evict all layers but one.
+/// A suffix of a family's name: its sessions evict all layers but one.
 const EVICTS: &str = "+evicts";
 
 /// Longer than any file takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// More than any of them takes.
+/// More memory than any of them needs.
 const MAX_PEAK: u64 = 600 << 20;
 
-/// One with plain attention, one with positions of three parts, one with a sliding window.
+/// Plain attention, M-RoPE, a sliding window.
 const FAMILIES: [&str; 3] = ["smolvlm", "qwen2vl", "gemma3"];
 
 fn open(family: &str) -> Session {
@@ -44,7 +44,7 @@ fn open(family: &str) -> Session {
     Session::open(&families::files(name), params, &mut ()).expect("the fixture opens")
 }
 
-/// Not a test of its own: it loads the files that the others name, and asks on.
+/// Not a test: loads the files that the tests list, and asks a question.
 #[test]
 fn child() {
     let (Some(family), Some(list)) = (std::env::var_os(FAMILY), std::env::var_os(LIST)) else { return };
@@ -52,7 +52,7 @@ fn child() {
     let family = family.to_str().expect("a name");
     let clip = PathBuf::from(std::env::var_os(CLIP).expect("a clip"));
     let mut session = open(family);
-    // Something new to evict, where that is what follows.
+    // Adds something new to evict in the sessions that evict.
     let go_on = |session: &mut Session| {
         if family.ends_with(EVICTS) {
             session.add_video(&clip, &VideoOptions::default(), &mut ())?;
@@ -73,7 +73,7 @@ fn child() {
     }
 }
 
-/// What became of each of `files`: the peak of memory, and what was said.
+/// Loads `files` in children. Returns the peak of memory and the outcome for each.
 fn outcomes(family: &str, files: &[PathBuf], folder: &Path) -> Vec<(u64, String)> {
     let mut outcomes: Vec<(u64, String)> = Vec::new();
     while outcomes.len() < files.len() {
@@ -114,7 +114,7 @@ fn outcomes(family: &str, files: &[PathBuf], folder: &Path) -> Vec<(u64, String)
     outcomes
 }
 
-/// A session with a video and an answer, saved.
+/// Saves a session with a video and an answer.
 fn saved(family: &str, folder: &Path) -> Parts {
     let clip = folder.join("clip");
     if !clip.exists() {
@@ -129,7 +129,7 @@ fn saved(family: &str, folder: &Path) -> Parts {
     Parts::read(&path)
 }
 
-/// Where things stand in the state: the number of cells, the first cell, bytes of a cell, what is behind the cells.
+/// Offsets in the state: the number of cells, the first cell, the bytes of a cell, what follows the cells.
 struct State {
     count: usize,
     cells: usize,
@@ -140,12 +140,12 @@ struct State {
 impl State {
     fn of(family: &str, parts: &Parts) -> Self {
         let count = parts.memory() + 4;
-        // Position, number of sequences, for positions of three parts three numbers more, the sequence.
+        // Position, number of sequences, three more numbers with M-RoPE, the sequence.
         let stride = if family.starts_with("qwen2vl") { 24 } else { 12 };
         let cells = count + 4;
         let state = Self { count, cells, stride, behind: cells + stride * parts.number(count) };
         assert_eq!((parts.number(parts.memory()), parts.number(cells + 4)), (1, 1), "one stream, one sequence a cell");
-        // Whether V is transposed, layers.
+        // Whether V is transposed, and the number of layers.
         assert!(parts.number(state.behind) <= 1 && parts.number(state.behind + 4) <= 8);
         state
     }
@@ -155,7 +155,7 @@ fn put(state: &mut [u8], at: usize, value: u32) {
     state[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// What a forger can write into the state that llama.cpp would believe, trip over, or refuse by itself.
+/// States that llama.cpp would trust, fail on, or reject itself.
 fn forged_states(family: &str, parts: &Parts) -> Vec<(String, Vec<u8>)> {
     let at = State::of(family, parts);
     let n_cells = parts.number(at.count) as u32;
@@ -198,7 +198,7 @@ fn forged_states(family: &str, parts: &Parts) -> Vec<(String, Vec<u8>)> {
     for more in [1, 16, 100_000] {
         forged.push((format!("{more} bytes more"), [&parts.state[..], &vec![0; more]].concat()));
     }
-    // A part as ours, which none was saved with.
+    // Something like our part, which no session here was saved with.
     for length in [0_u64, 8, u64::MAX, parts.state.len() as u64] {
         let ours = [&parts.state[..], &[0; 24], &length.to_le_bytes(), b"sharpv\0\x01"].concat();
         forged.push((format!("a part of ours of {length} bytes"), ours));
@@ -230,7 +230,7 @@ fn a_forged_state_is_refused_before_it_is_read() {
         assert!(unchanged.starts_with("answered "), "{family}: {unchanged}");
         n += forged.len();
         for ((what, state), (peak, said)) in forged.iter().zip(outcomes) {
-            // An empty one is a session without a cache, of which there are rows: the header's part.
+            // An empty state means a session without a cache, but the header has rows.
             let told = said.starts_with("refused ") && (said.contains("cannot be restored") || state.is_empty());
             if !told || peak > MAX_PEAK {
                 wrong.push(format!("{family}, {what}: {} MB: {said}", peak >> 20));
@@ -240,7 +240,7 @@ fn a_forged_state_is_refused_before_it_is_read() {
     assert!(wrong.is_empty(), "{} of {n}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Every value of the header, of lists the first, one in the middle and the last.
+/// The path of every value in the header; in lists, of the first, the middle and the last one.
 fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -328,7 +328,7 @@ fn random_bytes_in_a_forged_session_do_no_harm() {
     for family in FAMILIES {
         let good = saved(family, folder.path());
         let behind = State::of(family, &good).behind + 64;
-        // Our part stands at the end: six numbers, of what is in it, before its length and a mark.
+        // Our part is at the end, before its length and a mark. It begins with six numbers.
         let end = good.state.len() - 16;
         let ours = end - u64::from_le_bytes(good.state[end..end + 8].try_into().expect("8 bytes")) as usize;
         let words = (0..6).flat_map(|word| [0, 1, 2, 7, 1000, 0x7fff_ffff, u32::MAX].map(|value| (word, value)));
@@ -374,14 +374,14 @@ fn random_bytes_in_a_forged_session_do_no_harm() {
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Our part of a state, behind llama.cpp's: six numbers, the evicted layers, the cells, and of each evicted layer the
-/// rows of keys and of values.
+/// Our part of a state, which follows llama.cpp's: six numbers, the evicted layers, the cells, and for each evicted
+/// layer the rows of keys and of values.
 #[derive(Clone)]
 struct Ours {
     /// Version, layers of the model, cells, cells with a row, whether V is transposed, evicted layers.
     numbers: [u32; 6],
     layers: Vec<u32>,
-    /// Flags (1 visual, 2 measured, 4 with a row), and the rest: when its row came, what was measured.
+    /// Flags (1 visual, 2 measured, 4 has a row), and the rest: the rank in order of arrival, and the similarities.
     cells: Vec<(u8, Vec<u8>)>,
     blocks: Vec<Block>,
 }
@@ -399,7 +399,7 @@ const MEASURED: u8 = 2;
 const HAS_ROW: u8 = 4;
 
 impl Ours {
-    /// That of a state, and where it begins.
+    /// Parses our part of a state. Returns where it begins, too.
     fn of(state: &[u8]) -> (Self, usize) {
         let end = state.len() - 16;
         let start = end - u64::from_le_bytes(state[end..end + 8].try_into().expect("8 bytes")) as usize;
@@ -428,7 +428,7 @@ impl Ours {
         (Self { numbers, layers, cells, blocks }, start)
     }
 
-    /// Takes the row of the `i`th cell away, as if it had none, or gives it one of zeros.
+    /// Removes the row of the `i`th cell, or adds one of zeros if it has none.
     fn toggle_row(&mut self, i: usize) {
         let n_rows = self.numbers[3] as usize;
         let row = self.cells[..i].iter().filter(|(flags, _)| flags & HAS_ROW > 0).count();
@@ -444,7 +444,7 @@ impl Ours {
         }
     }
 
-    /// A state that begins with `theirs`.
+    /// Returns a state that begins with `theirs`.
     fn behind(&self, theirs: &[u8]) -> Vec<u8> {
         let mut ours: Vec<u8> = self.numbers.iter().chain(&self.layers).flat_map(|n| n.to_le_bytes()).collect();
         self.cells.iter().for_each(|(flags, measured)| ours.extend([&[*flags], &measured[..]].concat()));
@@ -456,12 +456,12 @@ impl Ours {
     }
 }
 
-/// What evicting relies on: that the rows of text are in all layers.
+/// Eviction relies on text having rows in all layers.
 #[test]
 fn a_forged_part_of_evicted_layers_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut wrong = Vec::new();
-    // The tiny model with a window has one layer without, which keeps its cells.
+    // The tiny model with a sliding window has only one layer without a window, which keeps its cells.
     for family in ["smolvlm", "qwen2vl"].map(|family| format!("{family}{EVICTS}")) {
         let good = saved(&family, folder.path());
         let (ours, start) = Ours::of(&good.state);
@@ -504,7 +504,7 @@ fn a_forged_part_of_evicted_layers_is_refused() {
             ours.numbers[2] -= 1;
         });
         forge("a layer that is not there", &|ours| ours.layers[0] = 1000);
-        // A visual token may have a row: one that came behind the eviction has.
+        // A visual token may have a row: one that was computed after the eviction has.
         let visual = (0..ours.cells.len()).find(|&i| ours.cells[i].0 & 5 == 1).expect("a visual token without a row");
         forge("a row of a visual token more", &|ours| ours.toggle_row(visual));
         let n_refused = forged.len() - 1;

@@ -1,4 +1,4 @@
-//! What holds for the whole source of the library: which words it uses, and how it calls C++.
+//! Rules for the whole source of the library: which words it uses, and how it calls C++.
 
 use predicates::Predicate as _;
 use predicates::str::is_match;
@@ -9,7 +9,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The files of a kind below a folder of the source, by their path there, with their text.
+/// The files with the extension `kind` below a folder of the source: their paths there, and their text.
 fn files(below: &str, kind: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![source().join(below)];
@@ -26,10 +26,10 @@ fn files(below: &str, kind: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The program knows the names of options and commands; it adds them to what the library says.
+/// Only the program knows the names of options and commands. It adds them to the library's messages.
 #[test]
 fn the_library_names_no_option_and_no_command() {
-    // Headings of pages, and a note to who fetches a model.
+    // Headings of pages, and advice for people who fetch a model.
     const MAY: [(&str, &str); 3] = [
         ("lab/report/page.rs", "sharpv report</"),
         ("lab/inspect/page.rs", "sharpv inspect</"),
@@ -41,7 +41,7 @@ fn the_library_names_no_option_and_no_command() {
     let command = is_match(format!(r"\bsharpv ({commands})\b")).expect("a pattern");
     let is_wrong = |line: &str| {
         let line = line.trim_start();
-        // A comment may say what a command of the program does with the library, but not by which option.
+        // A comment may mention a command of the program, but no option.
         let is_comment = line.starts_with("//");
         (option.eval(line) && !line.contains("var(--")) || (!is_comment && (short.eval(line) || command.eval(line)))
     };
@@ -68,8 +68,9 @@ fn the_library_names_no_option_and_no_command() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Functions of llama.cpp that are called as they are: they read a value, set one, or free, and allocate nothing. An
-/// exception in any other would end the program, so that it goes through a `sharpv_try_…` of `src/ffi/shim.h`.
+/// Functions of llama.cpp that are called directly. They read a value, set one, or free, and allocate nothing. An
+/// exception in any other function would end the program, so those are called through a `sharpv_try_…` of
+/// `src/ffi/shim.h`.
 const UNGUARDED: &str = "
     ggml_backend_dev_count ggml_backend_dev_description ggml_backend_dev_get ggml_backend_dev_name ggml_backend_dev_type
     ggml_backend_reg_dev_count ggml_backend_reg_dev_get
@@ -107,12 +108,12 @@ fn every_call_that_can_throw_is_guarded() {
         files("", "rs").into_iter().partition(|(name, _)| name.starts_with("runtime/"));
     let found: BTreeSet<&str> = runtime.iter().flat_map(|(_, text)| called(text)).collect();
     assert_eq!(found, UNGUARDED.split_whitespace().collect(), "on the left what is called, on the right what may be");
-    // Nowhere else is C++ called.
+    // No other module calls C++.
     let elsewhere: Vec<_> = others.iter().filter(|(_, text)| called(text).next().is_some()).collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
 }
 
-/// Our own functions that tell of exceptions let none out.
+/// Our own functions that report exceptions do not throw.
 #[test]
 fn our_own_functions_are_guarded() {
     let names_in = |text: &str| -> Vec<(String, usize)> {

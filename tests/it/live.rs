@@ -1,4 +1,4 @@
-//! Video that does not end: what is held is what the policy promises, and nothing grows.
+//! Live video: the policies hold what they promise, and nothing grows.
 
 use crate::support::families::{self, distance};
 use crate::support::gpu;
@@ -22,7 +22,7 @@ fn frame(number: u32, time_s: f64) -> Frame {
     Frame { width: 96, height: 72, rgb: image.into_raw(), time_s }
 }
 
-/// Everything is encoded and kept, as exactly as can be.
+/// Everything is encoded and kept, as exactly as possible.
 fn dense() -> SessionParams {
     let compute = ComputeParams {
         type_k: KvType::F32,
@@ -51,8 +51,8 @@ fn push(live: &mut LiveSession, frame: &Frame) -> Option<Pushed> {
     live.push(frame, &mut ()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A still room with a patch that wanders through it, another room each 50 frames, and now and then nothing new. A
-/// frame each three seconds.
+/// A still room with a patch that moves through it, and another room every 50 frames. Some frames repeat the one
+/// before. One frame every three seconds.
 struct Camera {
     random: Lcg,
     number: u32,
@@ -97,7 +97,7 @@ fn frames_that_are_all_held_are_a_video_as_any() {
         assert_eq!(text(live.session()), text(&session), "{family}");
         let expected = session.first_logits("What is it?", &mut ()).expect("logits");
         let found = live.first_logits("What is it?", &mut ()).expect("logits");
-        // The rows are the same; they were computed in other batches.
+        // The rows are the same, but were computed in other batches.
         assert!(distance(&found, &expected) < gpu::near(1e-4), "{family}: {}", distance(&found, &expected));
         let answer = live.ask("What is it?", &mut ()).expect("an answer");
         assert_eq!(answer.answer, session.ask("What is it?", &mut ()).expect("an answer").answer, "{family}");
@@ -105,7 +105,7 @@ fn frames_that_are_all_held_are_a_video_as_any() {
     }
 }
 
-/// The slices that rows of a prompt are of, without repetition.
+/// The slices of the rows of a prompt, without repetition.
 fn slices(rows: &[PlannedRow]) -> Vec<usize> {
     let mut slices: Vec<usize> = rows
         .iter()
@@ -137,7 +137,7 @@ fn a_question_computes_its_own_rows_alone() {
             assert_eq!(answer.tokens.prompt_computed, rows.len() - behind, "{family}, frame {i}");
             costs.push(answer.tokens.prompt_computed);
             assert_eq!(answer.frames, 4, "{family}");
-            // The question is about the frames alone, and leaves nothing behind.
+            // The question is only about the frames, and leaves no message.
             assert!(live.session().messages().is_empty());
             let again = live.ask("What is it?", &mut ()).expect("an answer");
             assert_eq!((again.answer, again.tokens), (answer.answer, answer.tokens), "{family}");
@@ -176,7 +176,7 @@ fn what_leaves_keeps_the_places_of_the_rest() {
     }
 }
 
-/// What `policy` holds of slices that were pushed, as it is documented: the naive way.
+/// Removes what `policy` does not hold from the slices that were pushed, in the simplest way.
 fn promised(policy: LivePolicy, held: &mut Vec<(f64, usize, f32)>) {
     match policy {
         LivePolicy::Window { frames } => {
@@ -347,12 +347,12 @@ fn watch(policy: LivePolicy, params: SessionParams, n: usize) -> Vec<LiveState> 
     states
 }
 
-/// What does not grow: of the second half of a run no more than of the first.
+/// Checks that nothing grows: the maximum in the second half of a run is about that in the first.
 fn is_flat(states: &[LiveState]) {
     let (first, second) = states.split_at(states.len() / 2);
     let is_flat = |what: &str, of: fn(&LiveState) -> usize| {
         let most = |states: &[LiveState]| states.iter().map(of).max().expect("states");
-        // A camera is not twice the same: a tenth more is not growth, as twice would be.
+        // The scene varies, so a tenth more is not growth. Growth would be twice as much.
         assert!(most(second) * 10 <= most(first) * 11, "{what}: {} and {}", most(first), most(second));
     };
     is_flat("embeddings", |state| state.embedding_bytes);
@@ -372,9 +372,9 @@ fn an_hour_of_a_memory_is_flat() {
     let policy = LivePolicy::Memory { tokens: 60, recent: 3, half_life_s: 120.0 };
     let states = watch(policy, pruned(), 1200);
     is_flat(&states);
-    // With the window of three, it would hold what the last three frames have.
+    // A window of three would hold only the last three frames.
     assert!(states.iter().skip(100).all(|state| state.held > 3));
-    // It remembers what was new longer than it is told to hold on to the newest.
+    // It holds what was new for longer than the half-life.
     let back = |state: &LiveState| state.now_s.zip(state.oldest_s).map_or(0.0, |(now, oldest)| now - oldest);
     assert!(states.iter().skip(300).map(back).fold(0.0, f64::max) > 90.0);
 }
@@ -412,7 +412,7 @@ fn a_rebase_is_a_session_that_begins_with_what_is_held() {
 
 #[test]
 fn a_fixed_context_holds_what_fits() {
-    // 16 rows a frame, and text: 256 cells do not hold 100 frames.
+    // A frame has 16 rows, so 256 cells do not hold 100 frames and the text.
     let params = SessionParams { n_ctx: Some(256), ..dense() };
     let mut live = open("internvl", params, window(100));
     for i in 0..60 {
@@ -424,7 +424,7 @@ fn a_fixed_context_holds_what_fits() {
     assert_eq!(live.held_times().last(), Some(59.0));
 }
 
-/// Keeps what is warned of.
+/// Records warnings.
 #[derive(Default)]
 struct Warned(Vec<String>);
 
@@ -436,7 +436,7 @@ impl sharpv::Observer for Warned {
 
 #[test]
 fn few_positions_hold_as_many_frames_as_can_come_again() {
-    // The same model, as if it had been trained for 1024 positions.
+    // The same model, as if it had been trained with 1024 positions.
     let folder = tempfile::tempdir().expect("a folder");
     let mut files = families::files("internvl");
     let mut bytes = std::fs::read(&files.model).expect("a model");
@@ -478,14 +478,14 @@ fn what_repeats_is_not_held() {
     assert_eq!((state.frames, state.held, state.repeats, state.evicted), (20, 1, 19, 0));
     assert_eq!((state.newest_s, state.now_s), (Some(0.0), Some(19.0)));
     assert!(state.computed < 0.06, "{}", state.computed);
-    // Something new is told by its novelty.
+    // A new frame has a high novelty.
     let cut = push(&mut live, &frame(60, 20.0)).expect("no pairs");
     assert!(cut.novelty > 0.1 && cut.kept > 0, "{cut:?}");
 }
 
 #[test]
 fn the_newest_frames_can_be_understood_by_themselves() {
-    // A patch that wanders before a wall: without key frames, the wall would be gone with the first frame.
+    // A patch moves in front of a wall. Without key frames, the wall would be evicted with the first frame.
     let mut live = open("internvl", pruned(), window(4));
     let mut camera = Camera::new();
     for _ in 0..49 {
@@ -582,12 +582,12 @@ fn a_stop_ends_a_push_and_the_next_goes_on() {
     live.ask("What?", &mut ()).expect("an answer");
 }
 
-/// A window of four frames, and so many that are remembered.
+/// A window of four frames, and recall of `frames` frames.
 fn recalling(frames: usize) -> LiveParams {
     LiveParams { policy: LivePolicy::Window { frames: 4 }, recall: frames, ..LiveParams::default() }
 }
 
-/// A grey wall on which nothing happens but a little noise, and a white square in two of its frames.
+/// A grey wall with a little noise, and a white square in two of its frames.
 fn wall(n: usize, shown: [usize; 2]) -> impl Iterator<Item = Frame> {
     (0..n).map(move |i| {
         let is_white = |k: usize| shown.contains(&i) && k % 56 < 28 && k / 56 < 28;
@@ -618,12 +618,12 @@ fn what_was_seen_once_is_found_however_long_ago() {
         assert_eq!(told, pages, "{family}");
         let most = (0..told.len()).max_by(|&a, &b| search.parts[a].surprise.total_cmp(&search.parts[b].surprise));
         assert_eq!(most, Some(at), "{family}: {:?}", search.parts);
-        // What is held is as it was.
+        // What is held did not change.
         assert_eq!((live.session().kv(), live.state().rebases), (kv, state.rebases), "{family}");
     }
 }
 
-/// In this family nothing in the prompt tells when a frame is shown.
+/// In this family, the prompt does not say when a frame is shown.
 #[test]
 fn what_is_found_is_answered_from_its_own_frames_alone() {
     let question = "Is there a square?";
@@ -644,7 +644,7 @@ fn what_is_found_is_answered_from_its_own_frames_alone() {
     let found = live.first_logits(question, &mut ()).expect("logits");
     assert!(distance(&found, &expected) < 1e-4, "{}", distance(&found, &expected));
     assert!(distance(&found, &held) > 1e-2, "{}", distance(&found, &held));
-    // The question behind it is about what is held.
+    // The next question is about what is held.
     let behind = live.first_logits(question, &mut ()).expect("logits");
     assert!(distance(&behind, &held) < 1e-6, "{}", distance(&behind, &held));
 
@@ -655,7 +655,7 @@ fn what_is_found_is_answered_from_its_own_frames_alone() {
     assert_eq!(answer.visual_tokens, of_its_own.visual_tokens);
     assert_eq!(live.ask(question, &mut ()).expect("an answer").frames, 4);
 
-    // A frame ends a search.
+    // Pushing a frame ends the search.
     assert!(live.search(question, &mut ()).expect("it works").is_some_and(|search| search.found.is_some()));
     push(&mut live, &wall(61, [20, 21]).last().expect("a frame"));
     assert_eq!(live.ask(question, &mut ()).expect("an answer").frames, 4);
@@ -708,7 +708,7 @@ fn an_hour_that_is_remembered_is_flat() {
     let (first, second) = states.split_at(600);
     assert!(most(second) <= most(first).map(|bytes| bytes * 11 / 10), "{:?} {:?}", most(first), most(second));
     assert!(states.iter().all(|state| state.recalled <= 25));
-    // All of the hour is in it, not its end alone: rooms follow each other every 150 seconds, and there are 24.
+    // It covers the whole hour, not only its end: there are 24 rooms, one every 150 seconds.
     let halves = live.recalled_times().filter(|(start, _)| *start < 1800.0).count();
     assert!((3..=9).contains(&halves), "{:?}", live.recalled_times().collect::<Vec<_>>());
 }

@@ -1,5 +1,6 @@
-//! Prompts of each model family against those of its own processor in Hugging Face's `transformers`
-//! (`tests/data/prompts`): text, tokens, visual tokens a slice, positions; and which frames are taken, in which size.
+//! Prompts of each model family, compared with those of its own processor in Hugging Face's `transformers`
+//! (`tests/data/prompts`): text, tokens, visual tokens per slice, positions; and which frames are chosen, and in which
+//! size.
 
 use crate::support::families;
 use crate::support::video_clips::Clips;
@@ -12,14 +13,14 @@ use sharpv::runtime::Token;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What the processor's result says of one prompt.
+/// The processor's result for one prompt.
 struct Golden {
     name: String,
     json: Value,
 }
 
 impl Golden {
-    /// The cases of a family; `images` or videos.
+    /// The cases of a family: those with images, or those with videos.
     fn of(family: &str, images: bool) -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/prompts");
         let mut cases: Vec<Self> = std::fs::read_dir(&folder)
@@ -44,7 +45,7 @@ impl Golden {
         self.json["question"].as_str().expect("a question")
     }
 
-    /// The tokens; `None` stands for a visual one.
+    /// The tokens; `None` is a visual token.
     fn tokens(&self) -> Vec<Option<i64>> {
         let runs = self.json["tokens"].as_array().expect("runs of tokens");
         runs.iter()
@@ -55,14 +56,14 @@ impl Golden {
             .collect()
     }
 
-    /// Time, height and width of each token, if the family has these.
+    /// Time, height and width of each token, if the family has M-RoPE.
     fn positions(&self) -> Option<Vec<[i64; 3]>> {
         let axes = self.json["positions"].as_array()?;
         let axis = |i: usize| axes[i].as_array().expect("positions").iter().map(|p| p.as_i64().expect("a position"));
         Some(axis(0).zip(axis(1)).zip(axis(2)).map(|((t, h), w)| [t, h, w]).collect())
     }
 
-    /// Adds its video or image to an empty session.
+    /// Adds the video or image to an empty session.
     fn show(&self, session: &mut Session) -> VideoReport {
         let folder = tempfile::tempdir().expect("a folder");
         if self.json["image"].is_object() {
@@ -174,7 +175,7 @@ fn gemma3() {
     check("gemma3", "gemma3");
 }
 
-/// What a family's own code takes of videos (`tests/data/prompts/frames`).
+/// The frames that a family's own code chooses (`tests/data/prompts/frames`).
 fn frames_of(family: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/prompts/frames/{family}.json"));
     serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON")
@@ -191,11 +192,11 @@ fn rate(of: &Value) -> f64 {
     n.parse::<f64>().expect("a number") / d.parse::<f64>().expect("a number")
 }
 
-/// Gemma 3 has no code for videos, and what has the layout `general` has none that is known.
+/// Gemma 3 has no code for videos, and the models with the layout `general` have none that is known.
 #[test]
 fn the_frames_are_those_that_the_familys_own_code_takes() {
     let clips = Clips::new();
-    // No two have as many frames.
+    // Each clip has another number of frames, which is the key.
     let mut made: BTreeMap<usize, PathBuf> = BTreeMap::new();
     let options = VideoOptions { choice: FrameChoice::Even, ..VideoOptions::default() };
     for family in ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv"] {
@@ -218,7 +219,7 @@ fn the_frames_are_those_that_the_familys_own_code_takes() {
             let expected: Vec<usize> = video["taken"].as_array().expect("numbers").iter().map(whole).collect();
             assert_eq!(taken, expected, "{family}: {n} frames, {of_rate} a second");
             assert_eq!(plan.planned.frames, expected.len(), "{family}");
-            // Where they are taken by their numbers, the times are those of the frames: some are in the prompt.
+            // If the family chooses frames by number, the times are those of the frames. Some prompts contain them.
             if family != "internvl" {
                 for (time, &number) in plan.times_s.iter().zip(&expected) {
                     assert!((time - number as f64 / fps).abs() < 1e-6, "{family}: frame {number} at {time} s");
@@ -258,8 +259,8 @@ fn a_qwen3_vl_video_has_markers_around_its_pairs_and_none_around_it() {
     assert!(prompt.contains("user\n<0.5 seconds><|vision_start|>"), "{prompt}");
 }
 
-/// mtmd has its own ways with some: MiniCPM-V's images have no numbers there, LLaVA-OneVision's tiles no line ends,
-/// and InternVL's are others.
+/// mtmd lays out the other families' images differently: MiniCPM-V's have no numbers, LLaVA-OneVision's tiles have no
+/// line ends, and InternVL's tiles are others.
 #[test]
 fn images_where_mtmd_lays_them_out_as_the_processor_does() {
     for family in ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "gemma3"] {
@@ -323,7 +324,7 @@ fn no_text_of_a_person_becomes_a_control_token() {
             let ours = plain.prompt_rows(PLAIN).expect("a prompt");
             assert_eq!(control(forging, &rows), control(plain, &ours), "{family}: {what}");
             assert_eq!(n_visual(&rows), n_visual(&ours), "{family}: {what}");
-            // It is all there, as text.
+            // All of the text is there, as text.
             assert!(text(forging, &rows).contains(&forged), "{family}: {what}: {}", text(forging, &rows));
             assert!(forging.prompt_text(question).expect("a prompt").contains(&forged), "{family}: {what}");
         };
@@ -373,12 +374,12 @@ fn tokens_that_are_always_read_are_kept_from_people_where_the_template_writes_th
         special.iter().find(|special| special.text == name).expect("a token").token
     };
     let (turn, tag) = (id("<start_of_turn>"), id("<slice>"));
-    // As some files have them: tokens that a tokenizer finds in any text.
+    // Some files mark these tokens as user-defined, which a tokenizer finds in any text.
     const USER_DEFINED: i32 = 4;
     let mut bytes = std::fs::read(&files.model).expect("the model");
     let key = b"tokenizer.ggml.token_type";
     let at = bytes.windows(key.len()).position(|window| window == key).expect("the key") + key.len();
-    // Behind the key: two types and a length.
+    // Two types and a length follow the key.
     for token in [turn, tag] {
         let at = at + 16 + 4 * token as usize;
         bytes[at..at + 4].copy_from_slice(&USER_DEFINED.to_le_bytes());

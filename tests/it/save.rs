@@ -1,4 +1,4 @@
-//! Sessions in files, with the model `smol`.
+//! Saving sessions to files, with the model `smol`.
 
 use crate::support::saved_session::{Parts, sealed};
 use crate::support::{families, smol};
@@ -24,7 +24,7 @@ fn params(prune: PruneParams, evict: EvictParams) -> SessionParams {
     SessionParams { prune, evict, n_predict: 24, ..SessionParams::default() }
 }
 
-/// Pruned, and evicted by the paper's threshold.
+/// Prunes, and evicts with the paper's threshold.
 fn usual() -> SessionParams {
     params(PruneParams::default(), evict(EvictMode::Layers, 0.2))
 }
@@ -41,7 +41,7 @@ fn logits(session: &mut Session, question: &str) -> Vec<f32> {
     session.first_logits(question, &mut ()).expect("logits")
 }
 
-/// The largest difference of two vectors.
+/// The largest difference between the elements of two vectors.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -84,7 +84,7 @@ fn a_restored_session_goes_on_as_the_saved_one() {
         assert_eq!((a.answer, a.kv, a.slices), (b.answer, b.kv, b.slices));
         assert_eq!(a.similarity, b.similarity);
 
-        // In a process that saves nothing of the first, nothing but the question is computed.
+        // Loaded again, the session computes only the question.
         restored.load(&path).expect("restored again");
         let again = restored.ask(NEXT, &mut ()).expect("an answer");
         assert!(again.tokens.prompt_computed < 40, "{} rows", again.tokens.prompt_computed);
@@ -95,7 +95,7 @@ fn a_restored_session_goes_on_as_the_saved_one() {
 
 #[test]
 fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
-    // The answer's rows are the same; a cache that may shrink is packed when tokens leave it.
+    // The answers have the same rows. A cache that may shrink is packed when tokens are evicted.
     let run = |n_ctx| {
         let tokens = params(PruneParams::off(), evict(EvictMode::Tokens, 0.11));
         let params = SessionParams { n_ctx, n_predict: 1, ..tokens };
@@ -116,7 +116,7 @@ fn a_cache_of_a_fixed_size_is_restored_without_its_gaps() {
     assert!(kv.cells == 1024 && kv.tokens_evicted > 0 && kv.tokens_evicted < 512, "{kv:?}");
 }
 
-/// Under M-RoPE, frames less than half a second apart stand at the same positions.
+/// Under M-RoPE, frames less than half a second apart have the same positions.
 #[test]
 fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
     let mut frames = sharpv::video::Frames::new(112, 112);
@@ -143,7 +143,7 @@ fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
     let distinct: std::collections::HashSet<_> = visual.map(|row| row.position).collect();
     assert!(distinct.len() < total, "the frames must share positions for the test to tell anything");
 
-    // All of them are below 1; a part of them is below the mean.
+    // The similarity of all tokens is below 1, that of a part of them below the mean.
     let curve = measured.similarity();
     let mean = curve.iter().sum::<f32>() / curve.len() as f32;
     for (threshold, is_right) in [(1.0, &(|n| n == total) as &dyn Fn(usize) -> bool), (mean, &|n| n > 0 && n < total)] {
@@ -159,7 +159,7 @@ fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
         restored.load(&path).expect("restored");
         assert_eq!(restored.kv(), session.kv());
         assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT)), 0.0);
-        // Back to what stands before the question, where what was evicted stays evicted.
+        // Truncates the cache to before the question, where evicted tokens stay evicted.
         session.restart();
         let again = session.ask("And then?", &mut ()).expect("an answer");
         assert!(again.tokens.prompt_computed < 40, "{:?}", again.tokens);
@@ -169,7 +169,7 @@ fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
 
 #[test]
 fn what_waits_is_saved_too() {
-    // This answer is too short to tell what can be evicted.
+    // This answer is too short to decide what to evict.
     let files = smol::files();
     let open = || Session::open(&files, SessionParams { n_predict: 24, ..SessionParams::default() }, &mut ());
     let (_folder, path) = folder();
@@ -193,7 +193,7 @@ fn what_waits_is_saved_too() {
     assert_eq!((&a.answer, a.kv, a.tokens), (&b.answer, b.kv, b.tokens));
     assert_eq!(distance(&logits(&mut restored, NEXT), &logits(&mut session, NEXT)), 0.0);
 
-    // Without a KV cache the rest is saved.
+    // A session without a KV cache can be saved, too.
     session.free_cache();
     session.save(&path).expect("saved over the first");
     restored.load(&path).expect("restored");
@@ -214,7 +214,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
     session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
     let whole = std::fs::read(&path).expect("the file");
-    // The second time computes the last row alone, as the third will.
+    // The second call computes only the last row, as the third one will.
     logits(&mut session, NEXT);
     let before = logits(&mut session, NEXT);
 
@@ -242,7 +242,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         refuse(&flipped(at), "damaged");
     }
 
-    // Whole, but not to be believed: the checksum is right.
+    // Complete files with wrong contents and a correct checksum.
     let header_bytes = u64::from_le_bytes(whole[12..20].try_into().expect("8 bytes")) as usize;
     let body = &whole[20 + header_bytes..whole.len() - 32];
     let header: serde_json::Value = serde_json::from_slice(&whole[20..20 + header_bytes]).expect("a header");
@@ -298,12 +298,12 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
     refuse(&set("/embeddings_bytes", u64::MAX.into()), "damaged");
     refuse(&set("/state_bytes", (u64::MAX / 2).into()), "cut short");
     refuse(&set("/videos/0/slices/0/n_tokens", 65.into()), "cannot be used");
-    // The state of the KV cache, one byte of its beginning.
+    // One byte at the beginning of the KV cache's state.
     let embeddings = header["embeddings_bytes"].as_u64().expect("a number") as usize;
     let mut bytes = whole[..whole.len() - 32].to_vec();
     bytes[20 + header_bytes + embeddings] ^= 0xff;
     refuse(&sealed(bytes), "its KV cache cannot be restored");
-    // A context of a size that no machine has is not allocated.
+    // A context of an impossible size is not allocated.
     std::fs::write(&damaged, set("/n_ctx", (1_u64 << 60).into())).expect("a test file");
     open(usual()).load(&damaged).expect("restored");
 
@@ -314,7 +314,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
     let answer = session.ask(NEXT, &mut ()).expect("an answer");
     assert!(answer.tokens.prompt_computed < 40, "the cache is still there");
 
-    // Other settings.
+    // Sessions with other settings reject the file.
     let usual = usual();
     let with = |compute| SessionParams { compute, ..usual.clone() };
     let q8 = ComputeParams { type_k: KvType::Q8_0, type_v: KvType::Q8_0, ..usual.compute.clone() };
@@ -375,7 +375,7 @@ fn a_fine_tune_of_the_same_shape_is_another_model() {
     session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
 
-    // Weights that were trained: bytes of a tensor in the middle of the file, or near its end.
+    // Simulates training: changes bytes of a tensor in the middle of the file, or near its end.
     let tuned = |of: &Path, from_end: fn(usize) -> usize| {
         let mut bytes = std::fs::read(of).expect("a model");
         let start = bytes.len() - from_end(bytes.len());
@@ -425,7 +425,7 @@ fn a_forged_length_in_the_state_allocates_nothing() {
     session.ask(FIRST, &mut ()).expect("an answer");
     session.save(&path).expect("saved");
     let mut parts = Parts::read(&path);
-    // It begins with the length of the architecture's name.
+    // The state begins with the length of the architecture's name.
     let length = parts.number(0);
     assert_eq!(&parts.state[4..4 + length], b"llama");
     parts.state[..4].copy_from_slice(&u32::MAX.to_le_bytes());
@@ -446,7 +446,8 @@ fn a_forged_state_that_names_a_layer_twice_is_refused() {
     assert_eq!(session.kv().layers_evicted, 29);
     session.save(&path).expect("saved");
     let mut parts = Parts::read(&path);
-    // Our part of the state stands at its end, before its length and a mark: a header of six numbers, then the layers.
+    // Our part of the state is at its end, before its length and a mark. It begins with six numbers, and then the
+    // layers.
     let end = parts.state.len() - 16;
     let length = u64::from_le_bytes(parts.state[end..end + 8].try_into().expect("8 bytes")) as usize;
     let layers = end - length + 24;
@@ -469,8 +470,8 @@ fn logits_that_are_no_numbers_are_an_error_and_cost_only_the_cache() {
     let expected = session.ask(NEXT, &mut ()).expect("an answer").answer;
 
     let mut parts = Parts::read(&path);
-    // Behind the architecture's name: one stream, its cells of three numbers each, then four numbers. The keys of the
-    // first layer follow, behind their type and the bytes of a row.
+    // After the architecture's name: one stream, its cells of three numbers each, then four numbers. Then follow the
+    // keys of the first layer, after their type and the bytes of a row.
     let cells = 4 + parts.number(0) + 4;
     let n_cells = parts.number(cells);
     let keys = cells + 4 + 12 * n_cells + 16;

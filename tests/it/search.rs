@@ -1,4 +1,4 @@
-//! Finding the part of a video that an answer hangs on.
+//! Searching the part of a video that an answer depends on.
 
 use crate::support::families::{self, distance};
 use crate::support::program::sharpv;
@@ -14,14 +14,14 @@ use std::path::Path;
 const QUESTION: &str = "Is there a square?";
 const SIDE: u32 = 56;
 
-/// An image of one grey, with a white square or without.
+/// A grey image, with or without a white square.
 fn image(square: bool) -> Vec<u8> {
     let side = SIDE as usize;
     let is_white = |i: usize| square && i % side < side / 2 && i / side < side / 2;
     (0..side * side).flat_map(|i| [if is_white(i) { 255 } else { 90 }; 3]).collect()
 }
 
-/// So many frames, one a second, of which these show a square.
+/// `n` frames, one per second. Those in `shown` have a square.
 fn frames(n: usize, shown: &[usize]) -> Frames {
     let mut frames = Frames::new(SIDE, SIDE);
     (0..n).for_each(|i| frames.push(image(shown.contains(&i)), i as f64).expect("a frame"));
@@ -29,7 +29,7 @@ fn frames(n: usize, shown: &[usize]) -> Frames {
 }
 
 fn open(family: &str, keep_unpruned: bool) -> Session {
-    // All of each frame is computed, so that it does not depend on those before.
+    // Encodes every frame completely, so that it does not depend on earlier ones.
     let encode = EncodeParams { mode: EncodeMode::Exact, ..EncodeParams::default() };
     let prune = PruneParams::off();
     let params = SessionParams { n_predict: 4, keep_unpruned, prune, encode, ..SessionParams::default() };
@@ -48,7 +48,7 @@ fn the_part_that_differs_is_found() {
         let probe = frames(16, &[10, 11]);
         add(&mut session, &probe);
         let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
-        // Merged pairs of frames are one slice, and a part has two slices.
+        // A merged pair of frames is one slice, and a part has two slices.
         let per_part = search.parts[0].frames;
         assert_eq!(search.parts.len(), 16 / per_part, "{family}");
         assert_eq!(search.parts.iter().map(|part| part.frames).sum::<usize>(), 16, "{family}");
@@ -62,7 +62,7 @@ fn the_part_that_differs_is_found() {
     }
 }
 
-/// In this family nothing in the prompt tells when a frame is shown.
+/// In this family, the prompt does not say when a frame is shown.
 #[test]
 fn the_answer_is_that_of_the_parts_frames_alone() {
     let mut alone = open("llava-onevision", false);
@@ -84,15 +84,15 @@ fn the_answer_is_that_of_the_parts_frames_alone() {
     let took_ms = begin.elapsed().as_secs_f64() * 1000.0;
     let answer = session.ask(QUESTION, &mut ()).expect("an answer");
     assert_eq!(answer.answer, expected_answer.answer);
-    // Six prompts were computed before it.
+    // The search has computed six prompts.
     assert!(answer.timings_ms.prefill > took_ms / 2.0, "{:?}, {took_ms} ms", answer.timings_ms);
-    // The cache is there until the whole is asked about.
+    // The part's cache stays until the next question about the whole video.
     session.settle(&mut ()).expect("nothing to do");
     assert!(session.kv().cells_used > 0);
     let times: Vec<f64> = answer.slices.iter().map(|slice| slice.time_s).collect();
     assert_eq!((answer.frames, times), (2, vec![4.0, 5.0]));
 
-    // Behind it, the whole video is there, and what was said about its part.
+    // After that, the conversation has the whole video, and what was said about its part.
     let told: Vec<(Role, &str)> = session.messages().iter().map(|m| (m.role, m.content.as_str())).collect();
     assert_eq!(told[0], (Role::User, QUESTION));
     assert_eq!(told.len(), 2);
@@ -106,8 +106,8 @@ fn the_answer_is_that_of_the_parts_frames_alone() {
     assert!(distance(&ours, &theirs) < 1e-4, "{}", distance(&ours, &theirs));
 }
 
-/// Qwen3-VL is told when each slice is. Frames that were chosen by what changes are half a second apart in a pair, and
-/// pairs are far from each other.
+/// Qwen3-VL's prompt has the time of each slice. With frames chosen by changes, those of a pair are half a second
+/// apart, and pairs are far apart.
 #[test]
 fn a_part_is_told_the_times_that_the_whole_is_told() {
     let mut frames = Frames::new(SIDE, SIDE);
@@ -141,12 +141,12 @@ fn a_search_leaves_no_trace() {
     session.restart();
     let behind = session.first_logits(QUESTION, &mut ()).expect("logits");
     assert!(distance(&behind, &before) < 1e-5, "{}", distance(&behind, &before));
-    // What is set behind it holds for the whole video.
+    // What is set after a search applies to the whole video.
     session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     session.set_system(None);
     let behind = session.first_logits(QUESTION, &mut ()).expect("logits");
     assert!(distance(&behind, &before) < 1e-5, "{}", distance(&behind, &before));
-    // A stop is an error, and the question is answered from the whole video.
+    // Cancelling is an error, and the next question is about the whole video.
     session.cancel_token().cancel();
     assert!(matches!(session.search(QUESTION, &mut ()), Err(Error::Cancelled)));
     session.cancel_token().reset();
@@ -179,7 +179,7 @@ fn what_cannot_be_searched_is_told() {
     session.ask(QUESTION, &mut ()).expect("it goes on");
 }
 
-/// Layers that visual tokens left have no cells for those of another part.
+/// Evicted layers have no cells for the visual tokens of another part.
 #[test]
 fn what_was_evicted_is_no_obstacle() {
     let params = SessionParams {

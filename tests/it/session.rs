@@ -1,4 +1,4 @@
-//! Sessions with the model `smol`: prompts, logits against stock llama.cpp, turns, stopping, errors.
+//! Sessions with the model `smol`: prompts, logits against those of stock llama.cpp, turns, cancelling, errors.
 
 use crate::support::gpu;
 use crate::support::npy;
@@ -16,8 +16,8 @@ use sharpv::video::{Frame, FrameSource, Sampling};
 use sharpv::{Observer, Stage};
 use std::path::{Path, PathBuf};
 
-/// How far apart the logits of one prompt are in different batches. Quantized weights on a CPU give 3 to 7 % with this
-/// model.
+/// How much the logits of one prompt differ between different batches. With quantized weights on a CPU, it is 3 to 7 %
+/// for this model.
 const BATCH_NOISE: f64 = 0.1;
 
 const QUESTION: &str = "What appears first?";
@@ -35,8 +35,7 @@ fn frames(n: usize) -> VideoOptions {
     VideoOptions { max_frames: Some(n), ..VideoOptions::default() }
 }
 
-/// Short answers and a fixed context: what most tests need.
-/// What is compared with the reference and with stock llama.cpp: all of each frame is encoded.
+/// Short answers, and every frame encoded completely, as the reference and stock llama.cpp do.
 fn params() -> SessionParams {
     let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
     SessionParams { n_predict: 16, encode, ..SessionParams::default() }
@@ -70,7 +69,7 @@ fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("not empty")
 }
 
-/// The prompt of a session, fed to llama.cpp by llama.cpp's own functions.
+/// Prefills the prompt of a session with llama.cpp's own functions.
 struct Stock {
     model: Model,
     vision: Vision,
@@ -95,7 +94,7 @@ impl Stock {
         Self { model, vision, context, frames }
     }
 
-    /// Logits after `prompt`, in which `[sharpv-frame-…]` stands for the next frame; and the position after it.
+    /// Returns the logits after `prompt`, in which `[sharpv-frame-…]` stands for the next frame, and the next position.
     fn logits(&mut self, prompt: &str, n_batch: usize) -> (Vec<f32>, i32) {
         let bitmaps: Vec<Bitmap> = self
             .frames
@@ -115,7 +114,7 @@ impl Stock {
         (self.context.logits().expect("logits").to_vec(), next)
     }
 
-    /// The greedy answer after the last prompt.
+    /// Decodes the greedy answer to the last prompt.
     fn answer(&mut self, mut position: i32) -> String {
         let mut sampler = Sampler::new(&self.model, &SamplerParams::default()).expect("a sampler");
         let mut bytes = Vec::new();
@@ -152,7 +151,7 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
     let mut one_pass_small = ours(PrefillMode::OnePass, 32);
     let (mut spread, mut distance, mut distance_small) = (0.0, 0.0, 0.0);
     for question in QUESTIONS {
-        // A new conversation: a warm cache would mean other batches.
+        // Starts with an empty cache: a warm one would be filled in other batches.
         for session in [&mut same_batches, &mut one_pass, &mut one_pass_small] {
             session.free_cache();
         }
@@ -160,12 +159,12 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
         let (small, _) = stock.logits(&prompt, 32);
         let (expected, next) = stock.logits(&prompt, 512);
 
-        // The same batches: the same numbers.
+        // The same batches give the same numbers.
         let logits = same_batches.first_logits(question, &mut ()).expect("logits");
         assert!(logits == expected, "{question} {}", relative_distance(&logits, &expected));
 
-        // One pass computes the same in other batches, whose rounding differs: as it does for stock with another
-        // n_batch.
+        // One pass computes the same rows in other batches, which are rounded differently, as in stock llama.cpp with
+        // another n_batch.
         spread += relative_distance(&small, &expected);
         let logits = one_pass_small.first_logits(question, &mut ()).expect("logits");
         distance_small += relative_distance(&logits, &small);
@@ -178,7 +177,7 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
         assert_eq!(one_pass.ask(question, &mut ()).expect("an answer").answer, expected);
         one_pass.restart();
     }
-    // GPUs round alike in the batches that stock makes here, which are those of single frames.
+    // On a GPU, both batch sizes of stock llama.cpp are rounded alike: each batch is a single frame.
     if gpu::near(0.0) > 0.0 {
         spread = QUESTIONS.len() as f64 * BATCH_NOISE;
     }
@@ -186,10 +185,10 @@ fn unpruned_logits_equal_those_of_stock_llama_cpp() {
     assert!(distance <= spread, "one pass {distance}, stock against itself {spread}");
 }
 
-/// How many tokens are kept in the place of others that the reference keeps. Each has to be as good as equal to the one
-/// that it replaces: the reference computes in 32 bits, and the encoder here in 8, as the processor does it.
+/// Returns how many kept tokens the reference does not keep. The importance of each must be about equal to that of the
+/// token that it replaces: the reference computes in 32 bits, the encoder here in 8.
 fn as_good(session: &Session, golden: &serde_json::Value) -> usize {
-    /// Of what the importances of a frame span.
+    /// As a share of the range of importances in a frame.
     const TIE: f64 = 0.01;
     let frames = golden["sharpv"].as_array().expect("frames");
     assert_eq!(session.kept_tokens(0).len(), frames.len());
@@ -227,7 +226,7 @@ fn rows_stand_where_the_reference_puts_them() {
             let expected: Vec<i64> =
                 golden[key]["positions"].as_array().expect("positions").iter().filter_map(|p| p.as_i64()).collect();
             let other = positions.iter().filter(|position| !expected.contains(position)).count();
-            // A GPU's embeddings are further from the reference's.
+            // A GPU's embeddings differ more from the reference's.
             let most = if gpu::near(0.0) > 0.0 {
                 positions.len() / 50
             } else if method == Method::Off {
@@ -276,7 +275,7 @@ fn embeddings_point_where_the_reference_points() {
     for (i, (a, b)) in ours.chunks(576).zip(expected.data.chunks(576)).enumerate() {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-        // The encoder here is Q8_0, the reference fp32.
+        // The encoder here is Q8_0, the reference is fp32.
         assert!(cosine > 0.98, "token {i}: {cosine}");
     }
 }
@@ -294,7 +293,7 @@ fn a_second_question_neither_encodes_nor_prefills_the_video_again() {
     assert!(second.tokens.prompt > first.tokens.prompt);
     assert!(second.tokens.prompt_computed < 40, "{:?}", second.tokens);
 
-    // What was in the cache is what would be computed anew.
+    // A warm cache holds what a cold one would compute.
     let warm = session.first_logits("Is there a tent in the video?", &mut ()).expect("logits");
     session.free_cache();
     let cold = session.first_logits("Is there a tent in the video?", &mut ()).expect("logits");
@@ -308,7 +307,7 @@ fn the_cache_grows_with_the_conversation_and_keeps_its_contents() {
     let mut session = open_with(tight, "enter-2", &frames(2));
     let first = session.ask("What is in the video?", &mut ()).expect("an answer");
     let mut last = first.clone();
-    // Long questions, until the first allocation is too small.
+    // Asks long questions until the first allocation is too small.
     let question = format!("{}What is in the video?", "Please look at it again. ".repeat(20));
     while last.kv.cells == first.kv.cells {
         last = session.ask(&question, &mut ()).expect("an answer");
@@ -379,7 +378,7 @@ fn clear_forgets_everything() {
     assert_eq!(answer.visual_tokens.keep_ratio, 1.0);
 }
 
-/// Sets the flag at the first sign of a stage, or of text.
+/// Sets the flag when a stage begins, or when text arrives.
 struct StopAt {
     token: CancelToken,
     stage: Option<Stage>,
@@ -476,7 +475,7 @@ fn a_context_that_is_too_small_says_what_is_needed() {
     let error = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut ()).unwrap_err();
     assert!(matches!(error, Error::PromptTooLong { limit: 256, .. }), "{error}");
     assert!(error.fixes().contains(&Fix::MaxFrames(2)), "{error}");
-    // What it says is true.
+    // The proposed number of frames does fit.
     session.add_video(&clip("order-1"), &frames(2), &mut ()).expect("two frames fit");
     let error = session.ask(&"Why? ".repeat(200), &mut ()).unwrap_err();
     let Error::PromptTooLong { resource: Resource::Cells, needed, .. } = error else { panic!("{error}") };
@@ -504,7 +503,7 @@ fn a_grammar_binds_the_answer() {
     let answer = session.ask("Is the sky green?", &mut ()).expect("an answer").answer;
     assert!(answer == "yes" || answer == "no", "{answer}");
 
-    // A bad one is told when the session opens, before a video is encoded.
+    // Opening the session rejects a bad grammar, before a video is encoded.
     let sampler = SamplerParams { grammar: Some("root ::= (".into()), ..SamplerParams::default() };
     let error = Session::open(&smol::files(), SessionParams { sampler, ..params() }, &mut ()).unwrap_err();
     assert!(error.to_string().contains("grammar"), "{error}");

@@ -1,5 +1,5 @@
-//! What a session does with its KV cache when it goes back: to an earlier place of the prompt, behind an eviction,
-//! behind a failure.
+//! How a session uses its KV cache when it returns to an earlier position: in a prompt, after an eviction, after an
+//! error.
 
 use crate::support::{families, smol};
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, StopReason, VideoOptions};
@@ -38,12 +38,12 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     (square(&mut a.iter().zip(b).map(|(a, b)| a - b)) / square(&mut b.iter().copied())).sqrt()
 }
 
-/// A session with a model of random weights, which answers `n_predict` tokens.
+/// Answers of `n_predict` tokens, without pruning and eviction.
 fn tiny(n_predict: usize) -> SessionParams {
     SessionParams { prune: PruneParams::off(), evict: EvictParams::off(), n_predict, ..SessionParams::default() }
 }
 
-/// Each token that is decoded leaves a row in the cache, behind those of the prompt.
+/// Each decoded token leaves a row in the cache, after those of the prompt.
 #[test]
 fn the_speed_is_that_of_the_tokens_that_went_through_the_model() {
     let grammar = |text: &str| SamplerParams { grammar: Some(format!("root ::= {text}")), ..SamplerParams::default() };
@@ -59,7 +59,7 @@ fn the_speed_is_that_of_the_tokens_that_went_through_the_model() {
         assert_eq!(answer.stop, stop, "{text}");
         let decoded = answer.kv.cells_used - answer.tokens.prompt;
         assert_eq!(answer.tokens.decoded, decoded, "{text}");
-        // The token that ends the turn comes from the last one's logits, and is no part of the answer.
+        // The logits after the last token choose the one that ends the turn, which is not part of the answer.
         let ended = usize::from(stop == StopReason::EndOfTurn);
         assert_eq!(answer.tokens.generated, decoded + 1 - ended, "{text}");
         let expected = if decoded == 0 { 0.0 } else { decoded as f64 * 1000.0 / answer.timings_ms.generate };
@@ -67,11 +67,11 @@ fn the_speed_is_that_of_the_tokens_that_went_through_the_model() {
     }
 }
 
-/// The cells that a conversation of so many turns takes, by turn, and those that each turn wants: the prompt's rows and
-/// an answer's.
+/// Asks `turns` questions. Returns for each turn the cells of the cache, and the cells that it requires: the rows of
+/// the prompt and of an answer.
 fn grow(params: SessionParams, turns: usize) -> Vec<(usize, usize)> {
     let n_predict = params.n_predict;
-    // Every answer is short.
+    // Makes every answer short.
     let sampler = SamplerParams { grammar: Some(r#"root ::= "No.""#.into()), ..SamplerParams::default() };
     let params = SessionParams { sampler, ..params };
     let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the model opens");
@@ -83,7 +83,7 @@ fn grow(params: SessionParams, turns: usize) -> Vec<(usize, usize)> {
     (0..turns).map(|_| turn()).collect()
 }
 
-/// llama.cpp allocates cells in steps of this many.
+/// llama.cpp allocates cells in multiples of this.
 fn in_steps(cells: usize) -> usize {
     cells.next_multiple_of(256)
 }
@@ -95,7 +95,7 @@ fn a_cache_that_grows_takes_little_more_than_is_wanted() {
     let mut copied = 0;
     for &(cells, wanted) in &turns {
         assert!(cells >= wanted, "{turns:?}");
-        // What it had, or what is wanted and an eighth more.
+        // Either the cache did not grow, or it has the required cells and an eighth more.
         assert!(cells == before || cells <= in_steps(wanted + wanted / 8), "{cells} for {wanted}: {turns:?}");
         if cells != before {
             copied += before;
@@ -103,13 +103,13 @@ fn a_cache_that_grows_takes_little_more_than_is_wanted() {
         before = cells;
     }
     assert!(before > 3 * turns[0].0, "it must grow for the test to tell anything: {turns:?}");
-    // A conversation does not pay for every turn.
+    // The cache is not copied in every turn.
     assert!(copied < 8 * before, "{copied} cells were copied: {turns:?}");
 }
 
 #[test]
 fn where_memory_holds_what_is_wanted_and_not_more_that_is_taken() {
-    // The first turn fills its cells.
+    // Chosen so that the first turn uses all cells.
     let n_predict = 2048 - (grow(tiny(1), 1)[0].1 - 1);
     let free = grow(tiny(n_predict), 2);
     let (first, (cells, wanted)) = (free[0], free[1]);
@@ -117,7 +117,7 @@ fn where_memory_holds_what_is_wanted_and_not_more_that_is_taken() {
     assert_eq!(first, (2048, 2048));
     assert!(exact < cells, "an eighth more has to be more steps: {free:?}");
 
-    // What contexts with so many cells take, as it is planned.
+    // The planned memory of contexts with so many cells.
     let mut frames = sharpv::video::Frames::new(64, 64);
     frames.push(vec![90; 64 * 64 * 3], 0.0).expect("a frame");
     let bytes = |cells: usize| {
@@ -136,12 +136,12 @@ fn where_memory_holds_what_is_wanted_and_not_more_that_is_taken() {
 
 #[test]
 fn a_window_that_was_overwritten_is_computed_again() {
-    // Gemma 3 of the fixtures: five of six layers see 64 rows.
+    // In the fixture of Gemma 3, five of six layers see 64 rows.
     let params = SessionParams { prune: PruneParams::off(), n_predict: 8, ..SessionParams::default() };
     let mut session = Session::open(&families::files("gemma3"), params, &mut ()).expect("the model opens");
     let long = "What does it say about the way that things go round and round? ".repeat(4);
     for _ in 0..4 {
-        // The cache grows with each turn: its contents move, and what comes then takes the oldest cells of the windows.
+        // The cache grows with each turn: its rows move, and later rows overwrite the oldest ones of the windows.
         session.ask(&long, &mut ()).expect("an answer");
     }
     session.set_system(Some("Be brief.".into()));
@@ -161,7 +161,7 @@ fn logits_are_those_of_the_question_that_would_be_asked() {
     assert!(settled.kv().layers_evicted > 0, "this clip must have something to evict for the test to tell anything");
     let expected = settled.first_logits(next, &mut ()).expect("logits");
 
-    // The answer was too short to evict behind it: the next question does, and so do logits.
+    // The answer was too short to evict after it. The next question evicts, and so do logits.
     let mut session = open(evicting(None), "enter-2");
     session.ask(QUESTION, &mut ()).expect("an answer");
     assert_eq!(session.kv().layers_evicted, 0);
@@ -203,7 +203,7 @@ fn a_settle_that_was_stopped_can_be_done_again() {
 
 #[test]
 fn a_template_that_refuses_the_trial_question_does_not_refuse_the_users() {
-    // What is evicted is tried with a question of the session's own, which no user asked.
+    // The session tries evictions with a question of its own, which the template rejects.
     let template = "{% for message in messages %}{% if 'Describe what you see' in message['content'] %}\
                     {{ raise_exception('not this one') }}{% endif %}<|im_start|>{{ message['role'] }}\n\
                     {{ message['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
@@ -214,13 +214,13 @@ fn a_template_that_refuses_the_trial_question_does_not_refuse_the_users() {
 
 #[test]
 fn what_a_dense_cache_would_take_is_told_right_for_recurrent_layers() {
-    // LFM2: two of four layers keep a state of a fixed size, however many cells there are.
+    // In LFM2, two of four layers have a recurrent state, whose size does not depend on the number of cells.
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let files = ModelFiles { model: fixtures.join("lfm2.gguf"), ..families::files("minicpmv") };
     let frames = tempfile::tempdir().expect("a folder");
     families::write_frames(frames.path(), (64, 64), 12);
     let ask = |prune| {
-        // A session that evicts has a second state, to try evictions in.
+        // A session that evicts would have a second recurrent state, to try evictions in.
         let params = SessionParams { prune, evict: EvictParams::off(), n_predict: 8, ..SessionParams::default() };
         let mut session = Session::open(&files, params, &mut ()).expect("the model opens");
         session.add_video(frames.path(), &VideoOptions::default(), &mut ()).expect("the frames are read");
@@ -232,7 +232,7 @@ fn what_a_dense_cache_would_take_is_told_right_for_recurrent_layers() {
     assert_eq!(pruned.bytes_dense, dense.bytes);
 }
 
-/// Counts what was encoded.
+/// Counts the encoded frames.
 #[derive(Default)]
 struct Encoded(u64);
 

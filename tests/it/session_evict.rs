@@ -33,7 +33,7 @@ fn open(params: SessionParams, name: &str) -> Session {
 
 #[test]
 fn the_similarity_curve_is_that_of_the_reference() {
-    // No cosine is below -1: measured, and nothing evicted.
+    // No cosine is below -1, so similarities are measured and nothing is evicted.
     let measure = evict(EvictMode::Layers, -1.0);
     for name in CLIPS {
         let golden = golden(name);
@@ -66,13 +66,13 @@ fn a_threshold_evicts_the_layers_below_it_and_returns_their_memory() {
     assert_eq!(answer.kv.cells, before.kv.cells);
     assert_eq!(answer.kv.cells_used, before.kv.cells_used);
     assert_eq!(answer.kv.bytes_dense, before.kv.bytes_dense);
-    // 512 visual tokens in 29 of 30 layers, but for llama.cpp's padding.
+    // 512 visual tokens in 29 of 30 layers, except for llama.cpp's padding.
     let per_cell = before.kv.bytes / before.kv.cells as u64;
     let freed = before.kv.bytes - answer.kv.bytes;
     let expected = 512 * per_cell * 29 / 30;
     assert!(freed > expected * 9 / 10 && freed <= expected, "{freed} bytes were freed, of {expected}");
 
-    // Later turns land in all layers; the video is not computed again.
+    // Later turns are stored in all layers, and the video is not computed again.
     let next = session.ask("Is there a tent in the video?", &mut ()).expect("another answer");
     assert!(next.tokens.prompt_computed < 40, "{} rows", next.tokens.prompt_computed);
     assert_eq!(next.kv.layers_evicted, 29);
@@ -88,7 +88,7 @@ fn a_threshold_evicts_the_layers_below_it_and_returns_their_memory() {
     assert!(freed > expected * 9 / 10 && freed <= expected, "{freed} bytes were freed, of {expected}");
     assert!(!both.answer.is_empty());
 
-    // A cache that is computed anew holds everything again, until the eviction.
+    // A cache that is computed again holds everything until the eviction.
     session.free_cache();
     let again = session.ask("What is in the video?", &mut ()).expect("an answer");
     assert_eq!(again.kv.layers_evicted, 29);
@@ -123,7 +123,7 @@ fn evicted_tokens_leave_their_cells() {
     assert_eq!(answer.kv.tokens_evicted, 512);
     assert_eq!(answer.kv.cells_used + 512, whole.kv.cells_used);
     assert!(answer.kv.bytes < whole.kv.bytes, "the cache was made smaller");
-    // The conversation goes on, without computing the text again.
+    // The conversation continues without computing the text again.
     let next = session.ask("What color is the background?", &mut ()).expect("an answer");
     assert!(next.tokens.prompt_computed < 40, "{} rows", next.tokens.prompt_computed);
     assert_eq!(next.kv.tokens_evicted, 512);
@@ -131,7 +131,7 @@ fn evicted_tokens_leave_their_cells() {
     let again = session.ask("What appears first?", &mut ()).expect("an answer");
     assert!(again.tokens.prompt_computed < 40);
 
-    // A part of them, in a cache of a fixed size.
+    // Evicts a part of the tokens, from a cache of a fixed size.
     let (_, part) = run(Some(1024), 0.11);
     assert!(part.kv.tokens_evicted > 0 && part.kv.tokens_evicted < 512, "{}", part.kv.tokens_evicted);
     assert_eq!(part.kv.cells, 1024);
@@ -148,16 +148,16 @@ fn without_a_threshold_answers_stay_as_they_are() {
                 let answer = session.ask(question, &mut ()).expect("an answer");
                 (session, answer)
             };
-            // (What the reference answers is asked in `session`. It hangs on tokens that are nearly as good as others,
-            // of which each processor keeps its own.)
+            // (The tests in `session` compare answers with the reference. They depend on near-ties between tokens, of
+            // which each processor keeps others.)
             let (_, expected) = asked(EvictParams::off());
             let (mut session, answer) = asked(EvictParams { mode: Some(mode), ..EvictParams::default() });
             assert_eq!(answer.answer, expected.answer, "{name}, {mode:?}");
-            // It was too short to tell: that comes now.
+            // The answer was too short to decide what to evict. settle() decides it.
             assert_eq!((answer.kv.layers_evicted, answer.kv.tokens_evicted), (0, 0));
             session.settle(&mut ()).expect("settled");
             assert_eq!(session.similarity().len(), 30);
-            // The same question behind the eviction.
+            // Asks the same question after the eviction.
             session.restart();
             let again = session.ask(question, &mut ()).expect("an answer");
             assert_eq!(again.answer, answer.answer, "{name}, {mode:?}");

@@ -8,7 +8,7 @@ use std::path::Path;
 
 const QUESTION: &str = "What is it?";
 
-/// Rows of a batch are computed together, and other rows with them make other rounding errors.
+/// Rows of a batch are computed together. Other rows in the batch cause other rounding errors.
 const NOISE: f64 = 1e-3;
 
 fn open(params: SessionParams) -> Session {
@@ -19,11 +19,11 @@ fn dense() -> SessionParams {
     SessionParams { prune: PruneParams::off(), ..SessionParams::default() }
 }
 
-/// A folder of frames; another for each `seed`.
+/// A folder of frames, which differ for each `seed`.
 fn video(folder: &Path, seed: u32) -> std::path::PathBuf {
     let path = folder.join(format!("{seed}"));
     std::fs::create_dir(&path).expect("a folder");
-    // Fewer of the same frames, or the same ones in another size.
+    // The same frames in another size.
     write_frames(&path, (48 + 16 * seed, 48), 4);
     path
 }
@@ -77,7 +77,7 @@ fn another_video_in_the_same_place_is_computed() {
             (session.encode_video(&path, &options, QUESTION, &mut ()).expect("a video"), path)
         };
         let [(one, _), (two, _), (three, path)] = [encode(0), encode(1), encode(2)];
-        // As many rows with the same names: nothing else tells them apart.
+        // All have as many rows with the same keys. Nothing else distinguishes them.
         assert_eq!(one.visual_tokens(), two.visual_tokens());
         let fresh = |videos: &[&sharpv::chat::EncodedVideo]| {
             let mut session = open(params.clone());
@@ -89,7 +89,8 @@ fn another_video_in_the_same_place_is_computed() {
             distance(&fresh(&[&one, &three]), &both) > 10.0 * NOISE,
             "the videos must differ for the test to tell anything"
         );
-        // Behind an answer the layers of a video that stays are evicted: there only videos that go are looked at.
+        // After an answer, the layers of a video that stays are evicted. In that case, only videos that are removed are
+        // compared.
         let evicts = i == 1;
         for (videos, follows_itself) in [
             (vec![&one], false),
@@ -108,15 +109,15 @@ fn another_video_in_the_same_place_is_computed() {
                 "case {i}, {} videos: {found}",
                 videos.len()
             );
-            // An answer evicts, where that is on.
+            // With eviction on, an answer evicts.
             session.ask(QUESTION, &mut ()).expect("an answer");
         }
         drop(path);
     }
 }
 
-/// Loading an adapter changes the model, which other sessions read meanwhile. Whether they race is what `./x races`
-/// sees; here each goes on as if it were alone.
+/// Loading an adapter changes the model, which other sessions read at the same time. `./x races` checks for data races;
+/// this test checks that each session answers as if it were alone.
 #[test]
 fn a_session_with_an_adapter_is_opened_while_another_answers() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -178,7 +179,7 @@ fn what_was_said_can_be_set() {
     };
     let again = fill(None);
     assert_eq!((again.answer.as_str(), again.tokens.prompt), (first.answer.as_str(), first.tokens.prompt));
-    // The prompt that the held conversation goes on with, word for word.
+    // Continues the held conversation, word for word.
     let said = held.messages()[1].content.clone();
     let next = held.ask("And why?", &mut ()).expect("an answer");
     let set_next = fill(Some(&said));

@@ -1,4 +1,4 @@
-//! `sharpv watch`, as its users meet it: pipes, files that grow, sources that end or break.
+//! `sharpv watch`, as its users run it: pipes, files that grow, sources that end or fail.
 #![cfg(feature = "cli")]
 
 use crate::support::broken_videos;
@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Six seconds of an image that moves all the time.
+/// Six seconds of video in which every frame differs.
 const MOVING: &str = "testsrc2=s=96x72:r=10:d=6";
 const H264: &str = "-c:v libx264 -pix_fmt yuv420p -g 10";
 
-/// Arguments of a watch with a tiny model of random weights; `options` are separated by spaces.
+/// Arguments of a watch with a tiny model of random weights. Spaces separate `options`.
 fn arguments<'a>(source: &'a str, options: &'a str, model: &'a [String; 2]) -> Vec<&'a str> {
     let model = ["-m", &model[0], "--mmproj", &model[1], "-n", "4", "--temp", "0"];
     ["watch", source].into_iter().chain(options.split_whitespace()).chain(model).collect()
@@ -38,13 +38,13 @@ fn watch(source: &Path, options: &str) -> Assert {
     sharpv(&arguments(&source, options, &model())).timeout(Duration::from_secs(120)).assert()
 }
 
-/// Watches what comes through a pipe.
+/// Watches a pipe.
 fn piped(bytes: Vec<u8>, options: &str) -> Assert {
     let mut command = sharpv(&arguments("-", options, &model()));
     command.timeout(Duration::from_secs(120)).write_stdin(bytes).assert()
 }
 
-/// The lines of JSON that were printed.
+/// The printed lines of JSON.
 fn lines(assert: &Assert) -> Vec<Value> {
     let text = String::from_utf8(assert.get_output().stdout.clone()).expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
@@ -54,7 +54,7 @@ fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["type"] == kind).collect()
 }
 
-/// The last line, which is the end.
+/// The last line, which has the type `end`.
 fn end(lines: &[Value]) -> &Value {
     let end = lines.last().expect("an end");
     assert_eq!(end["type"], "end", "{end}");
@@ -135,7 +135,7 @@ fn damaged_streams_end() {
 fn a_source_stops_when_it_is_told_to() {
     let clips = Clips::new();
     let clip = clips.draw(MOVING, H264, "clip.ts");
-    // At its end, more is waited for.
+    // At the end of a growing file, the source waits for more.
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     let input = LiveInput::Growing(clip);
@@ -168,7 +168,7 @@ fn a_question_is_asked_again_and_again() {
     assert!(of_type(&all, "answer").iter().all(|line| line["asked"] == "every"));
     assert_eq!(end(&all)["state"]["frames"], 12);
 
-    // For people, and no longer than it is wanted.
+    // Prints text for people, and stops after the time in `--for`.
     let told = watch(&clip, "What? --every 2s --for 3s").success().stderr(contains("the time is over at 0:02"));
     let text = String::from_utf8(told.get_output().stdout.clone()).expect("UTF-8");
     let starts: Vec<&str> = text.lines().map(|line| &line[..6]).collect();
@@ -196,7 +196,7 @@ fn events_are_told_when_something_changes() {
     let clip = clips.draw(still, H264, "cut.mp4");
     let assert = watch(&clip, "--when=dog? --when=cat? --json --window 3").success();
     let all = lines(&assert);
-    // The first frame, and the cut: a condition that is so is told once until it is not.
+    // At the first frame and at the cut. A condition that stays true is reported once.
     let events = of_type(&all, "event");
     assert!(events.len() <= 4, "{events:?}");
     for event in &events {
@@ -206,16 +206,16 @@ fn events_are_told_when_something_changes() {
     }
     let state = &end(&all)["state"];
     assert!(state["repeats"].as_u64() >= Some(5) && state["held"].as_u64() <= Some(3), "{state}");
-    // Nothing that is answered but yes and no.
+    // Conditions produce events, and no answers.
     assert!(of_type(&all, "answer").is_empty());
 
-    // When a change is over: with the frame behind the first, and with the one behind the cut.
+    // When a change is over: at the frame after the first, and at the one after the cut.
     let all = lines(&watch(&clip, "--when=dog? --when=cat? --when-at end --json --window 3").success());
     assert!(of_type(&all, "event").iter().all(|event| {
         let time_s = event["time_s"].as_f64().expect("a time").round();
         [1.0, 5.0].contains(&time_s)
     }));
-    // What is seen in two frames that differ: with the first, or, since the change is not over, at the end.
+    // The two frames differ. Their content is reported at the first, or at the end, since the change is not over.
     for (at, time_s) in [("change", 0.0), ("end", 1.0)] {
         let there = ["--when", "Is there a tractor in the video?", "--when", "Is there a guitar in the video?"];
         let args = [&["watch", "demo/clip.mp4", "--json", "--no-drop", "--when-at", at], &there[..]].concat();
@@ -252,13 +252,13 @@ fn what_is_remembered_is_searched() {
     let all = lines(&watch(&clip, "What? --json --fps 4 --window 2 --recall 16").success());
     let answers = of_type(&all, "answer");
     let (search, state) = (&answers[0]["search"], &end(&all)["state"]);
-    // Two frames a part, and no more than sixteen.
+    // A part has two frames, and at most sixteen frames are remembered.
     assert_eq!((answers.len(), state["recalled"].as_u64()), (1, Some(16)), "{state}");
     assert!(state["recalled_bytes"].as_u64() > Some(0));
     let parts = search["parts"].as_array().expect("parts");
     assert_eq!(parts.len(), 8, "{search}");
     assert!(parts.iter().all(|part| part["start_s"].as_f64() < part["end_s"].as_f64()), "{search}");
-    // People are told as well.
+    // Text for people says so, too.
     let told = watch(&clip, "What? --fps 4 --window 2 --recall 16").success();
     told.stderr(contains("searched 8 parts: ").and(contains("16 frames remembered in ")));
 
@@ -353,13 +353,13 @@ fn what_is_no_video_is_told() {
         .stderr(contains("a folder").and(contains("sharpv ask")));
     watch(Path::new("/nowhere/a.mp4"), "").failure().code(1).stderr(contains("/nowhere/a.mp4"));
     watch(Path::new("/dev/video9"), "").failure().code(1).stderr(contains("ffmpeg -loglevel error -f v4l2"));
-    // Nobody listens there. The password is nobody's business.
+    // Nothing listens on this port. The password must not be printed.
     let told = watch(Path::new("http://me:secret@127.0.0.1:9/a.ts"), "").failure().code(1);
     let text = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
     assert!(text.contains("http://127.0.0.1:9/a.ts") && !text.contains("secret"), "{text}");
 }
 
-/// What FFmpeg would read to its end first, and then not find back to.
+/// FFmpeg would read such a file to its end first, and could not seek back.
 #[test]
 fn an_index_at_the_end_is_told_where_there_is_no_way_back() {
     let clips = Clips::new();
@@ -370,10 +370,10 @@ fn an_index_at_the_end_is_told_where_there_is_no_way_back() {
         let clip = clips.draw(MOVING, H264, name);
         let piped = piped(read(&clip), "What?").failure().code(1);
         piped.stderr(contains("stdin: ").and(told()).and(contains("damaged").not()));
-        // By its path, it is a video as any.
+        // With a path, it is a video like any other.
         watch(&clip, "What? --json").success();
     }
-    // From a server that gives files from their beginning only, it is as from a pipe; of a small one, FFmpeg holds all.
+    // A server without range requests is like a pipe. Of a small file, FFmpeg buffers everything.
     let large = clips.draw("testsrc2=s=640x360:r=10:d=6", H264, "large.mp4");
     assert!(read(&large).len() > 200_000);
     let served = serve(read(&large), false);
@@ -395,7 +395,7 @@ fn an_index_at_the_end_is_told_before_the_end() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sharpv"));
     let child = child.args(arguments("-", "What?", &model)).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child.spawn().expect("the program starts");
-    // The pipe stays open, as that of a long recording would.
+    // The pipe stays open, like that of a long recording.
     let mut stdin = child.stdin.take().expect("stdin");
     stdin.write_all(&bytes[..100]).expect("the beginning");
     let output = within(120, move || child.wait_with_output()).expect("it ends");
@@ -420,7 +420,7 @@ fn a_named_pipe_is_a_pipe() {
     writer.join().expect("it writes").expect("all of it");
 }
 
-/// Serves a file over HTTP, in parts if asked for them. Gives its address.
+/// Serves a file over HTTP, with range requests if `in_parts`. Returns its address.
 fn serve(file: Vec<u8>, in_parts: bool) -> String {
     let whole = file.len();
     answering("http", "/clip.mp4", move |request| {
@@ -442,7 +442,7 @@ fn serve(file: Vec<u8>, in_parts: bool) -> String {
     })
 }
 
-/// A server that answers each request alike. Gives its address, with `path` behind it.
+/// Starts a server that answers every request with `answer`. Returns its address, followed by `path`.
 fn answering(scheme: &str, path: &str, answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -450,7 +450,7 @@ fn answering(scheme: &str, path: &str, answer: impl Fn(&str) -> Vec<u8> + Send +
         while let Ok((mut stream, _)) = listener.accept() {
             let mut request = [0; 4096];
             let Ok(n) = std::io::Read::read(&mut stream, &mut request) else { continue };
-            // Who asked may have gone.
+            // The client may be gone.
             let _ = stream.write_all(&answer(&String::from_utf8_lossy(&request[..n])));
         }
     });
@@ -459,7 +459,7 @@ fn answering(scheme: &str, path: &str, answer: impl Fn(&str) -> Vec<u8> + Send +
 
 #[test]
 fn an_address_without_video_is_told_with_what_to_check() {
-    // Nobody listens there any more.
+    // Nothing listens on this port any more.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let http = |status: &'static str| {
         answering("http", "/stream", move |_| {
@@ -519,7 +519,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
         let (_, rest) = text.split_once("at most ").unwrap_or_else(|| panic!("{text}"));
         let (n, rest) = rest.split_once(' ').expect("a number");
         assert!(rest.starts_with(unit) && rest.contains("positions"), "{text}");
-        // That is the number.
+        // The number in the message does fit.
         watch(&clip, &format!("{option} {n}")).success();
         let more = n.parse::<u32>().expect("a number") + 20;
         watch(&clip, &format!("{option} {more}")).failure().code(2).stderr(contains(format!("at most {n} ")));
@@ -548,7 +548,7 @@ fn an_address_is_read_where_the_user_names_it() {
     });
     let all = lines(&watch(Path::new(&address), "--json --no-drop").success());
     assert_eq!(end(&all)["state"]["frames"], 6);
-    // Everything else goes on to refuse it.
+    // Other commands still reject it.
     let ask = ["ask", &address, "What?", "-m", &model()[0], "--mmproj", &model()[1]];
     sharpv(&ask).assert().failure().stderr(contains("http"));
 }
@@ -559,7 +559,7 @@ fn ctrl_c_ends_with_a_summary() {
     let clips = Clips::new();
     let clip = clips.draw(MOVING, H264, "clip.ts").display().to_string();
     let model = model();
-    // The file ends, and more is waited for.
+    // At the end of the file, it waits for more.
     let args = arguments(&clip, "--json --follow --every 1s What?", &model);
     let mut child = spawn(&args);
     let mut stdout = std::io::BufReader::new(child.stdout.take().expect("stdout"));
@@ -573,7 +573,7 @@ fn ctrl_c_ends_with_a_summary() {
     assert_eq!(end(&all)["reason"], "stopped");
 }
 
-/// The program with pipes at all ends.
+/// Starts the program with pipes for stdin and stdout.
 fn spawn(args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

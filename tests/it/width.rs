@@ -1,8 +1,8 @@
-//! How wide the code is: the formatter wraps code, and this looks after comments, which it leaves alone.
+//! The width of the code. The formatter wraps code; this test checks comments, which it does not wrap.
 
 use std::path::{Path, PathBuf};
 
-/// As `max_width` in rustfmt.toml.
+/// `max_width` in rustfmt.toml.
 fn width(root: &Path) -> usize {
     let settings = std::fs::read_to_string(root.join("rustfmt.toml")).expect("rustfmt.toml");
     let line = settings.lines().find_map(|line| line.strip_prefix("max_width = ")).expect("a width");
@@ -12,7 +12,7 @@ fn width(root: &Path) -> usize {
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        // The example window has a workspace of its own, and so what is built of it.
+        // The desktop example is a workspace of its own, with its own target folder.
         if path.is_dir() {
             if !path.ends_with("target") {
                 sources(&path, found);

@@ -1,4 +1,4 @@
-//! Workers: the order of events, cancels, errors, the end, and several at once.
+//! Workers: the order of events, cancelling, errors, the end, and several workers at once.
 
 use crate::support::{families, smol};
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 const QUESTION: &str = "What appears first?";
 const ANSWER: &str = "The tent appears first.";
 
-/// Longer than anything here takes, on a machine that does much else at the same time.
+/// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
 fn clip(name: &str) -> PathBuf {
@@ -29,7 +29,7 @@ fn short() -> SessionParams {
     SessionParams { n_predict: 16, ..SessionParams::default() }
 }
 
-/// Goes on writing until it is stopped.
+/// Decodes until it is cancelled.
 fn endless() -> SamplerParams {
     SamplerParams { grammar: Some("root ::= [a-z ]+".into()), ..SamplerParams::default() }
 }
@@ -38,7 +38,7 @@ fn next(events: &Receiver<Event>) -> Event {
     events.recv_timeout(PATIENCE).expect("an event")
 }
 
-/// The events of a command, up to the one that ends it. No other command may come in between.
+/// Returns the events of a command, up to the one that ends it. Events of other commands must not come in between.
 fn events_of(events: &Receiver<Event>, ticket: Ticket) -> Vec<EventKind> {
     let mut all = Vec::new();
     loop {
@@ -74,12 +74,12 @@ fn is_cancelled(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Failed(Error::Cancelled))
 }
 
-/// Waits until a command is at a stage.
+/// Waits until an event satisfies `is_it`.
 fn wait_for(events: &Receiver<Event>, mut is_it: impl FnMut(&EventKind) -> bool) {
     while !is_it(&next(events).kind) {}
 }
 
-/// Many images, so that there is time to stop in the middle.
+/// Many images, so that there is time to cancel.
 fn many_frames() -> Frames {
     let mut frames = Frames::new(128, 128);
     for i in 0..64 {
@@ -149,7 +149,7 @@ fn events_come_in_order_and_end_each_command_once() {
 fn a_cancel_stops_what_runs_and_nothing_else() {
     let (worker, events) = Worker::spawn(smol::files(), short());
     loaded(&events);
-    // Nothing runs: nothing is cancelled.
+    // Nothing runs, so nothing is cancelled.
     worker.cancel();
     worker.cancel_all();
 
@@ -159,11 +159,11 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
     worker.cancel();
     assert!(is_cancelled(&end_of(&events, add)));
     assert!(matches!(end_of(&events, good), EventKind::VideoReady(_)));
-    // The video that was cancelled is not part of it.
+    // The cancelled video is not part of the conversation.
     let ask = worker.ask(QUESTION);
     assert_eq!(answered(end_of(&events, ask)).answer, ANSWER);
 
-    // During an answer, from another thread.
+    // Cancels an answer, from another thread.
     let set = [worker.set_sampler(endless()), worker.set_n_predict(4000)];
     let long = worker.ask("Go on.");
     let behind = worker.restart();
@@ -177,7 +177,7 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
     assert!(answer.tokens.generated < 4000 && !answer.answer.is_empty());
     assert!(matches!(end_of(&events, behind), EventKind::Done));
 
-    // What waits can be cancelled as well, alone or with all the rest.
+    // Waiting commands can be cancelled, too, one by one or all at once.
     let long = worker.ask(QUESTION);
     let [not_this, this, last] = [worker.set_n_predict(16), worker.ask(QUESTION), worker.settle()];
     worker.cancel_ticket(this);
@@ -192,7 +192,7 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
     worker.cancel_all();
     all.into_iter().for_each(|ticket| assert!(is_cancelled(&end_of(&events, ticket))));
 
-    // The token is new for the next.
+    // The next command is not cancelled.
     worker.restart();
     worker.set_sampler(SamplerParams::default());
     let ask = worker.ask(QUESTION);
@@ -227,7 +227,7 @@ fn a_model_that_cannot_be_opened_ends_the_worker() {
     let ask = worker.ask(QUESTION);
     let opening = events_of(&events, Ticket::OPENING);
     assert!(matches!(opening.last(), Some(EventKind::Failed(Error::Io { .. }))), "{opening:?}");
-    // A command that was there in time is told; then there is nobody.
+    // A command that was sent in time is cancelled. Then the channel closes.
     let rest: Vec<Event> = events.iter().collect();
     assert!(matches!(rest.last(), Some(Event { kind: EventKind::Closed, .. })), "{rest:?}");
     assert!(rest.iter().rev().skip(1).all(|event| event.ticket == ask && is_cancelled(&event.kind)), "{rest:?}");
@@ -249,7 +249,7 @@ fn a_panic_is_told_and_ends_the_worker() {
     assert!(matches!(rest.last(), Some(Event { kind: EventKind::Closed, .. })), "{rest:?}");
     assert!(rest.iter().rev().skip(1).all(|event| event.ticket == never && is_cancelled(&event.kind)), "{rest:?}");
 
-    // In a program's own code, too: it gets no more than the panic's text on stderr.
+    // A panic in the program's own callback does not end the worker. Its text goes only to stderr.
     let (worker, events) = Worker::builder(families::files("internvl"), short()).on_event(|| panic!("awake")).spawn();
     loaded(&events);
     let done = worker.run(|_, _| Ok(()));
@@ -274,7 +274,7 @@ fn dropping_a_worker_stops_it_and_waits() {
         Ok(())
     });
     drop(worker);
-    // All has happened, and what waited is freed.
+    // The worker has ended, and has freed the waiting command.
     assert_eq!(Arc::strong_count(&freed), 1);
     let mut rest: Vec<Event> = events.try_iter().skip_while(|event| !event.kind.is_end()).collect();
     assert!(matches!(rest.pop().expect("the last event").kind, EventKind::Closed));
@@ -297,7 +297,7 @@ fn a_worker_can_be_dropped_by_its_own_thread() {
     assert!(events.recv_timeout(PATIENCE).is_err());
 }
 
-/// With nobody at the other end of the channel, too.
+/// Also without a receiver of the events.
 #[test]
 fn closing_does_not_wait() {
     let (worker, events) = Worker::spawn(families::files("internvl"), short());
@@ -315,7 +315,7 @@ fn workers_that_share_a_model_answer_as_each_alone() {
     let asked = [("order-1", QUESTION), ("move-0", "What is in the video?"), ("enter-2", "What is in the video?")];
     let few = PruneParams { budget: Budget::Keep(0.1), ..PruneParams::default() };
     let params = |i: usize| {
-        // Not all alike: nothing of one may reach the other.
+        // The settings differ, so that nothing can leak from one to another.
         let prune = if i == 1 { few.clone() } else { PruneParams::default() };
         SessionParams { n_predict: 8 + 4 * i, prune, system: (i == 2).then(|| "Be brief.".to_owned()), ..short() }
     };
@@ -381,7 +381,7 @@ fn a_session_can_be_opened_by_the_program() {
     assert_eq!(answered(end_of(&events, ask)).stop, StopReason::EndOfTurn);
 }
 
-/// llama.cpp has one log for a process. Each line of it goes to the subscriber of the thread that it is written on.
+/// llama.cpp has one log for the process. Each line goes to the subscriber of the thread that wrote it.
 #[cfg(feature = "cli")]
 #[test]
 fn each_thread_has_its_own_log() {

@@ -1,4 +1,4 @@
-//! A LoRA adapter for a tiny model, made on the spot.
+//! Makes a LoRA adapter for a tiny model.
 
 use super::lcg::Lcg;
 use sharpv::runtime::Model;
@@ -7,7 +7,7 @@ use std::path::Path;
 const RANK: usize = 4;
 const ALIGNMENT: usize = 32;
 
-/// A GGUF file's types of values.
+/// Types of values in GGUF files.
 const FLOAT: u32 = 6;
 const TEXT: u32 = 8;
 
@@ -34,7 +34,7 @@ pub fn write(path: &Path, model: &Model) {
     let mut random = Lcg(5);
     for (name, shape) in tensors {
         data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
-        // Two dimensions, of 32-bit floats.
+        // Two dimensions, 32-bit floats.
         file.extend(text(&format!("blk.0.ffn_down.weight.{name}")));
         file.extend(2_u32.to_le_bytes());
         shape.iter().for_each(|&n| file.extend((n as u64).to_le_bytes()));

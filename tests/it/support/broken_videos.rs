@@ -1,14 +1,14 @@
-//! Videos as a stranger might send them, made by code: whole ones of many kinds first, then what is wrong with them.
+//! Videos as a stranger might send them, made by code: intact files of many formats, and what can be wrong with them.
 
 use super::lcg::Lcg;
 use super::video_clips::Clips;
 use std::fs;
 use std::path::PathBuf;
 
-/// A moving image, small enough to be cut a hundred times.
+/// A moving image, small enough to be truncated a hundred times.
 const SOURCE: &str = "testsrc2=s=64x48:r=10:d=1.6";
 
-/// Name and arguments of a whole file of each kind.
+/// Name and arguments of an intact file of each format.
 pub const WHOLE: [(&str, &str); 20] = [
     ("h264.mp4", "-c:v libx264 -pix_fmt yuv420p -g 8"),
     ("start.mp4", "-c:v libx264 -pix_fmt yuv420p -g 8 -movflags +faststart"),
@@ -32,19 +32,19 @@ pub const WHOLE: [(&str, &str); 20] = [
     ("still.avif", "-frames:v 1 -c:v libaom-av1 -cpu-used 8 -still-picture 1"),
 ];
 
-/// The whole files.
+/// Makes the intact files.
 pub fn whole(clips: &Clips) -> Vec<PathBuf> {
     let mut files: Vec<_> = WHOLE.iter().map(|(name, how)| clips.draw(SOURCE, how, name)).collect();
     files.push(clips.draw(SOURCE, "-c:v apng -plays 0 -f apng", "a.png"));
     files
 }
 
-/// The parts of a file of which each is cut off behind `percent` of it.
+/// The file truncated to each of `percents` of its length.
 pub fn cut(whole: &[u8], percents: impl Iterator<Item = usize>) -> impl Iterator<Item = (String, Vec<u8>)> {
     percents.map(|percent| (format!("cut at {percent} %"), whole[..whole.len() * percent / 100].to_vec()))
 }
 
-/// `n` copies with a few bits flipped, or a few bytes replaced by those that numbers are made of; half of them in the
+/// Makes `n` copies with a few bits flipped, or a few bytes replaced by extreme values; half of the changes are at the
 /// beginning, where the headers are.
 pub fn damaged(whole: &[u8], n: usize, seed: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
     (0..n as u64).map(move |i| {
@@ -66,7 +66,7 @@ pub fn damaged(whole: &[u8], n: usize, seed: u64) -> impl Iterator<Item = (Strin
     })
 }
 
-/// What stands `offset` bytes behind the first `name` in a file is replaced.
+/// Replaces what is `offset` bytes after the first `name` in a file.
 pub fn patched(whole: &[u8], name: &[u8], offset: usize, with: &[u8]) -> Vec<u8> {
     let found = whole.windows(name.len()).position(|window| window == name).expect("the name is in the file");
     let start = found + name.len() + offset;
@@ -75,7 +75,7 @@ pub fn patched(whole: &[u8], name: &[u8], offset: usize, with: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// As [`patched`], behind every `name`.
+/// As [`patched`], after every `name`.
 pub fn patched_all(whole: &[u8], name: &[u8], offset: usize, with: &[u8]) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     for found in 0..whole.len() - name.len() {
@@ -100,14 +100,14 @@ pub fn hollow_png(width: u32, height: u32) -> Vec<u8> {
     png
 }
 
-/// As PNG defines it (ISO 15948, annex D).
+/// The CRC of PNG (ISO 15948, annex D).
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
     })
 }
 
-/// Files with one lie in each: sizes, times, tables, settings of the codec.
+/// Files with one lie each: in sizes, times, tables, settings of the codec.
 pub fn lies(clips: &Clips) -> Vec<(String, Vec<u8>)> {
     let read = |name: &str| fs::read(clips.path(name)).expect("a whole file");
     let (mp4, mov, gif, webp) = (read("h264.mp4"), read("jpeg.mov"), read("a.gif"), read("a.webp"));
@@ -115,7 +115,7 @@ pub fn lies(clips: &Clips) -> Vec<(String, Vec<u8>)> {
     let mut add = |name: &str, bytes: Vec<u8>| lies.push((name.to_owned(), bytes));
     for side in [0_u16, 1, 16_000, 65_535] {
         let sides = [side.to_be_bytes(), side.to_be_bytes()].concat();
-        // ISO 14496-12, `VisualSampleEntry`; JPEG, `SOF0`; GIF, logical screen.
+        // Formats: ISO 14496-12, `VisualSampleEntry`; JPEG, `SOF0`; GIF, logical screen.
         add(&format!("h264-size-{side}.mp4"), patched(&mp4, b"avc1", 24, &sides));
         add(&format!("jpeg-size-{side}.mov"), patched_all(&mov, &[0xff, 0xc0, 0, 17], 1, &sides));
         add(
@@ -147,7 +147,7 @@ pub fn lies(clips: &Clips) -> Vec<(String, Vec<u8>)> {
         }
     }
     for (what, with) in [("zero", [0; 12]), ("ones", [0xff; 12])] {
-        // Profile, level, lengths, and the beginning of the sequence's parameters.
+        // Profile, level, lengths, and the beginning of the sequence parameter set.
         add(&format!("extradata-{what}.mp4"), patched(&mp4, b"avcC", 0, &with));
     }
     let mkv = read("h264.mkv");
@@ -155,7 +155,7 @@ pub fn lies(clips: &Clips) -> Vec<(String, Vec<u8>)> {
     lies
 }
 
-/// Whole files of unusual kinds, all of which show something.
+/// Intact files of unusual kinds, which all have frames.
 pub fn odd(clips: &Clips) -> Vec<PathBuf> {
     let h264 = "-c:v libx264 -pix_fmt yuv420p";
     let mut files = vec![

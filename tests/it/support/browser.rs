@@ -1,4 +1,4 @@
-//! Chromium without a window, over its debugging protocol: JSON through two pipes, each message ended by a zero byte.
+//! Headless Chromium, over its debugging protocol: JSON through two pipes, each message ended by a zero byte.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -7,19 +7,19 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A page in a browser of its own.
+/// A page in its own browser.
 pub struct Browser {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
     next: u64,
     session: Option<String>,
-    /// What the browser told by itself: requests, errors.
+    /// What the browser reported by itself: requests, errors.
     events: Vec<Value>,
     _profile: tempfile::TempDir,
 }
 
-/// Where a browser may be, besides `CHROMIUM`.
+/// Where the browser may be, besides `CHROMIUM`.
 const NAMES: [&str; 6] = [
     "chromium",
     "chromium-browser",
@@ -29,7 +29,7 @@ const NAMES: [&str; 6] = [
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 ];
 
-/// The browser of this machine. Without one, the test `name` is skipped, and says so; but not where all must run.
+/// The browser of this machine. Without one, the test `name` is skipped and says so; in CI, it fails.
 pub fn find(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
     let is_there = |path: &PathBuf| {
@@ -46,10 +46,10 @@ pub fn find(name: &str) -> Option<PathBuf> {
 }
 
 impl Browser {
-    /// Opens the file at `path`, in a light or dark scheme, and waits until it is loaded.
+    /// Opens the file at `path` with a light or dark color scheme, and waits until it is loaded.
     pub fn open(program: &Path, path: &Path, scheme: &str) -> Self {
         let profile = tempfile::tempdir().expect("a folder");
-        // The protocol is on the descriptors 3 and 4.
+        // The protocol uses the descriptors 3 and 4.
         let mut command = Command::new("sh");
         command.args(["-c", "exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1"]).arg(program);
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
@@ -76,7 +76,7 @@ impl Browser {
         browser
     }
 
-    /// What a JavaScript expression gives.
+    /// Evaluates a JavaScript expression.
     pub fn eval(&mut self, expression: &str) -> Value {
         let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let result = self.call("Runtime.evaluate", parameters);
@@ -93,7 +93,7 @@ impl Browser {
         }
     }
 
-    /// Clicks on the middle of what a selector finds, as a mouse does.
+    /// Clicks with the mouse on the middle of the element that a selector finds.
     pub fn click(&mut self, selector: &str) {
         let place = self.eval(&format!(
             "(() => {{ const element = document.querySelector({selector:?}); element.scrollIntoView({{ block: 'center', inline: \
@@ -106,7 +106,7 @@ impl Browser {
         }
     }
 
-    /// Presses a key, by the name that JavaScript has for it.
+    /// Presses a key, by JavaScript's name for it.
     pub fn press(&mut self, key: &str) {
         for kind in ["rawKeyDown", "keyUp"] {
             let code = match key {
@@ -124,14 +124,14 @@ impl Browser {
         }
     }
 
-    /// What was requested so far that is neither in the page nor the page itself.
+    /// The requests so far, except for the page itself and data in it.
     pub fn requests(&self) -> Vec<String> {
         let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         let urls = sent.filter_map(|event| event["params"]["request"]["url"].as_str());
         urls.filter(|url| !url.starts_with("data:") && !url.starts_with("file:")).map(str::to_owned).collect()
     }
 
-    /// What went wrong in the page: exceptions, and what its policy refused.
+    /// The errors of the page: exceptions, and violations of its policy.
     pub fn errors(&self) -> Vec<String> {
         let is_error = |event: &&Value| {
             event["method"] == "Runtime.exceptionThrown"
@@ -140,7 +140,7 @@ impl Browser {
         self.events.iter().filter(is_error).map(Value::to_string).collect()
     }
 
-    /// An image of what is seen, as PNG.
+    /// A screenshot of the visible part.
     pub fn screenshot(&mut self) -> image::RgbImage {
         use base64::Engine;
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
@@ -149,7 +149,7 @@ impl Browser {
         image::load_from_memory(&bytes).expect("a PNG").to_rgb8()
     }
 
-    /// Calls a method of the protocol, and gives its result.
+    /// Calls a method of the protocol, and returns its result.
     pub fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.next += 1;
         let mut message = json!({ "id": self.next, "method": method, "params": parameters });

@@ -1,11 +1,11 @@
-//! The tiny models of each family, and frames to show them.
+//! The tiny models of the families, and frames for them.
 
 use image::RgbImage;
 use sharpv::models::ModelFiles;
 use sharpv::runtime::Model;
 use std::path::{Path, PathBuf};
 
-/// Where the models are.
+/// The folder of the models.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families")
 }
@@ -20,7 +20,7 @@ pub fn files(family: &str) -> ModelFiles {
     }
 }
 
-/// An image whose every pixel is its own, other in each frame.
+/// An image in which neighboring pixels differ, and which differs for each frame.
 pub fn image((width, height): (u32, u32), frame: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         image::Rgb(
@@ -36,7 +36,7 @@ pub fn write_frames(folder: &Path, size: (u32, u32), n: usize) {
     }
 }
 
-/// Tokens as text, with runs of visual ones (`None`) counted.
+/// Tokens as text. A run of visual tokens (`None`) is shown as its length.
 pub fn text(model: &Model, tokens: &[Option<i64>]) -> String {
     let mut bytes = Vec::new();
     for run in tokens.chunk_by(|a, b| a.is_none() == b.is_none()) {

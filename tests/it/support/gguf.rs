@@ -1,17 +1,17 @@
-//! Model files with a value more in the header.
+//! Adds values to the header of model files.
 
-/// What tensors are aligned to in the files of the tests.
+/// The alignment of tensors in the files of the tests.
 const ALIGNMENT: usize = 32;
 
 const UINT32: u32 = 4;
 const STRING: u32 = 8;
 
-/// `file` with the text `value` under `key`.
+/// Returns `file` with the text `value` under `key`.
 pub fn with_text(file: &[u8], key: &str, value: &str) -> Vec<u8> {
     with_entries(file, &[entry(key, STRING, &text(value))])
 }
 
-/// `file` with a number under `key`.
+/// Returns `file` with a number under `key`.
 pub fn with_number(file: &[u8], key: &str, value: u32) -> Vec<u8> {
     with_entries(file, &[entry(key, UINT32, &value.to_le_bytes())])
 }
@@ -24,7 +24,7 @@ fn entry(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
     [text(key), kind.to_le_bytes().to_vec(), value.to_vec()].concat()
 }
 
-/// Puts entries before all others. A last one makes them as long as keeps the tensors aligned.
+/// Inserts entries before all others. One more entry pads them, to keep the tensors aligned.
 fn with_entries(file: &[u8], entries: &[Vec<u8>]) -> Vec<u8> {
     let mut added = entries.concat();
     let padding = |spaces: usize| entry("test.padding", STRING, &text(&" ".repeat(spaces)));

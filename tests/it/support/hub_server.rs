@@ -1,5 +1,5 @@
-//! A server that answers as the hub does, on this machine: the list of a repository's files, redirects of the large
-//! ones to a second server that holds the contents, ranges, and what can go wrong.
+//! A local server that answers like the hub: the list of a repository's files, redirects for large files to a second
+//! server with their content, ranges, and faults.
 
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
@@ -10,26 +10,26 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-/// What the second server does in place of a right answer.
+/// What the second server does instead of answering correctly.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// Closes the connection after so many bytes.
+    /// Closes the connection after this many bytes.
     Cut(usize),
-    /// Sends so many bytes and then nothing, for as long as the test runs.
+    /// Sends this many bytes, and then nothing as long as the test runs.
     Silence(usize),
-    /// Sends the whole file, whatever range was asked for.
+    /// Ignores the requested range, and sends the whole file.
     NoRange,
-    /// As [`NoRange`](Self::NoRange), and closes the connection after so many bytes.
+    /// As [`NoRange`](Self::NoRange), and closes the connection after this many bytes.
     NoRangeCut(usize),
-    /// Sends as many bytes, but others.
+    /// Sends as many bytes, but with other values.
     Garbage,
     /// Answers with a status.
     Status(u16),
-    /// Waits before the right answer.
+    /// Waits before it answers correctly.
     Slow(Duration),
 }
 
-/// One request, as it came in.
+/// A request that was received.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The path, with the query.
@@ -46,23 +46,23 @@ impl Request {
 /// Files by their paths.
 type Files = Vec<(String, Arc<Vec<u8>>)>;
 
-/// What the servers have and do. Tests may change it at any time.
+/// The content and the faults of the servers. Tests may change it at any time.
 #[derive(Debug, Default)]
 pub struct State {
     /// `ORG/REPO` and its files.
     pub repos: HashMap<String, Files>,
-    /// Repositories whose list is refused: with 401, as for what is private or does not exist.
+    /// Repositories whose list is answered with 401, as for private or missing ones.
     pub private: Vec<String>,
-    /// Repositories whose files want this token.
+    /// Repositories whose files require this token.
     pub gated: HashMap<String, String>,
-    /// Names that lead to others.
+    /// Names that redirect to others.
     pub renamed: HashMap<String, String>,
-    /// What the list is answered with in place of the list, each once.
+    /// Statuses that replace the list, each once.
     pub list_faults: VecDeque<u16>,
-    /// What the second server does wrong, by the file's name, each once.
+    /// Faults of the second server, by the file's name, each once.
     pub faults: HashMap<String, VecDeque<Fault>>,
     pub commit: String,
-    /// Sizes that the list tells in place of the right ones, by the file's name.
+    /// Sizes in the list instead of the true ones, by the file's name.
     pub claims: HashMap<String, u64>,
     requests: Vec<Request>,
     content_requests: Vec<(String, Request)>,
@@ -92,13 +92,13 @@ impl HubServer {
         self.state.lock().expect("no test panics while it holds the state")
     }
 
-    /// Puts files into a repository, in place of those that it had.
+    /// Replaces the files of a repository.
     pub fn publish(&self, repo: &str, files: &[(&str, Vec<u8>)]) {
         let files = files.iter().map(|(path, content)| ((*path).to_owned(), Arc::new(content.clone()))).collect();
         self.state().repos.insert(repo.to_owned(), files);
     }
 
-    /// Puts empty files into a repository and tells that they had these sizes.
+    /// Puts empty files into a repository, and claims that they have these sizes.
     pub fn claim(&self, repo: &str, sizes: &[(&str, u64)]) {
         self.publish(repo, &sizes.iter().map(|(path, _)| (*path, Vec::new())).collect::<Vec<_>>());
         self.state().claims.extend(sizes.iter().map(|(path, size)| ((*path).to_owned(), *size)));
@@ -108,12 +108,12 @@ impl HubServer {
         self.state().faults.insert(file.to_owned(), faults.iter().cloned().collect());
     }
 
-    /// Requests to the hub itself.
+    /// The requests to the hub itself.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.clone()
     }
 
-    /// Requests for the content of a file.
+    /// The requests for the content of a file.
     pub fn content_requests(&self, file: &str) -> Vec<Request> {
         let of_file = |(name, request): &(String, Request)| (name == file).then(|| request.clone());
         self.state().content_requests.iter().filter_map(of_file).collect()
@@ -124,7 +124,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Serves on a free port and tells the address.
+/// Starts a server on a free port, and returns its address.
 fn listen(handle: impl Fn(Request, TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
@@ -150,7 +150,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     Some(Request { path, headers })
 }
 
-/// The client may be gone: that is its right.
+/// Ignores errors: the client may be gone.
 fn send(mut stream: TcpStream, status: u16, headers: &[(&str, String)], length: usize, body: &[u8]) {
     let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -205,7 +205,7 @@ fn answer(state: &Mutex<State>, contents: &str, request: &Request, stream: TcpSt
                         ("X-Repo-Commit", state.commit.clone()),
                         ("X-Linked-Size", content.len().to_string()),
                         ("X-Linked-Etag", format!("\"{}\"", sha256(content))),
-                        // Another host by its name, so that what is meant for this one must not follow.
+                        // Another name of this host, so that clients must not send on what is meant for the first one.
                         ("Location", format!("{}/{repo}/{file}", contents.replace("127.0.0.1", "localhost"))),
                     ];
                     (302, headers, Vec::new())

@@ -1,8 +1,8 @@
-//! As much of JSON Schema as `docs/ask.schema.json` uses. A keyword that is not known here is an error.
+//! The part of JSON Schema that `docs/ask.schema.json` uses. Unknown keywords are errors.
 
 use serde_json::Value;
 
-/// Where `value` differs from `schema`; empty if it does not.
+/// Returns where `value` violates `schema`; empty if nowhere.
 pub fn errors(schema: &Value, value: &Value) -> Vec<String> {
     check(schema, value, "$")
 }

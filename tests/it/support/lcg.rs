@@ -1,6 +1,6 @@
-//! The same numbers each time.
+//! Reproducible pseudorandom numbers.
 
-/// Numbers that look random.
+/// A linear congruential generator.
 pub struct Lcg(pub u64);
 
 impl Lcg {

@@ -1,12 +1,11 @@
-//! How large this process was. Linux alone tells; elsewhere it is 0.
+//! The peak memory of this process. Only Linux reports it; elsewhere it is 0.
 
-/// Lets the peak begin here.
+/// Resets the peak.
 pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The most bytes in memory since then. Not what `getrusage` tells, which a process inherits from the one that began
-/// it.
+/// The peak resident set size since the reset, in bytes. (That of `getrusage` is inherited from the parent process.)
 pub fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,4 +1,4 @@
-//! What tests share.
+//! Code that tests share.
 
 pub mod adapter;
 pub mod broken_videos;

@@ -10,7 +10,7 @@ pub struct Npy {
     pub data: Vec<f32>,
 }
 
-/// Reads `path`; panics when it is anything but the above, as a test may.
+/// Reads `path`. Panics if it is anything else.
 pub fn read(path: &Path) -> Npy {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00", "{}: not .npy version 1", path.display());

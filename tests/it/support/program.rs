@@ -1,16 +1,16 @@
-//! The program, as tests run it.
+//! Running the program.
 
 use super::smol;
 use assert_cmd::Command;
 
-/// The program, set up as for a user without any settings.
+/// The program, as a user without settings runs it.
 pub fn sharpv(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sharpv"));
     command.env_remove("SHARPV_LOG").args(args);
     command
 }
 
-/// The program, where a test needs the model: it must be installed.
+/// The program, for a test that requires the model `smol` to be installed.
 pub fn with_smol(args: &[&str]) -> Command {
     smol::files();
     sharpv(args)

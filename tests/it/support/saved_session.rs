@@ -1,9 +1,9 @@
-//! Saved sessions taken apart and put together again, with a right checksum.
+//! Takes saved sessions apart, and puts them together with a correct checksum.
 
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// A file with the right checksum.
+/// Appends the checksum.
 pub fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.extend_from_slice(Sha256::digest(&bytes).as_slice());
     bytes
@@ -28,7 +28,7 @@ impl Parts {
         Self { start: whole[..12].to_vec(), embeddings: embeddings.to_vec(), state: state.to_vec(), header }
     }
 
-    /// A file that is whole, its lengths those of its parts.
+    /// Writes a file with correct lengths.
     pub fn write(&self, path: &Path) {
         let mut parts = self.clone();
         parts.header["embeddings_bytes"] = self.embeddings.len().into();
@@ -36,7 +36,7 @@ impl Parts {
         parts.write_as_is(path);
     }
 
-    /// As [`write`](Self::write), with whatever lengths the header says.
+    /// As [`write`](Self::write), with the lengths in the header as they are.
     pub fn write_as_is(&self, path: &Path) {
         let header = serde_json::to_vec(&self.header).expect("JSON");
         let length = (header.len() as u64).to_le_bytes();
@@ -44,12 +44,12 @@ impl Parts {
             .expect("a test file");
     }
 
-    /// The number of four bytes at `at` of the state.
+    /// The 32-bit number at `at` in the state.
     pub fn number(&self, at: usize) -> usize {
         u32::from_le_bytes(self.state[at..at + 4].try_into().expect("4 bytes")) as usize
     }
 
-    /// Where llama.cpp's part of the state goes on behind the architecture's name.
+    /// Where llama.cpp's part of the state continues after the architecture's name.
     pub fn memory(&self) -> usize {
         4 + self.number(0)
     }

@@ -1,4 +1,4 @@
-//! What stands between a company's machines and a hub: a certificate authority of its own, and a proxy.
+//! What is between a company's machines and a hub: a private certificate authority, and a proxy.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A certificate authority that nobody knows.
+/// A certificate authority that no system trusts.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate.
@@ -25,7 +25,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// What a server with these names, or addresses, shows.
+    /// The configuration of a server with a certificate for these names or addresses.
     fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
@@ -38,15 +38,15 @@ impl Authority {
     }
 }
 
-/// A server that decrypts, and asks another that does not know of it.
+/// A server that terminates TLS and forwards requests to a plain one.
 pub struct TlsServer {
     pub port: u16,
-    /// Connections so far.
+    /// The number of connections so far.
     connections: Arc<Mutex<usize>>,
 }
 
 impl TlsServer {
-    /// In front of the server at `plain`, `http://HOST:PORT`.
+    /// Starts in front of the server at `plain`, `http://HOST:PORT`.
     pub fn start(authority: &Authority, names: &[&str], plain: &str) -> Self {
         let config = authority.server(names);
         let plain = plain.trim_start_matches("http://").to_owned();
@@ -55,7 +55,7 @@ impl TlsServer {
         let port = listen(move |stream| {
             *count.lock().expect("a number") += 1;
             let connection = ServerConnection::new(Arc::clone(&config)).expect("a connection");
-            // A client that does not trust the server leaves.
+            // A client that does not trust the server disconnects.
             let _ = answer(StreamOwned::new(connection, stream), &plain);
         });
         Self { port, connections }
@@ -66,7 +66,7 @@ impl TlsServer {
     }
 }
 
-/// One request: the servers of the tests close the connection after each.
+/// Forwards one request: the servers of the tests close the connection after each.
 fn answer(mut client: StreamOwned<ServerConnection, TcpStream>, plain: &str) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -83,14 +83,14 @@ fn answer(mut client: StreamOwned<ServerConnection, TcpStream>, plain: &str) -> 
     client.flush()
 }
 
-/// A proxy that connects clients to servers: to one by a name that leads nowhere else.
+/// A proxy that connects clients to servers, among them one whose name exists only here.
 pub struct Proxy {
     pub address: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    /// Behind it, `name` is this machine, at whatever port.
+    /// Through the proxy, `name` is this machine, on any port.
     pub fn start(name: &'static str) -> Self {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let seen = Arc::clone(&asked);
@@ -125,7 +125,7 @@ fn connect(mut client: TcpStream, to: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives each connection a thread, and tells the port.
+/// Starts a server with one thread per connection, and returns its port.
 fn listen(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();

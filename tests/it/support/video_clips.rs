@@ -1,4 +1,4 @@
-//! Makes small clips with the `ffmpeg` program for the tests of `sharpv::video`.
+//! Makes small clips with the program `ffmpeg`, for tests.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,14 +24,14 @@ impl Clips {
         self.folder.path().join(name)
     }
 
-    /// A file with these bytes.
+    /// Writes a file with these bytes.
     pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).expect("writing a test file");
         path
     }
 
-    /// Runs `ffmpeg <arguments> <name>`; the arguments are separated by spaces and `{}` is the folder of the clips.
+    /// Runs `ffmpeg <arguments> <name>`. Spaces separate the arguments, and `{}` is the folder of the clips.
     pub fn ffmpeg(&self, arguments: &str, name: &str) -> PathBuf {
         let path = self.path(name);
         let mut command = self.command(arguments);
@@ -39,7 +39,7 @@ impl Clips {
         path
     }
 
-    /// A clip of what the `lavfi` filters in `source` draw.
+    /// Makes a clip with the `lavfi` filters in `source`.
     pub fn draw(&self, source: &str, arguments: &str, name: &str) -> PathBuf {
         let path = self.path(name);
         let mut command = self.command("-f lavfi -i");
@@ -47,7 +47,7 @@ impl Clips {
         path
     }
 
-    /// As [`ffmpeg`](Self::ffmpeg), but through a pipe, so that the container cannot go back to write the length.
+    /// As [`ffmpeg`](Self::ffmpeg), but through a pipe, so that the muxer cannot go back to write the duration.
     pub fn ffmpeg_piped(&self, arguments: &str, name: &str) -> PathBuf {
         let path = self.path(name);
         let file = File::create(&path).expect("creating a test file");
@@ -79,7 +79,7 @@ pub fn colors(colors: &[&str], seconds: f64, size: &str, fps: u32) -> String {
     format!("{parts}{inputs}concat=n={}", colors.len())
 }
 
-/// `lavfi` filters for `n` (up to 55) grey frames, of which [`index_of`] tells the number.
+/// `lavfi` filters for `n` (at most 55) grey frames. [`index_of`] returns their number.
 pub fn numbered(n: usize, fps: u32) -> String {
     assert!(n <= 55);
     format!("color=black:s=64x48:r={fps}:d={},format=yuv420p,geq=lum=16+4*N:cb=128:cr=128", n as f64 / f64::from(fps))
@@ -93,7 +93,7 @@ pub fn index_of(frame: &Frame) -> usize {
     (f64::from(red) * 219.0 / 255.0 / 4.0).round() as usize
 }
 
-/// The pixel at a part (0 to 1) of width and height.
+/// The pixel at a fraction (0 to 1) of width and height.
 pub fn pixel(frame: &Frame, x: f64, y: f64) -> [u8; 3] {
     let column = (x * f64::from(frame.width)) as usize;
     let row = (y * f64::from(frame.height)) as usize;
@@ -101,7 +101,7 @@ pub fn pixel(frame: &Frame, x: f64, y: f64) -> [u8; 3] {
     frame.rgb[start..start + 3].try_into().expect("three bytes")
 }
 
-/// The nearest of the plain colours, for images that a lossy codec went over.
+/// The nearest pure color, for images from a lossy codec.
 pub fn color_name(pixel: [u8; 3]) -> &'static str {
     const COLORS: [(&str, [u8; 3]); 8] = [
         ("black", [0, 0, 0]),
@@ -117,18 +117,18 @@ pub fn color_name(pixel: [u8; 3]) -> &'static str {
     COLORS.iter().min_by_key(|(_, color)| distance(*color)).expect("some colours").0
 }
 
-/// Names of the colours of the four quarters: top left, top right, bottom left, bottom right.
+/// The names of the colors of the four quarters: top left, top right, bottom left, bottom right.
 pub fn quarters(frame: &Frame) -> [&'static str; 4] {
     [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)].map(|(x, y)| color_name(pixel(frame, x, y)))
 }
 
-/// All frames; fails the test if one cannot be decoded or has another size than was announced.
+/// All frames. Fails the test if one cannot be decoded, or has another size than announced.
 pub fn frames(path: &Path, sampling: &Sampling) -> Vec<Frame> {
     let mut source = FrameSource::open(path, sampling).unwrap_or_else(|error| panic!("{error}"));
     take_all(&mut source)
 }
 
-/// The frames that are left in `source`.
+/// The remaining frames of `source`.
 pub fn take_all(source: &mut FrameSource) -> Vec<Frame> {
     let frames: Vec<Frame> = source.map(|frame| frame.unwrap_or_else(|error| panic!("{error}"))).collect();
     for frame in &frames {
@@ -138,7 +138,7 @@ pub fn take_all(source: &mut FrameSource) -> Vec<Frame> {
     frames
 }
 
-/// What `work` returns; fails the test if it takes longer than `seconds`.
+/// Returns the result of `work`. Fails the test if it takes longer than `seconds`.
 pub fn within<T: Send + 'static>(seconds: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(work()));
