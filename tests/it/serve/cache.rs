@@ -1,4 +1,4 @@
-//! The same video asked about again.
+//! Repeated questions about one video.
 
 use super::client::{Server, about, clip, data_uri, with};
 use serde_json::json;
@@ -18,7 +18,7 @@ fn a_video_is_encoded_once() {
             usage["prompt_tokens_details"]["cached_tokens"].as_u64().expect("tokens"),
         )
     };
-    // The same file, the same bytes, another question: neither encoded nor prefilled.
+    // The same file, the same bytes, another question: nothing is encoded or prefilled again.
     for (url, question) in [("file://clip.mp4".to_owned(), "What?"), (data_uri(&clip(), "video/mp4"), "Why?")] {
         let again = server.post(&about(&url, question)).json();
         let (prompt, cached) = tokens(&again);
@@ -28,7 +28,7 @@ fn a_video_is_encoded_once() {
     }
     assert_eq!(server.metric("sharpv_frames_encoded_total"), frames);
     assert_eq!(server.metric("sharpv_videos_total"), 3.0);
-    // Other frames are another video.
+    // With other frames, it is another video.
     let fewer = with(about("clip.mp4", "What?"), json!({ "sharpv": { "num_frames": 2 } }));
     assert_eq!(server.post(&fewer).json()["sharpv"]["videos"]["cached"], 0);
     assert_eq!(server.metric("sharpv_frames_encoded_total"), frames + 2.0);
@@ -65,7 +65,7 @@ fn the_cache_has_a_budget() {
     ask(&measure, 2);
     let bytes = measure.metric("sharpv_video_cache_bytes") as u64;
     assert!(bytes > 0);
-    // Room for two or three such.
+    // Holds two or three videos of this size.
     let small = Server::tiny(&["--video-cache", &(bytes * 3).to_string()]);
     for frames in [2, 3, 4, 5] {
         assert_eq!(ask(&small, frames), 0);

@@ -1,4 +1,4 @@
-//! A server of the program, and requests to it.
+//! Starts servers, and sends requests to them.
 
 use crate::support::families;
 use crate::support::smol;
@@ -12,17 +12,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most time that anything here may take.
+/// The time limit of everything here.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A server of the program; ended with the value.
+/// A running `sharpv serve`, which ends when the value is dropped.
 pub struct Server {
     child: Child,
     pub address: String,
     log: Arc<Mutex<String>>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -39,13 +39,13 @@ impl Reply {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// The text of a whole answer.
+    /// The text of an answer that was not streamed.
     pub fn answer(&self) -> String {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()["choices"][0]["message"]["content"].as_str().expect("text").to_owned()
     }
 
-    /// The code of an error, whose shape is checked.
+    /// The code of an error. Checks the format of the error, too.
     pub fn error(&self) -> String {
         let json = self.json();
         let error = json["error"].as_object().unwrap_or_else(|| panic!("no error: {}", self.text));
@@ -104,7 +104,7 @@ pub fn with(mut body: Value, fields: Value) -> Value {
 }
 
 impl Server {
-    /// With a tiny model of random weights: what it says makes no sense, and it says it soon.
+    /// Starts a server with a tiny model of random weights, which answers nonsense quickly.
     pub fn tiny(options: &[&str]) -> Self {
         let files = families::files("smolvlm");
         let mmproj = files.mmproj.expect("a projector");
@@ -118,7 +118,7 @@ impl Server {
         Self::start(&[&model, options].concat(), &[])
     }
 
-    /// With the small model that knows something.
+    /// Starts a server with the small model `smol`, which gives real answers.
     pub fn smol(options: &[&str]) -> Self {
         smol::files();
         Self::start(&[&["-m", "smol"], options].concat(), &[])
@@ -161,7 +161,7 @@ impl Server {
         self.child.id()
     }
 
-    /// What it wrote so far.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()
     }
@@ -178,7 +178,7 @@ impl Server {
         self.send("POST", "/v1/chat/completions", &[("content-type", "application/json")], Some(body))
     }
 
-    /// A request with these headers alone.
+    /// Sends a request with only these headers.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Reply {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .proxy(None)
@@ -203,11 +203,11 @@ impl Server {
         }
     }
 
-    /// Sends bytes as they are, and gives all that comes back.
+    /// Sends bytes unchanged, and returns everything that comes back.
     pub fn raw(&self, request: &str) -> Reply {
         let mut stream = self.connect(request);
         let mut answer = Vec::new();
-        // A connection that is reset has said what there was to say.
+        // A connection may be reset after the answer.
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, text) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -217,7 +217,7 @@ impl Server {
         Reply { status, headers, text: text.to_owned() }
     }
 
-    /// Sends bytes as they are, and leaves the connection open.
+    /// Sends bytes unchanged, and leaves the connection open.
     pub fn connect(&self, request: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("a connection");
         stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
@@ -225,7 +225,7 @@ impl Server {
         stream
     }
 
-    /// A chat request, sent, and not read.
+    /// Sends a chat request without reading the answer.
     pub fn begin(&self, body: &Value) -> TcpStream {
         let body = body.to_string();
         self.connect(&format!(
@@ -234,7 +234,7 @@ impl Server {
         ))
     }
 
-    /// The value of a metric, all its labels together; 0 if it was never counted.
+    /// The value of a metric, summed over all labels; 0 if it was never counted.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").text;
         let value = |line: &str| {
@@ -245,7 +245,7 @@ impl Server {
         text.lines().filter_map(value).sum()
     }
 
-    /// Waits until a metric is as wanted.
+    /// Waits until a metric satisfies `is_wanted`.
     pub fn wait_for(&self, name: &str, is_wanted: impl Fn(f64) -> bool) -> f64 {
         let start = Instant::now();
         loop {
@@ -258,7 +258,7 @@ impl Server {
         }
     }
 
-    /// Sends a signal, and gives the exit code.
+    /// Sends a signal, and returns the exit code.
     #[cfg(unix)]
     pub fn end(mut self, signal: &str) -> Option<i32> {
         let sent = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
@@ -281,14 +281,14 @@ impl Drop for Server {
     }
 }
 
-/// A server of media, on this machine: a path leads to bytes to send as they are.
+/// A local server of media, which sends bytes unchanged.
 pub struct MediaServer {
     pub address: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl MediaServer {
-    /// `answer` makes of a path the whole answer, head and all.
+    /// `answer` returns the complete response for a path, with its head.
     pub fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -303,7 +303,7 @@ impl MediaServer {
                     lines.map_while(Result::ok).find(String::is_empty);
                     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
                     seen.lock().expect("the requests").push(path.clone());
-                    // The client may have seen enough.
+                    // The client may have closed the connection.
                     let _ = stream.write_all(&answer(&path));
                 });
             }
@@ -311,7 +311,7 @@ impl MediaServer {
         Self { address, requests }
     }
 
-    /// Paths that were asked for.
+    /// The requested paths.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("the requests").clone()
     }
@@ -321,13 +321,13 @@ impl MediaServer {
     }
 }
 
-/// An answer with a file.
+/// A response with a file.
 pub fn file_answer(bytes: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len()).as_bytes(), bytes]
         .concat()
 }
 
-/// An answer that leads elsewhere.
+/// A response that redirects.
 pub fn redirect(to: &str) -> Vec<u8> {
     format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
 }

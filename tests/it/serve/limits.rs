@@ -1,4 +1,4 @@
-//! What is too much: bodies, waiting requests, time, frames. And clients that leave.
+//! Limits: bodies, waiting requests, time, frames. And clients that disconnect.
 
 use super::client::{Server, about, clip, data_uri, say, with};
 use crate::support::video_clips::{Clips, colors};
@@ -6,13 +6,13 @@ use serde_json::json;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-/// A video of many frames that differ, each of which takes `smol` a while.
+/// A video of many different frames, each of which takes `smol` a while.
 fn long_video(clips: &Clips) -> String {
     let file = clips.draw("testsrc2=s=224x224:r=10:d=10", "-pix_fmt yuv420p", "long.mp4");
     data_uri(&file, "video/mp4")
 }
 
-/// Options with which everything of it is encoded.
+/// Options with which all of it is encoded.
 const EVERYTHING: [&str; 6] = ["--encode", "exact", "--prune", "off", "--max-frames", "32"];
 
 #[test]
@@ -26,12 +26,12 @@ fn large_bodies_are_refused() {
     ));
     assert_eq!((reply.status, reply.error().as_str()), (413, "too_large"), "told before the body is sent");
 
-    // Without a length, the bytes are counted.
+    // Without a Content-Length, the server counts bytes.
     let mut stream = server.connect(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
     );
     for chunk in body.as_bytes().chunks(10_000) {
-        // It may have said no already.
+        // The server may have rejected it already.
         let _ = write!(stream, "{:x}\r\n", chunk.len())
             .and_then(|()| stream.write_all(chunk))
             .and_then(|()| stream.write_all(b"\r\n"));
@@ -117,7 +117,7 @@ fn a_full_queue_says_come_back_later() {
     assert_eq!((reply.status, reply.error().as_str()), (429, "queue_full"));
     let after: u64 = reply.header("retry-after").expect("when to come back").parse().expect("seconds");
     assert!((1..=60).contains(&after));
-    // Who waits and leaves makes room.
+    // A client that disconnects while it waits leaves the queue.
     drop(waiting);
     server.wait_for("sharpv_requests_deferred", |n| n == 0.0);
     drop(busy);
@@ -133,7 +133,7 @@ fn encoding_stops_when_the_client_leaves() {
     for stream in [false, true] {
         let before = server.metric("sharpv_frames_encoded_total");
         let gone = server.metric("sharpv_requests_given_up_total");
-        // Another part each time, so that nothing is in the cache.
+        // Each uses another part of the video, so that nothing is cached.
         let body =
             with(about(&uri, "What is it?"), json!({ "stream": stream, "sharpv": { "start": u8::from(stream) } }));
         let client = server.begin(&body);
@@ -146,7 +146,7 @@ fn encoding_stops_when_the_client_leaves() {
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(server.metric("sharpv_frames_encoded_total") - before, encoded, "and it stays so");
     }
-    // The slot is as it was.
+    // The slot can be used again.
     assert_eq!(server.post(&with(say("Are you there?"), json!({ "max_tokens": 2 }))).status, 200);
 }
 
@@ -169,13 +169,13 @@ fn an_answer_has_to_come_in_time() {
     let start = Instant::now();
     let reply = server.post(&about(&uri, "What is it?"));
     assert_eq!((reply.status, reply.error().as_str()), (504, "timeout"), "{}", reply.text);
-    // Another try would take as long.
+    // A retry would take as long.
     assert_eq!(reply.header("x-should-retry"), Some("false"));
     assert!(start.elapsed() < Duration::from_secs(20));
     server.wait_for("sharpv_requests_processing", |n| n == 0.0);
     assert!(server.metric("sharpv_frames_encoded_total") < 32.0);
 
-    // What fails behind the head of a stream is told in it.
+    // After the head of a stream was sent, an error is an event.
     let stream = server.post(&with(about(&uri, "What is it?"), json!({ "stream": true, "sharpv": { "start": 1 } })));
     let events = stream.events();
     let told = events.last().is_some_and(|last| last["error"]["code"] == "timeout") || stream.status == 504;
@@ -203,7 +203,7 @@ fn a_server_does_not_wait_for_ever() {
     let server = Server::smol(&EVERYTHING);
     let mut client = server.begin(&with(about(&uri, "What is it?"), json!({ "stream": true })));
     server.wait_for("sharpv_frames_encoded_total", |frames| frames > 0.0);
-    // Who holds a connection and says nothing.
+    // A client that connects and sends nothing more.
     let _idle = server.connect("GET /v1/mo");
     let start = Instant::now();
     assert_eq!(server.end("INT"), Some(0));

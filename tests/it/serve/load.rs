@@ -1,4 +1,4 @@
-//! Eight clients for minutes. Not for every day:
+//! Eight clients for some minutes. Not for every day:
 //!
 //!     SHARPV_LOAD_SECONDS=240 cargo test --release --test it serve::load -- --ignored --nocapture
 
@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Clients at once.
+/// Simultaneous clients.
 const CLIENTS: u64 = 8;
 
-/// What clients met.
+/// What the clients received.
 #[derive(Debug, Default)]
 struct Seen {
     answers: AtomicU64,
     streams: AtomicU64,
     refused: AtomicU64,
     left: AtomicU64,
-    /// Bad requests that were told so.
+    /// Invalid requests that were answered with an error.
     bad: AtomicU64,
 }
 
@@ -78,7 +78,7 @@ fn memory_stays_flat_and_nothing_is_lost() {
     let finished = server.metric("sharpv_request_duration_seconds_count");
     let answered = seen.answers.load(Ordering::Relaxed) + seen.streams.load(Ordering::Relaxed);
     assert!(answered > 0 && finished >= answered as f64, "{finished} of {answered}");
-    // What is there after a quarter of the time is all that it takes.
+    // Memory does not grow after the first quarter of the time.
     let early = rss[..rss.len() / 4 + 1].iter().max().expect("a value");
     let late = rss[rss.len() / 2..].iter().max().expect("a value");
     assert!(*late <= early + early / 5 + 16, "{early} MiB, and then {late} MiB");

@@ -1,4 +1,4 @@
-//! Videos and images: the forms in which they are sent, and where they may come from.
+//! Videos and images: the formats in which they are sent, and where they may come from.
 
 use super::client::{MediaServer, Server, about, base64, clip, data_uri, file_answer, redirect, with};
 use crate::support::families;
@@ -76,7 +76,7 @@ fn images_are_images_or_the_frames_of_a_video() {
     let list = ask(vec![json!({ "type": "video", "video": urls })], json!({}));
     assert_eq!((frames(&list), &list["sharpv"]["videos"]["total"]), (4, &json!(1)));
 
-    // As vLLM has it.
+    // vLLM's format.
     let jpeg = |color: &str| {
         base64(
             &fs::read(clips.draw(&format!("color={color}:s=64x48:d=1:r=1"), "-frames:v 1", &format!("{color}.jpg")))
@@ -124,7 +124,7 @@ fn frames_can_be_asked_for_in_every_way_that_clients_have() {
 #[test]
 fn frames_by_says_how_they_are_chosen() {
     let clips = Clips::new();
-    // Frames at even distances miss the square.
+    // Evenly spaced frames miss the square.
     let square = "drawbox=x=20:y=10:w=24:h=24:color=white:t=fill:enable='between(t,41,44)'";
     let source = format!("color=gray:size=64x48:rate=5:duration=60,{square}");
     let uri = data_uri(&clips.draw(&source, "-pix_fmt yuv420p", "square.mp4"), "video/mp4");
@@ -276,12 +276,12 @@ fn what_is_no_video_is_told_in_words_of_our_own() {
     for (name, bytes) in cases {
         let reply = server.post(&about(&format!("data:video/mp4;base64,{}", base64(bytes)), "What?"));
         assert_eq!((reply.status, reply.error().as_str()), (400, "invalid_media"), "{name}: {}", reply.text);
-        // Neither paths nor what a decoder says.
+        // Errors contain neither paths nor messages of a decoder.
         for leak in ["/tmp", "/proc", "sharpv-serve", "0x", "FFmpeg", "Invalid data"] {
             assert!(!reply.text.contains(leak), "{name}: {}", reply.text);
         }
     }
-    // Many small files are much work.
+    // Many small files are limited, too.
     let list = format!("data:video/jpeg;base64,{}", vec!["/9j/4A=="; 400].join(","));
     let part = json!({ "type": "video_url", "video_url": { "url": list } });
     let reply = server.post(&json!({ "messages": [{ "role": "user", "content": [part, part, part] }] }));
@@ -299,7 +299,7 @@ fn what_is_no_video_is_told_in_words_of_our_own() {
     }
 }
 
-/// A playlist in an upload names files of the machine, or addresses of its network.
+/// A playlist in an upload may name local files, or addresses of the local network.
 #[test]
 fn playlists_are_not_followed() {
     let other = MediaServer::start(|_| file_answer(b"seen"));
@@ -365,7 +365,7 @@ fn addresses_of_this_machine_and_its_network_are_not_fetched_from() {
         "http://169.254.169.254/latest/meta-data/".into(),
         "http://224.0.0.1/".into(),
         "http://255.255.255.255/".into(),
-        // Two parsers would read two hosts.
+        // Different parsers would read different hosts.
         format!("http://127.0.0.1:{port}\\@example.com/"),
         format!("http://example.com@127.0.0.1:{port}/"),
         format!("http://example.com#@127.0.0.1:{port}/\t"),
@@ -414,12 +414,12 @@ fn every_redirect_is_checked() {
     assert!(media.requests().iter().filter(|path| *path == "/loop").count() <= 6);
     let good = server.post(&with(about(&media.url("/good"), "What?"), json!({ "max_tokens": 1 })));
     assert_eq!(good.status, 200, "{}", good.text);
-    // The same bytes, wherever they come from.
+    // The same bytes are the same video, wherever they come from.
     let same = server.post(&with(about(&data_uri(&clip(), "video/mp4"), "What?"), json!({ "max_tokens": 1 })));
     assert_eq!(same.json()["sharpv"]["videos"]["cached"], 1);
 }
 
-/// As in a company, whose servers have certificates of its own.
+/// Like the servers of a company, with certificates of its own authority.
 #[test]
 fn media_come_over_tls_from_whom_a_variable_names() {
     let bytes = fs::read(clip()).expect("the clip");
@@ -444,10 +444,10 @@ fn media_come_over_tls_from_whom_a_variable_names() {
 #[test]
 fn fetching_has_limits_of_size_and_time() {
     let media = MediaServer::start(|path| match path {
-        // The head of an image, and much behind it.
+        // The head of an image, and a lot after it.
         "/half" => file_answer(&[b"\x89PNG\r\n\x1a\n".to_vec(), vec![0; 700 << 10]].concat()),
         "/claimed" => b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".to_vec(),
-        // More than is said, in a body without a length.
+        // More than the limit, in a body without a length.
         "/endless" => [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec(), vec![0; 3 << 20]].concat(),
         "/missing" => b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\ns3cret".to_vec(),
         "/broken" => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\n\0\0\0\x20ftyp".to_vec(),
@@ -458,7 +458,7 @@ fn fetching_has_limits_of_size_and_time() {
         }
     });
     let server = Server::tiny(&["--remote-host", &media.address, "--max-download", "1M", "--download-timeout", "2"]);
-    // Each is small enough, and both are not.
+    // Each is small enough, but not both together.
     let half = |_| json!({ "type": "video_url", "video_url": media.url("/half") });
     let content = [1, 2].map(half);
     let both = server.post(&json!({ "messages": [{ "role": "user", "content": content }] }));

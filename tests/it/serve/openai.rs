@@ -4,7 +4,7 @@ use super::client::{Server, clip};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Python that has the client: that of `./x test`, or the system's.
+/// A Python with the client: the one that `./x test` installs, or the system's.
 fn python() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_sharpv")).ancestors().nth(2)?.to_owned();
     let candidates = [target.join("openai-client/bin/python"), "python3".into()];

@@ -1,4 +1,4 @@
-//! Clients that are slow, idle or refused: others do not wait for them.
+//! Slow, idle or rejected clients do not delay others.
 
 use super::client::{MediaServer, Reply, Server, about, say, with};
 use serde_json::json;
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most time that anybody sends here.
+/// The longest time that a client here sends.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The head of a chat request with a body of so many bytes.
+/// The head of a chat request with a body of `length` bytes.
 fn head(length: usize) -> String {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     )
 }
 
-/// How long a short text question takes, on a connection of its own.
+/// The time that a short text question takes, on its own connection.
 fn question(server: &Server) -> Duration {
     let start = Instant::now();
     let mut stream = server.begin(&with(say("Why?"), json!({ "max_tokens": 2 })));
@@ -29,7 +29,7 @@ fn question(server: &Server) -> Duration {
     start.elapsed()
 }
 
-/// The longest of a few.
+/// The longest time of a few questions.
 fn slowest_question(server: &Server) -> Duration {
     (0..5).map(|_| question(server)).max().expect("a time")
 }
@@ -38,7 +38,7 @@ fn slowest_question(server: &Server) -> Duration {
 fn bodies_that_do_not_come_hold_nobody_up() {
     let server = Server::tiny(&[]);
     let alone = slowest_question(&server);
-    // Each says that it sends as much as may be sent.
+    // Each announces the largest allowed body.
     let _slow: Vec<_> = (0..8).map(|_| server.connect(&(head(128 << 20) + "{"))).collect();
     thread::sleep(Duration::from_millis(200));
     let beside = slowest_question(&server);
@@ -55,10 +55,10 @@ fn idle_and_slow_clients_hold_nobody_up() {
     let mut slow: Vec<TcpStream> = heads.chain(bodies).collect();
     let (done, start) = (AtomicBool::new(false), Instant::now());
     thread::scope(|scope| {
-        // Byte by byte.
+        // Sends byte by byte.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) && start.elapsed() < LIMIT {
-                // Those that were cut off have had their time.
+                // Connections that the server closed fail.
                 slow.iter_mut().for_each(|stream| drop(stream.write_all(b"x")));
                 thread::sleep(Duration::from_millis(50));
             }
@@ -74,12 +74,12 @@ fn idle_and_slow_clients_hold_nobody_up() {
     });
 }
 
-/// A body of about so many bytes, most of them in a field that nobody reads.
+/// A body of about `bytes` bytes, most of them in a field that the server ignores.
 fn body(bytes: usize) -> String {
     with(say("Why?"), json!({ "max_tokens": 2, "metadata": "x".repeat(bytes) })).to_string()
 }
 
-/// Sends `bytes` as over a line that loses some: in bursts, with pauses, some of them long.
+/// Sends `bytes` as over a lossy connection: in bursts, with pauses, some of them long.
 fn send_lossy(stream: &mut TcpStream, bytes: &[u8], rate: f64, long_pause: Duration) {
     let burst = 64 << 10;
     let start = Instant::now();
@@ -97,7 +97,7 @@ fn send_lossy(stream: &mut TcpStream, bytes: &[u8], rate: f64, long_pause: Durat
 
 #[test]
 fn an_upload_may_take_its_time() {
-    // Five times as long in all as nothing may come for.
+    // The whole upload takes five times the longest allowed pause.
     let server = Server::tiny(&["--stall-timeout", "2"]);
     let body = body(5 << 20);
     let mut stream = server.connect(&head(body.len()));
@@ -109,7 +109,7 @@ fn an_upload_may_take_its_time() {
     assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
-/// 100 MB at 5 Mbit/s, with pauses: some four minutes.
+/// 100 MB at 5 Mbit/s with pauses, about four minutes.
 #[test]
 #[ignore = "minutes of waiting"]
 fn a_long_upload_over_a_bad_line_is_answered() {
@@ -132,7 +132,7 @@ fn a_body_that_stops_coming_is_told_so() {
     let done = AtomicBool::new(false);
     let answer = thread::scope(|scope| {
         scope.spawn(|| {
-            // It goes on, but leads nowhere.
+            // Bytes keep coming, but too slowly.
             while !done.load(Ordering::Relaxed) && start.elapsed() < LIMIT {
                 let _ = stream.write_all(b" ");
                 thread::sleep(Duration::from_millis(100));
@@ -147,7 +147,7 @@ fn a_body_that_stops_coming_is_told_so() {
     assert!((2..15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
-/// Memory of a process, in MiB.
+/// The resident set size of a server, in MiB.
 fn rss_mib(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
@@ -167,7 +167,7 @@ fn bodies_lie_on_disk_until_they_are_whole() {
     assert!(after < before + 50, "{before} MiB, and {after} MiB with 300 MiB of bodies");
 }
 
-/// Sends all of a request, and looks at the answer only then, as Python does.
+/// Sends a whole request before it reads the answer, like Python's clients.
 fn send_all(server: &Server, head: &str, body: &[u8]) -> Result<Reply, std::io::Error> {
     let mut stream = server.connect(head);
     stream.write_all(body)?;
@@ -202,7 +202,7 @@ fn who_is_refused_while_sending_sees_the_answer() {
             assert_eq!(reply.status, status, "{}", reply.text);
         }
     }
-    // What turns out to be too large on its way, and what is of another host.
+    // A body that turns out too large while it is sent, and a request for another host.
     let mut chunks = Vec::new();
     for chunk in body.chunks(1 << 20) {
         chunks.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
@@ -226,7 +226,7 @@ fn who_is_refused_is_not_listened_to_for_ever() {
     assert!(taken < 256, "{taken} MiB were read of a request that was refused");
 }
 
-/// Sockets of a server.
+/// The number of a server's open sockets.
 fn sockets(server: &Server) -> usize {
     let fds = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the process");
     let links = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
@@ -236,13 +236,13 @@ fn sockets(server: &Server) -> usize {
 #[test]
 fn who_reads_no_answers_is_cut_off() {
     let server = Server::tiny(&["--stall-timeout", "2"]);
-    // What it opens by itself is open then.
+    // Sockets that the server opens by itself are open after a question.
     question(&server);
     thread::sleep(Duration::from_millis(500));
     let before = sockets(&server);
     let mut stream = server.connect("");
     stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-    // Answers to all of them are more than the system holds.
+    // The answers to all of these exceed the buffers of the system.
     let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
     let mut rounds = 0;
     while rounds < 1000 && stream.write_all(asked.as_bytes()).is_ok() {
@@ -268,7 +268,7 @@ fn who_waits_for_other_servers_holds_nobody_up() {
     thread::sleep(Duration::from_millis(500));
     let beside = slowest_question(&server);
     assert!(beside < alone + Duration::from_secs(1), "{beside:?}, and {alone:?} alone");
-    // They go, and the threads that still wait for the other server hold nobody up either.
+    // When the clients disconnect, the threads that still wait for the other server delay nobody either.
     drop(waiting);
     let _again: Vec<_> = (0..40).map(|i| server.begin(&about(&media.url(&format!("/{i}.mp4")), "What?"))).collect();
     let beside = slowest_question(&server);

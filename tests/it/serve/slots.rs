@@ -1,4 +1,4 @@
-//! Several clients at once.
+//! Several clients at the same time.
 
 use super::client::{Server, about, clip, data_uri, say, with};
 use serde_json::json;
@@ -24,7 +24,7 @@ fn everybody_gets_their_own_answer() {
     assert_eq!(server.metric("sharpv_requests_processing") + server.metric("sharpv_requests_deferred"), 0.0);
 }
 
-/// The text of an answer, whole or in pieces.
+/// The text of an answer, streamed or not.
 fn text(reply: &super::client::Reply) -> String {
     assert_eq!(reply.status, 200, "{}", reply.text);
     if !reply.text.starts_with("data:") {
@@ -43,7 +43,7 @@ fn a_conversation_goes_back_to_the_slot_that_knows_it() {
         server.post(body).json()["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("tokens")
     };
     assert_eq!(cached(&video), 0);
-    // What other programs ask meanwhile goes to the other slot.
+    // Requests of other programs go to the other slot.
     for i in 0..3 {
         cached(&say(&format!("Give this chat number {i} a title.")));
     }
