@@ -12,7 +12,7 @@ mod footage;
 const SIDE: u32 = 224;
 
 pub fn run() -> Result<()> {
-    for policy in [LivePolicy::Window { frames: 8 }, LivePolicy::memory(400), LivePolicy::distinct(400)] {
+    for policy in [LivePolicy::Window { frames: 8 }, LivePolicy::memory(400)] {
         cost(policy)?;
     }
     hour()
@@ -56,7 +56,7 @@ fn cost(policy: LivePolicy) -> Result<()> {
 /// An hour of a camera that stands still, with each policy, and with frames that are remembered.
 pub fn hour() -> Result<()> {
     let window = LivePolicy::Window { frames: 8 };
-    for (policy, recall) in [(window, 0), (LivePolicy::memory(400), 0), (LivePolicy::distinct(400), 0), (window, 64)] {
+    for (policy, recall) in [(window, 0), (LivePolicy::memory(400), 0), (window, 64)] {
         let mut live = open(policy, recall, true)?;
         println!("{policy:?}, {recall} remembered, an hour of a camera that stands still, a frame a second");
         let (start, mut times) = (Instant::now(), Vec::new());

@@ -6,8 +6,7 @@
 //! not touched by it: whether the needle has more of yes than the other thing, by chance in half of the cases.
 //!
 //! The policies: `window`, the last 8 frames, however few tokens they have (mode zero); `last`, as many of the last
-//! frames as fit the tokens; `memory`, by novelty and age; `distinct`, tokens that look unlike each other; `recall`,
-//! the window, and 64 frames of all that went by, which are searched part by part.
+//! frames as fit the tokens; `memory`, by novelty and age; `recall`, the window, and 64 frames of all that went by, which are searched part by part.
 
 use crate::clips::{Clip, Thing};
 use crate::{Result, open, play};
@@ -24,7 +23,7 @@ const END: &str = "end";
 /// Frames that are remembered for searching.
 const RECALL: usize = 64;
 
-const POLICIES: &str = "window,last,memory,distinct,recall";
+const POLICIES: &str = "window,last,memory,recall";
 const TOKENS: &str = "400";
 
 /// A policy, its name, and its tokens if it counts them.
@@ -50,7 +49,6 @@ pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Resu
                 // With such a half-life all are worth nothing, and of equals the oldest leaves.
                 "last" => LivePolicy::Memory { tokens, recent: 4, half_life_s: 1e-6 },
                 "memory" => LivePolicy::memory(tokens),
-                "distinct" => LivePolicy::distinct(tokens),
                 _ => return Err(format!("{name}: not one of {POLICIES}").into()),
             };
             all.push(Named { name: name.into(), tokens: Some(tokens), policy, recall: 0 });

@@ -92,7 +92,6 @@ mod causal;
 mod copied;
 mod cover;
 mod decision;
-mod distinct;
 mod divprune;
 mod dycoke;
 mod evs;
@@ -112,7 +111,6 @@ mod vidcom2;
 
 pub use causal::{CausalChoice, CausalPruner};
 pub use decision::{Decision, SliceDecision};
-pub use distinct::DistinctTokens;
 pub use params::{Budget, DEFAULT_THRESHOLD, Method, PruneParams};
 pub use score::SliceScores;
 pub use scorer::Scorer;

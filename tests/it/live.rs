@@ -12,8 +12,6 @@ use sharpv::runtime::{CancelToken, ComputeParams, FlashAttention, KvType};
 use sharpv::skip::{EncodeMode, EncodeParams};
 use sharpv::video::{Frame, Frames};
 
-use std::collections::VecDeque;
-
 const FAMILIES: [&str; 8] =
     ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv", "gemma3"];
 
@@ -200,123 +198,7 @@ fn promised(policy: LivePolicy, held: &mut Vec<(f64, usize, f32)>) {
                 held.remove(least);
             }
         }
-        LivePolicy::Distinct { .. } => unreachable!("it has tests of its own"),
     }
-}
-
-/// The tokens of the slices that are held, with their positions: slice, token, position.
-fn tokens(live: &LiveSession) -> Vec<(usize, u32, i32)> {
-    let kept: Vec<Vec<u32>> = live.session().kept_tokens(0).map(|slice| slice.kept.to_vec()).collect();
-    let rows = live.session().prompt_rows("").expect("a prompt");
-    let token = |row: &PlannedRow| match row.key {
-        RowKey::Visual { slice, kept: number, .. } => Some((slice, kept[slice][number], row.position[0])),
-        _ => None,
-    };
-    rows.iter().filter_map(token).collect()
-}
-
-fn tokens_of_a_slice(family: &str) -> usize {
-    let mut live = open(family, dense(), window(4));
-    (0..).find_map(|i| push(&mut live, &frame(0, f64::from(i)))).expect("a slice").total
-}
-
-#[test]
-fn look_alikes_leave_first() {
-    // Two images in turns, and room for two: the older of the equal ones goes, and nothing of the other.
-    for family in ["internvl", "smolvlm"] {
-        let total = tokens_of_a_slice(family);
-        let policy = LivePolicy::Distinct { tokens: 2 * total, recent: 1 };
-        let mut live = open(family, dense(), LiveParams { policy, ..LiveParams::default() });
-        for i in 0..7 {
-            push(&mut live, &frame(60 * (i % 2), f64::from(i)));
-        }
-        assert_eq!(live.held_times().collect::<Vec<_>>(), [5.0, 6.0], "{family}");
-        assert_eq!((live.state().tokens, live.state().evicted), (2 * total, 5), "{family}");
-    }
-}
-
-#[test]
-fn tokens_leave_one_by_one() {
-    for family in FAMILIES {
-        let total = tokens_of_a_slice(family);
-        let most = 3 * total + total / 2;
-        let policy = LivePolicy::Distinct { tokens: most, recent: 2 };
-        let params = |prefill| LiveParams { policy, prefill, ..LiveParams::default() };
-        let (mut live, mut lazy) = (open(family, dense(), params(true)), open(family, dense(), params(false)));
-        let mut before = Vec::new();
-        let mut has_thinned = false;
-        for i in 0..12 {
-            push(&mut live, &frame(7 * i, f64::from(i)));
-            push(&mut lazy, &frame(7 * i, f64::from(i)));
-            if live.state().held == 0 {
-                continue;
-            }
-            let held = tokens(&live);
-            // Of what came before, nothing has another place, and nothing comes back.
-            let newest = held.last().map_or(0, |token| token.0);
-            assert!(
-                held.iter().all(|token| token.0 == newest || before.is_empty() || before.contains(token)),
-                "{family}"
-            );
-            let kept: Vec<usize> = live.session().kept_tokens(0).map(|slice| slice.kept.len()).collect();
-            let old = &kept[..kept.len().saturating_sub(2)];
-            has_thinned |= old.iter().any(|&n| n > 0 && n < kept[kept.len() - 1]);
-            assert!(live.state().tokens <= most.max(kept.iter().rev().take(2).sum()), "{family}: {kept:?}");
-            before = held;
-
-            let rows = live.session().prompt_rows("What is it?").expect("a prompt");
-            let behind = rows.iter().rposition(|row| matches!(row.key, RowKey::Visual { .. })).expect("a frame") + 1;
-            let answer = live.ask("What is it?", &mut ()).expect("an answer");
-            assert_eq!(answer.tokens.prompt_computed, rows.len() - behind, "{family}, frame {i}");
-            assert_eq!(live.state().cells_used, behind, "{family}");
-        }
-        assert!(has_thinned, "{family}");
-        assert_eq!(tokens(&lazy), before, "{family}");
-        // Where single tokens cannot leave the cache, what is behind them is computed again: as if they had never been.
-        if family.starts_with("qwen") {
-            assert_eq!(live.state().evicted, 0, "{family}: no frame left whole");
-            let expected = lazy.first_logits("What is it?", &mut ()).expect("logits");
-            let found = live.first_logits("What is it?", &mut ()).expect("logits");
-            assert!(distance(&found, &expected) < 1e-4, "{family}: {}", distance(&found, &expected));
-        }
-    }
-}
-
-#[test]
-fn an_hour_of_distinct_tokens_is_flat() {
-    let policy = LivePolicy::Distinct { tokens: 60, recent: 3 };
-    let mut live = open("internvl", pruned(), LiveParams { policy, ..LiveParams::default() });
-    let mut camera = Camera::new();
-    let text = |live: &LiveSession| -> Vec<PlannedRow> {
-        let rows = live.session().prompt_rows("").expect("a prompt");
-        rows.into_iter()
-            .zip(0..)
-            .take_while(|(row, place)| row.position[0] == *place)
-            .map(|(row, _)| row)
-            .take(10)
-            .collect()
-    };
-    let (mut states, mut newest, mut sinks) = (Vec::new(), VecDeque::new(), None);
-    for _ in 0..1200 {
-        let pushed = push(&mut live, &camera.next()).expect("no pairs");
-        if pushed.kept > 0 {
-            newest.push_back((pushed.time_s, pushed.kept));
-            while newest.len() > 3 {
-                newest.pop_front();
-            }
-        }
-        let state = live.state();
-        // The newest frames are whole, and what attention sinks into stays.
-        assert!(state.tokens <= 60.max(newest.iter().map(|frame| frame.1).sum()), "{state:?}");
-        let held: Vec<usize> = live.session().kept_tokens(0).map(|slice| slice.kept.len()).filter(|&n| n > 0).collect();
-        let whole: Vec<usize> = newest.iter().map(|frame| frame.1).collect();
-        assert!(held.ends_with(&whole), "{held:?}, {whole:?}");
-        assert_eq!(*sinks.get_or_insert_with(|| text(&live)), text(&live));
-        states.push(state);
-    }
-    is_flat(&states);
-    let back = |state: &LiveState| state.now_s.zip(state.oldest_s).map_or(0.0, |(now, oldest)| now - oldest);
-    assert!(states.iter().skip(300).map(back).fold(0.0, f64::max) > 90.0);
 }
 
 /// Pushes `n` frames of a camera; what is held is compared with what is promised behind each.
@@ -538,10 +420,6 @@ fn what_cannot_be_is_refused_and_nothing_is_lost() {
         assert!(
             refused(pruned(), live).contains("at least 1") || matches!(policy, LivePolicy::Memory { recent: 1, .. })
         );
-    }
-    for (tokens, recent) in [(0, 1), (1, 0)] {
-        let live = LiveParams { policy: LivePolicy::Distinct { tokens, recent }, ..LiveParams::default() };
-        assert!(refused(pruned(), live).contains("at least 1"));
     }
     assert!(refused(pruned(), LiveParams { fps: 0.0, ..window(3) }).contains("more than 0"));
 }

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use sharpv::Error;
-use sharpv::prune::{
-    Budget, CausalChoice, CausalPruner, Decision, DistinctTokens, Method, PruneParams, Scorer, SliceView, prune,
-};
+use sharpv::prune::{Budget, CausalChoice, CausalPruner, Decision, Method, PruneParams, Scorer, SliceView, prune};
 
 use crate::support::npy;
 
@@ -1261,71 +1259,4 @@ fn what_needs_the_end_is_refused() {
     let mut pruner = CausalPruner::new(&PruneParams::default()).unwrap();
     pruner.push(SliceView::new(&[1.0; 8], 2, 4).unwrap(), false).unwrap();
     assert!(matches!(pruner.push(SliceView::new(&[1.0; 8], 4, 2).unwrap(), false), Err(Error::SliceShape { .. })));
-}
-
-/// Which of `rows` leave, as [`DistinctTokens`] has it, the naive way.
-fn naive_thin(rows: &[Vec<f32>], most: usize, newest: usize) -> Vec<usize> {
-    let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    let cosine = |a: &[f32], b: &[f32]| {
-        let dot: f64 = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-        dot / (norm(a) * norm(b))
-    };
-    let mut held: Vec<usize> = (0..rows.len()).collect();
-    while held.len() > most.max(newest) {
-        let worth = |i: usize| {
-            let others = held.iter().filter(|&&other| other != i);
-            let most_like = others.map(|&other| cosine(&rows[i], &rows[other])).fold(-1.0, f64::max);
-            norm(&rows[i]) * (1.0 - most_like)
-        };
-        let mut least = 0;
-        for place in 1..held.len() - newest {
-            if worth(held[place]) < worth(held[least]) {
-                least = place;
-            }
-        }
-        held.remove(least);
-    }
-    (0..rows.len()).filter(|i| !held.contains(i)).collect()
-}
-
-#[test]
-fn look_alikes_are_spared_as_the_formula_says() {
-    let mut random = crate::support::lcg::Lcg(11);
-    let mut float = || random.below(2000) as f32 / 1000.0 - 1.0;
-    for n_embd in [2, 3, 40] {
-        let mut rows: Vec<Vec<f32>> = Vec::new();
-        let mut distinct = DistinctTokens::new(n_embd);
-        for step in 0..6 {
-            let new: Vec<Vec<f32>> = (0..9).map(|_| (0..n_embd).map(|_| float()).collect()).collect();
-            distinct.push(&new.concat());
-            rows.extend(new);
-            let (most, newest) = (20 + 5 * (step % 2), 4 * step);
-            let gone = naive_thin(&rows, most, newest);
-            assert_eq!(distinct.thin(most, newest), gone, "{n_embd}, step {step}");
-            let mut index = 0;
-            rows.retain(|_| {
-                index += 1;
-                !gone.contains(&(index - 1))
-            });
-            assert_eq!(distinct.len(), rows.len());
-            if step == 3 {
-                distinct.remove([0, 7]);
-                rows.remove(7);
-                rows.remove(0);
-            }
-        }
-    }
-}
-
-#[test]
-fn of_equal_tokens_the_older_leaves_and_the_other_is_worth_more() {
-    let mut distinct = DistinctTokens::new(2);
-    assert!(distinct.is_empty() && distinct.thin(0, 0).is_empty());
-    distinct.push(&[3.0, 0.0, 0.0, 1.0, 3.0, 0.0]);
-    assert_eq!(distinct.thin(2, 0), [0]);
-    // Alone, the longer one is worth more; and one without a direction is worth nothing.
-    distinct.push(&[0.0, 0.0]);
-    assert_eq!(distinct.thin(2, 0), [2]);
-    assert_eq!(distinct.thin(1, 0), [0]);
-    assert_eq!(distinct.thin(0, 1), [] as [usize; 0], "the newest stays");
 }

@@ -176,20 +176,6 @@ fn a_question_is_asked_again_and_again() {
 }
 
 #[test]
-fn distinct_tokens_are_held_within_their_number() {
-    let clips = Clips::new();
-    let clip = clips.draw(MOVING, H264, "clip.ts");
-    let all = lines(&watch(&clip, "What? --distinct 40 --fps 4 --json --prune off").success());
-    // 16 tokens a frame, of which the newest four are whole.
-    let state = &end(&all)["state"];
-    assert_eq!((&state["frames"], &state["tokens"]), (&24.into(), &64.into()), "{state}");
-    let all = lines(&watch(&clip, "What? --distinct 100 --fps 4 --json --prune off").success());
-    let state = &end(&all)["state"];
-    assert!((64..=100).contains(&state["tokens"].as_u64().expect("a number")), "{state}");
-    assert!(state["oldest_s"].as_f64() < Some(4.9), "{state}");
-}
-
-#[test]
 fn events_are_told_when_something_changes() {
     let clips = Clips::new();
     let still = "color=gray:s=96x72:r=10:d=4[a];color=red:s=96x72:r=10:d=4[b];[a][b]concat";
@@ -497,8 +483,6 @@ fn what_cannot_be_asked_for_is_wrong_use() {
     for (options, told) in [
         ("--every 2s", "QUESTION"),
         ("--window 3 --memory 100", "cannot be used with"),
-        ("--distinct 100 --memory 100", "cannot be used with"),
-        ("--window 3 --distinct 100", "cannot be used with"),
         ("--window 0", "0"),
         ("--prune vidcom2", "sharpv-paper or off"),
         ("--max-visual-tokens 9", "does not end"),
@@ -513,7 +497,7 @@ fn what_cannot_be_asked_for_is_wrong_use() {
 fn what_does_not_fit_is_refused_with_what_does() {
     let clips = Clips::new();
     let clip = clips.draw(MOVING, H264, "clip.mp4");
-    for (option, unit) in [("--window", "frames"), ("--memory", "visual tokens"), ("--distinct", "visual tokens")] {
+    for (option, unit) in [("--window", "frames"), ("--memory", "visual tokens")] {
         let refused = watch(&clip, &format!("{option} 1000000")).failure().code(2);
         let text = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
         let (_, rest) = text.split_once("at most ").unwrap_or_else(|| panic!("{text}"));

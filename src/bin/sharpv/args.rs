@@ -235,18 +235,12 @@ pub struct WatchArgs {
 
     /// Hold the last N frames in which something is new [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
-        conflicts_with_all = ["memory", "distinct"], help_heading = "Video")]
+        conflicts_with = "memory", help_heading = "Video")]
     pub window: Option<u32>,
 
     /// Hold at most N visual tokens: the newest frames, and of those before them the ones that showed most that was new
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Video")]
     pub memory: Option<u32>,
-
-    /// Hold at most N visual tokens: those of the newest frames, and of those before them the ones that look least like
-    /// others that are held
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "memory",
-        help_heading = "Video")]
-    pub distinct: Option<u32>,
 
     /// With --memory, a frame is worth half as much after this time
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration, help_heading = "Video")]

@@ -258,43 +258,6 @@ impl KvState {
         holes.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Whether single tokens of an image can leave the cache: see [`thin`](Self::thin).
-    pub fn can_thin(&self, engine: &Engine) -> bool {
-        !engine.vision.uses_mrope() && !engine.model.is_recurrent()
-    }
-
-    /// Follows a slice of the first video that lost the tokens `gone` (ascending, among those that were kept): the
-    /// cache numbers the others as the slice now does.
-    ///
-    /// With `singly`, the cells of these tokens alone are removed, and all other rows stay: as those behind a hole of
-    /// [`forget`](Self::forget), they keep what they took from them. Otherwise, or where the cache refuses, all from
-    /// the first of them on is removed, to be computed again.
-    pub fn thin(&mut self, singly: bool, slice: usize, gone: &[usize]) {
-        let number = |row: &PlannedRow| match row.key {
-            RowKey::Visual { video: 0, slice: of, kept } if of == slice => Some(kept),
-            _ => None,
-        };
-        let leaves = |row: &PlannedRow| number(row).is_some_and(|kept| gone.binary_search(&kept).is_ok());
-        let Some(first) = self.rows.iter().find(|row| leaves(row)).map(|row| row.position[0]) else { return };
-        let removed = singly
-            && self.context.as_mut().is_some_and(|context| {
-                let mut leaving = self.rows.iter().filter(|row| leaves(row)).map(|row| row.position[0]);
-                let is_whole = !has_evicted(context) && self.evicted.rows.is_empty();
-                is_whole && leaving.all(|position| context.remove(position, position + 1))
-            });
-        if !removed {
-            return self.go_back(first);
-        }
-        self.rows.retain(|row| !leaves(row));
-        for row in &mut self.rows {
-            if let RowKey::Visual { video: 0, slice: of, kept } = &mut row.key
-                && *of == slice
-            {
-                *kept -= gone.partition_point(|gone| *gone < *kept);
-            }
-        }
-    }
-
     /// Cells that rows take: those of the rows that were not evicted from all layers.
     pub fn cells_used(&self) -> usize {
         cells_used(&self.rows, &self.evicted)

@@ -48,9 +48,7 @@ impl LiveSession {
         let policy = self.params().policy;
         let (name, unit, asked) = match policy {
             LivePolicy::Window { frames } => ("the window", "frames", frames),
-            LivePolicy::Memory { tokens, .. } | LivePolicy::Distinct { tokens, .. } => {
-                ("the memory", "visual tokens", tokens)
-            }
+            LivePolicy::Memory { tokens, .. } => ("the memory", "visual tokens", tokens),
         };
         let line = self.line(size)?;
         let fit = self.session().fit();
@@ -69,10 +67,8 @@ impl LiveSession {
             }
             let rows = taken.rows - taken.tokens + tokens + QUESTION + fit.params.n_predict;
             let Some(free) = &free else { return Ok(None) };
-            // A copy of each is compared with those that come.
-            let copies = if matches!(policy, LivePolicy::Distinct { .. }) { 2 } else { 1 };
             let at_once = if fit.engine.vision.uses_non_causal() { line.first.tokens } else { 0 };
-            let short = fit.short_of_memory(free, (rows, at_once), copies * tokens)?.is_some();
+            let short = fit.short_of_memory(free, (rows, at_once), tokens)?.is_some();
             Ok(short.then(|| format!("{} MB of memory are free", free.bytes >> 20)))
         };
         let Some(reason) = shortage(asked)? else { return Ok(()) };
@@ -118,7 +114,7 @@ impl LiveSession {
                 let slices = n.div_ceil(self.session().layout().frames().per_slice.max(1));
                 (slices, kept_at_least(&self.session().params.prune, slices, per_slice))
             }
-            LivePolicy::Memory { .. } | LivePolicy::Distinct { .. } => (n.div_ceil(per_slice), n),
+            LivePolicy::Memory { .. } => (n.div_ceil(per_slice), n),
         }
     }
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 /// Which frames of video that does not end stay.
 ///
 /// Frames that repeat the one before them are neither kept nor counted. What is kept of the others is what
-/// [`CausalPruner`](crate::prune::CausalPruner) chooses. With [`Distinct`](Self::Distinct) tokens leave one by one;
-/// with the others frames leave whole: a frame is held with all tokens that were kept of it, or not at all.
+/// [`CausalPruner`](crate::prune::CausalPruner) chooses. A frame is held with all tokens that were kept of it, or not
+/// at all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LivePolicy {
@@ -31,23 +31,6 @@ pub enum LivePolicy {
         /// `h`, in seconds, more than 0.
         half_life_s: f64,
     },
-    /// At most `tokens` visual tokens, one by one: when there are more, those leave that look most like another that is
-    /// held. The worth of a token, and how it is near to what others do with keys and values, is told in
-    /// [`DistinctTokens`](crate::prune::DistinctTokens); its age does not matter.
-    ///
-    /// A frame that lost all but two of its tokens loses these as well, since its text takes as much. Where frames have
-    /// to leave whole, for positions or cells, those go first of which the fewest tokens are held.
-    ///
-    /// Where the cache cannot lose single tokens (M-RoPE, by which those of a frame share a position; recurrent
-    /// layers), what is held behind the first that left is computed again. There an eighth of the tokens leaves at
-    /// once, so that this is rare.
-    Distinct {
-        /// Visual tokens, at least 1.
-        tokens: usize,
-        /// The newest frames, which stay as they are, at least 1; if they have more than `tokens` tokens, they are all
-        /// that is held.
-        recent: usize,
-    },
 }
 
 impl LivePolicy {
@@ -56,16 +39,11 @@ impl LivePolicy {
         Self::Memory { tokens, recent: 4, half_life_s: 300.0 }
     }
 
-    /// `tokens` visual tokens that look unlike each other, and the four newest frames whole.
-    pub fn distinct(tokens: usize) -> Self {
-        Self::Distinct { tokens, recent: 4 }
-    }
-
     /// The newest frames, which never leave.
     pub fn recent(&self) -> usize {
         match *self {
             Self::Window { frames } => frames,
-            Self::Memory { recent, .. } | Self::Distinct { recent, .. } => recent,
+            Self::Memory { recent, .. } => recent,
         }
     }
 }
@@ -115,7 +93,7 @@ impl LiveParams {
         let is_positive = |x: f64| x.is_finite() && x > 0.0;
         match self.policy {
             LivePolicy::Window { frames } => check(frames > 0, "the window", &frames, "at least 1 frame")?,
-            LivePolicy::Memory { tokens, recent, .. } | LivePolicy::Distinct { tokens, recent } => {
+            LivePolicy::Memory { tokens, recent, .. } => {
                 check(tokens > 0, "the memory", &tokens, "at least 1 token")?;
                 check(recent > 0, "the newest frames that stay", &recent, "at least 1")?;
             }

@@ -50,21 +50,12 @@ impl LivePolicy {
                 leaving.sort_unstable();
                 leaving
             }
-            // Of its tokens, those that leave do so one by one: see `Reel::thin`.
-            Self::Distinct { recent, .. } => {
-                let stay = newest(held, recent).min(most).min(held.len());
-                let mut order: Vec<usize> = (0..held.len() - stay).collect();
-                order.sort_by_key(|&place| held[place].kept);
-                order.truncate(held.len().saturating_sub(most));
-                order.sort_unstable();
-                order
-            }
         }
     }
 }
 
 /// How many slices hold the newest `frames` frames, without more of them; one at least.
-pub(super) fn newest(held: &[Held], frames: usize) -> usize {
+fn newest(held: &[Held], frames: usize) -> usize {
     let mut left = frames;
     let is_within = |held: &&Held| {
         let fits = held.frames <= left;
@@ -104,16 +95,6 @@ mod tests {
         // The newest stays, whatever it is worth and has.
         assert_eq!(memory(1, 1e9).leaving(&slices, usize::MAX), [0, 1, 2]);
         assert_eq!(memory(40, 1e9).leaving(&slices, 2), [1, 2]);
-    }
-
-    #[test]
-    fn of_frames_that_were_thinned_out_the_thinnest_leaves() {
-        let slices = [held(0, 0.0, 3, 0.9), held(1, 1.0, 7, 0.1), held(2, 2.0, 3, 0.3), held(3, 3.0, 1, 0.0)];
-        let distinct = LivePolicy::Distinct { tokens: 1, recent: 1 };
-        assert!(distinct.leaving(&slices, usize::MAX).is_empty(), "too many tokens leave one by one");
-        assert_eq!(distinct.leaving(&slices, 3), [0]);
-        assert_eq!(distinct.leaving(&slices, 2), [0, 2]);
-        assert_eq!(distinct.leaving(&slices, 0), [0, 1, 2], "the newest stays");
     }
 
     #[test]

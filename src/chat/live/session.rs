@@ -3,7 +3,7 @@
 use super::album::Album;
 use super::params::{LiveParams, LivePolicy};
 use super::recall::page;
-use super::reel::{Reel, Thinned};
+use super::reel::Reel;
 use super::script::{Script, Told};
 use super::state::{LiveState, Pushed};
 use crate::chat::answer::{Answer, EncoderWork, count, ms};
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
 use crate::observer::Observer;
-use crate::prune::{CausalPruner, DistinctTokens};
+use crate::prune::CausalPruner;
 use crate::video::{Frame, Kind, VideoInfo, check_image};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,13 +83,6 @@ pub(super) struct Feed {
     slice_tokens: usize,
     /// What is remembered beside what is held, if anything is to be.
     pub album: Option<Album>,
-}
-
-impl Feed {
-    /// Visual tokens that are held.
-    fn tokens(&self) -> usize {
-        self.reel.held().iter().map(|held| held.kept).sum()
-    }
 }
 
 /// What bringing the cache to what is held took.
@@ -229,23 +222,12 @@ impl LiveSession {
             let empty = EncodedVideo::empty(&engine.model, &engine.vision, &feed.info, arrangement)?;
             conversation.videos.push(Arc::new(empty));
         }
-        let Session { engine, conversation, kv, .. } = &mut self.session;
+        let Session { engine, conversation, .. } = &mut self.session;
         let Some(video) = conversation.videos.first_mut().map(Arc::make_mut) else { return Ok(Some(pushed)) };
         video.timings += taken;
         feed.reel.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
         let leaving = self.params.policy.leaving(feed.reel.held(), self.most);
         pushed.evicted = feed.reel.evict(video, &leaving);
-        if let LivePolicy::Distinct { tokens, recent } = self.params.policy
-            && feed.tokens() > tokens
-        {
-            let singly = kv.can_thin(engine);
-            let most = if singly { tokens } else { tokens - tokens / 8 };
-            let (thinned, frames) = feed.reel.thin(video, most, recent);
-            pushed.evicted += frames;
-            for Thinned { slice, gone } in &thinned {
-                kv.thin(singly, *slice, gone);
-            }
-        }
         self.counts.evicted += pushed.evicted as u64;
         if self.params.prefill {
             self.prefill(observer)?;
@@ -343,8 +325,7 @@ impl LiveSession {
             oldest_s: held.first().map(|held| held.time_s),
             newest_s: held.last().map(|held| held.time_s),
             now_s: counts.now_s,
-            embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum::<usize>()
-                + self.feed.as_ref().map_or(0, |feed| feed.reel.bytes()),
+            embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum(),
             recalled: album.map_or(0, Album::frames),
             recalled_bytes: album.map_or(0, Album::bytes),
             cells_used: kv.cells_used,
@@ -406,9 +387,7 @@ impl LiveSession {
         let running = Running::new(&encoder(&mut self.session, recall > 0), script.frame(), &info.path)?;
         let parts = (recall / (PART * script.frame().frames_per_slice.max(1))).max(LEAST_PARTS);
         let album = (recall > 0).then(|| Album::new(parts));
-        let is_distinct = matches!(self.params.policy, LivePolicy::Distinct { .. });
-        let distinct = is_distinct.then(|| DistinctTokens::new(self.session.engine.model.n_embd_inp()));
-        let reel = Reel::new(script, told, mrope, distinct);
+        let reel = Reel::new(script, told, mrope);
         Ok(Feed { reel, running, info, since_key: 0, slice_tokens: 0, album })
     }
 
@@ -432,7 +411,7 @@ impl LiveSession {
         let layout = self.session.layout();
         let n_frames = match self.params.policy {
             LivePolicy::Window { frames } => frames,
-            LivePolicy::Memory { .. } | LivePolicy::Distinct { .. } => layout.frames().max,
+            LivePolicy::Memory { .. } => layout.frames().max,
         };
         let told = Told { n_frames, fps: self.params.fps };
         (Script::new(layout, info, told, start_s, self.session.engine.vision.uses_mrope()), told)

@@ -169,7 +169,7 @@ impl Watcher<'_> {
         if self.live.state().frames == 0 {
             self.since = Instant::now();
             // What nobody asked for becomes less where it has to.
-            if [self.args.window, self.args.memory, self.args.distinct, self.args.recall].iter().any(Option::is_some) {
+            if [self.args.window, self.args.memory, self.args.recall].iter().any(Option::is_some) {
                 self.live.check_fit((frame.width, frame.height))?;
             }
         }
@@ -332,16 +332,15 @@ impl WatchArgs {
     }
 
     fn live_params(&self) -> LiveParams {
-        let policy = match (self.memory, self.distinct, self.window) {
-            (Some(tokens), ..) => match LivePolicy::memory(tokens as usize) {
+        let policy = match (self.memory, self.window) {
+            (Some(tokens), _) => match LivePolicy::memory(tokens as usize) {
                 LivePolicy::Memory { tokens, recent, .. } => {
                     LivePolicy::Memory { tokens, recent, half_life_s: self.half_life }
                 }
                 other => other,
             },
-            (None, Some(tokens), _) => LivePolicy::distinct(tokens as usize),
-            (None, None, Some(frames)) => LivePolicy::Window { frames: frames as usize },
-            (None, None, None) => LivePolicy::default(),
+            (None, Some(frames)) => LivePolicy::Window { frames: frames as usize },
+            (None, None) => LivePolicy::default(),
         };
         let recall = self.recall.unwrap_or(0) as usize;
         LiveParams { policy, fps: self.fps, recall, ..LiveParams::default() }
