@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
-use sharpv::prune::{Budget, Decision, Method, PruneParams, Scorer, SliceView, prune};
+use sharpv::lab::methods;
+use sharpv::prune::{Budget, Decision, PruneParams, Scorer, SliceView, prune};
 
 /// Slices, tokens a slice, width: LLaVA-OneVision 0.5B with 32 frames, SmolVLM2 500M with 64, and `smol` with 8.
 const SHAPES: [(usize, usize, usize); 3] = [(32, 196, 896), (64, 64, 960), (8, 64, 576)];
@@ -76,7 +77,7 @@ fn benchmark(c: &mut Criterion) {
         let adaptive = PruneParams::default();
         group.bench_function("prune/sharpv, no budget", |b| b.iter(|| prune(&adaptive, black_box(&slices))));
         // Off reads no embedding.
-        for method in Method::ALL.into_iter().filter(|&method| method != Method::Off) {
+        for method in methods::all().filter(|method| method.prunes()) {
             let params = PruneParams { method, budget: Budget::Keep(0.12), ..PruneParams::default() };
             group.bench_with_input(BenchmarkId::new("prune", method), &params, |b, params| {
                 b.iter(|| prune(params, black_box(&slices)));
@@ -89,7 +90,7 @@ fn benchmark(c: &mut Criterion) {
         // The only method whose time depends on what it sees.
         let data = scenes(n_slices, n_tokens * n_embd);
         let slices = views(&data, n_tokens, n_embd);
-        let params = PruneParams { method: Method::DivPrune, budget: Budget::Keep(0.12), ..PruneParams::default() };
+        let params = PruneParams { method: methods::DIVPRUNE, budget: Budget::Keep(0.12), ..PruneParams::default() };
         group.bench_function("prune/divprune, scenes", |b| b.iter(|| prune(&params, black_box(&slices))));
         group.finish();
     }

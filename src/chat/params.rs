@@ -7,7 +7,7 @@ use super::kv::trial::LOOKED_AT;
 use super::prompt::plan::Tokenization;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::prune::{Method, PruneParams};
+use crate::prune::PruneParams;
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, ModelParams, SamplerParams, VisionParams};
 use crate::skip::EncodeParams;
 use crate::video::{Rate, Sampling, Spread};
@@ -114,7 +114,7 @@ impl SessionParams {
     }
 
     pub(super) fn evict_mode(&self) -> EvictMode {
-        self.evict.mode(self.prune.method != Method::Off)
+        self.evict.mode(self.prune.method.prunes())
     }
 
     /// The layers that visual tokens never stay in, if they are known and that is wanted.

@@ -15,5 +15,6 @@ pub mod calibrate;
 pub mod cost;
 pub mod eval;
 pub mod inspect;
+pub mod methods;
 pub mod report;
 pub mod results;

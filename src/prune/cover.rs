@@ -1,26 +1,25 @@
-//! A token of each scene for what importance leaves out.
+//! Covers: a token of each scene for what importance leaves out.
 //!
-//! Importance is distance: from the mean of the slice, and from the slice before. What fills most of an image, its
-//! background above all, is near to both, so the tokens of highest importance tell nothing of it. One token does: the
-//! one nearest to the mean.
+//! Importance is distance: from the mean of the slice, and from the previous slice. Most of an image, above all its
+//! background, is close to both, so the tokens of highest importance do not show it. The token closest to the mean does.
 
 use super::score::{Rows, SliceScore, Spread};
 use super::select::top;
 use super::vector::{dissim, inverse_norm};
 
-/// Fewest tokens of a slice of which one goes to the cover. A single one is better spent on what is important.
+/// Fewest kept tokens of a slice of which one is the cover. A single token is better spent on what is important.
 pub(super) const LEAST: usize = 2;
 
-/// What could stand for a slice.
+/// A slice's candidate for the cover of its scene.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cover {
     /// The slice is the first of a scene.
     pub opens_scene: bool,
-    /// Of the tokens that may be kept, the one nearest to the mean of the slice.
+    /// The usable token closest to the mean of the slice: [`Spread::typical`].
     pub typical: Option<u32>,
 }
 
-/// Tells where scenes begin.
+/// Finds where scenes begin.
 #[derive(Debug, Default)]
 pub(super) struct Scenes {
     /// Mean of the first slice of the scene, and its inverse norm.
@@ -28,8 +27,8 @@ pub(super) struct Scenes {
 }
 
 impl Scenes {
-    /// Looks at the next slice. A scene lasts as long as the mean of a slice is no farther from that of the scene's
-    /// first slice than the slice's own tokens are from it: then what stood for that one stands for this one, too.
+    /// Checks the next slice. A scene lasts as long as the mean of a slice is no farther from that of the scene's first
+    /// slice than the slice's own tokens are from their mean: then the cover of the first one represents it, too.
     pub fn next(&mut self, rows: &Rows, slice: &SliceScore, spread: &Spread) -> Cover {
         let Some(rms) = spread.rms else {
             return Cover { opens_scene: false, typical: None };
@@ -44,8 +43,8 @@ impl Scenes {
     }
 }
 
-/// As [`top`] in each slice. But in the first of each scene that keeps enough tokens, the typical one takes the place
-/// of the least important of them.
+/// [`top`] of each slice, but in the first slice of each scene that keeps enough tokens, the cover replaces the least
+/// important of them.
 pub(super) fn top_and_cover(slices: &[SliceScore], counts: &[usize], covers: &[Cover]) -> Vec<Vec<u32>> {
     let mut is_due = false;
     let choose = |((slice, &count), cover): ((&SliceScore, &usize), &Cover)| {

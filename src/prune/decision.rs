@@ -1,4 +1,4 @@
-//! What pruning decided.
+//! The result of pruning.
 
 use serde::Serialize;
 
@@ -7,16 +7,16 @@ use super::score::SliceScore;
 /// The kept tokens of all slices.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Decision {
-    /// One entry a slice, in the order given.
+    /// One entry for each slice, in order.
     pub slices: Vec<SliceDecision>,
-    /// Tokens dropped because their embedding is not finite. More than 0 means that the encoder is broken or its
-    /// precision too low: worth a warning. [`Method::Off`](super::Method::Off) does not look, so it reports 0.
+    /// Tokens dropped because their embedding is not finite. More than 0 means that the encoder is broken, or that its
+    /// precision is too low. [`Method::OFF`](super::Method::OFF) does not read embeddings, so it reports 0.
     pub non_finite: usize,
 }
 
 impl Decision {
-    /// Of scored slices, `kept` are kept.
-    pub(super) fn new(slices: Vec<SliceScore>, kept: Vec<Vec<u32>>) -> Self {
+    /// For scored slices, and the tokens that are kept of each.
+    pub(crate) fn new(slices: Vec<SliceScore>, kept: Vec<Vec<u32>>) -> Self {
         let non_finite = slices.iter().map(|slice| slice.non_finite.len()).sum();
         let slices = slices.into_iter().zip(kept).map(|(slice, kept)| SliceDecision {
             kept,
@@ -53,11 +53,10 @@ pub struct SliceDecision {
     pub kept: Vec<u32>,
     /// Tokens of the slice before pruning.
     pub n_tokens: usize,
-    /// Share of the slice that the method keeps when no budget is given, 0 to 1: SharpV's adaptive ratio `r_t`, before
-    /// rounding; for other methods see [`Method`](super::Method). Random and uniform report SharpV's.
+    /// Share of the slice that the method keeps with [`Budget::Adaptive`](super::Budget::Adaptive), 0 to 1: SharpV's
+    /// ratio `r_t`, before rounding.
     pub ratio: f32,
-    /// The method's importance of each token: `[n_tokens]`, 0 for a token that is not finite. Random and uniform report
-    /// SharpV's. `None` with [`Method::Off`](super::Method::Off) and [`Method::DivPrune`](super::Method::DivPrune),
-    /// which score no token by itself.
+    /// The method's importance of each token: `[n_tokens]`, 0 for a token that is not finite. `None` if the method
+    /// gives tokens no importance, as [`Method::OFF`](super::Method::OFF).
     pub importance: Option<Vec<f32>>,
 }

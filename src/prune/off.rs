@@ -1,17 +1,37 @@
 //! No pruning.
 
-use super::{Decision, Pruner, SliceDecision, SliceView};
+use super::method::{Algorithm, Pruner};
+use super::{Decision, PruneParams, SliceDecision, SliceView};
 
-/// Keeps everything, and never reads an embedding.
+pub(super) const NAME: &str = "off";
+
+/// Keeps all tokens.
+pub(super) struct Off;
+
+impl Algorithm for Off {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn pruner(&self, _: &PruneParams) -> Box<dyn Pruner> {
+        Box::<KeepAll>::default()
+    }
+
+    fn prunes(&self) -> bool {
+        false
+    }
+}
+
+/// Counts tokens, and never reads an embedding.
 #[derive(Default)]
-pub(super) struct Off {
+struct KeepAll {
     slices: Vec<SliceDecision>,
 }
 
-impl Pruner for Off {
+impl Pruner for KeepAll {
     fn push(&mut self, slice: SliceView<'_>) {
         let n_tokens = slice.n_tokens();
-        // `SliceView` admits no more than `u32::MAX` tokens.
+        // A `SliceView` has at most `u32::MAX` tokens.
         let kept = (0..n_tokens as u32).collect();
         self.slices.push(SliceDecision { kept, n_tokens, ratio: 1.0, importance: None });
     }

@@ -1,28 +1,24 @@
-//! A copy of a slice, to compare later ones with.
+//! A copy of a slice, for comparison with later ones.
 
 use super::SliceView;
 
-/// The embeddings of a slice, and what was measured of its rows.
-pub(super) struct Previous<R> {
+/// The embeddings of a slice, and a measurement of its rows.
+pub(crate) struct Previous<R> {
     data: Vec<f32>,
     n_tokens: usize,
     n_embd: usize,
-    /// What was measured of its rows.
+    /// For example their norms.
     pub rows: R,
 }
 
 impl<R> Previous<R> {
-    /// Copies `slice` into the buffer of a copy that is needed no more, if there is one.
+    /// Copies `slice` into the buffer of `old`, if there is one.
     pub fn new(slice: &SliceView<'_>, rows: R, old: Option<Self>) -> Self {
         let mut data = old.map(|old| old.data).unwrap_or_default();
         data.clear();
         data.reserve(slice.n_tokens() * slice.n_embd());
         slice.rows().for_each(|row| data.extend_from_slice(row));
         Self { data, n_tokens: slice.n_tokens(), n_embd: slice.n_embd(), rows }
-    }
-
-    pub fn n_tokens(&self) -> usize {
-        self.n_tokens
     }
 
     pub fn view(&self) -> Option<SliceView<'_>> {

@@ -1,8 +1,7 @@
 //! SharpV's scores of a slice: importance of each token and retention ratio.
 //!
-//! Each embedding is read twice. The first pass ([`Rows::measure`]) takes the norms and the mean; the norms serve
-//! again when the slice is the previous one of its successor. The second pass ([`score`]) takes the
-//! dissimilarities.
+//! Each embedding is read twice. The first pass ([`Rows::measure`]) computes the norms and the mean; the norms are used
+//! again when the next slice is compared with this one. The second pass ([`score`]) computes the dissimilarities.
 //!
 //! Sums over tokens run in f64.
 
@@ -20,33 +19,33 @@ pub struct SliceScores<'a> {
     pub temporal: &'a [Option<f64>],
     /// The adaptive ratio `r_t`, 0 to 1.
     pub ratio: f64,
-    /// There was no slice to compare with.
+    /// Whether it is a first slice.
     pub first: bool,
-    /// A scene begins with it.
+    /// Whether a scene begins with it.
     pub opens_scene: bool,
-    /// A token that stands for the slice as a whole; only where a scene begins.
+    /// The candidate for the cover; only if a scene begins here.
     pub typical: Option<u32>,
 }
 
-/// What is known of a slice before it is compared with another.
-pub(super) struct Rows {
+/// The first pass over a slice.
+pub(crate) struct Rows {
     /// `1/‖x‖` of each token: 0 without a direction, `None` when not finite.
     inv_norms: Vec<Option<f32>>,
     /// Mean over the finite tokens: `[n_embd]`.
     mean: Vec<f32>,
 }
 
-/// What a method that scores tokens knows of one slice.
-pub(super) struct SliceScore {
+/// The scores of one slice, of any method that gives tokens an importance.
+pub(crate) struct SliceScore {
     /// `[n_tokens]`, 0 for non-finite tokens.
     pub importance: Vec<f32>,
-    /// Share of the slice that the method keeps of its own accord, 0 to 1: SharpV's `r_t`.
+    /// Share of the slice that the method keeps without a budget, 0 to 1: SharpV's `r_t`.
     pub ratio: f64,
-    /// There was no slice to compare with.
+    /// Whether there was no slice to compare with.
     pub first: bool,
-    /// Indices of non-finite tokens, ascending; as good as always empty.
+    /// Indices of non-finite tokens, ascending; almost always empty.
     pub non_finite: Vec<u32>,
-    /// Indices of all tokens that may not be kept, ascending: non-finite ones, and those that are not finished.
+    /// Indices of all tokens that may not be kept, ascending: non-finite and unfinished ones.
     pub barred: Vec<u32>,
 }
 
@@ -60,7 +59,7 @@ impl SliceScore {
         self.n_tokens() - self.barred.len()
     }
 
-    /// Tokens of an importance over `k`, 0 or more, that may be kept.
+    /// Usable tokens of an importance over `k`, where `k ≥ 0`.
     pub fn n_over(&self, k: f32) -> usize {
         let is_over = |index: &u32| self.importance.get(*index as usize).is_some_and(|&importance| importance > k);
         (0..self.n_tokens() as u32).filter(is_over).count() - self.barred.iter().filter(|index| is_over(index)).count()
@@ -76,12 +75,12 @@ impl SliceScore {
     }
 }
 
-/// How the tokens of a slice lie about their mean.
-pub(super) struct Spread {
+/// How the tokens of a slice are spread around their mean.
+pub(crate) struct Spread {
     /// `RMS(S)`; `None` if no token is finite.
     pub rms: Option<f64>,
-    /// Of the tokens that may be kept the one nearest to the mean, of equals the first; unless it is far from it as
-    /// tokens of this slice go, because others may not be kept.
+    /// The usable token closest to the mean, on a tie the first one. `None` if closer tokens may not be kept and this
+    /// one is far from the mean for a token of this slice.
     pub typical: Option<u32>,
     /// `S` of each token; `None` for non-finite ones.
     pub spatial: Vec<Option<f64>>,
@@ -92,7 +91,7 @@ pub(super) struct Spread {
 impl Rows {
     /// First pass over a slice.
     pub fn measure(slice: &SliceView<'_>) -> Self {
-        /// Rows that join the sum together, so that it is loaded and stored once for all of them.
+        /// Rows that are added to the sum together, so that it is loaded and stored once for all of them.
         const BLOCK: usize = 4;
 
         let mut inv_norms = Vec::with_capacity(slice.n_tokens());
@@ -130,9 +129,8 @@ impl Rows {
     }
 }
 
-/// Second pass over a slice, `rows` being its own first pass and `previous` the slice before it, if any, with its
-/// first pass.
-pub(super) fn score(
+/// The second pass over a slice. `rows` is its first pass; `previous` is the previous slice, if any, with its own.
+pub(crate) fn score(
     slice: &SliceView<'_>,
     rows: &Rows,
     previous: Option<(&SliceView<'_>, &Rows)>,
@@ -142,7 +140,7 @@ pub(super) fn score(
     let temporal = previous
         .filter(|(previous, _)| !slice.starts_video() && previous.n_tokens() == slice.n_tokens())
         .map(|(previous, previous_rows)| temporal(slice, rows, previous, previous_rows))
-        // Both slices may be there without one pair of finite tokens.
+        // Two slices may have no pair of finite tokens.
         .and_then(|temporal| Some((half_rms(&temporal)?, temporal)));
 
     let w = f64::from(spatial_weight);
@@ -164,24 +162,24 @@ pub(super) fn score(
     (slice, Spread { rms, typical, spatial, temporal })
 }
 
-/// How the tokens lie about their mean, by their `S_t`: [`Spread::rms`] and [`Spread::typical`].
+/// [`Spread::rms`] and [`Spread::typical`], from `S_t`.
 fn spread(spatial: &[Option<f64>], barred: &[u32]) -> (Option<f64>, Option<u32>) {
     let finite = || (0..).zip(spatial).filter_map(|(i, s)| Some((i, (*s)?)));
     let rms = half_rms(spatial).map(|half| 2.0 * half);
-    // Where all tokens are as far, rounding may put their root mean square below it.
+    // If all tokens are equally far, rounding may put their root mean square below that distance.
     let near = nearest(finite()).map_or(0.0, |(_, least)| least).max(rms.unwrap_or(0.0));
     let usable = finite().filter(|(i, _)| barred.binary_search(i).is_err());
     let typical = nearest(usable).and_then(|(i, distance)| (distance <= near).then_some(i));
     (rms, typical)
 }
 
-/// The token at the least distance, of equals the first.
+/// The token of least distance, on a tie the first one.
 fn nearest(tokens: impl Iterator<Item = (u32, f64)>) -> Option<(u32, f64)> {
     tokens.min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
 /// The tokens of `slice` that may not be kept, ascending.
-pub(super) fn barred(slice: &SliceView<'_>, non_finite: &[u32]) -> Vec<u32> {
+pub(crate) fn barred(slice: &SliceView<'_>, non_finite: &[u32]) -> Vec<u32> {
     let mut barred = [slice.unfinished(), non_finite].concat();
     barred.sort_unstable();
     barred.dedup();
@@ -191,20 +189,20 @@ pub(super) fn barred(slice: &SliceView<'_>, non_finite: &[u32]) -> Vec<u32> {
 
 /// `S_t`; `None` for non-finite tokens.
 fn spatial(slice: &SliceView<'_>, rows: &Rows) -> Vec<Option<f64>> {
-    // The mean of finite tokens within range is finite and within range itself.
+    // The mean of finite tokens within range is itself finite and within range.
     let inv_mean = inverse_norm(&rows.mean).unwrap_or(0.0);
     let dissim = |(row, &inv_norm): (&[f32], &Option<f32>)| Some(dissim(row, inv_norm?, &rows.mean, inv_mean));
     slice.rows().zip(&rows.inv_norms).map(dissim).collect()
 }
 
-/// `T_t`; `None` for cells that are not finite in both slices.
+/// `T_t`; `None` for grid cells that are not finite in both slices.
 fn temporal(slice: &SliceView<'_>, rows: &Rows, previous: &SliceView<'_>, previous_rows: &Rows) -> Vec<Option<f64>> {
     let current = slice.rows().zip(&rows.inv_norms);
     let previous = previous.rows().zip(&previous_rows.inv_norms);
     current.zip(previous).map(|((a, &inv_a), (b, &inv_b))| Some(dissim(a, inv_a?, b, inv_b?))).collect()
 }
 
-/// `‖v‖₂ / (2·sqrt(n))` over the `n` values that are there, at most 1; `None` when none is.
+/// `‖v‖₂ / (2·sqrt(n))` over the `n` values that are not `None`, at most 1; `None` if there are none.
 fn half_rms(values: &[Option<f64>]) -> Option<f64> {
     let (n, sum) = values.iter().flatten().fold((0_usize, 0.0), |(n, sum), v| (n + 1, sum + v * v));
     (n > 0).then(|| ((sum / n as f64).sqrt() / 2.0).min(1.0))

@@ -1,13 +1,13 @@
 //! Pruning while slices stream in.
 
-use super::{Decision, PruneParams, Pruner, SliceView};
+use super::method::Pruner;
+use super::{Decision, PruneParams, SliceView};
 use crate::error::{Error, Result};
 
-/// Scores slices as they arrive, and decides once all are there.
+/// Scores slices as they arrive, and chooses when all have arrived.
 ///
-/// A slice is needed only during [`push`](Self::push): the scorer keeps its scores, and a copy of the last slice to
-/// compare the next one with; of all slices with [`Method::VidCom2`](super::Method::VidCom2) and
-/// [`Method::DivPrune`](super::Method::DivPrune). The result is the same as that of [`prune`](super::prune).
+/// A slice is borrowed only during [`push`](Self::push): the scorer keeps its scores, and SharpV a copy of the last
+/// slice for comparison with the next one. The result equals that of [`prune`](super::prune).
 pub struct Scorer {
     pruner: Box<dyn Pruner>,
     n_embd: Option<usize>,
@@ -26,15 +26,14 @@ impl Scorer {
     /// Scores the next slice.
     ///
     /// # Errors
-    /// [`Error::SliceShape`] when `n_embd` differs from that of the slices before. The scorer is as it was before
-    /// the call.
+    /// [`Error::SliceShape`] when `n_embd` differs from that of the previous slices. Then the scorer is unchanged.
     pub fn push(&mut self, slice: SliceView<'_>) -> Result<()> {
         self.check_width(&[slice])?;
         self.pruner.push(slice);
         Ok(())
     }
 
-    /// Scores several slices, in parallel where the method can.
+    /// Scores several slices, in parallel if the method can.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -44,12 +43,12 @@ impl Scorer {
         Ok(())
     }
 
-    /// Chooses the tokens to keep of all slices pushed.
+    /// Chooses the tokens to keep of all slices that were pushed.
     pub fn finish(self) -> Decision {
         self.pruner.finish()
     }
 
-    /// All slices of one model have the same width; anything else is a mistake of the caller that a score would hide.
+    /// All slices of one model have the same width; another one is a mistake of the caller, which scores would hide.
     fn check_width(&mut self, slices: &[SliceView<'_>]) -> Result<()> {
         let Some(expected) = self.n_embd.or_else(|| slices.first().map(SliceView::n_embd)) else { return Ok(()) };
         if let Some(other) = slices.iter().find(|slice| slice.n_embd() != expected) {

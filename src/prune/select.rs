@@ -1,9 +1,9 @@
-//! Ways to take some of many.
+//! Selection by importance.
 
 use super::score::SliceScore;
 
-/// Indices of the `k` usable tokens of highest importance, ascending; of equals the one of lower index.
-pub(super) fn top(slice: &SliceScore, k: usize) -> Vec<u32> {
+/// Indices of the `k` usable tokens of highest importance, ascending; on a tie, the token of lower index.
+pub(crate) fn top(slice: &SliceScore, k: usize) -> Vec<u32> {
     let mut indices = slice.usable();
     if k < indices.len() {
         let importance = |index: u32| slice.importance[index as usize];
@@ -14,9 +14,4 @@ pub(super) fn top(slice: &SliceScore, k: usize) -> Vec<u32> {
         indices.sort_unstable();
     }
     indices
-}
-
-/// `m` of `0..n`, ascending: the middles of `m` equal parts.
-pub(super) fn spread(m: usize, n: usize) -> Vec<usize> {
-    (0..m).map(|i| (2 * i + 1) * n / (2 * m)).collect()
 }

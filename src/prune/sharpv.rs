@@ -1,27 +1,66 @@
-//! Visual SharpV, and the part of it that its controls share.
+//! Visual SharpV.
 
-use rayon::prelude::*;
-
-use super::budget::{self, Claim};
+use super::budget::{self, Demand};
 use super::cover::{Cover, Scenes, top_and_cover};
+use super::method::{Algorithm, Pruner};
 use super::previous::Previous;
 use super::score::{Rows, SliceScore, SliceScores, Spread, score};
 use super::select::top;
-use super::{Budget, Decision, PruneParams, Pruner, SliceView};
+use super::{Budget, Decision, PruneParams, SliceView};
 use crate::error::Result;
+use rayon::prelude::*;
 
-/// Keeps the tokens of highest importance, and perhaps one for what they leave out of each scene.
-pub(super) struct SharpV {
-    scores: Scores,
-}
+pub(super) const NAME: &str = "sharpv";
+pub(super) const PAPER_NAME: &str = "sharpv-paper";
 
-impl SharpV {
-    pub fn new(params: &PruneParams) -> Self {
-        Self { scores: Scores::new(params) }
+/// With covers.
+pub(super) struct SharpV;
+
+impl Algorithm for SharpV {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(SharpVPruner { scores: Scores::new(params) })
+    }
+
+    fn is_causal(&self) -> bool {
+        true
+    }
+
+    fn keeps_covers(&self) -> bool {
+        true
     }
 }
 
-impl Pruner for SharpV {
+/// As in the paper.
+pub(super) struct PaperSharpV;
+
+impl Algorithm for PaperSharpV {
+    fn name(&self) -> &'static str {
+        PAPER_NAME
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(SharpVPruner { scores: Scores::new(params) })
+    }
+
+    fn is_causal(&self) -> bool {
+        true
+    }
+
+    fn needs_exact_embeddings(&self) -> bool {
+        true
+    }
+}
+
+/// Keeps the tokens of highest importance, and covers if [`PruneParams::covers`].
+struct SharpVPruner {
+    scores: Scores,
+}
+
+impl Pruner for SharpVPruner {
     fn push(&mut self, slice: SliceView<'_>) {
         self.scores.push(slice);
     }
@@ -39,7 +78,7 @@ impl Pruner for SharpV {
     }
 }
 
-/// SharpV's scores of slices as they come, for who has to choose before all are there.
+/// SharpV's scores of slices as they arrive, for a caller that has to choose before it has all of them.
 pub struct RunningScores {
     scores: Scores,
 }
@@ -80,15 +119,15 @@ impl std::fmt::Debug for RunningScores {
     }
 }
 
-/// SharpV's scores of all slices so far. A control method that must match SharpV's counts holds one of these too.
-pub(super) struct Scores {
+/// SharpV's scores of all slices so far. A method that keeps as many tokens as SharpV uses them too.
+pub(crate) struct Scores {
     params: PruneParams,
     slices: Vec<SliceScore>,
-    /// Of the same slices.
+    /// One for each of `slices`.
     covers: Vec<Cover>,
     scenes: Scenes,
     previous: Option<Previous<Rows>>,
-    /// Of the last slice.
+    /// That of the last slice.
     last: Option<Spread>,
 }
 
@@ -118,15 +157,15 @@ impl Scores {
         self.remember(&slice, rows);
     }
 
-    /// Scores the next slice, and forgets the scores of those before.
+    /// Scores the next slice, and drops the scores of the previous ones.
     fn push_alone(&mut self, slice: SliceView<'_>) {
         self.slices.clear();
         self.covers.clear();
         self.push(slice);
     }
 
-    /// As [`push_alone`](Self::push_alone), and gives the scores.
-    pub fn next(&mut self, slice: SliceView<'_>) -> Option<(SliceScore, Cover, &Spread)> {
+    /// As [`push_alone`](Self::push_alone), and returns the scores.
+    pub(super) fn next(&mut self, slice: SliceView<'_>) -> Option<(SliceScore, Cover, &Spread)> {
         self.push_alone(slice);
         Some((self.slices.pop()?, self.covers.pop()?, self.last.as_ref()?))
     }
@@ -150,15 +189,15 @@ impl Scores {
         }
     }
 
-    /// Turns the scores into a decision: `choose` gets them with SharpV's number of kept tokens a slice, and
-    /// returns kept indices a slice, ascending.
+    /// Turns the scores into a decision. `choose` is passed the scores and, for each slice, SharpV's number of kept
+    /// tokens; it returns the kept indices of each slice, ascending.
     pub fn decide(self, choose: impl FnOnce(&[SliceScore], &[usize]) -> Vec<Vec<u32>>) -> Decision {
-        let claims: Vec<Claim> = self.slices.iter().map(|slice| self.claim(slice)).collect();
-        let kept = choose(&self.slices, &budget::counts(&self.params, &claims));
+        let demands: Vec<Demand> = self.slices.iter().map(|slice| self.demand(slice)).collect();
+        let kept = choose(&self.slices, &budget::counts(&self.params, &demands));
         Decision::new(self.slices, kept)
     }
 
-    fn claim(&self, slice: &SliceScore) -> Claim {
+    fn demand(&self, slice: &SliceScore) -> Demand {
         let (n_tokens, usable) = (slice.n_tokens(), slice.n_usable());
         let least = if slice.first { self.params.min_keep.min(usable) } else { 0 };
         let weight = slice.ratio * n_tokens as f64;
@@ -166,7 +205,7 @@ impl Scores {
             Budget::Threshold(k) => slice.n_over(k),
             _ => weight.ceil() as usize,
         };
-        Claim { n_tokens, usable, own: own.clamp(least, usable), weight, least }
+        Demand { n_tokens, usable, own: own.clamp(least, usable), weight, least }
     }
 
     fn add(&mut self, rows: &Rows, (slice, spread): (SliceScore, Spread)) {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 /// The embeddings of one slice: a frame, or a merged pair of frames. Tokens are in grid order.
 ///
 /// Layout: `n_tokens` rows of `stride` floats, of which the first `n_embd` are scored. The two differ for models
-/// whose rows carry more than the embedding (Qwen3-VL appends its deepstack features).
+/// whose rows hold more than the embedding (Qwen3-VL appends its deepstack features).
 #[derive(Debug, Clone, Copy)]
 pub struct SliceView<'a> {
     data: &'a [f32],
@@ -29,8 +29,8 @@ impl<'a> SliceView<'a> {
     /// are scored.
     ///
     /// # Errors
-    /// [`Error::SliceShape`] when there are no tokens, when `n_embd` is 0 or over `stride`, or when `data` has
-    /// another length than `n_tokens · stride`.
+    /// [`Error::SliceShape`] when there are no tokens, when `n_embd` is 0 or over `stride`, or when the length of `data`
+    /// is not `n_tokens · stride`.
     pub fn with_stride(data: &'a [f32], n_tokens: usize, n_embd: usize, stride: usize) -> Result<Self> {
         let shape = |what, expected: String, got: usize| Err(Error::SliceShape { what, expected, got });
         if n_tokens == 0 || u32::try_from(n_tokens).is_err() {
@@ -48,21 +48,21 @@ impl<'a> SliceView<'a> {
         Ok(Self { data, n_tokens, n_embd, stride, starts_video: false, unfinished: &[] })
     }
 
-    /// Marks the slice as the first of a video: it has no temporal term, whatever came before it. Needed only where
-    /// one prompt holds several videos; the first slice of all is always a first slice.
+    /// Marks the slice as the first of a video: it has no temporal term, whatever the previous slice is. Required only
+    /// if one prompt holds several videos; the very first slice is always a first slice.
     #[must_use]
     pub fn starting_video(self) -> Self {
         Self { starts_video: true, ..self }
     }
 
-    /// Tokens (ascending) that may not be kept: their embeddings are estimates, good enough to compare others with.
-    /// Heeded by SharpV, and by random and uniform, which follow it.
+    /// Tokens, ascending, that may not be kept: their embeddings are estimates, which serve only for comparison. SharpV
+    /// respects them.
     #[must_use]
     pub fn with_unfinished(self, unfinished: &'a [u32]) -> Self {
         Self { unfinished, ..self }
     }
 
-    /// What [`with_unfinished`](Self::with_unfinished) was given.
+    /// The tokens of [`with_unfinished`](Self::with_unfinished).
     pub fn unfinished(&self) -> &'a [u32] {
         self.unfinished
     }

@@ -246,9 +246,7 @@ fn turn_params(request: &ChatRequest<'_>, knobs: &Knobs, base: &TurnParams) -> R
 fn prune_params(knobs: &Knobs, base: &PruneParams) -> Result<PruneParams, ApiError> {
     let method = match &knobs.prune {
         Some(name) => name.parse::<Method>()?,
-        None if base.method == Method::Off && (knobs.keep.is_some() || knobs.max_visual_tokens.is_some()) => {
-            Method::SharpV
-        }
+        None if !base.method.prunes() && (knobs.keep.is_some() || knobs.max_visual_tokens.is_some()) => Method::SHARPV,
         None => base.method,
     };
     let beyond = || {
@@ -261,7 +259,7 @@ fn prune_params(knobs: &Knobs, base: &PruneParams) -> Result<PruneParams, ApiErr
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid("sharpv", "give either keep or max_visual_tokens"));
         }
-        (Some(_), None) | (None, Some(_)) if method == Method::Off => {
+        (Some(_), None) | (None, Some(_)) if !method.prunes() => {
             return Err(ApiError::invalid("sharpv", "keep and max_visual_tokens need another prune than off"));
         }
         (Some(share), None) => Budget::Keep(share),
@@ -272,7 +270,7 @@ fn prune_params(knobs: &Knobs, base: &PruneParams) -> Result<PruneParams, ApiErr
     };
     let (budget, cap) = match (base.budget, budget) {
         (Budget::Adaptive, budget) => (budget, base.cap),
-        _ if method == Method::Off => return Err(beyond()),
+        _ if !method.prunes() => return Err(beyond()),
         (Budget::Keep(most), Budget::Keep(share)) => (Budget::Keep(share.min(most)), base.cap),
         (Budget::MaxTokens(most), Budget::MaxTokens(n)) => (Budget::MaxTokens(n.min(most)), base.cap),
         (Budget::MaxTokens(most), budget @ Budget::Keep(_)) => (budget, base.cap.into_iter().chain([most]).min()),

@@ -5,6 +5,7 @@ use crate::support::{families, program};
 
 use image::{Rgb, RgbImage};
 use sharpv::chat::{Answer, EvictParams, Session, SessionParams, VideoOptions};
+use sharpv::lab::methods;
 use sharpv::models::gguf;
 use sharpv::prune::{Budget, Method, PruneParams};
 use sharpv::runtime::CancelToken;
@@ -74,25 +75,25 @@ fn the_papers_own_is_encoded_exactly_unless_told_otherwise() {
     let clip = still_camera(5, 0);
     let prune = |method| PruneParams { method, ..PruneParams::default() };
     let with = |method, mode| SessionParams { prune: prune(method), keep_unpruned: true, ..params(in_mode(mode)) };
-    let mut session = open("smolvlm", with(Method::SharpVPaper, EncodeMode::Auto));
+    let mut session = open("smolvlm", with(Method::SHARPV_PAPER, EncodeMode::Auto));
     let plan = session.plan_video(clip.path(), &options(), "What is it?").expect("a plan");
     assert_eq!(plan.encode, EncodeMode::Exact);
     let (auto, answer) = ask(&mut session, clip.path());
     assert_eq!((answer.encoder.computed, answer.settings.encode.mode), (1.0, EncodeMode::Exact));
-    let (exact, _) = ask(&mut open("smolvlm", with(Method::SharpVPaper, EncodeMode::Exact)), clip.path());
+    let (exact, _) = ask(&mut open("smolvlm", with(Method::SHARPV_PAPER, EncodeMode::Exact)), clip.path());
     assert_eq!(auto, exact);
     // A mode that is set explicitly is used.
-    let (_, named) = ask(&mut open("smolvlm", with(Method::SharpVPaper, EncodeMode::Reuse)), clip.path());
+    let (_, named) = ask(&mut open("smolvlm", with(Method::SHARPV_PAPER, EncodeMode::Reuse)), clip.path());
     assert!(named.encoder.computed < 1.0, "{:?}", named.encoder);
 
     // With another method, embeddings may be estimates.
-    let mut session = open("smolvlm", with(Method::SharpV, EncodeMode::Auto));
+    let mut session = open("smolvlm", with(Method::SHARPV, EncodeMode::Auto));
     let (_, other) = ask(&mut session, clip.path());
     assert!(other.encoder.computed < 1.0, "{:?}", other.encoder);
-    let error = session.set_prune(prune(Method::SharpVPaper)).expect_err("estimates").to_string();
+    let error = session.set_prune(prune(Method::SHARPV_PAPER)).expect_err("estimates").to_string();
     assert!(error.contains("encoded exactly"), "{error}");
     session.clear();
-    session.set_prune(prune(Method::SharpVPaper)).expect("nothing is there");
+    session.set_prune(prune(Method::SHARPV_PAPER)).expect("nothing is there");
     assert_eq!(ask(&mut session, clip.path()).0, exact);
 }
 

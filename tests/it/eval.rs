@@ -6,8 +6,9 @@ use crate::support::smol;
 
 use sharpv::chat::{Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::{Dataset, Letters, Paired, Question, RightAnswer, Task, wilson};
+use sharpv::lab::methods;
 use sharpv::lab::results::Summary;
-use sharpv::prune::{Budget, Method, PruneParams};
+use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::SamplerParams;
 use sharpv::skip::{EncodeMode, EncodeParams};
 use std::fs;
@@ -464,8 +465,8 @@ fn selecting_anew_equals_a_new_session() {
         PruneParams::default(),
         PruneParams::off(),
         PruneParams { budget: Budget::Keep(0.2), ..PruneParams::default() },
-        PruneParams { method: Method::Random, seed: 3, budget: Budget::Keep(0.4), ..PruneParams::default() },
-        PruneParams { method: Method::Uniform, budget: Budget::MaxTokens(9), ..PruneParams::default() },
+        PruneParams { method: methods::RANDOM, seed: 3, budget: Budget::Keep(0.4), ..PruneParams::default() },
+        PruneParams { method: methods::UNIFORM, budget: Budget::MaxTokens(9), ..PruneParams::default() },
         PruneParams::default(),
     ];
     for family in ["internvl", "qwen2.5vl", "qwen3vl", "llava-onevision"] {
@@ -479,7 +480,7 @@ fn selecting_anew_equals_a_new_session() {
         let add = |session: &mut Session| {
             session.add_video(folder.path(), &VideoOptions::default(), &mut ()).expect("a video");
         };
-        let mut session = open(&files, PruneParams { method: Method::Random, ..PruneParams::default() }, true);
+        let mut session = open(&files, PruneParams { method: methods::RANDOM, ..PruneParams::default() }, true);
         add(&mut session);
         ask(&mut session);
         for prune in &selections {

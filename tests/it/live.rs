@@ -7,7 +7,8 @@ use crate::support::lcg::Lcg;
 use sharpv::chat::{EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, Session, SessionParams};
 use sharpv::chat::{PlannedRow, RowKey, VideoOptions};
 use sharpv::error::Error;
-use sharpv::prune::{Budget, Method, PruneParams};
+use sharpv::lab::methods;
+use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{CancelToken, ComputeParams, FlashAttention, KvType};
 use sharpv::skip::{EncodeMode, EncodeParams};
 use sharpv::video::{Frame, Frames};
@@ -409,10 +410,10 @@ fn what_cannot_be_is_refused_and_nothing_is_lost() {
         LiveSession::open(&families::files("internvl"), params, live, &mut ()).expect_err("refused").to_string()
     };
     let with = |prune: PruneParams| refused(SessionParams { prune, ..pruned() }, window(3));
-    let method = PruneParams { method: Method::VidCom2, ..PruneParams::default() };
+    let method = PruneParams { method: methods::VIDCOM2, ..PruneParams::default() };
     assert!(with(method).contains("sharpv, sharpv-paper or off"));
     let total = PruneParams { budget: Budget::MaxTokens(100), ..PruneParams::default() };
-    assert!(with(total).contains("left out for video that does not end"));
+    assert!(with(total).contains("left out for live video"));
     assert!(refused(pruned(), window(0)).contains("at least 1 frame"));
     let policy = |tokens, recent, half_life_s| LivePolicy::Memory { tokens, recent, half_life_s };
     for policy in [policy(0, 1, 1.0), policy(1, 0, 1.0), policy(1, 1, 0.0), policy(1, 1, f64::NAN)] {

@@ -218,7 +218,7 @@ fn as_good(session: &Session, golden: &serde_json::Value) -> usize {
 fn rows_stand_where_the_reference_puts_them() {
     for (name, question) in [("move-0", "Which way does the hamburger move?"), ("order-1", QUESTION)] {
         let golden = golden(name);
-        for (method, key) in [(Method::Off, "dense"), (Method::SharpVPaper, "pruned")] {
+        for (method, key) in [(Method::OFF, "dense"), (Method::SHARPV_PAPER, "pruned")] {
             let prune = PruneParams { method, ..PruneParams::default() };
             let session = open_with(SessionParams { prune, ..params() }, name, &VideoOptions::default());
             let rows = session.prompt_rows(question).expect("a prompt");
@@ -229,7 +229,7 @@ fn rows_stand_where_the_reference_puts_them() {
             // A GPU's embeddings differ more from the reference's.
             let most = if gpu::near(0.0) > 0.0 {
                 positions.len() / 50
-            } else if method == Method::Off {
+            } else if method == Method::OFF {
                 0
             } else {
                 as_good(&session, &golden)
@@ -247,7 +247,7 @@ fn answers_equal_the_reference_dense_and_pruned() {
     for name in ["order-1", "enter-2"] {
         let golden = golden(name);
         let question = golden["question"].as_str().expect("a question");
-        for (method, key) in [(Method::Off, "dense"), (Method::SharpVPaper, "pruned")] {
+        for (method, key) in [(Method::OFF, "dense"), (Method::SHARPV_PAPER, "pruned")] {
             let prune = PruneParams { method, ..PruneParams::default() };
             let session = SessionParams { prune, ..params() };
             let mut session = open_with(session, name, &VideoOptions::default());

@@ -485,7 +485,7 @@ fn what_cannot_be_asked_for_is_wrong_use() {
         ("--window 3 --memory 100", "cannot be used with"),
         ("--window 0", "0"),
         ("--prune vidcom2", "sharpv-paper or off"),
-        ("--max-visual-tokens 9", "does not end"),
+        ("--max-visual-tokens 9", "left out for live video"),
         ("--for 0", "above 0"),
         ("--recall 7", "8"),
     ] {

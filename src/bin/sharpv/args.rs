@@ -404,7 +404,7 @@ pub struct ServeArgs {
 
 /// See [`Command::Inspect`].
 #[derive(Debug, Args)]
-#[command(after_help = INSPECT_EXAMPLES)]
+#[command(after_help = INSPECT_EXAMPLES, mut_arg("prune", |arg| arg.value_parser(values::inspect_method())))]
 pub struct InspectArgs {
     /// A video file, an animation, an image, or a folder of numbered images
     #[arg(value_name = "VIDEO")]

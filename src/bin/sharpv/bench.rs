@@ -9,6 +9,7 @@ use crate::{output, report};
 use anyhow::{Context as _, bail};
 use sharpv::chat::{Session, SessionParams};
 use sharpv::lab::cost::{self, ScalingSize};
+use sharpv::lab::methods;
 use sharpv::lab::report::ImageFormat;
 use sharpv::lab::results::{Bench, Machine, MemoryUse, Scaling, VideoBench};
 use sharpv::models::ModelFiles;
@@ -99,7 +100,7 @@ impl Job {
 }
 
 fn prune_params(method: Method, keep: Option<f32>) -> PruneParams {
-    let budget = keep.filter(|_| method != Method::Off).map(Budget::Keep).unwrap_or_default();
+    let budget = keep.filter(|_| method.prunes()).map(Budget::Keep).unwrap_or_default();
     PruneParams { method, budget, ..PruneParams::default() }
 }
 
@@ -126,7 +127,7 @@ fn on_video(
     // Two copies of a large model may not fit, least of all on a GPU.
     drop(session);
     for params in &job.methods {
-        let name = cost::method_name(params.method);
+        let name = methods::name(params.method);
         screen.busy(&format!("measuring the memory of {name}"));
         let memory = memory_of(name, &cancel);
         screen.clear();

@@ -1,7 +1,8 @@
 //! Values of options that need reading.
 
 use anyhow::Context as _;
-use sharpv::lab::cost;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+use sharpv::lab::methods;
 use sharpv::layout;
 use sharpv::prune::Method;
 use sharpv::video::VideoWriter;
@@ -179,12 +180,27 @@ pub fn jobs() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64)
 }
 
-/// A method of `sharpv bench`.
+/// A method of the library's core. The methods to compare with are known, and rejected.
+pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
+    let core = Method::ALL.map(|method| PossibleValue::new(method.name()));
+    let compared = methods::COMPARED.map(|method| PossibleValue::new(method.name()).hide(true));
+    PossibleValuesParser::new(core.into_iter().chain(compared)).try_map(|name| {
+        let advice =
+            "only `sharpv eval`, `bench` and `inspect` compare with this method: use sharpv, sharpv-paper or off";
+        name.parse::<Method>().map_err(|_| advice)
+    })
+}
+
+/// A method of `sharpv inspect`: one of [`method`], or one to compare with.
+pub fn inspect_method() -> impl clap::builder::TypedValueParser<Value = Method> {
+    PossibleValuesParser::new(methods::all().map(Method::name)).try_map(|name| methods::by_name(&name))
+}
+
+/// A method of `sharpv bench`: as in its results, `dense` is the one that keeps all tokens.
 pub fn bench_method() -> impl clap::builder::TypedValueParser<Value = Method> {
-    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-    let names = Method::ALL.map(cost::method_name).map(PossibleValue::new);
-    let off = PossibleValue::new(Method::Off.name()).hide(true);
-    PossibleValuesParser::new(names.into_iter().chain([off])).try_map(|name| cost::method_by_name(&name))
+    let names = methods::all().map(methods::name).map(PossibleValue::new);
+    let off = PossibleValue::new(Method::OFF.name()).hide(true);
+    PossibleValuesParser::new(names.chain([off])).try_map(|name| methods::by_name(&name))
 }
 
 /// The name of a layout.

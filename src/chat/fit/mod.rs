@@ -25,7 +25,6 @@ use super::video::{EncodeTimings, timed};
 use crate::error::{Resource, Result};
 use crate::layout::{Layout, Size};
 use crate::observer::{Observer, Stage};
-use crate::prune::Method;
 use crate::runtime::{FreeMemory, MemoryUsage};
 use crate::skip::EncodeMode;
 use crate::video::{FrameSource, Origin, Rate, Sampling, Survey, SurveyReport, VideoInfo};
@@ -442,8 +441,7 @@ impl Fit<'_> {
         // Where tokens are pruned, the prompt is shorter than this; the pruning only has to be told how short.
         let text = need.prompt_tokens - need.visual_tokens;
         let max_kept = cells.min(in_memory).saturating_sub(text).min(need.visual_tokens);
-        let helps =
-            self.params.prune.method != Method::Off && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
+        let helps = self.params.prune.method.prunes() && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
         Ok(if helps && max_kept > 0 { Fitting::Capped(max_kept, shortage) } else { Fitting::Short(shortage) })
     }
 
@@ -497,8 +495,8 @@ impl Fit<'_> {
         // What cannot be done was refused when it was asked for.
         let mode = self.engine.shape.mode(params).unwrap_or(EncodeMode::Exact);
         match mode {
-            EncodeMode::Fast if !self.params.prune.method.is_sharpv() => EncodeMode::Reuse,
-            EncodeMode::Stop if !self.params.prune.method.is_sharpv() => EncodeMode::Exact,
+            EncodeMode::Fast if !self.params.prune.method.is_causal() => EncodeMode::Reuse,
+            EncodeMode::Stop if !self.params.prune.method.is_causal() => EncodeMode::Exact,
             mode => mode,
         }
     }

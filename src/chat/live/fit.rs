@@ -8,7 +8,7 @@ use crate::chat::prompt::plan::{Placed, RowKey};
 use crate::chat::prompt::render;
 use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
-use crate::prune::{Budget, Method, PruneParams};
+use crate::prune::{Budget, PruneParams};
 
 /// What slices take of the prompt, with all their visual tokens.
 #[derive(Debug, Clone, Copy)]
@@ -159,9 +159,9 @@ impl LiveSession {
 
 /// Visual tokens that are kept of slices, whatever they show.
 fn kept_at_least(prune: &PruneParams, slices: usize, per_slice: usize) -> usize {
-    match (prune.method, prune.budget) {
-        (Method::Off, _) => slices * per_slice,
-        (_, Budget::Keep(share)) => ((slices * per_slice) as f64 * f64::from(share)) as usize,
+    match prune.budget {
+        _ if !prune.method.prunes() => slices * per_slice,
+        Budget::Keep(share) => ((slices * per_slice) as f64 * f64::from(share)) as usize,
         // What nothing is kept of is not held.
         _ => slices,
     }

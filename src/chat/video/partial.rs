@@ -73,7 +73,7 @@ impl PartialEncoder {
         let params = &params.of(purpose.prune.method);
         // What is not pruned has to be finished, and only SharpV's choice is known before the end.
         let keeps_all = purpose.keeps_all && params.mode == EncodeMode::Auto;
-        let stop = params.stop().filter(|_| purpose.prune.method.is_sharpv() && !keeps_all);
+        let stop = params.stop().filter(|_| purpose.prune.method.is_causal() && !keeps_all);
         if params.reuse().is_none() && stop.is_none() {
             return Ok(None);
         }

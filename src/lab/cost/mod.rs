@@ -8,35 +8,17 @@
 
 mod machine;
 mod markdown;
-mod methods;
+mod on_video;
 mod scaling;
 mod synthetic;
 
 pub use machine::gpu_bytes_free;
-pub use methods::run;
+pub use on_video::run;
 pub use scaling::{ScalingSize, scale};
 
 use crate::error::{Error, Result};
-use crate::prune::{Method, PruneParams};
-
-/// A method under the name that comparisons give it: keeping all tokens is called `dense`.
-pub fn method_name(method: Method) -> &'static str {
-    if method == Method::Off { "dense" } else { method.name() }
-}
-
-/// The method of a name of [`method_name`], or of the command line.
-///
-/// # Errors
-/// [`Error::InvalidParameter`], listing the names.
-pub fn method_by_name(name: &str) -> Result<Method> {
-    let dense = Some(Method::Off).filter(|_| name == "dense");
-    let method = dense.or_else(|| Method::ALL.into_iter().find(|method| method.name() == name));
-    method.ok_or_else(|| Error::InvalidParameter {
-        name: "methods",
-        value: format!("\"{name}\""),
-        expected: format!("of {}", Method::ALL.map(method_name).join(", ")),
-    })
-}
+use crate::lab::methods;
+use crate::prune::PruneParams;
 
 /// Checks what [`run`] and [`scale`] take alike.
 ///
@@ -52,7 +34,7 @@ pub fn check(methods: &[PruneParams], repeats: usize) -> Result<()> {
     for (i, params) in methods.iter().enumerate() {
         params.validate()?;
         if methods.iter().take(i).any(|before| before.method == params.method) {
-            return refuse("methods", format!("{} twice", method_name(params.method)), "each method once");
+            return refuse("methods", format!("{} twice", methods::name(params.method)), "each method once");
         }
     }
     if repeats == 0 {

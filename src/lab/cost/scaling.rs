@@ -1,9 +1,10 @@
 //! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and
 //! decoding.
 
+use super::check;
 use super::synthetic::Frames;
-use super::{check, method_name};
 use crate::error::{Error, Result};
+use crate::lab::methods;
 use crate::lab::results::{Scaling, ScalingPoint, Spread};
 use crate::observer::{Observer, Stage};
 use crate::prune::{self, Budget, PruneParams, SliceView};
@@ -215,7 +216,7 @@ fn milliseconds(start: Instant) -> f64 {
 fn point(size: ScalingSize, params: &PruneParams, runs: &[Run]) -> Option<ScalingPoint> {
     let last = runs.last()?;
     Some(ScalingPoint {
-        method: method_name(params.method).to_owned(),
+        method: methods::name(params.method).to_owned(),
         frames: size.frames,
         tokens_per_frame: size.tokens,
         visual_tokens: size.frames * size.tokens,

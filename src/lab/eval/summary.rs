@@ -7,7 +7,6 @@ use super::variant::Variant;
 use crate::lab::results::{
     Accuracy, BadRow, Comparison, Judge, Results, Row, RunSettings, SUMMARY_FORMAT, Summary, VariantSummary,
 };
-use crate::prune::Method;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -190,7 +189,7 @@ fn compare_all(variants: &[Variant], answers: &[Vec<Option<&Row>>]) -> Vec<Compa
     let mut found = Vec::new();
     for (i, (a, a_rows)) in variants.iter().zip(answers).enumerate() {
         for (b, b_rows) in variants.iter().zip(answers).skip(i + 1) {
-            if a.method != Method::Off && a.budget != b.budget {
+            if a.method.prunes() && a.budget != b.budget {
                 continue;
             }
             let mut paired = Paired::default();

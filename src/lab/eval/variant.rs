@@ -1,6 +1,7 @@
 //! The methods, budgets and ways to encode that a run compares.
 
 use crate::error::{Error, Result};
+use crate::lab::methods;
 use crate::prune::{Budget, Method, PruneParams};
 use crate::skip::EncodeMode;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::fmt;
 pub struct Variant {
     /// How tokens are chosen.
     pub method: Method,
-    /// How many; means nothing to [`Method::Off`].
+    /// How many; without meaning for [`Method::OFF`].
     pub budget: Budget,
     /// How much of each image is encoded.
     pub encode: EncodeMode,
@@ -28,15 +29,15 @@ impl Variant {
         let budgets: Vec<Budget> = budgets.iter().map(|text| budget(text.as_ref())).collect::<Result<_>>()?;
         let mut variants: Vec<Self> = Vec::new();
         for name in methods {
-            let method = method(name.as_ref())?;
+            let method = methods::by_name(name.as_ref())?;
             let encodes = encodes.iter().map(|&encode| match encode {
                 EncodeMode::Auto if method.needs_exact_embeddings() => EncodeMode::Exact,
-                EncodeMode::Stop if !method.is_sharpv() => EncodeMode::Exact,
-                EncodeMode::Fast if !method.is_sharpv() => EncodeMode::Reuse,
+                EncodeMode::Stop if !method.is_causal() => EncodeMode::Exact,
+                EncodeMode::Fast if !method.is_causal() => EncodeMode::Reuse,
                 encode => encode,
             });
             for encode in encodes {
-                if method == Method::Off {
+                if !method.prunes() {
                     variants.push(Self { method, budget: Budget::Adaptive, encode });
                     continue;
                 }
@@ -49,7 +50,7 @@ impl Variant {
             seen.push(*variant);
             is_new
         });
-        variants.sort_by_key(|variant| variant.method != Method::Off);
+        variants.sort_by_key(|variant| variant.method.prunes());
         if variants.is_empty() {
             return Err(Error::InvalidParameter {
                 name: "methods",
@@ -62,7 +63,7 @@ impl Variant {
 
     /// The method's name; `dense` is the one that keeps all. Behind a plus how it is encoded, if not exactly.
     pub fn method_name(&self) -> String {
-        let name = if self.method == Method::Off { "dense" } else { self.method.name() };
+        let name = methods::name(self.method);
         match self.encode {
             EncodeMode::Exact => name.to_owned(),
             encode => format!("{name}+{encode}"),
@@ -72,7 +73,7 @@ impl Variant {
     /// The budget as written on the command line; `all` for dense.
     pub fn budget_name(&self) -> String {
         match self.budget {
-            _ if self.method == Method::Off => "all".to_owned(),
+            _ if !self.method.prunes() => "all".to_owned(),
             Budget::Keep(share) => share.to_string(),
             Budget::MaxTokens(n) => format!("{n} tokens"),
             Budget::Threshold(k) => format!("over {k}"),
@@ -88,22 +89,11 @@ impl Variant {
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.method {
-            Method::Off => f.pad(&self.method_name()),
-            _ => f.pad(&format!("{}@{}", self.method_name(), self.budget_name())),
+        match self.method.prunes() {
+            false => f.pad(&self.method_name()),
+            true => f.pad(&format!("{}@{}", self.method_name(), self.budget_name())),
         }
     }
-}
-
-fn method(name: &str) -> Result<Method> {
-    if name == "dense" {
-        return Ok(Method::Off);
-    }
-    name.parse().map_err(|_| Error::InvalidParameter {
-        name: "methods",
-        value: format!("\"{name}\""),
-        expected: format!("dense, or of {}", Method::ALL.map(Method::name).join(", ")),
-    })
 }
 
 fn budget(text: &str) -> Result<Budget> {

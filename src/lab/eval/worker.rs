@@ -9,7 +9,6 @@ use crate::chat::{EvictMode, Session, StopReason};
 use crate::error::{Error, Result};
 use crate::lab::results::{BadRow, Judge, Row};
 use crate::observer::Observer;
-use crate::prune::Method;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
@@ -87,7 +86,7 @@ impl<'a> Worker<'a> {
         // What is computed of an image may depend on what is kept of it: such a variant is encoded by itself.
         let alone = |variant: &Variant| run.encode.in_mode(variant.encode).stop().is_some();
         let mut order: Vec<&(&Variant, Vec<&Question>)> = job.asks.iter().collect();
-        order.sort_by_key(|(variant, _)| (variant.encode as u8, variant.method != Method::Off));
+        order.sort_by_key(|(variant, _)| (variant.encode as u8, variant.method.prunes()));
         for group in order.chunk_by(|(a, _), (b, _)| a.encode == b.encode && !alone(a)) {
             // The last variant is not the dense one: a context that has no room for all tokens may have it for this
             // one's.
@@ -128,7 +127,7 @@ impl<'a> Worker<'a> {
         let run = self.shared.run;
         let prompt = run.task.prompt(question);
         self.session.restart();
-        if run.evict.mode(variant.method != Method::Off) != EvictMode::Off {
+        if run.evict.mode(variant.method.prunes()) != EvictMode::Off {
             // An eviction that another question led to must not show in this one.
             self.session.set_evict(run.evict)?;
         }

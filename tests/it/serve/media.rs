@@ -171,7 +171,7 @@ fn what_is_kept_and_evicted_can_be_asked_for() {
     let half = ask(json!({ "keep": 0.5 })).1;
     assert!(half.abs_diff(total / 2) <= 1, "{half} of {total}");
     assert_eq!(ask(json!({ "max_visual_tokens": 7 })).1, 7);
-    assert_eq!(ask(json!({ "keep": 0.25, "prune": "divprune", "evict": "off" })).1, total / 4);
+    assert_eq!(ask(json!({ "keep": 0.25, "prune": "sharpv-paper", "evict": "off" })).1, total / 4);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which visual tokens are kept, and which leave the KV cache again.
+//! Which visual tokens are kept, and which are evicted from the KV cache.
 
 use crate::values;
 use clap::Args;
@@ -9,7 +9,7 @@ use sharpv::prune::{Budget, Method, PruneParams};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What all commands that prune with SharpV have in common.
+/// The parameters of SharpV.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct WeightOptions {
@@ -17,13 +17,13 @@ pub struct WeightOptions {
     #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
     spatial_weight: f32,
 
-    /// Keep at least this many tokens of a video's first frame (sharpv, sharpv-paper, random, uniform)
+    /// Keep at least this many tokens of a video's first frame
     #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
     min_keep: usize,
 }
 
 impl WeightOptions {
-    /// How to prune with them; the rest is as it is by default.
+    /// These parameters; the others have their defaults.
     pub fn params(&self) -> PruneParams {
         PruneParams { spatial_weight: self.spatial_weight, min_keep: self.min_keep, ..PruneParams::default() }
     }
@@ -32,17 +32,14 @@ impl WeightOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct PruneOptions {
-    /// Which visual tokens to keep; off keeps all
+    /// How to choose the visual tokens to keep; off keeps all
     ///
-    /// Those that SharpV finds important, and one of each scene for the rest; the former alone (sharpv-paper); all
-    /// (off); as many as SharpV, chosen blindly (random, uniform); or what another method chooses (evs, vidcom2,
-    /// dycoke, divprune).
-    #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::one_of::<Method>())]
+    /// sharpv keeps the tokens that SharpV finds important, and one token of each scene for the rest; sharpv-paper keeps
+    /// the important ones alone.
+    #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::method())]
     prune: Method,
 
-    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs]
-    ///
-    /// As SharpV sees it; with other methods what their papers keep.
+    /// Keep this share of the visual tokens, 0 to 1 [default: as many as the method finds necessary]
     #[arg(long, value_name = "SHARE", group = "budget", value_parser = values::share)]
     keep: Option<f32>,
 
@@ -50,8 +47,7 @@ pub struct PruneOptions {
     #[arg(long, value_name = "N", group = "budget")]
     max_visual_tokens: Option<usize>,
 
-    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6. Not with --prune
-    /// divprune
+    /// Keep the tokens whose importance is over this: the manual mode of the paper, which uses 1.6
     #[arg(long, value_name = "K", group = "budget")]
     threshold: Option<f32>,
 
@@ -60,7 +56,7 @@ pub struct PruneOptions {
 }
 
 impl PruneOptions {
-    /// The options of SharpV as it is without any.
+    /// The options when none is given.
     pub fn default_method() -> Self {
         let PruneParams { method, spatial_weight, min_keep, .. } = PruneParams::default();
         let weights = WeightOptions { spatial_weight, min_keep };
@@ -69,10 +65,10 @@ impl PruneOptions {
 
     /// Whether visual tokens are pruned.
     pub fn prunes(&self) -> bool {
-        self.prune != Method::Off
+        self.prune.prunes()
     }
 
-    /// How to prune; `seed` is that of the method random.
+    /// The parameters of pruning; `seed` is for methods that draw tokens at random.
     pub fn params(&self, seed: Option<u32>) -> sharpv::Result<PruneParams> {
         let budgets = [
             self.keep.map(Budget::Keep),
@@ -98,41 +94,41 @@ impl PruneOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "KV cache")]
 pub struct EvictOptions {
-    /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them
+    /// What is evicted from the KV cache after prefill: all visual tokens in the layers that hold little of them
     /// (layers), the visual tokens of which little is left (tokens), or nothing (off). In `eval`, eviction gives each
     /// question a prompt of its own [default: layers; off in `eval`, and with --prune off]
     #[arg(long, value_name = "WHAT", value_parser = values::one_of::<EvictMode>())]
     evict: Option<EvictMode>,
 
-    /// Evict below this similarity, -1 to 1; the paper has 0.2 [default: as much as leaves answers as they are]
+    /// Evict below this similarity, -1 to 1; the paper uses 0.2 [default: as much as does not change answers]
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     evict_threshold: Option<f32>,
 
-    /// In which layers the model can do without visual tokens: a file that `sharpv calibrate` wrote, or `off`
-    /// [default: what it found out about this model, if it did]
+    /// The layer profile, which says which layers can do without visual tokens: a file that `sharpv calibrate` wrote, or
+    /// `off` [default: what `sharpv calibrate` measured for this model, or what comes with sharpv]
     #[arg(long, value_name = "FILE|off")]
     layer_profile: Option<PathBuf>,
 
-    /// Keep visual tokens out of the layers that the layer profile frees from the beginning, rather than behind a look
-    /// at the first answer: the cache is never as large as with all of them
+    /// Keep visual tokens out of the layers that the layer profile frees from the beginning, instead of evicting them
+    /// after the first answer token: the cache never holds all of them
     #[arg(long)]
     evict_early: bool,
 }
 
 impl EvictOptions {
-    /// The same, but that nothing is evicted unless asked for.
+    /// The same, but nothing is evicted by default.
     pub fn or_off(&self) -> Self {
         Self { evict: self.evict.or(Some(EvictMode::Off)), ..self.clone() }
     }
 
-    /// What is known of the layers of the model in `files`, as far as sessions with `params` want to know it.
+    /// The layer profile of the model in `files`, if sessions with `params` use one.
     pub fn layer_profile(
         &self,
         files: &ModelFiles,
         params: &SessionParams,
         observer: &mut dyn Observer,
     ) -> sharpv::Result<Option<Arc<LayerProfile>>> {
-        let mode = params.evict.mode(params.prune.method != Method::Off);
+        let mode = params.evict.mode(params.prune.method.prunes());
         let profile = match &self.layer_profile {
             Some(word) if word.as_os_str() == "off" => None,
             Some(file) => Some(LayerProfile::read(file)?),
@@ -145,7 +141,7 @@ impl EvictOptions {
         Ok(profile.map(Arc::new))
     }
 
-    /// How to evict, where visual tokens are pruned or not.
+    /// The parameters of eviction; `prunes` is whether visual tokens are pruned.
     pub fn params(&self, prunes: bool) -> sharpv::Result<EvictParams> {
         let params = EvictParams { mode: self.evict, threshold: self.evict_threshold, early: self.evict_early };
         params.validate()?;
@@ -160,9 +156,9 @@ impl EvictOptions {
     }
 }
 
-/// What `sharpv calibrate` found out about this model here, or else what comes with sharpv.
+/// The layer profile that `sharpv calibrate` measured for this model here, or else the one that comes with sharpv.
 pub fn known_profile(files: &ModelFiles, observer: &mut dyn Observer) -> Option<LayerProfile> {
-    // A model file that cannot be read is told when it is loaded.
+    // A model file that cannot be read is reported when it is loaded.
     let digest = models::digest(files).ok()?;
     let path = Store::from_env().ok()?.profile_path(&digest);
     if !path.exists() {

@@ -1,46 +1,45 @@
-//! How much each token differs from the one in the same cell of an earlier slice: what EVS and DyCoke score.
+//! How much each token differs from the one in the same cell of an earlier slice: the importance in EVS and DyCoke.
 
+use crate::prune::SliceView;
+use crate::prune::previous::Previous;
+use crate::prune::score::SliceScore;
+use crate::prune::vector::{dissim, inverse_norm};
 use rayon::prelude::*;
 
-use super::SliceView;
-use super::previous::Previous;
-use super::score::SliceScore;
-use super::vector::{dissim, inverse_norm};
-
-/// Importance of a token that there is nothing to compare with: as far from it as anything can be.
+/// Importance of a token that cannot be compared: the greatest possible distance.
 pub(super) const NEW: f32 = 2.0;
 
 /// The inverse norm of each token of a slice.
 type Norms = Vec<Option<f32>>;
 
-/// How many slices before it the slice is that a slice is compared with, by its place in a run of slices of one video
-/// and one size. 0: it is compared with none.
-pub(super) type Reference = fn(place: usize) -> usize;
+/// How far before it the slice is that a slice is compared with, by its index in a run of slices of one video and one
+/// size. 0: it is compared with none.
+pub(super) type Reference = fn(index: usize) -> usize;
 
-/// Scores `1 − cos`, in `[0, 2]`, which is `dissim²/2`. In slices that are compared with none, and where the earlier
-/// token is not finite, tokens score [`NEW`].
+/// Scores `1 − cos`, in `[0, 2]`, which is `dissim²/2`. Tokens score [`NEW`] in slices that are compared with none, and
+/// if the earlier token is not finite.
 pub(super) struct Temporal {
     reference: Reference,
-    /// Copies of the last slices, the last one last.
+    /// Copies of the last slices, in order.
     recent: Vec<Previous<Norms>>,
-    /// How many `reference` may look back.
+    /// The most that `reference` returns.
     depth: usize,
-    /// Of the last slice in its run.
-    place: usize,
-    /// The slices so far; their `ratio` is left to the method.
+    /// Index of the last slice in its run.
+    index: usize,
+    /// The slices so far; the method sets their `ratio`.
     pub slices: Vec<SliceScore>,
 }
 
 impl Temporal {
-    /// `depth` is the most that `reference` gives.
+    /// `depth` is the most that `reference` returns.
     pub fn new(reference: Reference, depth: usize) -> Self {
-        Self { reference, recent: Vec::new(), depth, place: 0, slices: Vec::new() }
+        Self { reference, recent: Vec::new(), depth, index: 0, slices: Vec::new() }
     }
 
     /// Scores the next slice.
     pub fn push(&mut self, slice: SliceView<'_>) {
         let norms = norms(&slice);
-        let back = self.step(self.recent.last().map(Previous::n_tokens), &slice);
+        let back = self.step(self.recent.last().map(|last| last.rows.len()), &slice);
         let score = compare(&slice, &norms, self.copy(back));
         self.slices.push(score);
         self.remember(&slice, norms);
@@ -49,7 +48,7 @@ impl Temporal {
     /// Scores the next slices, in parallel.
     pub fn push_all(&mut self, slices: &[SliceView<'_>]) {
         let all_norms: Vec<Norms> = slices.par_iter().map(norms).collect();
-        let mut before = self.recent.last().map(Previous::n_tokens);
+        let mut before = self.recent.last().map(|last| last.rows.len());
         let mut backs = Vec::with_capacity(slices.len());
         for slice in slices {
             backs.push(self.step(before, slice));
@@ -71,16 +70,16 @@ impl Temporal {
         }
     }
 
-    /// Takes the place of the next slice, the one before it having so many tokens; returns how far back it looks.
+    /// Advances to the next slice, where the previous one has `before` tokens; returns its [`Reference`].
     fn step(&mut self, before: Option<usize>, slice: &SliceView<'_>) -> usize {
         let continues = !slice.starts_video() && before == Some(slice.n_tokens());
-        self.place = if continues { self.place + 1 } else { 0 };
-        (self.reference)(self.place)
+        self.index = if continues { self.index + 1 } else { 0 };
+        (self.reference)(self.index)
     }
 
-    /// The copy of the slice that was `back` slices before the next one.
+    /// The copy of the slice that is `back` slices before the next one.
     fn copy(&self, back: usize) -> Option<(SliceView<'_>, &Norms)> {
-        let copy = self.recent.len().checked_sub(back).and_then(|place| self.recent.get(place))?;
+        let copy = self.recent.len().checked_sub(back).and_then(|index| self.recent.get(index))?;
         Some((copy.view()?, &copy.rows))
     }
 

@@ -1,22 +1,30 @@
-//! Control: whole slices at even distances, to the total that SharpV keeps.
+//! Control: whole slices, evenly spaced, up to the total that SharpV keeps.
 
-use super::score::SliceScore;
-use super::select::spread;
-use super::sharpv::Scores;
-use super::{Decision, PruneParams, Pruner, SliceView};
+use super::spread;
+use crate::prune::method::{Algorithm, Pruner};
+use crate::prune::score::SliceScore;
+use crate::prune::sharpv::Scores;
+use crate::prune::{Decision, PruneParams, SliceView};
 
-/// Subsamples slices instead of tokens.
-pub(super) struct Uniform {
-    scores: Scores,
-}
+/// See [`UNIFORM`](super::UNIFORM).
+pub(super) struct Uniform;
 
-impl Uniform {
-    pub fn new(params: &PruneParams) -> Self {
-        Self { scores: Scores::new(params) }
+impl Algorithm for Uniform {
+    fn name(&self) -> &'static str {
+        "uniform"
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(UniformPruner { scores: Scores::new(params) })
     }
 }
 
-impl Pruner for Uniform {
+/// Subsamples slices instead of tokens.
+struct UniformPruner {
+    scores: Scores,
+}
+
+impl Pruner for UniformPruner {
     fn push(&mut self, slice: SliceView<'_>) {
         self.scores.push(slice);
     }
@@ -30,8 +38,7 @@ impl Pruner for Uniform {
     }
 }
 
-/// The fewest evenly spaced slices that hold `total` usable tokens; what they hold too much is cut from the last
-/// ones.
+/// The fewest evenly spaced slices that hold `total` usable tokens; the excess is cut from the last ones.
 fn choose(slices: &[SliceScore], total: usize) -> Vec<Vec<u32>> {
     let mut kept = vec![Vec::new(); slices.len()];
     let holds = |places: &[usize]| places.iter().map(|&place| slices[place].n_usable()).sum::<usize>() >= total;

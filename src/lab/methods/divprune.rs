@@ -1,32 +1,41 @@
-//! DivPrune: tokens that are as different from each other as can be.
+//! DivPrune: tokens that are as different from each other as possible.
 
+use super::copied::{Copied, distance_square};
+use crate::prune::method::{Algorithm, Pruner};
+use crate::prune::{Decision, PruneParams, SliceDecision, SliceView, budget};
+use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rayon::prelude::*;
-
-use super::copied::Copied;
-use super::vector::distance_square;
-use super::{Decision, PruneParams, Pruner, SliceDecision, SliceView, budget};
-
-/// Share of the tokens that is kept where no budget is given: the authors' own.
+/// Share of the tokens that is kept without a budget: the authors' own.
 const KEPT: f64 = 0.098;
 
+/// See [`DIVPRUNE`](super::DIVPRUNE).
+pub(super) struct DivPrune;
+
+impl Algorithm for DivPrune {
+    fn name(&self) -> &'static str {
+        "divprune"
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(DivPruner { params: params.clone(), slices: Vec::new() })
+    }
+
+    fn scores_tokens(&self) -> bool {
+        false
+    }
+}
+
 /// Chooses among the tokens of all slices together.
-pub(super) struct DivPrune {
+struct DivPruner {
     params: PruneParams,
     /// Tokens as unit vectors.
     slices: Vec<Copied>,
 }
 
-impl DivPrune {
-    pub fn new(params: &PruneParams) -> Self {
-        Self { params: params.clone(), slices: Vec::new() }
-    }
-}
-
-impl Pruner for DivPrune {
+impl Pruner for DivPruner {
     fn push(&mut self, slice: SliceView<'_>) {
         self.slices.push(units(&slice));
     }
@@ -58,23 +67,21 @@ fn units(slice: &SliceView<'_>) -> Copied {
     Copied::new(slice, |data, row, inv_norm| data.extend(row.iter().map(|x| x * inv_norm)))
 }
 
-/// `1 − cos` of unit vectors, in a form that sorts as integers do: no distance is negative.
+/// `1 − cos` of unit vectors, as bits that sort as integers: no distance is negative.
 fn distance(a: &[f32], b: &[f32]) -> u32 {
     ((distance_square(a, b) / 2.0).min(2.0) as f32).to_bits()
 }
 
 const FAR: u32 = f32::INFINITY.to_bits();
 
-/// Rows that are brought up to date together. More would be work that may turn out to be needless, fewer would not pay
-/// for threads.
+/// Rows that are updated together. With more, more work may turn out to be needless; fewer would not pay for threads.
 const BATCH: usize = 32;
 
-/// `k` of the rows: the [`seed`], and then again and again the row that is farthest from all those chosen, of equals
-/// the first.
+/// `k` of the rows: the [`seed`], and then repeatedly the row that is farthest from all chosen ones, on a tie the first.
 ///
-/// A row's distance to the chosen ones only falls as more are chosen, so what was known of it earlier bounds it. Rows
-/// wait in a heap by that bound, and only those on top are brought up to date, until one that is stays on top: the
-/// result is the same as that of comparing every row with every chosen one, for a part of the work.
+/// A row's distance to the chosen ones only falls as more are chosen, so an earlier distance is an upper bound. Rows
+/// wait in a heap by that bound. Only those on top are updated, until a row that is up to date stays on top: the result
+/// equals that of comparing every row with every chosen one, for a fraction of the work.
 fn most_diverse(rows: &[&[f32]], k: usize) -> Vec<usize> {
     let k = k.min(rows.len());
     if k == rows.len() || k == 0 {
@@ -85,7 +92,7 @@ fn most_diverse(rows: &[&[f32]], k: usize) -> Vec<usize> {
     let bounds: Vec<u32> = rows.par_iter().map(|row| distance(row, rows[seed])).collect();
     let others = bounds.into_iter().enumerate().filter(|&(i, _)| i != seed);
     let mut heap: BinaryHeap<(u32, Reverse<usize>)> = others.map(|(i, bound)| (bound, Reverse(i))).collect();
-    // How many of the chosen ones each row was compared with.
+    // The number of chosen rows that each row was compared with.
     let mut compared = vec![1; rows.len()];
     while chosen.len() < k {
         let up_to_date = |&(_, Reverse(i)): &(u32, Reverse<usize>)| compared[i] == chosen.len();
@@ -112,12 +119,12 @@ fn most_diverse(rows: &[&[f32]], k: usize) -> Vec<usize> {
     chosen
 }
 
-/// The row whose nearest neighbour is farthest, of equals the first.
+/// The row whose nearest neighbor is farthest, on a tie the first.
 ///
-/// Rows are given up as soon as a neighbour shows that another row is farther from its own. Neighbours are tried from
-/// near to far in the video, because those are the likely ones. What is found of one row serves the other of the pair,
-/// too. None of this depends on the order of threads: the row sought is never given up, for no bound of it is under
-/// the best.
+/// A row is abandoned as soon as it has a neighbor closer than the nearest neighbor of another row. Neighbors are tried
+/// from near to far in the video, because near ones are the most likely. A distance updates both rows of the pair. The
+/// result does not depend on the order of threads: the row that is sought is never abandoned, since no bound of it is
+/// under the best.
 fn seed(rows: &[&[f32]]) -> usize {
     let bounds: Vec<AtomicU32> = rows.iter().map(|_| AtomicU32::new(FAR)).collect();
     let best = AtomicU32::new(0);
@@ -139,7 +146,7 @@ fn seed(rows: &[&[f32]]) -> usize {
     (0..rows.len()).into_par_iter().filter_map(nearest).max().map_or(0, |(_, Reverse(i))| i)
 }
 
-/// All of `0..n` but `i`, from near to far.
+/// `0..n` without `i`, from near to far.
 fn outwards(i: usize, n: usize) -> impl Iterator<Item = usize> {
     (1..n).flat_map(move |step| [i.checked_sub(step), Some(i + step).filter(|&j| j < n)]).flatten()
 }

@@ -1,31 +1,41 @@
-//! EVS: the tokens of the whole video that differ most from the ones in the same cell of the slice before.
+//! EVS: the tokens of the whole video that differ most from the same cell of the previous slice.
 
-use super::select::spread;
+use super::spread;
 use super::temporal::{NEW, Temporal};
-use super::{Budget, Decision, PruneParams, Pruner, SliceView, budget};
+use crate::prune::method::{Algorithm, Pruner};
+use crate::prune::{Budget, Decision, PruneParams, SliceView, budget};
 
-/// Share of the tokens that goes where no budget is given: `q` of the paper.
+/// Share of the tokens that is dropped without a budget: `q` of the paper.
 const PRUNED: f64 = 0.75;
 
+/// See [`EVS`](super::EVS).
+pub(super) struct Evs;
+
+impl Algorithm for Evs {
+    fn name(&self) -> &'static str {
+        "evs"
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(EvsPruner { params: params.clone(), scores: Temporal::new(|index| index.min(1), 1) })
+    }
+}
+
 /// Ranks the tokens of all slices together.
-pub(super) struct Evs {
+struct EvsPruner {
     params: PruneParams,
     scores: Temporal,
 }
 
-impl Evs {
-    pub fn new(params: &PruneParams) -> Self {
-        Self { params: params.clone(), scores: Temporal::new(|place| place.min(1), 1) }
-    }
-
-    /// How many tokens EVS keeps of its own accord: all of first slices, whatever the rate.
+impl EvsPruner {
+    /// The number of tokens that EVS keeps without a budget: all of first slices, whatever the rate.
     fn own(&self, n_tokens: usize) -> usize {
         let first: usize = self.scores.slices.iter().filter(|slice| slice.first).map(|slice| slice.n_usable()).sum();
         first.max(((1.0 - PRUNED) * n_tokens as f64) as usize)
     }
 }
 
-impl Pruner for Evs {
+impl Pruner for EvsPruner {
     fn push(&mut self, slice: SliceView<'_>) {
         self.scores.push(slice);
     }
@@ -50,10 +60,10 @@ impl Pruner for Evs {
     }
 }
 
-/// All usable tokens, best first. New ones come in their own order, before any other.
+/// All usable tokens, best first. New ones come before all others, in grid order.
 struct Ranking {
     tokens: Vec<Token>,
-    /// How many of them are new.
+    /// The number of new ones.
     n_new: usize,
     n_slices: usize,
 }
@@ -71,18 +81,18 @@ impl Ranking {
             let token = |index: u32| Token { importance: score.importance[index as usize], slice, index };
             tokens.extend(score.usable().into_iter().map(token));
         }
-        // Stable: of equals the earlier one comes first.
+        // Stable: on a tie the earlier token comes first.
         tokens.sort_by(|a, b| b.importance.total_cmp(&a.importance));
         let n_new = tokens.partition_point(|token| token.importance >= NEW);
         Self { tokens, n_new, n_slices: scores.slices.len() }
     }
 
-    /// Tokens of an importance over `k`; new ones are whatever `k` is.
+    /// Tokens of an importance over `k`; new ones count whatever `k` is.
     fn n_over(&self, k: f32) -> usize {
         self.tokens.partition_point(|token| token.importance > k).max(self.n_new)
     }
 
-    /// The best `n` of each slice, ascending. Where not even the new ones fit, even parts of those.
+    /// The best `n` tokens, by slice, ascending. If not even the new ones fit, evenly spaced ones of them.
     fn best(&self, n: usize) -> Vec<Vec<u32>> {
         let mut kept = vec![Vec::new(); self.n_slices];
         let mut keep = |token: &Token| kept[token.slice].push(token.index);

@@ -1,25 +1,38 @@
-//! VidCom²: the tokens that stand out from their slice and from the video, more of the slices that stand out.
+//! VidCom²: the tokens that stand out from their slice and from the video, more of slices that stand out.
 
+use super::copied::{Copied, distance_square};
+use crate::prune::budget::{self, Demand};
+use crate::prune::method::{Algorithm, Pruner};
+use crate::prune::score::SliceScore;
+use crate::prune::select::top;
+use crate::prune::vector::inverse_norm;
+use crate::prune::{Budget, Decision, PruneParams, SliceView};
 use rayon::prelude::*;
 
-use super::budget::{self, Claim};
-use super::copied::Copied;
-use super::score::SliceScore;
-use super::select::top;
-use super::vector::{distance_square, inverse_norm};
-use super::{Budget, Decision, PruneParams, Pruner, SliceView};
-
-/// Share of the tokens that is kept where no budget is given: `R` of the paper's main results.
+/// Share of the tokens that is kept without a budget: `R` of the paper's main results.
 const KEPT: f64 = 0.25;
 
 /// Temperature of the softmax over slices.
 const TEMPERATURE: f64 = 0.01;
 
-/// The most that the similarity to a centre can be: one for each `α`.
+/// The greatest similarity to a center: 1 for each `α`.
 const MOST_SIMILAR: f64 = 5.0;
 
-/// Waits for all slices: which channels count depends on the whole video.
-pub(super) struct VidCom2 {
+/// See [`VIDCOM2`](super::VIDCOM2).
+pub(super) struct VidCom2;
+
+impl Algorithm for VidCom2 {
+    fn name(&self) -> &'static str {
+        "vidcom2"
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(VidCom2Pruner { params: params.clone(), slices: Vec::new() })
+    }
+}
+
+/// Chooses when it has all slices: which channels count depends on the whole video.
+struct VidCom2Pruner {
     params: PruneParams,
     slices: Vec<Slice>,
 }
@@ -32,22 +45,18 @@ struct Slice {
     squares: Vec<f64>,
 }
 
-impl VidCom2 {
-    pub fn new(params: &PruneParams) -> Self {
-        Self { params: params.clone(), slices: Vec::new() }
-    }
-
-    fn claim(&self, slice: &SliceScore, weight: f64) -> Claim {
+impl VidCom2Pruner {
+    fn demand(&self, slice: &SliceScore, weight: f64) -> Demand {
         let (n_tokens, usable) = (slice.n_tokens(), slice.n_usable());
         let own = match self.params.budget {
             Budget::Threshold(k) => slice.n_over(k),
             _ => ((slice.ratio * n_tokens as f64).round_ties_even() as usize).max(1),
         };
-        Claim { n_tokens, usable, own: own.min(usable), weight: weight * n_tokens as f64, least: usable.min(1) }
+        Demand { n_tokens, usable, own: own.min(usable), weight: weight * n_tokens as f64, least: usable.min(1) }
     }
 }
 
-impl Pruner for VidCom2 {
+impl Pruner for VidCom2Pruner {
     fn push(&mut self, slice: SliceView<'_>) {
         self.slices.push(Slice::new(&slice));
     }
@@ -61,8 +70,9 @@ impl Pruner for VidCom2 {
         let mut slices = std::mem::take(&mut self.slices);
         let videos = slices.chunk_by_mut(|_, next| !next.copied.starts_video);
         let (scores, weights): (Vec<SliceScore>, Vec<f64>) = videos.flat_map(score_video).unzip();
-        let claims: Vec<Claim> = scores.iter().zip(weights).map(|(slice, weight)| self.claim(slice, weight)).collect();
-        let counts = budget::counts(&self.params, &claims);
+        let demands: Vec<Demand> =
+            scores.iter().zip(weights).map(|(slice, weight)| self.demand(slice, weight)).collect();
+        let counts = budget::counts(&self.params, &demands);
         let kept = scores.iter().zip(counts).map(|(slice, count)| top(slice, count)).collect();
         Decision::new(scores, kept)
     }
@@ -72,7 +82,7 @@ impl Slice {
     fn new(slice: &SliceView<'_>) -> Self {
         let copied = Copied::new(slice, |data, row, _| data.extend_from_slice(row));
         let (mut sum, mut squares) = (vec![0.0; slice.n_embd()], vec![0.0; slice.n_embd()]);
-        // Rows that join the sums together, so that those are loaded and stored once for all of them.
+        // Rows that are added to the sums together, so that these are loaded and stored once for all of them.
         let mut blocks = copied.data.chunks_exact(4 * slice.n_embd());
         for block in blocks.by_ref() {
             let rows: Vec<&[f32]> = block.chunks_exact(slice.n_embd()).collect();
@@ -95,13 +105,13 @@ impl Slice {
     }
 }
 
-/// The scores of the slices of one video, each with what a total is shared by: `1 + softmax − mean of softmax`.
+/// The scores of the slices of one video, each with its weight in a total: `1 + softmax − mean of softmax`.
 fn score_video(slices: &mut [Slice]) -> Vec<(SliceScore, f64)> {
     let channels = steady_channels(slices);
     let units: Vec<Units> = slices.par_iter_mut().map(|slice| Units::new(&mut slice.copied, &channels)).collect();
     let n: usize = units.iter().map(|units| units.n).sum();
-    let video_centre = centre(channels.len(), units.iter().map(|units| &units.sum), n);
-    let similar: Vec<Similar> = units.par_iter().map(|units| units.compare(&video_centre)).collect();
+    let video_center = center(channels.len(), units.iter().map(|units| &units.sum), n);
+    let similar: Vec<Similar> = units.par_iter().map(|units| units.compare(&video_center)).collect();
     let weights = weights(&similar);
     let score = |((slice, similar), weight): ((&mut Slice, Similar), f64)| {
         let mut importance = vec![0.0; slice.copied.n_tokens];
@@ -117,7 +127,7 @@ fn score_video(slices: &mut [Slice]) -> Vec<(SliceScore, f64)> {
     slices.iter_mut().zip(similar).zip(weights).map(score).collect()
 }
 
-/// The half of the channels that varies least over all tokens, ascending; of equals the first.
+/// The half of the channels that varies least over all tokens, ascending; on a tie, the first.
 fn steady_channels(slices: &[Slice]) -> Vec<usize> {
     let n_embd = slices.first().map_or(0, |slice| slice.copied.n_embd);
     let n = slices.iter().map(|slice| slice.copied.usable.len()).sum::<usize>().max(1) as f64;
@@ -141,16 +151,16 @@ struct Units {
     sum: Vec<f64>,
 }
 
-/// How similar the tokens of a slice are to the centres.
+/// How similar the tokens of a slice are to the centers.
 struct Similar {
-    /// To the centre of the video and that of the slice, for each usable token.
+    /// To the center of the video plus that of the slice, for each usable token.
     both: Vec<f64>,
-    /// To the centre of the video, the mean over the tokens; `None` without tokens.
+    /// To the center of the video, the mean over the tokens; `None` without tokens.
     mean_to_video: Option<f64>,
 }
 
 impl Units {
-    /// Takes the tokens of `slice`, and its memory.
+    /// Takes the tokens of `slice`, and reuses its memory.
     fn new(slice: &mut Copied, channels: &[usize]) -> Self {
         let (width, n) = (channels.len(), slice.usable.len());
         let mut data = std::mem::take(&mut slice.data);
@@ -167,7 +177,7 @@ impl Units {
                 *x *= inv_norm;
                 *sum += f64::from(*x);
             }
-            // Never over a row that is still to come: a token has become shorter.
+            // A token has become shorter, so this overwrites no row that is still to be read.
             data[token * width..][..width].copy_from_slice(&unit);
         }
         data.truncate(n * width);
@@ -175,7 +185,7 @@ impl Units {
     }
 
     fn compare(&self, video: &[f32]) -> Similar {
-        let own = centre(self.width, [&self.sum].into_iter(), self.n);
+        let own = center(self.width, [&self.sum].into_iter(), self.n);
         let rows = self.data.chunks_exact(self.width.max(1));
         let to_video: Vec<f64> = rows.clone().map(|row| similarity(row, video)).collect();
         let both = rows.zip(&to_video).map(|(row, to_video)| to_video + similarity(row, &own)).collect();
@@ -184,7 +194,7 @@ impl Units {
     }
 }
 
-fn centre<'a>(width: usize, sums: impl Iterator<Item = &'a Vec<f64>>, n: usize) -> Vec<f32> {
+fn center<'a>(width: usize, sums: impl Iterator<Item = &'a Vec<f64>>, n: usize) -> Vec<f32> {
     let mut total = vec![0.0; width];
     for sum in sums {
         total.iter_mut().zip(sum).for_each(|(total, x)| *total += x);
@@ -192,9 +202,9 @@ fn centre<'a>(width: usize, sums: impl Iterator<Item = &'a Vec<f64>>, n: usize) 
     total.into_iter().map(|x| (x / n.max(1) as f64) as f32).collect()
 }
 
-/// `Σ_α exp(−‖x − c‖²/(2α))` over `α = 2⁻³ … 2¹`. Each exponential is the square of the one of twice its `α`.
-fn similarity(x: &[f32], centre: &[f32]) -> f64 {
-    let mut term = (-distance_square(x, centre) / 4.0).exp();
+/// `Σ_α exp(−‖x − c‖²/(2α))` over `α = 2⁻³ … 2¹`. Each exponential is the square of that of twice its `α`.
+fn similarity(x: &[f32], center: &[f32]) -> f64 {
+    let mut term = (-distance_square(x, center) / 4.0).exp();
     let mut sum = term;
     for _ in 0..4 {
         term *= term;

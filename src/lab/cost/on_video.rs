@@ -1,8 +1,9 @@
 //! Methods on one video, from the file to the last token of an answer.
 
-use super::{check, method_name};
+use super::check;
 use crate::chat::{Answer, Session, Settings, Timings, VideoOptions};
 use crate::error::{Error, Result};
+use crate::lab::methods;
 use crate::lab::results::{MemoryUse, MethodCost, Ratios, RunSettings, Spread, StageSpreads, VideoBench, ratio};
 use crate::observer::{Observer, Stage};
 use crate::prune::{Budget, PruneParams};
@@ -59,7 +60,7 @@ pub fn run(
         repeats,
         budget: budget.unwrap_or_default(),
         settings: as_shown(&last.settings)?,
-        base: methods.first().map_or("", |params| method_name(params.method)).to_owned(),
+        base: methods.first().map_or("", |params| methods::name(params.method)).to_owned(),
         methods: costs,
     };
     bench.compare();
@@ -115,7 +116,7 @@ fn cost(params: &PruneParams, answers: &[Answer]) -> Option<MethodCost> {
     let spread = |of: fn(&Timings) -> f64| Spread::of(answers.iter().map(|answer| of(&answer.timings_ms)));
     let speeds = answers.iter().map(Answer::tokens_per_second).filter(|&speed| speed > 0.0);
     Some(MethodCost {
-        name: method_name(params.method).to_owned(),
+        name: methods::name(params.method).to_owned(),
         visual_tokens: last.visual_tokens,
         computed: last.encoder.computed,
         prompt_rows: last.tokens.prompt,

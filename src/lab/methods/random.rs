@@ -1,21 +1,29 @@
-//! Control: random tokens, as many a slice as SharpV keeps.
+//! Control: random tokens, as many of each slice as SharpV keeps.
 
-use super::sharpv::Scores;
-use super::{Decision, PruneParams, Pruner, SliceView};
+use crate::prune::method::{Algorithm, Pruner};
+use crate::prune::sharpv::Scores;
+use crate::prune::{Decision, PruneParams, SliceView};
 
-/// Draws uniformly, without replacement. A slice's draw depends on the seed and its place in the video alone.
-pub(super) struct Random {
+/// See [`RANDOM`](super::RANDOM).
+pub(super) struct Random;
+
+impl Algorithm for Random {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn pruner(&self, params: &PruneParams) -> Box<dyn Pruner> {
+        Box::new(RandomPruner { scores: Scores::new(params), seed: params.seed })
+    }
+}
+
+/// Draws uniformly, without replacement. The draw of a slice depends on the seed and its index in the video alone.
+struct RandomPruner {
     scores: Scores,
     seed: u64,
 }
 
-impl Random {
-    pub fn new(params: &PruneParams) -> Self {
-        Self { scores: Scores::new(params), seed: params.seed }
-    }
-}
-
-impl Pruner for Random {
+impl Pruner for RandomPruner {
     fn push(&mut self, slice: SliceView<'_>) {
         self.scores.push(slice);
     }
@@ -27,9 +35,9 @@ impl Pruner for Random {
     fn finish(self: Box<Self>) -> Decision {
         let Self { scores, seed } = *self;
         scores.decide(|slices, counts| {
-            let draws = (0..).zip(slices).zip(counts).map(|((place, slice), &k)| {
-                // The place goes through the generator, so that neighbouring seeds do not share draws.
-                let start = SplitMix64(place).next();
+            let draws = (0..).zip(slices).zip(counts).map(|((index, slice), &k)| {
+                // The index passes through the generator, so that neighboring seeds do not share draws.
+                let start = SplitMix64(index).next();
                 draw(slice.usable(), k, SplitMix64(seed ^ start))
             });
             draws.collect()
@@ -48,7 +56,7 @@ fn draw(mut indices: Vec<u32>, k: usize, mut rng: SplitMix64) -> Vec<u32> {
     indices
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014). Written out so that a seed means the same draw in every version of this
+/// SplitMix64 (Steele, Lea, Flood 2014). Written out here, so that a seed gives the same draw in every version of this
 /// library.
 struct SplitMix64(u64);
 
@@ -60,7 +68,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// A number under `n`. The bias, under `n / 2^64`, is far below anything a test could see.
+    /// A number under `n`. Its bias, under `n / 2^64`, is far below what a test could detect.
     fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }

@@ -1,13 +1,13 @@
-//! Copies of the finite tokens of a slice, for methods that choose once all slices are there.
+//! Copies of the finite tokens of a slice, for methods that choose when they have all slices.
 
-use super::SliceView;
-use super::vector::inverse_norm;
+use crate::prune::SliceView;
+use crate::prune::vector::{inverse_norm, sum_lanes};
 
 /// A slice without its non-finite tokens.
 pub(super) struct Copied {
     /// `[usable × n_embd]`.
     pub data: Vec<f32>,
-    /// Which tokens these are, ascending.
+    /// The indices of these tokens, ascending.
     pub usable: Vec<u32>,
     /// Tokens of the slice.
     pub n_tokens: usize,
@@ -16,7 +16,7 @@ pub(super) struct Copied {
 }
 
 impl Copied {
-    /// Copies each row by `copy`, which appends it, given its inverse norm.
+    /// `copy` appends a row, whose inverse norm it is passed.
     pub fn new(slice: &SliceView<'_>, mut copy: impl FnMut(&mut Vec<f32>, &[f32], f32)) -> Self {
         let (n_tokens, n_embd) = (slice.n_tokens(), slice.n_embd());
         let mut data = Vec::with_capacity(n_tokens * n_embd);
@@ -37,4 +37,12 @@ impl Copied {
     pub fn n_non_finite(&self) -> usize {
         self.n_tokens - self.usable.len()
     }
+}
+
+/// `‖a − b‖²`.
+pub(super) fn distance_square(a: &[f32], b: &[f32]) -> f64 {
+    sum_lanes(a, b, |a, b| {
+        let difference = a - b;
+        difference * difference
+    })
 }
