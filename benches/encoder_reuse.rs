@@ -1,8 +1,8 @@
-//! What is computed of a video's frames, and how far it is from the exact embeddings, on the small model:
-//! `cargo bench --bench encoder_reuse`. Needs the program `ffmpeg`.
+//! How much of a video's frames the encoder computes, and how far the embeddings are from exact ones, on the small
+//! model: `cargo bench --bench encoder_reuse`. Requires the program `ffmpeg`.
 //!
-//! Footage of 128 frames, 4 a second. First with other distances between frames that are computed whole: drift. Then
-//! kinds of footage: how much is new, what that costs, and how alike the embeddings are to exact ones, in the first,
+//! Footage of 128 frames, 4 per second. First, drift: different distances between frames that are computed whole. Then
+//! kinds of footage: how much is new, what that costs, and how similar the embeddings are to exact ones, in the first,
 //! the middle and the last frames. Exact and partial encodings take turns, frame by frame.
 
 #[allow(dead_code)]
@@ -23,7 +23,7 @@ const FPS: f32 = 4.0;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` runs benches with this argument; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
     if std::env::args().any(|arg| arg == "--test") {
         return Ok(());
     }
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The frames of footage, through a codec if there is one.
+/// The frames of the footage, after a codec if there is one.
 fn filmed(folder: &Path, footage: &Footage, crf: Option<u32>) -> Result<Vec<Vec<u8>>> {
     let Some(crf) = crf else {
         return Ok((0..FRAMES).map(|i| footage.frame(SIDE, i as f32 / FPS, i as i32).into_raw()).collect());
@@ -133,7 +133,7 @@ fn chunks(vision: &Vision, rgb: &[u8]) -> Result<Chunks> {
     Ok(vision.tokenize_whole(&[Part::Image(&bitmap)])?)
 }
 
-/// Mean over the rows.
+/// The mean cosine over the rows.
 fn cosine(a: &[f32], b: &[f32], n_embd: usize) -> f64 {
     let rows = a.chunks(n_embd).zip(b.chunks(n_embd));
     let cosines = rows.map(|(a, b)| {

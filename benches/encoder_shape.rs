@@ -1,10 +1,10 @@
-//! Time to first token at the shape of real models, with random weights, by how much the encoder computes:
-//! `cargo bench --bench encoder_shape -- FOLDER [FRAMES [still|moving]]`.
+//! Time to first token with models of real shapes and random weights, by how much the encoder computes: `cargo bench
+//! --bench encoder_shape -- FOLDER [FRAMES [still|moving]]`.
 //!
-//! A frame a second, of a camera that stands still and of one that moves. "As stock" encodes all, prunes nothing, and
-//! feeds each image and each piece of text as a batch of its own, as llama.cpp's own tools do. The others keep 12 %
-//! of the visual tokens and feed them in one pass. The last has the encoder's weights in the type that this processor
-//! computes fastest as well.
+//! One frame per second, of a still camera and of a moving one. "As stock" encodes everything, prunes nothing, and
+//! prefills each image and each piece of text as a batch of its own, as llama.cpp's own tools do. The others keep 12 %
+//! of the visual tokens and prefill them in one pass. The last also has the encoder's weights in the type that this
+//! processor computes fastest.
 
 #[allow(dead_code)]
 mod footage;
@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    // `cargo test --all-targets` runs benches with this argument; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
     if args.iter().any(|arg| arg == "--test") {
         return Ok(());
     }
@@ -89,7 +89,7 @@ fn measure(
         ("reuse", EncodeMode::Reuse, keep.clone(), PrefillMode::OnePass, files),
         ("stop", EncodeMode::Stop, keep.clone(), PrefillMode::OnePass, files),
         ("fast", EncodeMode::Fast, keep.clone(), PrefillMode::OnePass, files),
-        ("fast, weights that suit", EncodeMode::Fast, keep, PrefillMode::OnePass, suited),
+        ("fast, faster weights", EncodeMode::Fast, keep, PrefillMode::OnePass, suited),
     ];
     println!(
         "| {name} camera, ms | computed | kept | encode | prefill | first token | encode, stock / own | first token, stock / own |"

@@ -1,15 +1,15 @@
-//! What evicting visual tokens from half of the layers buys, in bytes of the KV cache and in decoding speed, for all
-//! visual tokens and for the 12 % that Visual SharpV keeps; and what measuring similarities costs:
-//! `cargo bench --bench evict [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
+//! What evicting visual tokens from half of the layers saves, in bytes of the KV cache and in decode time, with all
+//! visual tokens and with the 12 % that Visual SharpV keeps; and the cost of measuring similarities: `cargo bench
+//! --bench evict [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
 //!
-//! Half of the layers are every second one; of `smol`, named in place of a file, those of its profile go.
+//! Half of the layers is every second layer; with `smol` as the file, the layers of its profile are evicted.
 //!
-//! With `--masked`, visual tokens are hidden from later batches while the prompt is prefilled, which then takes a time
-//! that is linear in its rows. Keys and values are there all the same, and decoding reads all of them: it makes no
-//! sense of a random model's, but takes as long.
+//! With `--masked`, visual tokens are hidden from later batches during prefill, whose time is then linear in the rows.
+//! All keys and values are computed nevertheless, and decoding reads all of them: with random weights the results are
+//! meaningless either way, and the time is the same.
 //!
-//! Embeddings are random: they cost what those of a video do. Variants take turns within one run, so that the ratios
-//! mean something on a shared machine. Medians are shown, with minimum and maximum.
+//! Embeddings are random, which costs as much as those of a video. Variants take turns within one run, so that other
+//! programs on the machine affect the ratios less. Medians are shown, with minimum and maximum.
 
 use sharpv::chat::LayerProfile;
 use sharpv::models;
@@ -17,21 +17,21 @@ use sharpv::runtime::{CancelToken, Context, ContextParams, Model, ModelParams, R
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Rows of text before the visual tokens, and behind them.
+/// Rows of text before and after the visual tokens.
 const N_TEXT: usize = 16;
 /// Cells of a context beyond the prompt's rows, as in a session.
 const N_FREE: usize = 512;
-/// The part of the visual tokens that is left by the first stage.
+/// The share of the visual tokens that the first stage keeps.
 const KEPT: f64 = 0.12;
 const TURNS: usize = 9;
-/// A turn decodes as many tokens, forgets them, and goes on so until it has lasted long enough to be measured.
+/// Tokens that are decoded and removed again, repeatedly, until a turn has lasted long enough to be measured.
 const TOKENS_PER_TURN: usize = 16;
 const MIN_TURN: Duration = Duration::from_millis(300);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` runs benches without `--bench`; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks without `--bench`; there is nothing to check.
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| args.iter().any(|arg| arg == name);
     if has("--test") || !has("--bench") {
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Prefill of a context that measures similarities, against one that computes as stock llama.cpp does.
+/// Prefill in a context that measures similarities, compared with one that computes as stock llama.cpp does.
 fn probe_cost(name: &str, model: &Model) -> Result<()> {
     const REPEATS: usize = 15;
     let prompt = Prompt::new(model, 2048 - 2 * N_TEXT);
@@ -80,7 +80,7 @@ fn probe_cost(name: &str, model: &Model) -> Result<()> {
         contexts.iter_mut().for_each(Context::clear);
         let mut ms = [0.0; 2];
         for (n, rows) in prompt.rows.chunks(contexts[0].n_ubatch()).enumerate() {
-            // They take turns after each batch, and so does who comes first.
+            // They take turns after each batch, and in who is first.
             for i in [(repeat + n) % 2, (repeat + n + 1) % 2] {
                 let start = Instant::now();
                 process(&mut contexts[i], rows)?;
@@ -109,7 +109,7 @@ fn every_second(model: &Model) -> Vec<bool> {
     (0..model.n_layer()).map(|il| il % 2 == 1).collect()
 }
 
-/// All visual tokens and those that the first stage leaves; both with all layers, and with `half` of them evicted.
+/// All visual tokens, and those that the first stage keeps; both with all layers, and with `half` of them evicted.
 fn bytes_and_speed(name: &str, model: &Model, half: Vec<bool>, n_visual: usize, masked: bool) -> Result<()> {
     let dense = Prompt::new(model, n_visual);
     let pruned = dense.prune((n_visual as f64 * KEPT).round() as usize);
@@ -206,17 +206,17 @@ struct Variant {
     speed: Vec<f64>,
 }
 
-/// What an eviction gave back.
+/// What an eviction freed.
 #[derive(Clone, Copy)]
 struct Freed {
     kv: u64,
-    /// Of the process, before and after.
+    /// Resident memory of the process, before and after.
     rss: Option<(u64, u64)>,
     ms: f64,
 }
 
 impl Variant {
-    /// Decodes one turn, and leaves nothing of it. Returns tokens/s.
+    /// Decodes one turn, and removes its tokens. Returns tokens/s.
     fn decode(&mut self) -> Result<f64> {
         let start = Instant::now();
         let mut n_tokens = 0;
@@ -228,7 +228,7 @@ impl Variant {
             }
             n_tokens += TOKENS_PER_TURN;
             if !self.context.truncate(self.next) {
-                return Err("this model cannot go back".into());
+                return Err("this model cannot remove rows".into());
             }
         }
         Ok(n_tokens as f64 / start.elapsed().as_secs_f64())
@@ -245,7 +245,7 @@ impl Variant {
 /// Text, visual tokens, text.
 struct Prompt {
     rows: Vec<(Input, i32)>,
-    /// The position behind it.
+    /// The next position after it.
     next: i32,
 }
 
@@ -275,7 +275,7 @@ impl Prompt {
         self.rows.iter().filter(|(input, _)| matches!(input, Input::Embedding(_))).count()
     }
 
-    /// With `n_kept` visual tokens, spread out, at the positions that they had.
+    /// With `n_kept` evenly spaced visual tokens, at their original positions.
     fn prune(&self, n_kept: usize) -> Self {
         let n_visual = self.n_visual();
         let mut kept = vec![false; n_visual];
@@ -305,7 +305,7 @@ impl Prompt {
     }
 }
 
-/// Computes one batch; its logits are of no interest.
+/// Computes one batch, without logits.
 fn process(context: &mut Context, rows: &[(Input, i32)]) -> Result<()> {
     let batch: Vec<Row<'_>> = rows
         .iter()
@@ -321,7 +321,7 @@ fn process(context: &mut Context, rows: &[(Input, i32)]) -> Result<()> {
     Ok(context.process(&batch)?)
 }
 
-/// The turns of one against the same turns of another.
+/// The ratio of each turn of one to the same turn of another.
 fn ratios(ours: &[f64], other: &[f64]) -> Vec<f64> {
     ours.iter().zip(other).map(|(a, b)| a / b).collect()
 }
@@ -349,7 +349,7 @@ fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// The resident memory of this process, where the system tells.
+/// The resident memory of this process, in bytes; `None` if the system does not report it.
 fn rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kb: u64 =

@@ -1,12 +1,12 @@
-//! What a layer profile saves that is known before the prefill: peak memory, prefill and decoding, with visual tokens
-//! in all layers, evicted behind the prefill, and kept out of these layers from the beginning:
-//! `cargo bench --bench evict_early [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
+//! What a layer profile saves if it is known before prefill: peak memory, prefill and decode time, with visual tokens
+//! in all layers, evicted after prefill, and kept out of these layers from the beginning: `cargo bench --bench
+//! evict_early [-- MODEL.gguf VISUAL_TOKENS [--masked]]`.
 //!
-//! Each run is a process of its own, so that its peak is its own; the three ways take turns, and ratios are within a
-//! turn. Embeddings are random: they cost what those of a video do. `smol` frees the layers of its profile, other
-//! models every second one. With `--masked`, visual tokens are hidden from later batches during the prefill, once, so
-//! that a very long prompt takes a time that is linear in its rows: its memory and decoding are as ever, its prefill is
-//! not.
+//! Each run is a process of its own, because of its peak memory. The three ways take turns, and ratios are within a
+//! turn. Embeddings are random, which costs as much as those of a video. `smol` frees the layers of its profile, other
+//! models every second layer. With `--masked`, visual tokens are hidden from later batches during prefill, once, so
+//! that the time of a very long prompt is linear in its rows: that changes its prefill time, but neither memory nor
+//! decode time.
 
 use sharpv::chat::LayerProfile;
 use sharpv::models;
@@ -17,23 +17,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Rows of text before the visual tokens, and behind them.
+/// Rows of text before and after the visual tokens.
 const N_TEXT: usize = 16;
 /// Cells beyond the prompt's rows, as in a session.
 const N_FREE: usize = 512;
 const N_DECODED: usize = 32;
 const TURNS: usize = 3;
-const WAYS: [&str; 3] = ["all", "behind", "early"];
+const WAYS: [&str; 3] = ["all", "after", "early"];
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What a run took.
+/// The measurements of a run.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Run {
     prefill_ms: f64,
     tokens_per_s: f64,
     peak_bytes: u64,
-    /// Of the KV cache and the buffers, when the answer begins.
+    /// Bytes of the KV cache and the buffers when the answer begins.
     context_bytes: u64,
 }
 
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
         println!("{}", serde_json::to_string(&run)?);
         return Ok(());
     }
-    // `cargo test --all-targets` runs benches without `--bench`; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks without `--bench`; there is nothing to check.
     let has = |name: &str| args.iter().any(|arg| arg == name);
     if has("--test") || !has("--bench") {
         return Ok(());
@@ -118,7 +118,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// In a process of its own.
+/// Runs in a process of its own.
 fn run(way: &str, path: &Path, n_visual: usize, free: &[usize], masked: bool) -> Result<Run> {
     let model = Model::load(path, &ModelParams::default(), |_| {})?;
     let layers: Vec<bool> = (0..model.n_layer()).map(|il| free.contains(&il)).collect();
@@ -170,7 +170,7 @@ fn run(way: &str, path: &Path, n_visual: usize, free: &[usize], masked: bool) ->
     Ok(Run { prefill_ms, tokens_per_s, peak_bytes, context_bytes })
 }
 
-/// The same in every run.
+/// Random embeddings, the same in every run.
 fn embeddings(n: usize) -> Vec<f32> {
     let mut state = 1_u32;
     (0..n)

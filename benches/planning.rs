@@ -1,5 +1,5 @@
-//! What happens before the first frame is encoded: the moments to take images at, and the parts of the prompt.
-//! `cargo bench --bench planning`.
+//! Planning before the first frame is encoded: the times of the frames, and the parts of the prompt. `cargo bench
+//! --bench planning`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sharpv::layout::{EncoderFacts, NAMES, Slices, by_name};
 
-// Planning is not in the library's interface: opening a file does it. Here it is without the file.
+// Planning is not public: opening a file does it. This is the code without the file.
 #[path = "../src/video/sampling.rs"]
 #[allow(dead_code)]
 mod sampling;
@@ -16,7 +16,7 @@ mod sampling;
 #[allow(dead_code)]
 mod spread;
 
-/// What `sampling` takes from its crate.
+/// What `sampling` imports from its crate.
 mod error {
     pub type Result<T> = std::result::Result<T, Error>;
     pub use sharpv::Error;
@@ -25,7 +25,7 @@ mod error {
 use sampling::{Rate, Sampling};
 use spread::{Known, Rounding, Spread};
 
-/// The most frames that a family takes.
+/// The maximum number of frames of any family.
 const N_FRAMES: usize = 768;
 
 /// Two hours of video at 25 frames a second.

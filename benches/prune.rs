@@ -1,8 +1,8 @@
-//! Pruning against what the memory can deliver: throughput in bytes of embeddings, `cargo bench --bench prune`.
+//! Pruning compared with memory bandwidth: throughput in bytes of embeddings, `cargo bench --bench prune`.
 //!
-//! `read` adds the same floats up, on one thread and on rayon's pool: no method can be faster. `prune` has all slices
-//! at once and uses the pool; `scorer` takes one slice after the other, as a session does while frames stream, on a
-//! pool of one thread.
+//! `read` sums the same floats, on one thread and on rayon's pool: no method can be faster. `prune` has all slices at
+//! once and uses the pool. `scorer` is passed one slice after the other, as in a session while frames stream, on a pool
+//! of one thread.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use rayon::prelude::*;
 use sharpv::lab::methods;
 use sharpv::prune::{Budget, Decision, PruneParams, Scorer, SliceView, prune};
 
-/// Slices, tokens a slice, width: LLaVA-OneVision 0.5B with 32 frames, SmolVLM2 500M with 64, and `smol` with 8.
+/// Slices, tokens per slice, width: LLaVA-OneVision 0.5B with 32 frames, SmolVLM2 500M with 64, and `smol` with 8.
 const SHAPES: [(usize, usize, usize); 3] = [(32, 196, 896), (64, 64, 960), (8, 64, 576)];
 
-/// Floats in `[-1, 1)` without a pattern that pruning could profit from.
+/// Floats in `[-1, 1)` without a pattern that pruning could exploit.
 fn noise(len: usize) -> Vec<f32> {
     let mut state = 1_u32;
     let mut next = || {
@@ -25,7 +25,7 @@ fn noise(len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Slices of `len` floats that keep most of the one before, as those of a video do; a new scene every eight.
+/// Slices of `len` floats that keep most of the previous one, as those of a video do; a new scene every eight slices.
 fn scenes(n_slices: usize, len: usize) -> Vec<f32> {
     let mut data = noise(n_slices * len);
     for slice in (1..n_slices).filter(|slice| slice % 8 > 0) {
@@ -76,7 +76,7 @@ fn benchmark(c: &mut Criterion) {
 
         let adaptive = PruneParams::default();
         group.bench_function("prune/sharpv, no budget", |b| b.iter(|| prune(&adaptive, black_box(&slices))));
-        // Off reads no embedding.
+        // Off reads no embeddings.
         for method in methods::all().filter(|method| method.prunes()) {
             let params = PruneParams { method, budget: Budget::Keep(0.12), ..PruneParams::default() };
             group.bench_with_input(BenchmarkId::new("prune", method), &params, |b, params| {
@@ -87,7 +87,7 @@ fn benchmark(c: &mut Criterion) {
             });
         }
 
-        // The only method whose time depends on what it sees.
+        // The only method whose time depends on the values.
         let data = scenes(n_slices, n_tokens * n_embd);
         let slices = views(&data, n_tokens, n_embd);
         let params = PruneParams { method: methods::DIVPRUNE, budget: Budget::Keep(0.12), ..PruneParams::default() };

@@ -1,11 +1,11 @@
-//! Time to first token at the shape of real models, with random weights: `cargo bench --bench real_shape -- FOLDER`.
+//! Time to first token with models of real shapes and random weights: `cargo bench --bench real_shape -- FOLDER`.
 //!
-//! Three ways to feed the same video: as stock llama.cpp does, with a batch for each image and each piece of text; in
-//! one pass; in one pass with 12 % of the visual tokens. The prefills take turns, so that the ratios mean something on
-//! a shared machine; the last column is the median of the ratios within each turn.
+//! Three ways to prefill the same video: as stock llama.cpp, with a batch for each image and each piece of text; in one
+//! pass; in one pass with 12 % of the visual tokens. The prefills take turns, so that other programs on the machine
+//! affect the ratios less; the last column is the median of the ratios within each turn.
 //!
-//! The encoder would take most of the time, and pruning does not touch it. So a clip has two different images only,
-//! each for half of the frames; sharpv encodes each once, and "encode" is what all frames would take, were they
+//! The encoder would take most of the time, and pruning does not change that. So a clip has only two different images,
+//! each for half of the frames. sharpv encodes each once; "encode" is what all frames would take if they were
 //! different.
 
 use sharpv::chat::{EvictParams, PrefillMode, Session, SessionParams, Timings, VideoOptions};
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     let mut folder = None;
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
-            // `cargo test --all-targets` runs benches with this argument; there is nothing to check here.
+            // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
             "--test" => return Ok(()),
             "--bench" => {}
             _ => folder = Some(PathBuf::from(arg)),
@@ -63,7 +63,7 @@ fn files(folder: &Path, name: &str) -> ModelFiles {
     }
 }
 
-/// Says how many rows llama.cpp would make of a frame, left to itself: it cuts images into tiles, and does not pool.
+/// Prints how many rows llama.cpp alone would make of a frame: it cuts images into tiles, and does not pool.
 fn stock_rows(files: &ModelFiles, side: u32) -> Result<()> {
     let model = Model::load(&files.model, &ModelParams::default(), |_| {})?;
     let mmproj = files.mmproj.as_deref().expect("all have one");
@@ -76,7 +76,7 @@ fn stock_rows(files: &ModelFiles, side: u32) -> Result<()> {
     Ok(())
 }
 
-/// A way to feed the video, and what it took.
+/// A way to prefill the video, and its times.
 struct Variant {
     name: &'static str,
     session: Session,
@@ -133,7 +133,7 @@ fn measure(files: &ModelFiles, side: u32, n_frames: usize) -> Result<()> {
     for _ in 1..REPEATS {
         variants.iter_mut().try_for_each(Variant::prefill)?;
     }
-    // All variants encode alike.
+    // Encoding is the same in all variants.
     let encode = median(variants.iter().map(|v| v.before.encode)) / IMAGES as f64 * n_frames as f64;
     println!(
         "| {n_frames} frames, ms | rows | decode | encode | prune | prefill | first token | stock's prefill / its own |"
@@ -161,7 +161,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Fills `folder` with frames: [`IMAGES`] different ones in runs, each a square elsewhere on a gradient.
+/// Fills `folder` with frames: runs of [`IMAGES`] different images, each with a square elsewhere on a gradient.
 fn draw(folder: &Path, side: u32, n_frames: usize) -> Result<()> {
     for i in 0..n_frames {
         let left = (i * IMAGES / n_frames) as u32 * side / IMAGES as u32;

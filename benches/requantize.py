@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes a copy of a GGUF file with its matrices in another type, for the bench weight_types.
+"""Writes a copy of a GGUF file with its matrices in another type, for the benchmark weight_types.
 
     python3 requantize.py IN.gguf OUT.gguf TYPE      F32, F16, BF16, Q8_0, Q5_1, Q4_1, Q4_0
 
-Vectors, convolutions, tables of positions, and matrices whose rows are no whole blocks stay as they are.
+Vectors, convolutions, tables of positions, and matrices whose rows are not whole blocks are copied unchanged.
 """
 # pip install gguf==0.19.0 numpy==2.4.6
 

@@ -1,7 +1,7 @@
-//! What pruning and one-pass prefill buy, with the model `smol`: `cargo bench --bench session`.
+//! What pruning and one-pass prefill gain, with the model `smol`: `cargo bench --bench session`.
 //!
-//! Variants take turns within one run, so that the ratios mean something on a shared machine. Medians are shown, with
-//! minimum and maximum.
+//! Variants take turns within one run, so that other programs on the machine affect the ratios less. Medians are shown,
+//! with minimum and maximum.
 
 use sharpv::chat::{PrefillMode, Session, SessionParams, Timings, VideoOptions};
 use sharpv::models;
@@ -15,7 +15,7 @@ const QUESTION: &str = "What is in the video?";
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` runs benches with this argument; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
     if std::env::args().any(|arg| arg == "--test") {
         return Ok(());
     }
@@ -92,7 +92,7 @@ fn time_to_first_token(clip: &Path) -> Result<()> {
 }
 
 fn open(params: SessionParams) -> Result<Session> {
-    // What is compared is the prefill: all of each frame is encoded.
+    // Only the prefill is compared: all of each frame is encoded.
     let params = SessionParams { encode: EncodeParams::default().in_mode(EncodeMode::Exact), ..params };
     Ok(Session::open(&models::resolve("smol", None, &[])?, params, &mut ())?)
 }
@@ -121,7 +121,7 @@ fn draw_moving_square(folder: &Path, frames: usize) -> Result<()> {
         });
         image.save(folder.join(format!("frame_{i:03}.png")))?;
     }
-    // Frames of a longer clip drawn before.
+    // Frames of a longer clip that was drawn before.
     for entry in std::fs::read_dir(folder)?.flatten() {
         let number: Option<usize> =
             entry.file_name().to_str().and_then(|n| n.strip_prefix("frame_")?.strip_suffix(".png")?.parse().ok());

@@ -1,11 +1,11 @@
-//! How long models take by the type of their weights: `cargo bench --bench weight_types -- …`, with
+//! Time of models by the type of their weights: `cargo bench --bench weight_types -- …`, with
 //!
 //! - `prefill MODEL.gguf…`: 512 rows of text in one batch;
 //! - `encode SIDE MODEL.gguf MMPROJ.gguf…`: an image of SIDE × SIDE pixels, encoded as a frame.
 //!
-//! Files take turns, on one thread and by the clock of its work (Linux; elsewhere the wall's), so that other work on
-//! the machine matters little. Shown are medians, and the median of the ratios to the first file within each turn.
-//! `benches/requantize.py` makes files of one model that differ in the type only.
+//! Files take turns, on one thread and by its CPU time (on Linux; elsewhere by wall time), so that other programs on
+//! the machine matter little. Medians are shown, and the median of the ratios to the first file within each turn.
+//! `benches/requantize.py` makes files of one model that differ only in the type.
 
 use sharpv::runtime::{
     Bitmap, CancelToken, ComputeParams, Context, ContextParams, Model, ModelParams, Part, Row, RowInput, Vision,
@@ -21,7 +21,7 @@ const TURNS: usize = 5;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` runs benches with `--test`; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks with `--test`; there is nothing to check.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match &args[..] {
@@ -79,7 +79,7 @@ fn encode(side: u32, model: &Path, files: &[&str]) -> Result<()> {
     in_turns(files, &mut runs, |ms| format!("{ms:.0}"))
 }
 
-/// Runs everything once, and then [`TURNS`] times with a look at the clock. `show` writes a median in milliseconds.
+/// Runs everything once, and then measures it [`TURNS`] times. `show` formats a median in milliseconds.
 fn in_turns(files: &[&str], runs: &mut [impl FnMut() -> Result<()>], show: impl Fn(f64) -> String) -> Result<()> {
     let mut times = vec![Vec::new(); runs.len()];
     for turn in 0..=TURNS {
@@ -101,7 +101,7 @@ fn in_turns(files: &[&str], runs: &mut [impl FnMut() -> Result<()>], show: impl 
     Ok(())
 }
 
-/// How long this thread has been on a core; the wall clock where the system does not tell.
+/// The CPU time of this thread; wall time if the system does not report it.
 fn worked() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     let wall = START.get_or_init(Instant::now).elapsed();

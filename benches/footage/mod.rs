@@ -1,4 +1,4 @@
-//! Footage to measure the encoder on, drawn by code: what a camera that stands still sees, and one that moves.
+//! Synthetic footage for measuring the encoder: of a still camera, and of a moving one.
 
 use image::{Rgb, RgbImage};
 use std::f32::consts::TAU;
@@ -6,28 +6,28 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What is filmed.
+/// The parameters of footage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Footage {
-    /// Pixels that the camera moves to the right in a second.
+    /// Pixels per second by which the camera moves to the right.
     pub pan: f32,
-    /// Pixels, at most, by which it shakes.
+    /// The maximum of pixels by which it shakes.
     pub shake: f32,
     /// Standard deviation of the noise, of 255.
     pub grain: f32,
-    /// By how much it gets brighter in a second, of 255.
+    /// By how much it gets brighter per second, of 255.
     pub light: f32,
-    /// Things that move.
+    /// The number of moving things.
     pub movers: usize,
 }
 
-/// A camera that stands still; two things move.
+/// A still camera, and two moving things.
 pub const STATIC: Footage = Footage { pan: 0.0, shake: 0.0, grain: 0.0, light: 0.0, movers: 2 };
 
-/// A camera that moves.
+/// A moving camera.
 pub const MOVING: Footage = Footage { pan: 40.0, ..STATIC };
 
-/// A number between 0 and 1 that looks random.
+/// A pseudorandom number between 0 and 1.
 fn hash(x: i32, y: i32, z: i32) -> f32 {
     let mut h = (x as u32).wrapping_mul(0x9E37_79B1)
         ^ (y as u32).wrapping_mul(0x85EB_CA77)
@@ -81,7 +81,7 @@ impl Footage {
         })
     }
 
-    /// Writes `n` frames, `fps` a second, as a folder of images.
+    /// Writes `n` frames, `fps` per second, as a folder of images.
     pub fn write_folder(&self, folder: &Path, side: u32, n: usize, fps: f32) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         for i in 0..n {
@@ -91,7 +91,7 @@ impl Footage {
         Ok(())
     }
 
-    /// Writes the same as a film, through x264 with quality `crf`.
+    /// Writes the same as a video, with x264 at quality `crf`.
     pub fn write_film(&self, path: &Path, side: u32, n: usize, fps: f32, crf: u32) -> std::io::Result<()> {
         let (size, rate, crf) = (format!("{side}x{side}"), fps.to_string(), crf.to_string());
         let mut ffmpeg = Command::new("ffmpeg")

@@ -1,4 +1,4 @@
-//! Long clips, and what is seen in them.
+//! Long clips, and the things that appear in them.
 
 use crate::Result;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A clip.
 pub struct Clip {
     pub path: PathBuf,
-    /// In the order in which they are seen.
+    /// In the order of their appearance.
     pub things: Vec<Thing>,
 }
 
@@ -19,13 +19,13 @@ impl Clip {
     }
 }
 
-/// Something that is seen once, and something else that is not.
+/// Something that appears once, and something else that does not appear.
 pub struct Thing {
     pub name: String,
-    /// Seconds.
+    /// In seconds.
     pub start: f64,
     pub end: f64,
-    /// Whether it is there, and whether the other one is.
+    /// Questions whether it appears, and whether the other thing does.
     pub question: String,
     pub absent: String,
 }
@@ -49,7 +49,7 @@ struct Row {
 pub fn shard(text: &str) -> Result<(usize, usize)> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     let shard = parts.filter(|&(i, n): &(usize, usize)| (1..=n).contains(&i));
-    Ok(shard.ok_or_else(|| format!("{text}: --shard wants I/N, with I from 1 to N"))?)
+    Ok(shard.ok_or_else(|| format!("{text}: --shard requires I/N, with I from 1 to N"))?)
 }
 
 /// The first `most` clips of a folder; of these, every `n`th from the `i`th on.
@@ -65,7 +65,7 @@ pub fn of(folder: &Path, most: usize, (i, n): (usize, usize)) -> Result<Vec<Clip
                     && row.question.contains(&format!(" {} in", needle.thing))
             };
             let at = rows.iter().position(is_it)?;
-            // The question behind it is for one that is not there.
+            // The next question is about a thing that does not appear.
             let absent = rows.get(at + 1).filter(|row| row.answer == "No.")?;
             Some(Thing {
                 name: needle.thing.clone(),
@@ -83,7 +83,7 @@ pub fn of(folder: &Path, most: usize, (i, n): (usize, usize)) -> Result<Vec<Clip
     clips.map(clip).collect()
 }
 
-/// The lines that runs printed.
+/// The lines that runs have printed.
 pub fn lines(files: &[String]) -> Result<Vec<Value>> {
     let mut lines = Vec::new();
     for file in files {

@@ -1,4 +1,4 @@
-//! What a frame and a question cost, and how memory goes.
+//! The cost of a frame and of a question, and memory over time.
 
 use crate::{Result, open};
 use sharpv::chat::LivePolicy;
@@ -23,7 +23,7 @@ fn filmed(footage: footage::Footage, second: u32) -> Frame {
     Frame { width: SIDE, height: SIDE, rgb: image.into_raw(), time_s: f64::from(second) }
 }
 
-/// A frame a second of a camera that moves, a question every ten.
+/// One frame per second of a moving camera, a question every ten seconds.
 fn cost(policy: LivePolicy) -> Result<()> {
     const FRAMES: u32 = 120;
     let mut sessions = [open(policy, 0, true)?, open(policy, 0, false)?];
@@ -43,7 +43,7 @@ fn cost(policy: LivePolicy) -> Result<()> {
             }
         }
     }
-    println!("{policy:?}, {FRAMES} frames of a camera that moves, {} questions", FRAMES / 10);
+    println!("{policy:?}, {FRAMES} frames of a moving camera, {} questions", FRAMES / 10);
     for (i, name) in ["prefilled as they come", "prefilled with the question"].into_iter().enumerate() {
         println!(" {name}: {} of {} rows of prompts computed for questions", computed[i], prompts[i]);
         show("push", &mut pushes[i]);
@@ -53,12 +53,12 @@ fn cost(policy: LivePolicy) -> Result<()> {
     Ok(())
 }
 
-/// An hour of a camera that stands still, with each policy, and with frames that are remembered.
+/// An hour of a still camera, with each policy, and with recall.
 pub fn hour() -> Result<()> {
     let window = LivePolicy::Window { frames: 8 };
     for (policy, recall) in [(window, 0), (LivePolicy::memory(400), 0), (window, 64)] {
         let mut live = open(policy, recall, true)?;
-        println!("{policy:?}, {recall} remembered, an hour of a camera that stands still, a frame a second");
+        println!("{policy:?}, {recall} frames for recall, an hour of a still camera, one frame per second");
         let (start, mut times) = (Instant::now(), Vec::new());
         for second in 0..=3600 {
             let frame = filmed(footage::STATIC, second);
@@ -89,7 +89,7 @@ pub fn hour() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of this process in memory; 0 where the system does not tell.
+/// Resident memory of this process, in bytes; 0 if the system does not report it.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

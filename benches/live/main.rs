@@ -1,19 +1,20 @@
-//! Video that does not end, with the model `smol`.
+//! Live video, with the model `smol`.
 //!
-//! `cargo bench --bench live` measures what a frame and a question cost, with frames prefilled as they come and with
-//! the question, in turns, and how memory goes over an hour; with `-- --hour`, the hour alone.
+//! `cargo bench --bench live` measures the cost of a frame and of a question, with frames prefilled as they arrive and
+//! with the question, in turns, and memory over an hour; with `-- --hour`, only the hour.
 //!
-//! What is found in long clips, those of `make_clips FOLDER --long MINUTES`, in which things (needles) are seen once:
+//! What is found in the long clips of `make_clips FOLDER --long MINUTES`, in which things (needles) appear once:
 //!
 //! - `cargo bench --bench live -- --needles FOLDER [CLIPS] [--policies NAME,…] [--tokens N,…]`: whether they are
 //!   remembered ([`needles`]).
-//! - `cargo bench --bench live -- --when FOLDER [CLIPS]`: whether it is told when they come ([`when`]).
+//! - `cargo bench --bench live -- --when FOLDER [CLIPS]`: whether their appearance is reported ([`when`]).
 //!
-//! Each prints a line of JSON for each answer to stdout, as it goes, and a summary with intervals to stderr. With
-//! `--shard I/N` it takes every Nth clip, from the Ith on (I from 1), so that N processes share the work;
-//! `cargo bench --bench live -- --summary FILE…` is then the summary of their lines.
+//! Each prints a line of JSON for each answer to stdout immediately, and a summary with intervals to stderr. With
+//! `--shard I/N` it uses every Nth clip, from the Ith on (I from 1), so that N processes share the work; `cargo bench
+//! --bench live -- --summary FILE…` then summarizes their lines.
 //!
-//! In the environment, `THREADS` is the number of threads, and `MODEL` and `MMPROJ` are the files of another model.
+//! The environment variable `THREADS` is the number of threads, and `MODEL` and `MMPROJ` are the files of another
+//! model.
 
 mod clips;
 mod cost;
@@ -31,14 +32,14 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     // Cargo adds `--bench`.
     let mut args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    // `cargo test --all-targets` runs benches with this argument; there is nothing to check here.
+    // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
     if args.iter().any(|arg| arg == "--test") {
         return Ok(());
     }
     let mut option = |name: &str| -> Result<Option<String>> {
         let Some(at) = args.iter().position(|arg| arg == name) else { return Ok(None) };
         let value = args.drain(at..(at + 2).min(args.len())).nth(1);
-        Ok(Some(value.ok_or_else(|| format!("{name} wants a value"))?))
+        Ok(Some(value.ok_or_else(|| format!("{name} requires a value"))?))
     };
     let (shard, policies, tokens) = (option("--shard")?, option("--policies")?, option("--tokens")?);
     let shard = shard.map_or(Ok((1, 1)), |shard| clips::shard(&shard))?;
@@ -52,7 +53,7 @@ fn main() -> Result<()> {
     if mode == "--hour" {
         return cost::hour();
     }
-    let folder = Path::new(rest.first().ok_or_else(|| format!("{mode} wants a folder"))?);
+    let folder = Path::new(rest.first().ok_or_else(|| format!("{mode} requires a folder"))?);
     let most = rest.get(1).map_or(Ok(usize::MAX), |n| n.parse())?;
     let clips = clips::of(folder, most, shard)?;
     match mode.as_str() {
@@ -73,7 +74,7 @@ fn open(policy: LivePolicy, recall: usize, prefill: bool) -> Result<LiveSession>
     Ok(LiveSession::open(&files, params, live, &mut ())?)
 }
 
-/// Gives the frames of a video, one a second, to `each`. Returns how many seconds of it there were.
+/// Passes the frames of a video, one per second, to `each`. Returns its length in seconds.
 fn play(video: &Path, mut each: impl FnMut(&Frame) -> Result<()>) -> Result<f64> {
     let mut source = LiveSource::open(LiveInput::File(video.to_owned()), || false)?;
     let mut next_s = 0.0;

@@ -1,12 +1,14 @@
-//! Whether what was seen once is remembered, by each policy with the same number of visual tokens.
+//! Whether things that appeared once are remembered, by each policy with the same number of visual tokens.
 //!
-//! Each needle is asked for right behind its end (*recent*: perception), two minutes later (*early*: recall) and when
-//! the clip has ended (*end*), and so is another thing that is not in the clip. No answer is written: what counts is
-//! how much likelier yes is than no. A model may be inclined to one of them, and a memory may change that; *which* is
-//! not touched by it: whether the needle has more of yes than the other thing, by chance in half of the cases.
+//! Each needle is asked about right after its end (*recent*: perception), two minutes later (*early*: recall) and at
+//! the end of the clip (*end*), and so is another thing that is not in the clip. No answer is generated: what counts is
+//! how much likelier yes is than no. A model may prefer one of the two, and a policy may change that preference.
+//! *Which* does not depend on it: whether yes is likelier for the needle than for the other thing, by chance in half of
+//! the cases.
 //!
-//! The policies: `window`, the last 8 frames, however few tokens they have (mode zero); `last`, as many of the last
-//! frames as fit the tokens; `memory`, by novelty and age; `recall`, the window, and 64 frames of all that went by, which are searched part by part.
+//! The policies: `window`, the last 8 frames, however few tokens they have; `last`, as many of the last frames as the
+//! number of tokens allows; `memory`, by novelty and age; `recall`, the window plus 64 frames of the whole past, which
+//! are searched part by part.
 
 use crate::clips::{Clip, Thing};
 use crate::{Result, open, play};
@@ -16,17 +18,17 @@ use sharpv::lab::eval::{clustered_mean, wilson};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Seconds behind the end of a thing at which it is asked for.
-const BEHIND_S: [(&str, f64); 2] = [("recent", 1.0), ("early", 120.0)];
+/// Seconds after the end of a thing at which it is asked about.
+const AFTER_S: [(&str, f64); 2] = [("recent", 1.0), ("early", 120.0)];
 const END: &str = "end";
 
-/// Frames that are remembered for searching.
+/// Frames for recall.
 const RECALL: usize = 64;
 
 const POLICIES: &str = "window,last,memory,recall";
 const TOKENS: &str = "400";
 
-/// A policy, its name, and its tokens if it counts them.
+/// A policy, its name, and its number of tokens, if it has one.
 struct Named {
     name: String,
     tokens: Option<usize>,
@@ -46,7 +48,7 @@ pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Resu
         }
         for &tokens in &tokens {
             let policy = match name {
-                // With such a half-life all are worth nothing, and of equals the oldest leaves.
+                // With such a half-life no frame is worth anything, and on a tie the oldest leaves.
                 "last" => LivePolicy::Memory { tokens, recent: 4, half_life_s: 1e-6 },
                 "memory" => LivePolicy::memory(tokens),
                 _ => return Err(format!("{name}: not one of {POLICIES}").into()),
@@ -64,11 +66,11 @@ pub fn run(clips: &[Clip], policies: Option<&str>, tokens: Option<&str>) -> Resu
     Ok(())
 }
 
-/// Prints a line for each question, and one for what the clip took.
+/// Prints a line for each question, and one for the cost of the clip.
 fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
     let mut live = open(named.policy, named.recall, true)?;
     let mut probes: Vec<(f64, &Thing, &str)> =
-        clip.things.iter().flat_map(|thing| BEHIND_S.map(|(moment, s)| (thing.end + s, thing, moment))).collect();
+        clip.things.iter().flat_map(|thing| AFTER_S.map(|(moment, s)| (thing.end + s, thing, moment))).collect();
     probes.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut probes = probes.into_iter().peekable();
     let (mut push_s, mut tokens, mut cells, mut tell) = (0.0, 0, 0, |line: Value| {
@@ -98,7 +100,7 @@ fn watch(clip: &Clip, named: &Named, lines: &mut Vec<Value>) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a thing, and for one that is not there.
+/// Asks about a thing, and about one that is not in the clip.
 fn ask(live: &mut LiveSession, (clip, thing, moment): (&Clip, &Thing, &str), named: &Named) -> Result<[Value; 2]> {
     let shows = |(start, end): (f64, f64)| start < thing.end && end > thing.start;
     let remembered = live.recalled_times().any(shows);
@@ -133,7 +135,8 @@ fn yes_over_no(live: &mut LiveSession, question: &str) -> Result<f32> {
     Ok(logit("Yes")? - logit("No")?)
 }
 
-/// What became of a needle: how much of yes it has, and the other thing, and whether both answers are right.
+/// The result for a needle: how much likelier yes is than no for it and for the other thing, and whether both answers
+/// are correct.
 #[derive(Default, Clone, Copy)]
 struct Asked {
     there: f64,
@@ -142,7 +145,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// 1 if the needle has more of yes.
+    /// 1 if yes is likelier for the needle, 0 if for the other thing.
     fn which(&self) -> f64 {
         match self.there.total_cmp(&self.absent) {
             std::cmp::Ordering::Greater => 1.0,
@@ -152,7 +155,7 @@ impl Asked {
     }
 }
 
-/// Tells to stderr what `lines` come to.
+/// Prints a summary of `lines` to stderr.
 pub fn summary(lines: &[Value]) {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let named = |line: &Value| match line["budget"].as_u64() {
@@ -186,7 +189,7 @@ pub fn summary(lines: &[Value]) {
         if remembered > 0 {
             eprintln!("  remembered {remembered}, found {found}");
         }
-        // Against each of the others, needle by needle.
+        // Compared with each of the other policies, needle by needle.
         let before = asked.range(..(policy.clone(), String::new()));
         for ((other, _), others) in before.filter(|((_, at), _)| at == moment) {
             let pairs = of.iter().filter_map(|(key, asked)| Some((&key.0, asked, others.get(key)?)));

@@ -1,9 +1,9 @@
-//! Whether it is told when things come, how often it is told wrongly, and how many questions that takes.
+//! Whether `--when` reports that things appear, how often it is wrong, and how many questions that takes.
 //!
-//! As `sharpv watch --when` does it, with the last 8 frames, once asking with each change and once when a change is
-//! over (`--when-at`). Waited for is each needle of a clip, and two things that are not in it. A hit is an event from
-//! the first moment of the needle until 10 seconds behind its last; every other event is a false alarm. Both ways watch
-//! the same session: a question leaves nothing behind.
+//! As in `sharpv watch --when`, with the last 8 frames: once asking at each change, and once when a change is over
+//! (`--when-at`). The conditions are each needle of a clip, and two things that are not in it. A hit is an event from
+//! the first moment of the needle until 10 seconds after its last; every other event is a false alarm. Both ways use
+//! the same session, since a question does not change it.
 
 use crate::clips::{Clip, Thing};
 use crate::{Result, open, play};
@@ -12,23 +12,23 @@ use sharpv::chat::{AskAt, Condition, LivePolicy, LiveSession, Trigger};
 use sharpv::lab::eval::{clustered_mean, wilson};
 use std::collections::BTreeMap;
 
-/// Seconds behind the end of a thing within which it is told in time.
+/// Seconds after the end of a thing within which an event is a hit.
 const LATE_S: f64 = 10.0;
 
-/// Things that are not there, of each clip.
+/// Conditions for each clip that are never met.
 const ABSENT: usize = 2;
 
-/// What the program takes.
+/// The defaults of the program.
 const CHANGE: f32 = 0.1;
 const PATIENCE_S: f64 = 10.0;
 
 const WAYS: [(&str, AskAt); 2] = [("change", AskAt::EachChange), ("end", AskAt::ChangeEnds { patience_s: PATIENCE_S })];
 
-/// One way to ask.
+/// A way to choose when to ask.
 struct Way {
     name: &'static str,
     trigger: Trigger,
-    /// For each thing, and for what is not there: the condition, and when it was told.
+    /// For each condition, the times at which it was reported.
     waited: Vec<(Condition, Vec<f64>)>,
     asked: usize,
 }
@@ -42,7 +42,7 @@ pub fn run(clips: &[Clip]) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line for each way and each thing that is waited for.
+/// Prints a line for each way and each condition.
 fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
     let mut live = open(LivePolicy::default(), 0, true)?;
     let there = clip.things.iter().map(|thing| (thing.question.as_str(), Some(thing)));
@@ -82,7 +82,7 @@ fn watch(clip: &Clip, lines: &mut Vec<Value>) -> Result<()> {
     Ok(())
 }
 
-/// Asks once for all ways that want it now.
+/// Asks once for all ways that ask now.
 fn look(live: &mut LiveSession, ways: &mut [Way; 2], asks: [bool; 2], time_s: f64) -> Result<()> {
     if asks == [false; 2] || live.state().held == 0 {
         return Ok(());
@@ -100,17 +100,17 @@ fn look(live: &mut LiveSession, ways: &mut [Way; 2], asks: [bool; 2], time_s: f6
     Ok(())
 }
 
-/// What became of a thing that was waited for.
+/// The result for a condition.
 #[derive(Clone, Copy)]
 struct Waited {
     hit: Option<bool>,
     delay_s: Option<f64>,
-    /// For each hour.
+    /// Per hour.
     alarms: f64,
     asked: f64,
 }
 
-/// Tells to stderr what `lines` come to.
+/// Prints a summary of `lines` to stderr.
 pub fn summary(lines: &[Value]) {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     // By way, by video and question.
@@ -131,10 +131,7 @@ pub fn summary(lines: &[Value]) {
         let [low, high] = wilson(n, hits.len()).map(|bound| 100.0 * bound);
         let delays: Vec<f64> = of.values().filter_map(|one| one.delay_s).collect();
         eprintln!("asked at {way}: {n} of {} hits ({low:.1} to {high:.1} %)", hits.len());
-        eprintln!(
-            "  {:.1} s behind the beginning, on average",
-            delays.iter().sum::<f64>() / delays.len().max(1) as f64
-        );
+        eprintln!("  {:.1} s after the beginning, on average", delays.iter().sum::<f64>() / delays.len().max(1) as f64);
         let there = |is: bool| of.iter().filter(move |(_, one)| one.hit.is_some() == is);
         told(
             "false alarms an hour, of what is there once",

@@ -1,15 +1,16 @@
-//! Measuring: how right a model's answers are with each way to keep visual tokens, what they cost, and both as
-//! images. Behind the feature `lab`.
+//! Measurements: how accurate a model's answers are with each method that keeps visual tokens, and what the methods
+//! cost. Behind the feature `lab`.
 //!
-//! It is for people who compare methods, and is all that `sharpv eval`, `sharpv bench` and `sharpv report` do but for
-//! reading the command line. A program that chats about videos needs nothing of it.
+//! It is for people who compare methods. `sharpv eval`, `bench`, `calibrate`, `inspect` and `report` are this module
+//! plus a command line. A program that chats about videos does not need it.
 //!
-//! - [`eval`]: accuracy, on the questions of benchmarks or of one's own.
+//! - [`methods`]: what SharpV is compared with.
+//! - [`eval`]: accuracy, on the questions of a benchmark or of your own.
 //! - [`cost`]: time and memory.
-//! - [`calibrate`]: in which layers a model can do without its visual tokens.
-//! - [`report`]: images and a page.
-//! - [`inspect`]: what became of the tokens of one video, as a page, images and a video.
-//! - [`results`]: what the first two write and the third reads. They know it, and not each other.
+//! - [`calibrate`]: the layers in which a model can do without visual tokens.
+//! - [`report`]: charts and an HTML page.
+//! - [`inspect`]: which tokens of one video are kept, as an HTML page, images and a video.
+//! - [`results`]: the files that [`eval`] and [`cost`] write and [`report`] reads. These know it, and not each other.
 
 pub mod calibrate;
 pub mod cost;

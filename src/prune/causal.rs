@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 /// Chooses the tokens of each slice when it arrives, from that slice and the previous ones alone.
 ///
 /// The scores are those of [SharpV](super). Without a budget, so is the choice: of each slice the same tokens are kept
-/// that [`Scorer`](super::Scorer) keeps of it. A share of all tokens ([`Budget::Keep`]) cannot be met exactly before the
-/// end: slice `t` gets `r_t · share / r̄` of its tokens, where `r̄` is a running mean of the ratios, this one included:
-/// `r̄ ← r̄ + (r_t − r̄) / min(t, 16)`.
+/// that [`Scorer`](super::Scorer) keeps of it. A share of all tokens ([`Budget::Keep`]) cannot be met exactly before
+/// the end: slice `t` gets `r_t · share / r̄` of its tokens, where `r̄` is a running mean of the ratios, this one
+/// included: `r̄ ← r̄ + (r_t − r̄) / min(t, 16)`.
 ///
 /// The tokens of a *key slice* are chosen without regard to the previous slices, which may no longer be in the cache:
 /// by their spatial importance, as in a first slice. Of a slice that equals the previous one nothing is kept, key slice

@@ -1,7 +1,8 @@
 //! Covers: a token of each scene for what importance leaves out.
 //!
 //! Importance is distance: from the mean of the slice, and from the previous slice. Most of an image, above all its
-//! background, is close to both, so the tokens of highest importance do not show it. The token closest to the mean does.
+//! background, is close to both, so the tokens of highest importance do not show it. The token closest to the mean
+//! does.
 
 use super::score::{Rows, SliceScore, Spread};
 use super::select::top;

@@ -34,10 +34,10 @@
 //! - **Cover that may not be kept**: the usable token closest to the mean replaces it, if its `S` is at most `RMS(S)`.
 //!   Otherwise the next slice of the scene gets the cover.
 //! - **Token without a direction** (norm under 1e-30): `dissim` is 0 to another such token, 1 to any other.
-//! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the context of the language
-//!   model, so every method but [`Method::OFF`] drops it. The mean of its slice excludes it, its importance is 0, and
-//!   its cell has no temporal term in the next slice. [`Decision::non_finite`] counts it. All other tokens score as if
-//!   it were absent.
+//! - **Non-finite token** (NaN or infinity in its row, or a norm over 1e30): it would poison the context of the
+//!   language model, so every method but [`Method::OFF`] drops it. The mean of its slice excludes it, its importance is
+//!   0, and its cell has no temporal term in the next slice. [`Decision::non_finite`] counts it. All other tokens score
+//!   as if it were absent.
 //! - **No slices** give an empty [`Decision`].
 //!
 //! Results depend neither on the number of threads, nor on whether slices are passed at once ([`prune`]) or one by one

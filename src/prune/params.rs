@@ -12,10 +12,10 @@ pub const DEFAULT_THRESHOLD: f32 = 1.6;
 /// [`Keep`](Self::Keep) and [`MaxTokens`](Self::MaxTokens) set the total over all slices, which every method meets
 /// exactly. SharpV scales the adaptive ratio of every slice by one common factor, so that the order of the slices stays
 /// the same; a slice whose tokens are all kept stops growing, and the others share the rest. Fractions of a token go to
-/// the slices with the largest ones; on a tie, to the earlier slice. Slices with ratio 0 (equal to the previous one) get
-/// tokens only when all others are full, and then in equal shares. First slices get [`PruneParams::min_keep`] tokens
-/// before the rest is shared, unless the total is too small for that: the total always wins. A total above the number
-/// of tokens keeps all.
+/// the slices with the largest ones; on a tie, to the earlier slice. Slices with ratio 0 (equal to the previous one)
+/// get tokens only when all others are full, and then in equal shares. First slices get [`PruneParams::min_keep`]
+/// tokens before the rest is shared, unless the total is too small for that: the total always wins. A total above the
+/// number of tokens keeps all.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {

@@ -29,8 +29,8 @@ impl<'a> SliceView<'a> {
     /// are scored.
     ///
     /// # Errors
-    /// [`Error::SliceShape`] when there are no tokens, when `n_embd` is 0 or over `stride`, or when the length of `data`
-    /// is not `n_tokens · stride`.
+    /// [`Error::SliceShape`] when there are no tokens, when `n_embd` is 0 or over `stride`, or when the length of
+    /// `data` is not `n_tokens · stride`.
     pub fn with_stride(data: &'a [f32], n_tokens: usize, n_embd: usize, stride: usize) -> Result<Self> {
         let shape = |what, expected: String, got: usize| Err(Error::SliceShape { what, expected, got });
         if n_tokens == 0 || u32::try_from(n_tokens).is_err() {

@@ -88,10 +88,10 @@ fn videomme_is_read_from_parquet_and_tsv_alike() {
     assert_eq!(ids(&tsv), ["0", "1"]);
     assert_eq!(
         reasons(&parquet),
-        ["the answer \"E\" is no letter of an option", "the column \"question\" is missing or empty"]
+        ["the answer \"E\" is not the letter of an option", "the column \"question\" is missing or empty"]
     );
     assert!(parquet.bad_rows[0].place.ends_with("test-00000-of-00001.parquet, row 4"), "{}", parquet.bad_rows[0].place);
-    assert_eq!(reasons(&tsv), ["the candidates are no list: none", "there are 3 columns in place of 11"]);
+    assert_eq!(reasons(&tsv), ["the candidates are not a list: none", "there are 3 columns in place of 11"]);
     assert!(tsv.bad_rows[1].place.ends_with("Video-MME.tsv:5"), "{}", tsv.bad_rows[1].place);
 
     for (a, b) in parquet.questions.iter().zip(&tsv.questions) {
@@ -197,7 +197,7 @@ fn nextqa_is_multiple_choice_or_open() {
     assert_eq!(
         reasons(&dataset),
         [
-            "the answer \"5\" is no number from 0 to 4",
+            "the answer \"5\" is not a number from 0 to 4",
             "1 of the choices a0 to a4 are missing",
             "an earlier question has the same id"
         ]

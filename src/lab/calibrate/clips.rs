@@ -1,6 +1,5 @@
-//! Clips to measure a model on, drawn by code: things of different shapes and colors that stand, move, come and go, in
-//! front of plain and patterned backgrounds. What matters is that answers depend on what is seen, and not all in the
-//! same way.
+//! Synthetic clips for measuring a model: shapes of different colors that stand, move, appear and cross on plain and
+//! patterned backgrounds. The answers have to depend on what is seen, and not always in the same way.
 
 use crate::error::{Error, Result};
 use image::{Rgb, RgbImage};
@@ -35,7 +34,7 @@ enum Shape {
 const SHAPES: [Shape; 5] = [Shape::Disc, Shape::Square, Shape::Triangle, Shape::Cross, Shape::Ring];
 
 impl Shape {
-    /// Whether it covers the point, given from its center in its radii.
+    /// Whether it covers the point, given relative to its center, in radii.
     fn covers(self, x: f32, y: f32) -> bool {
         match self {
             Self::Disc => x.hypot(y) <= 1.0,
@@ -47,7 +46,7 @@ impl Shape {
     }
 }
 
-/// A thing, and where it is: in shares of the image, at the beginning and at the end.
+/// An object, and its position in shares of the image, at the beginning and at the end.
 #[derive(Debug, Clone, Copy)]
 struct Thing {
     shape: Shape,
@@ -56,12 +55,12 @@ struct Thing {
     to: (f32, f32),
 }
 
-/// A clip, by its number.
+/// The content of a clip.
 #[derive(Debug)]
 struct Clip {
     things: Vec<Thing>,
     background: [u8; 3],
-    /// Whether the background has stripes, and moves.
+    /// Whether the background has moving stripes.
     stripes: bool,
 }
 
@@ -70,13 +69,13 @@ impl Clip {
         let pick = |i: usize| (n * 7 + i * 11 + n * n * 3 + i) as u32;
         let color = |i: usize| COLORS[pick(i) as usize % COLORS.len()];
         let background = color(0);
-        // What has the color of the background would not be seen.
+        // An object of the background's color would be invisible.
         let visible = |i: usize| (i..).map(color).find(|&c| c != background).unwrap_or(background);
         let shape = |i: usize| SHAPES[pick(i + 3) as usize % SHAPES.len()];
         let height = 0.3 + 0.1 * (pick(5) % 5) as f32;
         let thing = |i: usize, from, to| Thing { shape: shape(i), color: visible(i + 1), from, to };
         let things = match n % 6 {
-            // It stands; two stand; it moves to the right; it falls; it comes in late; two cross.
+            // One stands; two stand; one moves right; one falls; one appears later; two cross.
             0 => vec![thing(0, (0.5, height), (0.5, height))],
             1 => vec![thing(0, (0.25, height), (0.25, height)), thing(1, (0.75, 1.0 - height), (0.75, 1.0 - height))],
             2 => vec![thing(0, (0.15, height), (0.85, height))],
@@ -105,7 +104,7 @@ impl Clip {
     }
 }
 
-/// Writes `n` clips as folders of images below `folder`, always the same.
+/// Writes `n` clips as folders of images into `folder`, and returns their paths. The clips are always the same.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,12 +1,12 @@
-//! Making a layer profile: finding the layers in which a model can do without its visual tokens.
+//! Calibration: finding the layers in which a model can do without visual tokens. The result is a layer profile.
 //!
-//! The model answers questions about clips, and visual tokens are hidden from one layer after the other: what that does
-//! to the distributions of the answer's tokens is the layer's cost. No labels are needed: the model without anything
-//! hidden is the reference. Layers are then taken in the order of their cost, the cheapest first, and sets of them are
-//! tried as a whole, on other clips than those that gave the order.
+//! The model answers questions about clips, and visual tokens are hidden from one layer after the other. The change in
+//! the distributions of the answer's tokens is the cost of the layer. No labels are needed: the reference is the model
+//! with nothing hidden. Then the layers are sorted by cost, and sets of the cheapest ones are measured together, on
+//! other clips than those that gave the order.
 //!
-//! Each prompt is prefilled once. An answer takes as many short forward passes as the model has layers: minutes for a
-//! small model on a CPU, or a large one on a GPU; hours for a large one on a CPU.
+//! Each prompt is prefilled once. Each answer takes as many short forward passes as the model has layers. That takes
+//! minutes for a small model on a CPU or a large one on a GPU, and hours for a large model on a CPU.
 
 mod clips;
 mod record;
@@ -20,14 +20,13 @@ use crate::observer::{Observer, Stage};
 use record::{Measured, Phase};
 use std::path::PathBuf;
 
-/// What the tokens of the model's answers may lose of their probability by default, in the mean. Chosen on `smol`
-/// (docs/results.md, "Memory SharpV: accuracy").
+/// The default of [`Calibration::max_loss`]. Chosen on `smol` (docs/results.md, "Memory SharpV: accuracy").
 pub const DEFAULT_MAX_LOSS: f64 = 0.02;
 
-/// Sets of layers that are tried as a whole.
+/// The number of sets of layers that are measured together.
 const SIZES: usize = 16;
 
-/// Questions that ask for different things in a clip.
+/// The default questions. They ask for different things in a clip.
 pub const QUESTIONS: [&str; 5] = [
     "What is in the video?",
     "What happens in the video?",
@@ -39,18 +38,19 @@ pub const QUESTIONS: [&str; 5] = [
 /// What to measure.
 #[derive(Debug)]
 pub struct Calibration<'a> {
-    /// Videos: every second gives the order, the others say how far it holds.
+    /// Videos. Every second one gives the order of layers; with the others it is measured how many of them can be
+    /// evicted.
     pub clips: &'a [PathBuf],
-    /// Which frames to take of them.
+    /// Which frames of them are used.
     pub video: VideoOptions,
-    /// What is asked about each.
+    /// The questions about each clip.
     pub questions: &'a [String],
-    /// What the tokens of the answers may lose of their probability, in the mean: 0 to 1.
+    /// How much of their probability the tokens of the answers may lose, in the mean: 0 to 1.
     pub max_loss: f64,
 }
 
 impl Calibration<'_> {
-    /// Checks what is wrong without a model.
+    /// Checks the parameters.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`].
@@ -72,12 +72,12 @@ impl Calibration<'_> {
         Ok(())
     }
 
-    /// Measures, with a session that has no conversation yet, and was opened to evict layers without a threshold or a
-    /// profile. What `record` holds already is not measured again. Progress is that of [`Stage::Answers`].
+    /// Measures with a `session` that has no conversation yet, and that evicts layers without a threshold or a profile.
+    /// Answers in `record` are not measured again. Progress is reported as [`Stage::Answers`].
     ///
     /// # Errors
     /// As [`Session::layer_effects`]; [`Error::Cancelled`]; [`Error::Io`] if the record cannot be written. What was
-    /// measured is in the record.
+    /// measured so far is in the record.
     pub fn run(&self, session: &mut Session, record: &mut Record, observer: &mut dyn Observer) -> Result<LayerProfile> {
         self.validate()?;
         self.measure(Phase::Single, session, record, observer, |layers| {
@@ -101,8 +101,8 @@ impl Calibration<'_> {
         Ok(profile)
     }
 
-    /// Measures what is not in the record yet, of the clips of one phase. `sets` gives the layers to hide, of those
-    /// that have cells.
+    /// Measures the clips of one phase that are not in the record yet. `sets` is passed which layers have cells, and
+    /// returns the sets of layers to hide.
     fn measure(
         &self,
         phase: Phase,
@@ -140,7 +140,7 @@ impl Calibration<'_> {
     }
 }
 
-/// Hands on what the user should know, and no progress but that of the whole.
+/// Forwards messages and warnings, and drops progress: only that of the whole run is shown.
 struct Quiet<'a>(&'a mut dyn Observer);
 
 impl Observer for Quiet<'_> {
@@ -157,7 +157,7 @@ fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
     (0..n_layer).map(|il| chosen.contains(&il)).collect()
 }
 
-/// How many layers to take out at once, of `n` that can be: one is left at least.
+/// The sizes of the sets of layers, of `n` layers that can be hidden. At least one layer stays visible.
 fn sizes(n: usize) -> Vec<usize> {
     let most = n.saturating_sub(1);
     let mut sizes: Vec<usize> = (1..=SIZES).map(|i| (most * i).div_ceil(SIZES)).filter(|&n| n > 0).collect();
@@ -165,7 +165,7 @@ fn sizes(n: usize) -> Vec<usize> {
     sizes
 }
 
-/// What each layer alone costs.
+/// The cost of each layer alone.
 fn single(record: &Record, layers: &[bool]) -> Vec<Option<Loss>> {
     let mut set = 0;
     let of = |&has_cells: &bool| {
@@ -177,7 +177,7 @@ fn single(record: &Record, layers: &[bool]) -> Vec<Option<Loss>> {
     layers.iter().map(of).collect()
 }
 
-/// The mean loss of the set with this number.
+/// The mean loss of the set at this index.
 fn mean(record: &Record, phase: Phase, set: usize) -> Option<Loss> {
     Effect::mean(record.of(phase).filter_map(|measured| measured.effects.get(set).copied()))
 }

@@ -1,4 +1,4 @@
-//! What was measured so far, in a file, so that a run that was stopped goes on.
+//! The file with the measurements so far, from which a stopped run continues.
 
 use crate::chat::Effect;
 use crate::error::{Error, Result};
@@ -13,23 +13,23 @@ use std::path::{Path, PathBuf};
 pub(super) enum Phase {
     /// Each layer alone.
     Single,
-    /// The first of the order.
+    /// The cheapest layers together.
     Steps,
 }
 
-/// One answer.
+/// The measurement of one answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Measured {
     pub phase: Phase,
     pub clip: usize,
     pub question: usize,
-    /// Which layers have cells.
+    /// Which layers have cells that can be evicted.
     pub layers: Vec<bool>,
-    /// What hiding did, set by set.
+    /// The effect of hiding each set.
     pub effects: Vec<Effect>,
 }
 
-/// The answers that were measured, and the file that they are in: a line of what it is of, and a line for each answer.
+/// The measured answers, and their file: one line with the settings, then one line for each answer.
 #[derive(Debug)]
 pub struct Record {
     path: PathBuf,
@@ -38,8 +38,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record in the file `path`, of a calibration that `settings` describes in one line: what is there of another
-    /// one, or cannot be read, is not taken. The file is made with the first answer.
+    /// The record in the file `path` of a calibration that `settings` describes in one line. Answers of other settings,
+    /// and unreadable lines, are ignored. The file is created with the first answer.
     pub fn open(path: &Path, settings: &str) -> Result<Self> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -50,7 +50,7 @@ impl Record {
         let mut record = Self { path: path.to_owned(), file: None, measured: Vec::new() };
         let io = |error| Error::io("writing the record", path)(error);
         if lines.next() == Some(settings) {
-            // The last line of a run that was killed may be half.
+            // The last line may be incomplete, if the run was killed.
             let whole = lines.map_while(|line| serde_json::from_str(line).ok());
             record.measured = whole.collect();
         }
@@ -66,17 +66,17 @@ impl Record {
         Ok(record)
     }
 
-    /// How many answers it has.
+    /// The number of answers.
     pub fn len(&self) -> usize {
         self.measured.len()
     }
 
-    /// Whether it has none.
+    /// Whether there are no answers.
     pub fn is_empty(&self) -> bool {
         self.measured.is_empty()
     }
 
-    /// Deletes the file: the profile that was made of it takes its place.
+    /// Deletes the file, when the profile has been made of it.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -93,7 +93,7 @@ impl Record {
         self.measured.iter().filter(move |m| m.phase == phase)
     }
 
-    /// Which layers have cells.
+    /// Which layers have cells that can be evicted.
     pub(super) fn layers(&self) -> &[bool] {
         self.measured.first().map_or(&[], |m| &m.layers)
     }
@@ -106,7 +106,7 @@ impl Record {
 
     fn write(&mut self, measured: &Measured) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        // Numbers and names only: it cannot fail.
+        // Numbers and names only, so this cannot fail.
         let line = serde_json::to_string(measured).unwrap_or_default();
         writeln!(file, "{line}").map_err(Error::io("writing the record", &self.path))
     }

@@ -3,17 +3,17 @@
 use crate::lab::results::{GpuFacts, Machine};
 use crate::runtime::{self, DeviceKind};
 
-/// How busy the processor may be with other things before times become noise: a share of its cores.
+/// The load of other programs, as a share of the cores, from which on times are considered noise.
 const BUSY: f64 = 0.3;
 
 impl Machine {
-    /// This one, now.
+    /// This machine, and its load now.
     pub fn here() -> Self {
         let cpu = sysinfo::System::new().ok().and_then(|mut system| {
             system.refresh_cpu_all();
             system.cpus().first().map(|cpu| cpu.brand().trim().to_owned())
         });
-        // Windows has no such number, and gets zeros.
+        // Windows has no load average: there it is zero.
         let load = sysinfo::System::load_average().ok().map(|load| load.one);
         let gpus = runtime::devices().into_iter().filter(|device| device.kind == DeviceKind::Gpu);
         Self {
@@ -32,17 +32,17 @@ impl Machine {
         }
     }
 
-    /// A warning, if it is busy with something else.
+    /// A warning, if other programs use the machine.
     pub fn busy(&self) -> Option<String> {
         let load = self.load_before.filter(|load| *load > BUSY * self.cores as f64)?;
         Some(format!(
-            "the machine is busy (load {load:.1} on {} cores): times will be noise; ratios suffer less, as methods take turns",
+            "the machine is busy (load {load:.1} on {} cores): times are noise; ratios are less affected, because methods take turns",
             self.cores
         ))
     }
 }
 
-/// Free memory of all GPUs; `None` without a GPU that tells.
+/// Free memory of all GPUs, in bytes; `None` without a GPU that reports it.
 pub fn gpu_bytes_free() -> Option<u64> {
     let devices = runtime::devices();
     let gpus = devices.iter().filter(|device| device.kind == DeviceKind::Gpu && device.memory_total > 0);

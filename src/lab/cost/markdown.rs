@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 impl Bench {
-    /// Tables for people to read.
+    /// The tables that `sharpv bench` prints.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         let machine = &self.machine;
@@ -131,7 +131,7 @@ fn mebibytes(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "–".to_owned(), |bytes| number(bytes as f64 / f64::from(1 << 20)))
 }
 
-/// Three digits or more.
+/// At least three digits.
 fn number(value: f64) -> String {
     match value {
         v if v >= 99.95 => format!("{v:.0}"),
@@ -140,7 +140,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Text from elsewhere must not become a table of its own.
+/// Escapes text that could break a table.
 fn plain(text: &str) -> String {
     text.replace(['|', '\n', '\r'], " ")
 }

@@ -1,10 +1,9 @@
-//! What methods cost: time by stage, memory, and how both grow with a video's length. For who wants to know what a
-//! method wins.
+//! What methods cost: time by stage, memory, and how both grow with the length of a video.
 //!
-//! [`run`] measures methods on a video, [`scale`] on made-up ones of any length; both go into a
+//! [`run`] measures methods on a video, [`scale`] on synthetic embeddings of any length. Both results go into a
 //! [`Bench`](super::results::Bench). `docs/bench.md` describes the numbers and `bench.json`.
 //!
-//! Methods take turns within a run, so that the ratios mean something on a machine that does other things too.
+//! Methods take turns within a run, so that other programs on the machine affect their ratios less.
 
 mod machine;
 mod markdown;
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::lab::methods;
 use crate::prune::PruneParams;
 
-/// Checks what [`run`] and [`scale`] take alike.
+/// Checks the parameters that [`run`] and [`scale`] share.
 ///
 /// # Errors
 /// [`Error::InvalidParameter`].

@@ -9,13 +9,13 @@ use crate::observer::{Observer, Stage};
 use crate::prune::{Budget, PruneParams};
 use std::path::Path;
 
-/// Runs each of `methods` on the video `repeats` times, taking turns, with nothing reused but the loaded model. One
-/// more run, of the first method, comes before and does not count. The session must have been opened with
-/// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Memory is left to [`VideoBench::set_memory`].
+/// Runs each of `methods` on the video `repeats` times, in turns. Nothing but the loaded model is reused. One more run,
+/// of the first method, precedes them and does not count. The session must have been opened with
+/// [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). [`VideoBench::set_memory`] adds the memory.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for a method that is there twice, and what [`Session::add_video`] and [`Session::ask`]
-/// fail with.
+/// [`Error::InvalidParameter`] if a method is listed twice, and the errors of [`Session::add_video`] and
+/// [`Session::ask`].
 pub fn run(
     session: &mut Session,
     (video, options): (&Path, &VideoOptions),
@@ -33,7 +33,7 @@ pub fn run(
         session.set_prune(params.clone())?;
         session.add_video(video, options, &mut watch)?;
         let answer = session.ask(question, &mut watch)?;
-        // A stop during the answer leaves one, but it measures nothing.
+        // A cancelled answer is returned without an error, but its times are useless.
         session.cancel_token().check()?;
         done += 1;
         watch.observer.progress(Stage::Work, done * 1000 / total, 1000);
@@ -67,8 +67,8 @@ pub fn run(
     Ok(bench)
 }
 
-/// Settings as they are written. Through text: as a [`Value`](serde_json::Value), 0.1 of 32 bits would be
-/// 0.10000000149011612.
+/// The settings as JSON. They pass through text, because 0.1 as an `f32` would become 0.10000000149011612 in a
+/// [`Value`](serde_json::Value).
 fn as_shown(settings: &Settings) -> Result<RunSettings> {
     let text = serde_json::to_string(settings);
     text.and_then(|text| serde_json::from_str(&text)).map_err(|error| broken(&format!("the settings: {error}")))
@@ -79,7 +79,7 @@ fn broken(what: &str) -> Error {
 }
 
 impl VideoBench {
-    /// Adds what the method `name` took in a process of its own.
+    /// Sets the memory that the method `name` took in a process of its own.
     pub fn set_memory(&mut self, name: &str, memory: MemoryUse) {
         for cost in self.methods.iter_mut().filter(|cost| cost.name == name) {
             cost.memory = memory;
@@ -95,7 +95,7 @@ impl VideoBench {
     }
 }
 
-/// Tells each warning once: every run gives the same. Steps within a run are not shown, as no run is to wait for the
+/// Forwards each warning once, since every run repeats it. Progress within a run is dropped: no run may wait for the
 /// terminal.
 struct Warnings<'a> {
     observer: &'a mut dyn Observer,

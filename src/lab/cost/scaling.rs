@@ -1,5 +1,4 @@
-//! Time and memory against the length of a video, without a video: made-up embeddings through pruning, prefill and
-//! decoding.
+//! Time and memory over the length of a video, without a video: pruning, prefill and decoding of synthetic embeddings.
 
 use super::check;
 use super::synthetic::Frames;
@@ -17,14 +16,14 @@ use std::str::FromStr;
 use std::time::Instant;
 
 const BEFORE: &str = "You are a helpful assistant that looks at videos. Video: ";
-const BEHIND: &str = "\nDescribe in detail what happens in the video.";
+const AFTER: &str = "\nDescribe in detail what happens in the video.";
 
-/// A video to make up.
+/// The size of a synthetic video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ScalingSize {
-    /// Its frames.
+    /// Number of frames.
     pub frames: usize,
-    /// Visual tokens of each.
+    /// Visual tokens of each frame.
     pub tokens: usize,
 }
 
@@ -38,7 +37,7 @@ impl FromStr for ScalingSize {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        /// Far beyond what any model reads, and far below what overflows.
+        /// More than any model can process, and far below an overflow.
         const MOST: usize = 1 << 24;
         let number = |text: &str| text.trim().parse().ok().filter(|n: &usize| *n > 0);
         let size = text
@@ -53,12 +52,12 @@ impl FromStr for ScalingSize {
     }
 }
 
-/// Measures each of `sizes` under each of `methods`, `repeats` times in turns, and decodes `decoded` tokens behind each
-/// prompt. One more run of each method, of the first size, comes before and does not count.
+/// Measures each of `sizes` with each of `methods`, `repeats` times, in turns, and decodes `decoded` tokens after each
+/// prompt. One more run of each method, of the first size, precedes them and does not count.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for a method that is there twice, [`Error::Cancelled`], and [`Error::Llama`] where there
-/// is not enough memory.
+/// [`Error::InvalidParameter`] if a method is listed twice, [`Error::Cancelled`], and [`Error::Llama`] if there is not
+/// enough memory.
 #[allow(clippy::too_many_arguments)] // The model with what it computes with, what to measure, and who watches.
 pub fn scale(
     model: &Model,
@@ -103,7 +102,7 @@ pub fn scale(
         let longest = points.iter().map(|point: &ScalingPoint| point.prompt_rows).max().unwrap_or(0) + decoded;
         if longest > model.n_ctx_train() {
             observer.warning(&format!(
-                "{size}: {longest} positions are more than the {} that the model was trained for; times are right, answers would not be",
+                "{size}: {longest} positions are more than the {} that the model was trained for; times are valid, answers would not be",
                 model.n_ctx_train()
             ));
         }
@@ -151,9 +150,9 @@ impl Runner<'_> {
             let row = move |&i: &u32| frame.get(i as usize * stride..(i as usize + 1) * stride);
             slice.kept.iter().filter_map(row).map(RowInput::Embedding)
         });
-        let (before, behind) = (model.tokenize(BEFORE, true, false)?, model.tokenize(BEHIND, false, false)?);
+        let (before, after) = (model.tokenize(BEFORE, true, false)?, model.tokenize(AFTER, false, false)?);
         let text = |tokens: &[Token]| tokens.iter().map(|&token| RowInput::Token(token)).collect::<Vec<_>>();
-        let inputs: Vec<RowInput<'_>> = text(&before).into_iter().chain(kept).chain(text(&behind)).collect();
+        let inputs: Vec<RowInput<'_>> = text(&before).into_iter().chain(kept).chain(text(&after)).collect();
         let n_rows = inputs.len();
 
         let start = Instant::now();
@@ -171,7 +170,7 @@ impl Runner<'_> {
         let mut token = likeliest(context.logits()?);
         let prefill_ms = milliseconds(start);
 
-        // An end of the text is decoded as any other token: every run is to have the same length.
+        // An end-of-text token is decoded like any other, so that all runs have the same length.
         let start = Instant::now();
         for i in 0..self.decoded {
             context.process(&[Row { input: RowInput::Token(token), position: position(n_rows + i), logits: true }])?;
@@ -179,7 +178,7 @@ impl Runner<'_> {
         }
         let seconds = milliseconds(start) / 1000.0;
         Ok(Run {
-            kept: n_rows - before.len() - behind.len(),
+            kept: n_rows - before.len() - after.len(),
             rows: n_rows,
             prune_ms,
             prefill_ms,
@@ -188,7 +187,7 @@ impl Runner<'_> {
         })
     }
 
-    /// Full ubatches; text and embeddings apart for the few models that do not take them together.
+    /// Full ubatches. Text and embeddings are separated for models that do not accept both in one batch.
     fn batches<'r>(&self, rows: &'r [Row<'r>], n_ubatch: usize) -> Vec<&'r [Row<'r>]> {
         let mixed = self.model.supports_mixed_batch();
         let alike = move |a: &Row<'_>, b: &Row<'_>| {
@@ -198,7 +197,7 @@ impl Runner<'_> {
     }
 }
 
-/// One after the other, in each dimension that a model may read.
+/// Successive positions, in each dimension that a model may read.
 fn position(i: usize) -> Position {
     let i = i32::try_from(i).unwrap_or(i32::MAX);
     [i, i, i, 0]

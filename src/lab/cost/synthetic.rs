@@ -1,10 +1,10 @@
-//! Embeddings made up, for measuring without a video: frames that resemble each other as those of a video do.
+//! Synthetic embeddings, whose frames are as similar to each other as those of a video.
 
-/// How much of a frame moves.
+/// The share of a frame that moves.
 const MOVING: f32 = 0.25;
-/// The cosine of a resting token with its cell in the frame before.
+/// The cosine of a resting token with its cell in the previous frame.
 const RESTING: f32 = 0.98;
-/// The cosine of a moving one.
+/// The cosine of a moving token with its cell in the previous frame.
 const MOVED: f32 = 0.3;
 
 /// Rows of `[tokens × width]`, one frame after the other.
@@ -16,17 +16,17 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// The same numbers for the same arguments.
+    /// Generates the same numbers for the same arguments.
     pub fn new(tokens: usize, width: usize, seed: u64) -> Self {
         let mut random = Random(seed);
         let frame = (0..tokens * width).map(|_| random.noise()).collect();
         Self { random, tokens, width, frame }
     }
 
-    /// The next frame: values of mean square 1.
+    /// The next frame, whose values have mean square 1.
     pub fn next_frame(&mut self) -> Vec<f32> {
         let frame = self.frame.clone();
-        // A block that goes over the frame from one to the next, as something that moves does.
+        // The moving tokens are one block, at another offset in each frame.
         let moving = ((self.tokens as f32 * MOVING) as usize).max(1);
         let start = if self.tokens == 0 { 0 } else { self.random.next() as usize % self.tokens };
         for (i, token) in self.frame.chunks_mut(self.width.max(1)).enumerate() {
@@ -41,7 +41,7 @@ impl Frames {
     }
 }
 
-/// SplitMix64: the numbers need only look random.
+/// SplitMix64. Statistical quality does not matter here.
 struct Random(u64);
 
 impl Random {
@@ -53,7 +53,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly spread around 0, with variance 1.
+    /// Uniform around 0, with variance 1.
     fn noise(&mut self) -> f32 {
         let unit = (self.next() >> 40) as f32 / (1_u64 << 24) as f32;
         (unit - 0.5) * 12.0_f32.sqrt()

@@ -1,10 +1,11 @@
-//! Finding the answer in what a model wrote.
+//! Extracting the answer from the text of a model.
 
-/// The index of the choice that `text` names: by its letter, or else by its words. `None` if it names none, or names
-/// several by their words.
+/// The index of the choice that `text` names, by its letter, or else by its words. `None` if the text names none, or
+/// names several by their words.
 ///
-/// The ways to write a letter are ranked, as lmms-eval ranks them: at the start, at the end, behind a phrase such as
-/// "answer is", `(A)`, `A.`, `A:`, `A)`, `A` as a word. The best rank that occurs counts, and in it the last hit.
+/// The ways to write a letter are ranked as in lmms-eval: at the start, at the end, after a phrase such as "answer is",
+/// `(A)`, `A.`, `A:`, `A)`, `A` as a word. The best rank that occurs counts, and of several hits of that rank the last
+/// one.
 pub fn choice(text: &str, choices: &[String]) -> Option<usize> {
     let text: String = text.chars().filter(|c| !matches!(c, '*' | '`' | '"')).collect();
     let text = text.trim();
@@ -14,7 +15,7 @@ pub fn choice(text: &str, choices: &[String]) -> Option<usize> {
 fn by_letter(text: &str, n: usize) -> Option<usize> {
     let chars: Vec<char> = text.chars().collect();
     if let [only] = chars.as_slice() {
-        // Alone, a small letter is no article.
+        // A lowercase letter alone is no article.
         return index_of(only.to_ascii_uppercase(), n);
     }
     let found = hits(&chars, n);
@@ -22,7 +23,7 @@ fn by_letter(text: &str, n: usize) -> Option<usize> {
     found.iter().rfind(|hit| hit.rank == rank).map(|hit| hit.choice)
 }
 
-/// How a letter is written, the best first.
+/// How a letter is written, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Start,
@@ -60,13 +61,13 @@ fn hits(chars: &[char], n: usize) -> Vec<Hit> {
         let closed = after == Some(')');
         let first = if opened { i - 1 } else { i };
         let rest = &chars[i + 1..];
-        // "A man", "D or": a letter that goes on in words without a mark is no choice at the start.
+        // "A man", "D or": a letter at the start is a choice only if punctuation follows it.
         let is_marked = closed || after.is_none_or(|c| matches!(c, '.' | ':' | ',' | ';' | '\n'));
         let rank = if first == 0 && is_marked {
             Rank::Start
         } else if rest.iter().all(|c| !c.is_alphanumeric()) {
             Rank::End
-        } else if is_behind_phrase(&chars[..first]) && (is_marked || !is_article(c, rest)) {
+        } else if follows_phrase(&chars[..first]) && (is_marked || !is_article(c, rest)) {
             Rank::Phrase
         } else if opened && closed {
             Rank::InBrackets
@@ -86,19 +87,19 @@ fn hits(chars: &[char], n: usize) -> Vec<Hit> {
     found
 }
 
-/// "A man": an article, not the first choice.
+/// Whether the letter is an article, as in "A man".
 fn is_article(letter: char, rest: &[char]) -> bool {
     letter == 'A' && rest.first() == Some(&' ') && rest.get(1).is_some_and(|c| c.is_lowercase())
 }
 
-fn is_behind_phrase(before: &[char]) -> bool {
+fn follows_phrase(before: &[char]) -> bool {
     let before: String = before.iter().collect::<String>().to_lowercase();
     let before = before.trim_end().trim_end_matches(':').trim_end();
     let before = before.strip_suffix(" is").unwrap_or(before);
     ["answer", "option", "choice"].iter().any(|phrase| before.ends_with(phrase))
 }
 
-/// The one choice whose words are in `text`. A choice within a longer one that is there as well does not count.
+/// The only choice whose words are in `text`. A choice that is part of another matching choice does not count.
 fn by_words(text: &str, choices: &[String]) -> Option<usize> {
     let text = format!(" {} ", normalized(text));
     let words: Vec<String> = choices.iter().map(|choice| format!(" {} ", normalized(choice))).collect();
@@ -119,7 +120,7 @@ fn by_words(text: &str, choices: &[String]) -> Option<usize> {
     }
 }
 
-/// Small letters, without punctuation and articles, small numbers as digits.
+/// Lowercase, without punctuation and articles, small numbers as digits.
 pub fn normalized(text: &str) -> String {
     const NUMBERS: [&str; 11] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
     let lower = text.to_lowercase();
@@ -132,7 +133,7 @@ pub fn normalized(text: &str) -> String {
     words.map(digits).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a normalized answer is `right`: the same words, or for yes and no the same first word.
+/// Whether a normalized answer equals `right`: the same words, or for yes and no the same first word.
 pub fn matches(predicted: &str, right: &str) -> bool {
     let right = normalized(right);
     if matches!(right.as_str(), "yes" | "no") {

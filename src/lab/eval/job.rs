@@ -1,25 +1,25 @@
-//! What is left to do of a run, clip by clip.
+//! The remaining work of a run, by clip.
 
 use super::question::{Clip, Question};
 use super::variant::Variant;
 use crate::lab::results::Results;
 use std::collections::HashMap;
 
-/// A clip, and what is to be asked about it.
+/// A clip, and the questions about it that have no answer yet.
 #[derive(Debug)]
 pub struct Job<'a> {
     pub clip: &'a Clip,
-    /// Questions without an answer; a variant is here only if it has any.
+    /// Questions without an answer, by variant; variants without such questions are absent.
     pub asks: Vec<(&'a Variant, Vec<&'a Question>)>,
 }
 
 impl Job<'_> {
-    /// The answers that come of it.
+    /// The number of answers.
     pub fn n_answers(&self) -> usize {
         self.asks.iter().map(|(_, questions)| questions.len()).sum()
     }
 
-    /// Each question once, and how many answers it misses.
+    /// Each question once, with the number of its missing answers.
     pub fn questions(&self) -> Vec<(&Question, usize)> {
         let mut all: Vec<(&Question, usize)> = Vec::new();
         for &question in self.asks.iter().flat_map(|(_, questions)| questions) {
@@ -32,7 +32,7 @@ impl Job<'_> {
     }
 }
 
-/// The answers that `results` does not have, clip by clip.
+/// The answers that `results` lacks, by clip.
 pub fn missing<'a>(questions: &'a [Question], variants: &'a [Variant], results: &Results) -> Vec<Job<'a>> {
     let jobs = by_clip(questions).into_iter().filter_map(|group| {
         let missing = |variant: &Variant| -> Vec<&'a Question> {
@@ -50,7 +50,7 @@ fn is_there(results: &Results, question: &Question, variant: &Variant) -> bool {
     results.find(&question.id, &variant.method_name(), &variant.budget_name()).is_some()
 }
 
-/// The questions of each clip together, clips in the order of their first questions.
+/// The questions by clip; clips are in the order of their first questions.
 fn by_clip(questions: &[Question]) -> Vec<Vec<&Question>> {
     let key = |clip: &Clip| {
         let bits = |seconds: Option<f64>| seconds.map(f64::to_bits);

@@ -1,18 +1,18 @@
-//! Choosing by likelihood: the letter that the model finds likeliest, whatever it would have written.
+//! Choosing by likelihood: the letter that the model considers most likely, whatever it would write.
 
 use super::question::{MAX_CHOICES, letter};
 use crate::error::{Error, Result};
 use crate::runtime::{Model, Token};
 
-/// The tokens that stand for each letter.
+/// The tokens of each letter.
 #[derive(Debug, Clone)]
 pub struct Letters {
     tokens: Vec<Vec<Token>>,
 }
 
 impl Letters {
-    /// The letters as the tokens of `model`. A letter has one token at the start of a line, and often others behind a
-    /// space or a bracket: which of them a model uses behind a prompt is its own affair, so all count.
+    /// The letters as tokens of `model`. A letter has one token at the start of a line, and often others after a space
+    /// or a bracket. Models differ in which of them they use after a prompt, so all count.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if a letter has no token of its own.
@@ -21,7 +21,7 @@ impl Letters {
         Ok(Self { tokens })
     }
 
-    /// The logarithms of the probabilities of the first `n` letters as the next token, by the logits of all tokens.
+    /// The log probabilities of the first `n` letters as the next token, from the logits of all tokens.
     pub fn log_probabilities(&self, logits: &[f32], n: usize) -> Vec<f64> {
         let all = log_sum_exp(logits.iter().copied());
         let of = |tokens: &Vec<Token>| {
@@ -32,7 +32,7 @@ impl Letters {
     }
 }
 
-/// The index of the likeliest choice, of equals the first.
+/// The index of the likeliest choice, on a tie the first.
 pub fn likeliest(log_probabilities: &[f64]) -> Option<usize> {
     let finite = log_probabilities.iter().enumerate().filter(|(_, p)| p.is_finite());
     finite
@@ -49,7 +49,7 @@ fn tokens_of(model: &Model, letter: char) -> Result<Vec<Token>> {
         let tokens = model.tokenize(&format!("{before}{letter}"), false, false)?;
         let Some(&last) = tokens.last() else { continue };
         let bytes = model.token_bytes(last, false);
-        // Not a token of several letters, or one that takes the bracket in.
+        // Excludes tokens of several letters, and tokens that include the bracket.
         if String::from_utf8_lossy(&bytes).trim() == letter.to_string() && !found.contains(&last) {
             found.push(last);
         }

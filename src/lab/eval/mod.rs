@@ -1,9 +1,9 @@
-//! Accuracy: the questions of a benchmark, asked with several ways to keep visual tokens side by side. For who wants to
-//! know what a method loses.
+//! Accuracy: the questions of a benchmark, answered with several methods side by side.
 //!
-//! [`Task::load`] reads a dataset as people have it on disk; [`Run::run`] asks what [`Results`] does not have yet, each
-//! video decoded and encoded once for all its questions and all [`Variant`]s; [`Summary`] has the accuracies with their
-//! intervals and the paired tests. `docs/eval.md` has the formats, the prompts and what a score means.
+//! [`Task::load`] reads a dataset in its published form. [`Run::run`] asks the questions that have no answer in
+//! [`Results`] yet; each video is decoded and encoded once for all its questions and all [`Variant`]s. [`Summary`] has
+//! the accuracies with their intervals, and the paired tests. `docs/eval.md` describes the formats, the prompts and the
+//! scores.
 //!
 //! [`Results`]: super::results::Results
 //! [`Summary`]: super::results::Summary

@@ -1,4 +1,4 @@
-//! What every dataset is read into.
+//! Questions, as read from any dataset.
 
 use crate::lab::results::BadRow;
 use std::collections::BTreeMap;
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 /// A video, or a part of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clip {
-    /// The file, or a folder of frames.
+    /// A file, or a folder of frames.
     pub path: PathBuf,
-    /// Where to begin, in seconds.
+    /// Start, in seconds; `None` for that of the video.
     pub start_s: Option<f64>,
-    /// Where to end, in seconds.
+    /// End, in seconds; `None` for that of the video.
     pub end_s: Option<f64>,
-    /// Frames for each second of a folder of frames.
+    /// Frames per second of a folder of frames.
     pub folder_fps: Option<f64>,
 }
 
@@ -27,17 +27,17 @@ impl Clip {
 /// One question about a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Its name within the dataset: no other question has it.
+    /// Its id, unique within the dataset.
     pub id: String,
-    /// What it is about.
+    /// The clip that it is about.
     pub clip: Clip,
-    /// As it stands in the dataset.
+    /// The text of the question, as in the dataset.
     pub question: String,
-    /// What there is to choose from, without letters; empty for an open question.
+    /// The choices, without letters; empty for an open question.
     pub choices: Vec<String>,
     /// The right answer.
     pub answer: RightAnswer,
-    /// What it belongs to, by kind: `duration` → `short`.
+    /// Its categories by kind: `duration` → `short`.
     pub categories: BTreeMap<String, String>,
 }
 
@@ -65,10 +65,10 @@ impl Question {
     }
 }
 
-/// The most choices that a question may have: one for each letter.
+/// The maximum number of choices of a question: one for each letter.
 pub const MAX_CHOICES: usize = 26;
 
-/// The letter of the choice with this index; `?` beyond the last.
+/// The letter of the choice at this index; `?` beyond the last letter.
 pub fn letter(index: usize) -> char {
     u8::try_from(index)
         .ok()
@@ -76,17 +76,17 @@ pub fn letter(index: usize) -> char {
         .map_or('?', |index| char::from(b'A' + index))
 }
 
-/// The questions of a dataset, and the rows that are none.
+/// The questions of a dataset, and the rows that cannot be used.
 #[derive(Debug, Default)]
 pub struct Dataset {
     /// In the order of the files.
     pub questions: Vec<Question>,
-    /// The rows that cannot be asked.
+    /// The rows that cannot be used.
     pub bad_rows: Vec<BadRow>,
 }
 
 impl Dataset {
-    /// Adds what was read from the row at `place`.
+    /// Adds the result of reading the row at `place`.
     pub(super) fn add(&mut self, place: impl std::fmt::Display, row: Result<Question, String>) {
         let checked = row.and_then(check);
         match checked {
@@ -95,7 +95,7 @@ impl Dataset {
         }
     }
 
-    /// Turns questions with the id of an earlier one into bad rows: results are found again by their ids.
+    /// Turns questions with the id of an earlier one into bad rows, since results are found by id.
     pub(super) fn drop_doubles(&mut self) {
         let mut seen = std::collections::HashSet::new();
         let bad_rows = &mut self.bad_rows;
@@ -121,7 +121,7 @@ fn check(question: Question) -> Result<Question, String> {
             return fail("there are more choices than letters");
         }
         RightAnswer::Choice(index) if *index >= question.choices.len() => {
-            return fail("the answer is none of the choices");
+            return fail("the answer is not one of the choices");
         }
         RightAnswer::Text(texts) if texts.iter().all(|text| text.trim().is_empty()) => {
             return fail("the answer is empty");

@@ -1,4 +1,4 @@
-//! What a run is, and who is told how it goes.
+//! The description of a run, and its observer.
 
 use super::job::{self, Job};
 use super::question::{Clip, Question};
@@ -11,21 +11,21 @@ use crate::observer::Observer;
 use crate::prune::PruneParams;
 use crate::skip::EncodeParams;
 
-/// How a choice is read from the model. Open questions are always generated.
+/// How the model's choice is determined. Answers to open questions are always generated.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, strum::EnumString, strum::IntoStaticStr, strum::VariantNames,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_score)]
 pub enum Score {
-    /// The model writes, and the letter is found in it.
+    /// The model generates an answer, and the letter is extracted from it.
     Generate,
-    /// The likeliest letter, by the probabilities of the answer's first token.
+    /// The letter of highest probability as the answer's first token.
     Likelihood,
 }
 
 impl Score {
-    /// The name as written on the command line.
+    /// Its name in options and results.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -35,52 +35,52 @@ fn unknown_score(name: &str) -> Error {
     Error::unknown_name::<Score>("how choices are read", name)
 }
 
-/// What to run.
+/// A run.
 #[derive(Debug)]
 pub struct Run<'a> {
-    /// How to ask and judge.
+    /// The benchmark, which gives the prompts and judges the answers.
     pub task: Task,
-    /// What to ask.
+    /// The questions.
     pub questions: &'a [Question],
-    /// The methods and budgets to compare.
+    /// The variants to compare.
     pub variants: &'a [Variant],
-    /// How choices are read.
+    /// How choices are determined.
     pub score: Score,
-    /// All other parameters of pruning.
+    /// The other parameters of pruning.
     pub prune: PruneParams,
-    /// Which frames to take; bounds are those of the questions.
+    /// Which frames are used; start and end are those of the questions.
     pub video: VideoOptions,
-    /// What is evicted, as the session was told.
+    /// The eviction, as the sessions were opened with.
     pub evict: EvictParams,
-    /// The parameters of what is not computed; the mode is that of the variants.
+    /// The parameters of the encoder; the mode is that of the variants.
     pub encode: EncodeParams,
 }
 
-/// Is told what comes of a run, answer by answer. [`Stage::Answers`](crate::Stage::Answers) is its progress.
+/// Observes a run, answer by answer. Progress is reported as [`Stage::Answers`](crate::Stage::Answers).
 pub trait RunObserver: Observer {
-    /// An answer was written.
+    /// An answer was added to the results.
     fn answered(&mut self, row: &Row) {
         let _ = row;
     }
 
-    /// A question could not be asked. Its answers are missing from the results, and another run tries again.
+    /// A question failed. Its `n_answers` answers are missing from the results, and another run tries again.
     fn failed(&mut self, bad: &BadRow, n_answers: usize) {
         let _ = (bad, n_answers);
     }
 }
 
 impl Run<'_> {
-    /// The answers that `results` does not have yet.
+    /// The number of answers that `results` lacks.
     pub fn missing(&self, results: &Results) -> usize {
         self.jobs(results).iter().map(Job::n_answers).sum()
     }
 
-    /// The clips that answers are missing of: more sessions than these have nothing to do.
+    /// The number of clips with missing answers. More sessions than that would be idle.
     pub fn missing_clips(&self, results: &Results) -> usize {
         self.jobs(results).len()
     }
 
-    /// What is missing from `results`, clip by clip.
+    /// The missing answers, by clip.
     pub(super) fn jobs(&self, results: &Results) -> Vec<Job<'_>> {
         job::missing(self.questions, self.variants, results)
     }

@@ -1,17 +1,17 @@
-//! The part of a dataset that is asked.
+//! Selecting questions of a dataset.
 
 use super::question::{Clip, Question};
 use super::task::Task;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
-/// Leaves the questions of a category, in an order that `shuffle` is the seed of, and the first `limit` of those.
+/// Keeps the questions of `category`, in an order that `shuffle` seeds, and of those the first `limit`.
 pub fn select(questions: &mut Vec<Question>, category: Option<&str>, shuffle: Option<u64>, limit: Option<usize>) {
     if let Some(category) = category {
         questions.retain(|question| question.is_in(category));
     }
     if let Some(seed) = shuffle {
-        // By the ids, so that a question's place depends on nothing but them and the seed.
+        // The order depends only on the ids and the seed.
         questions.sort_by_cached_key(|question| Sha256::digest(format!("{seed} {}", question.id)).to_vec());
     }
     questions.truncate(limit.unwrap_or(usize::MAX));
@@ -23,7 +23,7 @@ pub fn category_names(questions: &[Question]) -> String {
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// A number that changes with anything about the questions of a dataset, but where their videos lie.
+/// A hash of everything in the questions of a dataset, except where their videos are.
 pub fn fingerprint(task: Task, questions: &[Question]) -> String {
     let mut hasher = Sha256::new();
     for question in questions {

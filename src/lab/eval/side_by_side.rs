@@ -1,4 +1,4 @@
-//! Runs: each video once, all methods on it, several videos side by side, each answer written as it comes.
+//! Running: several videos at once, each with all variants; every answer is written immediately.
 
 use super::likelihood::Letters;
 use super::run::{Run, RunObserver, Score};
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 impl Run<'_> {
-    /// Asks what is missing from `results`, with all `sessions` side by side, each with clips of its own. They must be
-    /// alike, and opened with [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns what could not be
-    /// asked.
+    /// Adds the missing answers to `results`, with all `sessions` at once, each on clips of its own. The sessions must
+    /// have the same parameters, and [`keep_unpruned`](crate::chat::SessionParams::keep_unpruned). Returns the
+    /// questions that failed.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was stopped: what was answered is in `results`. [`Error::Io`] if results cannot be
-    /// written, and [`Error::Llama`] if computing fails. A video that cannot be read is no error.
+    /// [`Error::Cancelled`]; `results` has the answers so far. [`Error::Io`] if results cannot be written, and
+    /// [`Error::Llama`] if computing fails. An unreadable video is not an error.
     pub fn run(
         &self,
         sessions: &mut [Session],
@@ -34,7 +34,7 @@ impl Run<'_> {
         let mut bad_rows = Vec::new();
         let total = (self.questions.len() * self.variants.len()) as u64;
         let mut done = total.saturating_sub(self.missing(results) as u64);
-        // Only the first failure is told: what it stopped is not worth telling.
+        // Only the first failure is reported: it cancels the other workers.
         let mut broke: Option<Error> = None;
         std::thread::scope(|scope| {
             let (sender, events) = mpsc::channel();
@@ -43,7 +43,7 @@ impl Run<'_> {
                 scope.spawn(move || worker.work());
             }
             drop(sender);
-            // Until the last of the workers has ended.
+            // Ends when the last worker has ended.
             for event in events {
                 let written = match event {
                     Event::Clip => Ok(()),

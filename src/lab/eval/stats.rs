@@ -1,13 +1,13 @@
-//! How sure an accuracy is, and a difference of two.
+//! Confidence intervals of accuracies and of their differences.
 
-/// The two-sided 95 % point of the normal distribution.
+/// The two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// The 95 % interval of a share of `right` in `n`, after Wilson (1927):
+/// The 95 % interval of the share of `right` in `n`, after Wilson (1927):
 ///
 /// `(p + z²/2n ± z·sqrt(p(1−p)/n + z²/4n²)) / (1 + z²/n)`
 ///
-/// It never leaves 0 to 1, and holds for few questions too. `(0, 1)` without questions.
+/// It is always within 0 to 1, and valid for few questions too. `(0, 1)` without questions.
 pub fn wilson(right: usize, n: usize) -> [f64; 2] {
     if n == 0 {
         return [0.0, 1.0];
@@ -22,23 +22,23 @@ pub fn wilson(right: usize, n: usize) -> [f64; 2] {
 /// Two methods on the same questions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Paired {
-    /// Questions that both answered.
+    /// Questions that both have answered.
     pub n: usize,
-    /// Those that only the first got right.
+    /// Questions that only the first answered correctly.
     pub only_a: usize,
-    /// Those that only the second got right.
+    /// Questions that only the second answered correctly.
     pub only_b: usize,
 }
 
 impl Paired {
-    /// Counts one question.
+    /// Adds one question.
     pub fn add(&mut self, a: bool, b: bool) {
         self.n += 1;
         self.only_a += usize::from(a && !b);
         self.only_b += usize::from(b && !a);
     }
 
-    /// How much more the second gets right, as a share of the questions.
+    /// By how much the second is more accurate, as a share of the questions.
     pub fn difference(&self) -> f64 {
         if self.n == 0 { 0.0 } else { (self.only_b as f64 - self.only_a as f64) / self.n as f64 }
     }
@@ -53,13 +53,13 @@ impl Paired {
         [(b - a - half).max(-1.0), (b - a + half).min(1.0)]
     }
 
-    /// The exact p-value of McNemar's test, two-sided: how often chance alone would part the questions on which the two
-    /// differ at least as unevenly, `min(1, 2·Σ_{i≤k} C(m, i)/2^m)` with `m = only_a + only_b` and `k` the smaller of
-    /// them.
+    /// The exact two-sided p-value of McNemar's test: the probability that chance alone splits the questions on which
+    /// the two differ at least as unevenly, `min(1, 2·Σ_{i≤k} C(m, i)/2^m)` with `m = only_a + only_b` and `k` the
+    /// smaller of them.
     pub fn p_value(&self) -> f64 {
         let m = self.only_a + self.only_b;
         let k = self.only_a.min(self.only_b);
-        // By logarithms: 2^m is more than a float holds from m = 1024 on.
+        // In logarithms, because 2^m overflows a float from m = 1024 on.
         let mut log_choose = 0.0;
         let mut sum = 0.0;
         for i in 0..=k {
@@ -77,11 +77,11 @@ impl Paired {
 pub struct Mean {
     /// The mean of all values.
     pub mean: f64,
-    /// Where the interval begins and ends.
+    /// Bounds of the interval.
     pub interval: [f64; 2],
-    /// Values.
+    /// Number of values.
     pub n: usize,
-    /// Clusters that they are of.
+    /// Number of clusters.
     pub clusters: usize,
 }
 
@@ -96,12 +96,12 @@ impl std::fmt::Display for Mean {
 /// Resamples of [`clustered_mean`].
 const RESAMPLES: usize = 10_000;
 
-/// The mean of values that come in clusters, as questions about the same video do, and its 95 % interval by the cluster
-/// bootstrap: as many clusters as there are are drawn with replacement, 10,000 times, and all values of those that were
-/// drawn are averaged; the interval holds the middle 95 % of these means. The same each time.
+/// The mean of values that are clustered, such as questions about the same video, and its 95 % interval by the cluster
+/// bootstrap. As many clusters as there are are drawn with replacement, 10,000 times; each time the values of the drawn
+/// clusters are averaged. The interval holds the middle 95 % of these means. The seed is fixed.
 ///
-/// Values of paired differences make it the interval of a paired difference. With few clusters (under ten or so) it is
-/// too narrow. `None` with fewer than two.
+/// With paired differences as values, it is the interval of a paired difference. With few clusters (under ten or so) it
+/// is too narrow. `None` with fewer than two clusters.
 pub fn clustered_mean<K: Ord>(values: impl IntoIterator<Item = (K, f64)>) -> Option<Mean> {
     let mut sums = std::collections::BTreeMap::<K, (f64, usize)>::new();
     for (cluster, value) in values {
@@ -132,7 +132,7 @@ impl SplitMix {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // The high half of a product: as even as 64 bits are.
+        // The high half of the product is as uniform as 64 bits allow.
         ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
     }
 }

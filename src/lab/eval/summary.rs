@@ -1,4 +1,4 @@
-//! Sums up what a run found, and shows it in tables.
+//! The summary of a run, and its tables.
 
 use super::question::Question;
 use super::stats::{Paired, wilson};
@@ -10,14 +10,14 @@ use crate::lab::results::{
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Pairs that fit on a screen.
+/// The maximum number of pairs in a table.
 const MOST_PAIRS: usize = 30;
 
-/// Characters of a cell that a screen has room for. Categories are whatever text a dataset has, and Rust pads to no
-/// more than 65,535.
+/// The maximum number of characters of a cell. Categories are arbitrary text from a dataset, and Rust pads to at most
+/// 65,535 characters.
 const WIDEST: usize = 64;
 
-/// How many of `rows` are right.
+/// The accuracy over `rows`.
 fn accuracy<'a>(rows: impl Iterator<Item = &'a Row>) -> Accuracy {
     let (mut n, mut correct) = (0, 0);
     for row in rows {
@@ -29,7 +29,7 @@ fn accuracy<'a>(rows: impl Iterator<Item = &'a Row>) -> Accuracy {
 }
 
 impl Summary {
-    /// Sums up what `results` has of `questions` and `variants`.
+    /// Summarizes the answers in `results` to `questions` by `variants`.
     pub fn new(
         task: Task,
         questions: &[Question],
@@ -62,7 +62,7 @@ impl Summary {
         }
     }
 
-    /// Tables for people to read.
+    /// The tables that `sharpv eval` prints.
     pub fn table(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "{}, {} questions, {}", self.task, self.questions, self.judged());
@@ -98,14 +98,14 @@ impl Summary {
         text
     }
 
-    /// Those that people will read: with many methods and budgets only the pairs with the first variant.
+    /// The comparisons in the table: with many variants only those with the first one.
     fn shown_comparisons(&self) -> impl Iterator<Item = &Comparison> {
         let first = self.variants.first().map_or("", |variant| variant.name.as_str());
         let few = self.comparisons.len() <= MOST_PAIRS;
         self.comparisons.iter().filter(move |comparison| few || comparison.a == first)
     }
 
-    /// Accuracies by the categories of a kind: whichever are fewer, categories or variants, are side by side.
+    /// Accuracies by the categories of a kind. The columns are the categories or the variants, whichever are fewer.
     fn by_category(&self, kind: &str, values: &[String]) -> String {
         let of =
             |variant: &VariantSummary, value: &str| variant.categories.get(kind).and_then(|c| c.get(value)).copied();
@@ -143,7 +143,7 @@ impl Summary {
         how.collect::<Vec<_>>().join(", ")
     }
 
-    /// The kinds of categories, with the categories of each.
+    /// The kinds of categories, each with its categories.
     fn kinds(&self) -> BTreeMap<String, Vec<String>> {
         let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (kind, values) in self.variants.iter().flat_map(|variant| &variant.categories) {
@@ -184,7 +184,7 @@ fn summarize(variant: &Variant, rows: &[Option<&Row>]) -> VariantSummary {
     }
 }
 
-/// Dense against each variant, and all pairs of a budget.
+/// Comparisons of dense with each variant, and of all pairs with the same budget.
 fn compare_all(variants: &[Variant], answers: &[Vec<Option<&Row>>]) -> Vec<Comparison> {
     let mut found = Vec::new();
     for (i, (a, a_rows)) in variants.iter().zip(answers).enumerate() {
@@ -219,7 +219,7 @@ fn span(interval: [f64; 2]) -> String {
     format!("{:.1}–{:.1} %", interval[0] * 100.0, interval[1] * 100.0)
 }
 
-/// Text in columns, the first to the left and the others to the right.
+/// A table; the first column is aligned left, the others right.
 fn columns(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head = head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let short = |row: Vec<String>| row.into_iter().map(shortened).collect();
@@ -237,7 +237,7 @@ fn columns(head: &[&str], rows: Vec<Vec<String>>) -> String {
     all.iter().map(line).collect()
 }
 
-/// The text, with `…` in place of what is beyond [`WIDEST`].
+/// The text, with `…` instead of what exceeds [`WIDEST`].
 fn shortened(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(WIDEST) {
         text.truncate(end);

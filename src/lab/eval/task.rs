@@ -1,6 +1,7 @@
-//! The benchmarks: how each one asks, and how its answers are judged.
+//! The benchmarks: their prompts, and how answers are judged.
 //!
-//! The prompts are those of lmms-eval, but for MVBench's answer start, which is that of MVBench's own script.
+//! The prompts are those of lmms-eval, except for the start of the answer in MVBench, which is that of MVBench's own
+//! script.
 
 use super::extract;
 use super::question::{Question, RightAnswer, letter};
@@ -15,18 +16,18 @@ use crate::error::Error;
 pub enum Task {
     /// Video-MME: parquet or TSV.
     VideoMme,
-    /// MVBench: JSON, one file a task.
+    /// MVBench: JSON, one file for each task.
     MvBench,
     /// NExT-QA: CSV, multiple choice or open-ended.
     NextQa,
     /// ActivityNet-QA: two JSON files.
     ActivityNetQa,
-    /// A JSONL of one's own.
+    /// Your own questions, as JSONL.
     Jsonl,
 }
 
 impl Task {
-    /// All of them.
+    /// All benchmarks.
     pub const ALL: [Self; 5] = [Self::VideoMme, Self::MvBench, Self::NextQa, Self::ActivityNetQa, Self::Jsonl];
 
     /// The name as written on the command line.
@@ -34,7 +35,7 @@ impl Task {
         self.into()
     }
 
-    /// What the model is asked.
+    /// The prompt of a question.
     pub fn prompt(self, question: &Question) -> String {
         let text = question.question.as_str();
         let is_open = question.choices.is_empty();
@@ -61,12 +62,12 @@ impl Task {
         }
     }
 
-    /// How the answer begins, before the model goes on.
+    /// The start of the answer, which the model continues.
     pub fn answer_start(self) -> &'static str {
         if self == Self::MvBench { "Best option:(" } else { "" }
     }
 
-    /// The most tokens of an answer to `question`.
+    /// The maximum number of tokens of an answer to `question`.
     pub fn n_predict(self, question: &Question) -> usize {
         if question.choices.is_empty() { 64 } else { 16 }
     }
@@ -81,13 +82,13 @@ fn unknown_task(name: &str) -> Error {
     Error::unknown_name::<Task>("the task", name)
 }
 
-/// What a model's answer came to.
+/// The judgment of a model's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// What was found in the answer: a letter, or the text as it was compared. `None` if there was no answer in it,
-    /// which counts as wrong.
+    /// The answer that was found in the text: a letter, or the normalized text. `None` if there was none, which counts
+    /// as wrong.
     pub predicted: Option<String>,
-    /// Whether it is right.
+    /// Whether it is correct.
     pub correct: bool,
 }
 

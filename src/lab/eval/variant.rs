@@ -1,4 +1,4 @@
-//! The methods, budgets and ways to encode that a run compares.
+//! The variants that a run compares: methods, budgets and encoder modes.
 
 use crate::error::{Error, Result};
 use crate::lab::methods;
@@ -6,25 +6,25 @@ use crate::prune::{Budget, Method, PruneParams};
 use crate::skip::EncodeMode;
 use std::fmt;
 
-/// One way to keep visual tokens.
+/// A method with a budget and an encoder mode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Variant {
-    /// How tokens are chosen.
+    /// The method.
     pub method: Method,
-    /// How many; without meaning for [`Method::OFF`].
+    /// How many tokens are kept; ignored by [`Method::OFF`].
     pub budget: Budget,
-    /// How much of each image is encoded.
+    /// The encoder mode.
     pub encode: EncodeMode,
 }
 
 impl Variant {
-    /// Every method at every budget, encoded in every way; dense first and once. Names are those of [`Method`], and
-    /// `dense`; a budget is a share of the visual tokens, or `auto`: what the video needs, as the method sees it. Where
-    /// a way to encode is the same as another with a method (what is not pruned by SharpV is finished, and the paper's
-    /// own is encoded exactly unless something else is named), one is left.
+    /// Every method at every budget in every encoder mode; dense first and once. Names are those of
+    /// [`lab::methods`](crate::lab::methods). A budget is a share of the visual tokens, or `auto`: as many as the
+    /// method finds necessary. If two modes are the same for a method, one is kept: only SharpV's tokens can stop early
+    /// in the encoder, and [`EncodeMode::Auto`] means exact for [`Method::SHARPV_PAPER`].
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a name or a share that is none.
+    /// [`Error::InvalidParameter`] for an unknown name or an invalid share.
     pub fn all(methods: &[impl AsRef<str>], budgets: &[impl AsRef<str>], encodes: &[EncodeMode]) -> Result<Vec<Self>> {
         let budgets: Vec<Budget> = budgets.iter().map(|text| budget(text.as_ref())).collect::<Result<_>>()?;
         let mut variants: Vec<Self> = Vec::new();
@@ -61,7 +61,7 @@ impl Variant {
         Ok(variants)
     }
 
-    /// The method's name; `dense` is the one that keeps all. Behind a plus how it is encoded, if not exactly.
+    /// The method's name, `dense` for [`Method::OFF`], and after a plus the encoder mode if it is not exact.
     pub fn method_name(&self) -> String {
         let name = methods::name(self.method);
         match self.encode {
@@ -70,7 +70,7 @@ impl Variant {
         }
     }
 
-    /// The budget as written on the command line; `all` for dense.
+    /// The budget's name in options and results; `all` for dense.
     pub fn budget_name(&self) -> String {
         match self.budget {
             _ if !self.method.prunes() => "all".to_owned(),
@@ -81,7 +81,7 @@ impl Variant {
         }
     }
 
-    /// These with the method and the budget of this variant.
+    /// `base` with the method and the budget of this variant.
     pub fn params(&self, base: &PruneParams) -> PruneParams {
         PruneParams { method: self.method, budget: self.budget, ..base.clone() }
     }

@@ -1,4 +1,4 @@
-//! What one session does of a run: it takes clip after clip, and sends what comes of them.
+//! A worker of a run: one session, which takes clip after clip and sends the results.
 
 use super::job::Job;
 use super::likelihood::{Letters, likeliest};
@@ -12,31 +12,31 @@ use crate::observer::Observer;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-/// What all workers of a run have in common.
+/// What the workers of a run share.
 #[derive(Debug)]
 pub struct Shared<'a> {
     pub run: &'a Run<'a>,
     pub letters: Option<Letters>,
     pub jobs: &'a [Job<'a>],
-    /// The first of the jobs that nobody has taken.
+    /// The index of the next job.
     pub next: AtomicUsize,
-    /// Workers end behind the answer that they are at.
+    /// Set to make workers stop after their current answer.
     pub stop: AtomicBool,
 }
 
-/// What a worker has to say.
+/// A message of a worker.
 #[derive(Debug)]
 pub enum Event {
     Clip,
     Answered(Row),
-    /// What could not be asked, and how many answers it would have had.
+    /// A question that failed, and how many answers it would have had.
     Failed(BadRow, usize),
     Warning(String),
-    /// The run cannot go on.
+    /// An error that ends the run.
     Broke(Error),
 }
 
-/// A session at work.
+/// A worker, with its session.
 #[derive(Debug)]
 pub struct Worker<'a> {
     pub shared: &'a Shared<'a>,
@@ -44,18 +44,18 @@ pub struct Worker<'a> {
     pub events: Sender<Event>,
 }
 
-/// Hands on what a session warns of.
+/// Forwards a session's warnings.
 struct Warnings<'w>(&'w Sender<Event>);
 
 impl Observer for Warnings<'_> {
     fn warning(&mut self, message: &str) {
-        // Without a receiver the run has ended, and nobody wants to know.
+        // Without a receiver the run has ended.
         let _ = self.0.send(Event::Warning(message.to_owned()));
     }
 }
 
 impl<'a> Worker<'a> {
-    /// Takes clips until there are no more.
+    /// Processes clips until none is left.
     pub fn work(mut self) {
         self.session.set_answer_start(self.shared.run.task.answer_start());
         let outcome = loop {
@@ -79,17 +79,17 @@ impl<'a> Worker<'a> {
         let _ = self.events.send(event);
     }
 
-    /// All questions about a clip, all variants.
+    /// Asks all questions about a clip with all variants.
     fn clip(&mut self, job: &'a Job<'a>) -> Result<()> {
         let run = self.shared.run;
         self.send(Event::Clip);
-        // What is computed of an image may depend on what is kept of it: such a variant is encoded by itself.
+        // In the mode `stop`, the encoder's work depends on which tokens are kept: such a variant is encoded by itself.
         let alone = |variant: &Variant| run.encode.in_mode(variant.encode).stop().is_some();
         let mut order: Vec<&(&Variant, Vec<&Question>)> = job.asks.iter().collect();
         order.sort_by_key(|(variant, _)| (variant.encode as u8, variant.method.prunes()));
         for group in order.chunk_by(|(a, _), (b, _)| a.encode == b.encode && !alone(a)) {
-            // The last variant is not the dense one: a context that has no room for all tokens may have it for this
-            // one's.
+            // The last variant prunes, unless all keep everything: a context that is too small for all tokens may be
+            // large enough for its tokens.
             let Some((last, _)) = group.last() else { continue };
             self.session.clear();
             self.session.set_prune(last.params(&run.prune))?;
@@ -128,7 +128,7 @@ impl<'a> Worker<'a> {
         let prompt = run.task.prompt(question);
         self.session.restart();
         if run.evict.mode(variant.method.prunes()) != EvictMode::Off {
-            // An eviction that another question led to must not show in this one.
+            // The eviction that another question caused must not affect this one.
             self.session.set_evict(run.evict)?;
         }
         let mut row = Row {
@@ -173,7 +173,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Why a video cannot be used; what says nothing about the video is an error of the run.
+/// The reason why a video cannot be used. Other errors end the run.
 fn excused(error: Error) -> Result<String> {
     match error {
         Error::Cancelled | Error::Llama { .. } => Err(error),

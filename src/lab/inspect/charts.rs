@@ -1,4 +1,4 @@
-//! The curves of the page: retention over time, and what happens in each layer.
+//! The charts of the page: retention over time, and measurements of each layer.
 
 use super::Inspection;
 use crate::error::{Error, FileKind, Result};
@@ -6,7 +6,7 @@ use crate::lab::report::charts::Chart;
 use crate::lab::report::draw::{DrawError, color};
 use crate::lab::report::lines::{Curve, Dot, LineChart, Marks};
 
-/// What of each slice is kept, and where scenes are cut.
+/// The kept share of each slice, and scene cuts.
 pub fn retention(inspection: &Inspection) -> Result<Chart> {
     let slices = &inspection.video.slices;
     let start_s = |i: usize| slices.get(i).and_then(|slice| slice.times_s.first()).copied().unwrap_or(0.0);
@@ -23,10 +23,10 @@ pub fn retention(inspection: &Inspection) -> Result<Chart> {
             dots: points(&|i| f64::from(slices[i].computed)),
         });
     }
-    // The first slice opens a scene without a cut.
+    // The first slice opens a scene, but that is no cut.
     let cuts = (1..slices.len()).filter(|&i| slices[i].opens_scene).map(start_s);
     let chart = LineChart {
-        title: "What is kept of each frame",
+        title: "Kept share of each frame",
         x_label: "time in the video, s",
         y_label: "share of the frame, %",
         curves,
@@ -38,7 +38,7 @@ pub fn retention(inspection: &Inspection) -> Result<Chart> {
     drawn("retention", chart, inspection)
 }
 
-/// How similar the visual tokens are in each layer to what entered the model; `None` if it was not measured.
+/// The similarity of the visual tokens in each layer to their embeddings; `None` if it was not measured.
 pub fn similarity(inspection: &Inspection) -> Result<Option<Chart>> {
     let Some(asked) = inspection.asked.as_ref().filter(|asked| !asked.answer.similarity.is_empty()) else {
         return Ok(None);
@@ -53,7 +53,7 @@ pub fn similarity(inspection: &Inspection) -> Result<Option<Chart>> {
         return Ok(None);
     }
     let chart = LineChart {
-        title: "Visual tokens in each layer: similarity to what entered",
+        title: "Visual tokens in each layer: similarity to their embeddings",
         x_label: "layer",
         y_label: "mean cosine",
         curves: vec![curve],
@@ -65,7 +65,7 @@ pub fn similarity(inspection: &Inspection) -> Result<Option<Chart>> {
     drawn("similarity", chart, inspection).map(Some)
 }
 
-/// What hiding visual tokens from each layer does to answers; `None` if the model has no layer profile.
+/// The effect on answers of hiding visual tokens from each layer; `None` if the model has no layer profile.
 pub fn effects(inspection: &Inspection) -> Result<Option<Chart>> {
     let Some(profile) = &inspection.profile else { return Ok(None) };
     let losses = profile.single.iter().enumerate().filter_map(|(layer, loss)| Some((layer, loss.as_ref()?)));
@@ -74,7 +74,7 @@ pub fn effects(inspection: &Inspection) -> Result<Option<Chart>> {
         return Ok(None);
     }
     let chart = LineChart {
-        title: "Effect on answers where one layer alone does without visual tokens",
+        title: "Effect on answers of hiding visual tokens from one layer",
         x_label: "layer",
         y_label: "divergence, nats a token",
         curves: vec![Curve { name: "effect, by the layer profile".to_owned(), color: color(1), dots }],

@@ -1,4 +1,4 @@
-//! What the page's script works on, as JSON.
+//! The data of the page's script, as JSON.
 
 use super::panels::{Panel, canvas, panels};
 use super::{Dense, Inspection};
@@ -6,7 +6,7 @@ use crate::chat::{Area, CellWork, EncoderCells, SliceInspection};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// `value` with its numbers as they are written elsewhere: `json!` takes the shortest `f32` for a long `f64`.
+/// `value` with its numbers as in other JSON: `json!` turns an `f32` into a long `f64`.
 pub fn exact(value: &impl Serialize) -> Value {
     serde_json::to_string(value).and_then(|text| serde_json::from_str(&text)).unwrap_or_default()
 }
@@ -14,7 +14,7 @@ pub fn exact(value: &impl Serialize) -> Value {
 /// The format of the data.
 const FORMAT: u32 = 1;
 
-/// All of it.
+/// All data of an inspection.
 pub fn value(inspection: &Inspection) -> Value {
     let video = &inspection.video;
     let canvas = canvas(&video.slices);
@@ -55,7 +55,7 @@ pub fn value(inspection: &Inspection) -> Value {
     })
 }
 
-/// `value` as it may stand in a `script` element: nothing in it ends one, or begins a comment.
+/// `value` as text for a `script` element: nothing in it ends the element or begins a comment.
 pub fn in_script(value: &Value) -> String {
     // In JSON, `<` occurs within strings only.
     value.to_string().replace('<', "\\u003c")
@@ -71,7 +71,7 @@ fn of_slice(slice: &SliceInspection, canvas: &Area) -> Value {
         "spatial": rounded(&scores.spatial),
         "temporal": rounded(&scores.temporal),
         "combined": rounded(&scores.combined),
-        // Of a method that ranks tokens by something else.
+        // Only for methods whose importance is not SharpV's.
         "importance": slice.importance.as_deref().filter(|_| has_own).map(rounded),
         "opens_scene": slice.opens_scene,
         "computed": exact(&slice.computed),
@@ -80,7 +80,7 @@ fn of_slice(slice: &SliceInspection, canvas: &Area) -> Value {
     })
 }
 
-/// Parts with their places in the image, of which they are shares.
+/// Parts with their areas, in shares of the image.
 fn of_panel(panel: &Panel, canvas: &Area) -> Value {
     let (width, height) = (canvas.right - canvas.left, canvas.bottom - canvas.top);
     let parts = panel.parts.iter().map(|part| {
@@ -111,7 +111,7 @@ fn cells(cells: &EncoderCells) -> Value {
     json!({ "columns": cells.columns, "rows": cells.rows, "work": cells.work.iter().map(letter).collect::<String>() })
 }
 
-/// Four digits are more than can be seen, and half of the page otherwise.
+/// Rounded to four digits: more cannot be seen, and would double the size of the page.
 fn rounded(values: &[f32]) -> Vec<Option<f64>> {
     let round = |value: &f32| value.is_finite().then(|| (f64::from(*value) * 1e4).round() / 1e4);
     values.iter().map(round).collect()

@@ -1,5 +1,5 @@
-//! The frames of an inspected video, decoded again: small for the page, whole with their dropped cells dimmed as
-//! images and as a video.
+//! The frames of an inspected video, decoded again: small images for the page, and images and a video in full size with
+//! the dropped cells dimmed.
 
 use super::panels::canvas;
 use super::{files, overlay};
@@ -14,43 +14,43 @@ use image::{ExtendedColorType, ImageFormat, RgbImage};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-/// The longest side of a small image, and of one of many.
+/// The longest side of a small image, and that of one of many, in pixels.
 const SMALL: u32 = 480;
 const SMALLER: u32 = 320;
-/// More frames than this are many: the page should not become tens of megabytes.
+/// With more frames than this, images are smaller: the page should not become tens of megabytes.
 const MANY: usize = 64;
-/// Of JPEG, up to 100.
+/// JPEG quality, up to 100.
 const QUALITY: u8 = 80;
 
-/// What to make of the frames of a video.
+/// The images to make of a video.
 #[derive(Debug, Clone, Copy)]
 pub struct Images<'a> {
-    /// The video.
+    /// The inspected video.
     pub video: &'a VideoInspection,
-    /// Small images, for the page.
+    /// Whether to make small images, for the page.
     pub small: bool,
-    /// A folder for a PNG of each frame, with what was dropped of it dimmed.
+    /// A folder for a PNG of each frame, with the dropped cells dimmed.
     pub png: Option<&'a Path>,
-    /// A file for a video of them, each shown from its time in the video on.
+    /// A file for a video of these images. Each is shown from its time in the video on.
     pub film: Option<&'a Path>,
 }
 
-/// What came of it.
+/// The images that were made.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
-    /// A small JPEG of each frame.
+    /// A small JPEG of each frame, in order.
     pub(super) small: Vec<Vec<u8>>,
     /// The files that were written.
     pub written: Vec<PathBuf>,
 }
 
 impl Images<'_> {
-    /// Decodes the frames once, and makes all that is asked for.
+    /// Decodes the frames once, and makes all requested images.
     ///
     /// # Errors
-    /// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before;
-    /// [`Error::InvalidParameter`], [`Error::Media`] and [`Error::Io`] if something cannot be written: a file is there
-    /// whole or not at all; [`Error::Cancelled`].
+    /// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file has other frames than before;
+    /// [`Error::InvalidParameter`], [`Error::Media`] and [`Error::Io`] if a file cannot be written;
+    /// [`Error::Cancelled`]. A file is written completely or not at all.
     pub fn make(&self, cancel: &CancelToken, observer: &mut dyn Observer) -> Result<Shown> {
         let slices = &self.video.slices;
         let frames: Vec<(f64, &SliceInspection)> =
@@ -96,12 +96,11 @@ impl Images<'_> {
     }
 }
 
-/// The frames of `video` as rows of small images, `columns` in each and `width` pixels wide, with what was dropped
-/// of them dimmed.
+/// The frames of `video` as rows of small images, with the dropped cells dimmed: `columns` images in each row, `width`
+/// pixels wide.
 ///
 /// # Errors
-/// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file gives other frames than before;
-/// [`Error::Cancelled`].
+/// Those of [`FrameSource::open`]; [`Error::Unusable`] if the file has other frames than before; [`Error::Cancelled`].
 pub fn strips(
     video: &VideoInspection,
     columns: usize,
@@ -121,7 +120,7 @@ pub fn strips(
         let Some(&(time_s, slice)) = frames.get(i) else { return Err(changed(video)) };
         let image = image_of(&frame?);
         let small = imageops::resize(&image, width, height, FilterType::Triangle);
-        // Dimmed behind the scaling, so that cells have sharp edges.
+        // Dimmed after scaling, so that cells have sharp edges.
         let small = overlay::dimmed(Frame { width, height, rgb: small.into_raw(), time_s }, slice);
         if i % columns == 0 {
             let n = columns.min(frames.len() - i) as u32;
@@ -140,7 +139,7 @@ pub fn strips(
     Ok(rows)
 }
 
-/// Between two images of a strip, in pixels.
+/// The gap between two images of a strip, in pixels.
 const GAP: u32 = 2;
 
 fn decode(video: &VideoInspection, cancel: &CancelToken) -> Result<FrameSource> {
@@ -153,12 +152,12 @@ fn changed(video: &VideoInspection) -> Error {
     Error::Unusable {
         what: FileKind::Video,
         path: video.info.path.clone(),
-        reason: "it does not give the frames any more that were encoded".into(),
-        advice: "it was changed meanwhile: do it again".into(),
+        reason: "its frames are no longer those that were encoded".into(),
+        advice: "it has changed meanwhile: run this again".into(),
     }
 }
 
-/// A video on its way to its name.
+/// A video that is being written to a temporary file.
 struct Film<'a> {
     writer: VideoWriter,
     file: tempfile::NamedTempFile,
@@ -167,7 +166,7 @@ struct Film<'a> {
 
 impl<'a> Film<'a> {
     fn begin(path: &'a Path, info: &crate::video::VideoInfo) -> Result<Self> {
-        // Told by the name that was given, not by ours.
+        // The format is that of the final name, not of the temporary one.
         VideoWriter::check_name(path)?;
         let file = files::beside(path)?;
         Ok(Self { writer: VideoWriter::create(file.path(), info.width, info.height)?, file, path })
@@ -180,11 +179,11 @@ impl<'a> Film<'a> {
     }
 }
 
-/// Makes small images of frames, with the borders around them that tokens reach into.
+/// Makes small images of frames, including the borders around them that tokens reach into.
 struct Small {
     /// The whole image, in pixels.
     size: (u32, u32),
-    /// The frame in it: where it begins, and its size.
+    /// The frame in it: its offset and size.
     at: (i64, i64),
     frame: (u32, u32),
 }
@@ -218,7 +217,7 @@ impl Small {
 }
 
 fn image_of(frame: &Frame) -> RgbImage {
-    // Frames have the length that their size asks for.
+    // The length of the data matches the frame's size.
     RgbImage::from_raw(frame.width, frame.height, frame.rgb.clone()).unwrap_or_default()
 }
 

@@ -1,9 +1,8 @@
-//! What became of the visual tokens of one video: a page to look at, images, a video.
+//! Inspection of one video: which visual tokens are kept, as an HTML page, images and a video.
 //!
-//! [`Inspection::new`] adds a video to a session that was opened with
-//! [`inspect`](crate::chat::SessionParams::inspect), and asks a question about it if there is one;
-//! [`measure_dense`](Inspection::measure_dense) does the same with all tokens, to compare; and
-//! [`Images`] decodes the frames again, for what is written, and [`strips`] for what is shown in a terminal.
+//! [`Inspection::new`] adds a video to a session that was opened with [`inspect`](crate::chat::SessionParams::inspect),
+//! and asks a question about it, if there is one. [`measure_dense`](Inspection::measure_dense) does the same with all
+//! tokens, for comparison. [`Images`] decodes the frames again for files, and [`strips`] for a terminal.
 
 mod charts;
 mod data;
@@ -23,57 +22,57 @@ use crate::observer::Observer;
 use crate::runtime::KvLayer;
 use std::path::Path;
 
-/// What is known of a video, and of the answer about it.
+/// The inspection of a video, and of the answer about it.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// Its frames and tokens.
+    /// The frames and tokens of the video.
     pub video: VideoInspection,
-    /// What it took to encode.
+    /// The cost of encoding it.
     pub report: VideoReport,
     /// The model's description.
     pub model: String,
-    /// What produced it.
+    /// The settings of the session.
     pub settings: Settings,
-    /// What was asked; `None` if nothing was.
+    /// The question and its answer; `None` without a question.
     pub asked: Option<Asked>,
-    /// What is known of the model's layers.
+    /// The layer profile of the model, if there is one.
     pub profile: Option<LayerProfile>,
-    /// The same with all tokens.
+    /// The same video with all tokens.
     pub dense: Dense,
-    /// The command that made it, to be shown.
+    /// The command line, for display.
     pub command: String,
 }
 
-/// A question, its answer, and what the KV cache looks like behind it.
+/// A question, its answer, and the KV cache after it.
 #[derive(Debug, Clone)]
 pub struct Asked {
     /// The question.
     pub question: String,
     /// The answer.
     pub answer: Answer,
-    /// The KV cache, once what could be evicted was.
+    /// The KV cache, after eviction.
     pub kv: Kv,
-    /// The same, layer by layer; empty where it cannot be looked into.
+    /// The KV cache by layer; empty if it cannot be read.
     pub layers: Vec<KvLayer>,
 }
 
 /// The same video with all of its tokens.
 #[derive(Debug, Clone)]
 pub enum Dense {
-    /// It was not tried.
+    /// It was not run.
     NotMeasured,
-    /// It could not be.
+    /// It could not be run, for this reason.
     Impossible(String),
-    /// It was.
+    /// It was run.
     Measured(Box<DenseRun>),
 }
 
-/// What it takes with all tokens.
+/// The cost with all tokens.
 #[derive(Debug, Clone)]
 pub struct DenseRun {
-    /// Tokens, and the time to encode them.
+    /// The tokens, and the time to encode them.
     pub report: VideoReport,
-    /// The answer, if something was asked.
+    /// The answer, if there is a question.
     pub answer: Option<Answer>,
 }
 
@@ -82,7 +81,7 @@ impl Inspection {
     ///
     /// # Errors
     /// As [`Session::add_video`] and [`Session::ask`]; [`Error::InvalidParameter`] if the session was not opened with
-    /// [`inspect`](crate::chat::SessionParams::inspect); [`Error::Cancelled`] also where an answer was stopped.
+    /// [`inspect`](crate::chat::SessionParams::inspect); [`Error::Cancelled`], also if the answer was cancelled.
     pub fn new(
         session: &mut Session,
         path: &Path,
@@ -94,7 +93,7 @@ impl Inspection {
         let video = session.inspect().pop().ok_or_else(|| Error::InvalidParameter {
             name: "SessionParams::inspect",
             value: "false".into(),
-            expected: "true for looking at what became of a video".into(),
+            expected: "true for an inspection".into(),
         })?;
         let asked = match question {
             None => None,
@@ -117,8 +116,8 @@ impl Inspection {
         })
     }
 
-    /// Does the same with all tokens: `session` should be one that encodes all, prunes nothing and evicts nothing.
-    /// Where the video does not fit without being made smaller, it is not measured, and that is told.
+    /// Does the same with all tokens. `session` should encode everything, and prune and evict nothing. If the video
+    /// does not fit with all tokens, it is not run, and [`dense`](Self::dense) has the reason.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -139,7 +138,7 @@ impl Inspection {
         let report = session.add_video_for(path, options, question.as_deref().unwrap_or_default(), observer)?;
         let times = |report: &VideoReport| report.slices.iter().map(|slice| slice.time_s).collect::<Vec<_>>();
         if times(&report) != times(&self.report) || report.visual_tokens.total != self.report.visual_tokens.total {
-            self.dense = Dense::Impossible("with all tokens, other frames are taken".to_owned());
+            self.dense = Dense::Impossible("with all tokens, other frames are chosen".to_owned());
             return Ok(());
         }
         let answer = question.map(|question| ask(session, &question, observer)).transpose()?;
@@ -147,12 +146,12 @@ impl Inspection {
         Ok(())
     }
 
-    /// What the page is made of, as data: docs/inspect.md describes it.
+    /// The content of the page as data; docs/inspect.md describes it.
     pub fn data(&self) -> serde_json::Value {
         data::value(self)
     }
 
-    /// Draws the page, and writes it to `path`, whole or not at all.
+    /// Draws the page, and writes it to `path`, completely or not at all.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Unusable`] if an image cannot be drawn.
@@ -160,7 +159,7 @@ impl Inspection {
         files::write(path, self.html(images)?.as_bytes())
     }
 
-    /// The page: one file that needs no other.
+    /// The page, as one self-contained file.
     ///
     /// # Errors
     /// [`Error::Unusable`] if an image cannot be drawn.

@@ -1,17 +1,17 @@
-//! Frames with what was dropped of them dimmed.
+//! Frames with dimmed dropped cells.
 
 use super::panels::{PanelPart, panels};
 use crate::chat::SliceInspection;
 use crate::video::Frame;
 
-/// What lies over dropped cells. A dark grey, so that they differ from what is kept of a dark image, too.
+/// The color over dropped cells: a dark gray, so that they differ from kept cells of a dark image, too.
 pub const VEIL: [u8; 3] = [40, 44, 52];
-/// How much of it, of 256.
+/// Its opacity, of 256.
 const VEIL_SHARE: u32 = 200;
-/// The same as a share.
+/// Its opacity, 0 to 1.
 pub const VEIL_OPACITY: f64 = VEIL_SHARE as f64 / 256.0;
 
-/// `frame` with the cells dimmed whose tokens are not kept; as it is where tokens stand for no known place of it.
+/// `frame` with the cells of dropped tokens dimmed; unchanged if the tokens have no known positions in it.
 pub fn dimmed(mut frame: Frame, slice: &SliceInspection) -> Frame {
     let panels = panels(slice);
     let Some(panel) = panels.first().filter(|panel| panel.on_frame) else { return frame };

@@ -11,10 +11,10 @@
   const dots = Array.from(document.querySelectorAll("#retention circle")).slice(0, slices.length);
   if (!buttons.length || buttons.length !== slices.length) return;
 
-  // Five colours of viridis, which is read in grey and with any kind of colour blindness.
+  // Five colors of viridis, which can be read in gray and with any kind of color blindness.
   const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
   const WORK = { c: [230, 159, 0, 170], s: [0, 114, 178, 190], r: [30, 33, 37, 190] };
-  const WORDS = { c: "computed", s: "stopped half way", r: "reused" };
+  const WORDS = { c: "computed", s: "stopped early", r: "reused" };
   const VEIL = [40, 44, 52, 200];
 
   const el = (name, attributes = {}, ...children) => {
@@ -116,18 +116,18 @@
     const figures = [];
     slice.panels.forEach((panel, number) => {
       const which = slice.panels.length > 1 ? ` (part ${number + 1} of ${slice.panels.length}` +
-        (panel.on_frame ? ")" : "; its place in the frame is not known)") : panel.on_frame ? "" : " (tokens stand for no place)";
+        (panel.on_frame ? ")" : "; its position in the frame is unknown)") : panel.on_frame ? "" : " (tokens without positions)";
       for (const key of ["kept", "spatial", "temporal", "combined", "importance"]) {
         if (!slice[key]) continue;
         if (key !== "kept" && !slice[key].length) {
-          figures.push(figure(TITLES[key] + which, [el("p", { class: "note" }, "None: there is no frame before to compare with.")]));
+          figures.push(figure(TITLES[key] + which, [el("p", { class: "note" }, "None: there is no previous frame to compare with.")]));
           continue;
         }
         const color = colors(slice, kept, key, !panel.on_frame);
         const inPanel = panel.parts.reduce((n, part) => n + part.n, 0);
         const keptHere = slice.kept.filter((t) => panel.parts.some((part) => t >= part.first && t < part.first + part.n)).length;
         const label = key === "kept" ? `${keptHere} of ${inPanel} tokens kept` : `${TITLES[key]}: ${summary(slice, key, panel.parts[0])}`;
-        // A pair of frames has one set of tokens: what is kept is shown on both.
+        // A pair of frames has one set of tokens: the kept ones are shown on both.
         const over = key === "kept" ? images : images.slice(0, 1);
         const shots = over.map((source) => {
           const map = frame(panel, source, key === "kept" ? "" : "grey", label);
@@ -153,17 +153,17 @@
       for (const [letter, word] of Object.entries(WORDS)) {
         keys.append(el("span", {}, el("span", { class: "key " + { c: "computed", s: "stopped", r: "reused" }[letter] }), ` ${count(letter)} ${word}`));
       }
-      figures.push(figure("What the vision encoder did", [map], keys));
+      figures.push(figure("Work of the vision encoder", [map], keys));
     }
     maps.replaceChildren(...figures);
     heading.textContent = buttons[index].getAttribute("aria-label");
     facts.textContent = `${(100 * slice.kept.length / slice.total).toFixed(1)} % of its tokens are kept; ` +
-      (slice.cells ? `${(100 * slice.computed).toFixed(0)} % of its encoding was computed.` : "all of it was encoded.");
+      (slice.cells ? `${(100 * slice.computed).toFixed(0)} % of its encoding was computed.` : "all of its encoding was computed.");
     readout.textContent = "";
     if (numbers.open) fill();
   };
 
-  // All numbers of the frame at hand; made when they are looked at.
+  // All numbers of the selected frame, created when the details are opened.
   const fill = () => {
     const slice = slices[state.current];
     const kept = new Set(slice.kept);
@@ -197,7 +197,7 @@
     dots[index]?.classList.add("current");
     if (focus) buttons[index].focus({ preventScroll: true });
     buttons[index].scrollIntoView({ block: "nearest", inline: "nearest" });
-    // A key that is held down need not draw each frame that it passes.
+    // While a key is held down, not every frame has to be drawn.
     if (wanted === null) requestAnimationFrame(() => { const next = wanted; wanted = null; draw(next); });
     wanted = index;
   };
@@ -218,10 +218,10 @@
     dot.classList.add("dot");
     dot.addEventListener("click", () => select(index, false));
   });
-  // On paper, all frames are there.
+  // A printed page has all frames.
   addEventListener("beforeprint", () => document.querySelectorAll("img").forEach((img) => { img.loading = "eager"; }));
 
-  // Frames out of sight take the room of those that are seen.
+  // Frames out of view take as much space as visible ones.
   strip.style.setProperty("--height", buttons[0].offsetHeight + "px");
   document.getElementById("frame").hidden = false;
   select(0, false);

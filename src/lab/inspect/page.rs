@@ -1,5 +1,5 @@
-//! The page: everything that can be told without a script is in it as HTML; the script shows the maps of the frame that
-//! is chosen. Nothing is fetched, and a policy in the page forbids it.
+//! The HTML page. Everything that does not require a script is HTML; the script shows the maps of the selected frame.
+//! Nothing is fetched, and a policy in the page forbids it.
 
 use super::panels::{Panel, canvas, panels};
 use super::{Asked, Dense, DenseRun, Inspection, Shown, charts, data, overlay};
@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The page of an inspection, with small images of all of its frames.
+/// The page of an inspection; `images` has small images of all frames.
 pub fn html(inspection: &Inspection, images: &Shown) -> Result<String> {
     let name = inspection.video.info.path.file_name().unwrap_or(inspection.video.info.path.as_os_str());
     let name = escape(&name.to_string_lossy());
@@ -41,7 +41,7 @@ pub fn html(inspection: &Inspection, images: &Shown) -> Result<String> {
     Ok(page)
 }
 
-/// Our own style and script, images that are in the page, and nothing else.
+/// The policy: our own style and script, and embedded images, but nothing else.
 fn policy() -> String {
     let hash = |text: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
     format!(
@@ -78,7 +78,7 @@ fn question(page: &mut String, inspection: &Inspection) {
     };
     match &inspection.asked {
         None => page.push_str(
-            "<p>Nothing was asked. With a question, its answer is here, and below it what happens in each layer.</p>\n",
+            "<p>Nothing was asked. With a question, this is its answer, and below are measurements of each layer.</p>\n",
         ),
         Some(asked) => {
             said(page, "Question", &asked.question);
@@ -91,7 +91,7 @@ fn question(page: &mut String, inspection: &Inspection) {
     page.push_str("</section>\n");
 }
 
-/// A row of the comparison: what it is, with pruning, with all tokens.
+/// A row of the comparison: its name, with pruning, with all tokens.
 type Row = (&'static str, String, Option<String>);
 
 fn cost(page: &mut String, inspection: &Inspection) {
@@ -116,7 +116,7 @@ fn cost(page: &mut String, inspection: &Inspection) {
     }
     page.push_str("</tbody>\n</table></div>\n");
     let note = match &inspection.dense {
-        Dense::Measured(_) => "One run each, so times are rough; a bench takes turns and medians.".to_owned(),
+        Dense::Measured(_) => "One run each, so times are rough; a benchmark takes medians of several.".to_owned(),
         Dense::NotMeasured => "Times with all tokens were not measured.".to_owned(),
         Dense::Impossible(reason) => format!("Times with all tokens were not measured: {reason}."),
     };
@@ -197,7 +197,7 @@ fn frames(page: &mut String, inspection: &Inspection, images: &Shown) -> Result<
         "Dimmed: cells whose visual tokens were dropped. Spatial importance: how unlike the rest of its frame a token is; \
          temporal: how unlike the same place of the frame before. Scales end at the most in the video."
     } else {
-        "The visual tokens of this model stand for no known places of a frame; below each frame are those kept."
+        "The visual tokens of this model have no known positions in a frame; below each frame are the kept ones."
     };
     let pairs = if slices.iter().any(|slice| slice.times_s.len() > 1) {
         " Two frames that are shown together share their tokens."
@@ -291,7 +291,7 @@ fn button(
     );
 }
 
-/// What dims the dropped cells of an image; coordinates are thousandths of it.
+/// The dimming of the dropped cells of an image, in thousandths of its size.
 fn veil(panel: &Panel, slice: &SliceInspection, canvas: &Area) -> String {
     let x = |x: f64| thousandths((x - canvas.left) / (canvas.right - canvas.left));
     let y = |y: f64| thousandths((y - canvas.top) / (canvas.bottom - canvas.top));
@@ -303,7 +303,7 @@ fn veil(panel: &Panel, slice: &SliceInspection, canvas: &Area) -> String {
     )
 }
 
-/// Kept tokens that stand for no place.
+/// Kept tokens without positions in the frame.
 fn by_themselves(panel: &Panel, slice: &SliceInspection) -> String {
     let path = runs(panel, slice, true, &thousandths, &thousandths);
     format!(
@@ -312,7 +312,7 @@ fn by_themselves(panel: &Panel, slice: &SliceInspection) -> String {
     )
 }
 
-/// A path around the tokens that are kept, or not, row by row.
+/// A path around the tokens that are `kept`, or around the others, row by row.
 fn runs(panel: &Panel, slice: &SliceInspection, kept: bool, x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64) -> String {
     let mut path = String::new();
     for part in &panel.parts {
@@ -352,7 +352,7 @@ fn layers(page: &mut String, inspection: &Inspection) -> Result<()> {
     let effects = charts::effects(inspection)?;
     match (&inspection.asked, &similarity) {
         (None, _) => page.push_str(
-            "<p>Similarity, and what is evicted from the KV cache, show with an answer: nothing was asked.</p>\n",
+            "<p>Similarity and eviction from the KV cache are shown with an answer: nothing was asked.</p>\n",
         ),
         (Some(_), None) => page.push_str("<p>Similarity was not measured: nothing is evicted.</p>\n"),
         (Some(_), Some(_)) => {}
@@ -409,7 +409,7 @@ fn settings(page: &mut String, inspection: &Inspection) {
         let lines: String = values.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         let _ = writeln!(
             page,
-            "<details open><summary>What they come to</summary><pre>{}</pre></details>",
+            "<details open><summary>All parameters</summary><pre>{}</pre></details>",
             escape(lines.trim_end())
         );
     }
@@ -439,7 +439,7 @@ fn table(page: &mut String, id: &str, title: &str, head: &[&str], rows: impl Ite
     page.push_str("</tbody>\n</table></div></details>\n");
 }
 
-/// A scene begins in the middle of the video.
+/// Whether a scene begins here in the middle of the video.
 fn is_cut(index: usize, slice: &SliceInspection) -> bool {
     index > 0 && slice.opens_scene
 }
@@ -448,7 +448,7 @@ fn share(slice: &SliceInspection) -> f64 {
     slice.kept.len() as f64 / slice.n_tokens.max(1) as f64
 }
 
-/// When the frames of a slice are, in seconds.
+/// The times of a slice's frames, in seconds.
 fn times(slice: &SliceInspection) -> String {
     let first = slice.times_s.first().copied().unwrap_or(0.0);
     match slice.times_s.last() {

@@ -1,27 +1,27 @@
-//! Where the tokens of a slice are shown: on an image of the frame, or, where they stand for no known place of it, by
-//! themselves.
+//! Panels: the tokens of a slice are shown on an image of the frame, or separately if they have no known positions in
+//! it.
 
 use crate::chat::{Area, Grid, SliceInspection};
 
-/// Images of the encoder that are shown together.
+/// The encoder's images that are shown together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Panel {
-    /// Whether they lie on the frame.
+    /// Whether they are parts of the frame.
     pub on_frame: bool,
-    /// Its parts.
+    /// Its images.
     pub parts: Vec<PanelPart>,
 }
 
 /// One image of the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PanelPart {
-    /// Its first token, counted over the slice.
+    /// The index of its first token in the slice.
     pub first: usize,
-    /// Its tokens.
+    /// The number of its tokens.
     pub n_tokens: usize,
     pub columns: usize,
     pub rows: usize,
-    /// Where it lies on the frame; all of the panel if it does not.
+    /// Its area in the frame; the whole panel if it is not part of the frame.
     pub area: Area,
 }
 
@@ -43,7 +43,7 @@ pub fn panels(slice: &SliceInspection) -> Vec<Panel> {
     panels
 }
 
-/// What has to be seen so that all tokens on the frame are: the frame, and borders where they reach beyond it.
+/// The area that shows all tokens: the frame, and borders if tokens reach beyond it.
 pub fn canvas(slices: &[SliceInspection]) -> Area {
     let areas = slices.iter().flat_map(|slice| &slice.grids).filter_map(|grid| grid.area);
     areas.fold(Area::WHOLE, |all, area| Area {
@@ -56,20 +56,20 @@ pub fn canvas(slices: &[SliceInspection]) -> Area {
 
 fn part(first: usize, grid: &Grid) -> PanelPart {
     let n_tokens = grid.n_tokens;
-    // Without a shape, in reading order.
+    // Without a known shape, tokens are in reading order.
     let columns = grid.shape.map_or_else(|| (n_tokens as f64).sqrt().ceil() as usize, |(columns, _)| columns).max(1);
     let area = grid.area.unwrap_or(Area::WHOLE);
     PanelPart { first, n_tokens, columns, rows: n_tokens.div_ceil(columns).max(1), area }
 }
 
 fn overlap(a: &Area, b: &Area) -> bool {
-    // Neighbours share an edge, up to rounding.
+    // Neighbors share an edge, up to rounding.
     const EDGE: f64 = 1e-9;
     a.left + EDGE < b.right && b.left + EDGE < a.right && a.top + EDGE < b.bottom && b.top + EDGE < a.bottom
 }
 
 impl PanelPart {
-    /// The token at a place of the frame, if one of this part is there.
+    /// The token at a point of the frame, if it is in this part.
     pub fn token_at(&self, x: f64, y: f64) -> Option<usize> {
         let Area { left, top, right, bottom } = self.area;
         if !(left..right).contains(&x) || !(top..bottom).contains(&y) {

@@ -77,7 +77,8 @@ const FAR: u32 = f32::INFINITY.to_bits();
 /// Rows that are updated together. With more, more work may turn out to be needless; fewer would not pay for threads.
 const BATCH: usize = 32;
 
-/// `k` of the rows: the [`seed`], and then repeatedly the row that is farthest from all chosen ones, on a tie the first.
+/// `k` of the rows: the [`seed`], and then repeatedly the row that is farthest from all chosen ones, on a tie the
+/// first.
 ///
 /// A row's distance to the chosen ones only falls as more are chosen, so an earlier distance is an upper bound. Rows
 /// wait in a heap by that bound. Only those on top are updated, until a row that is up to date stays on top: the result

@@ -28,9 +28,9 @@
 //! keeps first slices of EVS and DyCoke whole; DivPrune rejects it.
 //!
 //! VidCom² and DivPrune hold a copy of all embeddings until the end, so they need twice the memory of the video's
-//! embeddings; the others hold one slice, or DyCoke two. The time of DivPrune grows with the number of tokens times that
-//! of the kept ones, and for the first token up to the square of the number of tokens (less if more tokens are alike);
-//! that of the others with the number of tokens.
+//! embeddings; the others hold one slice, or DyCoke two. The time of DivPrune grows with the number of tokens times
+//! that of the kept ones, and for the first token up to the square of the number of tokens (less if more tokens are
+//! alike); that of the others with the number of tokens.
 //!
 //! There are two controls: [`RANDOM`] and [`UNIFORM`], which keep as many tokens as SharpV with the same parameters and
 //! report its scores. They respect [unfinished tokens](crate::prune::SliceView::with_unfinished), as SharpV does.

@@ -1,4 +1,4 @@
-//! Bars, one for each method, made of parts.
+//! Stacked bars, one for each method.
 
 use super::draw::{Area, DrawError, GRID, INK, WIDTH, head, head_height, text, tick};
 use plotters::prelude::*;
@@ -10,16 +10,16 @@ const AXIS: u32 = 64;
 pub struct Bar {
     pub name: String,
     pub parts: Vec<f64>,
-    /// What stands behind the bar.
+    /// The text after the bar.
     pub note: String,
 }
 
 pub struct BarChart<'a> {
     pub title: &'a str,
     pub x_label: &'a str,
-    /// What the parts are; empty where there is but one.
+    /// The names of the parts; empty if there is only one.
     pub legend: Vec<(String, RGBColor)>,
-    /// A colour for each part of a bar.
+    /// The color of each part of a bar.
     pub color: &'a dyn Fn(&Bar, usize) -> RGBColor,
     pub bars: Vec<Bar>,
 }
@@ -46,7 +46,7 @@ impl BarChart<'_> {
             .margin_top(8)
             .x_label_area_size(AXIS - 12)
             .y_label_area_size(96)
-            // Room for the notes.
+            // With space for the notes.
             .build_cartesian_2d(0.0..longest * 1.32, 0.0..n)?;
         chart
             .configure_mesh()

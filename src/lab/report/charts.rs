@@ -1,4 +1,4 @@
-//! The images that results give.
+//! The charts of results.
 
 use super::bars::{Bar, BarChart};
 use super::draw::{DrawError, INK_TEXT, color, method_color};
@@ -10,53 +10,53 @@ use crate::lab::results::{Bench, MethodCost, Scaling, ScalingPoint, Spread, Summ
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
-/// One image.
+/// A chart.
 #[derive(Debug, Clone)]
 pub struct Chart {
-    /// What it is called, and its file without the ending.
+    /// Its name, and that of its file without the extension.
     pub name: String,
-    /// What it shows.
+    /// Its title.
     pub title: String,
     svg: String,
 }
 
 impl Chart {
-    /// A drawing, `svg`, of which a screen reader says what its title is.
+    /// A chart of the drawing `svg`. Screen readers say its title.
     pub fn new(name: &str, title: &str, svg: String) -> Self {
-        // What a screen reader says.
+        // For screen readers.
         let label = format!("role=\"img\" aria-label=\"{}\" ", escape(title));
         let start = svg.find("<svg ").map_or(0, |at| at + "<svg ".len());
         let (head, rest) = svg.split_at(start);
         Self { name: name.to_owned(), title: title.to_owned(), svg: format!("{head}{label}{rest}") }
     }
 
-    /// A file of its own, on white.
+    /// A standalone SVG file, on white.
     pub fn svg(&self) -> String {
         let end = self.svg.find('>').map_or(0, |at| at + 1);
         let (head, rest) = self.svg.split_at(end);
         format!("{head}\n<rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>{rest}")
     }
 
-    /// A file of its own in pixels, on white.
+    /// A standalone PNG file, on white.
     ///
     /// # Errors
-    /// If there are too many pixels for memory.
+    /// If the image is too large for memory.
     pub fn png(&self) -> Result<Vec<u8>, DrawError> {
         image_file::png(&self.svg())
     }
 
-    /// A part of a page, in the colour of its text.
+    /// The SVG as part of a page, in the color of its text.
     pub fn inline(&self) -> String {
         self.svg.replace(INK_TEXT, "currentColor").replace(" xmlns=\"http://www.w3.org/2000/svg\"", "")
     }
 }
 
-/// Text within HTML or an attribute.
+/// Escapes text for HTML content and attributes.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// All images of a file of results.
+/// All charts of a file of results.
 pub fn of(input: &Input) -> Result<Vec<Chart>, DrawError> {
     match &input.results {
         Results::Eval(eval) => accuracy(eval).map(|chart| vec![chart]),
@@ -65,7 +65,7 @@ pub fn of(input: &Input) -> Result<Vec<Chart>, DrawError> {
     }
 }
 
-/// What each layer alone costs, from the first to the last.
+/// The cost of each layer alone, in order.
 fn layer_costs(profile: &LayerProfile) -> Result<Chart, DrawError> {
     let free = profile.free_layers();
     let bars = profile.single.iter().enumerate().filter_map(|(layer, loss)| {
@@ -74,7 +74,7 @@ fn layer_costs(profile: &LayerProfile) -> Result<Chart, DrawError> {
         let note = format!("{:.4} nats, {:.4} lost{is_free}", loss.divergence, loss.lost);
         Some(Bar { name: layer.to_string(), parts: vec![loss.divergence.max(0.0)], note })
     });
-    let title = format!("{}: what hiding visual tokens from one layer does", profile.model);
+    let title = format!("{}: effect of hiding visual tokens from one layer", profile.model);
     let is_free = |name: &str| name.parse().is_ok_and(|layer: usize| free.contains(&layer));
     let chart = BarChart {
         title: &title,
@@ -86,7 +86,7 @@ fn layer_costs(profile: &LayerProfile) -> Result<Chart, DrawError> {
     Ok(Chart::new("layer-costs", &title, chart.svg()?))
 }
 
-/// What hiding them from several layers at once costs.
+/// The cost of hiding visual tokens from several layers at once.
 fn layers_together(profile: &LayerProfile) -> Result<Chart, DrawError> {
     let dots = profile.steps.iter().map(|step| {
         let y = step.loss.lost;
@@ -168,7 +168,7 @@ const STAGES: [Stage; 4] = [
     ("prune", |method| method.timings_ms.prune.median),
     ("prefill", |method| method.timings_ms.prefill.median),
 ];
-/// Colours of the stages: neighbours are far apart.
+/// Colors of the stages: neighbors differ clearly.
 const STAGE_COLORS: [usize; 4] = [5, 1, 4, 0];
 
 fn time_to_first_token(bench: &VideoBench) -> Result<Chart, DrawError> {
@@ -259,7 +259,7 @@ fn curve(
     Ok(Some(Chart::new(name, title, chart.svg()?)))
 }
 
-/// Three digits or more.
+/// At least three digits.
 pub fn short(value: f64) -> String {
     match value {
         v if v >= 99.95 => format!("{v:.0}"),
@@ -268,7 +268,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// How it compares with the base; nothing for the base itself.
+/// The ratio to the base; empty for the base itself.
 fn times(ratio: Option<f64>) -> String {
     ratio.filter(|ratio| *ratio != 1.0).map_or_else(String::new, |ratio| format!(" (×{ratio:.2})"))
 }

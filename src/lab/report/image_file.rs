@@ -1,4 +1,4 @@
-//! The files that an image can be: SVG as it was drawn, and PNG made from that.
+//! Image files: SVG, and PNG that is rendered from it.
 
 use super::draw::DrawError;
 use crate::error::Error;
@@ -6,27 +6,27 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
 use std::sync::Arc;
 
-/// Pixels of a PNG for each pixel of the drawing: enough for print and for dense screens.
+/// Pixels of a PNG for each pixel of the drawing: enough for print and high-resolution screens.
 const SCALE: f32 = 2.0;
 
-/// The font in which PNGs are set, whatever the system has.
+/// The font of PNGs, on any system.
 const FONT: &str = "DejaVu Sans";
 
 /// A format of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_format)]
 pub enum ImageFormat {
-    /// Drawn with lines and text: sharp at any size, text in the reader's own sans-serif font.
+    /// Vector graphics: sharp at any size, with text in the reader's own sans-serif font.
     Svg,
     /// Pixels, on white.
     Png,
 }
 
 impl ImageFormat {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 2] = [Self::Svg, Self::Png];
 
-    /// The name as written on the command line, and the ending of files.
+    /// Its name, and the extension of its files.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -36,7 +36,7 @@ fn unknown_format(name: &str) -> Error {
     Error::unknown_name::<ImageFormat>("the format of images", name)
 }
 
-/// An SVG as a PNG file.
+/// Renders an SVG as a PNG file.
 pub fn png(svg: &str) -> std::result::Result<Vec<u8>, DrawError> {
     let mut options = Options { font_family: FONT.to_owned(), ..Options::default() };
     let fonts = Arc::make_mut(&mut options.fontdb);

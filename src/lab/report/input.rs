@@ -1,4 +1,4 @@
-//! The files that a report is made of.
+//! The input files of a report.
 
 use super::draw::DrawError;
 use crate::chat::LayerProfile;
@@ -7,7 +7,7 @@ use crate::lab::results::{BENCH_FORMAT, Bench, SUMMARY_FORMAT, Summary};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Numbers beyond this are no measurement, and would break an axis.
+/// Numbers beyond this are no measurements, and would break an axis.
 const LARGEST: f64 = 1e15;
 
 /// The names of results in a folder.
@@ -27,7 +27,7 @@ pub enum Results {
     Profile(Box<LayerProfile>),
 }
 
-/// The files that `path` names: itself, or the results in a folder.
+/// The result files of `path`: itself, or those in a folder.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -52,7 +52,7 @@ impl Input {
         }
         let is_bench = value.get("kind").and_then(Value::as_str) == Some("bench");
         if !is_bench && value.get("variants").is_none() {
-            return Err(refused("it is no summary of an evaluation, no bench and no layer profile".into()));
+            return Err(refused("it is no summary of an evaluation, no benchmark and no layer profile".into()));
         }
         let format = u64::from(if is_bench { BENCH_FORMAT } else { SUMMARY_FORMAT });
         match value.get("format").and_then(Value::as_u64) {
@@ -94,7 +94,7 @@ fn refused(path: &Path, reason: String) -> Error {
     Error::Unusable { what: FileKind::Results, path: path.to_owned(), reason, advice }
 }
 
-/// Leaves out of all texts what XML cannot hold.
+/// Removes characters that XML cannot hold from all texts.
 fn make_printable(value: &mut Value) {
     match value {
         Value::String(text) => text.retain(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')),
@@ -104,7 +104,7 @@ fn make_printable(value: &mut Value) {
     }
 }
 
-/// Refuses numbers that no axis can hold. Settings may be what they are: they are not drawn.
+/// Rejects numbers that no axis can hold. Settings are not drawn, and not checked.
 fn check_numbers(value: &Value) -> std::result::Result<(), String> {
     match value {
         Value::Number(number) => match number.as_f64() {

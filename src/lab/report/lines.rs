@@ -1,11 +1,11 @@
-//! Curves with their uncertainty.
+//! Curves with error bars.
 
 use super::draw::{Area, DrawError, GRID, INK, WIDTH, head, text, tick};
 use plotters::prelude::*;
 
 const HEIGHT: u32 = 440;
 
-/// A measurement: where it is, and between what it may be.
+/// A measurement with its interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Dot {
     pub x: f64,
@@ -29,7 +29,7 @@ pub struct Level {
     pub high: f64,
 }
 
-/// Places on the horizontal axis that stand out: lines, or bands of a width.
+/// Marked positions on the horizontal axis: lines, or bands of a width.
 pub struct Marks {
     pub name: String,
     pub color: RGBColor,
@@ -46,7 +46,7 @@ pub struct LineChart<'a> {
     pub marks: Option<Marks>,
     /// Whether the vertical axis begins at 0.
     pub from_zero: bool,
-    /// The most that `x` and `y` can be.
+    /// The maximum of `x` and `y`.
     pub limit: f64,
 }
 
@@ -132,7 +132,7 @@ impl LineChart<'_> {
             });
             chart.draw_series(dashes)?;
         }
-        // Intervals at the same x would hide each other.
+        // Shifted, since intervals at the same x would hide each other.
         let step = x_max * 0.005;
         let middle = (self.curves.len().saturating_sub(1)) as f64 / 2.0;
         for (i, curve) in self.curves.iter().enumerate() {

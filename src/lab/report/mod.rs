@@ -1,7 +1,7 @@
-//! Results as images, as SVG or PNG, and as one HTML page that needs nothing else. For who shows results to others.
+//! Results as charts, in SVG or PNG, and as one self-contained HTML page.
 //!
-//! [`Report::read`] takes what evaluations and benches wrote, [`Report::write`] draws it. `docs/bench.md` lists the
-//! images.
+//! [`Report::read`] reads the results of evaluations, benchmarks and calibrations; [`Report::write`] draws them.
+//! `docs/bench.md` lists the charts.
 
 mod bars;
 pub(in crate::lab) mod charts;
@@ -19,17 +19,17 @@ use crate::error::{Error, Result};
 use input::Input;
 use std::path::{Path, PathBuf};
 
-/// The results of one or more runs, ready to be drawn.
+/// The results of one or more runs.
 #[derive(Debug)]
 pub struct Report {
     inputs: Vec<Input>,
 }
 
 impl Report {
-    /// Reads results: files, or folders with `summary.json` or `bench.json` in them.
+    /// Reads results: files, or folders with `summary.json` or `bench.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Unusable`] for one that holds no results.
+    /// [`Error::Io`] if a file cannot be read, [`Error::Unusable`] if it holds no results.
     pub fn read(paths: &[PathBuf]) -> Result<Self> {
         let mut inputs = Vec::new();
         for path in paths {
@@ -40,7 +40,7 @@ impl Report {
         Ok(Self { inputs })
     }
 
-    /// All images.
+    /// All charts.
     ///
     /// # Errors
     /// [`Error::Unusable`] if one cannot be drawn.
@@ -48,7 +48,7 @@ impl Report {
         Ok(self.sections()?.into_iter().flatten().collect())
     }
 
-    /// The page with all images, tables and settings.
+    /// The page with all charts, tables and settings.
     ///
     /// # Errors
     /// As [`charts`](Self::charts).
@@ -56,7 +56,7 @@ impl Report {
         Ok(page::html(self.inputs.iter().zip(self.sections()?)))
     }
 
-    /// Writes `report.html` and the images in each of `formats` into `folder`, and says what was written.
+    /// Writes `report.html` and the charts in each of `formats` into `folder`, and returns the paths of the files.
     ///
     /// # Errors
     /// As [`charts`](Self::charts), and [`Error::Io`].
@@ -85,7 +85,7 @@ impl Report {
         Ok(written)
     }
 
-    /// The images of each input, under names that no two of them share.
+    /// The charts of each input, under unique names.
     fn sections(&self) -> Result<Vec<Vec<Chart>>> {
         let mut sections: Vec<Vec<Chart>> = Vec::new();
         for input in &self.inputs {

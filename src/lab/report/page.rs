@@ -1,4 +1,4 @@
-//! The HTML page: images, tables and settings in one file.
+//! The HTML page: charts, tables and settings in one file.
 
 use super::charts::{Chart, escape, short};
 use super::input::{Input, Results};
@@ -19,7 +19,7 @@ th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-ali
 th:first-child,td:first-child{text-align:left}
 details{margin:.75rem 0}.note{font-size:.9rem;opacity:.8}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}";
 
-/// The page of inputs and their images.
+/// The page of inputs and their charts.
 pub fn html<'a>(sections: impl Iterator<Item = (&'a Input, Vec<Chart>)>) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -91,7 +91,7 @@ fn eval_tables(page: &mut String, eval: &Summary) {
     settings(page, "Settings", &eval.settings);
 }
 
-/// The other variants against the first, on the same questions.
+/// The other variants compared with the first, on the same questions.
 fn differences(page: &mut String, eval: &Summary) {
     let Some(first) = eval.variants.first() else { return };
     let with_first: Vec<_> = eval.comparisons.iter().filter(|comparison| comparison.a == first.name).collect();

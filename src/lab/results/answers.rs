@@ -1,5 +1,5 @@
-//! The answers of an evaluation on disk: a line of settings, then a line for each answer, written as it comes. A run
-//! that was stopped goes on from there.
+//! The answers of an evaluation on disk: a line of settings, then a line for each answer, written immediately. A
+//! stopped run continues from there.
 
 use crate::error::{Error, FileKind, Result};
 use serde::{Deserialize, Serialize};
@@ -16,53 +16,53 @@ const FORMAT: u64 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Judge {
-    /// A letter was found in what the model wrote.
+    /// By the letter in the generated text.
     Letter,
-    /// The likeliest letter was taken.
+    /// By the likeliest letter.
     Likelihood,
-    /// The words were compared.
+    /// By comparing words.
     Match,
 }
 
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The question.
+    /// The id of the question.
     pub id: String,
-    /// The method, `dense` for the one that keeps all.
+    /// The method; `dense` for the one that keeps all tokens.
     pub method: String,
-    /// The budget as it was asked for; `all` for dense.
+    /// The budget, as in the options; `all` for dense.
     pub budget: String,
-    /// Whether the answer is right.
+    /// Whether the answer is correct.
     pub correct: bool,
-    /// What the answer came to: a letter, or normalized words; `null` if nothing was found in it.
+    /// The answer that was found in the text: a letter, or normalized words; `null` if none was found.
     pub predicted: Option<String>,
     /// The right answer.
     pub answer: String,
     /// How it was judged.
     pub judge: Judge,
-    /// What the model wrote; `null` for a choice by likelihood.
+    /// The generated text; `null` for a choice by likelihood.
     pub text: Option<String>,
-    /// The logarithms of the letters' probabilities, for a choice by likelihood.
+    /// The log probabilities of the letters, for a choice by likelihood.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_probabilities: Vec<f64>,
     /// Visual tokens of the video.
     pub visual_tokens: usize,
-    /// Those that were kept.
+    /// Kept visual tokens.
     pub kept: usize,
-    /// The share of the vision encoder's work that was done, 0 to 1.
+    /// The share of the vision encoder's work that was computed, 0 to 1.
     #[serde(default = "everything")]
     pub computed: f64,
     /// The question's categories.
     pub categories: BTreeMap<String, String>,
 }
 
-/// Of results that are older than the choice.
+/// The default for results that are older than this field.
 pub(super) fn everything() -> f64 {
     1.0
 }
 
-/// Names and values of everything that an answer depends on, but for the question, the method and the budget.
+/// Names and values of everything that an answer depends on, except the question, the method and the budget.
 pub type RunSettings = Map<String, Value>;
 
 #[derive(Serialize, Deserialize)]
@@ -71,10 +71,10 @@ struct Header {
     settings: RunSettings,
 }
 
-/// Names an answer: question, method and budget.
+/// The key of an answer: question, method and budget.
 type Key = (String, String, String);
 
-/// The file of results, open to be added to.
+/// The file of results, open for appending.
 #[derive(Debug)]
 pub struct Results {
     path: PathBuf,
@@ -85,17 +85,17 @@ pub struct Results {
 
 impl Drop for Results {
     fn drop(&mut self) {
-        // See `models::files::Lock`: closing alone may not free it at once.
+        // See `models::files::Lock`: closing alone may not release the lock at once.
         let _ = self.file.unlock();
     }
 }
 
 impl Results {
-    /// Opens the results at `path`, or begins them.
+    /// Opens the results at `path`, or creates them.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if there are results of other settings, something else than results, or if another process
-    /// is writing them; [`Error::Io`].
+    /// [`Error::Unusable`] if the file holds results of other settings or something else, or if another process is
+    /// writing it; [`Error::Io`].
     pub fn open(path: &Path, settings: &RunSettings) -> Result<Self> {
         const ACTION: &str = "opening the results";
         let io = |error| Error::io(ACTION, path)(error);
@@ -109,18 +109,18 @@ impl Results {
                 let advice = "wait for it, or give another folder".to_owned();
                 return Err(refused(path, "another run is writing these results".into(), advice));
             }
-            // A file system without locks.
+            // The file system has no locks.
             Err(TryLockError::Error(error)) => tracing::debug!("{}: no lock: {error}", path.display()),
         }
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(io)?;
-        // A line that was being written when the run was killed has no end.
+        // If a run was killed while it wrote a line, the line has no end.
         let whole = text.rfind('\n').map_or(0, |last| last + 1);
         let mut results = Self { path: path.to_owned(), file, rows: Vec::new(), index: HashMap::new() };
         let mut lines = text[..whole].lines().enumerate();
         let Some((_, header)) = lines.next() else {
             if !text.is_empty() && !"{\"sharpv_eval\":".starts_with(text.get(..15).unwrap_or(&text)) {
-                return Err(refused(path, "this is no file of results".into(), "give another folder".into()));
+                return Err(refused(path, "this is not a file of results".into(), "give another folder".into()));
             }
             results.cut(0)?;
             let header = Header { sharpv_eval: FORMAT, settings: settings.clone() };
@@ -131,7 +131,7 @@ impl Results {
         for (number, line) in lines {
             let row: Row = serde_json::from_str(line).map_err(|error| {
                 let advice = "mend or remove the line, or give another folder".to_owned();
-                refused(path, format!("line {} is no result: {error}", number + 1), advice)
+                refused(path, format!("line {} is not a result: {error}", number + 1), advice)
             })?;
             results.keep(row);
         }
@@ -139,7 +139,7 @@ impl Results {
         Ok(results)
     }
 
-    /// Adds an answer, and writes it.
+    /// Adds an answer, and writes it to the file.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -149,18 +149,18 @@ impl Results {
         Ok(())
     }
 
-    /// The answer to a question under a method and budget, if it is there.
+    /// The answer to a question with a method and a budget, if there is one.
     pub fn find(&self, id: &str, method: &str, budget: &str) -> Option<&Row> {
         let key = (id.to_owned(), method.to_owned(), budget.to_owned());
         self.index.get(&key).and_then(|&index| self.rows.get(index))
     }
 
-    /// All answers that are there.
+    /// All answers.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Where they are.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -180,7 +180,7 @@ impl Results {
         let io = |error| Error::io("writing the results", &self.path)(error);
         let mut text = serde_json::to_string(line).map_err(|error| io(error.into()))?;
         text.push('\n');
-        // In one piece: a line is there or it is not.
+        // In one write, so that a line is complete or missing.
         self.file.write_all(text.as_bytes()).map_err(io)
     }
 }
@@ -188,7 +188,7 @@ impl Results {
 fn check_header(path: &Path, line: &str, settings: &RunSettings) -> Result<()> {
     let other_out = || "give another folder".to_owned();
     let Ok(header) = serde_json::from_str::<Header>(line) else {
-        return Err(refused(path, "this is no file of results".into(), other_out()));
+        return Err(refused(path, "this is not a file of results".into(), other_out()));
     };
     if header.sharpv_eval != FORMAT {
         let reason =

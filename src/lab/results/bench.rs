@@ -1,4 +1,4 @@
-//! What methods cost. Written to `bench.json`.
+//! The results of a benchmark of cost, in `bench.json`.
 
 use super::answers::RunSettings;
 use super::spread::Spread;
@@ -6,28 +6,28 @@ use crate::chat::{Kv, VisualTokens};
 use crate::prune::Budget;
 use serde::{Deserialize, Serialize};
 
-/// The format of `bench.json`; it grows when a key changes its meaning.
+/// The format of `bench.json`. It is incremented when a key changes its meaning.
 pub const BENCH_FORMAT: u32 = 1;
 
-/// Everything that one benchmark measured.
+/// The results of one benchmark.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bench {
-    /// What this is: `bench`.
+    /// The kind of the file: `bench`.
     pub kind: String,
     /// [`BENCH_FORMAT`].
     pub format: u32,
     /// The version of sharpv.
     pub version: String,
-    /// Where it ran.
+    /// The machine that it ran on.
     pub machine: Machine,
-    /// Methods on a video.
+    /// The cost of methods on a video.
     pub video: Option<VideoBench>,
-    /// Time and memory against length.
+    /// Time and memory over the length of a video.
     pub scaling: Option<Scaling>,
 }
 
 impl Bench {
-    /// A bench without results yet, on `machine`.
+    /// A benchmark on `machine` without results yet.
     pub fn new(machine: Machine) -> Self {
         Self {
             kind: "bench".to_owned(),
@@ -40,36 +40,36 @@ impl Bench {
     }
 }
 
-/// What the times of a bench depend on, besides its settings.
+/// What the times of a benchmark depend on, besides its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The operating system.
     pub os: String,
     /// The processor's architecture.
     pub arch: String,
-    /// The processor's name; empty where the system does not tell.
+    /// The processor's name; empty if the system does not report it.
     pub cpu: String,
     /// Cores that the process may use.
     pub cores: usize,
-    /// Processes that were running or waiting in the minute before the bench, on average; `null` where the system does
-    /// not tell.
+    /// Processes that were running or waiting in the minute before the benchmark, on average; `null` if the system does
+    /// not report it.
     pub load_before: Option<f64>,
-    /// Its GPUs, whether they were used or not.
+    /// Its GPUs, used or not.
     pub gpus: Vec<GpuFacts>,
 }
 
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuFacts {
-    /// ggml's name.
+    /// Its name in ggml.
     pub name: String,
-    /// The product's name.
+    /// The name of the product.
     pub description: String,
-    /// All its memory.
+    /// Its total memory, in bytes.
     pub memory_bytes: u64,
 }
 
-/// What methods cost on a video.
+/// The cost of methods on a video.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VideoBench {
     /// The name of the video's file.
@@ -78,46 +78,46 @@ pub struct VideoBench {
     pub question: String,
     /// The model's description.
     pub model: String,
-    /// Frames taken.
+    /// Number of frames.
     pub frames: usize,
     /// Runs of each method.
     pub repeats: usize,
-    /// How many visual tokens all methods but dense may keep.
+    /// The budget of visual tokens of all methods but dense.
     pub budget: Budget,
-    /// What the answers were made with, as in an answer's [`Settings`](crate::chat::Settings); `prune` and `evict` are
+    /// The settings of the answers, as in an answer's [`Settings`](crate::chat::Settings); `prune` and `evict` are
     /// those of the last method.
     #[serde(default)]
     pub settings: RunSettings,
-    /// The method that the ratios are to.
+    /// The method that ratios refer to.
     pub base: String,
-    /// One entry for each method, in the order asked for.
+    /// One entry for each method, in the requested order.
     pub methods: Vec<MethodCost>,
 }
 
-/// What one method costs.
+/// The cost of one method.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MethodCost {
     /// Its name.
     pub name: String,
     /// Visual tokens of the video.
     pub visual_tokens: VisualTokens,
-    /// The share of the vision encoder's work that was done, 0 to 1.
+    /// The share of the vision encoder's work that was computed, 0 to 1.
     #[serde(default = "super::answers::everything")]
     pub computed: f64,
     /// Rows of the prompt: text and kept visual tokens.
     pub prompt_rows: usize,
-    /// Tokens of the answer; fewer than asked for if the model ended it.
+    /// Tokens of the answer; fewer than requested if the model ended it.
     pub generated: usize,
     /// Wall time.
     pub timings_ms: StageSpreads,
     /// The speed of decoding ([`Answer::tokens_per_second`](crate::chat::Answer::tokens_per_second)); `null` if no
     /// token was decoded.
     pub decode_tokens_per_second: Option<Spread>,
-    /// The KV cache behind the answer.
+    /// The KV cache after the answer.
     pub kv: Kv,
-    /// What a process of its own took.
+    /// The memory that a process of its own took.
     pub memory: MemoryUse,
-    /// This method's medians over those of the base.
+    /// This method's medians divided by those of the base.
     pub ratios: Ratios,
 }
 
@@ -130,27 +130,27 @@ pub struct StageSpreads {
     pub encode: Spread,
     /// Scoring and choosing visual tokens.
     pub prune: Spread,
-    /// The prompt through the language model.
+    /// Prefill of the prompt.
     pub prefill: Spread,
-    /// All of it, to the first token.
+    /// Everything up to the first token.
     pub ttft: Spread,
-    /// Evicting visual tokens behind the first token.
+    /// Evicting visual tokens after the first token.
     pub evict: Spread,
     /// From the first token to the last.
     pub generate: Spread,
 }
 
-/// Memory that a method needs, measured in a process that runs nothing else.
+/// Memory that a method takes, measured in a process that runs nothing else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemoryUse {
-    /// The most that the process held at once; `null` if it was not measured.
+    /// The peak of the process's resident memory; `null` if it was not measured.
     pub peak_rss_bytes: Option<u64>,
-    /// What of the GPUs' memory was taken behind the answer, with the model; `null` without a GPU.
+    /// The memory of all GPUs that was used after the answer, model included; `null` without a GPU.
     pub device_bytes: Option<u64>,
 }
 
-/// Medians over those of the base: under 1 is less time, or less memory. `null` where the base has 0 or nothing was
-/// measured.
+/// Medians divided by those of the base: under 1 is less time or memory. `null` if that of the base is 0, or if nothing
+/// was measured.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Ratios {
     /// Of the kept visual tokens.
@@ -171,7 +171,7 @@ pub struct Ratios {
     pub device_bytes: Option<f64>,
 }
 
-/// Time and memory against length.
+/// Time and memory over the length of a video.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scaling {
     /// The model's description.
@@ -182,32 +182,32 @@ pub struct Scaling {
     pub repeats: usize,
     /// Tokens decoded in each run.
     pub decoded: usize,
-    /// How many visual tokens all methods but dense may keep.
+    /// The budget of visual tokens of all methods but dense.
     pub budget: Budget,
-    /// What was measured, size by size.
+    /// The measurements, by size.
     pub points: Vec<ScalingPoint>,
 }
 
-/// One size under one method.
+/// One size with one method.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScalingPoint {
     /// The method's name.
     pub method: String,
-    /// Frames.
+    /// Number of frames.
     pub frames: usize,
     /// Visual tokens of a frame.
     pub tokens_per_frame: usize,
     /// Visual tokens of all frames.
     pub visual_tokens: usize,
-    /// Those that were kept.
+    /// Kept visual tokens.
     pub kept: usize,
     /// Rows of the prompt: text and kept visual tokens.
     pub prompt_rows: usize,
     /// Choosing visual tokens.
     pub prune_ms: Spread,
-    /// The prompt through the language model, with the allocation of the context.
+    /// Prefill of the prompt, with the allocation of the context.
     pub prefill_ms: Spread,
-    /// Speed behind the prompt.
+    /// Decode speed after the prompt.
     pub decode_tokens_per_second: Option<Spread>,
     /// Bytes of the KV cache: the prompt and the decoded tokens.
     pub kv_bytes: u64,

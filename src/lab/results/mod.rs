@@ -1,8 +1,8 @@
-//! What was measured, as it stands on disk: for whoever writes results, and for whoever reads them again.
+//! Results on disk, as they are written and read.
 //!
-//! An evaluation writes [`Results`], answer by answer, and a [`Summary`] of them; a bench writes a [`Bench`].
-//! `docs/eval.md` and `docs/bench.md` have the keys. These types know nothing of how they came about or of how they are
-//! shown.
+//! An evaluation writes [`Results`], answer by answer, and a [`Summary`] of them; a benchmark writes a [`Bench`].
+//! `docs/eval.md` and `docs/bench.md` describe the keys. These types know neither how results are measured nor how they
+//! are shown.
 
 mod answers;
 mod bench;

@@ -1,4 +1,4 @@
-//! What answers depend on: results go on only where all of it is the same.
+//! What answers depend on: a run continues results only if all of it is the same.
 
 use super::answers::RunSettings;
 use crate::chat::{SessionParams, VideoOptions};
@@ -6,25 +6,25 @@ use crate::models::ModelFiles;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What an evaluation is about to run with.
+/// The conditions of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct Conditions<'a> {
     /// The benchmark's name.
     pub task: &'a str,
     /// A fingerprint of the dataset's questions.
     pub questions: &'a str,
-    /// How choices are read.
+    /// How choices are determined.
     pub score: &'a str,
     /// The model.
     pub files: &'a ModelFiles,
-    /// What sessions are opened with.
+    /// The parameters of the sessions.
     pub params: &'a SessionParams,
-    /// Which frames are taken.
+    /// Which frames are used.
     pub video: &'a VideoOptions,
 }
 
 impl Conditions<'_> {
-    /// Everything that an answer depends on, but for the question, the method and the budget.
+    /// Everything that an answer depends on, except the question, the method and the budget.
     pub fn settings(&self) -> RunSettings {
         let file = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,11 +1,11 @@
-//! Several measurements of one thing.
+//! Repeated measurements.
 
 use serde::{Deserialize, Serialize};
 
-/// The middle and the ends of several measurements.
+/// Median and range of several measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Half of the measurements are below it.
+    /// The median.
     pub median: f64,
     /// The smallest.
     pub min: f64,
@@ -14,7 +14,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of `values`; `None` if there are none.
+    /// The spread of `values`; `None` if there are none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -24,13 +24,13 @@ impl Spread {
         Some(Self { median: (lower + upper) / 2.0, min, max })
     }
 
-    /// How much larger the median is than that of `base`; `None` if that is 0.
+    /// The median divided by that of `base`; `None` if that is 0.
     pub fn ratio_to(&self, base: &Self) -> Option<f64> {
         ratio(self.median, base.median)
     }
 }
 
-/// `value / base`; `None` if that is no number.
+/// `value / base`; `None` if that is not a finite number.
 pub(in crate::lab) fn ratio(value: f64, base: f64) -> Option<f64> {
     Some(value / base).filter(|ratio| ratio.is_finite())
 }

@@ -1,4 +1,4 @@
-//! What an evaluation found: accuracies, and the methods against each other. Written to `summary.json`.
+//! The summary of an evaluation, in `summary.json`: accuracies, and comparisons of methods.
 
 use super::answers::{Judge, RunSettings};
 use crate::error::{Error, Result};
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-/// The format of `summary.json`; it grows when a key changes its meaning.
+/// The format of `summary.json`. It is incremented when a key changes its meaning.
 pub const SUMMARY_FORMAT: u32 = 1;
 
-/// A run in numbers.
+/// The summary of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Summary {
     /// [`SUMMARY_FORMAT`].
@@ -19,25 +19,25 @@ pub struct Summary {
     pub task: String,
     /// Whether every question has an answer of every variant.
     pub complete: bool,
-    /// Questions asked for.
+    /// Number of questions.
     pub questions: usize,
-    /// How answers were judged, and how often in that way.
+    /// How many answers were judged in which way.
     #[serde(default)]
     pub judges: BTreeMap<Judge, usize>,
     /// The settings that the answers depend on.
     #[serde(default)]
     pub settings: RunSettings,
-    /// One entry for each method and budget, in the order asked for; dense comes first.
+    /// One entry for each variant, in the requested order; dense comes first.
     pub variants: Vec<VariantSummary>,
-    /// Pairs of variants on the questions that both answered: dense against each, and those of the same budget.
+    /// Pairs of variants on the questions that both have answered: dense with each, and those of the same budget.
     #[serde(default)]
     pub comparisons: Vec<Comparison>,
-    /// What could not be asked.
+    /// The rows that could not be used.
     #[serde(default)]
     pub bad_rows: Vec<BadRow>,
 }
 
-/// How one variant did.
+/// The results of one variant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VariantSummary {
     /// `dense`, or method and budget: `sharpv@0.1`.
@@ -49,25 +49,25 @@ pub struct VariantSummary {
     /// Over all questions.
     #[serde(flatten)]
     pub all: Accuracy,
-    /// Answers in which no answer was found. They count as wrong.
+    /// Generated texts without an answer. They count as wrong.
     pub no_answer: usize,
     /// Share of the visual tokens that was kept, over all answers.
     pub kept_share: f64,
-    /// Visual tokens kept of a video, mean over all answers.
+    /// Kept visual tokens of a video, mean over all answers.
     pub kept_mean: f64,
-    /// Share of the vision encoder's work that was done, mean over all answers.
+    /// Share of the vision encoder's work that was computed, mean over all answers.
     #[serde(default = "super::answers::everything")]
     pub computed_share: f64,
-    /// By kind of category, then category.
+    /// Accuracies by kind of category, then category.
     pub categories: BTreeMap<String, BTreeMap<String, Accuracy>>,
 }
 
-/// Right answers, and how sure their share is.
+/// Correct answers, and the interval of their share.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// Answers.
+    /// Number of answers.
     pub n: usize,
-    /// Right ones.
+    /// Correct answers.
     pub correct: usize,
     /// `correct / n`; 0 without answers.
     pub accuracy: f64,
@@ -82,13 +82,13 @@ pub struct Comparison {
     pub a: String,
     /// The name of the second.
     pub b: String,
-    /// Questions that both answered.
+    /// Questions that both have answered.
     pub n: usize,
-    /// Those that only the first got right.
+    /// Questions that only the first answered correctly.
     pub only_a: usize,
-    /// Those that only the second got right.
+    /// Questions that only the second answered correctly.
     pub only_b: usize,
-    /// Accuracy of the second less that of the first.
+    /// Accuracy of the second minus that of the first.
     pub difference: f64,
     /// The 95 % interval of the difference, after Bonett and Price.
     pub interval: [f64; 2],
@@ -97,7 +97,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// What stands over the [`cells`](Self::cells) of a table.
+    /// The head of a table with [`cells`](Self::cells).
     pub(in crate::lab) const HEAD: [&str; 6] =
         ["same questions", "points", "95 % interval", "only one right", "questions", "p"];
 
@@ -115,17 +115,17 @@ impl Comparison {
     }
 }
 
-/// A row that cannot be asked.
+/// A row or question that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadRow {
-    /// Where it is: file and line or row, or the question.
+    /// Its location: file and line or row, or the question.
     pub place: String,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: String,
 }
 
 impl Summary {
-    /// Writes it to the file at `path`, in one step.
+    /// Writes it to the file at `path`, completely or not at all.
     ///
     /// # Errors
     /// [`Error::Io`].

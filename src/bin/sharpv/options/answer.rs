@@ -54,8 +54,7 @@ pub struct SamplerOptions {
     #[arg(long, value_name = "FILE")]
     grammar_file: Option<PathBuf>,
 
-    /// Seed of the random choices of --temp, and of `inspect --prune random` [default: a new one each time; 0 for
-    /// --prune random]
+    /// Seed of the random choices of --temp and --prune random [default: a new one each time; 0 for --prune random]
     #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<Seed>,
 }
@@ -116,7 +115,7 @@ impl SamplerOptions {
         self.predict as usize
     }
 
-    /// The seed of all random choices; `None` is a new one each time.
+    /// The seed of everything random; `None` is a new one each time.
     pub fn seed(&self) -> Option<u32> {
         self.seed.and_then(|seed| seed.0)
     }

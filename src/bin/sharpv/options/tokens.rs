@@ -1,4 +1,4 @@
-//! Which visual tokens are kept, and which are evicted from the KV cache.
+//! Which visual tokens are kept, and which leave the KV cache again.
 
 use crate::values;
 use clap::Args;
@@ -9,7 +9,7 @@ use sharpv::prune::{Budget, Method, PruneParams};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The parameters of SharpV.
+/// What all commands that prune with SharpV have in common.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct WeightOptions {
@@ -17,13 +17,13 @@ pub struct WeightOptions {
     #[arg(long, value_name = "W", default_value_t = PruneParams::default().spatial_weight)]
     spatial_weight: f32,
 
-    /// Keep at least this many tokens of a video's first frame
+    /// Keep at least this many tokens of a video's first frame (sharpv, sharpv-paper, random, uniform)
     #[arg(long, value_name = "N", default_value_t = PruneParams::default().min_keep)]
     min_keep: usize,
 }
 
 impl WeightOptions {
-    /// These parameters; the others have their defaults.
+    /// How to prune with them; the rest is as it is by default.
     pub fn params(&self) -> PruneParams {
         PruneParams { spatial_weight: self.spatial_weight, min_keep: self.min_keep, ..PruneParams::default() }
     }
@@ -32,14 +32,16 @@ impl WeightOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Visual tokens")]
 pub struct PruneOptions {
-    /// How to choose the visual tokens to keep; off keeps all
+    /// Which visual tokens to keep; off keeps all
     ///
-    /// sharpv keeps the tokens that SharpV finds important, and one token of each scene for the rest; sharpv-paper keeps
-    /// the important ones alone.
+    /// sharpv keeps the tokens that SharpV finds important, and one token per scene for the rest; sharpv-paper keeps only
+    /// the important ones, as in the paper; off keeps all.
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::method())]
     prune: Method,
 
-    /// Keep this share of the visual tokens, 0 to 1 [default: as many as the method finds necessary]
+    /// Keep this share of the visual tokens, 0 to 1 [default: what the video needs]
+    ///
+    /// As SharpV sees it; with other methods what their papers keep.
     #[arg(long, value_name = "SHARE", group = "budget", value_parser = values::share)]
     keep: Option<f32>,
 
@@ -47,7 +49,8 @@ pub struct PruneOptions {
     #[arg(long, value_name = "N", group = "budget")]
     max_visual_tokens: Option<usize>,
 
-    /// Keep the tokens whose importance is over this: the manual mode of the paper, which uses 1.6
+    /// Keep the tokens whose importance is over this: the manual mode of the paper, which has 1.6. Not with --prune
+    /// divprune
     #[arg(long, value_name = "K", group = "budget")]
     threshold: Option<f32>,
 
@@ -56,7 +59,7 @@ pub struct PruneOptions {
 }
 
 impl PruneOptions {
-    /// The options when none is given.
+    /// The options of SharpV as it is without any.
     pub fn default_method() -> Self {
         let PruneParams { method, spatial_weight, min_keep, .. } = PruneParams::default();
         let weights = WeightOptions { spatial_weight, min_keep };
@@ -68,7 +71,7 @@ impl PruneOptions {
         self.prune.prunes()
     }
 
-    /// The parameters of pruning; `seed` is for methods that draw tokens at random.
+    /// How to prune; `seed` is that of the method random.
     pub fn params(&self, seed: Option<u32>) -> sharpv::Result<PruneParams> {
         let budgets = [
             self.keep.map(Budget::Keep),
@@ -94,34 +97,34 @@ impl PruneOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "KV cache")]
 pub struct EvictOptions {
-    /// What is evicted from the KV cache after prefill: all visual tokens in the layers that hold little of them
+    /// What leaves the KV cache behind the prompt: all visual tokens in the layers where little is left of them
     /// (layers), the visual tokens of which little is left (tokens), or nothing (off). In `eval`, eviction gives each
     /// question a prompt of its own [default: layers; off in `eval`, and with --prune off]
     #[arg(long, value_name = "WHAT", value_parser = values::one_of::<EvictMode>())]
     evict: Option<EvictMode>,
 
-    /// Evict below this similarity, -1 to 1; the paper uses 0.2 [default: as much as does not change answers]
+    /// Evict below this similarity, -1 to 1; the paper has 0.2 [default: as much as leaves answers as they are]
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     evict_threshold: Option<f32>,
 
-    /// The layer profile, which says which layers can do without visual tokens: a file that `sharpv calibrate` wrote, or
-    /// `off` [default: what `sharpv calibrate` measured for this model, or what comes with sharpv]
+    /// In which layers the model can do without visual tokens: a file that `sharpv calibrate` wrote, or `off`
+    /// [default: what it found out about this model, if it did]
     #[arg(long, value_name = "FILE|off")]
     layer_profile: Option<PathBuf>,
 
-    /// Keep visual tokens out of the layers that the layer profile frees from the beginning, instead of evicting them
-    /// after the first answer token: the cache never holds all of them
+    /// Keep visual tokens out of the layers that the layer profile frees from the beginning, rather than behind a look
+    /// at the first answer: the cache is never as large as with all of them
     #[arg(long)]
     evict_early: bool,
 }
 
 impl EvictOptions {
-    /// The same, but nothing is evicted by default.
+    /// The same, but that nothing is evicted unless asked for.
     pub fn or_off(&self) -> Self {
         Self { evict: self.evict.or(Some(EvictMode::Off)), ..self.clone() }
     }
 
-    /// The layer profile of the model in `files`, if sessions with `params` use one.
+    /// What is known of the layers of the model in `files`, as far as sessions with `params` want to know it.
     pub fn layer_profile(
         &self,
         files: &ModelFiles,
@@ -141,7 +144,7 @@ impl EvictOptions {
         Ok(profile.map(Arc::new))
     }
 
-    /// The parameters of eviction; `prunes` is whether visual tokens are pruned.
+    /// How to evict, where visual tokens are pruned or not.
     pub fn params(&self, prunes: bool) -> sharpv::Result<EvictParams> {
         let params = EvictParams { mode: self.evict, threshold: self.evict_threshold, early: self.evict_early };
         params.validate()?;
@@ -156,9 +159,9 @@ impl EvictOptions {
     }
 }
 
-/// The layer profile that `sharpv calibrate` measured for this model here, or else the one that comes with sharpv.
+/// What `sharpv calibrate` found out about this model here, or else what comes with sharpv.
 pub fn known_profile(files: &ModelFiles, observer: &mut dyn Observer) -> Option<LayerProfile> {
-    // A model file that cannot be read is reported when it is loaded.
+    // A model file that cannot be read is told when it is loaded.
     let digest = models::digest(files).ok()?;
     let path = Store::from_env().ok()?.profile_path(&digest);
     if !path.exists() {

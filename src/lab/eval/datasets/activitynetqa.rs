@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const EXTENSIONS: [&str; 3] = ["mp4", "webm", "mkv"];
 const FOLDERS: [&str; 4] = ["all_test", "videos", "video", ""];
-/// What the numbers of the types mean, in the dataset's own order.
+/// The names of the question types, in the order of their numbers in the dataset.
 const TYPES: [&str; 9] =
     ["motion", "spatial relation", "temporal relation", "yes/no", "color", "object", "location", "number", "other"];
 

@@ -1,4 +1,4 @@
-//! Questions of one's own: a JSON object on each line.
+//! Your own questions: a JSON object on each line.
 
 use super::{by_letter, categories, find_video, inside, outside, read, seconds, text, texts};
 use crate::error::Result;
@@ -17,7 +17,7 @@ pub fn load(data: &Path, videos: Option<&Path>) -> Result<Dataset> {
         if line.trim().is_empty() {
             continue;
         }
-        let row = serde_json::from_str(line).map_err(|error| format!("this is no JSON: {error}"));
+        let row = serde_json::from_str(line).map_err(|error| format!("this is not JSON: {error}"));
         let question = row.and_then(|row| question(&row, index + 1, &roots));
         dataset.add(format!("{}:{}", data.display(), index + 1), question);
     }
@@ -25,9 +25,9 @@ pub fn load(data: &Path, videos: Option<&Path>) -> Result<Dataset> {
 }
 
 fn question(row: &Value, line: usize, roots: &[PathBuf]) -> Result<Question, String> {
-    let Value::Object(keys) = row else { return Err("this is no JSON object".into()) };
+    let Value::Object(keys) = row else { return Err("this is not a JSON object".into()) };
     if let Some(unknown) = keys.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(format!("\"{unknown}\" is no key of a row; the keys are {}", KEYS.join(", ")));
+        return Err(format!("\"{unknown}\" is not a known key; the keys are {}", KEYS.join(", ")));
     }
     let choices = texts(row, "choices")?;
     let answer = if choices.is_empty() {
@@ -37,10 +37,12 @@ fn question(row: &Value, line: usize, roots: &[PathBuf]) -> Result<Question, Str
         }
     } else {
         let answer = text(row, "answer")?;
-        // The words first: choices may be letters themselves.
+        // Words first: choices may be letters themselves.
         let index = choices.iter().position(|choice| *choice == answer).or_else(|| by_letter(&answer, choices.len()));
         RightAnswer::Choice(
-            index.ok_or_else(|| format!("the answer \"{answer}\" is none of the choices, nor the letter of one"))?,
+            index.ok_or_else(|| {
+                format!("the answer \"{answer}\" is neither one of the choices nor the letter of one")
+            })?,
         )
     };
     Ok(Question {
@@ -58,7 +60,7 @@ fn question(row: &Value, line: usize, roots: &[PathBuf]) -> Result<Question, Str
     })
 }
 
-/// Where a video lies: at a path relative to one of `roots`, or at an absolute one within.
+/// The path of a video: relative to one of `roots`, or absolute and inside one of them.
 fn video(path: &str, roots: &[PathBuf]) -> Result<PathBuf, String> {
     if !Path::new(path).is_absolute() {
         return Ok(find_video(roots, &[""], &[inside(path)?]));
@@ -78,7 +80,7 @@ fn video(path: &str, roots: &[PathBuf]) -> Result<PathBuf, String> {
     }
 }
 
-/// A folder as absolute paths name it: as it was given, and with links followed.
+/// The absolute paths of a folder: as given, and with links followed.
 fn full(root: &Path) -> Vec<PathBuf> {
     let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
     let mut full: Vec<PathBuf> = [std::path::absolute(root), root.canonicalize()].into_iter().flatten().collect();

@@ -1,4 +1,4 @@
-//! The datasets, one file a format. A row that cannot be asked is told apart, and stops nothing.
+//! The datasets, one file for each format. A row that cannot be used is reported, and stops nothing.
 
 mod activitynetqa;
 mod jsonl;
@@ -17,18 +17,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 impl Task {
-    /// Reads the questions at `data`, a file or a folder as people have it on disk. `videos` is another place to look
-    /// for the videos.
+    /// Reads the questions at `data`, a file or folder in the dataset's published form. Videos are also searched for in
+    /// `videos`.
     ///
-    /// Data sets are downloaded, and their videos are in the folder of the questions, that above it, or in `videos`: a
-    /// row whose video lies elsewhere by its name is a bad row. Links in these folders are followed. Rows of
-    /// [`Jsonl`](Self::Jsonl) may have absolute paths within its folders, so that `videos` can be the folder that all
-    /// of one's own videos are below.
+    /// Datasets are downloaded, so a row may name only videos in the folder of the questions, in its parent, or in
+    /// `videos`; other rows are bad rows. Links in these folders are followed. Rows of [`Jsonl`](Self::Jsonl) may have
+    /// absolute paths inside these folders, so that `videos` can be a common parent of all your videos.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if there is no such dataset, or not one usable row in it; [`Error::Io`].
+    /// [`Error::Unusable`] if the dataset is missing, or has no usable row; [`Error::Io`].
     pub fn load(self, data: &Path, videos: Option<&Path>) -> Result<Dataset> {
-        // A missing folder is told before its content is looked for.
+        // A missing folder is reported before its content is read.
         std::fs::metadata(data).map_err(Error::io("opening the dataset", data))?;
         let mut dataset = match self {
             Self::VideoMme => videomme::load(data, videos),
@@ -53,7 +52,7 @@ fn unusable(path: &Path, reason: impl Into<String>) -> Error {
 
 fn read(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).map_err(Error::io("reading the dataset", path))?;
-    // Spreadsheets put a mark in front.
+    // Spreadsheets write a byte order mark.
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
@@ -61,27 +60,27 @@ fn read(path: &Path) -> Result<String> {
 fn json_rows(path: &Path) -> Result<Vec<Value>> {
     match serde_json::from_str(&read(path)?) {
         Ok(Value::Array(rows)) => Ok(rows),
-        Ok(_) => Err(unusable(path, "this is JSON, but no array of rows")),
-        Err(error) => Err(unusable(path, format!("this is no JSON: {error}"))),
+        Ok(_) => Err(unusable(path, "this is JSON, but not an array of rows")),
+        Err(error) => Err(unusable(path, format!("this is not JSON: {error}"))),
     }
 }
 
-/// The folder of `path`, which may be a file, and the folder above it: where videos are looked for.
+/// The folder of `path`, which may be a file, its parent, and `videos`: the folders in which videos are searched for.
 fn roots(path: &Path, videos: Option<&Path>) -> Vec<PathBuf> {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let above = folder.parent().filter(|_| folder != Path::new(""));
     videos.into_iter().chain([folder]).chain(above).map(Path::to_owned).collect()
 }
 
-/// The first of `folders` within `roots` that has one of `names`. If none has, where the first would be: the run
-/// reports it as missing.
+/// The first existing file with one of `names` in one of `folders` in `roots`. If there is none, the first path that
+/// was tried: the run reports it as missing.
 fn find_video(roots: &[PathBuf], folders: &[&str], names: &[InnerPath]) -> PathBuf {
     let places = || roots.iter().flat_map(|root| folders.iter().map(move |folder| root.join(folder)));
     let paths = || places().flat_map(|place| names.iter().map(move |name| name.below(&place)));
     paths().find(|path| path.exists()).or_else(|| paths().next()).unwrap_or_default()
 }
 
-/// `stem` with each of the extensions that videos come with.
+/// `stem` with each of the extensions.
 fn with_extensions(stem: &str, extensions: &[&str]) -> Result<Vec<InnerPath>, String> {
     inside(stem)?;
     extensions.iter().map(|extension| inside(&format!("{stem}.{extension}"))).collect()
@@ -97,7 +96,7 @@ fn files_ending(folder: &Path, end: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A path relative to the folder of the dataset must not lead out of it: datasets are downloaded.
+/// A path that stays inside the folder of the dataset: datasets are downloaded.
 fn inside(path: &str) -> Result<InnerPath, String> {
     InnerPath::of_this_system(path).map_err(|reason| outside(path, reason))
 }
@@ -106,46 +105,46 @@ fn outside(path: &str, reason: &str) -> String {
     format!("the video \"{path}\" is not within the dataset's folder: the name {reason}")
 }
 
-/// A value of a JSON row as text; numbers too.
+/// A text or number of a JSON row, as text.
 fn text(row: &Value, key: &str) -> Result<String, String> {
     match row.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         Some(Value::Bool(value)) => Ok(if *value { "yes" } else { "no" }.to_owned()),
         Some(Value::Null) | None => Err(format!("there is no \"{key}\"")),
-        Some(_) => Err(format!("\"{key}\" is no text")),
+        Some(_) => Err(format!("\"{key}\" is not a text")),
     }
 }
 
-/// A number of a JSON row that may be missing.
+/// A number of seconds in a JSON row; it may be missing.
 fn seconds(row: &Value, key: &str) -> Result<Option<f64>, String> {
     match row.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) => Ok(number.as_f64()),
         Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
         Some(Value::String(text)) => {
-            text.trim().parse().map(Some).map_err(|_| format!("\"{key}\" is no number of seconds"))
+            text.trim().parse().map(Some).map_err(|_| format!("\"{key}\" is not a number of seconds"))
         }
-        Some(_) => Err(format!("\"{key}\" is no number of seconds")),
+        Some(_) => Err(format!("\"{key}\" is not a number of seconds")),
     }
 }
 
-/// A list of texts in a JSON row; numbers too. Empty if it is missing.
+/// A list of texts or numbers in a JSON row, as texts. Empty if it is missing.
 fn texts(row: &Value, key: &str) -> Result<Vec<String>, String> {
     let items = match row.get(key) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
-        Some(_) => return Err(format!("\"{key}\" is no list")),
+        Some(_) => return Err(format!("\"{key}\" is not a list")),
     };
     let item = |item: &Value| match item {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(format!("\"{key}\" has an entry that is no text")),
+        _ => Err(format!("\"{key}\" has an entry that is not a text")),
     };
     items.iter().map(item).collect()
 }
 
-/// The index of the choice with this letter, small or capital.
+/// The index of the choice with this letter, in either case.
 fn by_letter(answer: &str, n: usize) -> Option<usize> {
     let answer = answer.trim().trim_start_matches('(').trim_end_matches(['.', ')']);
     let mut chars = answer.chars();

@@ -6,8 +6,8 @@ use crate::lab::eval::question::{Clip, Dataset, Question, RightAnswer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Where each task has its videos: in the authors' folders, and in those of the published copy, where some are cut to
-/// the questions' bounds.
+/// The folders of each task's videos: those of the authors, and those of the published copy, in which some videos are
+/// cut to the questions' bounds.
 const FOLDERS: [(&str, &[&str]); 20] = [
     ("action_antonym", &["ssv2_video", "ssv2_video_mp4"]),
     ("action_count", &["perception/videos"]),
@@ -31,7 +31,7 @@ const FOLDERS: [(&str, &[&str]); 20] = [
     ("unexpected_action", &["FunQA_test/test"]),
 ];
 
-/// Frames a second of the folders of frames.
+/// Frames per second of the folders of frames.
 const FOLDER_FPS: f64 = 3.0;
 
 pub fn load(data: &Path, videos: Option<&Path>) -> Result<Dataset> {
@@ -67,7 +67,7 @@ fn question(row: &Value, task: &str, index: usize, roots: &[PathBuf]) -> Result<
     for top in ["video", "videos", "", "data0613"] {
         folders.extend(own.iter().map(|folder| format!("{top}/{folder}").trim_start_matches('/').to_owned()));
     }
-    // Videos that were put into one folder.
+    // All videos may be in one folder.
     folders.extend(["video", "videos", ""].map(str::to_owned));
     let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
     let path = find_video(roots, &folders, &[inside(&video)?]);

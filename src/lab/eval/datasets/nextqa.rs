@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const EXTENSIONS: [&str; 3] = ["mp4", "mkv", "webm"];
 const FOLDERS: [&str; 4] = ["NExTVideo", "videos", "video", ""];
 const CHOICES: [&str; 5] = ["a0", "a1", "a2", "a3", "a4"];
-/// The file that says in which folder a video lies.
+/// The file that maps each video to its folder.
 const MAP: &str = "map_vid_vidorID.json";
 
 pub fn load(data: &Path, videos: Option<&Path>) -> Result<Dataset> {
@@ -34,7 +34,7 @@ fn find(data: &Path) -> Result<PathBuf> {
     match files.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(unusable(data, "there is no .csv file in this folder")),
-        // What is reported is measured on the validation and test questions.
+        // Published accuracies are those of the validation and test questions.
         _ => ["val", "test"]
             .iter()
             .find_map(|name| named(name))
@@ -48,7 +48,7 @@ fn read_map(roots: &[PathBuf]) -> Result<BTreeMap<String, String>> {
         return Ok(BTreeMap::new());
     };
     serde_json::from_str(&read(&path)?)
-        .map_err(|error| unusable(&path, format!("this is no map of video ids: {error}")))
+        .map_err(|error| unusable(&path, format!("this is not a map of video ids: {error}")))
 }
 
 fn question(row: &Columns<'_>, roots: &[PathBuf], map: &BTreeMap<String, String>) -> Result<Question, String> {
@@ -66,7 +66,7 @@ fn question(row: &Columns<'_>, roots: &[PathBuf], map: &BTreeMap<String, String>
         return Err(format!("{} of the choices a0 to a4 are missing", CHOICES.len() - choices.len()));
     } else {
         let index = answer.parse().ok().filter(|&index: &usize| index < choices.len());
-        RightAnswer::Choice(index.ok_or_else(|| format!("the answer \"{answer}\" is no number from 0 to 4"))?)
+        RightAnswer::Choice(index.ok_or_else(|| format!("the answer \"{answer}\" is not a number from 0 to 4"))?)
     };
     Ok(Question {
         id: format!("{video}_{}", row.text("qid")?),

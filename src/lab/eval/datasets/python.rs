@@ -1,4 +1,4 @@
-//! A list of texts as Python prints it: pandas writes lists into TSV files that way.
+//! Lists of texts as Python prints them: pandas writes them into TSV files.
 
 /// The entries of a list such as `['A. It\'s red', "B. It isn't"]`; `None` if it is none.
 pub fn list(text: &str) -> Option<Vec<String>> {
@@ -12,7 +12,7 @@ pub fn list(text: &str) -> Option<Vec<String>> {
             return None;
         }
         found.push(quoted(&mut chars, quote)?);
-        // numpy leaves the commas out.
+        // numpy omits the commas.
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
         chars.next_if_eq(&',');
     }

@@ -14,22 +14,22 @@ pub enum Cell {
     List(Vec<String>),
 }
 
-/// One row: where it is, and its columns or what is wrong with it.
+/// One row: its location, and its columns or the reason why it cannot be read.
 pub struct TableRow {
     pub place: String,
     pub cells: std::result::Result<BTreeMap<String, Cell>, String>,
 }
 
-/// A row's columns.
+/// The columns of a row.
 pub struct Columns<'a>(pub &'a BTreeMap<String, Cell>);
 
 impl Columns<'_> {
-    /// The text in a column that must be there.
+    /// The text in a required column.
     pub fn text(&self, name: &str) -> std::result::Result<String, String> {
         self.optional(name).ok_or_else(|| format!("the column \"{name}\" is missing or empty"))
     }
 
-    /// The text in a column, unless that is missing or empty.
+    /// The text in a column; `None` if it is missing or empty.
     pub fn optional(&self, name: &str) -> Option<String> {
         match self.0.get(name) {
             Some(Cell::Text(text)) if !text.is_empty() => Some(text.clone()),
@@ -49,7 +49,7 @@ impl Columns<'_> {
 /// Reads the table at `path`, by its extension.
 ///
 /// # Errors
-/// [`Error::Unusable`] if it lacks one of `required`, or is no such table.
+/// [`Error::Unusable`] if it lacks one of the `required` columns, or is not such a table.
 pub fn read(path: &Path, required: &[&str]) -> Result<Vec<TableRow>> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let (columns, rows) = match extension.as_str() {
@@ -66,11 +66,11 @@ pub fn read(path: &Path, required: &[&str]) -> Result<Vec<TableRow>> {
 fn read_separated(path: &Path, separator: u8) -> Result<(Vec<String>, Vec<TableRow>)> {
     let text = super::read(path)?;
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).flexible(true).from_reader(text.as_bytes());
-    let header = reader.headers().map_err(|error| unusable(path, format!("this is no table: {error}")))?;
+    let header = reader.headers().map_err(|error| unusable(path, format!("this is not a table: {error}")))?;
     let columns: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
     let mut rows = Vec::new();
     for record in reader.records() {
-        // Errors of a record name its line themselves.
+        // Errors of a record include its line.
         let line = record.as_ref().ok().and_then(|record| record.position()).map_or(0, csv::Position::line);
         let cells = match record {
             Err(error) => Err(error.to_string()),
@@ -88,7 +88,7 @@ fn read_separated(path: &Path, separator: u8) -> Result<(Vec<String>, Vec<TableR
     Ok((columns, rows))
 }
 
-/// Every row of a parquet file. The crate that reads it panics at some of what is damaged.
+/// All rows of a parquet file. The crate that reads it panics on some damaged files.
 fn read_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
     std::panic::catch_unwind(|| rows_of_parquet(path))
         .unwrap_or_else(|_| Err(unusable(path, "this parquet file cannot be read: it is damaged")))
@@ -102,7 +102,7 @@ fn rows_of_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
     let columns = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
     let mut rows = Vec::new();
     for (index, row) in reader.get_row_iter(None).map_err(|error| broken(&error))?.enumerate() {
-        // What follows a broken page cannot be found.
+        // Rows after a broken page cannot be found.
         let row = row.map_err(|error| broken(&error))?;
         let cells = row.get_column_iter().filter_map(|(name, field)| Some((name.clone(), cell(field)?)));
         rows.push(TableRow { place: format!("{}, row {}", path.display(), index + 1), cells: Ok(cells.collect()) });
@@ -110,7 +110,7 @@ fn rows_of_parquet(path: &Path) -> Result<(Vec<String>, Vec<TableRow>)> {
     Ok((columns, rows))
 }
 
-/// What the field of a parquet file says; `None` for null.
+/// The value of a parquet field; `None` for null.
 fn cell(field: &Field) -> Option<Cell> {
     let text = |field: &Field| match field {
         Field::Str(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! Video-MME: the parquet file of its authors, or the TSV that other tools made of it.
+//! Video-MME: the parquet file of its authors, or the TSV that other tools make of it.
 
 use super::table::{self, Columns};
 use super::{by_letter, categories, files_ending, find_video, inside, python, roots, unusable, with_extensions};
@@ -38,16 +38,16 @@ fn find(data: &Path) -> Result<PathBuf> {
 fn question(row: &Columns<'_>, roots: &[PathBuf]) -> Result<Question, String> {
     let choices = match (row.list("options"), row.optional("candidates")) {
         (Some(list), _) => list,
-        (None, Some(text)) => python::list(&text).ok_or_else(|| format!("the candidates are no list: {text}"))?,
+        (None, Some(text)) => python::list(&text).ok_or_else(|| format!("the candidates are not a list: {text}"))?,
         (None, None) => return Err("there are no options".into()),
     };
     let choices: Vec<String> =
         choices.iter().enumerate().map(|(index, choice)| without_letter(index, choice)).collect();
     let answer = row.text("answer")?;
     let right = by_letter(&answer, choices.len())
-        .ok_or_else(|| format!("the answer \"{answer}\" is no letter of an option"))?;
+        .ok_or_else(|| format!("the answer \"{answer}\" is not the letter of an option"))?;
     let video = row.optional("videoID").map_or_else(|| row.text("video"), Ok)?;
-    // The TSV has the videos' paths too, where its makers had them.
+    // Some TSV files have the paths of the videos.
     let path = row.optional("video_path").and_then(|path| inside(&path).ok());
     let mut names: Vec<InnerPath> = path.into_iter().collect();
     names.extend(with_extensions(&video, &EXTENSIONS)?);
