@@ -55,7 +55,7 @@ fn methods_are_measured_and_compared_with_the_first() {
     let read: Bench = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_string_pretty(&read).unwrap() + "\n", text, "what is read is what was written");
     let bench: Value = serde_json::from_str(&text).unwrap();
-    // As it was given, not as the nearest number of 64 bits to one of 32.
+    // As it was given, and not as the `f64` closest to the `f32`.
     assert_eq!(bench["video"]["settings"]["sampler"]["top_p"], 0.95);
     assert_eq!((&bench["kind"], &bench["format"]), (&"bench".into(), &1.into()));
     assert_eq!(bench["scaling"], Value::Null);

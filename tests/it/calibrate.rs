@@ -1,4 +1,4 @@
-//! Layer profiles: how they are made, kept and used.
+//! Layer profiles: measuring, storing and using them.
 
 use crate::support::families;
 #[cfg(feature = "cli")]
@@ -29,7 +29,7 @@ fn session(params: SessionParams) -> Session {
     Session::open(&families::files("llava-onevision"), params, &mut ()).expect("a session")
 }
 
-/// Clips that a tiny encoder sees quickly.
+/// Clips that a tiny encoder encodes quickly.
 fn clips(folder: &Path, n: usize) -> Vec<PathBuf> {
     write_clips(folder, n).expect("clips")
 }
@@ -80,13 +80,13 @@ fn hiding_nothing_changes_nothing_and_an_effect_is_repeatable() {
     assert_eq!((found[0].changed, found[0].divergence, found[0].lost), (0, 0.0, 0.0));
     assert!(found[1].divergence > 0.0);
     assert_eq!(found[1], found[2]);
-    // Nothing was evicted, so that another question finds all that the first one found.
+    // Nothing was evicted, so another question finds the same tokens as the first.
     let other = session.layer_effects("Where?", &sets[..2], &mut ()).expect("effects");
     assert_eq!((other[0].changed, other[0].divergence), (0, 0.0));
     assert_eq!(session.layer_effects("What?", &sets, &mut ()).expect("effects"), found);
 }
 
-/// Stops the work when so many answers are there.
+/// Cancels the work after this many answers.
 struct StopAfter(u64, CancelToken);
 
 impl Observer for StopAfter {
@@ -129,13 +129,13 @@ fn what_makes_no_sense_is_refused() {
     assert!(says(Calibration { clips: &clips[..1], ..good() }).contains("at least 2"));
     assert!(says(Calibration { questions: &[], ..good() }).contains("at least one"));
     assert!(says(Calibration { max_loss: 1.5, ..good() }).contains("0 to 1"));
-    // A session that does not evict cannot tell.
+    // A session that does not evict cannot measure.
     let mut record = Record::open(&folder.path().join("record"), "one").expect("a record");
     let mut stock = session(SessionParams { evict: EvictParams::off(), ..params() });
     assert!(good().run(&mut stock, &mut record, &mut ()).is_err());
 }
 
-/// A profile with which all layers but the last may go, the first first.
+/// A profile that frees all layers but the last, in order.
 fn profile(n_layer: usize) -> LayerProfile {
     let single = (0..n_layer).map(|il| Some(Loss { divergence: il as f64, changed: 0.0, lost: 0.0 })).collect();
     LayerProfile::new(
@@ -157,7 +157,7 @@ fn a_session_evicts_by_its_profile_as_far_as_answers_stay() {
     session.settle(&mut ()).expect("it is evicted");
     let kv = session.kv();
     assert!(kv.layers_evicted < n_layer);
-    // The same question behind the eviction has the same answer: that was looked at.
+    // The same question after the eviction has the same answer, since the eviction was tried on it.
     session.restart();
     assert_eq!(session.ask("What?", &mut ()).expect("an answer").answer, before);
 

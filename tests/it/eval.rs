@@ -1,4 +1,4 @@
-//! Benchmarks: the datasets in the shape that people have them in, and runs of the program on them.
+//! Benchmarks: datasets in their published form, and runs of the program on them.
 #![cfg(feature = "cli")]
 
 use crate::support::families;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 // --- datasets ---------------------------------------------------------------------------------------
 
-/// A folder with these files in it; contents that begin with a slash name a file or folder to be there under that name.
+/// A folder with these files. Contents that begin with a slash name a file or folder that gets a link of that name.
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, content) in files {
@@ -58,7 +58,7 @@ fn categories(question: &Question) -> Vec<String> {
     question.categories.iter().map(|(kind, value)| format!("{kind}={value}")).collect()
 }
 
-/// What `tests/data/eval/make.py` puts into the parquet file, as the TSV has it.
+/// The content of the parquet file of `tests/data/eval/make.py`, as TSV.
 const VIDEOMME_TSV: &str = "index\tvideo\tvideo_path\tduration\tdomain\tcandidates\tsub_category\ttask_type\tsubtitle_path\tquestion\tanswer\n\
     0\tclip_001\t./video/clip_001.mp4\tshort\tLife Record\t\
     \"['A. A donut.', 'B. A tractor.', 'C. A guitar.', \"\"D. A tent, and it's red.\"\"]\"\tTravel\tObject Recognition\t\
@@ -214,7 +214,7 @@ fn nextqa_is_multiple_choice_or_open() {
 
     let open = load(Task::NextQa, &folder.path().join("oe/test.csv")).questions.remove(0);
     assert_eq!(open.answer, RightAnswer::Text(vec!["cups".into(), "glasses".into()]));
-    // The map lies in the folder above.
+    // The map is in the parent folder.
     assert!(open.clip.path.ends_with("NExTVideo/1164/4010069381.mp4"), "{}", open.clip.path.display());
     assert_eq!(Task::NextQa.prompt(&open), "what is on the table\nAnswer a question using a short phrase or sentence.");
 }
@@ -278,7 +278,7 @@ fn rows_of_ones_own_are_checked() {
     assert_eq!(Task::Jsonl.prompt(&dataset.questions[2]), "What?");
 }
 
-/// Who takes questions from somebody else must not have other files of the disk opened by them.
+/// Questions from somebody else must not open other files of the disk.
 #[test]
 fn videos_stay_in_the_folders_of_the_data_set() {
     let folder = folder(&[("set/a.mp4", "x"), ("mine/b.mp4", "x"), ("mine/deep/c.mp4", "x"), ("d.mp4", "x")]);
@@ -314,11 +314,11 @@ fn videos_stay_in_the_folders_of_the_data_set() {
         assert!(bad.reason.contains(&format!("the video \"{video}\" is not within")), "{}", bad.reason);
     }
     assert!(bad[0].reason.contains(&at("set")), "{}", bad[0].reason);
-    // A folder of one's own beside it: absolute paths may lead there, and nowhere else.
+    // A folder of the user's own beside it: absolute paths may point there, and nowhere else.
     let (paths, bad) = found(Some("mine"));
     assert_eq!(paths[3], folder.path().join("mine/deep/c.mp4"));
     assert_eq!((paths.len(), bad.len()), (4, rows.len() - 4));
-    // Whoever owns all of it says so.
+    // Unless the user allows the common parent.
     let (paths, bad) = found(Some(""));
     assert_eq!(paths[4], folder.path().join("d.mp4"));
     assert_eq!((paths.len(), bad.len()), (5, rows.len() - 5));
@@ -365,7 +365,7 @@ fn videos_of_every_format_stay_in_its_folders() {
     }
 }
 
-/// Who puts a link into a folder can put a file there: large videos lie elsewhere, and are linked.
+/// Links in the folder are the user's own: large videos are often elsewhere, and linked.
 #[cfg(unix)]
 #[test]
 fn links_in_the_folder_of_a_data_set_are_followed() {
@@ -444,20 +444,20 @@ fn intervals_of_differences_are_bonetts_and_prices() {
         assert!(close(found[0], low) && close(found[1], high), "{found:?}");
         assert!(close(paired.difference(), (only_b as f64 - only_a as f64) / n as f64));
     }
-    // It never promises more than everything.
+    // The bound never exceeds 1.
     assert_eq!(Paired { n: 4, only_a: 0, only_b: 3 }.interval()[1], 1.0);
 }
 
 // --- selecting anew ---------------------------------------------------------------------------------
 
 fn open(files: &sharpv::models::ModelFiles, prune: PruneParams, keep_unpruned: bool) -> Session {
-    // What is encoded in part depends on what is kept.
+    // A partial encoding depends on the selection.
     let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
     let params = SessionParams { prune, keep_unpruned, encode, n_predict: 8, ..SessionParams::default() };
     Session::open(files, params, &mut ()).expect("the model opens")
 }
 
-/// A selection anew equals that of a new session, down to the bits of the logits, also behind an answer with another
+/// A changed selection equals that of a new session, down to the bits of the logits, also after an answer with another
 /// selection.
 #[test]
 fn selecting_anew_equals_a_new_session() {
@@ -496,7 +496,7 @@ fn selecting_anew_equals_a_new_session() {
             );
             let expected = ask(&mut fresh);
             assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{family} {prune:?}");
-            // With an answer in the cache, and an eviction that it may have led to.
+            // With an answer in the cache, and perhaps an eviction after it.
             session.ask("And then?", &mut ()).expect("an answer");
         }
     }
@@ -514,7 +514,7 @@ fn selecting_anew_needs_the_tokens_that_were_left_out() {
     assert!(error.contains("keep_unpruned is false"), "{error}");
     assert_eq!(session.visual_tokens(), before);
 
-    // A saved session holds only what was kept.
+    // A saved session holds only the kept tokens.
     let file = folder.path().join("saved");
     session.save(&file).expect("it is saved");
     let mut session = open(&files, PruneParams::default(), true);
@@ -537,7 +537,7 @@ fn an_answer_can_be_begun() {
     assert!(session.messages()[1].content.starts_with("Best option:("), "{}", session.messages()[1].content);
 }
 
-/// The letter that a greedy answer begins with is the likeliest one, if it begins with a letter.
+/// If a greedy answer begins with a letter, it is the likeliest one.
 #[test]
 fn the_likeliest_letter_is_the_one_that_the_model_writes() {
     let params = SessionParams {
@@ -566,14 +566,14 @@ fn sharpv(args: &[&str]) -> Command {
     command
 }
 
-/// `sharpv eval` with a tiny model that answers nonsense.
+/// `sharpv eval` with a tiny model, whose answers are nonsense.
 fn eval(task: &str, data: &Path, out: &Path, options: &str) -> Output {
     let model = families::files("internvl");
     let mmproj = model.mmproj.expect("a projector");
     let mut command = sharpv(&["eval", task]);
     command.arg("--data").arg(data).arg("--out").arg(out).arg("-m").arg(&model.model).arg("--mmproj").arg(&mmproj);
     if task == "jsonl" {
-        // Rows name the golden clips by absolute paths.
+        // The rows have absolute paths of the golden clips.
         command.arg("--videos").arg(golden(""));
     }
     command.args(options.split_whitespace()).output().expect("the program runs")
@@ -612,7 +612,7 @@ fn golden_questions() -> String {
     .concat()
 }
 
-/// The program with `smol`, on the golden clips.
+/// `sharpv eval` with `smol` on the golden clips.
 fn eval_golden(data: &Path, out: &Path, options: &str) -> Command {
     smol::files();
     let mut command = sharpv(&["eval", "jsonl", "--data"]);
@@ -624,8 +624,8 @@ fn eval_golden(data: &Path, out: &Path, options: &str) -> Command {
 fn a_run_counts_what_is_right() {
     let folder = folder(&[("q.jsonl", &golden_questions())]);
     let out = folder.path().join("out");
-    // As in the reference, whose answers these are. `smol` does not see directions: another token more or less, and it
-    // takes the other.
+    // As in the reference, which gave these answers. `smol` does not see directions: one token more or less changes its
+    // choice.
     let methods = "--methods dense,sharpv-paper,uniform";
     let run = eval_golden(&folder.path().join("q.jsonl"), &out, methods).output().expect("it runs");
     succeeds(&run);
@@ -703,7 +703,7 @@ fn a_run_that_was_killed_goes_on() {
     assert_eq!((keys.len(), results(&out).len()), (8, 8));
     assert_eq!(summary(&out)["variants"][0]["correct"], 3);
 
-    // All is there: nothing is asked again.
+    // All answers exist, so nothing is asked again.
     let again = eval_golden(&data, &out, options).output().expect("it runs");
     succeeds(&again);
     assert_eq!(again.stdout, last.stdout);
@@ -716,7 +716,7 @@ fn videos_side_by_side_give_the_same_answers() {
     let questions = format!("{broken}\n{}", golden_questions());
     let folder = folder(&[("q.jsonl", &questions), ("broken.mp4", "no video")]);
     let data = folder.path().join("q.jsonl");
-    // A number of threads of their own: sums of as many parts are rounded alike.
+    // The same number of threads for each job, so that sums are rounded the same way.
     let run = |jobs: &str| {
         let out = folder.path().join(jobs);
         let options = format!("--methods dense,sharpv --threads 1 --jobs {jobs}");
@@ -780,7 +780,7 @@ fn questions_that_cannot_be_asked_are_left_out() {
         assert!(warnings.contains(reason), "{reason}: {warnings}");
     }
     assert_eq!((&summary["complete"], &summary["variants"][0]["n"]), (&false.into(), &1.into()));
-    // A video that came meanwhile.
+    // A video that was added meanwhile.
     fs::remove_file(folder.path().join("broken.mp4")).expect("it is removed");
     fs::copy(repository("demo/clip.mp4"), folder.path().join("broken.mp4")).expect("it is copied");
     succeeds(&eval("jsonl", &data, &out, "--methods dense,sharpv --max-frames 2"));
@@ -857,7 +857,7 @@ fn every_benchmark_runs() {
     }
 }
 
-/// What a question leads to evicting must not show in the next one.
+/// The eviction that a question causes must not affect the next one.
 #[test]
 fn with_eviction_the_order_of_the_questions_changes_nothing() {
     let clip = golden("move-0");
@@ -899,7 +899,7 @@ fn a_part_of_the_questions_can_be_asked() {
     assert!(stderr(&wrong).contains("move, order, still"), "{}", stderr(&wrong));
 }
 
-/// A category is whatever text a dataset has: it may be longer than any width that a format can pad to.
+/// A category is arbitrary text: it may be longer than any width that a format can pad to.
 #[test]
 fn a_category_of_any_length_leaves_the_table_readable() {
     let long = "é".repeat(70_000);

@@ -1,4 +1,4 @@
-//! `sharpv inspect`: what the page, the images and the video show, against what is kept.
+//! `sharpv inspect`: the page, the images and the video compared with the kept tokens.
 #![cfg(feature = "cli")]
 
 use crate::support::families;
@@ -19,7 +19,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// More frames than there are: each of them once.
+/// More frames than the video has: each of them once.
 fn every_frame() -> Sampling {
     Sampling::uniform(1000)
 }
@@ -30,7 +30,7 @@ fn data(page: &str) -> Value {
     serde_json::from_str(rest.split_once("</script>").expect("its end").0).expect("JSON")
 }
 
-/// Runs `inspect` with a tiny model on a folder of `n` frames; gives the page and where it is.
+/// Runs `inspect` with a tiny model on a folder of `n` frames; returns the page and its path.
 fn tiny(folder: &Path, family: &str, n: usize, more: &[&str]) -> (String, PathBuf) {
     let (frames, page) = (folder.join("frames"), folder.join("page.html"));
     if !frames.exists() {
@@ -80,7 +80,7 @@ fn the_page_tells_what_ask_reports() {
     assert_eq!(data["asked"]["similarity"], asked["similarity"]);
     assert_eq!(data["settings"], asked["settings"]);
     assert_eq!(data["asked"]["layers_evicted"].as_array().map(Vec::len), asked["similarity"].as_array().map(Vec::len));
-    // All of it, measured.
+    // The dense run.
     assert_eq!(data["dense"]["visual_tokens"]["kept"], asked["visual_tokens"]["total"]);
     assert!(data["dense"]["timings_ms"]["ttft"].as_f64().is_some_and(|ms| ms > 0.0));
 
@@ -121,7 +121,7 @@ fn what_is_dropped_is_dimmed_in_images_and_video_and_the_rest_is_not() {
         assert_eq!(u64::from(columns * rows), slice["total"].as_u64().unwrap());
         let kept: Vec<u64> = slice["kept"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
         for cell in 0..columns * rows {
-            // The middle of the cell, where no neighbour is.
+            // The middle of the cell, away from its neighbors.
             let x = (2 * (cell % columns) + 1) * png.width() / (2 * columns);
             let y = (2 * (cell / columns) + 1) * png.height() / (2 * rows);
             let at = (y * png.width() + x) as usize * 3;
@@ -133,7 +133,7 @@ fn what_is_dropped_is_dimmed_in_images_and_video_and_the_rest_is_not() {
             let is_kept = kept.contains(&u64::from(cell));
             let expected = if is_kept { original } else { dimmed };
             assert_eq!(png.get_pixel(x, y).0, expected, "frame {i}, cell {cell}, kept: {is_kept}");
-            // Lossy, and with colours of two by two pixels.
+            // Lossy, and with one color for two by two pixels.
             let shown: [u8; 3] = videos[i].rgb[at..at + 3].try_into().unwrap();
             let away = shown.iter().zip(expected).map(|(&a, b)| a.abs_diff(b)).max().unwrap();
             if dimmed.iter().zip(original).any(|(&a, b)| a.abs_diff(b) > 120) {
@@ -160,7 +160,7 @@ fn videos_of_odd_sizes_are_written() {
         assert!(matches!(writer.push(&other), Err(sharpv::Error::InvalidParameter { .. })));
         writer.finish().expect("it is written");
         assert_eq!(video_clips::frames(&path, &Sampling::uniform(3)).len(), 3, "{name}");
-        // Matroska does not say how long a frame is shown, so for us it ends right behind the beginning of the last
+        // Matroska does not store how long a frame is shown, so the video ends right after the beginning of the last
         // one.
         let times = if name == "b.mkv" { 2 } else { 3 };
         for (time_s, color) in [(0.1, "red"), (0.6, "lime"), (1.1, "blue")].into_iter().take(times) {
@@ -196,7 +196,7 @@ fn texts_stay_texts() {
     let args = ["inspect", text(&video), "-q", question, "-o", text(&page), "-m", text(&files.model)];
     sharpv(&[&args[..], &["--mmproj", text(&mmproj), "-n", "4"]].concat()).assert().success();
     let html = std::fs::read_to_string(&page).unwrap();
-    // The data, and our own.
+    // The data, and the page's script.
     assert_eq!(html.matches("<script").count(), 2);
     assert_eq!(html.matches("</script").count(), 2);
     assert!(!html.contains("<!--"));
@@ -225,7 +225,7 @@ fn what_cannot_be_written_leaves_nothing() {
     std::fs::write(&text_file, "mine").unwrap();
     run(&["--png", text(&text_file)]).code(2).stderr(contains("file, not a folder"));
     run(&["-o", text(&path("a.html")), "-q", " "]).code(2).stderr(contains("question"));
-    // A folder in the place of an image: the page comes last, so it is not there either.
+    // A folder in place of an image. The page is written last, so it does not exist either.
     std::fs::create_dir_all(path("png/frame-0002.png/full")).unwrap();
     run(&["--png", text(&path("png")), "-o", text(&path("a.html"))]).code(1).stderr(contains("frame-0002.png"));
     assert!(path("png/frame-0001.png").is_file() && !path("a.html").exists());
@@ -233,7 +233,7 @@ fn what_cannot_be_written_leaves_nothing() {
     names.sort();
     assert_eq!(names, ["a.txt", "frames", "png"]);
     assert_eq!(std::fs::read_dir(path("png")).unwrap().count(), 2);
-    // What is there is replaced, as a report is.
+    // An existing file is replaced, as with a report.
     std::fs::write(path("a.html"), "before").unwrap();
     run(&["-o", text(&path("a.html"))]).success();
     assert!(std::fs::read_to_string(path("a.html")).unwrap().starts_with("<!doctype html>"));
@@ -255,7 +255,7 @@ fn ctrl_c_leaves_nothing() {
     command.args(["inspect", text(&frames), "-m", text(&files.model), "--mmproj", text(&mmproj), "-o", text(&page)]);
     command.args(["--video", text(&film), "--folder-fps", "1", "--fps", "1", "--max-frames", "400", "-vv"]);
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
-    // llama.cpp says so when the model is being loaded: all of the work is to come, on a fast machine as well.
+    // llama.cpp prints this while the model is loaded: all of the work is still to come, on a fast machine too.
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     assert!(stderr.read_line(&mut said).unwrap() > 0);
@@ -288,7 +288,7 @@ fn inspect(family: &str, tile: bool, inspect: bool) -> (Vec<VideoInspection>, Ve
     (session.inspect(), report.slices.iter().map(|slice| (slice.kept, slice.total)).collect())
 }
 
-/// Every family: its tokens are all on grids, and looking at them changes nothing.
+/// For every family: all tokens are on grids, and inspecting changes nothing.
 #[test]
 fn tokens_of_every_family_have_their_places() {
     for family in ["smolvlm", "qwen2vl", "qwen2.5vl", "qwen3vl", "llava-onevision", "internvl", "minicpmv", "gemma3"] {
@@ -337,7 +337,7 @@ fn tiles_lie_where_they_were_cut_out() {
     }
 }
 
-/// The scores are SharpV's, whatever the method; its own importance is beside them.
+/// The scores are SharpV's with any method; the method's own importance is added.
 #[test]
 fn importance_is_that_of_the_method() {
     let folder = tempfile::tempdir().unwrap();
@@ -399,7 +399,7 @@ fn a_chat_draws_frames_in_a_terminal() {
     let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let reader = std::thread::spawn(move || {
         let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-        // The prompt, and then the image: each is waited for.
+        // Waits for the prompt, and then for the image.
         let mut until = |what: &str| loop {
             if String::from_utf8_lossy(&seen).contains(what) {
                 return String::from_utf8_lossy(&seen).into_owned();
@@ -442,7 +442,7 @@ mod in_a_browser {
             assert_eq!(browser.eval(CURRENT), index.to_string());
             assert_eq!(browser.eval("document.querySelectorAll('.slice[aria-pressed=\"true\"]').length"), 1);
             assert_eq!(browser.eval("document.querySelectorAll('.slice[tabindex=\"0\"]').length"), 1);
-            // What lies over the image is dark where tokens are dropped, and nothing where they are kept.
+            // The layer over the image is dark where tokens are dropped, and transparent where they are kept.
             let veiled = browser.eval(
                 "(() => { const canvas = document.querySelector('[data-map=\"kept\"] canvas'); const pixels = \
                  canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data; const found = []; for \
@@ -481,25 +481,25 @@ mod in_a_browser {
         browser.press("Tab");
         assert_ne!(browser.eval("document.activeElement.className"), "slice");
 
-        // A dot of the curve is a frame, too.
+        // A dot of the curve selects its frame, too.
         browser.eval("document.querySelectorAll('#retention circle')[1].dispatchEvent(new MouseEvent('click'))");
         shown(&mut browser, 1);
         browser.eval("document.querySelector('#frame-numbers').open = true");
         let rows = "document.querySelectorAll('#frame-numbers tbody tr').length";
         browser.until(&format!("{rows} === {}", data["slices"][1]["total"]));
-        // What a screen reader is told.
+        // The labels for screen readers.
         let named = "Array.from(document.querySelectorAll('button, [role=\"img\"], [role=\"toolbar\"]')).every((element) \
             => element.getAttribute('aria-label'))";
         assert_eq!(browser.eval(named), true);
         assert_eq!(browser.eval("document.querySelectorAll('img:not([alt])').length"), 0);
         assert_eq!(browser.eval("document.querySelectorAll('#retention-table tbody tr').length"), n);
         assert_eq!(browser.eval("document.querySelector('.said').textContent"), "What <b>is</b> it?");
-        // Wide things scroll by themselves: the page does not.
+        // Wide parts scroll separately: the page does not.
         assert_eq!(browser.eval("document.documentElement.scrollWidth <= innerWidth"), true);
 
         assert_eq!(browser.requests(), Vec::<String>::new());
         assert_eq!(browser.errors(), Vec::<String>::new());
-        // And could not be: the policy holds.
+        // The policy forbids fetching.
         let fetched = browser.eval("fetch('data:text/plain,x').then(() => 'fetched', () => 'refused')");
         assert_eq!(fetched, "refused");
 
@@ -525,7 +525,7 @@ mod in_a_browser {
     #[test]
     fn pairs_share_tokens_and_some_tokens_have_no_place() {
         let Some(program) = browser::find("pairs_share_tokens_and_some_tokens_have_no_place") else { return };
-        // Maps of what is kept, and how many of them lie on an image.
+        // Maps of the kept tokens, and how many of them are on an image.
         for (family, maps, images) in [("qwen2vl", 2, 2), ("minicpmv", 1, 0), ("gemma3", 1, 1)] {
             let folder = tempfile::tempdir().unwrap();
             let (html, page) = tiny(folder.path(), family, 4, &["--no-dense"]);
@@ -540,7 +540,7 @@ mod in_a_browser {
             assert_eq!(count(&mut browser, "[data-map=\"kept\"] img"), images, "{family}");
             let in_strip = if family == "minicpmv" { ".tokens" } else { ".veil" };
             assert_eq!(count(&mut browser, &format!(".slice[data-slice=\"1\"] {in_strip}")), maps, "{family}");
-            // The box of the tokens in the image: beyond the frame there are borders, which the image has.
+            // The box of the tokens in the image: the image has the borders beyond the frame.
             let area = &data["slices"][1]["panels"][0]["parts"][0]["box"];
             assert_eq!(*area, serde_json::json!([0.0, 0.0, 1.0, 1.0]), "{family}");
             let shape = browser.eval(
@@ -553,7 +553,7 @@ mod in_a_browser {
         }
     }
 
-    /// As it is printed: all frames are there, one after the other.
+    /// A printed page has all frames, one after the other.
     #[test]
     fn on_paper_all_frames_are_seen() {
         let Some(program) = browser::find("on_paper_all_frames_are_seen") else { return };

@@ -1,5 +1,5 @@
-//! Visual token pruning, against values of another implementation, a naive one in f64, and what must hold for any
-//! video.
+//! Visual token pruning, compared with values of another implementation and with a naive one in f64; and properties
+//! that hold for any video.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Video {
         Self { n_embd, slices: (0..n_slices).map(|_| (0..n_tokens).map(|_| token()).collect()).collect() }
     }
 
-    /// A video that changes a little from slice to slice, by an amount of its own for each slice.
+    /// A video that changes slightly from slice to slice, each slice by a different amount.
     fn drift(seed: u64, n_slices: usize, n_tokens: usize, n_embd: usize) -> Self {
         let mut video = Self::noise(seed, n_slices, n_tokens, n_embd);
         let mut rng = Lcg(seed ^ 0xABCD);
@@ -70,7 +70,7 @@ impl Video {
     fn prune_one_by_one(&self, params: &PruneParams) -> Decision {
         let mut scorer = Scorer::new(params).unwrap();
         for slice in self.flat() {
-            // The view and the data end before the next slice: as they do when frames stream.
+            // The view and the data are dropped before the next slice, as when frames stream.
             scorer.push(SliceView::new(&slice, slice.len() / self.n_embd, self.n_embd).unwrap()).unwrap();
         }
         scorer.finish()
@@ -99,7 +99,7 @@ fn with_budget(budget: Budget) -> PruneParams {
     PruneParams { budget, ..PruneParams::default() }
 }
 
-/// Every method that looks at embeddings.
+/// Every method that reads embeddings.
 fn choosy() -> impl Strategy<Value = Method> {
     prop::sample::select(methods::all().filter(|&method| method != Method::OFF).collect::<Vec<_>>())
 }
@@ -108,7 +108,7 @@ fn importance(decision: &Decision, slice: usize) -> &[f32] {
     decision.slices[slice].importance.as_deref().unwrap()
 }
 
-/// Equal sets, except that tokens of equal importance (within what f32 resolves) may stand for each other.
+/// Whether the sets are equal, up to tokens of equal importance (within the precision of f32).
 fn same_but_for_ties(a: &[u32], b: &[u32], importance: &[f64]) -> Result<(), String> {
     let (a, b): (BTreeSet<u32>, BTreeSet<u32>) = (a.iter().copied().collect(), b.iter().copied().collect());
     if a.len() != b.len() {
@@ -203,7 +203,7 @@ fn golden_values_of_the_other_methods() {
                 let ratios: Vec<f32> = serde_json::from_value(golden["ratio"].clone()).unwrap();
                 let importances: Option<Vec<Vec<f32>>> = serde_json::from_value(golden["importance"].clone()).unwrap();
                 for (t, slice) in decision.slices.iter().enumerate() {
-                    // The softmax over slices makes a hundred of any error.
+                    // The softmax over slices multiplies any error by a hundred.
                     assert!((slice.ratio - ratios[t]).abs() < 1e-5, "{context}, slice {t}: {}", slice.ratio);
                     let expected = importances.as_ref().map(|importances| &importances[t]);
                     assert_eq!(slice.importance.as_ref().map(Vec::len), expected.map(Vec::len), "{context}");
@@ -220,7 +220,7 @@ fn golden_values_of_the_other_methods() {
 // ---------------------------------------------------------------------------------------------------------------------
 // A naive implementation: cosines in f64, sorting, no shared code
 
-/// Importance and ratio of each slice of a video without odd tokens; NaN tokens count as absent.
+/// Importance and ratio of each slice of a video without special cases; NaN tokens count as absent.
 fn naive_scores(video: &Video, w: f64) -> Vec<(Vec<f64>, f64)> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let dissim = |a: &[f64], b: &[f64]| {
@@ -278,7 +278,7 @@ fn naive_divprune(video: &Video, k: usize) -> Option<Vec<(usize, usize)>> {
         };
         let mut ranked: Vec<(f64, usize)> = others.map(|i| (nearest(i), i)).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        // The first two are each other's neighbours where there are two only: equal, not close.
+        // If there are only two tokens, they are each other's neighbors: that is a tie, but not a close choice.
         if ranked.len() > 1 && tokens.len() > 2 && ranked[0].0 - ranked[1].0 < 1e-6 {
             let mutual = chosen.is_empty() && ranked[0].0 == distance(ranked[0].1, ranked[1].1);
             if !mutual {
@@ -291,7 +291,7 @@ fn naive_divprune(video: &Video, k: usize) -> Option<Vec<(usize, usize)>> {
     Some(chosen.into_iter().map(|i| (tokens[i].0, tokens[i].1)).collect())
 }
 
-/// The `k` best tokens, of equals the first.
+/// The `k` best tokens, on a tie the first.
 fn naive_top(scores: &[f64], k: usize) -> Vec<u32> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap());
@@ -300,7 +300,7 @@ fn naive_top(scores: &[f64], k: usize) -> Vec<u32> {
     kept
 }
 
-/// Whether each slice begins a scene, and its typical token; `None` if either is too close to tell.
+/// Whether each slice begins a scene, and its typical token; `None` if either is too close to decide.
 fn naive_covers(video: &Video) -> Option<Vec<(bool, usize)>> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let angle = |a: &[f64], b: &[f64]| (2.0 - 2.0 * dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).max(0.0).sqrt();
@@ -329,7 +329,7 @@ fn naive_covers(video: &Video) -> Option<Vec<(bool, usize)>> {
     Some(covers)
 }
 
-/// SharpV with one token for each scene, from the numbers of kept tokens.
+/// SharpV with covers, from the numbers of kept tokens.
 fn naive_sharpv(covers: &[(bool, usize)], scores: &[(Vec<f64>, f64)], counts: &[usize]) -> Vec<Vec<u32>> {
     let mut is_due = false;
     let mut kept = Vec::new();
@@ -367,7 +367,7 @@ fn check_against_naive(video: &Video, w: f32) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// SharpV keeps what the paper's keeps, but for a token of each scene.
+/// SharpV keeps what the paper's method keeps, except for the covers.
 fn check_cover(video: &Video, paper: &PruneParams) -> Result<(), TestCaseError> {
     let Some(covers) = naive_covers(video) else { return Ok(()) };
     let scores = naive_scores(video, f64::from(paper.spatial_weight));
@@ -392,7 +392,7 @@ fn video() -> impl Strategy<Value = Video> {
     })
 }
 
-/// A video with slices of several sizes, and NaN, infinite, huge and zero tokens here and there.
+/// A video with slices of several sizes, and occasional NaN, infinite, huge and zero tokens.
 fn odd_video() -> impl Strategy<Value = Video> {
     (any::<u64>(), prop::collection::vec(1..12_usize, 1..8), 1..40_usize).prop_map(|(seed, sizes, n_embd)| {
         let mut rng = Lcg(seed);
@@ -429,7 +429,7 @@ fn params() -> impl Strategy<Value = PruneParams> {
     (method, budget(), cap, 0.0..3.0_f32, 0..4_usize, any::<u64>()).prop_map(
         |(method, budget, cap, spatial_weight, min_keep, seed)| {
             let params = PruneParams { method, budget, cap, spatial_weight, min_keep, seed };
-            // DivPrune takes no threshold.
+            // DivPrune rejects a threshold.
             if params.validate().is_ok() { params } else { PruneParams { budget: Budget::Adaptive, ..params } }
         },
     )
@@ -520,12 +520,13 @@ proptest! {
         }
     }
 
-    /// And as many are kept as are over it, or as there is room for: what a slice cannot use goes to the others.
+    /// As many tokens are kept as are over the threshold, or as the cap allows: what a slice cannot use goes to the
+    /// others.
     #[test]
     fn under_a_threshold_nothing_is_kept_while_a_token_over_it_is_dropped(
         video in video(), method in choosy(), k in 0.0..2.0_f32, cap in 1..80_usize, seed: u64
     ) {
-        // DivPrune takes no threshold; the controls take SharpV's numbers and choose without a look.
+        // DivPrune rejects a threshold; the controls keep as many tokens as SharpV, whatever their importance.
         prop_assume!(![methods::DIVPRUNE, methods::RANDOM, methods::UNIFORM].contains(&method));
         let mut rng = Lcg(seed);
         let is_sharpv = [Method::SHARPV, Method::SHARPV_PAPER].contains(&method);
@@ -540,7 +541,7 @@ proptest! {
         let decision = prune(&params, &views).unwrap();
         let mut n_over = 0;
         for (t, slice) in decision.slices.iter().enumerate() {
-            // EVS and DyCoke keep first slices whole, to which they give the most there is.
+            // EVS and DyCoke keep first slices whole: their tokens have the highest importance.
             let is_new = |i: f32| [methods::EVS, methods::DYCOKE].contains(&method) && i >= 2.0;
             let importance = importance(&decision, t);
             let is_over = |&i: &u32| importance[i as usize] > k || is_new(importance[i as usize]);
@@ -552,14 +553,14 @@ proptest! {
 
     #[test]
     fn a_total_scales_all_ratios_by_one_factor(one in video(), other in video(), max in 1..100_usize) {
-        // Two videos of the same width and different grids, one after the other.
+        // Two videos of the same width and with different grids, one after the other.
         let n_embd = one.n_embd.min(other.n_embd);
         let mut slices = [one.slices, other.slices].concat();
         slices.iter_mut().flatten().for_each(|token| token.truncate(n_embd));
         let video = Video { n_embd, slices };
         let decision = video.prune(&PruneParams { min_keep: 0, ..with_budget(Budget::MaxTokens(max)) });
-        // A count k of a slice with k₀ = r·n says that the factor lies in (k − 1)/k₀ to (k + 1)/k₀, and only the
-        // former if the slice is full.
+        // A count k of a slice with k₀ = r·n tells that the factor is in (k − 1)/k₀ to (k + 1)/k₀, and if the slice is
+        // full only the lower bound.
         let (mut from, mut to) = (0.0_f64, f64::INFINITY);
         for slice in &decision.slices {
             let adaptive = f64::from(slice.ratio) * slice.n_tokens as f64;
@@ -585,7 +586,7 @@ proptest! {
     #[test]
     fn scale_does_not_matter(video in video(), power in -20..20_i32, factor in 0.01..100.0_f32) {
         let decision = video.prune(&PruneParams::default());
-        // A power of two is exact, so everything is.
+        // Multiplying by a power of two is exact, so the decision is the same.
         prop_assert_eq!(&video.map(|x| x * 2.0_f32.powi(power)).prune(&PruneParams::default()), &decision);
         let scaled = video.map(|x| x * factor).prune(&PruneParams::default());
         for t in 0..decision.slices.len() {
@@ -605,7 +606,7 @@ proptest! {
         let mut permuted = video.clone();
         permuted.slices.iter_mut().for_each(|slice| *slice = order.iter().map(|&i| slice[i].clone()).collect());
 
-        // A fixed count a slice keeps rounding at the edge of `ceil` out of this.
+        // A fixed total avoids differences by rounding at the edge of `ceil`.
         let params = with_budget(Budget::Keep(0.5));
         let (decision, permuted) = (video.prune(&params), permuted.prune(&params));
         prop_assume!(counts(&decision) == counts(&permuted));
@@ -629,13 +630,13 @@ proptest! {
 // ---------------------------------------------------------------------------------------------------------------------
 // Single cases
 
-/// Slices of a wall with something on it: `wall` everywhere but in the first `things` cells, which all differ.
+/// Slices of a wall with things in front of it: `wall` everywhere but in the first `things` cells, which all differ.
 fn before_a_wall(walls: &[u64], things: usize, n_tokens: usize) -> Video {
     let direction = |seed| Video::noise(seed, 1, 1, 64).slices[0][0].clone();
     let slice = |(t, &wall): (usize, &u64)| {
         let token = |i: usize| match i < things {
             true => direction(1000 + 50 * t as u64 + i as u64),
-            // No two cells of the wall are quite the same.
+            // The cells of the wall differ slightly.
             false => {
                 let grain = direction(i as u64);
                 direction(wall).iter().zip(&grain).map(|(x, grain)| 3.0 * x + 0.02 * grain).collect()
@@ -649,7 +650,7 @@ fn before_a_wall(walls: &[u64], things: usize, n_tokens: usize) -> Video {
 #[test]
 fn a_scene_keeps_a_token_of_what_fills_it() {
     let video = before_a_wall(&[500, 500, 500, 501, 501], 4, 20);
-    // Tokens of the wall that are kept of each slice, and counts.
+    // The kept tokens of the wall in each slice, and the counts.
     let walls = |method, budget| {
         let decision = run(method, &video, budget);
         let walls = |kept: &Vec<u32>| kept.iter().filter(|&&i| i >= 4).count();
@@ -662,7 +663,7 @@ fn a_scene_keeps_a_token_of_what_fills_it() {
     let (walls_kept, covered) = walls(Method::SHARPV, budget);
     assert_eq!(covered, paper);
     assert_eq!(walls_kept, [1, 0, 0, none[3].max(1), 0], "of each wall once");
-    // A threshold is about each token by itself.
+    // A threshold decides on each token alone.
     let over = Budget::Threshold(0.9);
     assert_eq!(run(Method::SHARPV, &video, over), run(Method::SHARPV_PAPER, &video, over));
 }
@@ -690,13 +691,13 @@ fn what_fills_a_scene_is_kept_where_it_is_finished() {
     };
     assert_eq!(kept([&[]; 3]).concat().len(), 1);
     assert_eq!(kept([&one, &[], &[]]), [vec![9], vec![], vec![]]);
-    // The things are no stand-in for the wall: the next slice has to do.
+    // The things cannot represent the wall, so the next slice gets the cover.
     assert_eq!(kept([&no_wall, &one, &[]]), [vec![], vec![9], vec![]]);
 }
 
 #[test]
 fn a_scene_cut_keeps_more_than_a_pan_and_a_pan_more_than_a_still() {
-    // A smooth image of 8 × 8 cells seen through a window that stays, moves by half a cell, or jumps elsewhere.
+    // A smooth image of 8 × 8 cells, seen through a window that stays, moves by half a cell, or jumps.
     let cell =
         |x: f32, y: f32| (0..32).map(|k| (x * 0.3 + k as f32 * 0.7).sin() + (y * 0.2 * k as f32).cos()).collect();
     let slice = |at: f32| (0..64).map(|i| cell(at + (i % 8) as f32, (i / 8) as f32)).collect::<Vec<Vec<f32>>>();
@@ -717,7 +718,7 @@ fn tokens_with_known_angles_have_known_scores() {
     let decision = video.prune(&PruneParams { spatial_weight: 0.0, ..PruneParams::default() });
     let chord = |degrees: f32| 2.0 * (degrees / 2.0).to_radians().sin();
     let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} against {b}");
-    // The mean of the first slice points to 45°; its weight is 1 whatever w is, for there is nothing else.
+    // The mean of the first slice points to 45°; its weight is 1 whatever w is, since there is no temporal term.
     close(importance(&decision, 0)[0], chord(45.0));
     close(importance(&decision, 0)[1], chord(45.0));
     close(decision.slices[0].ratio, chord(45.0) / 2.0);
@@ -746,7 +747,7 @@ fn the_threshold_is_exclusive_and_works_on_importance() {
             assert_eq!(slice.kept, over);
         }
     }
-    // Nothing reaches 4 or more; min_keep still holds for the first slice.
+    // No importance reaches 4; min_keep still holds for the first slice.
     assert_eq!(counts(&video.prune(&PruneParams { min_keep: 3, ..with_budget(Budget::Threshold(4.1)) })), [3, 0, 0, 0]);
 }
 
@@ -815,7 +816,7 @@ fn a_non_finite_token_changes_no_other_score() {
         assert_eq!(decision.non_finite, 2);
         assert_eq!(importance(&decision, 1)[3], 0.0);
         assert!(!decision.slices[1].kept.contains(&3));
-        // The rows before the first broken one know nothing of it.
+        // The slices before the first broken row are not affected.
         assert_eq!(decision.slices[0], Video::drift(11, 4, 10, 20).prune(&PruneParams::default()).slices[0]);
     }
 }
@@ -827,7 +828,7 @@ fn a_slice_without_a_finite_token_keeps_nothing_and_the_next_starts_afresh() {
     let decision = video.prune(&PruneParams::default());
     assert_eq!((decision.slices[1].ratio, decision.slices[1].kept.len(), decision.non_finite), (0.0, 0, 6));
     assert_eq!(decision.slices[2], decision.slices[0]);
-    // No budget can make room for tokens that must not be kept.
+    // No budget keeps tokens that must not be kept.
     assert_eq!(counts(&video.prune(&with_budget(Budget::Keep(1.0)))), [6, 0, 6]);
     assert_eq!(counts(&video.prune(&with_budget(Budget::MaxTokens(100)))), [6, 0, 6]);
     let nothing = Video { n_embd: 1, slices: vec![vec![vec![f32::NAN]]] };
@@ -948,7 +949,7 @@ fn random_draws_depend_on_the_seed_alone_and_reach_every_token() {
     assert!(draws.iter().all(|slices| slices[0] != slices[1]), "every slice draws anew");
     let mut hits = [0_usize; 40];
     draws.iter().for_each(|slices| slices[0].iter().for_each(|&i| hits[i as usize] += 1));
-    // About 10 of 40 tokens a draw: 100 hits each, with a standard deviation of 9.
+    // About 10 of 40 tokens per draw: 100 hits each, with a standard deviation of 9.
     let mean = hits.iter().sum::<usize>() as f64 / 40.0;
     assert!(hits.iter().all(|&h| (h as f64 - mean).abs() < 0.5 * mean), "{hits:?}");
 }
@@ -979,7 +980,7 @@ fn evs_keeps_first_slices_whole_where_it_can() {
     assert_eq!(run(methods::EVS, &video, Budget::MaxTokens(5)).slices[0].kept, [1, 3, 5, 7, 9]);
     // A quarter of 30 tokens is less than the first slice.
     assert_eq!(counts(&run(methods::EVS, &Video::drift(21, 3, 10, 16), Budget::Adaptive)), [10, 0, 0]);
-    // Nothing differs by more than 2, but first slices stay.
+    // No token has an importance over 2, but first slices are kept.
     assert_eq!(evs(Budget::Threshold(2.0)), [10, 0, 0, 0, 0, 0, 0, 0]);
 }
 
@@ -987,7 +988,7 @@ fn evs_keeps_first_slices_whole_where_it_can() {
 fn evs_takes_what_changed_most_wherever_it_is() {
     let mut video = Video::still(22, 4, 6, 8);
     video.slices[2][3] = Video::noise(23, 1, 1, 8).slices[0][0].clone();
-    // The token changes, and changes back.
+    // The token changes, and then changes back.
     let kept: Vec<Vec<u32>> =
         run(methods::EVS, &video, Budget::MaxTokens(8)).slices.into_iter().map(|slice| slice.kept).collect();
     assert_eq!(kept, [vec![0, 1, 2, 3, 4, 5], vec![], vec![3], vec![3]]);
@@ -1066,7 +1067,7 @@ fn divprune_leaves_out_what_repeats() {
     kept.sort_unstable();
     assert_eq!(kept, [0, 1, 2, 3, 4, 5], "each cell once");
     assert!(decision.slices.iter().all(|slice| slice.importance.is_none()));
-    // More than there is to tell apart: repetitions, the first ones.
+    // More tokens than different ones: repetitions, the first ones.
     assert_eq!(counts(&run(methods::DIVPRUNE, &video, Budget::MaxTokens(9))), [6, 3, 0, 0]);
 }
 
@@ -1141,7 +1142,7 @@ fn methods_have_names() {
         assert_eq!(serde_json::to_value(method).unwrap(), name);
         assert_eq!(method.to_string(), name);
         assert_eq!(methods::by_name(name).unwrap(), method);
-        // The core knows its own alone.
+        // The core parses only its own methods.
         assert_eq!(name.parse::<Method>().ok(), Some(method).filter(|method| Method::ALL.contains(method)));
     }
     let error = "fastv".parse::<Method>().unwrap_err().to_string();
@@ -1180,10 +1181,10 @@ fn tokens_that_are_not_finished_count_and_are_not_kept() {
     }
 }
 
-// --- slice by slice, without an end ------------------------------------------------------------------
+// --- slice by slice, for live video -------------------------------------------------------------------
 
 impl Video {
-    /// What is kept when nothing of the future is known; `is_key` says which slices are key slices.
+    /// The choices of [`CausalPruner`]; `is_key` says which slices are key slices.
     fn prune_causally(&self, params: &PruneParams, is_key: impl Fn(usize) -> bool) -> Vec<CausalChoice> {
         let mut pruner = CausalPruner::new(params).unwrap();
         let flat = self.flat();
@@ -1223,12 +1224,12 @@ fn a_key_slice_is_chosen_as_if_it_were_the_first() {
             let keyed = video.prune_causally(&params, |t| t == 3);
             let alone = Video { slices: vec![video.slices[3].clone()], ..video.clone() }.prune(&params);
             assert_eq!(keyed[3].kept, alone.slices[0].kept, "{method:?} {seed}");
-            // What is new about it is told as before.
+            // The novelty is the same.
             let novelty = |choices: &[CausalChoice]| choices.iter().map(|choice| choice.novelty).collect::<Vec<_>>();
             assert_eq!(novelty(&keyed), novelty(&plain));
         }
     }
-    // A slice that equals the one before it is none.
+    // A slice that equals the previous one is no key slice.
     let still = Video::still(3, 5, 9, 16).prune_causally(&PruneParams::default(), |_| true);
     assert!(still[1..].iter().all(|choice| choice.kept.is_empty() && choice.novelty == 0.0));
 }

@@ -48,7 +48,7 @@ fn a_folder_of_results_becomes_images_and_one_page() {
     for name in IMAGES {
         let svg = read(&folder, &format!("{name}.svg"));
         assert!(!words(&svg).is_empty(), "{name}");
-        // The same drawing, in the colours of the page.
+        // The same drawing, in the colors of the page.
         let drawn = svg.split_once("fill=\"#FFFFFF\"/>").expect("a background").1;
         assert!(page.contains(&drawn.replace("#222426", "currentColor")), "{name} is not in the page");
     }
@@ -57,7 +57,7 @@ fn a_folder_of_results_becomes_images_and_one_page() {
     for word in ["http:", "https:", "src=", "href=", "url(", "@import", "<script"] {
         assert!(!page.contains(word), "{word}");
     }
-    // Texts of the files stay texts.
+    // Texts from files are escaped.
     assert!(page.contains("a &lt;clip&gt; &amp; more.mp4") && !page.contains("<clip>"));
     assert!(page.contains("&lt;b&gt;be") && !page.contains("<b>"));
     assert!(!page.contains("random@0.1 − sharpv@0.1"), "only what is compared with the first is shown");
@@ -113,12 +113,12 @@ fn images_can_be_pixels() {
         let png = image::open(out.path().join(format!("{name}.png"))).expect("a PNG").to_rgb8();
         assert_eq!((png.width(), png.height()), (2 * size("width"), 2 * size("height")), "{name}");
         assert_eq!(png.get_pixel(0, 0).0, [255; 3], "{name}");
-        // The title is there, as text of about its height.
+        // The title is drawn, as text of about its height.
         let ink = |y: &u32| (0..png.width()).any(|x| png.get_pixel(x, *y).0.iter().all(|&value| value < 90));
         let lines = (24..70).filter(ink).count();
         assert!((20..=46).contains(&lines), "{name}: {lines} lines with ink");
     }
-    // Bars are where the SVG has them.
+    // Bars have the same positions as in the SVG.
     let svg = read(out.path(), "kv-cache.svg");
     let document = roxmltree::Document::parse(&svg).unwrap();
     let png = image::open(out.path().join("kv-cache.png")).expect("a PNG").to_rgb8();
