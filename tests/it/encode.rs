@@ -164,7 +164,7 @@ fn tokens_that_stopped_are_not_kept() {
         let tokens = answer.visual_tokens;
         assert!(tokens.kept > 0 && tokens.keep_ratio < 0.25, "{family}: {tokens:?}");
         // Other methods than SharpV stop no tokens.
-        for method in [Method::Off, Method::Evs] {
+        for method in [Method::OFF, methods::EVS] {
             let prune = PruneParams { method, ..PruneParams::default() };
             let (_, answer) = ask(&mut open(family, SessionParams { prune, ..params(encode) }), clip.path());
             assert_eq!(answer.encoder.computed, 1.0, "{family}, {method}");
