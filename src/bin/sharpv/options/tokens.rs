@@ -34,8 +34,8 @@ impl WeightOptions {
 pub struct PruneOptions {
     /// Which visual tokens to keep; off keeps all
     ///
-    /// sharpv keeps the tokens that SharpV finds important, and one token per scene for the rest; sharpv-paper keeps only
-    /// the important ones, as in the paper; off keeps all.
+    /// sharpv keeps the tokens that SharpV finds important, and one token per scene for the rest; sharpv-paper keeps
+    /// only the important ones, as in the paper; off keeps all.
     #[arg(long, value_name = "METHOD", default_value = "sharpv", value_parser = values::method())]
     prune: Method,
 
