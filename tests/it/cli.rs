@@ -174,7 +174,8 @@ fn wrong_use_ends_with_2() {
         "ask v.mp4 q --prune divprune",
         "inspect v.mp4 --json --prune divprune --threshold 1",
         "ask v.mp4 q --prune nonsense",
-        "ask v.mp4 q --spatial-weight -1",
+        "ask v.mp4 q --spatial-weight 2",
+        "ask v.mp4 q --encode-depth 0.5",
         "ask v.mp4 q --layout nonsense",
         "ask v.mp4 q --fps 0",
         "ask v.mp4 q --max-frames 0",
@@ -216,7 +217,7 @@ fn a_command_line_that_another_program_would_take_is_told_with_ours() {
         (&["download", "smol"], "sharpv pull smol".into()),
     ];
     for (args, expected) in cases {
-        let expected = contains(format!("is no command; did you mean this?\n\n  {expected}\n"));
+        let expected = contains(format!("is not a command; did you mean this?\n\n  {expected}\n"));
         sharpv(args).assert().code(2).stdout(is_empty()).stderr(expected);
     }
     // What would not be taken is not offered.
@@ -475,11 +476,11 @@ fn a_script_ends_at_the_first_line_that_fails() {
     let not_a_session = format!("/load {}", file!());
     let cases = [
         ("/video /nonsense/v.mp4", "error: /nonsense/v.mp4: opening the video failed"),
-        ("/vidoe v.mp4", "error: /vidoe is no command; /help lists them"),
+        ("/vidoe v.mp4", "error: /vidoe is not a command; /help lists them"),
         ("/load /nonsense", "error: /nonsense: opening the saved session failed"),
         (&not_a_session, "cli.rs: this is no saved session; give a file"),
-        ("/load", "error: /load wants the name of a FILE"),
-        ("/save", "error: /save wants the name of a FILE"),
+        ("/load", "error: /load requires the name of a FILE"),
+        ("/save", "error: /save requires the name of a FILE"),
         ("/save /nonsense/folder/file", "error: /nonsense/folder"),
     ];
     for (line, expected) in cases {

@@ -288,19 +288,20 @@ fn a_plan_counts_what_is_kept_between_frames() {
 #[test]
 fn the_program_refuses_values_that_make_no_sense() {
     let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/clip.mp4");
-    for (option, value, told) in [
-        ("--encode", "quick", "exact"),
-        ("--encode-change", "-1", "between 0 and 1"),
-        ("--encode-change", "nan", "between 0 and 1"),
-        ("--encode-whole", "2", "between 0 and 1"),
-        ("--encode-refresh", "0", "at least 1"),
-        ("--encode-depth", "1", "below 1"),
-        ("--encode-multiple", "0.5", "1 to 1000"),
-        ("--encode-least", "inf", "between 0 and 1"),
+    for (command, option, value, reason) in [
+        ("ask", "--encode", "quick", "auto, exact"),
+        ("ask", "--encode-change", "-1", "between 0 and 1"),
+        ("bench", "--encode", "quick", "reuse, stop, fast"),
+        ("bench", "--encode-change", "nan", "between 0 and 1"),
+        ("bench", "--encode-whole", "2", "between 0 and 1"),
+        ("bench", "--encode-refresh", "0", "at least 1"),
+        ("bench", "--encode-depth", "1", "below 1"),
+        ("bench", "--encode-multiple", "0.5", "1 to 1000"),
+        ("bench", "--encode-least", "inf", "between 0 and 1"),
     ] {
-        let output = program::sharpv(&["ask", clip, "What?", option, value]).output().expect("it runs");
+        let output = program::sharpv(&[command, clip, "What?", option, value]).output().expect("it runs");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains(told), "{option} {value}: {text}");
+        assert!(!output.status.success() && text.contains(reason), "{command} {option} {value}: {text}");
         assert!(!text.contains("panicked"), "{text}");
     }
 }

@@ -789,7 +789,7 @@ fn questions_that_cannot_be_asked_are_left_out() {
     fs::write(&data, &rows[1]).expect("a file is written");
     let none = eval("jsonl", &data, &folder.path().join("other"), "--methods dense");
     assert_eq!(none.status.code(), Some(1));
-    assert!(stderr(&none).contains("not one question could be asked"), "{}", stderr(&none));
+    assert!(stderr(&none).contains("no question could be asked"), "{}", stderr(&none));
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn the_program_says_what_is_planned_and_what_would_fit() {
     );
     assert!(!text.contains("batches"), "{text}");
     let text = run(&["--mmproj", mmproj, "--prune", "off", "-c", "300"]);
-    assert!(text.contains("yes, with less than asked for"), "{text}");
+    assert!(text.contains("yes, with less than requested"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&run(&["--mmproj", mmproj, "--json"])).expect("JSON");
     assert_eq!(json["planned"]["frames"], 12);
     assert_eq!(json["fits"], true);

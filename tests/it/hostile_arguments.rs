@@ -7,20 +7,17 @@ use crate::support::program::sharpv;
 
 use std::time::{Duration, Instant};
 
-const OPTIONS: [&str; 30] = [
+const OPTIONS: [&str; 27] = [
     "--fps",
     "--max-frames",
     "--folder-fps",
     "--start",
     "--end",
-    "--fit",
     "--no-fit",
     "--json",
     "--prune",
     "--keep",
     "--max-visual-tokens",
-    "--min-keep",
-    "--spatial-weight",
     "--evict",
     "--threshold",
     "--ctx-size",
@@ -189,7 +186,7 @@ fn no_number_of_an_option_ends_the_program() {
         "18446744073709551615",
         "NaN",
     ];
-    const OPTIONS: [&str; 31] = [
+    const OPTIONS: [&str; 26] = [
         "-c",
         "-ub",
         "-t",
@@ -214,13 +211,8 @@ fn no_number_of_an_option_ends_the_program() {
         "--keep",
         "--max-visual-tokens",
         "--threshold",
-        "--min-keep",
-        "--spatial-weight",
         "--evict-threshold",
         "--encode-change",
-        "--encode-refresh",
-        "--encode-depth",
-        "--encode-multiple",
     ];
     let asked = Asked::new();
     let every = std::env::var("SHARPV_TEST_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(6_usize);

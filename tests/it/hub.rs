@@ -827,7 +827,10 @@ fn known_video_llms_are_listed_with_what_they_need() {
     setup.pull(repo).unwrap();
     let table = setup.sharpv(&["models", "--known"]).assert().success().stderr(is_empty());
     let table = String::from_utf8_lossy(&table.get_output().stdout).into_owned();
-    assert!(table.contains("Computed, not measured") && table.contains("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF"));
+    assert!(
+        table.contains("computed from the numbers of parameters")
+            && table.contains("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF")
+    );
     // Each column has a line that says what it is.
     let (columns, legend) = (table.lines().next().expect("columns"), table.split("\n\n").nth(1).expect("a legend"));
     let columns = columns.split("  ").map(str::trim).filter(|name| !name.is_empty() && *name != "REPOSITORY");

@@ -257,7 +257,7 @@ fn the_program_counts_merged_frames_as_frames() {
         .write_stdin("What is there from 0:00 to 0:30?\n")
         .assert()
         .success()
-        .stderr(contains("; 4 frames, ").and(contains("16 frames of 00:00 to 00:30 added, where there were 2: ")));
+        .stderr(contains("; 4 frames, ").and(contains("16 frames of 00:00 to 00:30 added to the 2 there: ")));
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn the_program_looks_closer() {
     let path = minute(&clips);
     let path = path.to_str().expect("UTF-8");
     let ask = ["ask", path, "What is at 0:30?", "--max-frames", "4", "-n", "4"];
-    run(&ask).success().stderr(contains("16 frames of 00:22 to 00:38 added, where there were "));
+    run(&ask).success().stderr(contains("16 frames of 00:22 to 00:38 added to the "));
     run(&[&ask[..], &["--no-zoom"]].concat()).success().stderr(contains("added").not());
     let model = model("smolvlm");
     let model: Vec<&str> = model.iter().map(String::as_str).collect();

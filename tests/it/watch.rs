@@ -249,7 +249,7 @@ fn what_is_remembered_is_searched() {
     told.stderr(contains("searched 8 parts: ").and(contains("16 frames remembered in ")));
 
     let clip = clips.draw(MOVING, H264, "clip.ts").display().to_string();
-    for (recall, n_answers, warning) in [("--recall 16", 2, "wants a question"), ("", 1, "--recall 64")] {
+    for (recall, n_answers, warning) in [("--recall 16", 2, "requires a question"), ("", 1, "--recall 64")] {
         let (model, options) = (model(), format!("--json --follow --fps 4 --for 5.5s {recall}"));
         let mut child = spawn(&arguments(&clip, &options, &model));
         let mut stdin = child.stdin.take().expect("stdin");

@@ -1,13 +1,13 @@
-//! What the library says can be done about an error, in the words of this program.
+//! The library's suggestions for an error, as options and commands of this program.
 
 use sharpv::error::FileKind;
 use sharpv::video::LiveInput;
 use sharpv::{Error, Fix};
 
-/// A line to go below an error, if there is something to try.
+/// A line to print below an error, if there is something to try.
 pub fn about(error: &Error) -> Option<String> {
     match error {
-        // Who cannot download a camera can watch it.
+        // A camera cannot be downloaded, but watched.
         Error::Unusable { what: FileKind::Video, path, .. } => {
             let address = path.to_str().filter(|address| LiveInput::is_address(address))?;
             let shown = LiveInput::Address(address.to_owned()).name();
@@ -22,7 +22,7 @@ fn line(fixes: &[Fix]) -> Option<String> {
     (!tries.is_empty()).then(|| format!("try {}", tries.join(", or ")))
 }
 
-/// `None` where the library's own words say it all.
+/// `None` if the library's message is enough.
 fn option(fix: &Fix) -> Option<String> {
     Some(match fix {
         Fix::MaxFrames(n) => format!("--max-frames {n}"),
@@ -37,11 +37,11 @@ fn option(fix: &Fix) -> Option<String> {
         Fix::SortModelFiles => {
             "-m for the language model, --mmproj for the multimodal projector, --lora for an adapter".to_owned()
         }
-        Fix::ReadLog => "again with -v, for llama.cpp's log".to_owned(),
+        Fix::ReadLog => "again with -v, which prints llama.cpp's log".to_owned(),
         Fix::MeasureLayers => "`sharpv calibrate`, which writes one".to_owned(),
         Fix::Measure => "`sharpv eval`, `sharpv bench` or `sharpv calibrate`, which write them".to_owned(),
         Fix::StartRpcServer => "`sharpv rpc-server` on that machine".to_owned(),
-        Fix::SkipCheck => "--no-check, if llama.cpp is known to load this file".to_owned(),
+        Fix::SkipCheck => "--no-check, if you know that llama.cpp loads this file".to_owned(),
         _ => return None,
     })
 }
@@ -65,8 +65,8 @@ mod tests {
             reason: "this is a URL".into(),
             advice: "download it".into(),
         };
-        let told = about(&error("rtsp://me:secret@camera/1")).expect("something to try");
-        assert!(told.contains("`sharpv watch rtsp://camera/1`"), "{told}");
+        let advice = about(&error("rtsp://me:secret@camera/1")).expect("something to try");
+        assert!(advice.contains("`sharpv watch rtsp://camera/1`"), "{advice}");
         assert_eq!(about(&error("file:///a.mp4")), None);
     }
 }

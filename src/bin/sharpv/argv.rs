@@ -1,9 +1,9 @@
-//! llama.cpp's options of several letters after one dash, such as `-ngl`. clap knows no such thing: they are spelled
-//! out for it.
+//! llama.cpp's short options of several letters, such as `-ngl`. clap does not support them, so they are replaced by their
+//! long forms.
 
 use std::ffi::OsString;
 
-/// Short form and long form. The help texts of the options name the short forms.
+/// Short and long forms. The help of an option names its short form.
 const SHORT_FORMS: &[(&str, &str)] = &[
     ("-ctk", "--cache-type-k"),
     ("-ctv", "--cache-type-v"),
@@ -15,11 +15,11 @@ const SHORT_FORMS: &[(&str, &str)] = &[
     ("-ub", "--ubatch-size"),
 ];
 
-/// Replaces the short forms in `args`, but where they are the value of an option or come after `--`.
+/// Replaces the short forms in `args`, except values of options and whatever follows `--`.
 pub fn spell_out(args: impl IntoIterator<Item = OsString>, command: &clap::Command) -> Vec<OsString> {
-    let mut is_value = true; // The program's own name.
+    let mut is_value = true; // The name of the program.
     let mut only_positional = false;
-    // Before it is known, the options are those of all commands.
+    // Until the command is known, options of all commands count.
     let mut of: Option<&clap::Command> = None;
     args.into_iter()
         .map(|arg| {

@@ -47,7 +47,7 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The question that an argument is, or stands for.
+/// The question: the argument, or stdin for `-`.
 pub fn question(argument: &str) -> anyhow::Result<String> {
     let question = if argument == "-" {
         let mut text = String::new();

@@ -1,8 +1,8 @@
-//! `sharpv bench`: what methods cost, side by side.
+//! `sharpv bench`: time and memory of methods, side by side.
 
 use crate::args::BenchArgs;
 use crate::interrupt::Interrupts;
-use crate::options::{PruneOptions, SamplerOptions, SessionArgs};
+use crate::options::{ModelOptions, VideoOptions};
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
 use crate::{output, report};
@@ -14,7 +14,7 @@ use sharpv::lab::report::ImageFormat;
 use sharpv::lab::results::{Bench, Machine, MemoryUse, Scaling, VideoBench};
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, Method, PruneParams};
-use sharpv::runtime::{CancelToken, Model};
+use sharpv::runtime::{CancelToken, Model, SamplerParams};
 use sharpv::{Observer, Stage};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 /// The second Ctrl-C ends the program at once.
 const PATIENCE: u32 = 2;
 
-/// How often a child is looked at.
+/// How often a child process is checked.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the command line comes to.
+/// What the command line requests.
 struct Job {
     video: Option<PathBuf>,
     question: String,
@@ -35,7 +35,8 @@ struct Job {
     repeats: usize,
     predict: usize,
     sizes: Vec<ScalingSize>,
-    session: SessionArgs,
+    model: ModelOptions,
+    frames: VideoOptions,
     params: SessionParams,
 }
 
@@ -44,14 +45,14 @@ pub fn run(args: BenchArgs, mut screen: Screen) -> anyhow::Result<()> {
     let cancel = interrupts.cancel_token();
     let (json, out, measured) = (args.json, args.out.clone(), args.measure_memory);
     let job = Job::new(args, &cancel)?;
-    // What is wrong with the command line is told before a large model is loaded.
+    // Errors of the command line come before a large model is loaded.
     if let Some(folder) = &out {
-        std::fs::create_dir_all(folder).with_context(|| format!("{}: making the folder failed", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("{}: creating the folder failed", folder.display()))?;
     }
     if let Some(video) = &job.video {
         sharpv::video::probe(video)?;
     }
-    let files = job.session.model.files(&mut screen)?;
+    let files = job.model.files(&mut screen)?;
     if let Some(method) = measured {
         return measure(&job, method, &files);
     }
@@ -74,15 +75,16 @@ pub fn run(args: BenchArgs, mut screen: Screen) -> anyhow::Result<()> {
 
 impl Job {
     fn new(args: BenchArgs, cancel: &CancelToken) -> anyhow::Result<Self> {
-        let session = SessionArgs {
-            model: args.model,
-            video: args.frames,
-            prune: PruneOptions::default_method(),
-            evict: args.evict.clone(),
-            encode: args.encode,
-            sampler: SamplerOptions::greedy(args.predict),
+        let params = SessionParams {
+            fit: args.frames.fits(),
+            decode_ahead: !args.no_decode_ahead,
+            evict: args.evict.params(true)?,
+            encode: args.encode.params()?,
+            sampler: SamplerParams { temperature: 0.0, ..SamplerParams::default() },
+            n_predict: args.predict as usize,
+            keep_unpruned: true,
+            ..args.model.session_params(cancel.clone())?
         };
-        let params = SessionParams { keep_unpruned: true, ..session.session_params(cancel.clone())? };
         let methods: Vec<PruneParams> = args.methods.iter().map(|&method| prune_params(method, args.keep)).collect();
         methods.iter().try_for_each(PruneParams::validate)?;
         cost::check(&methods, usize::from(args.repeats))?;
@@ -93,7 +95,8 @@ impl Job {
             repeats: usize::from(args.repeats),
             predict: args.predict as usize,
             sizes: args.synthetic,
-            session,
+            model: args.model,
+            frames: args.frames,
             params,
         })
     }
@@ -112,7 +115,7 @@ fn on_video(
     screen: &mut Screen,
 ) -> anyhow::Result<VideoBench> {
     let cancel = interrupts.cancel_token();
-    if job.session.model.uses_default() {
+    if job.model.uses_default() {
         screen.note(&about_default_model(files));
     }
     let session = Session::open(files, job.params.clone(), &mut Watch::new(screen, None, &cancel));
@@ -120,11 +123,11 @@ fn on_video(
     let mut session = session?;
     let work = interrupts.work();
     let mut progress = Progress::new(screen, "runs");
-    let options = job.session.video.options();
+    let options = job.frames.options();
     let measured = cost::run(&mut session, (video, &options), &job.question, &job.methods, job.repeats, &mut progress);
     screen.clear();
     let mut measured = measured?;
-    // Two copies of a large model may not fit, least of all on a GPU.
+    // Two copies of a large model may not fit, especially on a GPU.
     drop(session);
     for params in &job.methods {
         let name = methods::name(params.method);
@@ -160,25 +163,25 @@ fn synthetic(job: &Job, files: &ModelFiles, interrupts: &Interrupts, screen: &mu
     Ok(measured?)
 }
 
-/// One run of `method` and nothing else: the most memory that this process held is then the method's own.
+/// Runs `method` once and nothing else, so that the peak memory of this process is that of the method.
 fn measure(job: &Job, method: Method, files: &ModelFiles) -> anyhow::Result<()> {
-    let Some(video) = &job.video else { bail!("there is no video to measure memory with") };
+    let Some(video) = &job.video else { bail!("measuring memory requires a video") };
     let prune = job.methods.iter().find(|params| params.method == method).cloned();
     let prune = prune.unwrap_or_else(|| prune_params(method, None));
     let free_before = cost::gpu_bytes_free();
     let params = SessionParams { prune, keep_unpruned: false, ..job.params.clone() };
     let mut session = Session::open(files, params, &mut ())?;
-    session.add_video(video, &job.session.video.options(), &mut ())?;
+    session.add_video(video, &job.frames.options(), &mut ())?;
     let answer = session.ask(&job.question, &mut ())?;
     let device_bytes = free_before.zip(cost::gpu_bytes_free()).map(|(before, after)| before.saturating_sub(after));
     output::print_json(&MemoryUse { peak_rss_bytes: answer.peak_rss_bytes, device_bytes })
 }
 
-/// Calls this program again, to measure the method `name`.
+/// Measures the method `name` in another process of this program.
 fn memory_of(name: &str, cancel: &CancelToken) -> anyhow::Result<MemoryUse> {
     let program = std::env::current_exe().context("finding this program failed")?;
     let mut args: Vec<_> = std::env::args_os().skip(1).collect();
-    // Right behind the command's name: only flags can stand before it, and a `--` may follow.
+    // Right after the command's name: only flags can precede it, and a `--` may follow.
     let command = args.iter().position(|arg| arg == "bench").map_or(0, |at| at + 1);
     args.splice(command..command, ["--measure-memory", name].map(Into::into));
     let mut child = Command::new(program)
@@ -188,7 +191,7 @@ fn memory_of(name: &str, cancel: &CancelToken) -> anyhow::Result<MemoryUse> {
         .stderr(Stdio::piped())
         .spawn()
         .context("starting a process failed")?;
-    // Read while it runs: a log of -vv would fill the pipe, and the child would wait forever.
+    // Read meanwhile: a log of -vv would fill the pipe and block the child forever.
     let stdout = child.stdout.take().map(read_all);
     let stderr = child.stderr.take().map(read_all);
     let status = loop {
@@ -203,9 +206,9 @@ fn memory_of(name: &str, cancel: &CancelToken) -> anyhow::Result<MemoryUse> {
     let text = |reader: Option<std::thread::JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
     let (stdout, stderr) = (text(stdout), text(stderr));
     if !status.success() {
-        bail!("{}", stderr.lines().last().unwrap_or("the process ended without a word"));
+        bail!("{}", stderr.lines().last().unwrap_or("the process ended without a message"));
     }
-    serde_json::from_str(stdout.trim()).context("the process gave no numbers")
+    serde_json::from_str(stdout.trim()).context("the process printed no numbers")
 }
 
 fn read_all(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
@@ -225,18 +228,18 @@ fn write(bench: &Bench, folder: &Path, screen: &Screen) -> anyhow::Result<()> {
     report::write(&[folder.join("bench.json")], folder, &[ImageFormat::Svg], screen)
 }
 
-/// Shows how far the bench is, and when it will be done.
+/// Shows progress and the remaining time.
 struct Progress<'a> {
     screen: &'a mut Screen,
     name: &'static str,
     start: Instant,
-    /// How much of all the work is done, 0 to 1.
+    /// The share of all work that is done, 0 to 1.
     share: f64,
 }
 
 impl<'a> Progress<'a> {
     fn new(screen: &'a mut Screen, name: &'static str) -> Self {
-        screen.busy("first run, which does not count");
+        screen.busy("warm-up run");
         Self { screen, name, start: Instant::now(), share: 0.0 }
     }
 }

@@ -1,8 +1,9 @@
-//! What `-h` shows of each command: the options that most people use, on one screen. `--help` shows all.
+//! What the help of each command shows: `-h` the common options, on one screen; `--help` all options but those that have
+//! no use with the command.
 
 use clap::{Arg, Command};
 
-/// The long names of the options that `-h` shows. Commands that are not here have few options, all of which it shows.
+/// The long names of the options that `-h` shows. It shows all options of the commands that are not listed.
 const COMMON: &[(&str, &str)] = &[
     ("ask", "json model mmproj gpu-layers fps max-frames start end search keep prune predict temp"),
     ("chat", "model mmproj gpu-layers fps max-frames start end search keep prune predict temp"),
@@ -22,15 +23,34 @@ const COMMON: &[(&str, &str)] = &[
     ("bench", "methods keep repeats predict synthetic json out model mmproj gpu-layers fps max-frames"),
 ];
 
-/// `program`, with the help of its commands in two lengths.
+/// The long names of options that a command accepts but no help shows. `plan` takes a command line of `ask` unchanged;
+/// requests to `serve` name the part of their video themselves.
+const HIDDEN: &[(&str, &str)] = &[
+    (
+        "plan",
+        "temp top-k top-p min-p repeat-penalty repeat-last-n presence-penalty frequency-penalty grammar grammar-file seed",
+    ),
+    ("serve", "start end"),
+];
+
+/// The long names that `table` has for `command`.
+fn names(table: &'static [(&str, &str)], command: &Command) -> Option<Vec<&'static str>> {
+    let (_, names) = table.iter().find(|(name, _)| *name == command.get_name())?;
+    Some(names.split_whitespace().collect())
+}
+
+/// Gives the commands of `program` their two lengths of help.
 pub fn shortened(program: Command) -> Command {
     program.mut_subcommands(|command| {
-        let Some((_, common)) = COMMON.iter().find(|(name, _)| *name == command.get_name()) else { return command };
+        let hidden = names(HIDDEN, &command).unwrap_or_default();
+        let is_hidden = |arg: &Arg| arg.get_long().is_some_and(|name| hidden.contains(&name));
+        let command = command.mut_args(|arg| if is_hidden(&arg) { arg.hide(true) } else { arg });
+        let Some(common) = names(COMMON, &command) else { return command };
         let long = command.get_after_help().cloned().unwrap_or_default();
-        // The heading and two.
+        // The heading and two examples.
         let examples: String = long.to_string().lines().take(3).map(|line| format!("{line}\n")).collect();
         let more = format!("{examples}\n`sharpv {} --help` shows all options, and more examples.", command.get_name());
-        let is_common = |arg: &Arg| arg.get_long().is_none_or(|name| common.split(' ').any(|common| common == name));
+        let is_common = |arg: &Arg| arg.get_long().is_none_or(|name| common.contains(&name));
         command
             .mut_args(|arg| if is_common(&arg) { arg } else { arg.hide_short_help(true) })
             .after_help(more)
@@ -61,9 +81,9 @@ mod tests {
     #[test]
     fn what_is_shown_exists() {
         let program = Cli::command();
-        for (name, common) in COMMON {
+        for (name, options) in COMMON.iter().chain(HIDDEN) {
             let command = program.find_subcommand(name).unwrap_or_else(|| panic!("{name}"));
-            for option in common.split(' ') {
+            for option in options.split_whitespace() {
                 let is_named = |arg: &Arg| arg.get_long() == Some(option);
                 assert!(command.get_arguments().any(is_named), "{name} --{option}");
             }

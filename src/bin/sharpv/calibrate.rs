@@ -1,4 +1,4 @@
-//! `sharpv calibrate`: finds the layers in which a model can do without its visual tokens.
+//! `sharpv calibrate`: finds the layers of a model that can do without visual tokens.
 
 use crate::args::CalibrateArgs;
 use crate::interrupt::Interrupts;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// The second Ctrl-C ends the program at once.
 const PATIENCE: u32 = 2;
 
-/// Clips drawn by code.
+/// Number of generated clips.
 const CLIPS: usize = 12;
 
 pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
@@ -34,7 +34,7 @@ pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
         questions: &questions,
         max_loss: args.max_quality_loss,
     };
-    // What is wrong with the command line or a video is told before a large model is loaded.
+    // Errors of the command line and the videos come before a large model is loaded.
     calibration.validate()?;
     for clip in &clips {
         video::probe(clip)?;
@@ -56,7 +56,7 @@ pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
     let settings = settings(args, &digest, &clips);
     let mut record = Record::open(&path.with_extension("unfinished"), &settings)?;
     if !record.is_empty() {
-        screen.note(&format!("{} answers were measured already", record.len()));
+        screen.note(&format!("{} answers have been measured before", record.len()));
     }
     let mut session = Session::open(&files, params, &mut Watch::new(&mut screen, None, &cancel))?;
     screen.clear();
@@ -66,7 +66,7 @@ pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
     screen.clear();
     drop(work);
     let mut profile = measured.inspect_err(|_| {
-        screen.note(&format!("{} answers are measured; the same command goes on", record.len()));
+        screen.note(&format!("{} answers are measured; the same command continues", record.len()));
     })?;
     profile.model = session.model().description();
     profile.digest = digest.to_string();
@@ -82,7 +82,7 @@ pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a calibration depends on, in one line: a stopped one goes on only where all of it is the same.
+/// Everything that a calibration depends on, in one line. A stopped run resumes only with the same settings.
 fn settings(args: &CalibrateArgs, digest: &str, clips: &[PathBuf]) -> String {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
     let clips: Vec<(String, u64)> = match args.videos.is_empty() {
@@ -128,7 +128,7 @@ fn row(loss: &Loss) -> String {
     format!("{:>16.4}  {:>12.4}  {:>12.1} %", loss.lost, loss.divergence, loss.changed * 100.0)
 }
 
-/// Layers by number, as `1, 2, 5`.
+/// The layers in ascending order, such as `1, 2, 5`.
 fn in_order(layers: &[usize]) -> String {
     let mut layers = layers.to_vec();
     layers.sort_unstable();
@@ -138,11 +138,11 @@ fn in_order(layers: &[usize]) -> String {
     layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Shows how many answers are measured, and when all are.
+/// Shows how many answers are measured, and the remaining time.
 struct Progress<'a> {
     screen: &'a mut Screen,
     start: Option<(Instant, u64)>,
-    /// When it was shown last, for screens without a bar.
+    /// The last time that it was shown on a screen without bars.
     shown: Option<Instant>,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// How often a screen without a bar gets a line.
+/// The pause between lines on a screen without bars.
 const PAUSE: Duration = Duration::from_secs(10);
 
 impl Observer for Progress<'_> {

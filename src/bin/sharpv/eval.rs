@@ -1,4 +1,4 @@
-//! `sharpv eval`: a benchmark, methods side by side.
+//! `sharpv eval`: runs a benchmark with several methods side by side.
 
 use crate::args::EvalArgs;
 use crate::interrupt::Interrupts;
@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 /// The second Ctrl-C ends the program at once.
 const PATIENCE: u32 = 2;
 
-/// Bad rows that are shown; all are in the summary.
+/// How many bad rows are shown. The summary lists all.
 const SHOWN: usize = 10;
 
 pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
     let cancel = interrupts.cancel_token();
-    // What is wrong with the command line or the data is told before a large model is loaded.
+    // Errors of the command line and the data come before a large model is loaded.
     let variants = Variant::all(&args.methods, &args.budgets, &args.encode)?;
     let prune = PruneParams { seed: args.seed, ..args.weights.params() };
     prune.validate()?;
@@ -33,7 +33,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let Dataset { mut questions, mut bad_rows } = args.task.load(&args.data, args.videos.as_deref())?;
     show_bad_rows(&bad_rows, &screen);
     let fingerprint = eval::fingerprint(args.task, &questions);
-    // Of all questions: it must not change with the part of them that is asked.
+    // From all questions, so that it does not depend on which of them are asked.
     let n_predict = questions.iter().map(|question| args.task.n_predict(question)).max();
     choose(args, &mut questions)?;
 
@@ -92,7 +92,8 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
             Ok(failed) => bad_rows.extend(failed),
             Err(error) => {
                 let there = total - run.missing(&results);
-                screen.note(&format!("{there} of {total} answers are in {}; the same command goes on", out.display()));
+                screen
+                    .note(&format!("{there} of {total} answers are in {}; the same command continues", out.display()));
                 return Err(error.into());
             }
         }
@@ -102,12 +103,12 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     summary.write(&path)?;
     output::print(&summary.table())?;
     if !summary.bad_rows.is_empty() {
-        screen.note(&format!("{} rows were left out; {} lists them", summary.bad_rows.len(), path.display()));
+        screen.note(&format!("{} rows were skipped; {} lists them", summary.bad_rows.len(), path.display()));
     }
     screen.note(&format!("results: {}", path.display()));
     if summary.variants.iter().all(|variant| variant.all.n == 0) {
-        let reason = "not one question could be asked".to_owned();
-        let advice = "look at the reasons above; --videos DIR says where the videos are".to_owned();
+        let reason = "no question could be asked".to_owned();
+        let advice = "see the reasons above; --videos DIR names the folder of the videos".to_owned();
         return Err(sharpv::Error::Unusable {
             what: sharpv::error::FileKind::Evaluation,
             path: args.data.clone(),
@@ -125,13 +126,13 @@ fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {
         return Err(sharpv::Error::InvalidParameter {
             name: "--score",
             value: "likelihood".into(),
-            expected: "generate with --evict: eviction comes behind an answer's first token".into(),
+            expected: "generate with --evict: eviction happens after the first token of an answer".into(),
         });
     }
     Ok(evict)
 }
 
-/// Leaves the questions that were asked for.
+/// Keeps the questions that are requested.
 fn choose(args: &EvalArgs, questions: &mut Vec<Question>) -> sharpv::Result<()> {
     let refuse = |name, value: &str, expected: String| {
         Err(sharpv::Error::InvalidParameter { name, value: value.to_owned(), expected })
@@ -157,22 +158,22 @@ fn show_bad_rows(bad_rows: &[BadRow], screen: &Screen) {
     }
 }
 
-/// Shows how far the run is, and when it will be done.
+/// Shows progress and the remaining time.
 struct Progress<'a> {
     screen: &'a mut Screen,
     total: usize,
-    /// Answers that are there or failed.
+    /// Answers that exist or failed.
     done: usize,
-    /// Those of them that were not there when the run began.
+    /// How many of these are from this run.
     new: usize,
     start: Instant,
-    /// Of the variant that answers now: its name, right answers, answers.
+    /// For each variant: its name, correct answers, answers.
     tally: Vec<(String, usize, usize)>,
     last_line: Instant,
     n_failed: usize,
 }
 
-/// How often a line is written where there is no bar.
+/// The pause between lines on a screen without bars.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
 impl<'a> Progress<'a> {
@@ -204,7 +205,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The accuracies of this run so far, of no more variants than a line has room for.
+    /// The accuracies of this run so far, for as many variants as fit in a line.
     fn standing(&self) -> String {
         let parts = self.tally.iter().take(3);
         parts.map(|(name, right, n)| format!(", {name} {:.0} %", 100.0 * *right as f64 / (*n).max(1) as f64)).collect()

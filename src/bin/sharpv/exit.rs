@@ -1,4 +1,4 @@
-//! How the program ends: exit codes, and the last message.
+//! How the program ends: exit codes and the final message.
 
 use crate::args::Cli;
 use crate::{advice, screen};
@@ -10,15 +10,15 @@ use std::process::ExitCode;
 
 /// The job failed.
 const FAILED: u8 = 1;
-/// The command line asks for what cannot be.
+/// The command line is wrong.
 const WRONG_USE: u8 = 2;
-/// Stopped with Ctrl-C: 128 and the number of SIGINT, as shells have it.
+/// Interrupted with Ctrl-C: 128 plus the number of SIGINT, as in shells.
 pub const STOPPED: u8 = 130;
 
-/// The exit code for a result, after its error was shown.
+/// Shows the error of a result, and returns the exit code.
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    // Whoever reads the output has seen enough, as `head` does.
+    // The reader of the output, such as `head`, has seen enough.
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
@@ -38,48 +38,48 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Shows what clap has to say: help and version on stdout, wrong use on stderr.
+/// Prints a message of clap: help and version to stdout, errors to stderr.
 pub fn usage(error: &clap::Error) -> ExitCode {
-    // A closed stdout is no failure of `--help`.
+    // A closed stdout is not a failure.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(WRONG_USE) } else { ExitCode::SUCCESS }
 }
 
-/// Says why llama.cpp aborts the program.
+/// Prints why llama.cpp aborts the program.
 pub fn on_abort(abort: &Abort<'_>) {
-    // What is left of a bar stands where the message begins.
+    // Clear what is left of a progress bar.
     let start = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
     screen::to_stderr(&format!("{start}{}", about_abort(abort.file, abort.reason)));
 }
 
 fn about_abort(file: Option<&Path>, reason: &str) -> String {
-    // The name of the source file is enough to find the place: its folder is that of whoever built the program.
+    // The folder of the source file is that of the machine that built the program, so the file name is enough.
     let (place, what) = reason.split_once(": ").unwrap_or(("", reason));
     let place = place.rsplit(['/', '\\']).next().unwrap_or_default();
-    // ggml's GPU backends end the program where a call fails. What it was is what they logged before.
+    // ggml's GPU backends abort when a call fails, after logging the reason.
     if let Some((_, logged)) = what.split_once("CUDA error (") {
         return format!(
-            "error: the GPU failed: {}. Fewer layers there take less of its memory (-ngl N, or --gpu-margin 2G), and `--device none` takes nothing. \
-             If it is not the memory, try GGML_CUDA_DISABLE_GRAPHS=1 in the environment, and please report it",
+            "error: the GPU failed: {}. With fewer layers on it, it needs less memory (-ngl N, or --gpu-margin 2G); `--device none` does not use it. \
+             If memory is not the problem, set GGML_CUDA_DISABLE_GRAPHS=1 in the environment, and please report this",
             logged.trim_end_matches(')')
         );
     }
     match file {
         Some(file) => format!(
-            "error: {}: llama.cpp broke down over this file ({what}, {place}); it is damaged, or of a kind that this llama.cpp does not know: \
-             download it again, or take another one",
+            "error: {}: llama.cpp aborted over this file ({what}, {place}); it is damaged, or of a kind that this llama.cpp does not support: \
+             download it again, or use another one",
             file.display()
         ),
         None => format!(
-            "error: llama.cpp broke down ({what}, {place}); if the model's files are not damaged, this is a bug: please report it with this line"
+            "error: llama.cpp aborted ({what}, {place}); unless a file of the model is damaged, this is a bug: please report it with this line"
         ),
     }
 }
 
-/// The error and its causes. Most messages of the library quote their cause already.
+/// The error with its causes, of which most messages of the library quote some already.
 pub fn describe(error: &anyhow::Error) -> String {
     let option = match error.downcast_ref::<sharpv::Error>() {
-        // The library knows no options, but calls what they set by their names.
+        // The library does not know options, but uses the same names for what they set.
         Some(sharpv::Error::InvalidParameter { name, .. }) if is_option(name) => "--",
         _ => "",
     };
@@ -95,15 +95,15 @@ pub fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether an option of any command has this name.
+/// Whether any command has an option of this name.
 fn is_option(name: &str) -> bool {
     let program = Cli::command();
     program.get_subcommands().flat_map(clap::Command::get_arguments).any(|argument| argument.get_long() == Some(name))
 }
 
-/// Whether stdout was closed.
+/// Whether the error is a closed stdout.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    // The library's own errors wrap theirs: only the program writes to stdout.
+    // Errors of the library wrap theirs, so an unwrapped one is from writing to stdout.
     let direct = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.downcast_ref::<io::Error>().is_some_and(direct)
 }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_abort_is_told_with_its_file_and_what_to_do() {
+    fn an_abort_is_reported_with_its_file_and_what_to_do() {
         let reason = "/build/llama.cpp/ggml/src/ggml.c:12: GGML_ASSERT(a > 0) failed";
         let text = about_abort(Some(Path::new("m.gguf")), reason);
         assert!(text.starts_with("error: m.gguf: "), "{text}");

@@ -1,12 +1,12 @@
-//! Command lines as other programs take them (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`,
-//! `--max-tokens 64`): no command or option, but the message tells ours.
+//! Command lines of other programs (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`, `--max-tokens 64`). They
+//! are errors, and the message suggests sharpv's own command or option.
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// What other programs call our commands.
+/// Names of other programs for our commands.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("list", "models"),
     ("ls", "models"),
@@ -16,7 +16,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("install", "pull"),
 ];
 
-/// What other programs call our options, or people think that they are called. clap finds those that look alike.
+/// Names of other programs for our options, and likely guesses. clap itself suggests options that are spelled alike.
 const OTHER_OPTIONS: &[(&str, &str)] = &[
     ("--frames", "--max-frames"),
     ("--num-frames", "--max-frames"),
@@ -33,7 +33,7 @@ const OTHER_OPTIONS: &[(&str, &str)] = &[
     ("--system", "--system-prompt"),
 ];
 
-/// `error`, or if `args` would be right with a command of ours, an error that tells so.
+/// Returns `error`, or one that suggests what `args` probably mean.
 pub fn explain(error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
     match error.kind() {
         ErrorKind::UnknownArgument => explain_option(error, args, command),
@@ -41,18 +41,18 @@ pub fn explain(error: clap::Error, args: &[OsString], command: &Command) -> clap
     }
 }
 
-/// `error` about an option, with the one of ours that is meant.
+/// Adds the option that is probably meant to `error`.
 fn explain_option(mut error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return error };
     let Some((_, ours)) = OTHER_OPTIONS.iter().find(|(other, _)| other == word) else { return error };
     let is_taken = |of: &Command| of.get_arguments().any(|arg| arg.get_long() == ours.strip_prefix("--"));
-    // The first word that is one names the command.
+    // The command is the first word that names one.
     let mut command = command.clone();
     command.build();
     let Some(name) = args.iter().skip(1).find(|arg| command.find_subcommand(arg).is_some_and(is_taken)) else {
         return error;
     };
-    // What was said of how to use it is about what looks alike.
+    // Without this, the usage line is about clap's own suggestion.
     if let Some(of) = command.find_subcommand_mut(name) {
         error.insert(ContextKind::Usage, ContextValue::StyledStr(of.render_usage()));
     }
@@ -60,7 +60,7 @@ fn explain_option(mut error: clap::Error, args: &[OsString], command: &Command) 
     error
 }
 
-/// `error` about a command, or one that tells which is meant.
+/// Returns `error`, or one that suggests the command that is probably meant.
 fn explain_command(error: clap::Error, args: &[OsString], command: &Command) -> clap::Error {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return error };
     let Some(at) = args.iter().skip(1).position(|arg| arg == word.as_str()) else { return error };
@@ -69,11 +69,12 @@ fn explain_command(error: clap::Error, args: &[OsString], command: &Command) -> 
     let whole = |meant: Vec<OsString>| before.iter().cloned().chain(meant).collect();
     let Some(line) = meanings(word, after).into_iter().map(whole).find(is_right) else { return error };
     let line: Vec<String> = line.iter().skip(1).map(|arg| quoted(&arg.to_string_lossy())).collect();
-    let message = format!("'{word}' is no command; did you mean this?\n\n  {} {}", command.get_name(), line.join(" "));
+    let message =
+        format!("'{word}' is not a command; did you mean this?\n\n  {} {}", command.get_name(), line.join(" "));
     command.clone().error(ErrorKind::InvalidSubcommand, message)
 }
 
-/// What `word`, in the place of a command, and the arguments after it may mean, the likeliest first.
+/// What `word` in place of a command, with the arguments after it, may mean; the likeliest first.
 fn meanings(word: &str, after: &[OsString]) -> Vec<Vec<OsString>> {
     let line = |start: &[&str]| start.iter().map(OsString::from).chain(after.iter().cloned()).collect();
     if is_path(word) {
@@ -89,13 +90,13 @@ fn meanings(word: &str, after: &[OsString]) -> Vec<Vec<OsString>> {
     OTHER_NAMES.iter().filter(|(name, _)| *name == word).map(|(_, ours)| line(&[ours])).collect()
 }
 
-/// Whether `word` looks like a video rather than a name.
+/// Whether `word` looks like the path of a video.
 fn is_path(word: &str) -> bool {
     let path = Path::new(word);
     path.exists() || path.extension().is_some() || path.components().count() > 1
 }
 
-/// `word` as a shell takes it.
+/// Quotes `word` for a shell.
 pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

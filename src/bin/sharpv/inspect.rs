@@ -1,4 +1,4 @@
-//! `sharpv inspect`: what is kept of a video, as a page, images and a video.
+//! `sharpv inspect`: which tokens of a video are kept, as a page, images and a video.
 
 use crate::args::InspectArgs;
 use crate::interrupt::Interrupts;
@@ -30,7 +30,7 @@ pub fn run(args: &InspectArgs, mut screen: Screen) -> anyhow::Result<()> {
     let mut inspection = inspection?;
     inspection.command = command();
     let model = session.model().clone();
-    // Its cache need not be there beside that of the dense run.
+    // Frees its cache before that of the dense run is allocated.
     drop(session);
     if (args.out.is_some() || args.json) && !args.no_dense {
         measure_dense(args, &mut inspection, (&files, &params, model), &mut screen)?;
@@ -62,7 +62,7 @@ pub fn run(args: &InspectArgs, mut screen: Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same video and question as llama.cpp does it.
+/// Runs the same video and question as stock llama.cpp does.
 fn measure_dense(
     args: &InspectArgs,
     inspection: &mut Inspection,
@@ -79,7 +79,7 @@ fn measure_dense(
     };
     let cancel = params.cancel.clone();
     let mut session = session::load(files, params, Some(model), screen)?;
-    screen.busy("the same with all tokens");
+    screen.busy("running it with all tokens");
     let mut watch = Watch::new(screen, None, &cancel);
     let measured = inspection.measure_dense(&mut session, &args.video, &args.session.video.options(), &mut watch);
     screen.clear();

@@ -1,4 +1,4 @@
-//! Ctrl-C: it stops the work at hand, and the program where there is none.
+//! Ctrl-C: it stops the current work, or the program if there is none.
 
 use crate::exit;
 use anyhow::Context;
@@ -6,24 +6,24 @@ use sharpv::runtime::{CancelToken, exit_now};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What Ctrl-C does now: `IDLE` ends the program, other values count how often it was pressed during the work.
+/// `IDLE`: Ctrl-C ends the program. Other values: how often it was pressed during the current work.
 type Pressed = Arc<AtomicU32>;
 
 const IDLE: u32 = u32::MAX;
 
-/// Ctrl-C of this program.
+/// The handler of Ctrl-C.
 #[derive(Debug, Clone)]
 pub struct Interrupts {
     cancel: CancelToken,
     pressed: Pressed,
 }
 
-/// While it lives, Ctrl-C stops the work rather than the program.
+/// As long as it exists, Ctrl-C stops the work instead of the program.
 #[derive(Debug)]
 pub struct Work(Pressed);
 
 impl Interrupts {
-    /// Takes over Ctrl-C. During work, the press with number `patience` ends the program at once.
+    /// Installs the handler. During work, pressing Ctrl-C for the `patience`th time ends the program at once.
     pub fn install(patience: u32) -> anyhow::Result<Self> {
         let interrupts = Self { cancel: CancelToken::new(), pressed: Arc::new(AtomicU32::new(IDLE)) };
         let handler = interrupts.clone();
@@ -31,12 +31,12 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// The flag that Ctrl-C sets.
+    /// The token that Ctrl-C cancels.
     pub fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
     }
 
-    /// Begins a piece of work that Ctrl-C shall stop.
+    /// Starts work that Ctrl-C can stop.
     pub fn work(&self) -> Work {
         self.cancel.reset();
         self.pressed.store(0, Ordering::SeqCst);
@@ -47,7 +47,7 @@ impl Interrupts {
         let next = |n| (n != IDLE).then_some(n + 1);
         match self.pressed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) {
             Ok(before) if before + 1 < patience => self.cancel.cancel(),
-            // Loading, or work that does not stop.
+            // There is no work to stop, or it does not stop.
             _ => exit_now(i32::from(exit::STOPPED)),
         }
     }

@@ -1,12 +1,12 @@
-//! The log on stderr: what `-v` and `SHARPV_LOG` ask for.
+//! The log on stderr, as `-v` and `SHARPV_LOG` request.
 
 use std::io::{self, IsTerminal};
 use tracing_subscriber::EnvFilter;
 
-/// Names the filter, in the syntax of `tracing-subscriber` (`sharpv=debug,llama.cpp=info`).
+/// Holds a filter in the syntax of `tracing-subscriber` (`sharpv=debug,llama.cpp=info`).
 const VARIABLE: &str = "SHARPV_LOG";
 
-/// Starts logging. The library shifts llama.cpp's levels down by one: its errors are warnings here.
+/// Starts logging. The library lowers llama.cpp's levels by one: its errors are warnings here.
 pub fn start(verbose: u8, quiet: bool) {
     let default = match (quiet, verbose) {
         (true, _) => "sharpv=error,llama.cpp=off",
@@ -28,6 +28,6 @@ pub fn start(verbose: u8, quiet: bool) {
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .without_time()
         .try_init();
-    // Only a second subscriber could fail, and there is none; a program without a log still works.
+    // Fails only if a log was started before; the program works without one.
     let _ = result;
 }

@@ -1,7 +1,7 @@
-//! `sharpv`: chat about video files. The program over the library of the same name.
+//! `sharpv`: chat about video files. A command-line program on top of the library of the same name.
 //!
-//! Answers and `--json` go to stdout, all else to stderr. Exit codes: 0 done, 1 the job failed, 2 wrong use, 130
-//! stopped with Ctrl-C.
+//! Answers and JSON go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage, 130
+//! interrupted with Ctrl-C.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +41,7 @@ use sharpv::runtime;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all, also of `--version`: a program that cannot run here says so whatever it is asked.
+    // Even before `--version`: a program that cannot run on this processor always says so.
     if let Err(error) = runtime::check_processor() {
         return exit::code(Err(error.into()));
     }

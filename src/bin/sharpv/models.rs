@@ -1,4 +1,4 @@
-//! `sharpv models`: the models that go by a name, those of the hub's cache, and known ones of the hub.
+//! `sharpv models`: named models, models in the hub's cache, and known models of the hub.
 
 use crate::args::ModelsArgs;
 use crate::{options, output};
@@ -10,13 +10,13 @@ use sharpv::runtime::{FreeMemory, ModelParams, VisionParams};
 use sharpv::weights::{Copies, Copy};
 use std::path::{Path, PathBuf};
 
-/// Frames that the memory of a VideoLLM is computed for.
+/// The number of frames for which the memory of a VideoLLM is computed.
 const FRAMES: u32 = 32;
 
-/// The share of the visual tokens that is kept in the column of pruned prompts.
+/// The share of visual tokens kept in the column of pruned prompts.
 const KEEP: f64 = 0.25;
 
-/// A model that is here or can be pulled by its name, as `--json` prints it.
+/// A model that is installed or can be pulled by name, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Listed {
     name: String,
@@ -27,11 +27,11 @@ struct Listed {
     /// Bytes to download.
     download_bytes: u64,
     installed: bool,
-    /// The files, where it is installed.
+    /// The files, if it is installed.
     files: Vec<PathBuf>,
-    /// Copies of them that this processor computes faster.
+    /// Copies of the files that this processor computes faster.
     copies: Vec<PathBuf>,
-    /// In how many of its layers the model can do without visual tokens, and how many there are, if that is known.
+    /// How many layers can do without visual tokens, and how many there are, if that is known.
     layers_free: Option<[usize; 2]>,
 }
 
@@ -74,25 +74,25 @@ fn paths(files: ModelFiles) -> impl Iterator<Item = PathBuf> {
     std::iter::once(files.model).chain(files.mmproj).chain(files.lora)
 }
 
-/// The copies of a model's files that were made. A file that cannot be read has none.
+/// The faster copies of a model's files that exist. A file that cannot be read has none.
 fn copies(files: &ModelFiles, known: &Copies<'_>) -> Vec<PathBuf> {
     let copies = known.of(files, &ModelParams::default(), &VisionParams::default()).unwrap_or_default();
     copies.into_iter().filter(Copy::exists).map(|copy| copy.path).collect()
 }
 
-/// What a layer profile says of a model.
+/// How many layers of a model can do without visual tokens, and how many there are, according to its layer profile.
 pub fn layers_free(files: &ModelFiles) -> Option<[usize; 2]> {
     let profile = options::known_profile(files, &mut ())?;
     Some([profile.free_layers().len(), profile.single.len()])
 }
 
-/// Bytes of a file, and of the other parts where it is the first of several.
+/// The size of a file in bytes, with all other parts if it is the first part of a split model.
 fn all_parts(file: &Path) -> u64 {
     let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
     let count = || {
         let stem = file.file_stem()?.to_str()?;
         let (base, count) = stem.rsplit_once("-00001-of-")?;
-        // As many files as a name can claim are not looked for.
+        // Limits how many parts a file name can claim.
         let number = count.parse::<u32>().ok().filter(|_| count.len() == 5)?;
         Some((base.to_owned(), count.to_owned(), number))
     };
@@ -104,32 +104,32 @@ fn all_parts(file: &Path) -> u64 {
     }
 }
 
-/// A VideoLLM of the hub, as `--known --json` prints it. All numbers are computed, none is measured.
+/// A VideoLLM on the hub, as `--known --json` prints it. All numbers are computed, not measured.
 #[derive(Debug, Serialize)]
 struct Known {
     repo: &'static str,
     quant: &'static str,
-    /// Bytes of the language model and the projector, about.
+    /// Approximate size of the language model and the projector, in bytes.
     bytes: u64,
     frames: u32,
-    /// Visual tokens of the frames, of which `keep` are kept in a pruned prompt.
+    /// Visual tokens of the frames. A pruned prompt keeps the share `keep` of them.
     visual_tokens: u64,
     keep: f64,
-    /// Weights and KV cache, in bytes, about.
+    /// Approximate size of weights and KV cache, in bytes.
     memory_bytes_dense: u64,
     memory_bytes_pruned: u64,
-    /// With how many of the visual tokens it fits this machine; `None` where the machine does not say what it has.
+    /// With how many visual tokens it fits this machine; `None` if the memory of the machine is unknown.
     fits: Option<Fits>,
     cached: bool,
 }
 
-/// Whether a VideoLLM fits a machine.
+/// Whether a VideoLLM fits this machine.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Fits {
-    /// With all of its visual tokens.
+    /// With all visual tokens.
     Yes,
-    /// With the share that is kept in a pruned prompt.
+    /// With the visual tokens of a pruned prompt.
     Pruned,
     No,
 }
@@ -158,7 +158,7 @@ impl Known {
 }
 
 pub fn run(args: &ModelsArgs, verbose: bool) -> anyhow::Result<()> {
-    // Without a home there is no cache, and nothing in it.
+    // Without a home there is no cache.
     let cached = Hub::from_env().map(|hub| hub.cached()).unwrap_or_default();
     if args.known {
         let memory = FreeMemory::for_weights(&ModelParams::default());
@@ -185,16 +185,16 @@ fn table(listed: &[Listed], verbose: bool) -> String {
         if verbose {
             text.extend(model.files.iter().map(|file| format!("{:<width$}  {}\n", "", file.display())));
             if let Some([free, all]) = model.layers_free {
-                text += &format!("{:<width$}  can do without visual tokens in {free} of {all} layers\n", "");
+                text += &format!("{:<width$}  {free} of {all} layers can do without visual tokens\n", "");
             }
             text.extend(model.copies.iter().map(|copy| format!("{:<width$}  faster: {}\n", "", copy.display())));
         }
     }
     if let Some(missing) = listed.iter().find(|model| !model.installed) {
         let download = DecimalBytes(missing.download_bytes);
-        text += &format!("\nFetch one with: sharpv pull {} (downloads {download})\n", missing.name);
+        text += &format!("\nDownload it with: sharpv pull {} ({download})\n", missing.name);
     }
-    text + "\nAny other model that llama.cpp can see images with: -m MODEL.gguf --mmproj MMPROJ.gguf, or -m ORG/REPO of Hugging Face\n\
+    text + "\nAny other vision model that llama.cpp supports: -m MODEL.gguf --mmproj MMPROJ.gguf, or -m ORG/REPO from Hugging Face\n\
             (`sharpv models --known` lists some)\n"
 }
 
@@ -227,30 +227,30 @@ fn known_table(known: &[Known], memory: Option<&FreeMemory>) -> String {
     text + "\n" + &known_legend(&pruned, memory)
 }
 
-/// What the columns say.
+/// Explains the columns.
 fn known_legend(pruned: &str, memory: Option<&FreeMemory>) -> String {
     let (width, height) = VideoLlm::FRAME;
     let fits = match memory {
         Some(memory) => format!(
-            "into the {} that this machine has for a model ({}): yes, only pruned ({pruned}), or no",
+            "in the {} that this machine has for a model ({}): yes, only if pruned ({pruned}), or no",
             DecimalBytes(memory.bytes),
             memory.place
         ),
-        None => "?: this machine does not say how much memory it has".to_owned(),
+        None => "unknown, because the memory of this machine is unknown".to_owned(),
     };
     let rows = [
+        ("QUANT", "the quantization that is downloaded by default, unless memory is too small for it".to_owned()),
+        ("SIZE", "size of the language model and its projector".to_owned()),
+        ("TOKENS", format!("visual tokens of {FRAMES} frames (of {width}x{height} if that matters)")),
         (
-            "QUANT",
-            "the quantization that is fetched where none is named, unless the memory is too small for it".to_owned(),
+            "DENSE",
+            "memory of the weights and an f16 KV cache with all of these tokens, without compute buffers".to_owned(),
         ),
-        ("SIZE", "of the language model and its projector".to_owned()),
-        ("TOKENS", format!("visual tokens of {FRAMES} frames (of {width}x{height} where that matters)")),
-        ("DENSE", "memory of weights and f16 KV cache with all of these; what is computed in comes on top".to_owned()),
-        (pruned, "the same where so much of the visual tokens is kept (--keep)".to_owned()),
+        (pruned, "the same if only this share of the visual tokens is kept (--keep)".to_owned()),
         ("FITS", fits),
-        ("IN CACHE", "whether it is on this machine already".to_owned()),
+        ("IN CACHE", "whether it has been downloaded".to_owned()),
     ];
     let rows: String = rows.iter().map(|(name, meaning)| format!("{name:<9}  {meaning}\n")).collect();
-    rows + "\nComputed, not measured: from numbers of parameters and layers. llama.cpp runs these models.\n\
-            `sharpv pull REPOSITORY` fetches one, `-m REPOSITORY` uses it.\n"
+    rows + "\nThese numbers are computed from the numbers of parameters and layers, not measured. llama.cpp supports these models.\n\
+            `sharpv pull REPOSITORY` downloads one, `-m REPOSITORY` uses it.\n"
 }

@@ -14,12 +14,12 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(print(&(serde_json::to_string(value)? + "\n"))?)
 }
 
-/// Streams an answer to stdout, without the white space around it.
+/// Streams an answer to stdout without leading and trailing white space.
 #[derive(Debug)]
 pub struct AnswerWriter {
     to_terminal: bool,
     started: bool,
-    /// White space that is written once more text follows.
+    /// White space that is written once more text follows it.
     held_back: String,
 }
 
@@ -34,7 +34,7 @@ impl AnswerWriter {
         if ready.is_empty() {
             return Ok(());
         }
-        // A model may say anything, but not control the terminal.
+        // The model must not control the terminal.
         let visible = |c: &char| !self.to_terminal || !c.is_control() || matches!(c, '\n' | '\t');
         print(&ready.chars().filter(visible).collect::<String>())
     }
@@ -49,7 +49,7 @@ impl AnswerWriter {
         print("\n")
     }
 
-    /// What can be written, now that `piece` has come.
+    /// What can be written after `piece` has arrived.
     fn ready(&mut self, piece: &str) -> String {
         let mut text = std::mem::take(&mut self.held_back) + piece;
         if !self.started {

@@ -1,4 +1,4 @@
-//! `sharpv plan`: what a video will take, before anything is encoded.
+//! `sharpv plan`: what a video would take, without encoding it.
 
 use crate::args::PlanArgs;
 use crate::interrupt::Interrupts;
@@ -8,7 +8,7 @@ use crate::session;
 use indicatif::DecimalBytes;
 use sharpv::chat::{Need, VideoPlan};
 
-/// Ctrl-C ends the program at once: there is nothing to clean up.
+/// Ctrl-C ends the program at once, as there is nothing to clean up.
 const PATIENCE: u32 = 1;
 
 pub fn run(args: &PlanArgs, mut screen: Screen) -> anyhow::Result<()> {
@@ -47,10 +47,7 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
     };
     rows.push(("encoding", format!("{}{cache}", plan.encode)));
     if let Some(raised) = plan.raised_ubatch {
-        rows.push((
-            "batches",
-            format!("of {raised} rows, more than -ub says: this model has to see each image at once"),
-        ));
+        rows.push(("batches", format!("of {raised} rows, more than -ub: this model must see each image at once")));
     }
     if let Some(free) = plan.layers_free {
         rows.push(("layer profile", format!("{free} of {} layers can do without visual tokens", plan.layers)));
@@ -78,9 +75,9 @@ fn frames(need: &Need) -> String {
     format!("{} of {}×{} pixels{pairs}", need.frames, need.image.0, need.image.1)
 }
 
-/// The frames that will be taken.
+/// The planned frames, and how they are chosen.
 fn chosen(plan: &VideoPlan) -> String {
-    let how = if plan.by_changes { ", chosen by what changes (--frames-by)" } else { "" };
+    let how = if plan.by_changes { ", chosen where the image changes (--frames-by)" } else { "" };
     format!("{}{how}", frames(&plan.planned))
 }
 
@@ -98,12 +95,12 @@ fn visual_tokens(plan: &VideoPlan, prunes: bool) -> String {
 fn verdict(plan: &VideoPlan) -> String {
     match &plan.shortage {
         Some(shortage) if !plan.fits => format!("no: {shortage}"),
-        Some(_) => format!("yes, with less than asked for: {}", plan.changes.join("; ")),
+        Some(_) => format!("yes, with less than requested: {}", plan.changes.join("; ")),
         None => "yes".to_owned(),
     }
 }
 
-/// What could be asked for.
+/// Options with which the video would fit.
 fn advice(plan: &VideoPlan) -> String {
     let suggestions = &plan.suggestions;
     let mut would = Vec::new();
@@ -118,7 +115,7 @@ fn advice(plan: &VideoPlan) -> String {
     }
     let asked = frames(&plan.asked);
     match would.as_slice() {
-        [] => format!("\nAs asked for ({asked}), nothing makes it fit: take another model, or free memory.\n"),
-        would => format!("\nAs asked for ({asked}), it would fit with {}.\n", would.join(" or ")),
+        [] => format!("\nAs requested ({asked}), nothing makes it fit: use another model, or free memory.\n"),
+        would => format!("\nAs requested ({asked}), it would fit with {}.\n", would.join(" or ")),
     }
 }

@@ -1,4 +1,4 @@
-//! `sharpv pull`: fetches a model.
+//! `sharpv pull`: downloads a model.
 
 use crate::args::PullArgs;
 use crate::screen::Screen;
@@ -9,7 +9,7 @@ use sharpv::models::{KnownModel, ModelFiles, Store};
 use sharpv::runtime::{FreeMemory, ModelParams, VisionParams};
 use sharpv::weights::Copies;
 
-/// Copies that this processor computes faster. The model is of use without them.
+/// Makes copies of the weights that this processor computes faster. A failure is only a warning.
 fn make_faster_copies(files: &ModelFiles, screen: &mut Screen) -> sharpv::Result<()> {
     let store = Store::from_env()?;
     let copies = Copies::new(&store);
@@ -33,7 +33,7 @@ pub fn run(args: &PullArgs, mut screen: Screen) -> anyhow::Result<()> {
             let store = Store::from_env()?;
             if store.files(model).is_none() {
                 let (bytes, download) = (DecimalBytes(model.bytes()), DecimalBytes(model.download_bytes()));
-                screen.note(&format!("{} takes {bytes}, for which up to {download} are downloaded", model.name));
+                screen.note(&format!("{} takes {bytes} on disk, and up to {download} are downloaded", model.name));
             }
             store.pull(model, &mut screen)?
         }

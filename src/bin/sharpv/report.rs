@@ -1,4 +1,4 @@
-//! `sharpv report`: results as images and one HTML page.
+//! `sharpv report`: draws results as images and an HTML page.
 
 use crate::args::ReportArgs;
 use crate::screen::Screen;

@@ -4,7 +4,7 @@ use crate::args::RpcServerArgs;
 use crate::screen::Screen;
 use sharpv::runtime::{self, Device, RpcServer, RpcServerParams};
 
-/// Adds the devices of servers to those of this program. What was added before stays as it is.
+/// Adds the devices of servers to those of this process. Servers that were added before are unchanged.
 pub fn connect(servers: &[String]) -> sharpv::Result<()> {
     servers.iter().try_for_each(|server| runtime::add_rpc_server(server).map(drop))
 }
@@ -20,8 +20,8 @@ pub fn run(args: &RpcServerArgs, screen: &Screen) -> anyhow::Result<()> {
     let devices: Vec<&str> = server.devices().iter().map(|Device { name, .. }| name.as_str()).collect();
     if !args.host.is_loopback() {
         screen.warning(
-            "Whoever reaches this port can use this machine, and perhaps take it over: there is no password and no encryption. \
-             Keep it on a trusted network.",
+            "Anyone who can reach this port can use this machine, and perhaps take it over: there is no password and no encryption. \
+             Use it on a trusted network only.",
         );
     }
     screen.note(&format!("Serving {} at {}; Ctrl-C ends it", devices.join(", "), server.address()));

@@ -12,16 +12,16 @@ const PERCENT: &str = "{prefix:>10} {bar:30} {percent} %";
 const BYTES: &str = "{prefix:>12} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
 const SPINNER: &str = "{spinner} {msg}";
 
-/// Writes a line to stderr, as far as anybody reads it.
+/// Writes a line to stderr. Ignores errors.
 pub fn to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The terminal, or the file, that stderr is.
+/// The terminal or file behind stderr.
 #[derive(Debug)]
 pub struct Screen {
     quiet: bool,
-    /// Bars would be torn by a log, and mean nothing in a file.
+    /// No bars in a file, nor with a log, which would tear them.
     bars: bool,
     colors: bool,
     bar: Option<(Step, ProgressBar)>,
@@ -42,14 +42,14 @@ impl Screen {
         Self { quiet, bars: is_terminal && !quiet && verbose == 0, colors, bar: None }
     }
 
-    /// A line that the user may miss.
+    /// Prints a line that is not essential.
     pub fn note(&self, line: &str) {
         if !self.quiet {
             self.above_bar(line);
         }
     }
 
-    /// A line that stands back behind the answer.
+    /// Prints a line that is less important than the answer.
     pub fn aside(&self, line: &str) {
         if self.colors {
             self.note(&format!("\x1b[2m{line}\x1b[0m"));
@@ -58,12 +58,12 @@ impl Screen {
         }
     }
 
-    /// Something that the user should know.
+    /// Prints a warning.
     pub fn warning(&self, message: &str) {
         self.note(&format!("warning: {message}"));
     }
 
-    /// Shows that something goes on, until the first progress of it or [`clear`](Self::clear).
+    /// Shows that something is running, until its first progress or [`clear`](Self::clear).
     pub fn busy(&mut self, what: &str) {
         self.begin(Step::Other, SPINNER, None);
         if let Some((_, bar)) = &self.bar {
@@ -72,7 +72,7 @@ impl Screen {
         }
     }
 
-    /// Shows how something goes that goes on and on, where there are bars.
+    /// Shows the state of something without an end, if there are bars.
     pub fn status(&mut self, text: &str) {
         if !matches!(self.bar, Some((Step::Status, _))) {
             self.begin(Step::Status, SPINNER, None);
@@ -88,7 +88,7 @@ impl Screen {
         self.bars
     }
 
-    /// Shows that `done` of `total` runs are done. Without a bar, it is a line.
+    /// Shows that `done` of `total` runs are done: as a bar, or else as a line.
     pub fn runs(&mut self, name: &'static str, done: u64, total: u64, message: &str) {
         if !self.bars {
             self.note(&format!("{name} {done}/{total} {message}"));
@@ -142,7 +142,7 @@ impl Screen {
                 Stage::Assemble => ("assembling", BYTES, ""),
                 Stage::LoadModel => ("model", PERCENT, ""),
                 Stage::LoadVision => ("mmproj", PERCENT, ""),
-                Stage::Survey => ("look", COUNTED, "images"),
+                Stage::Survey => ("survey", COUNTED, "images"),
                 Stage::Search => ("search", COUNTED, "parts"),
                 Stage::Encode => ("encode", COUNTED, "frames"),
                 Stage::Draw => ("draw", COUNTED, "frames"),
@@ -167,7 +167,7 @@ impl Drop for Screen {
     }
 }
 
-/// Shows a session at work, and streams its answer.
+/// Shows the progress of a session, and streams its answer.
 pub struct Watch<'a> {
     screen: &'a mut Screen,
     answer: Option<AnswerWriter>,
@@ -177,12 +177,12 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Shows progress; `answer` takes the text.
+    /// Shows progress on `screen`; the text of the answer goes to `answer`.
     pub fn new(screen: &'a mut Screen, answer: Option<AnswerWriter>, cancel: &'a CancelToken) -> Self {
         Self { screen, answer, failure: None, cancel }
     }
 
-    /// Removes the bar and ends the answer's line. An answer that failed may have none.
+    /// Removes the bar and ends the line of the answer, if there is one.
     ///
     /// # Errors
     /// If the answer could not be written.
@@ -213,14 +213,14 @@ impl Observer for Watch<'_> {
         let Some(answer) = &mut self.answer else { return };
         self.screen.clear();
         if let Err(error) = answer.write(piece) {
-            // Nobody reads on: no need to compute on.
+            // Nobody reads the rest, so stop computing it.
             self.failure.get_or_insert(error);
             self.cancel.cancel();
         }
     }
 }
 
-/// Fetching models: bars, and lines.
+/// Shows the progress of downloads, and prints messages.
 impl Observer for Screen {
     fn progress(&mut self, stage: Stage, done: u64, total: u64) {
         self.show(stage, done, total);

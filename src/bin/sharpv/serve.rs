@@ -1,4 +1,4 @@
-//! `sharpv serve`: the model for clients of OpenAI's chat completions.
+//! `sharpv serve`: an OpenAI-compatible server.
 
 use crate::args::ServeArgs;
 use crate::exit;
@@ -11,7 +11,7 @@ use sharpv::serve::{ServeOptions, Server, Stop};
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// The key, where it is not to be seen in the list of processes.
+/// The variable with the key, which does not show in the process list.
 const KEY: &str = "SHARPV_API_KEY";
 
 pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
     let has_key = options.api_key.is_some();
     let model_id = options.model_id.clone();
 
-    // Until it serves, Ctrl-C ends the program as it does by default.
+    // Until the server runs, Ctrl-C ends the program as usual.
     let loading = CancelToken::new();
     let server = Server::open(&args.host, args.port, options, &mut Watch::new(&mut screen, None, &loading));
     screen.clear();
@@ -55,15 +55,15 @@ pub fn run(args: &ServeArgs, mut screen: Screen) -> anyhow::Result<()> {
     listen_for_signals(stop.clone())?;
     let address = server.address();
     if !address.ip().is_loopback() && !has_key {
-        screen.warning("Whoever reaches this port can use the model: there is no key.");
+        screen.warning("Anyone who can reach this port can use the model: there is no key.");
     }
     screen.note(&format!("Serving {model_id} at http://{address}/v1; Ctrl-C ends it"));
     server.run(&stop)?;
-    screen.note("All requests are done, or were given up");
+    screen.note("All requests are done or were cancelled");
     Ok(())
 }
 
-/// The key of the option, or else of the environment. An empty one is no key, and not what was meant either.
+/// The key from the option, or else from the environment. An empty key is an error.
 fn api_key(given: Option<&str>, variable: Option<OsString>) -> Result<Option<String>, Error> {
     let wrong = |name, value: &str, expected: &str| Error::InvalidParameter {
         name,
@@ -74,36 +74,36 @@ fn api_key(given: Option<&str>, variable: Option<OsString>) -> Result<Option<Str
         (Some(""), _) => Err(wrong(
             "api-key",
             "empty",
-            "the key that clients send; leave it out to take that of SHARPV_API_KEY, or to serve this machine without one",
+            "the key that clients send; omit it to use SHARPV_API_KEY, or to serve this machine without a key",
         )),
         (Some(key), _) => Ok(Some(key.to_owned())),
         (None, None) => Ok(None),
         (None, Some(key)) => match key.into_string() {
             Ok(key) if key.is_empty() => {
-                Err(wrong(KEY, "empty", "the key that clients send; unset it to serve this machine without one"))
+                Err(wrong(KEY, "empty", "the key that clients send; unset it to serve this machine without a key"))
             }
             Ok(key) => Ok(Some(key)),
-            Err(_) => Err(wrong(KEY, "no text", "the key that clients send")),
+            Err(_) => Err(wrong(KEY, "not text", "the key that clients send")),
         },
     }
 }
 
-/// A missing key, with what can be done about it.
+/// Adds to the error of a missing key what can be done about it.
 fn with_way_out(error: Error, has_key: bool) -> Error {
     match error {
         Error::InvalidParameter { name: "api-key", value, expected } if !has_key => Error::InvalidParameter {
             name: "api-key",
             value,
             expected: format!(
-                "{expected}: set {KEY} to a key, or give --api-key KEY; --no-api-key lets everybody in who reaches this port, and \
-                 --host 127.0.0.1 this machine alone"
+                "{expected}: set {KEY} to a key, or give --api-key KEY; --no-api-key admits everyone who can reach this port, \
+                 --host 127.0.0.1 only this machine"
             ),
         },
         error => error,
     }
 }
 
-/// The first signal lets answers come to their end, the second ends the program.
+/// After the first signal, running answers are finished; the second ends the program.
 fn listen_for_signals(stop: Stop) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("preparing for Ctrl-C failed")?;
@@ -126,7 +126,7 @@ fn listen_for_signals(stop: Stop) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What asks a program to end.
+/// The signals that ask a program to end.
 #[cfg(unix)]
 struct Signals([tokio::signal::unix::Signal; 2]);
 
@@ -156,7 +156,7 @@ impl Signals {
     }
 
     async fn next(&mut self) {
-        // A wait that fails is no wish to end.
+        // A failed wait is not a signal.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,4 +1,4 @@
-//! Opening a session and giving it videos, with what the user sees meanwhile.
+//! Opens a session and adds videos, with progress on screen.
 
 use crate::interrupt::Interrupts;
 use crate::options::{SessionArgs, ZoomOptions};
@@ -9,7 +9,8 @@ use sharpv::runtime::Model;
 use sharpv::video;
 use std::path::Path;
 
-/// Opens a session, after a look at all that is given: a wrong file is told before a large model is fetched or loaded.
+/// Opens a session. Checks the videos first, so that a wrong file is reported before a large model is downloaded or
+/// loaded.
 pub fn open(
     args: &SessionArgs,
     videos: &[&Path],
@@ -21,7 +22,7 @@ pub fn open(
     load(&files, params, None, screen)
 }
 
-/// All of it but the loading: the model's files, and how to open a session with them.
+/// The same without loading: returns the model's files and the parameters of the session.
 pub fn prepare(
     args: &SessionArgs,
     videos: &[&Path],
@@ -41,7 +42,7 @@ pub fn prepare(
     Ok((files, params))
 }
 
-/// Loads it, but for a language model that is there already.
+/// Opens a session, with `model` if that is loaded already.
 pub fn load(
     files: &ModelFiles,
     params: SessionParams,
@@ -59,15 +60,15 @@ pub fn load(
     Ok(session?)
 }
 
-/// What to expect of the default model.
+/// A line about the limits of the default model.
 pub fn about_default_model(files: &ModelFiles) -> String {
     format!(
-        "Model: {}, a small one that answers something to anything; larger ones see more: -m ORG/REPO (`sharpv models --known`)",
+        "Model: {}, a small model that answers something to anything; larger models see more: -m ORG/REPO (`sharpv models --known`)",
         files.name
     )
 }
 
-/// Adds frames of the part of the last video that `question` names, if it names one that has few.
+/// Adds frames of the part of the last video that `question` names, if that part has few.
 pub fn zoom(
     session: &mut Session,
     question: &str,
@@ -82,12 +83,12 @@ pub fn zoom(
     screen.clear();
     let zoomed = zoomed?;
     if let Some(zoom) = &zoomed {
-        screen.note(&format!("{} (--no-zoom leaves them)", about_zoom(zoom)));
+        screen.note(&format!("{} (--no-zoom does not add them)", about_zoom(zoom)));
     }
     Ok(zoomed)
 }
 
-/// Looks for the part of the last video that the answer hangs on, if that is wanted. Returns what was found, as a line.
+/// Searches the last video for the part that holds the answer, if requested. Returns the result as a line.
 pub fn search(
     session: &mut Session,
     question: &str,
@@ -101,32 +102,32 @@ pub fn search(
     let searched = session.search(question, &mut Watch::new(screen, None, &cancel));
     screen.clear();
     let line = match searched? {
-        None => "too few frames to search in: answered from all of them".to_owned(),
+        None => "too few frames to search: answered from all of them".to_owned(),
         Some(search) => about_search(&search, "the whole video"),
     };
     screen.note(&line);
     Ok(Some(line))
 }
 
-/// What was found, as a line; `otherwise`: from what it is answered if nothing was.
+/// The result of a search as a line; `otherwise` is what the answer comes from if nothing was found.
 pub fn about_search(search: &Search, otherwise: &str) -> String {
     let n = search.parts.len();
     match search.part() {
         Some(part) => format!("searched {n} parts: answered from {part} ({} frames)", part.frames),
-        None => format!("searched {n} parts: all say the same, answered from {otherwise}"),
+        None => format!("searched {n} parts: all gave the same answer, answered from {otherwise}"),
     }
 }
 
-/// What was added, as a line.
+/// The added frames, as a line.
 pub fn about_zoom(zoom: &Zoom) -> String {
     let tokens = zoom.report.visual_tokens;
     format!(
-        "{} frames of {zoom} added, where there were {}: {} of {} visual tokens kept",
+        "{} frames of {zoom} added to the {} there: {} of {} visual tokens kept",
         zoom.frames, zoom.frames_before, tokens.kept, tokens.total
     )
 }
 
-/// Adds a video to the session, for the next question, which is empty where it is not known yet.
+/// Adds a video to the session for the next question, which is empty if it is not known yet.
 pub fn add_video(
     session: &mut Session,
     path: &Path,

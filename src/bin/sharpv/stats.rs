@@ -1,10 +1,10 @@
-//! What an answer cost, for people to read.
+//! Statistics of an answer, as text.
 
 use indicatif::DecimalBytes;
 use sharpv::chat::{Answer, StopReason, VisualTokens};
 use sharpv::skip::EncodeMode;
 
-/// Everything in one line.
+/// The statistics in one line.
 pub fn line(answer: &Answer) -> String {
     let mut parts = Vec::new();
     if answer.frames > 0 {
@@ -16,7 +16,7 @@ pub fn line(answer: &Answer) -> String {
     parts.join(" · ")
 }
 
-/// One thing a line.
+/// The statistics as a table.
 pub fn table(answer: &Answer) -> String {
     let t = &answer.timings_ms;
     let memory = answer.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), |bytes| DecimalBytes(bytes).to_string());
@@ -38,16 +38,15 @@ pub fn table(answer: &Answer) -> String {
     rows.iter().map(|(name, value)| format!("{name:<14} {value}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Why an answer ended, if that is worth a word.
+/// Why an answer was cut off, if it was.
 pub fn end_note(answer: &Answer) -> Option<String> {
     match answer.stop {
         StopReason::Length => {
             Some(format!("the answer was cut off after {} tokens; -n N allows more", answer.tokens.generated))
         }
-        StopReason::ContextFull => Some(format!(
-            "the answer was cut off: the context of {} cells is full; -c N makes it larger",
-            answer.kv.cells
-        )),
+        StopReason::ContextFull => {
+            Some(format!("the answer was cut off: the context of {} cells is full; -c N enlarges it", answer.kv.cells))
+        }
         _ => None,
     }
 }
@@ -59,7 +58,7 @@ pub fn video(frames: usize, tokens: &VisualTokens) -> String {
     format!("{frames}, {} of {} visual tokens kept ({percent:.0} %)", tokens.kept, tokens.total)
 }
 
-/// The time to the first token, by the stages that took part in this turn.
+/// The time to the first token, by stages of this turn.
 fn first_token(answer: &Answer) -> String {
     let t = &answer.timings_ms;
     let stages = [("decode", t.decode_video), ("encode", t.encode), ("prune", t.prune), ("prefill", t.prefill)];
@@ -67,7 +66,7 @@ fn first_token(answer: &Answer) -> String {
     format!("{} ({})", seconds(t.ttft), stages.collect::<Vec<_>>().join(", "))
 }
 
-/// How much of the frames was encoded.
+/// How much of the frames the encoder computed.
 fn vision(answer: &Answer) -> String {
     let work = &answer.encoder;
     let percent = work.computed * 100.0;
@@ -95,12 +94,12 @@ fn kv(answer: &Answer) -> String {
     format!("{} cells, {}{saved}", kv.cells, DecimalBytes(kv.bytes))
 }
 
-/// What was taken out of the cache behind the prompt, if anything was.
+/// What was evicted from the KV cache, if anything.
 fn evicted(answer: &Answer) -> String {
     let kv = &answer.kv;
     let fixed = match kv.layers_fixed {
         0 => String::new(),
-        n => format!(" ({n} have nothing to evict: they are recurrent, or have a sliding window)"),
+        n => format!(" ({n} layers have nothing to evict: they are recurrent, or have a sliding window)"),
     };
     match (kv.layers_evicted, kv.tokens_evicted) {
         (0, 0) => String::new(),
@@ -114,7 +113,7 @@ fn curve(layers: &[f32]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let bar = |&s: &f32| match s {
         s if s.is_nan() => ' ',
-        // The root: what is left is little, and differs.
+        // The square root spreads small values.
         s => BARS[((s.clamp(0.0, 1.0).sqrt() * BARS.len() as f32) as usize).min(BARS.len() - 1)],
     };
     let ends = layers.first().zip(layers.last());

@@ -1,4 +1,4 @@
-//! Values of options that need reading.
+//! Parsers for the values of options.
 
 use anyhow::Context as _;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use strum::VariantNames;
 
-/// A moment in a video: seconds, `MM:SS` or `H:MM:SS`, the seconds with a fraction if need be. In seconds.
+/// A time in a video: seconds, `MM:SS` or `H:MM:SS`; the seconds may have a fraction. Returns seconds.
 pub fn moment(text: &str) -> Result<f64, String> {
     const EXPECTED: &str = "give seconds (90.5), MM:SS (1:30.5) or H:MM:SS (0:01:30.5)";
     let wrong = || EXPECTED.to_owned();
@@ -23,7 +23,7 @@ pub fn moment(text: &str) -> Result<f64, String> {
     }
     for (i, part) in higher.iter().enumerate() {
         let value: u32 = part.parse().map_err(|_| wrong())?;
-        // Minutes alone may be more than an hour; under hours they may not.
+        // Without hours, there may be more than 59 minutes.
         if i == 0 && higher.len() == 2 && value >= 60 {
             return Err(wrong());
         }
@@ -32,7 +32,7 @@ pub fn moment(text: &str) -> Result<f64, String> {
     if total.is_finite() { Ok(total) } else { Err(wrong()) }
 }
 
-/// A length of time: seconds (10, 10s, 0.5s), minutes (2m), hours (1h), or as a [`moment`]. In seconds, more than 0.
+/// A duration above 0: seconds (10, 10s, 0.5s), minutes (2m), hours (1h), or as for [`moment`]. Returns seconds.
 pub fn duration(text: &str) -> Result<f64, String> {
     let wrong = || "give a time above 0: 10s, 2m, 1h, 1:30".to_owned();
     let (number, unit) = match text.chars().last() {
@@ -46,12 +46,12 @@ pub fn duration(text: &str) -> Result<f64, String> {
     if seconds.is_finite() && seconds > 0.0 { Ok(seconds) } else { Err(wrong()) }
 }
 
-/// A rate in frames a second.
+/// A rate in frames per second.
 pub fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "give a number above 0".into())
 }
 
-/// A share, of which the library knows the range.
+/// A share. The library checks its range.
 pub fn share(text: &str) -> Result<f32, String> {
     let wrong = || match text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f32>().ok()) {
         Some(percent) => format!("give a share of 1: {}", percent / 100.0),
@@ -60,17 +60,17 @@ pub fn share(text: &str) -> Result<f32, String> {
     text.parse().map_err(|_| wrong())
 }
 
-/// A text with something in it.
+/// A text that is not blank.
 pub fn some_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("give some text".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// As [`bytes`], or none.
+/// Like [`bytes`], but may be 0.
 pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     if text == "0" { Ok(0) } else { bytes(text) }
 }
 
-/// A number of bytes, or of K, M or G (powers of 1024) of them.
+/// A number of bytes, or a number with K, M or G (powers of 1024).
 pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "give bytes, or a number with K, M or G (500M, 1.5G)".to_owned();
     let unit = text.trim_end_matches(['B', 'b', 'i']);
@@ -85,7 +85,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && bytes >= 1.0 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// Bytes of a cache, which may be none.
+/// The size of a cache in bytes; 0 is no cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSize(pub u64);
 
@@ -109,7 +109,7 @@ impl FromStr for GpuLayers {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            // As llama.cpp has it: -1 is auto.
+            // In llama.cpp, -1 is auto.
             "auto" | "-1" => Ok(Self(None)),
             "all" => Ok(Self(Some(ALL_LAYERS))),
             number => number.parse().map(|n| Self(Some(n))).map_err(|_| "give a number of layers, all, or auto".into()),
@@ -127,7 +127,7 @@ impl FromStr for Seed {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "-1" => Ok(Self(None)),
-            // llama.cpp takes the largest number for none.
+            // For llama.cpp, the largest number means no seed.
             number => match number.parse() {
                 Ok(n) if n < u32::MAX => Ok(Self(Some(n))),
                 _ => Err(format!("give 0 to {}, or -1", u32::MAX - 1)),
@@ -136,7 +136,7 @@ impl FromStr for Seed {
     }
 }
 
-/// What the file at `path`, if one is given, holds: a `what`.
+/// The content of the file at `path`, if any; errors call it `what`.
 pub fn text_of(what: &str, path: Option<&Path>) -> anyhow::Result<Option<String>> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).with_context(|| format!("{}: reading the {what} failed", path.display()))
@@ -144,38 +144,47 @@ pub fn text_of(what: &str, path: Option<&Path>) -> anyhow::Result<Option<String>
     path.map(read).transpose()
 }
 
-/// A folder for results, which is made if need be.
+/// A folder to write to, which may not exist yet.
 pub fn folder() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
     use clap::builder::{PathBufValueParser, TypedValueParser};
     PathBufValueParser::new().try_map(|path| {
         let is_other = path.exists() && !path.is_dir();
-        if is_other { Err("this is a file, not a folder; name another one") } else { Ok(path) }
+        if is_other { Err("this is a file, not a folder; give a folder") } else { Ok(path) }
     })
 }
 
-/// A file to be written.
+/// A file to write.
 pub fn file() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
     use clap::builder::{PathBufValueParser, TypedValueParser};
     PathBufValueParser::new()
-        .try_map(|path| if path.is_dir() { Err("this is a folder; name a file") } else { Ok(path) })
+        .try_map(|path| if path.is_dir() { Err("this is a folder; give a file") } else { Ok(path) })
 }
 
-/// A video file to be written.
+/// A video file to write.
 pub fn film() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
     use clap::builder::TypedValueParser;
     file().try_map(|path| VideoWriter::check_name(&path).map(|()| path))
 }
 
-/// Reads one of the names of `T`, and lists them in help texts and errors.
+/// One of the names of `T`. Help and errors list them.
 pub fn one_of<T>() -> impl clap::builder::TypedValueParser<Value = T>
 where
     T: VariantNames + FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
 {
-    use clap::builder::TypedValueParser;
-    clap::builder::PossibleValuesParser::new(T::VARIANTS.iter().copied()).try_map(|name| name.parse::<T>())
+    one_of_shown(T::VARIANTS)
 }
 
-/// How many videos to work on at once.
+/// One of the names of `T`. Help and errors list only those that are `shown`; the others are for comparisons.
+pub fn one_of_shown<T>(shown: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
+where
+    T: VariantNames + FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
+{
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+    let value = |name: &'static str| PossibleValue::new(name).hide(!shown.contains(&name));
+    PossibleValuesParser::new(T::VARIANTS.iter().copied().map(value)).try_map(|name| name.parse::<T>())
+}
+
+/// How many jobs run in parallel.
 pub fn jobs() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64)
 }
@@ -222,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_refused() {
+    fn what_is_no_moment_is_rejected() {
         for text in ["", "x", "-5", "nan", "inf", "1:60", "1:99:00", "1:2:3:4", "1:-2", "1:", ":", "1:x", "1e999"] {
             assert!(moment(text).is_err(), "{text}");
         }
@@ -241,11 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_read_and_percentages_told_as_one() {
+    fn shares_are_read_and_percentages_explained() {
         assert_eq!(share("0.3"), Ok(0.3));
         assert_eq!(share("30%"), Err("give a share of 1: 0.3".into()));
         for text in ["", "%", "x%", "a third"] {
-            assert!(share(text).is_err_and(|told| told.contains("0.3")), "{text}");
+            assert!(share(text).is_err_and(|error| error.contains("0.3")), "{text}");
         }
     }
 

@@ -1,16 +1,16 @@
-//! What a line of the chat means.
+//! Parses lines of the chat.
 
 use std::path::{Path, PathBuf};
 
 /// What `/help` prints.
 pub const HELP: &str = "\
-/video FILE    add a video to the next question; without FILE, list them
+/video FILE    add a video to the next question; without FILE, list the videos
 /system TEXT   set the system message; without TEXT, remove it
 /clear         forget the conversation and its videos
-/save FILE     keep the conversation and its videos in a file
-/load FILE     go on with a conversation that was saved, without reading its videos again
-/frames        show the frames, with what was dropped of them dimmed
-/stats         tell what the last answer cost
+/save FILE     save the conversation and its videos to a file
+/load FILE     continue a saved conversation, without reading its videos again
+/frames        show the frames, with dropped tokens dimmed
+/stats         show the statistics of the last answer
 /help          list the commands
 /exit          end the chat (Ctrl-D)
 Ctrl-C stops an answer. Any other line is a question.";
@@ -24,7 +24,7 @@ pub enum Line<'a> {
     Empty,
     Question(&'a str),
     Command(Command),
-    /// It begins as a command does, with this name.
+    /// An unknown command of this name.
     Unknown(&'a str),
 }
 
@@ -41,7 +41,7 @@ pub enum Command {
     Exit,
 }
 
-/// Reads a line.
+/// Parses a line.
 pub fn parse(line: &str) -> Line<'_> {
     let line = line.trim();
     if line.is_empty() {
@@ -66,7 +66,7 @@ pub fn parse(line: &str) -> Line<'_> {
     })
 }
 
-/// A path as people write it: as it is, in quotes, with backslashes before spaces, or from the home folder on.
+/// A path as people type it: literal, quoted, with escaped spaces, or relative to the home folder (`~/`).
 fn path(text: &str) -> PathBuf {
     if Path::new(text).exists() {
         return text.into();
@@ -89,7 +89,7 @@ fn without_escapes(text: &str) -> String {
     result
 }
 
-/// The backslash separates folders there.
+/// On Windows, the backslash separates folders.
 #[cfg(windows)]
 fn without_escapes(text: &str) -> String {
     text.to_owned()

@@ -1,4 +1,4 @@
-//! `/frames`: the frames of a video in the terminal, as images where it can show them.
+//! `/frames`: shows the frames of a video, as images if the terminal can.
 
 use crate::output;
 use crate::screen::{Screen, Watch};
@@ -11,13 +11,13 @@ use sharpv::video::Frame;
 use std::fmt::Write as _;
 use std::io::{self, Cursor, IsTerminal};
 
-/// Columns of the terminal for a frame, about.
+/// Approximate terminal columns per frame.
 const FRAME_COLUMNS: usize = 20;
-/// Where the terminal does not tell its width.
+/// Width of a terminal whose width is unknown.
 const USUAL_COLUMNS: usize = 80;
-/// Pixels of a column, about, in terminals that show real images.
+/// Approximate width of a column in pixels.
 const COLUMN_PIXELS: usize = 10;
-/// kitty takes no more at once.
+/// kitty's limit on one piece of an image.
 const KITTY_CHUNK: usize = 4096;
 
 /// How a terminal shows images.
@@ -26,17 +26,17 @@ enum Protocol {
     Kitty,
     Iterm,
     Sixel,
-    /// Two pixels a character, in colours: all of them, or the 216 that every terminal with colours has.
+    /// Two pixels per character, in 24-bit color, or in the 216 colors that every color terminal has.
     Blocks {
         all: bool,
     },
-    /// Not at all.
+    /// It does not.
     Words,
 }
 
-/// Draws the frames of `video`, or lists them where there is no terminal that could.
+/// Draws the frames of `video`, or lists them if the output cannot show images.
 pub fn show(video: &VideoInspection, screen: &mut Screen, cancel: &CancelToken) -> anyhow::Result<()> {
-    // What draws images elsewhere is rubbish in a file.
+    // Escape sequences are useless in a file.
     let is_terminal = io::stdout().is_terminal();
     let protocol = if is_terminal { protocol(|name| std::env::var(name).ok()) } else { Protocol::Words };
     screen.note(&video.info.path.display().to_string());
@@ -46,7 +46,7 @@ pub fn show(video: &VideoInspection, screen: &mut Screen, cancel: &CancelToken) 
     }
     let width = terminal_size::terminal_size().map_or(USUAL_COLUMNS, |(width, _)| usize::from(width.0)).max(2);
     let columns = (width / FRAME_COLUMNS).max(1);
-    // A column that is left free: a line that is full may wrap.
+    // One column stays empty, as a full line may wrap.
     let each = (width - 1) / columns;
     let pixels = if matches!(protocol, Protocol::Blocks { .. }) { each } else { each * COLUMN_PIXELS };
     let mut watch = Watch::new(screen, None, cancel);
@@ -62,7 +62,7 @@ pub fn show(video: &VideoInspection, screen: &mut Screen, cancel: &CancelToken) 
     Ok(())
 }
 
-/// What a terminal can show, by what it says of itself in the environment. SHARPV_IMAGES decides where it is wrong.
+/// What the terminal can show, from the environment. SHARPV_IMAGES overrides it.
 fn protocol(variable: impl Fn(&str) -> Option<String>) -> Protocol {
     let text = |name: &str| variable(name).unwrap_or_default().to_lowercase();
     let is_set = |name: &str| !text(name).is_empty();
@@ -79,7 +79,7 @@ fn protocol(variable: impl Fn(&str) -> Option<String>) -> Protocol {
     if term.is_empty() || term == "dumb" || is_set("NO_COLOR") {
         return Protocol::Words;
     }
-    // They pass on nothing that they do not know themselves.
+    // Multiplexers pass on only the sequences that they know.
     if is_set("TMUX") || term.starts_with("screen") || term.starts_with("tmux") {
         return Protocol::Blocks { all };
     }
@@ -95,7 +95,7 @@ fn protocol(variable: impl Fn(&str) -> Option<String>) -> Protocol {
     }
 }
 
-/// `row` as it is written to the terminal, `columns` wide, the cursor below it afterwards.
+/// The escape sequences that draw `row`, `columns` wide, and leave the cursor below it.
 fn image(row: &Frame, protocol: Protocol, columns: usize) -> anyhow::Result<String> {
     Ok(match protocol {
         Protocol::Kitty => kitty(&png(row)?, columns),
@@ -126,7 +126,7 @@ fn kitty(png: &[u8], columns: usize) -> String {
     text
 }
 
-/// Each character is two pixels, one above the other: its own colour, and that behind it.
+/// Each character is two pixels: the foreground color above the background color.
 fn blocks(row: &Frame, all: bool) -> String {
     let mut text = String::new();
     let bytes = row.width as usize * 3;
@@ -144,13 +144,13 @@ fn blocks(row: &Frame, all: bool) -> String {
     text
 }
 
-/// A colour as terminals take it: three numbers, or the nearest of a cube with six on each side.
+/// A color as terminals take it: three numbers, or the nearest color of the 6×6×6 cube.
 fn color(pixel: &[u8], all: bool) -> String {
     let [r, g, b] = [0, 1, 2].map(|c| u32::from(pixel[c]));
     if all {
         return format!("2;{r};{g};{b}");
     }
-    // Its steps are at 0, 95, 135, 175, 215 and 255.
+    // The steps of the cube are at 0, 95, 135, 175, 215 and 255.
     let step = |value: u32| match value {
         0..48 => 0,
         48..115 => 1,
@@ -166,7 +166,7 @@ fn png(row: &Frame) -> anyhow::Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// What stands below each frame.
+/// The caption below each frame.
 fn captions(video: &VideoInspection) -> Vec<String> {
     let caption = |(time_s, kept, total): (f64, usize, usize)| format!("{time_s:.2} s {kept}/{total}");
     numbers(video).map(caption).collect()
@@ -178,7 +178,7 @@ fn in_words(video: &VideoInspection) -> String {
     numbers(video).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Of each frame its time, and how many of its tokens are kept of how many.
+/// For each frame: its time, the number of kept tokens, and the number of all tokens.
 fn numbers(video: &VideoInspection) -> impl Iterator<Item = (f64, usize, usize)> {
     let slices = video.slices.iter();
     slices.flat_map(|slice| slice.times_s.iter().map(|&time_s| (time_s, slice.kept.len(), slice.n_tokens)))
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn terminals_are_known_by_what_they_say_of_themselves() {
+    fn terminals_are_recognized_by_the_environment() {
         assert_eq!(of(&[("TERM", "xterm-kitty")]), Protocol::Kitty);
         assert_eq!(of(&[("TERM", "xterm-256color"), ("KITTY_WINDOW_ID", "1")]), Protocol::Kitty);
         assert_eq!(of(&[("TERM", "xterm-256color"), ("TERM_PROGRAM", "iTerm.app")]), Protocol::Iterm);

@@ -1,4 +1,4 @@
-//! Where the lines of the chat come from: a terminal, with history and completion, or a file.
+//! Reads the lines of the chat: from a terminal with history and completion, or from a file.
 
 use super::command;
 use anyhow::Context as _;
@@ -32,18 +32,18 @@ pub enum Input {
 /// A prompt with history.
 pub struct Terminal {
     editor: Editor<Completion, DefaultHistory>,
-    /// Where the history is kept; `None` if that is nowhere.
+    /// The file of the history, if there is one.
     history: Option<PathBuf>,
 }
 
 impl Input {
-    /// Reads stdin, with a prompt if it is a terminal.
+    /// Opens stdin, with a prompt if it is a terminal.
     pub fn open() -> anyhow::Result<Self> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return Ok(Self::Lines(stdin.lock()));
         }
-        // The prompt is for the terminal even where the answers go to a file.
+        // Writes the prompt to the terminal even if stdout is a file.
         let config = Config::builder().behavior(Behavior::PreferTerm).completion_type(CompletionType::List).build();
         let mut editor = Editor::with_config(config).context("preparing the terminal failed")?;
         editor.set_helper(Some(Completion { files: FilenameCompleter::new() }));
@@ -56,12 +56,12 @@ impl Input {
         Ok(Self::Terminal(Box::new(Terminal { editor, history })))
     }
 
-    /// Whether a person types.
+    /// Whether stdin is a terminal.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal(_))
     }
 
-    /// The next line.
+    /// Returns the next line.
     pub fn next(&mut self) -> anyhow::Result<Event> {
         match self {
             Self::Terminal(terminal) => terminal.next(),
@@ -84,14 +84,14 @@ impl Terminal {
                 }
                 Err(ReadlineError::Interrupted) => Ok(Event::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Event::End),
-                // The window has another size.
+                // The window was resized.
                 Err(ReadlineError::Signal(_)) => continue,
                 Err(error) => Err(error).context("reading the terminal failed"),
             };
         }
     }
 
-    /// A history that cannot be kept is no reason to stop the chat.
+    /// Adds a line to the history. An error is only logged.
     fn remember(&mut self, line: &str) {
         if line.trim().is_empty() {
             return;
@@ -106,14 +106,14 @@ impl Terminal {
     }
 }
 
-/// In the cache folder, which is made if need be.
+/// The file in the cache folder, which is created if necessary.
 fn history_file() -> Option<PathBuf> {
     let folder = models::cache_dir().ok()?;
     std::fs::create_dir_all(&folder).ok()?;
     Some(folder.join("chat-history.txt"))
 }
 
-/// Completes commands, and file names after those that take one.
+/// Completes commands, and the file names that they take.
 struct Completion {
     files: FilenameCompleter,
 }

@@ -17,7 +17,7 @@ use input::{Event, Input};
 use sharpv::chat::{Answer, Role, Session, SessionParams, StopReason, VideoReport};
 use std::path::Path;
 
-/// Ctrl-C stops the answer; only when it does not stop is the program ended.
+/// Ctrl-C stops the answer. It takes this many presses to end a program that does not react.
 const PATIENCE: u32 = 4;
 
 pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
@@ -56,9 +56,9 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
             Ok(Next::Go) => {}
             Ok(Next::Exit) => return Ok(()),
             Err(error) if exit::is_broken_pipe(&error) => return Err(error),
-            // The lines behind it may count on what failed: a question would be answered without its video.
+            // Later lines may depend on the one that failed: a question would be answered without its video.
             Err(error) if !input.is_terminal() => return Err(error),
-            // The session is as it was before the line.
+            // The session is unchanged by a line that failed.
             Err(error) => match error.downcast_ref::<sharpv::Error>() {
                 Some(sharpv::Error::Cancelled) => chat.screen.note("stopped"),
                 _ => screen::to_stderr(&exit::describe(&error)),
@@ -67,7 +67,7 @@ pub fn run(args: &ChatArgs, mut screen: Screen) -> anyhow::Result<()> {
     }
 }
 
-/// What comes after a line.
+/// What to do after a line.
 enum Next {
     Go,
     Exit,
@@ -77,7 +77,7 @@ struct Chat<'a> {
     session: Session,
     args: &'a SessionArgs,
     zoom: &'a ZoomOptions,
-    /// Which parts of videos were looked at again, and where answers were found, a line each.
+    /// Zooms and searches so far, one line each.
     zooms: Vec<String>,
     screen: Screen,
     interrupts: Interrupts,
@@ -89,7 +89,7 @@ impl Chat<'_> {
         match command::parse(line) {
             Line::Empty => {}
             Line::Question(question) => self.ask(question)?,
-            Line::Unknown(name) => bail!("{name} is no command; /help lists them"),
+            Line::Unknown(name) => bail!("{name} is not a command; /help lists them"),
             Line::Command(Command::Video(None)) => self.list_videos(),
             Line::Command(Command::Video(Some(path))) => self.add_video(&path)?,
             Line::Command(Command::Clear) => {
@@ -100,10 +100,10 @@ impl Chat<'_> {
             }
             Line::Command(Command::Save(Some(path))) => self.save(&path)?,
             Line::Command(Command::Load(Some(path))) => self.load(&path)?,
-            Line::Command(Command::Save(None)) => bail!("/save wants the name of a FILE"),
-            Line::Command(Command::Load(None)) => bail!("/load wants the name of a FILE"),
+            Line::Command(Command::Save(None)) => bail!("/save requires the name of a FILE"),
+            Line::Command(Command::Load(None)) => bail!("/load requires the name of a FILE"),
             Line::Command(Command::System(text)) => {
-                self.screen.note(if text.is_some() { "Set, from the next question on." } else { "Removed." });
+                self.screen.note(if text.is_some() { "It applies from the next question on." } else { "Removed." });
                 self.session.set_system(text);
             }
             Line::Command(Command::Frames) => self.show_frames()?,
@@ -137,7 +137,7 @@ impl Chat<'_> {
         stats::end_note(&answer).into_iter().for_each(|note| self.screen.note(&note));
         self.screen.aside(&stats::line(&answer));
         self.last_answer = Some(answer);
-        // While the user reads: the next question would do it, and take longer.
+        // Done while the user reads the answer; otherwise the next question would have to.
         match self.session.settle(&mut Watch::new(&mut self.screen, None, &cancel)) {
             Ok(()) | Err(sharpv::Error::Cancelled) => {}
             Err(error) => return Err(error.into()),
@@ -177,7 +177,7 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// What there is of the conversation, and how large the file at `path` is that holds it.
+    /// The number of answers and videos, and the size of the file at `path`.
     fn about_session(&self, path: &Path) -> String {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let answers = self.session.messages().iter().filter(|message| message.role == Role::Assistant).count();
@@ -186,15 +186,14 @@ impl Chat<'_> {
         format!("{}, {}, {}", count(answers, "answer"), count(videos, "video"), DecimalBytes(size))
     }
 
-    /// Draws the frames of the videos that were encoded here.
+    /// Draws the frames of the videos that this session encoded.
     fn show_frames(&mut self) -> anyhow::Result<()> {
         let _work = self.interrupts.work();
         let videos = self.session.inspect();
         match (videos.len(), self.session.videos().len()) {
             (0, 0) => self.screen.note("There is no video yet; /video FILE adds one."),
             (shown, all) if shown < all => {
-                self.screen
-                    .note("The frames of a conversation that was loaded are not here; /video FILE reads them again.");
+                self.screen.note("A loaded conversation has no frames; /video FILE reads them again.");
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! How an answer is written.
+//! How an answer is generated.
 
 use crate::values::{self, Seed};
 use clap::Args;
@@ -9,86 +9,58 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Answer")]
 pub struct SamplerOptions {
-    /// The most tokens an answer may have
+    /// The most tokens in an answer
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N")]
     #[arg(default_value_t = SessionParams::default().n_predict as u32, value_parser = clap::value_parser!(u32).range(1..))]
     predict: u32,
 
-    /// Temperature: 0 takes the likeliest token, higher is more random
+    /// Temperature: 0 takes the likeliest token, higher values are more random
     #[arg(long, value_name = "T", default_value_t = SamplerParams::default().temperature)]
     temp: f32,
 
-    /// Choose among this many of the likeliest tokens; 0 is all
+    /// Choose among the N likeliest tokens; 0 is all
     #[arg(long, value_name = "N", default_value_t = SamplerParams::default().top_k)]
     top_k: u32,
 
-    /// Choose among the likeliest tokens that together have this probability; 1 is all
+    /// Choose among the likeliest tokens that have this probability together; 1 is all
     #[arg(long, value_name = "P", default_value_t = SamplerParams::default().top_p)]
     top_p: f32,
 
-    /// Choose among tokens with at least this share of the likeliest one's probability; 0 is all
+    /// Choose among tokens with at least this share of the likeliest token's probability; 0 is all
     #[arg(long, value_name = "P", default_value_t = SamplerParams::default().min_p)]
     min_p: f32,
 
-    /// Divide the logits of tokens already seen by this; 1 is off
+    /// Divide the logits of repeated tokens by this; 1 is off
     #[arg(long, value_name = "X", default_value_t = SamplerParams::default().repeat_penalty)]
     repeat_penalty: f32,
 
-    /// How many of the last tokens the penalties look at
+    /// How many of the last tokens the penalties apply to
     #[arg(long, value_name = "N", default_value_t = SamplerParams::default().repeat_last_n)]
     repeat_last_n: u32,
 
-    /// Take this from the logits of tokens already seen, once; 0 is off
+    /// Subtract this once from the logits of repeated tokens; 0 is off
     #[arg(long, value_name = "X", default_value_t = SamplerParams::default().presence_penalty, allow_negative_numbers = true)]
     presence_penalty: f32,
 
-    /// Take this from the logits of tokens already seen, for each time; 0 is off
+    /// Subtract this from the logits of repeated tokens for each occurrence; 0 is off
     #[arg(long, value_name = "X", default_value_t = SamplerParams::default().frequency_penalty, allow_negative_numbers = true)]
     frequency_penalty: f32,
 
-    /// A grammar (GBNF) that the answer must follow
+    /// A grammar in GBNF that the answer must follow
     #[arg(long, value_name = "GBNF", conflicts_with = "grammar_file")]
     grammar: Option<String>,
 
-    /// A file with such a grammar
+    /// A file with a grammar in GBNF
     #[arg(long, value_name = "FILE")]
     grammar_file: Option<PathBuf>,
 
-    /// Seed of the random choices of --temp and --prune random [default: a new one each time; 0 for --prune random]
+    /// Seed of the sampler [default: a new one each time]
     #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<Seed>,
 }
 
 impl SamplerOptions {
-    /// The options of an answer of `predict` tokens that is the same each time.
-    pub fn greedy(predict: u32) -> Self {
-        let SamplerParams {
-            top_k,
-            top_p,
-            min_p,
-            repeat_penalty,
-            repeat_last_n,
-            presence_penalty,
-            frequency_penalty,
-            ..
-        } = SamplerParams::default();
-        Self {
-            predict,
-            temp: 0.0,
-            top_k,
-            top_p,
-            min_p,
-            repeat_penalty,
-            repeat_last_n,
-            presence_penalty,
-            frequency_penalty,
-            grammar: None,
-            grammar_file: None,
-            seed: None,
-        }
-    }
-
-    /// How to sample. Reads the grammar's file, and checks every value.
+    /// The sampler's parameters. Reads the grammar's file and checks every value.
     pub fn params(&self) -> anyhow::Result<SamplerParams> {
         let grammar = match &self.grammar {
             Some(grammar) => Some(grammar.clone()),
@@ -110,12 +82,12 @@ impl SamplerOptions {
         Ok(params)
     }
 
-    /// The most tokens of an answer.
+    /// The most tokens in an answer.
     pub fn n_predict(&self) -> usize {
         self.predict as usize
     }
 
-    /// The seed of everything random; `None` is a new one each time.
+    /// The seed; `None` is a new one each time.
     pub fn seed(&self) -> Option<u32> {
         self.seed.and_then(|seed| seed.0)
     }

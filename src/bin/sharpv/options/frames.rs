@@ -1,4 +1,4 @@
-//! Which frames of a video to take.
+//! Which frames of a video are taken.
 
 use crate::values;
 use clap::{Args, ValueEnum};
@@ -12,32 +12,32 @@ enum FramesBy {
     Changes,
 }
 
-/// What all commands that read videos have in common.
+/// The options of every command that reads videos.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Frames")]
 pub struct FrameOptions {
-    /// Frames to take for each second of video [default: the model family's]
+    /// Take N frames per second of video [default: as the model family does]
     ///
-    /// docs/layouts.md has that of each family.
+    /// docs/layouts.md lists what each family does.
     #[arg(long, value_name = "N", value_parser = values::rate)]
     fps: Option<f64>,
 
-    /// Take no more frames than this; without --fps, the number of frames
+    /// Take at most N frames; without --fps, N frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_frames: Option<u32>,
 
-    /// Where they are fewer than one in two seconds: frames at even distances, or those that show what changes, found
-    /// by looking the video over first; `auto` does that
+    /// How frames are chosen: at equal distances (even); where the image changes, which a survey of the video finds
+    /// (changes); where it changes if frames would be two seconds apart or more, else at equal distances (auto)
     #[arg(long, value_name = "HOW", value_enum, default_value = "auto")]
     frames_by: FramesBy,
 
-    /// Images for each second of a folder of numbered images [default: 1; `eval mvbench`: 3]
+    /// Images per second in a folder of numbered images [default: 1; `eval mvbench`: 3]
     #[arg(long, value_name = "N", value_parser = values::rate)]
     folder_fps: Option<f64>,
 }
 
 impl FrameOptions {
-    /// These frames, of the whole video.
+    /// The library's options for these frames, from the whole video.
     pub fn of_whole_video(&self) -> chat::VideoOptions {
         let &Self { fps, max_frames, frames_by, folder_fps } = self;
         chat::VideoOptions {
@@ -54,65 +54,51 @@ impl FrameOptions {
     }
 }
 
-/// Which part of a video a question is about.
+/// How a question chooses the part of the video that it is about.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Frames")]
 pub struct ZoomOptions {
-    /// A question that names a time (12:30, minute 5, from 1:00 to 1:20) gets more frames of that part, where a long
-    /// video has few; not with this
+    /// Do not add frames of the part that a question names (12:30, minute 5, from 1:00 to 1:20), which is done if a
+    /// long video has few there
     #[arg(long)]
     pub no_zoom: bool,
 
-    /// Look for what a long video shows once ("Is there a dog?")
+    /// Search a long video for what it shows only briefly ("Is there a dog?")
     ///
-    /// Each part of the last video is asked about alone first, and the answer is given from the one that says something
-    /// else than the others. Not for what all of it is about.
+    /// The model is first asked about each part of the last video alone, and then answers from the part whose answer
+    /// differs from the others. Not for questions about the whole video.
     #[arg(long)]
     pub search: bool,
 }
 
-/// Frames, the part of the video that they are taken of, and what to do where they are too many.
+/// Which frames are taken, from which part of the video, and what happens if they do not fit.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Frames")]
 pub struct VideoOptions {
     #[command(flatten)]
     frames: FrameOptions,
 
-    /// Where to begin: seconds or [H:]MM:SS [default: its start]
+    /// Start here: seconds or [H:]MM:SS [default: the start of the video]
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     start: Option<f64>,
 
-    /// Where to end: seconds or [H:]MM:SS [default: its end]
+    /// End here: seconds or [H:]MM:SS [default: the end of the video]
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     end: Option<f64>,
 
-    /// Take fewer frames, smaller images or fewer visual tokens where a video does not fit; what is asked for stays
-    /// [default]
-    #[arg(long, overrides_with = "no_fit")]
-    fit: bool,
-
-    /// Refuse a video that does not fit
-    #[arg(long, overrides_with = "fit")]
-    no_fit: bool,
-
-    /// Decode a frame when the one before is encoded, not while it is
+    /// Fail if a video does not fit, instead of taking fewer frames, smaller images or fewer visual tokens
     #[arg(long)]
-    no_decode_ahead: bool,
+    no_fit: bool,
 }
 
 impl VideoOptions {
-    /// What they mean to the library.
+    /// The library's options for these frames.
     pub fn options(&self) -> chat::VideoOptions {
         chat::VideoOptions { start_s: self.start, end_s: self.end, ..self.frames.of_whole_video() }
     }
 
     /// Whether a video may be made to fit.
     pub fn fits(&self) -> bool {
-        self.fit || !self.no_fit
-    }
-
-    /// Whether frames are decoded while others are encoded.
-    pub fn decodes_ahead(&self) -> bool {
-        !self.no_decode_ahead
+        !self.no_fit
     }
 }

@@ -1,4 +1,4 @@
-//! The options that commands share, in the groups in which the help shows them, and what they mean to the library.
+//! The options that commands share, grouped as in the help, and what they mean to the library.
 
 mod answer;
 mod encoder;
@@ -7,7 +7,7 @@ mod model;
 mod tokens;
 
 pub use answer::SamplerOptions;
-pub use encoder::{EncodeOptions, EncoderOptions};
+pub use encoder::{AllEncodeOptions, EncodeOptions, EncoderOptions};
 pub use frames::{FrameOptions, VideoOptions, ZoomOptions};
 pub use model::{ModelOptions, default_model};
 pub use tokens::{EvictOptions, PruneOptions, WeightOptions, known_profile};
@@ -16,7 +16,7 @@ use clap::Args;
 use sharpv::chat::SessionParams;
 use sharpv::runtime::CancelToken;
 
-/// What `ask`, `chat` and `plan` have in common.
+/// The options of commands that open a session.
 #[derive(Debug, Args)]
 pub struct SessionArgs {
     #[command(flatten)]
@@ -34,11 +34,10 @@ pub struct SessionArgs {
 }
 
 impl SessionArgs {
-    /// How to open the session. Reads the files that hold texts, and checks every value.
+    /// The session's parameters. Reads the files that options name, and checks every value.
     pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
         Ok(SessionParams {
             fit: self.video.fits(),
-            decode_ahead: self.video.decodes_ahead(),
             prune: self.prune.params(self.sampler.seed())?,
             evict: self.evict.params(self.prune.prunes())?,
             encode: self.encode.params()?,

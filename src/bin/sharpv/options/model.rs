@@ -1,4 +1,4 @@
-//! Which model to use, and how to load and run it.
+//! Which model is used, and how it is loaded and run.
 
 use crate::rpc;
 use crate::values::{self, GpuLayers};
@@ -13,41 +13,40 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
-    /// A name of `sharpv models`, a GGUF file, or ORG/REPO [default: smol]
+    /// A name from `sharpv models`, a GGUF file, or ORG/REPO [default: smol]
     ///
-    /// A file is that of the language model. A repository of Hugging Face is fetched if need be; ORG/REPO:QUANT names
+    /// The file is the language model. A repository on Hugging Face is downloaded if necessary; ORG/REPO:QUANT chooses
     /// the quantization.
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
 
-    /// The model's multimodal projector in GGUF [default: the one beside it]
+    /// The model's multimodal projector in GGUF [default: the one next to it]
     ///
-    /// That is the *mmproj*.gguf in the model's folder, or of its repository.
+    /// The default is the *mmproj*.gguf in the model's folder or repository.
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
 
-    /// A LoRA adapter in GGUF; may be given more than once
+    /// A LoRA adapter in GGUF; repeatable
     #[arg(long, value_name = "FILE")]
     lora: Vec<PathBuf>,
 
-    /// Layers to put on the GPU [short: -ngl] [default: auto]
+    /// Layers to keep on the GPU [short: -ngl] [default: auto]
     ///
-    /// A number, `all`, or `auto`, as many as fit.
+    /// A number, `all`, or `auto` for as many as fit.
     #[arg(long, visible_alias = "n-gpu-layers", value_name = "N", allow_hyphen_values = true)]
     gpu_layers: Option<GpuLayers>,
 
-    /// Memory of each GPU that `--gpu-layers auto` leaves free: bytes, or with K, M, G [default: 1G, or an eighth of a
-    /// GPU of less than 8G]
+    /// Memory that `--gpu-layers auto` leaves free on each GPU: bytes, or a number with K, M or G [default: 1G, or an
+    /// eighth of a GPU with less than 8G]
     #[arg(long, value_name = "SIZE", value_parser = values::bytes_or_none)]
     gpu_margin: Option<u64>,
 
-    /// Devices to use, separated by commas (`sharpv doctor` lists them); `none` is the CPU alone [short: -dev]
-    /// [default: all GPUs]
+    /// Devices to use, comma-separated (`sharpv doctor` lists them); `none` is only the CPU [short: -dev] [default: all
+    /// GPUs]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     device: Vec<String>,
 
-    /// RPC servers on other machines, whose devices take layers as GPUs do; needs a build with the feature rpc
-    /// (docs/rpc.md)
+    /// RPC servers on other machines, whose devices take layers like GPUs; requires the feature rpc (docs/rpc.md)
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     rpc: Vec<String>,
 
@@ -55,74 +54,74 @@ pub struct ModelOptions {
     #[arg(long)]
     no_mmproj_offload: bool,
 
-    /// Keep the KV cache in the system's memory [short: -nkvo]
+    /// Keep the KV cache in main memory [short: -nkvo]
     #[arg(long)]
     no_kv_offload: bool,
 
-    /// Weights to compute with on the CPU: the files as they came (exact), copies in the type that this processor
-    /// computes fastest, made where they are missing (fast), or such copies where `sharpv pull` made them (auto)
+    /// Weights to compute with on the CPU: the model's own files (exact); copies in the type that this processor computes
+    /// fastest, made if they are missing (fast); such copies if `sharpv pull` made them (auto)
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = values::one_of::<Weights>())]
     weights: Weights,
 
-    /// Read the model into memory rather than map its file
+    /// Read the model into memory instead of mapping its file
     #[arg(long)]
     no_mmap: bool,
 
-    /// Threads to compute with [default: one for each core]
+    /// Threads to compute with [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
 
-    /// Cells of the KV cache; 0 is what the conversation needs
+    /// Cells of the KV cache; 0 is as many as the conversation needs
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     ctx_size: u32,
 
-    /// Take no more memory than this: 500M, 4G [default: what is free]
+    /// Take at most this much memory: 500M, 4G [default: what is free]
     ///
-    /// For KV cache and buffers, in bytes, or with K, M, G.
+    /// For the KV cache and buffers; bytes, or a number with K, M or G.
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     max_memory: Option<u64>,
 
-    /// Rows (text and visual tokens) computed at once; more where a model has to see a larger image at once (Gemma)
-    /// [short: -ub]
+    /// Rows (text and visual tokens) computed at once; more if a model must see a larger image at once (Gemma) [short:
+    /// -ub]
     #[arg(long, value_name = "N", default_value_t = ComputeParams::default().n_ubatch as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     ubatch_size: u32,
 
-    /// Fused attention [short: -fa]
+    /// Flash attention [short: -fa]
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::one_of::<FlashAttention>())]
     flash_attn: FlashAttention,
 
-    /// How the KV cache stores keys [short: -ctk]
+    /// Type of the keys in the KV cache [short: -ctk]
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::one_of::<KvType>())]
     cache_type_k: KvType,
 
-    /// How the KV cache stores values; a quantized type needs flash attention [short: -ctv]
+    /// Type of the values in the KV cache; a quantized type requires flash attention [short: -ctv]
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = values::one_of::<KvType>())]
     cache_type_v: KvType,
 
-    /// A chat template (Jinja) in place of the model's own
+    /// A chat template (Jinja) to use instead of the model's own
     #[arg(long, value_name = "FILE")]
     chat_template_file: Option<PathBuf>,
 
-    /// The prompt layout: what stands between the frames [default: that of the model's family]
+    /// The layout: the text around the frames [default: the model family's]
     #[arg(long, value_name = "NAME", value_parser = values::layout_name())]
     layout: Option<String>,
 
-    /// Load model files without a look at their headers: llama.cpp ends the program over what it cannot use
+    /// Load model files without checking their headers; llama.cpp aborts the program over a file that it cannot use
     #[arg(long)]
     no_check: bool,
 
-    /// Cut frames into tiles where the encoder cuts up single images: many more visual tokens
+    /// Cut frames into tiles if the encoder does so with single images; takes many more visual tokens
     #[arg(long)]
     tile: bool,
 
-    /// A system message [short: -sys] [default: none, or the chat template's]
+    /// A system message [short: -sys] [default: the chat template's, if any]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system_prompt: Option<String>,
 }
 
 impl ModelOptions {
-    /// The files of the model, which are fetched where they are not here yet.
+    /// The files of the model. Downloads them if they are missing.
     pub fn files(&self, observer: &mut dyn Observer) -> sharpv::Result<ModelFiles> {
         rpc::connect(&self.rpc)?;
         let memory = FreeMemory::for_weights(&self.model_params()).map(|free| free.bytes);
@@ -130,13 +129,13 @@ impl ModelOptions {
         self.with_faster_copies(files, observer)
     }
 
-    /// `files`, with faster copies in the place of what they are copies of, as far as that is wanted.
+    /// Replaces files by faster copies, as `--weights` says.
     fn with_faster_copies(&self, files: ModelFiles, observer: &mut dyn Observer) -> sharpv::Result<ModelFiles> {
         if self.weights == Weights::Exact {
             return Ok(files);
         }
         let store = match Store::from_env() {
-            // Without a home there is no cache, and no copy in it.
+            // Without a home there is no cache, so there are no copies.
             Err(_) if self.weights == Weights::Auto => return Ok(files),
             store => store?,
         };
@@ -174,13 +173,13 @@ impl ModelOptions {
         self.model.as_deref().unwrap_or_else(|| default_model())
     }
 
-    /// Whether the default model is used, the small one, named or not.
+    /// Whether the model is the small default one, named or not.
     pub fn uses_default(&self) -> bool {
         self.name() == default_model()
     }
 
-    /// How to open a session with this model; what is no matter of the model is as it is by default. Reads the files
-    /// that hold texts.
+    /// A session's parameters with this model; parameters of other option groups have their defaults. Reads the files
+    /// that options name.
     pub fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
         if self.flash_attn == FlashAttention::Off && !is_float(self.cache_type_v) {
             return Err(sharpv::Error::InvalidParameter {
@@ -218,7 +217,7 @@ impl ModelOptions {
     }
 }
 
-/// The name of the model that is used when none is named.
+/// The name of the default model.
 pub fn default_model() -> &'static str {
     models::known().first().map_or("", |model| model.name)
 }

@@ -1,4 +1,4 @@
-//! Frames on a thread of their own: it decodes as they come, and who is slower gets the newest.
+//! A thread that decodes frames as they arrive. A slower consumer gets the newest one.
 
 use sharpv::video::{Frame, LiveInput, LiveSource};
 use std::io;
@@ -8,20 +8,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// An image this much before its moment is taken for it.
+/// A frame may be this much earlier than requested.
 const EARLY_S: f64 = 0.001;
 
-/// How often a wait looks whether to end.
+/// How often a wait checks whether to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// At which pace frames are taken.
+/// How fast frames are taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Frames for each second of video.
+    /// Frames per second of video.
     pub fps: f64,
-    /// Not before their time, as if the file were a camera.
+    /// Frames are not given before their time, as if the file were a camera.
     pub realtime: bool,
-    /// The source waits for whoever takes the frames, and none is dropped.
+    /// The source waits for the consumer, and no frame is dropped.
     pub waits: bool,
 }
 
@@ -40,25 +40,25 @@ struct Shared {
 
 #[derive(Default)]
 struct Slot {
-    /// The newest frame, and when it was decoded, unless it has waited to be taken since.
+    /// The newest frame, and when it was decoded; no time if the source waits.
     frame: Option<(Frame, Option<Instant>)>,
     dropped: u64,
     end: Option<sharpv::Result<()>>,
     warnings: Vec<String>,
 }
 
-/// What came next.
+/// The next event.
 pub enum Next {
-    /// A frame, and when it was there: of a source that waits, now.
+    /// A frame, and when it was decoded; now, if the source waits.
     Frame(Frame, Instant),
-    /// Nothing, in the time that was waited for it.
+    /// Nothing arrived in time.
     Nothing,
-    /// No more will come.
+    /// The source has ended.
     End,
 }
 
 impl Camera {
-    /// Starts the thread. What cannot be opened is told by [`next`](Self::next).
+    /// Starts the thread. [`next`](Self::next) returns the error of a source that cannot be opened.
     pub fn start(input: LiveInput, pace: Pace) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
@@ -70,7 +70,7 @@ impl Camera {
         Ok(Self { shared })
     }
 
-    /// The newest frame, waited for at most so long.
+    /// Returns the newest frame; waits for it at most `patience`.
     pub fn next(&self, patience: Duration) -> sharpv::Result<Next> {
         let slot = self.shared.slot();
         let is_empty = |slot: &mut Slot| slot.frame.is_none() && slot.end.is_none();
@@ -89,19 +89,19 @@ impl Camera {
         }
     }
 
-    /// Frames that came and went because newer ones came before they were taken.
+    /// The number of frames that newer ones replaced before they were taken.
     pub fn dropped(&self) -> u64 {
         self.shared.slot().dropped
     }
 
-    /// What the source did wrong, once it has ended.
+    /// Warnings about the source, available once it has ended.
     pub fn warnings(&self) -> Vec<String> {
         self.shared.slot().warnings.clone()
     }
 }
 
 impl Drop for Camera {
-    /// Does not wait for the thread: a pipe may be silent for ever.
+    /// Does not wait for the thread, as a pipe may be silent forever.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.changed.notify_all();
@@ -117,7 +117,7 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Takes frames until there are no more, or nobody wants them.
+    /// Decodes frames until the source ends or the consumer stops.
     fn film(self: &Arc<Self>, input: LiveInput, pace: Pace) -> sharpv::Result<()> {
         let asked = Arc::clone(self);
         let mut source = LiveSource::open(input, move || asked.is_stopped())?;
@@ -142,7 +142,7 @@ impl Shared {
         filmed
     }
 
-    /// Puts a frame into the slot, once it is empty or at once. Returns false if nobody wants it.
+    /// Puts a frame into the slot: if `waits`, once that is empty, else at once. Returns false if the consumer stopped.
     fn give(&self, frame: Frame, waits: bool) -> bool {
         let mut slot = self.slot();
         while waits && slot.frame.is_some() && !self.is_stopped() {
@@ -166,7 +166,7 @@ impl Shared {
     }
 }
 
-/// What SOURCE on the command line is.
+/// Determines what SOURCE on the command line is.
 pub fn input(source: &str, follow: bool) -> anyhow::Result<LiveInput> {
     if source == "-" {
         return Ok(LiveInput::Reader("stdin".into(), Box::new(io::stdin())));
@@ -177,24 +177,24 @@ pub fn input(source: &str, follow: bool) -> anyhow::Result<LiveInput> {
     let path = PathBuf::from(source);
     if is_camera(&path) {
         anyhow::bail!(
-            "{source}: a camera is read by the program ffmpeg: ffmpeg -loglevel error -f v4l2 -i {source} -pix_fmt yuv420p -f yuv4mpegpipe - | sharpv watch - …"
+            "{source}: use the program ffmpeg to read a camera: ffmpeg -loglevel error -f v4l2 -i {source} -pix_fmt yuv420p -f yuv4mpegpipe - | sharpv watch - …"
         );
     }
-    // Told before a model is loaded.
+    // Reports a wrong file before a model is loaded.
     let io_error = |source| sharpv::Error::Io { action: "opening the video", path: path.clone(), source };
     let file = std::fs::File::open(&path).map_err(io_error)?;
     let kind = file.metadata().map_err(io_error)?.file_type();
     if kind.is_dir() {
-        anyhow::bail!("{source}: a folder does not go on; give it to `sharpv ask` or `chat`");
+        anyhow::bail!("{source}: a folder is not live video; give it to `sharpv ask` or `chat`");
     }
-    // A named pipe, or what a shell makes of <(…).
+    // A named pipe, or a shell's <(…).
     if !kind.is_file() {
         return Ok(LiveInput::Reader(source.to_owned(), Box::new(file)));
     }
     Ok(if follow { LiveInput::Growing(path) } else { LiveInput::File(path) })
 }
 
-/// Whether it is a device that is no file: a camera of Linux.
+/// Whether the path is a camera device on Linux.
 fn is_camera(path: &std::path::Path) -> bool {
     path.parent() == Some(std::path::Path::new("/dev"))
         && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("video"))

@@ -1,4 +1,4 @@
-//! `sharpv watch`: video that does not end, and questions about it.
+//! `sharpv watch`: live video, and questions about it.
 
 mod camera;
 mod report;
@@ -9,7 +9,7 @@ use crate::output::AnswerWriter;
 use crate::screen::{Screen, Watch};
 use crate::{ask, session};
 use camera::{Camera, Next, Pace};
-use report::{Asked, End, Pulse, Report, Told};
+use report::{Asked, End, Pulse, Reply, Report};
 use sharpv::chat::{
     AskAt, Condition, EvictParams, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, Search, SessionParams,
     StopReason, Trigger,
@@ -25,13 +25,13 @@ use std::time::{Duration, Instant};
 /// The second Ctrl-C ends the program at once.
 const PATIENCE: u32 = 2;
 
-/// How long a frame is waited for before questions are looked at again.
+/// How long to wait for a frame before checking for questions again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What a typed question begins with that is to be searched for.
+/// The beginning of a typed line that asks for a search.
 const SEARCH: &str = "/search";
 
-/// Seconds of a change that goes on, after which it is asked about.
+/// Seconds of a lasting change after which the model is asked.
 const WHEN_PATIENCE_S: f64 = 10.0;
 
 pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
@@ -69,7 +69,7 @@ pub fn run(args: &WatchArgs, mut screen: Screen) -> anyhow::Result<()> {
     let is_typed = watcher.typed.is_some() && io::stdin().is_terminal();
     if is_typed && !args.json {
         screen.note(match args.recall {
-            Some(_) => "Type a question at any time; /search QUESTION looks in what is remembered. Ctrl-C ends.",
+            Some(_) => "Type a question at any time; /search QUESTION searches what is remembered. Ctrl-C ends.",
             None => "Type a question at any time. Ctrl-C ends.",
         });
     }
@@ -84,20 +84,20 @@ struct Watcher<'a> {
     camera: Camera,
     report: Report,
     conditions: Vec<Condition>,
-    /// When they are asked.
+    /// When the conditions are checked.
     trigger: Trigger,
-    /// How much of the last frame was new.
+    /// The share of the last frame that was new.
     novelty: f32,
-    /// What is asked again and again, or at the end.
+    /// The question to ask repeatedly, or at the end.
     question: Option<String>,
-    /// Lines of stdin, unless that is the video.
+    /// Lines from stdin, unless that is the video.
     typed: Option<Receiver<String>>,
-    /// Questions that wait for the first frame.
+    /// Typed questions that wait for the first frame.
     waiting: VecDeque<String>,
     pulse: Pulse,
-    /// When, in the video, the question is asked next.
+    /// The time in the video at which the question is asked next.
     next_s: f64,
-    /// When the first frame came; before, when it was waited for.
+    /// When the first frame arrived, or the wait for it began.
     since: Instant,
     cancel: CancelToken,
     args: &'a WatchArgs,
@@ -143,7 +143,7 @@ impl Watcher<'_> {
         }
     }
 
-    /// Takes a frame, or answers a question. Gives why it is over.
+    /// Takes a frame or answers a question. Returns why the watch is over, if it is.
     fn step(&mut self, screen: &mut Screen) -> anyhow::Result<Option<End>> {
         if self.cancel.is_cancelled() {
             return Ok(Some(End::Stopped));
@@ -168,7 +168,7 @@ impl Watcher<'_> {
         }
         if self.live.state().frames == 0 {
             self.since = Instant::now();
-            // What nobody asked for becomes less where it has to.
+            // Only requested numbers are checked; the default is lowered if necessary.
             if [self.args.window, self.args.memory, self.args.recall].iter().any(Option::is_some) {
                 self.live.check_fit((frame.width, frame.height))?;
             }
@@ -205,12 +205,12 @@ impl Watcher<'_> {
         Ok(pushed?)
     }
 
-    /// Asks what is waited for.
+    /// Checks the conditions.
     fn look(&mut self, screen: &mut Screen) -> anyhow::Result<()> {
         if self.conditions.is_empty() || self.live.state().held == 0 {
             return Ok(());
         }
-        screen.busy("looking");
+        screen.busy("checking");
         let mut conditions = std::mem::take(&mut self.conditions);
         let mut looked = Ok(());
         for condition in &mut conditions {
@@ -230,22 +230,22 @@ impl Watcher<'_> {
         looked
     }
 
-    /// Answers a line that was typed.
+    /// Answers a typed line.
     fn answer(&mut self, line: &str, screen: &mut Screen) -> anyhow::Result<()> {
         let searched =
             line.strip_prefix(SEARCH).filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
         let Some(question) = searched.map(str::trim) else { return self.ask(line, Asked::Typed, false, screen) };
         let warning = if question.is_empty() {
-            "/search wants a question: /search Was there a dog?"
+            "/search requires a question: /search Was there a dog?"
         } else if self.args.recall.is_none() {
-            "/search: nothing is remembered to search in; start with --recall 64, say"
+            "/search: nothing is remembered; start sharpv with --recall 64, for example"
         } else {
             return self.ask(question, Asked::Typed, true, screen);
         };
         self.report.warning(warning, screen)
     }
 
-    /// Looks for `question` in what is remembered, for the next answer.
+    /// Searches the remembered frames for `question`, for the next answer.
     fn search(&mut self, question: &str, screen: &mut Screen) -> anyhow::Result<Option<Search>> {
         let cancel = self.cancel.clone();
         let searched = self.live.search(question, &mut Watch::new(screen, None, &cancel));
@@ -253,8 +253,8 @@ impl Watcher<'_> {
         let search = searched?;
         if !self.args.json {
             screen.note(&match &search {
-                Some(search) => session::about_search(search, "what is held"),
-                None => "too little is remembered yet to search in: answered from what is held".to_owned(),
+                Some(search) => session::about_search(search, "the frames held"),
+                None => "too few frames are remembered yet to search: answered from the frames held".to_owned(),
             });
         }
         Ok(search)
@@ -271,8 +271,8 @@ impl Watcher<'_> {
         watch.finish(result.is_ok())?;
         let answer = result?;
         let latency_ms = start.elapsed().as_secs_f64() * 1000.0;
-        let told = Told { question, answer: &answer.answer, asked, search, latency_ms };
-        self.report.answer(told, streams, self.state())?;
+        let reply = Reply { question, answer: &answer.answer, asked, search, latency_ms };
+        self.report.answer(reply, streams, self.state())?;
         if answer.stop == StopReason::Cancelled {
             return Err(sharpv::Error::Cancelled.into());
         }
@@ -288,7 +288,7 @@ fn is_cancelled(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(sharpv::Error::Cancelled))
 }
 
-/// Warnings of a push, to be told behind it.
+/// Collects the warnings of a push.
 #[derive(Debug, Default)]
 struct Warnings(Vec<String>);
 
@@ -298,7 +298,7 @@ impl sharpv::Observer for Warnings {
     }
 }
 
-/// The lines of stdin that are not empty, read by a thread that nobody waits for.
+/// The non-empty lines of stdin, read by a detached thread.
 fn lines() -> io::Result<Receiver<String>> {
     let (give, given) = channel();
     thread::Builder::new().name("questions".into()).spawn(move || {

@@ -1,4 +1,4 @@
-//! What `sharpv watch` tells: lines for people, or lines of JSON.
+//! The output of `sharpv watch`: text, or lines of JSON.
 
 use crate::output;
 use crate::screen::Screen;
@@ -7,18 +7,18 @@ use serde::Serialize;
 use sharpv::chat::{LiveState, Search};
 use sharpv::runtime::peak_rss_bytes;
 
-/// How it goes, beside what the session holds.
+/// The state of the watch, apart from the session's.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Pulse {
-    /// Frames that came while another was encoded, and gave way to newer ones.
+    /// Frames that newer ones replaced while another was encoded.
     pub dropped: u64,
-    /// How long after it was decoded the last frame was in the cache, in seconds.
+    /// Seconds from decoding the last frame until it was in the cache.
     pub lag_s: f64,
-    /// The most that it was.
+    /// The largest such lag.
     pub max_lag_s: f64,
 }
 
-/// Everything that is told with a line of JSON.
+/// The state that every line of JSON has.
 #[derive(Debug, Serialize)]
 struct Whole {
     #[serde(flatten)]
@@ -35,7 +35,7 @@ enum Line<'a> {
     Answer {
         time_s: f64,
         #[serde(flatten)]
-        told: Told<'a>,
+        reply: Reply<'a>,
         state: Whole,
     },
     Event {
@@ -56,11 +56,11 @@ enum Line<'a> {
 
 /// An answer.
 #[derive(Debug, Serialize)]
-pub struct Told<'a> {
+pub struct Reply<'a> {
     pub question: &'a str,
     pub answer: &'a str,
     pub asked: Asked,
-    /// What was found where the question was looked for.
+    /// The result of the search, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
     pub latency_ms: f64,
@@ -72,27 +72,27 @@ pub struct Told<'a> {
 pub enum Asked {
     /// Somebody typed it.
     Typed,
-    /// It was time again.
+    /// Its interval has passed.
     Every,
     /// The video ended.
     End,
 }
 
-/// Why it ended.
+/// Why the watch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// The source did.
+    /// The source ended.
     Source,
-    /// The time was over.
+    /// The requested time is over.
     Time,
     /// The user stopped it.
     Stopped,
-    /// The source failed; the error follows on stderr.
+    /// The source failed. The error follows on stderr.
     Failed,
 }
 
-/// Where it is told.
+/// Writes the output.
 #[derive(Debug)]
 pub struct Report {
     json: bool,
@@ -103,20 +103,20 @@ impl Report {
         Self { json }
     }
 
-    /// An answer. One that was `written` already is left out where people read.
-    pub fn answer(&self, told: Told<'_>, written: bool, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
+    /// Prints an answer. As text, it is not printed again if it was `written` already.
+    pub fn answer(&self, reply: Reply<'_>, written: bool, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
         let time_s = live.now_s.unwrap_or(0.0);
         if self.json {
             let state = whole(live, pulse);
-            return output::print_json(&Line::Answer { time_s, told, state });
+            return output::print_json(&Line::Answer { time_s, reply, state });
         }
         if !written {
-            output::print(&format!("[{}] {}\n", clock(time_s), told.answer))?;
+            output::print(&format!("[{}] {}\n", clock(time_s), reply.answer))?;
         }
         Ok(())
     }
 
-    /// Something became true.
+    /// Prints that a condition became true.
     pub fn event(&self, when: &str, novelty: f32, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
         let time_s = live.now_s.unwrap_or(0.0);
         if self.json {
@@ -125,7 +125,7 @@ impl Report {
         Ok(output::print(&format!("[{}] {when}\n", clock(time_s)))?)
     }
 
-    /// What the user should know.
+    /// Prints a warning.
     pub fn warning(&self, message: &str, screen: &Screen) -> anyhow::Result<()> {
         if self.json {
             return output::print_json(&Line::Warning { message });
@@ -134,7 +134,7 @@ impl Report {
         Ok(())
     }
 
-    /// The last line.
+    /// Prints the summary.
     pub fn end(&self, reason: End, screen: &Screen, (live, pulse): (LiveState, Pulse)) -> anyhow::Result<()> {
         if self.json {
             let time_s = live.now_s.unwrap_or(0.0);
