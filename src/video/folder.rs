@@ -1,6 +1,5 @@
 //! Folders with one image per frame, as benchmarks distribute them.
 
-use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use super::sampling::index_at;
@@ -48,38 +47,9 @@ fn list(path: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::NoImages { path: path.to_owned() });
     }
     let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    files.sort_by(|a, b| natural_order(&name(a), &name(b)));
+    // By the values of numbers: `frame9` before `frame10`.
+    files.sort_by(|a, b| alphanumeric_sort::compare_str(name(a), name(b)));
     Ok(files)
-}
-
-/// Compares names by the value of the numbers in them: `frame9` before `frame10`.
-fn natural_order(a: &str, b: &str) -> Ordering {
-    let (mut rest_a, mut rest_b) = (a, b);
-    loop {
-        let (digits_a, digits_b) = (leading_digits(rest_a), leading_digits(rest_b));
-        if !digits_a.is_empty() && !digits_b.is_empty() {
-            let (value_a, value_b) = (digits_a.trim_start_matches('0'), digits_b.trim_start_matches('0'));
-            // Without leading zeros, the number with more digits is the larger one.
-            let order = value_a.len().cmp(&value_b.len()).then_with(|| value_a.cmp(value_b));
-            if order.is_ne() {
-                return order;
-            }
-            (rest_a, rest_b) = (&rest_a[digits_a.len()..], &rest_b[digits_b.len()..]);
-            continue;
-        }
-        let (mut chars_a, mut chars_b) = (rest_a.chars(), rest_b.chars());
-        match (chars_a.next(), chars_b.next()) {
-            (Some(x), Some(y)) if x == y => (rest_a, rest_b) = (chars_a.as_str(), chars_b.as_str()),
-            // `01` and `1` are equal numbers. Comparing the names makes the order total.
-            (None, None) => return a.cmp(b),
-            (x, y) => return x.cmp(&y),
-        }
-    }
-}
-
-fn leading_digits(text: &str) -> &str {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    &text[..end]
 }
 
 struct Folder {

@@ -453,7 +453,11 @@ fn a_hub_with_an_authority_of_its_own_is_trusted_where_a_variable_names_it() {
 
     for (i, name) in AUTHORITIES.into_iter().enumerate() {
         let value = if name == "SSL_CERT_DIR" { &certificates } else { &file };
-        pull(&[(name, value)]).success().stderr(contains(if i == 0 { "fetching" } else { "already here and intact" }));
+        pull(&[(name, value)]).success().stderr(contains(if i == 0 {
+            "downloading"
+        } else {
+            "already here and intact"
+        }));
     }
     // pip's and the hub's own variable may name a folder; OpenSSL's go before it.
     pull(&[("REQUESTS_CA_BUNDLE", &certificates)]).success();
@@ -528,7 +532,7 @@ fn a_download_that_failed_goes_on_in_the_next_call() {
         error.contains("Tiny-Q8_0.gguf of org/Tiny-GGUF: the download ended after 100.00 kB of 362.08 kB"),
         "{error}"
     );
-    assert!(error.contains("run it again, it goes on from there"), "{error}");
+    assert!(error.contains("run it again to resume"), "{error}");
     assert_eq!(setup.part(&fixture("llama.gguf")).metadata().unwrap().len(), 100_000);
     assert_eq!(setup.hub().find(&spec(REPO), BLIND), None, "half a model is none");
 
@@ -619,7 +623,7 @@ fn damaged_files_of_the_cache_are_replaced() {
     fs::write(setup.blob(&fixture("llama.gguf")), &content).unwrap();
     let mut messages = Messages::default();
     setup.hub().pull(&spec(REPO), Wish::default(), &mut messages).unwrap();
-    assert!(messages.0.iter().any(|text| text.contains("is damaged and will be replaced")), "{:?}", messages.0);
+    assert!(messages.0.iter().any(|text| text.contains("is damaged or from another version")), "{:?}", messages.0);
     assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
 }
 
@@ -783,7 +787,7 @@ fn the_program_pulls_and_lists() {
     let setup = Setup::new();
     let pull = setup.sharpv(&["pull", "org/Tiny-GGUF:q8_0"]).assert().success().stdout(is_empty());
     let told = contains("org/Tiny-GGUF: Q8_0 (362.08 kB) with mmproj-Tiny-f16.gguf")
-        .and(contains("fetching Tiny-Q8_0.gguf (362.08 kB)"))
+        .and(contains("downloading Tiny-Q8_0.gguf (362.08 kB)"))
         .and(contains("org/Tiny-GGUF:Q8_0 is ready: sharpv ask VIDEO QUESTION -m org/Tiny-GGUF:Q8_0"));
     pull.stderr(told);
 
@@ -895,11 +899,12 @@ fn an_answer_of_a_model_that_is_fetched_for_it() {
     let lora = smol.lora[0].to_str().expect("a path in UTF-8");
     let args = ["ask", clip.to_str().unwrap(), "What appears first?", "-m", "org/Smol", "--lora", lora];
     let first = setup.sharpv(&args).assert().success().stdout("The tent appears first.\n");
-    first.stderr(contains("org/Smol is not on this machine yet").and(contains("fetching Smol-Q4_1.gguf (98.36 MB)")));
+    first
+        .stderr(contains("org/Smol is not on this machine yet").and(contains("downloading Smol-Q4_1.gguf (98.36 MB)")));
 
     let requests = setup.server.requests().len();
     let second = setup.sharpv(&args).env("HF_HUB_OFFLINE", "1").assert().success().stdout("The tent appears first.\n");
-    second.stderr(contains("fetching").not());
+    second.stderr(contains("downloading").not());
     assert_eq!(setup.server.requests().len(), requests, "what is here needs no network");
 }
 
@@ -920,7 +925,7 @@ fn two_programs_at_once_fetch_once() {
         })
         .collect();
     let waited =
-        said.iter().filter(|text| text.contains("waiting for another process that is at work on org/Tiny-GGUF"));
+        said.iter().filter(|text| text.contains("waiting for another process that is working on org/Tiny-GGUF"));
     assert_eq!(waited.count(), 1, "{said:?}");
     assert_eq!([MODEL, MMPROJ].map(|file| setup.server.content_requests(file).len()), [1, 1]);
 }

