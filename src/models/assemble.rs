@@ -1,19 +1,19 @@
-//! Makes a file of pieces: matrices that lie in another file, converted, and bytes that a recipe brings along.
+//! Assembles a file from converted matrices of another file and from bytes of a recipe.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// How to make a file of the weights in another one.
+/// How to assemble a file from the weights in another one.
 ///
-/// The text has a line for each piece, in the order in which they follow each other:
+/// The text has one line per piece, in their order:
 ///
 /// ```text
-/// own BYTES                                  so many of the recipe's own bytes, from where the line before left off
-/// TYPE ROWSxCOLUMNS at BYTE                  a matrix: the source has it in f32, row by row, from this byte on
-/// TYPE ROWSxCOLUMNS at BYTE transposed       the source has it column by column
+/// own BYTES                                  the next BYTES of the recipe's own bytes
+/// TYPE ROWSxCOLUMNS at BYTE                  a matrix that the source has in f32, row by row, from BYTE on
+/// TYPE ROWSxCOLUMNS at BYTE transposed       a matrix that the source has column by column
 /// ```
 ///
-/// ROWS and COLUMNS are those of the file that is made, and TYPE what the values are converted to: `f32`, `f16`, or
-/// `q8_0` (blocks of 32 with an f16 scale, rounded half away from zero, as llama.cpp's Python tools do).
+/// ROWS and COLUMNS are the shape in the assembled file. TYPE is what values are converted to: `f32`, `f16`, or `q8_0`
+/// (blocks of 32 with an f16 scale, rounded half away from zero, as in llama.cpp's Python tools).
 #[derive(Clone, Copy)]
 pub struct Recipe {
     /// Its text.
@@ -28,14 +28,14 @@ impl std::fmt::Debug for Recipe {
     }
 }
 
-/// Why a file could not be made.
+/// Why a file could not be assembled.
 #[derive(Debug)]
 pub(super) enum Failure<E> {
-    /// A line of the recipe cannot be understood or followed.
+    /// A line of the recipe is malformed or cannot be followed.
     Line(String),
     /// The source cannot be read.
     Read(io::Error),
-    /// What was made could not be handed over.
+    /// A piece could not be written.
     Write(E),
 }
 
@@ -46,7 +46,7 @@ enum Type {
     Q8_0,
 }
 
-/// Values of a block in Q8_0.
+/// The number of values in a Q8_0 block.
 const BLOCK: usize = 32;
 
 enum Piece {
@@ -75,7 +75,7 @@ impl Piece {
     }
 }
 
-/// Makes the file of `recipe`, with the matrices of `source`, and hands it to `write` piece by piece.
+/// Follows `recipe` with the matrices in `source`, and passes the file to `write` piece by piece.
 pub(super) fn assemble<E>(
     recipe: &Recipe,
     source: &mut (impl Read + Seek),
@@ -92,7 +92,7 @@ pub(super) fn assemble<E>(
                 write(piece).map_err(Failure::Write)?;
             }
             Piece::Matrix { kind, rows, columns, at, transposed } => {
-                // What lies beyond the source is refused before memory is taken for it.
+                // Checked before memory is allocated.
                 let bytes = rows.checked_mul(columns).and_then(|values| values.checked_mul(size_of::<f32>()));
                 let bytes = bytes
                     .filter(|bytes| at.checked_add(*bytes as u64).is_some_and(|end| end <= source_bytes))
@@ -114,7 +114,7 @@ pub(super) fn assemble<E>(
     Err(Failure::Line(format!("the recipe leaves {} of its own bytes unused", own.len())))
 }
 
-/// Row by row what was column by column.
+/// Transposes a matrix that is stored column by column.
 fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..rows).flat_map(|row| (0..columns).map(move |column| values[column * rows + row])).collect()
 }
@@ -127,12 +127,12 @@ fn convert(kind: Type, values: &[f32]) -> Vec<u8> {
     }
 }
 
-/// A block in Q8_0: the scale in f16, then a signed byte for each value.
+/// A Q8_0 block: the scale in f16, then one signed byte per value.
 fn quantize(block: &[f32; BLOCK]) -> [u8; BLOCK + 2] {
     let largest = block.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let scale = largest / 127.0;
-    // The scale before it is rounded to f16, and its inverse rather than a division, so that every byte is the one of
-    // the reference.
+    // As in the reference: the scale is not rounded to f16 before its inverse is computed, and values are multiplied by
+    // the inverse, not divided by the scale.
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     let mut bytes = [0; BLOCK + 2];
     bytes[..2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());

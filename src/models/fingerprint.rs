@@ -1,4 +1,4 @@
-//! Telling whether two GGUF files hold the same weights, without reading them whole.
+//! Digests that identify the weights in GGUF files without reading large files completely.
 
 use super::ModelFiles;
 use super::gguf::{self, Layout, Metadata, Value};
@@ -9,23 +9,23 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Files up to this size are read whole.
+/// Files up to this size are read completely.
 const SMALL: u64 = 16 << 20;
-/// Of a larger file, all that describes the tensors is read, and blocks of this size of every tensor.
+/// From a larger file, the header and blocks of this size from every tensor are read.
 const BLOCK: u64 = 4096;
-/// How far blocks of a large tensor are apart.
+/// The distance between blocks of a large tensor.
 const STRIDE: u64 = 8 << 20;
-/// Under this key, a copy of a file in another type has the digest of the file.
+/// The metadata key under which a copy of a file in another type has the digest of that file.
 pub(crate) const COPY_OF: &str = "sharpv.copy_of";
 
-/// The most files that a model is split into: the number of a part has five digits.
+/// The most parts of a split model: the number of a part has five digits.
 const MAX_PARTS: u64 = 99_999;
 
-/// A digest of the model in the files `files`: of its language model and the adapters on it. A faster copy
-/// ([`weights`](crate::weights)) has that of what it is a copy of.
+/// The digest of a model: of its language model and the adapters. A faster copy ([`weights`](crate::weights)) has the
+/// digest of its original.
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be read, [`Error::NotGguf`] if it is something else or damaged.
+/// [`Error::Io`] if a file cannot be read, [`Error::NotGguf`] if it is not a GGUF file or damaged.
 pub fn digest(files: &ModelFiles) -> Result<ModelDigest> {
     let mut digest = fingerprint(&files.model)?;
     for adapter in &files.lora {
@@ -35,13 +35,13 @@ pub fn digest(files: &ModelFiles) -> Result<ModelDigest> {
     Ok(digest)
 }
 
-/// A digest of what the GGUF file at `path` holds, or holds a copy of by its own word.
+/// The digest of the GGUF file at `path`, or of the original that it claims to be a copy of.
 ///
-/// Anybody can write that word, and give another model the layer profile of one, or saved sessions of one to another.
-/// Files are kept under the digest of their [`contents`].
+/// The claim is not verified: a file can take over the layer profile and the saved sessions of another model. Copies are
+/// therefore stored under the digest of [`contents`].
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is something else or damaged.
+/// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is not a GGUF file or damaged.
 pub(crate) fn fingerprint(path: &Path) -> Result<ModelDigest> {
     let layout = gguf::read_layout(path)?;
     match copied(&layout.metadata).map_err(|reason| Error::NotGguf { path: path.to_owned(), reason })? {
@@ -50,8 +50,8 @@ pub(crate) fn fingerprint(path: &Path) -> Result<ModelDigest> {
     }
 }
 
-/// A digest of the GGUF file at `path`, and of the other files that it was split into. Training changes every tensor
-/// that it touches nearly everywhere, so the blocks that are read tell a fine-tune from its base.
+/// The digest of the GGUF file at `path` and the other parts of its model. Training changes nearly all of every tensor
+/// that it updates, so blocks are enough to distinguish a fine-tuned model from its base.
 ///
 /// # Errors
 /// As [`fingerprint`].
@@ -59,12 +59,12 @@ pub(super) fn contents(path: &Path) -> Result<ModelDigest> {
     digest_of(path, &gguf::read_layout(path)?)
 }
 
-/// What a file says that it is a copy of.
+/// The digest of the original that a file claims to be a copy of.
 pub(super) fn copied(metadata: &Metadata) -> Result<Option<ModelDigest>, String> {
     let wrong = |value: &Value| {
         let value = match value {
             Value::String(text) => format!("{:?}", text.chars().take(100).collect::<String>()),
-            _ => "no text".to_owned(),
+            _ => "not a string".to_owned(),
         };
         format!("{COPY_OF} is {value}, but must be 32 hexadecimal digits")
     };
@@ -82,7 +82,7 @@ fn digest_of(path: &Path, layout: &Layout) -> Result<ModelDigest> {
     Ok(ModelDigest::of_hash(&hasher.finalize().into()))
 }
 
-/// The files of a model that begins with `first`: of one that was split, they are numbered.
+/// The files of the model whose first file is `first`: a split model has numbered parts.
 fn parts(first: &Path, layout: &Layout) -> impl Iterator<Item = PathBuf> {
     let count = layout.metadata.u64("split.count").unwrap_or(1);
     let name = first.file_name().unwrap_or_default().to_string_lossy();
@@ -91,7 +91,7 @@ fn parts(first: &Path, layout: &Layout) -> impl Iterator<Item = PathBuf> {
         let (first, base) = (first.to_owned(), base.to_owned());
         (2..=count).map(move |i| first.with_file_name(format!("{base}-{i:05}-of-{count:05}.gguf")))
     });
-    // One by one: a header and a name may claim more files than there is memory for names of.
+    // An iterator, as a header may claim more files than memory can hold names.
     std::iter::once(first.to_owned()).chain(others.into_iter().flatten())
 }
 
@@ -115,7 +115,7 @@ fn read(path: &Path, layout: &Layout, hasher: &mut Sha256) -> io::Result<()> {
     for (&start, end) in layout.tensors.iter().zip(ends) {
         let size = end.saturating_sub(start);
         let n = size.div_ceil(STRIDE);
-        // In the middle of each part.
+        // From the middle of each stride.
         (0..n).try_for_each(|i| block(start + (size - BLOCK.min(size)) / (2 * n) * (2 * i + 1), BLOCK.min(size)))?;
     }
     Ok(())

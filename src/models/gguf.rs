@@ -1,8 +1,7 @@
-//! Reads the metadata, and small tensors, of GGUF files (versions 2 and 3, little-endian): what a file is, before
-//! llama.cpp loads it.
+//! Reads metadata and small tensors of GGUF files (versions 2 and 3, little-endian), without llama.cpp.
 //!
-//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may be anything: nothing here
-//! panics, and memory grows only with bytes that are really there, never with a length that the file claims.
+//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Files are not trusted: nothing here panics,
+//! and memory grows with the bytes that are read, not with the lengths that a file claims.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -15,16 +14,16 @@ use crate::error::{Error, Result};
 /// The first four bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
 
-/// Longest key that the format allows, in bytes.
+/// The longest key that the format allows, in bytes.
 const MAX_KEY_LEN: u64 = 65_535;
 
-/// Most dimensions of a tensor.
+/// The most dimensions of a tensor.
 const MAX_DIMS: u32 = 4;
 
-/// Longest array whose elements are kept: more than a model has layers.
+/// The longest array whose elements are kept. Longer than a model has layers.
 const MAX_ARRAY_LEN: u64 = 1024;
 
-/// Longest string value that is read, in bytes. The longest in use are chat templates, some 10 KB.
+/// The longest string value that is read, in bytes. The longest in use are chat templates of some 10 KB.
 const MAX_STRING_LEN: u64 = 16 << 20;
 
 /// A metadata value. Integers and floats of all widths are widened.
@@ -37,13 +36,13 @@ pub enum Value {
     Int(i64),
     /// A float.
     Float(f64),
-    /// A truth value.
+    /// A Boolean.
     Bool(bool),
-    /// A string; bytes that are not UTF-8 are replaced.
+    /// A string. Invalid UTF-8 is replaced.
     String(String),
-    /// An array, of which only the number of elements is read.
+    /// An array. Only its length is kept.
     Array {
-        /// Elements.
+        /// The number of elements.
         len: u64,
     },
 }
@@ -61,7 +60,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What it is in words, for messages.
+    /// A description for messages.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Model => "a language model",
@@ -77,15 +76,15 @@ pub struct Metadata {
     values: BTreeMap<String, Entry>,
 }
 
-/// A value as it stands in the file.
+/// A value in the file.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
     value: Value,
-    /// The format's number for its type.
+    /// The type's number in the format.
     type_id: u32,
-    /// Those of a short array.
+    /// The elements of a short array of numbers.
     numbers: Option<Vec<f64>>,
-    /// Of an array of strings, the first that was there before.
+    /// In an array of strings, the index of the first repeated element.
     repeated: Option<u64>,
 }
 
@@ -93,13 +92,12 @@ impl Metadata {
     /// Reads the metadata at the start of a GGUF file, up to the first tensor's description.
     ///
     /// # Errors
-    /// `InvalidData` or `UnexpectedEof` with a reason for anything that is not well-formed, or the reader's own
-    /// error.
+    /// `InvalidData` with a reason, or `UnexpectedEof`, if the file is malformed; errors of the reader.
     pub fn parse(reader: impl BufRead) -> io::Result<Self> {
         Self::read(&mut Reader(reader)).map(|(metadata, _)| metadata)
     }
 
-    /// The metadata, and how many tensors' descriptions follow.
+    /// Reads the metadata. Also returns the number of tensors.
     fn read(reader: &mut Reader<impl BufRead>) -> io::Result<(Self, u64)> {
         if reader.array::<4>()? != MAGIC {
             return Err(invalid("it does not start with \"GGUF\""));
@@ -112,12 +110,12 @@ impl Metadata {
         let n_tensors = reader.u64()?;
         let n_values = reader.u64()?;
         let mut values = BTreeMap::new();
-        // Each value takes bytes of the file, so a wrong count ends at the end of the file.
+        // Each value takes bytes of the file, so a wrong count ends with the file.
         for _ in 0..n_values {
             let key = String::from_utf8(reader.string(MAX_KEY_LEN)?).map_err(|_| invalid("a key is not UTF-8"))?;
             let entry = reader.entry()?;
             if values.contains_key(&key) {
-                return Err(invalid(format!("the key {key:?} is there twice")));
+                return Err(invalid(format!("the key {key:?} occurs twice")));
             }
             values.insert(key, entry);
         }
@@ -129,22 +127,22 @@ impl Metadata {
         self.values.get(key).map(|entry| &entry.value)
     }
 
-    /// The format's number for the type of the value of `key`.
+    /// The number, in the format, of the type of the value of `key`.
     pub(super) fn type_of(&self, key: &str) -> Option<u32> {
         self.values.get(key).map(|entry| entry.type_id)
     }
 
-    /// The elements of the array under `key`, if they are few, and numbers.
+    /// The elements of the array under `key`, if it is a short array of numbers.
     pub(crate) fn numbers(&self, key: &str) -> Option<&[f64]> {
         self.values.get(key)?.numbers.as_deref()
     }
 
-    /// The place of the first element of the array of strings under `key` that stands in it before.
+    /// The index of the first repeated element in the array of strings under `key`.
     pub(super) fn repeated(&self, key: &str) -> Option<u64> {
         self.values.get(key)?.repeated
     }
 
-    /// The string under `key`; `None` when there is none, or something else.
+    /// The string under `key`; `None` if there is none, or a value of another type.
     pub fn string(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::String(value) => Some(value),
@@ -152,7 +150,7 @@ impl Metadata {
         }
     }
 
-    /// The integer under `key`; `None` when there is none, when it is negative, or something else.
+    /// The integer under `key`; `None` if there is none, if it is negative, or if the value has another type.
     pub fn u64(&self, key: &str) -> Option<u64> {
         match *self.get(key)? {
             Value::Uint(value) => Some(value),
@@ -161,12 +159,12 @@ impl Metadata {
         }
     }
 
-    /// All keys and values, by key.
+    /// All keys and values, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.values.iter().map(|(key, entry)| (key.as_str(), &entry.value))
     }
 
-    /// What the file is for, as far as its metadata tell.
+    /// What the file is for, according to its metadata.
     pub fn kind(&self) -> Kind {
         match (self.string("general.type"), self.string("general.architecture")) {
             (Some("adapter"), _) => Kind::Adapter,
@@ -180,13 +178,13 @@ impl Metadata {
 /// Reads the metadata of the GGUF file at `path`.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be opened or read, [`Error::NotGguf`] when it is something else or damaged.
+/// [`Error::Io`] if it cannot be opened or read, [`Error::NotGguf`] if it is not a GGUF file or damaged.
 pub fn read_metadata(path: &Path) -> Result<Metadata> {
     Metadata::parse(open(path)?).map_err(unreadable(path))
 }
 
-/// Reads the values of the tensor `name` of the GGUF file at `path`; `None` if there is no such tensor. For small
-/// tensors of `f32`, `f16` or `bf16` values; others are an error.
+/// Reads the values of the tensor `name` in the GGUF file at `path`; `None` if there is no such tensor. The values must be
+/// `f32`, `f16` or `bf16`; all of them are kept in memory.
 ///
 /// # Errors
 /// As [`read_metadata`].
@@ -195,18 +193,18 @@ pub fn read_floats(path: &Path, name: &str) -> Result<Option<Vec<f32>>> {
     reader.floats(name).map_err(unreadable(path))
 }
 
-/// Where the tensors of the GGUF file at `path` begin.
+/// The positions of the tensors in a GGUF file.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// What the file is.
+    /// The metadata.
     pub metadata: Metadata,
-    /// The end of what describes the tensors, and the beginning of the first.
+    /// The first byte after the descriptions, where tensor data begins.
     pub data: u64,
-    /// The beginning of each tensor, in the order of the file.
+    /// The first byte of each tensor, in ascending order.
     pub tensors: Vec<u64>,
 }
 
-/// Reads where the tensors of the GGUF file at `path` begin.
+/// Reads the positions of the tensors in the GGUF file at `path`.
 ///
 /// # Errors
 /// As [`read_metadata`].
@@ -214,14 +212,14 @@ pub(super) fn read_layout(path: &Path) -> Result<Layout> {
     Reader(open(path)?).layout().map_err(unreadable(path))
 }
 
-/// All that stands before the tensors themselves.
+/// Everything in a GGUF file before the data of the tensors.
 #[derive(Debug)]
 pub(super) struct Header {
-    /// What the file is.
+    /// The metadata.
     pub metadata: Metadata,
     /// The dimensions of each tensor.
     pub tensors: BTreeMap<String, Vec<u64>>,
-    /// The tensor that ends farthest behind, and the least byte where that can be.
+    /// The name of the tensor that ends last, and a lower bound on the byte where it ends.
     pub last: Option<(String, u64)>,
 }
 
@@ -233,7 +231,7 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
     Reader(open(path)?).header().map_err(unreadable(path))
 }
 
-/// All that is read of a header, from bytes.
+/// Reads a header from bytes in every way that this module has.
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Header> {
     let reader = || Reader(io::Cursor::new(bytes));
@@ -243,8 +241,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Header> {
     reader().header()
 }
 
-/// The type that most values of the GGUF file at `path` are stored in, by the format's number; `None` of a file without
-/// tensors.
+/// The type of most values in the GGUF file at `path`, as the format's number; `None` for a file without tensors.
 ///
 /// # Errors
 /// As [`read_metadata`].
@@ -255,7 +252,7 @@ pub(crate) fn main_type(path: &Path) -> Result<Option<u32>> {
 fn open(path: &Path) -> Result<BufReader<File>> {
     let open = || {
         let file = File::open(path)?;
-        // Opening a folder works on Unix; reading it says only "Is a directory".
+        // Unix can open a folder, and fails only when it is read.
         if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
     };
     open().map(|file| BufReader::with_capacity(1 << 16, file)).map_err(Error::io("opening the model file", path))
@@ -275,27 +272,27 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 
 struct Reader<R>(R);
 
-/// What is kept of an array.
+/// The kept part of an array.
 #[derive(Default)]
 struct Elements {
     numbers: Option<Vec<f64>>,
     repeated: Option<u64>,
 }
 
-/// What a file says of a tensor.
+/// The description of a tensor.
 struct Tensor {
     name: Vec<u8>,
     shape: Vec<u64>,
-    /// Values.
+    /// The number of values.
     len: u64,
-    /// The format's number for their type.
+    /// The number of their type in the format.
     type_id: u32,
-    /// Where it begins behind the descriptions.
+    /// The offset from the start of tensor data.
     offset: u64,
 }
 
 impl Tensor {
-    /// The bytes that it takes, or fewer: of quantized types, those of a bit for each value.
+    /// A lower bound on its size in bytes: one bit per value for quantized types.
     fn least_bytes(&self) -> u64 {
         match self.type_id {
             0 | 26 => self.len.saturating_mul(4),
@@ -312,7 +309,7 @@ impl<R: BufRead + Seek> Reader<R> {
         let name = self.string(MAX_KEY_LEN)?;
         let n_dims = self.u32()?;
         if n_dims > MAX_DIMS {
-            return Err(invalid(format!("a tensor of {n_dims} dimensions")));
+            return Err(invalid(format!("a tensor has {n_dims} dimensions")));
         }
         let shape = (0..n_dims).map(|_| self.u64()).collect::<io::Result<Vec<_>>>()?;
         let product = |len: u64, &dim: &u64| len.checked_mul(dim);
@@ -349,11 +346,11 @@ impl<R: BufRead + Seek> Reader<R> {
         Ok(values.into_iter().max_by_key(|&(_, sum)| sum).map(|(type_id, _)| type_id))
     }
 
-    /// Where the first tensor begins, when all descriptions were read.
+    /// The first byte of tensor data, once all descriptions are read.
     fn data_start(&mut self, metadata: &Metadata) -> io::Result<u64> {
         let alignment = metadata.u64("general.alignment").unwrap_or(32).max(1);
         let end = self.0.stream_position()?;
-        end.checked_next_multiple_of(alignment).ok_or_else(|| invalid("its tensors begin too far behind"))
+        end.checked_next_multiple_of(alignment).ok_or_else(|| invalid("the offset of its tensors is too large"))
     }
 
     fn layout(&mut self) -> io::Result<Layout> {
@@ -364,7 +361,7 @@ impl<R: BufRead + Seek> Reader<R> {
         }
         let data = self.data_start(&metadata)?;
         for offset in &mut tensors {
-            *offset = offset.checked_add(data).ok_or_else(|| invalid("a tensor begins too far behind"))?;
+            *offset = offset.checked_add(data).ok_or_else(|| invalid("the offset of a tensor is too large"))?;
         }
         tensors.sort_unstable();
         Ok(Layout { metadata, data, tensors })
@@ -382,9 +379,13 @@ impl<R: BufRead + Seek> Reader<R> {
         let Some(Tensor { len, type_id, offset, .. }) = found else { return Ok(None) };
         let (width, value): (u64, fn(&[u8]) -> f32) = match type_id {
             0 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            1 => (2, |b| half(u16::from_le_bytes([b[0], b[1]]))),
-            30 => (2, |b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)),
-            other => return Err(invalid(format!("the tensor {wanted} has the type {other}, which is no float"))),
+            1 => (2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+            30 => (2, |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            other => {
+                return Err(invalid(format!(
+                    "the tensor {wanted} has the type {other}, which is not f32, f16 or bf16"
+                )));
+            }
         };
         let too_large = || invalid(format!("the tensor {wanted} is too large"));
         let data = self.data_start(&metadata)?;
@@ -397,17 +398,6 @@ impl<R: BufRead + Seek> Reader<R> {
         }
         Ok(Some(bytes.chunks_exact(width as usize).map(value).collect()))
     }
-}
-
-/// An IEEE 754 half as a single.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
-    let magnitude = match exponent {
-        0 => fraction as f32 * 2.0_f32.powi(-24),
-        31 => f32::from_bits(0x7f80_0000 | fraction << 13),
-        _ => f32::from_bits((exponent + 112) << 23 | fraction << 13),
-    };
-    f32::from_bits(magnitude.to_bits() | sign)
 }
 
 impl<R: BufRead> Reader<R> {
@@ -430,7 +420,7 @@ impl<R: BufRead> Reader<R> {
         if len > max_len {
             return Err(invalid(format!("a string of {len} bytes is longer than {max_len}")));
         }
-        // Grows as bytes arrive, so a file that claims more than it has costs nothing.
+        // Grows as bytes arrive, so a false length costs nothing.
         let mut bytes = Vec::new();
         self.0.by_ref().take(len).read_to_end(&mut bytes)?;
         if (bytes.len() as u64) < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
@@ -468,7 +458,7 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
-    /// An array, with its elements if they are few, and numbers.
+    /// Reads an array. Keeps the elements of a short array of numbers.
     fn elements(&mut self) -> io::Result<(Value, Elements)> {
         let element = self.u32()?;
         let len = self.u64()?;
@@ -481,9 +471,9 @@ impl<R: BufRead> Reader<R> {
                 let (mut seen, mut repeated) = (HashSet::new(), None);
                 for i in 0..len {
                     let string = self.string(MAX_STRING_LEN)?;
-                    // As C reads it.
+                    // Up to the first zero byte, as C reads it.
                     let string = string.split(|&byte| byte == 0).next().unwrap_or_default();
-                    // Of what is long only a number is kept, so a file that is a list takes no more than itself.
+                    // Only hashes are kept, so memory does not exceed the size of the file.
                     let mut hasher = DefaultHasher::new();
                     string.hash(&mut hasher);
                     if !seen.insert(hasher.finish()) && !string.is_empty() {
@@ -492,7 +482,7 @@ impl<R: BufRead> Reader<R> {
                 }
                 return Ok((Value::Array { len }, Elements { numbers: None, repeated }));
             }
-            // ggml has no arrays of arrays either.
+            // ggml does not support arrays of arrays either.
             other => return Err(invalid(format!("there are no arrays of value type {other}"))),
         };
         if len <= MAX_ARRAY_LEN {

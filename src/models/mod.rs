@@ -1,10 +1,9 @@
-//! Where models come from: names, paths, downloads, checksums.
+//! Finds and downloads models: names, paths, downloads, checksums.
 //!
-//! A model is three kinds of GGUF files that belong together ([`ModelFiles`]). [`resolve`] finds them, from a name that
-//! this library knows ([`known`]) or from a path. [`pull`] fetches a known model into the cache folder ([`cache_dir`]);
-//! what was trained for it comes with the feature of the model's name. Models of Hugging Face, `ORG/REPO[:QUANT]`, come
-//! from the module `hub` (feature `hub`); `obtain` takes all three. What some VideoLLMs there need, [`video_llms`]
-//! tells.
+//! A model consists of up to three kinds of GGUF files ([`ModelFiles`]). [`resolve`] finds them by a [known](known) name or
+//! by path. [`pull`] downloads a known model to the cache folder ([`cache_dir`]); the files trained for it are compiled
+//! in with the feature of the model's name. The module `hub` (feature `hub`) provides models from Hugging Face,
+//! `ORG/REPO[:QUANT]`. `obtain` accepts all three. [`video_llms`] lists VideoLLMs on Hugging Face and what they need.
 //!
 //! ```no_run
 //! use sharpv::models;
@@ -48,7 +47,7 @@ use crate::observer::Observer;
 /// The files of one model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// The name of a known model, `ORG/REPO:QUANT` of a hub's, or the file name of the language model without its
+    /// The name of a known model, `ORG/REPO:QUANT` on a hub, or the file name of the language model without its
     /// extension.
     pub name: String,
     /// The language model.
@@ -63,12 +62,12 @@ pub struct ModelFiles {
 /// `~/.cache` on Linux, `~/Library/Caches` on macOS). It may not exist yet.
 ///
 /// # Errors
-/// [`Error::NoCacheDir`](crate::Error::NoCacheDir) when `SHARPV_HOME` is not set and the user has no home.
+/// [`Error::NoCacheDir`](crate::Error::NoCacheDir) if `SHARPV_HOME` is not set and the user has no home.
 pub fn cache_dir() -> Result<PathBuf> {
     Ok(Store::from_env()?.root().to_owned())
 }
 
-/// The files of a model given by name or path, from the cache of [`cache_dir`]. See [`Store::resolve`].
+/// The files of a model, by name or path, with the cache at [`cache_dir`]. See [`Store::resolve`].
 ///
 /// # Errors
 /// As [`Store::resolve`].
@@ -76,11 +75,11 @@ pub fn resolve(spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<Mo
     Store::from_env()?.resolve(spec, mmproj, lora)
 }
 
-/// The files of a model given by a known name, a path, or `ORG/REPO[:QUANT]` of the hub, from which it is fetched if
-/// need be. A path that exists is never taken for a repository.
+/// The files of a model, by known name, path, or `ORG/REPO[:QUANT]` on the hub, from which it is downloaded if necessary.
+/// A path that exists is never taken for a repository.
 ///
-/// `memory` are the bytes that the model may take. It decides among the quantizations of a repository where none is
-/// named; without it, the memory is not looked at.
+/// `memory` is the memory for the model, in bytes. It limits the quantizations to choose from if none is named; `None`
+/// ignores memory.
 ///
 /// # Errors
 /// As [`Store::resolve`] and [`hub::Hub::pull`].
@@ -100,7 +99,7 @@ pub fn obtain(
     }
 }
 
-/// Fetches the known model `name` into the cache of [`cache_dir`]. See [`Store::pull`].
+/// Downloads the known model `name` to the cache at [`cache_dir`]. See [`Store::pull`].
 ///
 /// # Errors
 /// [`Error::UnknownModel`](crate::Error::UnknownModel), or as [`Store::pull`].
@@ -108,7 +107,7 @@ pub fn pull(name: &str, observer: &mut dyn Observer) -> Result<ModelFiles> {
     Store::from_env()?.pull(KnownModel::find(name)?, observer)
 }
 
-/// The known models that are complete in the cache of [`cache_dir`].
+/// The known models that are complete in the cache at [`cache_dir`].
 ///
 /// # Errors
 /// As [`cache_dir`].

@@ -1,4 +1,4 @@
-//! From a name or a path to the files of a model.
+//! Finds the files of a model by name or path.
 
 use std::path::{Path, PathBuf};
 
@@ -9,21 +9,21 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 
 impl Store {
-    /// The files of a model. `spec` is the name of a known model that has been pulled, or the path of a language
-    /// model in GGUF; `./smol` is a file even where `smol` is a name.
+    /// The files of a model. `spec` is the name of a known model that has been pulled, or the path of a language model in
+    /// GGUF; `./smol` is a path although `smol` is a name.
     ///
-    /// `mmproj` takes the place of a known model's own projector. For a path it may be left out when exactly one
-    /// `*mmproj*.gguf` lies in the same folder. `lora` comes after a known model's own adapters.
+    /// `mmproj` replaces a known model's own projector. It may be `None` with a path if the folder contains exactly one
+    /// `*mmproj*.gguf`. `lora` follows a known model's own adapters.
     ///
-    /// Every file that is not the library's own is looked into: it must exist, and be a GGUF file of the right kind.
+    /// Every file outside the cache must exist and be a GGUF file of the right kind.
     ///
     /// # Errors
-    /// - [`Error::UnknownModel`]: `spec` is neither a name nor a file.
-    /// - [`Error::ModelNotPulled`]: a known model that is not in the cache, or not completely;
-    ///   [`Error::ModelNotCarried`] where this build cannot fetch it either.
-    /// - [`Error::Io`], [`Error::NotGguf`], [`Error::WrongModelFile`]: a file is missing, something else, or of
-    ///   another kind.
-    /// - [`Error::MmprojNotFound`]: no projector was given, and the folder has none or several.
+    /// - [`Error::UnknownModel`]: `spec` is neither a known name nor a file.
+    /// - [`Error::ModelNotPulled`]: the known model is missing or incomplete in the cache; [`Error::ModelNotCarried`] if
+    ///   this build cannot download it either.
+    /// - [`Error::Io`], [`Error::NotGguf`], [`Error::WrongModelFile`]: a file is missing, not a GGUF file, or of another
+    ///   kind.
+    /// - [`Error::MmprojNotFound`]: `mmproj` is `None`, and the folder contains no projector or several.
     pub fn resolve(&self, spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<ModelFiles> {
         check_additions(mmproj, lora)?;
         let path = Path::new(spec);
@@ -37,7 +37,7 @@ impl Store {
                 files.lora.extend_from_slice(lora);
                 Ok(files)
             }
-            // What looks like a file is reported as one when it is missing.
+            // A missing file is reported as such if `spec` looks like a path.
             Err(unknown) if !path.exists() && path.extension().is_none() && path.components().count() == 1 => {
                 Err(unknown)
             }
@@ -51,7 +51,7 @@ impl Store {
     }
 }
 
-/// The files of a model on the hub, from its cache or fetched; what is given beside it is looked at first.
+/// The files of a model on the hub. Downloads them if necessary, after checking the additional files.
 #[cfg(feature = "hub")]
 pub(super) fn from_hub(
     hub: &super::hub::Hub,
@@ -87,7 +87,7 @@ fn check_kind(path: &Path, expected: Kind) -> Result<()> {
     Err(Error::WrongModelFile { path: path.to_owned(), found: found.describe(), expected: expected.describe() })
 }
 
-/// The one projector beside a model.
+/// The only projector in the folder of a model.
 fn find_mmproj(model: &Path) -> Result<PathBuf> {
     let folder = match model.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,61 +1,61 @@
-//! VideoLLMs that Hugging Face has in GGUF, and what they need.
+//! VideoLLMs on Hugging Face in GGUF, and the memory that they need.
 //!
-//! The figures are computed from each model's architecture, not measured: weights by the bits that the quantization has
-//! on average, the KV cache as it is laid out. What llama.cpp computes in comes on top, some hundred megabytes.
+//! Sizes are computed from each model's architecture, not measured: weights by the average bits of the quantization, the
+//! KV cache by its layout. llama.cpp's compute buffers are not included; they take some hundred megabytes.
 
-/// A VideoLLM in a repository of Hugging Face.
+/// A VideoLLM in a repository on Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct VideoLlm {
-    /// The repository, as `-m` takes it.
+    /// The repository, `ORG/REPO`.
     pub repo: &'static str,
-    /// The quantization that is taken when none is named and the memory suffices.
+    /// The quantization that is chosen by default, if memory suffices.
     pub quant: &'static str,
     /// Parameters of the language model, in millions.
     pub language_params_m: f64,
-    /// Parameters of the vision encoder and its connector, in millions. They are kept in 16 bits.
+    /// Parameters of the vision encoder and its connector, in millions. They are stored in 16 bits.
     pub vision_params_m: f64,
     /// Layers of the language model.
     pub n_layers: u32,
-    /// Heads of a layer that keys and values are kept of.
+    /// KV heads of a layer.
     pub n_kv_heads: u32,
-    /// Values of a head.
+    /// Values per head.
     pub head_size: u32,
-    /// How many visual tokens a frame becomes.
+    /// Visual tokens per frame.
     pub frame_tokens: FrameTokens,
 }
 
-/// How many visual tokens the frames of a video become.
+/// How many visual tokens frames become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameTokens {
-    /// As many for each frame, whatever its size.
+    /// This many tokens per frame, whatever its size.
     Each(u32),
-    /// Two frames become one image, with a token for each square of so many pixels' width.
+    /// Two frames become one slice, with one token per square of this many pixels on a side.
     Pair(u32),
 }
 
-/// The frames that the number of tokens is computed for where it depends on their size, in pixels.
+/// Width and height, in pixels, of the frames for which the number of tokens is computed if it depends on their size.
 const FRAME: (u32, u32) = (640, 360);
 
-/// Text of a prompt: the question, the template, what stands between the frames.
+/// Text tokens in a prompt: question, template, and layout.
 const TEXT_TOKENS: u64 = 512;
 
-/// Bytes of a value in the KV cache, which is f16.
+/// Bytes per value in an f16 KV cache.
 const KV_VALUE_BYTES: u64 = 2;
 
 impl VideoLlm {
-    /// Width and height of the frames that [`visual_tokens`](Self::visual_tokens) is about, in pixels.
+    /// Width and height, in pixels, of the frames that [`visual_tokens`](Self::visual_tokens) assumes.
     pub const FRAME: (u32, u32) = FRAME;
 
-    /// Bytes of the files to fetch, about: those of the language model and of the projector in f16.
+    /// Approximate size of the language model and the f16 projector, in bytes.
     pub fn file_bytes(&self) -> u64 {
-        // Q4_K_M mixes types of 4.5 and 6.6 bits; on the models here it comes to between 4.9 and 5.1.
+        // Q4_K_M mixes types of 4.5 and 6.6 bits. The models here have 4.9 to 5.1 on average.
         let bits = if self.quant == "Q8_0" { 8.5 } else { 5.0 };
         ((self.language_params_m * bits + self.vision_params_m * 16.0) * 1e6 / 8.0) as u64
     }
 
-    /// Visual tokens of a video of `frames` frames.
+    /// The number of visual tokens in a video of `frames` frames.
     pub fn visual_tokens(&self, frames: u32) -> u64 {
         match self.frame_tokens {
             FrameTokens::Each(tokens) => u64::from(frames) * u64::from(tokens),
@@ -66,8 +66,8 @@ impl VideoLlm {
         }
     }
 
-    /// Bytes of the KV cache, in f16, behind a prompt with `frames` frames of which the share `keep` of the visual
-    /// tokens is kept: 2 (keys and values) · layers · heads · head size · 2 bytes for each token.
+    /// Size of the f16 KV cache, in bytes, for a prompt with `frames` frames if the share `keep` of the visual tokens is
+    /// kept: 2 (keys and values) · layers · heads · head size · 2 bytes per token.
     pub fn kv_bytes(&self, frames: u32, keep: f64) -> u64 {
         let token =
             2 * u64::from(self.n_layers) * u64::from(self.n_kv_heads) * u64::from(self.head_size) * KV_VALUE_BYTES;
@@ -75,13 +75,13 @@ impl VideoLlm {
         token * (visual + TEXT_TOKENS)
     }
 
-    /// Bytes of memory for the weights and the KV cache, see [`kv_bytes`](Self::kv_bytes).
+    /// Memory for the weights and the KV cache, in bytes. See [`kv_bytes`](Self::kv_bytes).
     pub fn memory_bytes(&self, frames: u32, keep: f64) -> u64 {
         self.file_bytes() + self.kv_bytes(frames, keep)
     }
 }
 
-/// Some VideoLLMs of Hugging Face that llama.cpp runs, the smallest of a family first.
+/// Some VideoLLMs on Hugging Face that llama.cpp supports; in each family, the smallest first.
 pub fn video_llms() -> &'static [VideoLlm] {
     VIDEO_LLMS
 }
@@ -124,7 +124,7 @@ mod tests {
         video_llms().iter().find(|model| model.repo == repo).expect("it is in the table")
     }
 
-    /// Files whose sizes are known must come out within 5 %.
+    /// Computed sizes of known files must be within 5 %.
     #[test]
     fn computed_sizes_agree_with_files() {
         let files = [

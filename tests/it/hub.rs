@@ -194,7 +194,7 @@ fn a_split_model_comes_with_all_its_parts() {
     assert_eq!(setup.hub().find(&spec("org/Big"), Wish::default()), None, "a part is missing");
     published.remove(1);
     setup.server.publish("org/Big", &published);
-    assert!(setup.error("org/Big").contains("org/Big: its language model lacks parts: Q4_K_M (2 of 3 parts)"));
+    assert!(setup.error("org/Big").contains("org/Big: parts of its language model are missing: Q4_K_M (2 of 3 parts)"));
 }
 
 #[test]
@@ -252,11 +252,11 @@ fn repositories_without_the_right_files_are_told() {
     setup.server.publish("org/Blind", &[("Blind-Q4_K_M.gguf", gguf())]);
     setup.server.publish("org/Two", &[("A-Q8_0.gguf", gguf()), ("B-Q8_0.gguf", gguf()), ("mmproj.gguf", mmproj())]);
     let cases = [
-        ("org/Tensors", "there is no language model in GGUF in it"),
-        ("org/Blind", "no multimodal projector (*mmproj*.gguf) in it, so the model would see no images"),
+        ("org/Tensors", "it contains no language model in GGUF"),
+        ("org/Blind", "it contains no multimodal projector (*mmproj*.gguf), so the model could not see images"),
         ("org/Blind", "or give a projector for it"),
-        ("org/Two", "several language models in it: A, B; name one: org/Two:A"),
-        ("org/Tiny-GGUF:Q3_K_M", "org/Tiny-GGUF: it has no Q3_K_M; there are Q8_0"),
+        ("org/Two", "several language models: A, B; name one: org/Two:A"),
+        ("org/Tiny-GGUF:Q3_K_M", "org/Tiny-GGUF: it has no Q3_K_M; it has Q8_0"),
     ];
     for (name, expected) in cases {
         let error = setup.error(name);

@@ -153,7 +153,7 @@ fn what_is_wrong_with_a_file_is_said() {
         (version(3_u32.swap_bytes()), "big-endian"),
         (Gguf::new().value("key", 13, &[0; 8]).bytes, "no value type 13"),
         (Gguf::new().array("key", 9, 1, &[0; 64]).bytes, "no arrays of value type 9"),
-        (Gguf::new().string("key", "a").string("key", "b").bytes, "\"key\" is there twice"),
+        (Gguf::new().string("key", "a").string("key", "b").bytes, "\"key\" occurs twice"),
     ];
     for (bytes, expected) in cases {
         let error = parse(&bytes).unwrap_err().to_string();

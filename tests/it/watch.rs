@@ -264,7 +264,7 @@ fn what_is_remembered_is_searched() {
         assert_eq!(questions, ["/searching?", "Was it?"][..n_answers]);
         let warnings = of_type(&all, "warning");
         let warns = |text: &str| warnings.iter().any(|line| line["message"].as_str().is_some_and(|m| m.contains(text)));
-        assert!(warns("wants a question") && warns(warning), "{warnings:?}");
+        assert!(warns("requires a question") && warns(warning), "{warnings:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Multimodal projectors. llama.cpp reads most of their tensors as "there or not", and their shapes not at all.
+//! Checks of multimodal projectors. llama.cpp checks only whether most of their tensors exist, not their shapes.
 
 use super::{Finding, Header, INT, in_words, must_be};
 use crate::models::gguf::Value;
@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 /// Far more layers than any encoder has.
 const MAX_LAYERS: u64 = 1024;
-/// Far more tiles than any model cuts an image into; llama.cpp lists all grids of so many.
+/// Far more tiles than any model cuts an image into. llama.cpp lists all grids of up to this many tiles.
 const MAX_TILES: u64 = 1024;
-/// Far more pixels than any encoder takes side by side.
+/// Far more pixels than any encoder has on a side.
 const MAX_SIDE: u64 = 1 << 16;
-/// MiniCPM-V has positions for a grid of so many patches on a side, whatever the image's size.
+/// MiniCPM-V has positions for a grid of this many patches on a side, whatever the size of the image.
 const RESAMPLER_GRID: u64 = 70;
 
 /// GGUF's numbers for the types of values.
@@ -20,7 +20,7 @@ const FLOAT32: u32 = 6;
 const BOOL: u32 = 7;
 const STRING: u32 = 8;
 
-/// The types of the values that llama.cpp reads by their type, and asserts on.
+/// The types of values on which llama.cpp asserts.
 const TYPES: [(&str, u32); 37] = [
     ("general.name", STRING),
     ("general.description", STRING),
@@ -93,7 +93,7 @@ impl Projector {
         matches!(self, Self::Qwen2Vl | Self::Qwen25Vl | Self::Qwen3Vl)
     }
 
-    /// Tensors that llama.cpp uses without asking whether they are there, or that every such encoder has.
+    /// Tensors that llama.cpp uses without checking that they exist, or that every such encoder has.
     fn needs(self) -> &'static [&'static str] {
         match self {
             Self::Mlp => &["v.position_embd.weight", "mm.0.weight", "mm.0.bias"],
@@ -126,13 +126,13 @@ pub(super) fn check(header: &Header) -> Finding {
     {
         return Err(must_be("clip.vision.image_std", format!("{values:?}"), "numbers other than 0"));
     }
-    // `smol` had the class token's position last, where the converter has it first.
+    // The first version of `smol` had the position of the class token last, while the converter puts it first.
     if metadata.string("general.name") == Some("sharpv-smol") && metadata.string("general.version") != Some("2") {
-        return Err("its table of positions is in the order of an earlier build: pull the model smol again".into());
+        return Err("it is from an earlier version, with positions in another order: pull the model smol again".into());
     }
     let name = ["clip.projector_type", "clip.vision.projector_type"].iter().find_map(|key| metadata.string(key));
     let Some(projector) = name.and_then(Projector::by_name) else { return Ok(()) };
-    // Where a value that every encoder has is missing, llama.cpp says so.
+    // llama.cpp itself reports a missing value that every encoder has.
     let Some(encoder) = Encoder::read(header, projector)? else { return Ok(()) };
     encoder.patches()?;
     encoder.heads()?;
@@ -163,9 +163,9 @@ struct Encoder<'a> {
     patch_size: u64,
 }
 
-/// What every layer has.
+/// Tensors of every layer.
 const IN_LAYERS: [&str; 5] = ["ln1.weight", "ln2.weight", "attn_out.weight", "ffn_up.weight", "ffn_down.weight"];
-/// What every layer has whose features go to layers of the language model.
+/// Tensors of every layer whose features go to layers of the language model (DeepStack).
 const IN_DEEPSTACK: [&str; 6] = ["norm.weight", "norm.bias", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"];
 
 const WIDTH: &str = "clip.vision.embedding_length";
@@ -183,7 +183,7 @@ impl<'a> Encoder<'a> {
         let width = header.in_range(WIDTH, 1..=INT)?;
         let heads = header.in_range(HEADS, 1..=INT)?;
         let layers = header.in_range(LAYERS, 1..=MAX_LAYERS)?;
-        // Those that take images of any size do not use it.
+        // Encoders for images of any size do not use it.
         let image_size = header.in_range(IMAGE_SIZE, u64::from(!projector.is_qwen())..=MAX_SIDE)?;
         let patch_size = header.in_range(PATCH_SIZE, 1..=MAX_SIDE)?;
         let all = || Some((width?, heads?, layers?, image_size?, patch_size?));
@@ -206,7 +206,7 @@ impl<'a> Encoder<'a> {
         self.header.tensors.contains_key(tensor)
     }
 
-    /// That `key`, which is `value`, fits dimension `i` of `tensor`, which then is `expected`.
+    /// Checks that `key`, which is `value`, fits `tensor`: its dimension `i` must be `expected`.
     fn fits(&self, (key, value): (&str, u64), tensor: &str, i: usize, expected: u64) -> Finding {
         match self.shape(tensor) {
             Some(shape) if shape.get(i).copied().unwrap_or(1) != expected => {
@@ -216,7 +216,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The cutting of an image into patches.
+    /// Checks how an image is split into patches.
     fn patches(&self) -> Finding {
         let tensor = "v.patch_embd.weight";
         for name in [tensor].iter().chain(self.projector.needs()) {
@@ -228,7 +228,7 @@ impl<'a> Encoder<'a> {
         let unknown = |name: &&String| name.strip_prefix("v.patch_embd.").is_some_and(|kind| !known.contains(&kind));
         if let Some(name) = self.header.tensors.keys().find(unknown) {
             return Err(format!(
-                "there is no tensor {name} in any encoder; those of v.patch_embd are {}",
+                "no encoder has a tensor {name}; the tensors of v.patch_embd are {}",
                 known.join(", ")
             ));
         }
@@ -250,7 +250,7 @@ impl<'a> Encoder<'a> {
             }
             _ => self.width / self.heads,
         };
-        // Their positions rotate a quarter of a head each.
+        // M-RoPE rotates quarters of a head.
         if self.projector.is_qwen() && !size.is_multiple_of(4) {
             return Err(must_be(HEADS, self.heads, format!("such that a head has a multiple of 4 values, not {size}")));
         }
@@ -269,12 +269,12 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// That every layer has what a layer needs, and all have the same.
+    /// Checks that every layer has the tensors that it needs, and that all layers have the same.
     fn layers(&self) -> Finding {
         let layers = self.kinds("v.blk.");
         let there = layers.iter().map(|(layer, _)| layer.saturating_add(1)).max().unwrap_or(0);
-        // These read what comes out of an earlier layer; converters do not count those behind it, and some leave their
-        // tensors in.
+        // These encoders use the output of an earlier layer. Converters do not count the layers after it, but some keep
+        // their tensors.
         let may_have_more = matches!(self.projector, Projector::Mlp | Projector::Resampler) && there <= 2 * self.layers;
         if there != self.layers && !(may_have_more && there > self.layers) {
             return Err(must_be(LAYERS, self.layers, format!("the number of layers in the file, which is {there}")));
@@ -305,7 +305,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The layers behind `prefix`, with the tensors of each.
+    /// The tensors whose names start with `prefix`, with their layers.
     fn kinds(&self, prefix: &str) -> BTreeSet<(u64, &str)> {
         let layer = |name: &'a String| {
             let (layer, kind) = name.strip_prefix(prefix)?.split_once('.')?;
@@ -314,7 +314,7 @@ impl<'a> Encoder<'a> {
         self.header.tensors.keys().filter_map(layer).collect()
     }
 
-    /// That no bias is without its weight, no bias of a norm is missing, and each is as long as what it is added to.
+    /// Checks that every bias has a weight and its length, and that no bias of a norm is missing.
     fn biases(&self) -> Finding {
         for (name, shape) in &self.header.tensors {
             let Some(stem) =
@@ -337,12 +337,12 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Patches on a side of an image of the encoder's own size.
+    /// Patches on a side of an image of the encoder's native size.
     fn grid(&self) -> u64 {
         self.image_size / self.patch_size
     }
 
-    /// That there are as many positions as patches.
+    /// Checks that there are as many positions as patches.
     fn positions(&self) -> Finding {
         let tensor = "v.position_embd.weight";
         let Some(&[width, rows]) = self.shape(tensor) else { return Ok(()) };
@@ -364,11 +364,11 @@ impl<'a> Encoder<'a> {
         Err(must_be(IMAGE_SIZE, self.image_size, expected))
     }
 
-    /// How images are cut before they are encoded.
+    /// Checks how images are cut into tiles.
     fn tiles(&self) -> Finding {
         if self.projector == Projector::InternVl {
             let max = self.header.in_range("clip.vision.preproc_max_tiles", 1..=MAX_TILES)?.unwrap_or(12);
-            // There must be a grid with so many tiles on each side.
+            // There must be a grid with this many tiles on each side.
             self.header.in_range("clip.vision.preproc_min_tiles", 1..=max.isqrt())?;
         }
         if self.projector == Projector::Idefics3 {
@@ -383,7 +383,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// How patches become the rows of the language model.
+    /// Checks how patches become rows of the language model.
     fn merging(&self) -> Finding {
         let grid = self.grid();
         match self.projector {
@@ -398,7 +398,7 @@ impl<'a> Encoder<'a> {
             }
             Projector::Gemma3 => {
                 let factor = self.header.in_range(SCALE_FACTOR, 1..=grid)?.unwrap_or(4);
-                // What is pooled is not what is counted.
+                // Otherwise, pooling yields another number of tokens than llama.cpp counts.
                 if (grid / factor).pow(2) != grid * grid / (factor * factor) {
                     return Err(must_be(SCALE_FACTOR, factor, format!("a divisor of the {grid} patches on a side")));
                 }
@@ -419,7 +419,7 @@ impl<'a> Encoder<'a> {
                 }
             }
             Projector::Mlp => {
-                // It may take what comes out of several layers at once (Granite Vision).
+                // It may take the output of several layers (Granite Vision).
                 if let Some([columns, ..]) = self.shape("mm.0.weight")
                     && !columns.is_multiple_of(self.width)
                 {

@@ -1,9 +1,9 @@
-//! What llama.cpp takes a model file's header at its word for: values that it asserts on, divides by or allocates for,
-//! and tensors that it looks for only when they are used. Checked before it reads the file, since an assertion that
-//! fails ends the process.
+//! Checks what llama.cpp takes from a model file's header unchecked: values that it asserts on, divides by or allocates
+//! for, and tensors that it looks up only when they are used. This happens before llama.cpp reads the file, as a failed
+//! assertion ends the process.
 //!
-//! Only what is sure is refused: of architectures and projectors that are not named here, ranges and types alone are
-//! looked at.
+//! Only what is certainly wrong is rejected: for architectures and projectors that are not named here, only ranges and
+//! types are checked.
 
 mod mmproj;
 mod model;
@@ -15,23 +15,23 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// What llama.cpp keeps in an `int`.
+/// The largest value that llama.cpp can keep in an `int`.
 const INT: u64 = i32::MAX as u64;
 
-/// Looks at the header of the GGUF file at `path` for values that no model has and that would end the process, or give
-/// a model that is not the one that was made. Reads the header alone, so it takes milliseconds.
+/// Checks the header of the GGUF file at `path` for values that no model has and that would end the process or load a
+/// wrong model. Reads only the header, which takes milliseconds.
 ///
-/// A [`Session`](crate::Session) does this itself. It is of use before [`Model::load`](crate::runtime::Model::load).
+/// A [`Session`](crate::Session) does this itself. Call it before [`Model::load`](crate::runtime::Model::load).
 ///
 /// # Errors
-/// [`Error::BadModel`], which names the value and what it should be; [`Error::NotGguf`] and [`Error::Io`] when the file
+/// [`Error::BadModel`], which names the value and what it must be; [`Error::NotGguf`] and [`Error::Io`] if the file
 /// cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let header = gguf::read_header(path)?;
     let length = std::fs::metadata(path).map_err(Error::io("opening the model file", path))?.len();
     if let Some((name, end)) = header.last.as_ref().filter(|(_, end)| *end > length) {
         let reason =
-            format!("the tensor {name} ends at byte {end}, behind the end of the file, {length}; it is cut off");
+            format!("the tensor {name} ends at byte {end}, after the end of the file at {length}; it is cut off");
         return Err(Error::BadModel { path: path.to_owned(), reason });
     }
     look_at(&header).map_err(|reason| Error::BadModel { path: path.to_owned(), reason })
@@ -54,11 +54,11 @@ pub(crate) fn fuzz_header(bytes: &[u8]) {
     }
 }
 
-/// What is wrong, in words.
+/// What is wrong, as text.
 type Finding<T = ()> = Result<T, String>;
 
 impl Header {
-    /// That `key`, if it is there as a number, is in `range`.
+    /// Checks that `key`, if it is a number, is in `range`.
     fn in_range(&self, key: &str, range: RangeInclusive<u64>) -> Finding<Option<u64>> {
         match self.metadata.get(key) {
             None | Some(Value::Array { .. } | Value::String(_) | Value::Bool(_)) => Ok(None),
@@ -69,7 +69,7 @@ impl Header {
         }
     }
 
-    /// That the numbers with which layers keep a division from failing are small and not negative.
+    /// Checks that the epsilons of norms are small and not negative.
     fn epsilons(&self) -> Finding {
         for (key, value) in self.metadata.iter().filter(|(key, _)| key.ends_with("epsilon")) {
             if let Value::Float(number) = *value

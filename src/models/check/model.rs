@@ -1,13 +1,13 @@
-//! Language models. What their tensors must be llama.cpp checks itself.
+//! Checks of language models. llama.cpp itself checks their tensors.
 
 use super::{Finding, Header, INT, must_be};
 use crate::models::gguf::Value;
 
-/// What llama.cpp has room for.
+/// Limits of llama.cpp.
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 1024;
 
-/// Architectures of plain attention that rotate whole heads, and assert it.
+/// Architectures with plain attention that rotate whole heads, and assert it.
 const WHOLE_HEADS: [&str; 12] = [
     "llama",
     "mistral3",
@@ -24,12 +24,12 @@ const WHOLE_HEADS: [&str; 12] = [
 ];
 /// Architectures that rotate a part of a head, or all of it.
 const ROTATE_HEADS: [&str; 2] = ["gemma3", "lfm2"];
-/// Architectures whose positions have sections, in time and space.
+/// Architectures with M-RoPE, whose positions have sections for time and space.
 const SECTIONS: [&str; 3] = ["qwen2vl", "qwen3vl", "qwen3vlmoe"];
 
 pub(super) fn check(header: &Header) -> Finding {
     let metadata = &header.metadata;
-    // llama.cpp itself tells what is not there.
+    // llama.cpp itself reports missing values.
     let Some(architecture) = metadata.string("general.architecture") else { return Ok(()) };
     let key = |name: &str| format!("{architecture}.{name}");
     let number = |name: &str| metadata.u64(&key(name));
@@ -61,7 +61,7 @@ pub(super) fn check(header: &Header) -> Finding {
     special_tokens(header)
 }
 
-/// Some of the architectures take the width of queries from elsewhere, and then cannot cut them into heads.
+/// Some architectures take the width of queries from another value, and then cannot split them into heads.
 fn heads(header: &Header, architecture: &str) -> Finding {
     let number = |name: &str| header.metadata.u64(&format!("{architecture}.{name}"));
     let (Some(heads), Some(width)) = (number("attention.head_count"), number("embedding_length")) else {
@@ -81,7 +81,7 @@ fn heads(header: &Header, architecture: &str) -> Finding {
 }
 
 fn experts(header: &Header, architecture: &str) -> Finding {
-    // They count one expert, and mean none.
+    // Their count of 1 means that there are no experts.
     if architecture.starts_with("hunyuan") {
         return Ok(());
     }
@@ -117,7 +117,7 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
         && let Some(values) = metadata.numbers(&sections)
         && (values.iter().any(|&value| value < 0.0) || values.iter().take(3).sum::<f64>() <= 0.0)
     {
-        return Err(must_be(&sections, format!("{values:?}"), "numbers of which the first three are not all 0"));
+        return Err(must_be(&sections, format!("{values:?}"), "numbers, the first three of which are not all 0"));
     }
     let of_heads = || number("embedding_length")?.checked_div(number("attention.head_count")?);
     let head = number("attention.key_length").or_else(of_heads);
@@ -125,7 +125,7 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
         && let (Some(values), Some(size)) = (metadata.numbers(&sections), head)
         && values.iter().take(4).sum::<f64>() > size as f64
     {
-        let expected = format!("of a sum of at most the size of a head, which is {size}");
+        let expected = format!("numbers with a sum of at most the size of a head, which is {size}");
         return Err(must_be(&sections, format!("{values:?}"), expected));
     }
     let rotated = key("rope.dimension_count");
@@ -144,8 +144,8 @@ fn rotation(header: &Header, architecture: &str) -> Finding {
     Ok(())
 }
 
-/// llama.cpp takes tokens that are none for others, and an answer then does not end. It asserts that no two tokens are
-/// the same.
+/// llama.cpp takes an invalid special token for another one, so that answers do not end. It asserts that no two tokens
+/// are the same.
 fn special_tokens(header: &Header) -> Finding {
     const TOKENS: &str = "tokenizer.ggml.tokens";
     let Some(&Value::Array { len }) = header.metadata.get(TOKENS) else { return Ok(()) };

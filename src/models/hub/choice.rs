@@ -1,29 +1,28 @@
-//! Which files of a repository to take.
+//! Chooses among the files of a repository.
 
 use super::files::{Files, Projector, RepoFile, Weights, kind, plain};
 use super::{HubSpec, size};
 use crate::error::{Error, RemoteKind, Result};
 
-/// Quantizations in the order in which they are wanted. 4 bits of this kind cost hardly any quality and a quarter of
-/// the memory; what is larger comes before what is smaller, for below 4 bits quality falls off.
+/// Quantizations in order of preference. Good 4-bit types cost hardly any quality and a quarter of the memory. Larger types
+/// come before smaller ones, as quality drops below 4 bits.
 const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_H Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 MXFP4 MXFP4_MOE NVFP4 \
                       Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_1 Q5_0 Q6_K Q6_K_H Q6_K_L Q6_K_XL Q8_0 Q8_K_XL F16 BF16 F32 \
                       Q3_K_XL Q3_K_L Q3_K_M IQ3_M Q3_K Q3_K_S Q3_K_XS IQ3_S IQ3_XS IQ3_XXS \
                       Q2_K_XL Q2_K_L Q2_K Q2_K_S IQ2_M IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ2_0 TQ1_0";
 
-/// Below this, 8 bits cost little, and small models lose more to quantization.
+/// Below this size, 8 bits are preferred: they cost little, and small models lose more by quantization.
 const SMALL_MODEL_BYTES: u64 = 1_000_000_000;
 
-/// Projectors in the order in which they are wanted: not all backends compute with bf16, and f32 gains nothing over
-/// f16.
+/// Types of projectors in order of preference: not all backends compute with bf16, and f32 is no better than f16.
 const WANTED_PROJECTORS: &[&str] = &["F16", "BF16", "Q8_0", "F32"];
 
-/// What is asked of a model beside its name.
+/// Requirements on a model, besides its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
-    /// Bytes that the model may take, where that matters. It decides among quantizations when the name leaves several.
+    /// Memory for the model, in bytes; `None` ignores memory. It limits the quantizations to choose from if none is named.
     pub memory: Option<u64>,
-    /// Whether a multimodal projector must come along.
+    /// Whether a multimodal projector is required.
     pub mmproj: bool,
 }
 
@@ -34,17 +33,17 @@ impl Default for Wish {
     }
 }
 
-/// The files to take.
+/// The chosen files.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub weights: Weights,
     pub mmproj: Option<Projector>,
-    /// What was chosen of what there is, and why.
+    /// A message about the choice, its reason, and the alternatives.
     pub because: String,
 }
 
-/// Bytes that weights and a projector need, with room for a KV cache and what is computed: 512 MiB, and a tenth of the
-/// weights.
+/// Memory for weights and a projector, in bytes, with 512 MiB and a tenth of the weights for KV cache and compute
+/// buffers.
 fn needed(weights: &Weights, mmproj: Option<&Projector>) -> u64 {
     let parts = [mmproj.map_or(0, |mmproj| mmproj.file.size), 512 << 20, weights.bytes() / 10];
     parts.into_iter().fold(weights.bytes(), u64::saturating_add)
@@ -56,8 +55,8 @@ pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice
     let (candidates, named) = candidates(spec, files)?;
     let mmproj = match wish.mmproj.then(|| projector(&candidates, files)) {
         Some(None) => {
-            let reason = "there is no multimodal projector (*mmproj*.gguf) in it, so the model would see no images";
-            return Err(problem(reason.into(), "take another repository, or give a projector for it".to_owned()));
+            let reason = "it contains no multimodal projector (*mmproj*.gguf), so the model could not see images";
+            return Err(problem(reason.into(), "use another repository, or give a projector for it".to_owned()));
         }
         projector => projector.flatten(),
     };
@@ -73,16 +72,13 @@ pub(super) fn choose(spec: &HubSpec, files: &Files, wish: Wish) -> Result<Choice
             .min_by_key(|weights| weights.bytes())
             .map_or_else(Default::default, |weights| (weights.label().to_owned(), size(need(weights))));
         let reason = format!("nothing in it fits {memory} of memory: the smallest, {label}, needs about {needs}");
-        return Err(problem(
-            reason,
-            format!("take it all the same with {}:{label}, or take a smaller model", spec.repo),
-        ));
+        return Err(problem(reason, format!("use it anyway with {}:{label}, or use a smaller model", spec.repo)));
     };
     let reason = match wish.memory {
         Some(memory) if named && !fits(chosen) => {
             format!("it needs about {} of memory, but this machine has {} for it", size(need(chosen)), size(memory))
         }
-        _ if named => "as asked for".to_owned(),
+        _ if named => "as requested".to_owned(),
         None => "the usual choice".to_owned(),
         Some(memory) => {
             let why = if wanted == Some(chosen) { "the usual choice, and it" } else { "it" };
@@ -103,7 +99,7 @@ fn describe(spec: &HubSpec, chosen: &Weights, mmproj: Option<&Projector>) -> Str
     format!("{}: {} ({}{parts}){projector}: ", spec.repo, chosen.label(), size(chosen.bytes()))
 }
 
-/// The other quantizations, and how to take one: the one that is wanted most of those that fit.
+/// A message about the other quantizations, with a command for the preferred one among those that fit.
 fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights], fits: impl Fn(&Weights) -> bool) -> String {
     let mut others: Vec<&Weights> = candidates.iter().copied().filter(|weights| *weights != chosen).collect();
     if others.is_empty() {
@@ -118,19 +114,19 @@ fn others(spec: &HubSpec, chosen: &Weights, candidates: &[&Weights], fits: impl 
     format!(". There are also {}{next}", list.join(", "))
 }
 
-/// The language models that the name may mean: one model, in one or several quantizations. And whether the name says
-/// which quantization.
+/// The language model that the name means, in one or several quantizations, and whether the name determines the
+/// quantization.
 fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>, bool)> {
     let problem = |reason: String, advice: String| problem(spec, reason, advice);
     if files.weights.is_empty() {
         return Err(match files.incomplete.as_slice() {
             [] => problem(
-                "there is no language model in GGUF in it".into(),
+                "it contains no language model in GGUF".into(),
                 "look for a repository with GGUF files of the model; its name often ends with -GGUF".into(),
             ),
             incomplete => problem(
-                format!("its language model lacks parts: {}", incomplete.join(", ")),
-                "take another repository".into(),
+                format!("parts of its language model are missing: {}", incomplete.join(", ")),
+                "use another repository".into(),
             ),
         });
     }
@@ -145,16 +141,16 @@ fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>,
         there.dedup();
         let lacks = match files.incomplete.iter().find(|label| label.to_lowercase().starts_with(&asked.to_lowercase()))
         {
-            Some(incomplete) => format!("it lacks parts of {incomplete}"),
+            Some(incomplete) => format!("parts of {incomplete} are missing in it"),
             None => format!("it has no {asked}"),
         };
-        return Err(problem(lacks, format!("there are {}", there.join(", "))));
+        return Err(problem(lacks, format!("it has {}", there.join(", "))));
     }
     let mut models: Vec<&str> = found.iter().map(|weights| weights.model.as_str()).collect();
     models.dedup_by_key(|model| model.to_lowercase());
     if let [first, _, ..] = models.as_slice() {
-        let reason = format!("there are several language models in it: {}", models.join(", "));
-        // A model's name leaves the quantization open, a file's does not.
+        let reason = format!("it contains several language models: {}", models.join(", "));
+        // The name of a model does not determine the quantization, that of a file does.
         let name = found
             .first()
             .filter(|_| named)
@@ -165,8 +161,8 @@ fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>,
     Ok((found, named))
 }
 
-/// Language models by quantization, by quantization without a quantizer's prefix, by file, or by model. And whether it
-/// is more than the model that `asked` names.
+/// The language models that `asked` names: by quantization, with or without a quantizer's prefix, by file, or by model; and
+/// whether it names more than the model.
 fn matching<'a>(asked: &str, files: &'a Files) -> (Vec<&'a Weights>, bool) {
     let quant = plain(asked);
     let stem = asked.to_lowercase();
@@ -181,7 +177,7 @@ fn matching<'a>(asked: &str, files: &'a Files) -> (Vec<&'a Weights>, bool) {
         find(&|w| kind(&w.quant) == quant),
         find(&has_path),
         find(&has_file),
-        // What is no language model at first sight is taken for one where somebody says so.
+        // A file that does not look like a language model is used if it is named.
         beside(&has_path),
         beside(&has_file),
     ];
@@ -191,7 +187,7 @@ fn matching<'a>(asked: &str, files: &'a Files) -> (Vec<&'a Weights>, bool) {
     }
 }
 
-/// How much a quantization is wanted: less is more.
+/// The rank of a quantization; the smallest is preferred.
 fn rank(weights: &Weights) -> (usize, u64) {
     let quant = kind(&weights.quant);
     if quant == "Q8_0" && weights.bytes() < SMALL_MODEL_BYTES {
@@ -201,7 +197,7 @@ fn rank(weights: &Weights) -> (usize, u64) {
     (at + 1, weights.bytes())
 }
 
-/// The best projector for a model. Where several models share a repository, their projectors are named after them.
+/// The best projector for a model. If several models share a repository, their projectors are named after them.
 fn projector(candidates: &[&Weights], files: &Files) -> Option<Projector> {
     let name = |text: &str| {
         let text = text.to_lowercase().replace("mmproj", "").replace("ggml", "");
@@ -215,7 +211,7 @@ fn projector(candidates: &[&Weights], files: &Files) -> Option<Projector> {
     files.projectors.iter().min_by_key(|projector| rank(projector)).cloned()
 }
 
-/// The error for a repository that does not have what was asked for.
+/// The error for a repository without the requested model.
 fn problem(spec: &HubSpec, reason: String, advice: String) -> Error {
     Error::Remote { kind: RemoteKind::Repository, what: spec.repo.clone(), status: None, reason, advice }
 }
@@ -309,10 +305,10 @@ mod tests {
         assert_eq!(found("o/r:a").unwrap().0, "UD-Q4_K_XL");
         for (name, advice) in [("o/r", "o/r:A"), ("o/r:Q8_0", "o/r:A-Q8_0.gguf")] {
             let error = found(name).unwrap_err().to_string();
-            assert!(error.ends_with(&format!("several language models in it: A, B; name one: {advice}")), "{error}");
+            assert!(error.ends_with(&format!("several language models: A, B; name one: {advice}")), "{error}");
         }
         let error = found("o/r:Q5_K_M").unwrap_err().to_string();
-        assert!(error.contains("o/r: it has no Q5_K_M; there are Q8_0, UD-Q4_K_XL"), "{error}");
+        assert!(error.contains("o/r: it has no Q5_K_M; it has Q8_0, UD-Q4_K_XL"), "{error}");
     }
 
     /// What of repositories as they are: the quantization and the projector that are taken, and the models that could
@@ -419,13 +415,13 @@ mod tests {
         // Whoever names a file gets it.
         let named = |file: &str| chosen(&format!("o/m:{file}"), &files(&drafts), None).map(|(_, _, because)| because);
         for file in ["mtp-Gemma-4-Q8_0.gguf", "MTP/Gemma-4-Q4_K_M.gguf", "Gemma-4-style-lora-F16"] {
-            assert!(named(file).is_ok_and(|because| because.contains("as asked for")), "{file}");
+            assert!(named(file).is_ok_and(|because| because.contains("as requested")), "{file}");
         }
         assert!(named("MTP/Gemma-4-Q4_K_M").unwrap().contains("300.00 MB"));
         assert!(named("Gemma-4-Q4_K_M.gguf").unwrap().contains("5.00 GB"));
         // Two models are two, and what stands for one of them is a file where the quantization leaves both.
         let two = files(&[("A-Q8_0.gguf", 2.0), ("A-Thinking-Q8_0.gguf", 2.0), ("mmproj.gguf", 1.0)]);
         let error = chosen("o/m", &two, None).unwrap_err().to_string();
-        assert!(error.contains("several language models in it: A, A-Thinking"), "{error}");
+        assert!(error.contains("several language models: A, A-Thinking"), "{error}");
     }
 }

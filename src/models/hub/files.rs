@@ -1,4 +1,4 @@
-//! What the GGUF files of a repository are, as far as their names tell.
+//! Classifies the GGUF files of a repository by their names.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::names::{InnerPath, ObjectId};
 pub(super) struct RepoFile {
     /// Its path in the repository.
     pub path: InnerPath,
-    /// Bytes.
+    /// Its size, in bytes.
     pub size: u64,
-    /// What it holds, as the hub tells. Files of a cache say nothing of it.
+    /// Its content, if the hub listed it; `None` for files in a cache.
     pub content: Option<Content>,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
-    /// What the hub and its caches call it: the SHA-256, or git's name for it.
+    /// Its name on the hub and in caches: the SHA-256, or git's object id.
     pub id: ObjectId,
-    /// In lower-case hexadecimal. Small files that are kept in git itself have none.
+    /// The SHA-256, in lower-case hexadecimal; `None` for small files, which are in git itself.
     pub sha256: Option<String>,
 }
 
@@ -29,30 +29,30 @@ impl RepoFile {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The folder that it is in; empty where it is in none.
+    /// Its folder; empty if there is none.
     fn folder(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 }
 
-/// One language model in one quantization: a file, or all parts of one that is split.
+/// A language model in one quantization: a file, or all parts of a split file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Weights {
-    /// The model's name: the file's, less quantization and part.
+    /// The model's name: the file name without quantization and part.
     pub model: String,
-    /// The quantization as the file's name has it; empty when it has none.
+    /// The quantization in the file name; empty if there is none.
     pub quant: String,
-    /// In the order of the parts. llama.cpp is given the first.
+    /// The parts, in order. llama.cpp takes the first.
     pub parts: Vec<RepoFile>,
 }
 
 impl Weights {
     pub fn bytes(&self) -> u64 {
-        // A hub may claim any sizes.
+        // The sizes that a hub lists are not trusted.
         self.parts.iter().fold(0, |bytes, part| bytes.saturating_add(part.size))
     }
 
-    /// The quantization, or the model's name where that is all there is: what follows `ORG/REPO:`.
+    /// What follows `ORG/REPO:`: the quantization, or the model's name if there is none.
     pub fn label(&self) -> &str {
         if self.quant.is_empty() { &self.model } else { &self.quant }
     }
@@ -66,46 +66,46 @@ pub(super) struct Projector {
     pub file: RepoFile,
 }
 
-/// The GGUF files of a repository that are of use here.
+/// The usable GGUF files of a repository.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Files {
     /// The language model, or several.
     pub weights: Vec<Weights>,
-    /// What else may be one, and is not meant by the repository's name alone: drafts, adapters, what speaks, older
+    /// Other files that may be language models, which must be named to be used: drafts, adapters, speech models, older
     /// versions in folders.
     pub beside: Vec<Weights>,
     pub projectors: Vec<Projector>,
-    /// Split models that lack a part: their names, as one would write them.
+    /// The names of split models with missing parts.
     pub incomplete: Vec<String>,
 }
 
-/// What a file's name says.
+/// The parts of a file name.
 #[derive(Debug, PartialEq, Eq)]
 struct Name {
     model: String,
     quant: String,
-    /// Number of the part and how many there are, from 1.
+    /// The number of the part, from 1, and the number of parts.
     part: (usize, usize),
 }
 
-/// How likely a file is the language model that a repository is about, the likeliest first. Any word of a name can be
-/// part of a model's own, so a file is set aside for one only where a likelier is there.
+/// How likely a file is the language model that a repository is about, the likeliest first. Any word can be part of a
+/// model's name, so a file is set aside only if there is a likelier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
-    /// Where models lie: in no folder, or in one for its quantization.
+    /// In no folder, or in a folder for its quantization.
     Plain,
-    /// In a folder of another name.
+    /// In a folder with another name.
     InFolder,
-    /// Named as something that goes with a model.
+    /// Named like a companion of a model.
     Marked,
-    /// In a folder for a part that is no language model. Never taken unless it is named.
+    /// In a folder for other parts of a system. Used only if it is named.
     Part,
 }
 
-/// Words in the names of files that go with a model: an adapter, a bare vocabulary, a smaller model that drafts.
+/// Words in the names of a model's companions: an adapter, a bare vocabulary, a smaller draft model.
 const MARKS: [&str; 9] = ["lora", "adapter", "adapters", "vocab", "mtp", "draft", "drafter", "eagle", "eagle3"];
 
-/// Words in the names of folders for parts of a larger system, and for what goes with a model.
+/// Words in the names of folders for parts of a larger system and companions of a model.
 const PARTS: [&str; 12] = [
     "audio",
     "tts",
@@ -138,7 +138,7 @@ impl Files {
         for file in files {
             let Some(Name { model, quant, part: (_, n_parts) }) = Name::parse(&file.path) else { continue };
             let folder = file.folder().to_lowercase();
-            // Statistics for quantizing have no quantization themselves; what was quantized by them has.
+            // An importance matrix has no quantization; a model that was quantized with one has.
             let is_statistics = quant.is_empty() && has_word(&model, &["imatrix"]);
             if file.file_name().to_lowercase().contains("mmproj") || has_word(&folder, &["mmproj"]) {
                 found.projectors.push(Projector { model, quant, file });
@@ -155,15 +155,15 @@ impl Files {
         found
     }
 
-    /// Tells the language model from what lies beside it.
+    /// Separates the language model from other files.
     fn sort_out(&mut self, groups: BTreeMap<Group, Weights>) {
-        // They come in the order of their standing.
+        // Sorted by their standing.
         let best = groups.keys().next().map(|group| group.standing).filter(|standing| *standing < Standing::Part);
         let mut taken: Vec<(String, String, usize)> = Vec::new();
         for (group, mut weights) in groups {
             let same_model = taken.iter().any(|(model, _, _)| *model == group.model);
             let is_there = taken.contains(&(group.model.clone(), group.quant.clone(), group.n_parts));
-            // A folder may have further quantizations of the model that lies before it.
+            // A folder may contain further quantizations of a model outside it.
             let is_meant = Some(group.standing) == best || group.standing == Standing::InFolder && same_model;
             weights.parts.sort_by_key(number_of);
             weights.parts.dedup_by_key(|file| number_of(file));
@@ -181,7 +181,7 @@ impl Files {
                 (false, false) => (),
             }
         }
-        // Quantizations of a model beside each other, wherever they lie.
+        // Groups the quantizations of a model, whatever their folders.
         self.weights.sort_by_key(|weights| weights.model.to_lowercase());
     }
 }
@@ -202,7 +202,7 @@ impl Standing {
     }
 }
 
-/// Vision encoders of repositories that keep each part of a model in a folder and call none of them `mmproj`.
+/// The vision encoders of repositories that have a folder for each part of a model and do not use the name `mmproj`.
 fn encoders(groups: &BTreeMap<Group, Weights>) -> Vec<Projector> {
     let of_vision = groups.iter().filter(|(group, _)| has_word(&group.folder, &["vision"]) && group.n_parts == 1);
     let projectors = of_vision.flat_map(|(_, weights)| {
@@ -212,19 +212,19 @@ fn encoders(groups: &BTreeMap<Group, Weights>) -> Vec<Projector> {
     projectors.collect()
 }
 
-/// Whether one of the words that `name` consists of is one of `words`.
+/// Whether `name` contains one of `words` as a whole word.
 fn has_word(name: &str, words: &[&str]) -> bool {
     let name = name.to_lowercase();
     name.split(|c: char| !c.is_alphanumeric()).any(|word| words.contains(&word))
 }
 
-/// The number of the part that a file is.
+/// The number of a file's part.
 fn number_of(file: &RepoFile) -> Option<usize> {
     Name::parse(&file.path).map(|name| name.part.0)
 }
 
 impl Name {
-    /// `None` for what is no GGUF file.
+    /// `None` if it is not a GGUF file.
     fn parse(path: &str) -> Option<Self> {
         let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
         let (stem, extension) = file.rsplit_once('.')?;
@@ -234,7 +234,7 @@ impl Name {
         let (stem, part) = split_part(stem);
         let (model, quant) = split_quant(stem);
         let quant = match quant {
-            // The folder may say what the file's name does not.
+            // The quantization may be in the name of the folder instead.
             "" => split_quant(folder.rsplit('/').next().unwrap_or_default()).1,
             quant => quant,
         };
@@ -242,7 +242,7 @@ impl Name {
     }
 }
 
-/// Takes `-00002-of-00003` from the end.
+/// Splits `-00002-of-00003` off the end.
 fn split_part(stem: &str) -> (&str, (usize, usize)) {
     let parsed = || {
         let (rest, count) = stem.rsplit_once("-of-")?;
@@ -254,14 +254,14 @@ fn split_part(stem: &str) -> (&str, (usize, usize)) {
     parsed().unwrap_or((stem, (1, 1)))
 }
 
-/// Parts a name into what is before and behind its last quantization, and that quantization.
+/// Splits a name into its last quantization and the rest.
 fn split_quant(stem: &str) -> (String, &str) {
     let is_separator = |c| matches!(c, '-' | '.');
     let mut end = stem.len();
     loop {
         let start = stem[..end].rfind(is_separator).map_or(0, |at| at + 1);
         let token = &stem[start..end];
-        // A name may use `_` between its words, which quantizations have inside.
+        // Names may separate words with `_`, which quantizations contain.
         let starts = std::iter::once(0).chain(token.match_indices('_').map(|(at, _)| at + 1));
         if let Some(offset) = starts.into_iter().find(|&at| is_quant(&token[at..])) {
             let mut start = start + offset;
@@ -287,7 +287,7 @@ fn split_quant(stem: &str) -> (String, &str) {
     }
 }
 
-/// Whether a word is a name that llama.cpp or a well-known quantizer has for a type.
+/// Whether a word is a quantization of llama.cpp or of a well-known quantizer.
 fn is_quant(word: &str) -> bool {
     let word = word.to_ascii_uppercase();
     if matches!(word.as_str(), "F16" | "FP16" | "BF16" | "F32" | "FP32" | "MXFP4" | "MXFP4_MOE" | "NVFP4") {
@@ -300,11 +300,11 @@ fn is_quant(word: &str) -> bool {
     bits.len() == 1
         && bits.chars().all(|c| c.is_ascii_digit())
         && matches!(first, "0" | "1" | "K" | "XXS" | "XS" | "S" | "M" | "NL")
-        // `H` mixes types from layer to layer; two digits are the block of what is laid out for a processor.
+        // `H` mixes types between layers. Two digits are the block size of a layout for a processor.
         && kinds.all(|kind| matches!(kind, "XXS" | "XS" | "S" | "M" | "L" | "XL" | "XXL" | "H" | "P" | "4" | "8"))
 }
 
-/// One spelling for a quantization, to compare by.
+/// A quantization in one spelling, for comparisons.
 pub(super) fn plain(quant: &str) -> String {
     match quant.to_ascii_uppercase().as_str() {
         "FP16" => "F16".to_owned(),
@@ -313,7 +313,7 @@ pub(super) fn plain(quant: &str) -> String {
     }
 }
 
-/// A quantization without what the quantizer put before it.
+/// A quantization without the quantizer's prefix.
 pub(super) fn kind(quant: &str) -> String {
     let plain = plain(quant);
     ["UD-", "I1-"].iter().find_map(|prefix| plain.strip_prefix(prefix)).map_or(plain.clone(), str::to_owned)

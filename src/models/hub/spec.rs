@@ -1,21 +1,21 @@
-//! `ORG/REPO[:QUANT]`, as a user types it.
+//! Parses `ORG/REPO[:QUANT]`.
 
 use std::fmt;
 
-/// A model on the hub: a repository, and which of its files. Made by [`parse`](Self::parse), for the name of a
-/// repository becomes part of a path.
+/// A model on the hub: a repository and optionally one of its models. Only [`parse`](Self::parse) makes one, as the name of
+/// a repository becomes part of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubSpec {
     /// The repository, `ORG/REPO`.
     pub repo: String,
-    /// Which language model of the repository: a quantization (`Q4_K_M`, in any case), or a file's name.
+    /// The language model in the repository: a quantization (`Q4_K_M`, in any case) or a file name.
     pub file: Option<String>,
 }
 
 impl HubSpec {
-    /// Reads `ORG/REPO` or `ORG/REPO:QUANT`. `hf:` may stand before it, and the address of the repository's page is as
-    /// good. `None` for anything that is no name of a repository, such as `./ORG/REPO` or `folder/model.gguf`.
+    /// Parses `ORG/REPO` or `ORG/REPO:QUANT`, with an optional prefix `hf:`, or the address of the repository's page. `None`
+    /// if it is not the name of a repository, such as `./ORG/REPO` or `folder/model.gguf`.
     pub fn parse(text: &str) -> Option<Self> {
         let (text, is_address) = match text.split_once("://") {
             Some(("https" | "http", address)) => (address.split_once('/')?.1, true),
@@ -29,7 +29,7 @@ impl HubSpec {
         };
         let mut parts = repo.split('/');
         let (org, name) = (parts.next()?, parts.next()?);
-        // After the repository, the address of a page goes on: `/tree/main`.
+        // An address may continue after the repository: `/tree/main`.
         let is_whole = is_address || parts.next().is_none();
         let is_repo = is_whole && is_name(org) && is_name(name) && !name.to_lowercase().ends_with(".gguf");
         let names_file = file.is_none_or(|file| !file.is_empty() && !file.contains(char::is_whitespace));
@@ -46,7 +46,7 @@ impl fmt::Display for HubSpec {
     }
 }
 
-/// Whether the hub would take `name` for an organization or a repository. It becomes part of a path.
+/// Whether `name` is valid for an organization or a repository on the hub. It becomes part of a path.
 fn is_name(name: &str) -> bool {
     name.len() <= 96
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
