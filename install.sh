@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs a released sharpv: fetches the archive for this system, compares its SHA-256, and copies the program to a folder.
+# Installs a release of sharpv: downloads the archive for this system, verifies its SHA-256, and copies the program to a folder.
 #
-#   SHARPV_RELEASES  where the releases are (…/releases). The install.sh of a release knows its own.
-#   SHARPV_VERSION   a version such as 0.1.0; the latest one if it is not set
-#   SHARPV_BIN       where the program goes; ~/.local/bin if it is not set
+#   SHARPV_RELEASES  the address of the releases (…/releases); preset in the install.sh of a release
+#   SHARPV_VERSION   a version such as 0.1.0; by default the latest
+#   SHARPV_BIN       the folder for the program; by default ~/.local/bin
 set -eu
 
-# Set when a release is published.
+# Set by .github/installer.sh.
 published=
 
 say() { printf '%s\n' "$*" >&2; }
@@ -19,18 +19,18 @@ fetch() {
     elif have wget; then
         wget -q -O "$2" "$1"
     else
-        die "curl or wget is needed"
-    fi || die "$1 cannot be fetched"
+        die "curl or wget is required"
+    fi || die "$1 cannot be downloaded"
 }
 
 sha256() {
     if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
-# All in functions, so that a script that was cut off on its way does nothing.
+# In a function, so that a script that is cut off during download does nothing.
 main() {
     releases=${SHARPV_RELEASES:-$published}
-    [ -n "$releases" ] || die "set SHARPV_RELEASES to the address of the releases, or take the install.sh of a release"
+    [ -n "$releases" ] || die "set SHARPV_RELEASES to the address of the releases, or use the install.sh of a release"
     bin=${SHARPV_BIN:-$HOME/.local/bin}
 
     case $(uname -s)-$(uname -m) in
@@ -51,17 +51,17 @@ main() {
     fetch "$from/$archive" "$work/$archive"
     fetch "$from/$archive.sha256" "$work/$archive.sha256"
     expected=$(cut -d ' ' -f 1 "$work/$archive.sha256")
-    [ "$(sha256 "$work/$archive")" = "$expected" ] || die "$from/$archive arrived damaged: its SHA-256 is not $expected"
+    [ "$(sha256 "$work/$archive")" = "$expected" ] || die "$from/$archive is damaged: its SHA-256 is not $expected"
     tar -C "$work" -xzf "$work/$archive"
     program=$(echo "$work"/sharpv-*/sharpv)
 
-    # Run before it is put in place: a program for a newer system, or for another processor, does not replace one that works. `doctor` starts
-    # what computes.
+    # Run before it is installed, so that a program for a newer system or another processor does not replace one that works.
+    # `doctor` starts the backends.
     if ! { version=$("$program" --version) && "$program" doctor >/dev/null; }; then
         die "the released program does not run on this system; build it from source (README.md)"
     fi
     mkdir -p "$bin"
-    # Next to its place and then renamed, because a program that runs cannot be written to.
+    # Copied next to its place and then renamed, because a running program cannot be overwritten.
     cp "$program" "$bin/.sharpv.new"
     mv -f "$bin/.sharpv.new" "$bin/sharpv"
     say "Installed $version to $bin/sharpv"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds what sharpv needs of FFmpeg as static libraries, so that a release runs where no FFmpeg, or another one, is installed.
+# Builds the parts of FFmpeg that sharpv uses as static libraries, so that a release does not depend on an installed FFmpeg.
 #
 #     .github/ffmpeg.sh PREFIX      # then: export PKG_CONFIG_PATH=PREFIX/lib/pkgconfig, and build with --features ffmpeg-next/static
 #
-# Needs a C compiler, make, nasm (x86-64), meson, ninja, pkg-config, curl. The sources come from their makers, with the sums of the archives that
-# these signed; FFMPEG_SOURCES may name a folder that has the archives already.
+# Requires a C compiler, make, nasm (x86-64), meson, ninja, pkg-config and curl. The archives come from their authors and are verified by the
+# checksums of the signed ones. FFMPEG_SOURCES may name a folder with the archives.
 set -euo pipefail
 
 prefix=${1:?usage: ffmpeg.sh PREFIX}
@@ -21,7 +21,7 @@ sha256() {
     if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
-# fetch ADDRESS SHA256: the archive of that address is in $sources.
+# fetch ADDRESS SHA256: downloads the archive to $sources, unless it is there, and verifies it.
 fetch() {
     local file
     file=$sources/$(basename "$1")
@@ -42,14 +42,13 @@ trap 'rm -rf "$work"' EXIT
 tar -C "$work" -xf "$sources/$dav1d.tar.xz"
 tar -C "$work" -xf "$sources/$ffmpeg.tar.xz"
 
-# FFmpeg decodes AV1 in software only with this.
+# FFmpeg requires it to decode AV1 in software.
 meson setup "$work/dav1d" "$work/$dav1d" --prefix "$prefix" --libdir lib --buildtype release --default-library static \
     -Denable_tools=false -Denable_tests=false
 ninja -C "$work/dav1d" install
 
-# LGPL parts only, and nothing that merely happens to be installed. Everything that reads is in. Of what writes, what `inspect --video` needs. Of
-# the network, what `watch` promises without TLS: a TLS library of its own would have to be kept up to date, so there is no https:// here, and
-# sharpv says so (docs/watch.md).
+# Only LGPL parts, and no libraries that happen to be installed. All decoders and demuxers; the encoders and muxers of `inspect --video`; the
+# protocols of `watch` except TLS, as a bundled TLS library would need updates: without https://, sharpv says so (docs/watch.md).
 encoders="mpeg4"
 muxers="ipod matroska mov mp4"
 protocols="crypto file http rtmp rtp srtp tcp udp"
@@ -61,7 +60,7 @@ PKG_CONFIG_PATH=$prefix/lib/pkgconfig ./configure --prefix="$prefix" --pkg-confi
     --disable-muxers --enable-muxer="${muxers// /,}" \
     --disable-protocols --enable-protocol="${protocols// /,}"
 
-# configure drops without a word what lacks something.
+# configure silently drops parts whose requirements are missing.
 has() {
     local kind=$1 name
     shift

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the install.sh of a release, which knows where it was published: installer.sh RELEASES OUT
+# Writes the install.sh of a release, with the address of the releases preset: installer.sh RELEASES OUT
 set -euo pipefail
 
 releases=${1:?usage: installer.sh RELEASES OUT}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints what CHANGELOG.md says of the version in Cargo.toml, and fails if it says nothing, or if the tag that is built names another version.
+# Prints the section of CHANGELOG.md for the version in Cargo.toml. Fails if there is none, or if the tag names another version.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,11 +10,11 @@ if [ "${GITHUB_REF_TYPE:-}" = tag ]; then
         exit 1
     fi
 elif grep -q '^## Unreleased' CHANGELOG.md; then
-    # A trial: there is no section of its own yet.
+    # A trial run, for a version without a section.
     version=Unreleased
 fi
 
-# `## 0.1.0`, also with a date behind it, up to the next such line.
+# From the line `## 0.1.0`, optionally with a date, to the next such line.
 notes=$(awk -v version="$version" '/^## /{ on = ($2 == version); next } on' CHANGELOG.md)
 if [ -z "${notes//[[:space:]]/}" ]; then
     echo "notes.sh: CHANGELOG.md has no section \"## $version\"" >&2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a release's archive: package.sh PROGRAM TARGET LICENSES OUT writes OUT/sharpv-TARGET.tar.gz (.zip for Windows) and its .sha256.
 #
-# LICENSES is a folder of texts. Those of what lies in the repository or in the pinned llama.cpp are added here.
+# LICENSES is a folder with license texts. Those in the repository and the pinned llama.cpp are added.
 set -euo pipefail
 
 program=${1:?usage: package.sh PROGRAM TARGET LICENSES OUT}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Unpacks a release's archive elsewhere, and asks of the program in it what README.md shows: smoke.sh ARCHIVE [STEP…]
+# Unpacks the archive of a release and tries the program as README.md shows it: smoke.sh ARCHIVE [STEP…]
 #
-# All steps are taken, if none is named. Needs curl and python3. `pull` fetches the model smol into
-# SHARPV_HOME, unless it is there; all else is on this machine.
+# Without STEP, takes all steps. Requires curl and python3. `pull` downloads the model smol to SHARPV_HOME, unless it is there; the
+# other steps need no network.
 set -euo pipefail
 
 archive=${1:?usage: smoke.sh ARCHIVE [STEP…]}
@@ -12,7 +12,7 @@ steps="run pull ask inspect serve http rtsp refused"
 work=$(mktemp -d)
 started=''
 
-# Whatever happens: what was started ends.
+# Ends what was started, whatever happens.
 clean() {
     for pid in $started; do kill "$pid" 2>/dev/null || true; done
     rm -rf "$work"
@@ -24,19 +24,19 @@ die() {
     exit 1
 }
 
-# sharpv ARGUMENTS…: runs the packaged program, for some minutes at most.
+# sharpv ARGUMENTS…: runs the packaged program for at most five minutes.
 sharpv() {
     python3 -c 'import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:], timeout=300).returncode)' "$program" "$@"
 }
 
-# On the CPU: a GPU of a build machine, if it has one, is not a user's. The same answer each time.
+# On the CPU, so that answers do not depend on a GPU of the build machine.
 model='-m smol -ngl 0'
 question='What is in the video?'
 
-# sees TEXT: an answer about the clip of the demo, or a copy of it.
+# sees TEXT: checks an answer about the demo's clip.
 sees() {
     echo "$1"
-    case $1 in *tractor*) ;; *) die "there is a tractor in the video" ;; esac
+    case $1 in *tractor*) ;; *) die "the answer does not mention the tractor in the video" ;; esac
 }
 
 # start PATTERN COMMAND…: starts a server and sets `address` to what PATTERN finds in its output.
@@ -57,7 +57,7 @@ start() {
 
 run() {
     sharpv --version
-    # Reads the libraries' versions and the devices: code of llama.cpp runs.
+    # Prints the versions of libraries and the devices, which runs code of llama.cpp.
     sharpv doctor
 }
 
@@ -68,10 +68,10 @@ ask() {
     # shellcheck disable=SC2086 # options
     answer=$(sharpv ask -q $model --seed 1 --temp 0 "$root/demo/clip.mp4" "$question")
     echo "$answer"
-    [ "$answer" = "There is a tractor." ] || die "another answer was expected"
+    [ "$answer" = "There is a tractor." ] || die "the answer should be: There is a tractor."
 }
 
-# Every kind of video that it writes can be read again.
+# Writes every kind of video, and reads it again.
 inspect() {
     local ending
     for ending in mp4 m4v mov mkv; do
@@ -91,7 +91,7 @@ serve() {
     sees "$(curl --fail --silent --show-error --max-time 120 -H 'Content-Type: application/json' -d "$body" "$address/v1/chat/completions")"
 }
 
-# watch ADDRESS: what comes from there is a video with a tractor.
+# watch ADDRESS: checks that the video at this address shows a tractor.
 watch() {
     local lines
     # shellcheck disable=SC2086 # options
@@ -109,17 +109,17 @@ rtsp() {
     watch "$address"
 }
 
-# Where nobody answers, it says so, and not that it does not know what kind of address it is. Without TLS, it says that.
+# If nothing listens at an address, the error says that, not that the protocol is unknown; without TLS, it names TLS.
 refused() {
     local scheme said
     for scheme in http rtsp rtmp tcp https rtsps; do
         # shellcheck disable=SC2086 # options
-        if said=$(sharpv watch -q $model "$scheme://127.0.0.1:9/stream" 2>&1); then die "nobody was there: $said"; fi
+        if said=$(sharpv watch -q $model "$scheme://127.0.0.1:9/stream" 2>&1); then die "nothing listens at $scheme://, but: $said"; fi
         echo "$said"
         case $scheme:$said in
             *refused*) ;;
             https:*'without https://'* | rtsps:*'without rtsps://'*) ;;
-            *) die "this should tell of a connection that was refused" ;;
+            *) die "the error should mention a refused connection" ;;
         esac
     done
 }
@@ -133,7 +133,7 @@ program=$(echo "$work"/sharpv-*/sharpv*)
 # shellcheck disable=SC2086 # words
 [ $# -gt 0 ] || set -- $steps
 for step; do
-    case " $steps " in *" $step "*) ;; *) die "no step is called $step; there are: $steps" ;; esac
+    case " $steps " in *" $step "*) ;; *) die "there is no step $step; the steps are: $steps" ;; esac
     echo "== $step"
     "$step"
 done

@@ -1,20 +1,20 @@
-//! Exact-match accuracy on a JSONL of questions, for several ways to prune and evict:
+//! Exact-match accuracy on questions in JSONL, for several ways to prune and evict:
 //! `cargo run --release --example accuracy -- questions.jsonl [METHOD[/K/V][+EVICT[:M|@PROFILE]]…]`.
 //!
-//! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, the video's path relative to
-//! the file.
+//! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, with the path of the video relative
+//! to the file.
 //!
-//! Methods are those of `--prune`, and what follows the plus those of `--evict` and `--evict-threshold`: `off`,
-//! `sharpv+layers`, `sharpv+layers:0.1`. With a profile of `sharpv calibrate`, `sharpv+layers@PROFILE.json`; with its
-//! first N layers, `sharpv+layers@PROFILE.json@N`; `layers-early` keeps visual tokens out of them from the beginning.
-//! `sharpv/q8_0/q4_0` stores keys and values in these types; variants of one cache stand side by side.
+//! METHOD is a value of `--prune`. After the plus come values of `--evict` and `--evict-threshold`: `off`, `sharpv+layers`,
+//! `sharpv+layers:0.1`. `sharpv+layers@PROFILE.json` uses a profile of `sharpv calibrate`, and
+//! `sharpv+layers@PROFILE.json@N` its first N layers; `layers-early` evicts during prefill. `sharpv/q8_0/q4_0` stores keys
+//! and values in these types; list variants with the same types next to each other.
 //!
-//! In the environment, `UBATCH` is the number of rows computed at once (512), `LATER` leaves out the questions alone,
-//! and `FAST` takes the copies of the weights that this processor computes faster, where they were made.
+//! Environment variables: `UBATCH` is the number of rows computed at once (512), `LATER` skips the score "alone", and
+//! `FAST` uses the copies of the weights that this processor computes faster, if they exist.
 //!
-//! Two scores: every question with a prompt of its own ("alone"), and behind an eviction that the clip's first question
-//! led to ("later"; the first questions do not count there). Each is compared with the first variant, question by
-//! question: the difference in points, with a 95 % interval.
+//! There are two scores: with a prompt for each question ("alone"), and after the eviction that the clip's first question
+//! caused ("later", without the first questions). Each variant is compared with the first one, question by question: the
+//! difference in points, with a 95 % interval.
 
 use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Session, SessionParams, VideoOptions};
 use sharpv::models;
@@ -35,7 +35,7 @@ struct Row {
     answer: String,
 }
 
-/// Which answers were right, question by question.
+/// Whether each answer was right.
 #[derive(Default, Clone)]
 struct Score(Vec<bool>);
 
@@ -67,11 +67,11 @@ impl std::fmt::Display for Score {
     }
 }
 
-/// One way to prune and evict, and how it does.
+/// A way to prune and evict, and its results.
 struct Variant {
     name: String,
     method: Method,
-    /// Of the keys and the values in the KV cache.
+    /// The types of keys and values in the KV cache.
     cache: [KvType; 2],
     evict: EvictParams,
     profile: Option<Arc<LayerProfile>>,
@@ -140,7 +140,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (method, cache) in sessions {
         let belongs = |v: &Variant| (v.method, v.cache) == (method, cache);
         let prune = PruneParams { method, ..PruneParams::default() };
-        // What is compared is pruning and eviction: all of each frame is encoded.
+        // Frames are encoded completely, as only pruning and eviction are compared.
         let encode = EncodeParams::default().in_mode(EncodeMode::Exact);
         let mut params = SessionParams { prune, encode, n_predict: 32, ..SessionParams::default() };
         [params.compute.type_k, params.compute.type_v] = cache;
@@ -155,7 +155,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let mut session = Session::open(&files, params, &mut ())?;
         let (mut kept, mut total) = (0, 0);
-        // A clip is decoded and encoded once for all its questions and all variants.
+        // Each clip is decoded and encoded once for all questions and variants.
         for questions in rows.chunk_by(|a, b| a.video == b.video) {
             session.clear();
             let clip = folder.join(&questions[0].video);
@@ -196,7 +196,7 @@ fn ask_all(session: &mut Session, variant: &mut Variant, questions: &[Row]) -> s
         variant.alone.0.push(right);
         variant.categories.entry(row.category.clone()).or_default().0.push(right);
     }
-    // The first question again: its answer leaves an evicted cache, in which the others find the video.
+    // The first question again: it evicts from the cache, which the other questions reuse.
     session.restart();
     session.free_cache();
     for (i, row) in questions.iter().enumerate() {

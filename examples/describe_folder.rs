@@ -1,8 +1,8 @@
-//! Describes every video of a folder, one JSON object a line:
+//! Describes every video in a folder, one JSON object per line:
 //! `cargo run --release --example describe_folder -- FOLDER [QUESTION]`.
 //!
-//! A file that cannot be used gets a line with an `error`, and the next one is read: a session is as it was before what
-//! failed.
+//! A file that cannot be used gets a line with an `error`, and the session continues with the next one: what fails leaves a
+//! session unchanged.
 
 use sharpv::{Session, VideoOptions, models};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn describe(session: &mut Session, video: &Path, question: &str) -> sharpv::Result<Outcome> {
-    // The conversation about the video before is of no use any more; the model stays loaded.
+    // Drop the conversation about the previous video. The model stays loaded.
     session.clear();
     session.add_video_for(video, &VideoOptions::default(), question, &mut ())?;
     let answer = session.ask(question, &mut ())?;

@@ -1,7 +1,7 @@
-//! A video that is in no file: `cargo run --release --example frames_from_memory -- [QUESTION]`.
+//! A video in memory: `cargo run --release --example frames_from_memory -- [QUESTION]`.
 //!
-//! Draws a ball that falls, as a camera or a screen recorder would hand its images over, says what it will cost, and
-//! asks about it, with the answer as an iterator.
+//! Draws a falling ball in place of the images of a camera or a screen recorder, prints what it will cost, and asks about
+//! it. The answer is an iterator.
 
 use sharpv::video::Frames;
 use sharpv::{Session, VideoOptions, models};
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut frames = Frames::new(WIDTH, HEIGHT);
     for i in 0..40_u32 {
-        // When it begins to be shown, in seconds: 10 frames a second.
+        // With its time in seconds: 10 frames per second.
         frames.push(image(i), f64::from(i) / 10.0)?;
     }
 
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A red ball on blue: rows of pixels from the top left, each three bytes.
+/// A red ball on blue, as rows of RGB pixels from the top left.
 fn image(i: u32) -> Vec<u8> {
     let (x, y, radius) = (WIDTH / 2, 20 + 5 * i, 24);
     let is_ball = |px: u32, py: u32| px.abs_diff(x).pow(2) + py.abs_diff(y).pow(2) < radius * radius;

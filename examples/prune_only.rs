@@ -1,14 +1,14 @@
 //! Pruning without a model: `cargo run --release --example prune_only -- [VIDEO [KEEP]]`.
 //!
-//! `sharpv::prune` takes embeddings from wherever. Here they are the colors of a grid of 16 × 16 cells, each of 2 × 2
-//! parts; a program with an encoder of its own gives that one's. Drawn is which cells of each frame are kept. KEEP is
-//! the share of all cells, 0 to 1; without it the video decides.
+//! `sharpv::prune` takes embeddings from any source. Here they are the colors of a grid of 16 × 16 cells with 2 × 2 parts
+//! each; a program with its own encoder passes that encoder's embeddings. The example prints which cells of each frame
+//! are kept. KEEP is their share, 0 to 1; without it, the method decides.
 
 use sharpv::prune::{Budget, PruneParams, SliceView, prune};
 use sharpv::video::{Frame, FrameSource, Frames, Sampling};
 
 const GRID: usize = 16;
-/// Two parts of a cell in each direction, three colors each.
+/// 2 × 2 parts with three colors each.
 const WIDTH: usize = 2 * 2 * 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,7 +58,7 @@ fn embed(frame: &Frame) -> Vec<f32> {
     rows
 }
 
-/// A bright square that moves over a dark ground.
+/// A bright square that moves over a dark background.
 fn square() -> sharpv::Result<Frames> {
     const SIDE: u32 = 128;
     let mut frames = Frames::new(SIDE, SIDE);

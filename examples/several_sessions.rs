@@ -1,8 +1,8 @@
-//! Several sessions at once, over one loaded model: asks a question about each of several videos.
+//! Asks a question about each of several videos, in parallel sessions that share one loaded model:
 //! `cargo run --release --example several_sessions -- QUESTION VIDEO…`.
 //!
-//! The language model's weights are in memory once. Each session has its vision encoder, its KV cache and its threads;
-//! the processor's cores are shared among them.
+//! The weights of the language model are in memory once. Each session has its own vision encoder, KV cache and threads, and
+//! gets its share of the cores.
 
 use sharpv::{Session, VideoOptions, models};
 use std::thread;
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let files = models::resolve("smol", None, &[])?;
     let first = Session::builder(&files).threads(threads).open()?;
-    // A clone shares the weights; they are freed with the last of them.
+    // Clones share the weights, which are freed with the last one.
     let model = first.model().clone();
     let mut waiting = Some(first);
     let mut sessions = Vec::new();
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     thread::scope(|scope| {
         let asked = sessions.into_iter().map(|(video, mut session)| {
-            // A session may move to another thread. It works where it is called.
+            // A session may move to another thread. It works on the thread that calls it.
             let question = &question;
             let work = move || -> sharpv::Result<String> {
                 session.add_video(video.as_ref(), &VideoOptions::default(), &mut ())?;

@@ -1,13 +1,13 @@
-"""A camera for smoke.sh: rtsp_server.py FILE.ts prints its address, and plays the transport stream over RTSP to whoever connects.
+"""A camera for smoke.sh: rtsp_server.py FILE.ts prints its address, and plays the transport stream over RTSP to every client.
 
-Enough of RTSP (RFC 2326) for a client that takes RTP in the connection itself, as sharpv's does first."""
+Implements as much of RTSP (RFC 2326) as a client needs that receives RTP over TCP, which sharpv tries first."""
 
 import socketserver
 import struct
 import sys
 import time
 
-# As RFC 2250 has it: packets of 188 bytes, seven in one of RTP. FFmpeg writes the stream with
+# According to RFC 2250, an RTP packet holds seven packets of 188 bytes. FFmpeg writes the stream with
 #     ffmpeg -i demo/clip.mp4 -vf scale=224:224 -c:v libx264 -crf 30 -g 16 -bf 0 -pix_fmt yuv420p stream.ts
 MPEG_TS = 33
 CHUNK = 7 * 188

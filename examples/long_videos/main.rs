@@ -1,35 +1,33 @@
-//! How well the frames of long videos are chosen:
+//! Measures how well the frames of long videos are chosen:
 //! `cargo run --release --example long_videos -- FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when]
 //! [--search] [--shard I/N]`.
 //!
-//! The folders are those of `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are seen once for
-//! some seconds. For each folder and each number of frames, the frames are chosen in these ways:
+//! FOLDER comes from `make_clips FOLDER --long MINUTES`: clips in which things, the needles, are visible once for some
+//! seconds. For each folder and each number of frames, frames are chosen in these ways:
 //!
-//! - `even`: at even distances.
-//! - `changes`: by what changes ([`FrameChoice::Changes`]).
-//! - `told`: the middle of each needle, and the others at even distances. What is wrong here is the model's fault.
-//! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. So is what is wrong here.
+//! - `even`: at equal distances.
+//! - `changes`: where the image changes ([`FrameChoice::Changes`]).
+//! - `told`: the middle of each needle, and the others at equal distances. Errors here are the model's fault.
+//! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. Errors here are the model's fault, too.
 //!
-//! For each: the needles of which a frame was taken; the questions that were answered right, by kind; and the time for
-//! a clip (finding and decoding its frames, and encoding them). The kinds:
+//! The results of each way are the needles in a chosen frame, the questions that were answered correctly, by kind, and
+//! the time per clip (finding, decoding and encoding frames). The kinds:
 //!
-//! - `needle` and `absent`: whether a thing is there, which is, or is not: yes, if that is likelier than no.
-//! - `which`: how many of the things that are asked about and are not there have less of yes than a needle. By chance
-//!   it is half of them, whichever answer the model is inclined to.
-//! - `last`: which needle is the last, in its own words.
+//! - `needle` and `absent`: whether a present, or absent, thing is in the video. The answer is yes if that is likelier.
+//! - `which`: the share of absent things for which yes is less likely than for a needle. Chance is half, whatever answer
+//!   the model prefers.
+//! - `last`: which needle is the last, in the model's words.
 //!
-//! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with the 95 % interval
-//! of a mean.
+//! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with its 95 % interval.
 //!
-//! With `--recall`, nothing is asked. With `--when`, it is asked when each needle is seen, and nothing else ([`when`]).
-//! With `--search`, it is asked for each thing with [`Session::search`] before.
-//! `--shard I/N` takes every Nth video of each folder, from the Ith on (I from 1), so that N processes share the work:
-//! let each write its answers to a file, and `long_videos --summary FILE…` is the summary of `--when` of all.
+//! With `--recall`, nothing is asked. With `--when`, the only question is when each needle is visible ([`when`]). With
+//! `--search`, [`Session::search`] runs before each question.
+//! `--shard I/N` takes every Nth video of each folder, starting with the Ith (I from 1), so that N processes can share the
+//! work: let each write its answers to a file, and `long_videos --summary FILE…` prints the summary of `--when` for all.
 //!
-//! In the environment, `THREADS` is the number of threads, `PRUNE` how tokens are
-//! pruned (as `--prune`), `ANSWERS` a file that a line of JSON is added to for each answer, and `MODEL` and `MMPROJ`
-//! are the files of another model than `smol`: the frames are the same with any, so `--recall` is quick with a small
-//! one.
+//! Environment variables: `THREADS` is the number of threads, `PRUNE` a value of `--prune`, `ANSWERS` a file to which a
+//! line of JSON is added per answer, and `MODEL` and `MMPROJ` are the files of another model than `smol`. The chosen
+//! frames do not depend on the model, so `--recall` is quick with a small one.
 
 mod when;
 
@@ -45,7 +43,7 @@ use std::time::Instant;
 
 const USAGE: &str = "long_videos FRAMES,… FOLDER… [--only CHOICE,…] [--recall | --when] [--search] [--shard I/N]";
 
-/// Frames of a cut.
+/// The number of frames in a cut.
 const CUT_FRAMES: usize = 8;
 
 #[derive(Clone, serde::Deserialize)]
@@ -68,7 +66,7 @@ struct Needle {
 
 impl Needle {
     fn is_in(&self, times: &[f64]) -> bool {
-        // A frame is what a player would show then, so the needle's first moment shows it and its last does not.
+        // A player shows the needle at its first moment and not at its last.
         times.iter().any(|time| (self.start..self.end).contains(time))
     }
 }
@@ -95,19 +93,19 @@ impl Choice {
     }
 }
 
-/// What became of a choice.
+/// The results of a choice.
 #[derive(Default)]
 struct Score {
-    /// Needles, and those that have a frame.
+    /// The number of needles, and of those in a frame.
     needles: usize,
     found: usize,
-    /// Categories of questions, and whether the answers were right.
+    /// For each question its category, and whether the answer was right.
     asked: Vec<(String, bool)>,
-    /// Needle by needle: the share of what is not there that has less of yes, and whether it has a frame.
+    /// For each needle: the share of absent things for which yes is less likely, and whether it is in a frame.
     which: Vec<(f64, bool)>,
-    /// Lines of [`when`].
+    /// Lines from [`when`].
     when: Vec<Value>,
-    /// Videos, and parts of them.
+    /// The number of videos or cuts.
     clips: usize,
     frames: usize,
     find_s: f64,
@@ -142,7 +140,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(only) = option("--only")? {
         choices = only.split(',').map(Choice::named).collect::<Result<_, _>>()?;
     } else if asks == Asks::When {
-        // In a cut, times are those of the cut.
+        // Times are relative to the cut.
         choices.retain(|&choice| choice != Choice::Cut);
     }
     let shard = match option("--shard")? {
@@ -167,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (i, &n) in counts.iter().enumerate() {
             println!("{folder}, {n} frames");
             let mut even: Option<Score> = None;
-            // Cuts are the same with any number of frames.
+            // Cuts do not depend on the number of frames.
             for &choice in choices.iter().filter(|&&choice| choice != Choice::Cut || i == 0) {
                 let score = run(&mut session, Path::new(folder), choice, n, what)?;
                 print(choice, &score, even.as_ref());
@@ -197,13 +195,13 @@ enum Asks {
 #[derive(Clone, Copy)]
 struct What {
     asks: Asks,
-    /// Whether the part is looked for that the answer hangs on.
+    /// Whether the video is searched for the part that holds the answer.
     search: bool,
-    /// Of how many shards of the videos which.
+    /// The shard of the videos, and how many there are.
     shard: (usize, usize),
 }
 
-/// Reads `I/N`.
+/// Parses `I/N`.
 fn shard(text: &str) -> Option<(usize, usize)> {
     let (i, n) = text.split_once('/')?;
     let shard = (i.parse().ok()?, n.parse().ok()?);
@@ -224,7 +222,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
     videos.dedup();
     let (i, of) = what.shard;
     let mine: Vec<&str> = videos.into_iter().skip(i - 1).step_by(of).collect();
-    // What is asked of one video, or of one part of it.
+    // The questions about one video, or one cut.
     for rows in rows.chunk_by(|a, b| (&a.video, a.start, a.end) == (&b.video, b.start, b.end)) {
         let Row { video, start, end, .. } = &rows[0];
         if !mine.contains(&video.as_str()) {
@@ -255,7 +253,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
         score.encode_s += encode_s;
         score.clips += 1;
         score.frames += report.frames();
-        // Frames in memory count from the first.
+        // Times of frames in memory start at the first.
         let times: Vec<f64> = told.map_or_else(|| report.slices.iter().map(|s| s.time_s).collect(), |(_, times)| times);
         if choice != Choice::Cut {
             score.needles += here.len();
@@ -278,7 +276,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
                 }
             }
         }
-        // How much more of yes than of no needles have, and whether they were found; and what is not there.
+        // How much likelier yes is than no: for needles, with whether they are in a frame, and for absent things.
         let (mut there, mut absent) = (Vec::new(), Vec::new());
         for Row { category, question, answer, .. } in rows.iter().filter(|_| what.asks == Asks::Things) {
             session.restart();
@@ -319,7 +317,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
     Ok(score)
 }
 
-/// How much likelier yes is than no, as the difference of their logits.
+/// How much likelier yes is than no: the difference of their logits.
 fn yes_over_no(session: &mut Session, question: &str) -> Result<f32, Box<dyn Error>> {
     let logits = session.first_logits(question, &mut ())?;
     let logit = |word: &str| -> Result<f32, Box<dyn Error>> {
@@ -335,7 +333,7 @@ fn log(line: &Value) -> std::io::Result<()> {
     writeln!(std::fs::OpenOptions::new().create(true).append(true).open(file)?, "{line}")
 }
 
-/// `n` frames, the middles of the needles among them, and their times in seconds.
+/// `n` frames, including the middle of each needle, and their times in seconds.
 fn told(path: &Path, needles: &[&Needle], n: usize) -> Result<(Frames, Vec<f64>), Box<dyn Error>> {
     let spread = n.saturating_sub(needles.len());
     let mut times = match spread {

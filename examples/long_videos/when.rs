@@ -1,12 +1,13 @@
-//! When a needle was seen: questions that name a time.
+//! When a needle is visible: questions that name a time.
 //!
-//! A model may be inclined to yes or no, or to *before*; so every question is compared with others that differ in the
-//! time alone, by how much likelier yes is than no:
+//! A model may prefer yes, no, or *before*. So every question is compared with others that differ only in the time, by how
+//! much likelier yes is than no:
 //!
-//! - `quarter`: the needle's question, with each quarter of the video. The share of the three other quarters that have
-//!   less of yes than the one that the needle's middle is in; by chance it is half.
-//! - `order`: with *before* and with *after* a moment. Two moments, as far in front of the needle as the other is
-//!   behind it; the share of them where the one that is true has more of yes. Who always says *after* has half.
+//! - `quarter`: the needle's question for each quarter of the video. The score is the share of the three other quarters
+//!   for which yes is less likely than for the quarter with the needle's middle. Chance is half.
+//! - `order`: the question with *before* and with *after* a moment, for two moments at the same distance before and after
+//!   the needle. The score is the share of moments for which the true question is likelier. A model that always prefers
+//!   *after* has half.
 
 use crate::{Needle, yes_over_no};
 use serde_json::{Value, json};
@@ -15,8 +16,8 @@ use sharpv::lab::eval::clustered_mean;
 use std::collections::BTreeMap;
 use std::error::Error;
 
-/// Asks about a needle of a video of `duration_s`, for which `question` asks whether it is there. Gives lines with the
-/// `category`, the `score` from 0 to 1, and how much more of yes than of no each question has.
+/// Asks about a needle in a video of `duration_s` seconds; `question` asks whether it is there. Returns lines with the
+/// `category`, the `score` from 0 to 1, and how much likelier yes is than no for each question.
 pub fn ask(
     session: &mut Session,
     needle: &Needle,
@@ -39,16 +40,16 @@ pub fn ask(
 
     let far_s = needle.start.min(duration_s - needle.end).max(0.0) / 2.0;
     let (mut order, mut score) = (Vec::new(), 0.0);
-    for (moment, is_behind) in [(needle.start - far_s, true), (needle.end + far_s, false)] {
+    for (moment, is_after) in [(needle.start - far_s, true), (needle.end + far_s, false)] {
         let [before, after] = ["before", "after"].map(|word| yes(format!("{word} {}", clock(moment))));
         let (before, after) = (before?, after?);
-        score += if is_behind { wins(after, before) } else { wins(before, after) } / 2.0;
+        score += if is_after { wins(after, before) } else { wins(before, after) } / 2.0;
         order.push([before, after]);
     }
     Ok([quarter, json!({ "category": "order", "score": score, "yes": order })])
 }
 
-/// 1 if `a` is more than `b`.
+/// 1 if `a` is greater than `b`, 0.5 if they are equal, else 0.
 fn wins(a: f32, b: f32) -> f64 {
     match a.total_cmp(&b) {
         std::cmp::Ordering::Greater => 1.0,
@@ -64,8 +65,8 @@ fn clock(time_s: f64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// Prints what the lines of [`ask`] come to, by category, number of frames and choice, and what each choice has more
-/// than even frames, needle by needle, with 95 % intervals over videos.
+/// Prints the mean scores of lines from [`ask`] by category, number of frames and choice, and the difference between each
+/// choice and even frames, needle by needle, with 95 % intervals over videos.
 pub fn summary(lines: &[Value]) {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     // By category, frames and choice, by video and needle.
@@ -79,16 +80,16 @@ pub fn summary(lines: &[Value]) {
     for ((category, frames), choices) in &scores {
         println!("when, by {category}, {frames} frames");
         for (choice, of) in choices {
-            told(choice, of.iter().map(|((video, _), score)| (video, *score)));
+            print_mean(choice, of.iter().map(|((video, _), score)| (video, *score)));
             if let Some(even) = choices.get("even").filter(|_| choice != "even") {
                 let less = of.iter().filter_map(|(key, score)| Some((&key.0, score - even.get(key)?)));
-                told(&format!("{choice}, less even"), less);
+                print_mean(&format!("{choice}, less even"), less);
             }
         }
     }
 }
 
-fn told<'a>(what: &str, values: impl Iterator<Item = (&'a String, f64)>) {
+fn print_mean<'a>(what: &str, values: impl Iterator<Item = (&'a String, f64)>) {
     let mean = clustered_mean(values);
     println!("    {what:24} {}", mean.map_or_else(|| "too few videos".to_owned(), |mean| format!("{mean} videos, %")));
 }

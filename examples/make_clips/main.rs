@@ -1,22 +1,21 @@
-//! Makes a set of clips with known answers, the same each time:
+//! Makes a reproducible set of clips with known answers:
 //! `cargo run --release --example make_clips -- FOLDER [COUNT [SEED]]`.
 //!
-//! It writes `COUNT` MP4 clips (320) of 8 seconds and `questions.jsonl`, five or six questions a clip, which
-//! `sharpv eval jsonl` and the example `accuracy` read. A row is
-//! `{"video": "move-000.mp4", "category": "move", "question": "…", "answer": "…"}`. Answers are in the sentences that
-//! the small model `smol` was trained to give, about things that it knows. `choices.jsonl` has those that can be asked
-//! as multiple choice, each with its `"choices": ["…"]`, for models that can answer with a letter.
+//! It writes `COUNT` MP4 clips (320) of 8 seconds, and `questions.jsonl` with five or six questions per clip, for
+//! `sharpv eval jsonl` and the example `accuracy`. A row is
+//! `{"video": "move-000.mp4", "category": "move", "question": "…", "answer": "…"}`. The answers are sentences that the small
+//! model `smol` was trained to give, about things that it knows. `choices.jsonl` has the questions that can be multiple
+//! choice, with `"choices": ["…"]`, for models that can answer with a letter.
 //!
-//! `make_clips FOLDER --long MINUTES [COUNT [SEED]]` makes `COUNT` long clips (4): a background that never rests, and
-//! five to eight needles, things that are seen once, for four to eight seconds. `questions.jsonl` asks whether each is
-//! there, as often whether something is that is not, and which is the last. `cuts.jsonl` asks what is there about 8
-//! seconds (`start`, `end`) around a needle: what a model gets wrong there, no choice of frames makes right.
-//! `needles.jsonl` says what is seen when, in seconds:
-//! `{"video": "long-010min-000.mp4", "thing": "bell", "start": 71.2, "end": 77.0}`. The example `long_videos` reads all
-//! three.
+//! `make_clips FOLDER --long MINUTES [COUNT [SEED]]` makes `COUNT` long clips (4), with a moving background and five to
+//! eight needles: things that are visible once, for four to eight seconds. `questions.jsonl` asks whether each is there,
+//! equally often about absent things, and which is the last. `cuts.jsonl` asks the same about 8 seconds (`start`, `end`)
+//! around a needle: errors there are not due to the choice of frames. `needles.jsonl` lists when things are visible, in
+//! seconds: `{"video": "long-010min-000.mp4", "thing": "bell", "start": 71.2, "end": 77.0}`. The example `long_videos`
+//! reads all three.
 //!
-//! The clips are encoded by the program `ffmpeg` with libx264. The things are drawn from Twemoji (CC BY 4.0, by Twitter
-//! and other contributors), which Cargo fetches.
+//! The program `ffmpeg` encodes the clips with libx264. The things are from Twemoji (CC BY 4.0, by Twitter and other
+//! contributors), which Cargo downloads.
 
 mod clips;
 
@@ -27,7 +26,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "make_clips FOLDER [--long MINUTES] [COUNT [SEED]]";
 
-/// Below, needles and scenes have no room; above, a file takes too long to make.
+/// Shorter clips have no space for needles and scenes; longer ones take too long to make.
 const MINUTES: std::ops::RangeInclusive<u32> = 5..=600;
 
 fn main() -> ExitCode {
@@ -76,7 +75,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Names and contents of the files beside the clips, the questions first.
+/// Names and contents of the files next to the clips, the questions first.
 type Rows = Vec<(&'static str, String)>;
 
 fn make_short(folder: &Path, count: u64, seed: u64) -> std::io::Result<Rows> {
@@ -102,7 +101,7 @@ fn make_long(folder: &Path, minutes: u32, count: u64, seed: u64) -> std::io::Res
     Ok(vec![("questions.jsonl", questions), ("cuts.jsonl", cuts), ("needles.jsonl", needles)])
 }
 
-/// Makes clip after clip, and tells who watches.
+/// Makes one clip after another, with progress on a terminal.
 fn each(count: u64, mut make: impl FnMut(u64) -> std::io::Result<()>) -> std::io::Result<()> {
     let is_watched = std::io::stderr().is_terminal();
     for index in 0..count {

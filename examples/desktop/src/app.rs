@@ -10,26 +10,26 @@ const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O)
 /// The height of the progress bar.
 const PROGRESS: f32 = 18.0;
 
-/// What is said in the chat.
+/// A line of the chat.
 enum Line {
     User(String),
     Model(String),
-    Aside(String),
+    Note(String),
     Error(String),
 }
 
-/// The window, over an engine.
+/// The window, with an engine.
 pub struct App<E> {
     engine: E,
     models: Vec<Choice>,
     chosen: usize,
     loaded: Option<String>,
-    /// The model that is on its way.
+    /// The model that is being loaded.
     loading: Option<String>,
     video: Option<PathBuf>,
     settings: Settings,
     cost: Option<Cost>,
-    /// What was planned last, so that nothing is planned twice.
+    /// The last plan, so that nothing is planned twice.
     planned: Option<(PathBuf, Settings, Option<String>)>,
     player: Player,
     chat: Vec<Line>,
@@ -37,7 +37,7 @@ pub struct App<E> {
     /// A question is being answered.
     asking: bool,
     progress: Option<Progress>,
-    /// Gives the question the keyboard, once.
+    /// Whether to give the question the keyboard focus once.
     wants_focus: bool,
 }
 
@@ -61,14 +61,14 @@ impl<E: Engine> App<E> {
             wants_focus: true,
             models,
         };
-        // What is here takes a moment only.
+        // A model on this machine loads quickly.
         if app.models.first().is_some_and(|model| model.is_here) {
             app.load();
         }
         app
     }
 
-    /// The engine, for looking at.
+    /// The engine, for tests.
     pub fn engine(&self) -> &E {
         &self.engine
     }
@@ -100,7 +100,7 @@ impl<E: Engine> App<E> {
         }
     }
 
-    /// Whether there is something to ask, and somebody.
+    /// Whether there is a question and a model to ask.
     fn can_ask(&self) -> bool {
         let fits = self.cost.as_ref().is_none_or(|cost| cost.fits);
         !self.asking && self.loaded.is_some() && self.video.is_some() && fits && !self.question.trim().is_empty()
@@ -115,10 +115,10 @@ impl<E: Engine> App<E> {
         self.engine.send(Request::Ask(video, self.settings, question));
     }
 
-    /// Plans the video when it, the settings or the model have changed.
+    /// Plans the video after it, the settings or the model have changed.
     fn plan(&mut self) {
         let Some(video) = self.video.clone().filter(|_| !self.asking) else { return };
-        // Frames are shown while the model comes; the cost follows it.
+        // Frames are shown while the model is loading; the cost follows.
         let model = self.loading.clone().or_else(|| self.loaded.clone());
         let wanted = Some((video.clone(), self.settings, model));
         if self.planned != wanted {
@@ -149,23 +149,23 @@ impl<E: Engine> App<E> {
                 {
                     self.cost = Some(cost);
                 }
-                // Of what is not wanted any more.
+                // Updates for an earlier video or other settings.
                 Update::Images(..) | Update::Planned(..) => {}
                 Update::Kept(slices) => self.player.show_kept(slices),
                 Update::Text(piece) => match self.chat.last_mut() {
                     Some(Line::Model(text)) => text.push_str(&piece),
                     _ => self.chat.push(Line::Model(piece)),
                 },
-                Update::Answered(about) => self.end(Some(Line::Aside(about))),
-                Update::Note(note) => self.chat.push(Line::Aside(note)),
+                Update::Answered(about) => self.end(Some(Line::Note(about))),
+                Update::Note(note) => self.chat.push(Line::Note(note)),
                 Update::Trouble(error) => self.chat.push(Line::Error(error)),
-                Update::Stopped => self.end(Some(Line::Aside("stopped".to_owned()))),
+                Update::Stopped => self.end(Some(Line::Note("stopped".to_owned()))),
                 Update::Failed(error) => self.end(Some(Line::Error(error))),
             }
         }
     }
 
-    /// Nothing is being done any more.
+    /// Ends the current work.
     fn end(&mut self, line: Option<Line>) {
         self.asking = false;
         self.loading = None;
@@ -181,12 +181,12 @@ impl<E: Engine> App<E> {
         if ui.input_mut(|input| input.consume_shortcut(&OPEN)) {
             self.engine.send(Request::Pick);
         }
-        // Otherwise it leaves the question.
+        // Otherwise, the key would move the focus from the question.
         let is_busy = self.asking || self.loading.is_some();
         if is_busy && ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape)) {
             self.stop();
         }
-        // What is typed belongs to the question.
+        // Other keys belong to the question while it has the focus.
         if !ui.ctx().text_edit_focused() {
             let pressed = |key| ui.input_mut(|input| input.consume_key(Modifiers::NONE, key));
             if pressed(Key::Space) {
@@ -205,7 +205,7 @@ impl<E: Engine> App<E> {
             ui.separator();
             let name = |choice: &Choice| match choice.is_here {
                 true => choice.name.clone(),
-                false => format!("{} (to be fetched)", choice.name),
+                false => format!("{} (not downloaded)", choice.name),
             };
             let selected = self.models.get(self.chosen).map(name).unwrap_or_default();
             egui::ComboBox::from_label("Model").selected_text(selected).width(260.0).show_ui(ui, |ui| {
@@ -215,13 +215,13 @@ impl<E: Engine> App<E> {
             });
             let choice = self.models.get(self.chosen);
             let is_loaded = choice.is_some_and(|choice| self.loaded.as_ref() == Some(&choice.name));
-            let label = if choice.is_some_and(|choice| !choice.is_here) { "Fetch and load" } else { "Load" };
+            let label = if choice.is_some_and(|choice| !choice.is_here) { "Download and load" } else { "Load" };
             let can_load = choice.is_some() && !is_loaded && self.loading.is_none() && !self.asking;
             if ui.add_enabled(can_load, egui::Button::new(label)).clicked() {
                 self.load();
             }
             match (&self.loading, &self.loaded) {
-                (Some(model), _) => ui.label(format!("{model} is coming")),
+                (Some(model), _) => ui.label(format!("loading {model}")),
                 (None, Some(model)) => ui.label(format!("{model} is loaded")),
                 (None, None) => ui.label("no model is loaded"),
             };
@@ -232,7 +232,7 @@ impl<E: Engine> App<E> {
         ui.heading("Settings");
         ui.add_enabled_ui(!self.asking, |ui| {
             ui.spacing_mut().slider_width = 150.0;
-            ui.add(egui::Slider::new(&mut self.settings.fps, 0.1..=5.0).step_by(0.1).text("frames a second"));
+            ui.add(egui::Slider::new(&mut self.settings.fps, 0.1..=5.0).step_by(0.1).text("frames per second"));
             optional(ui, &mut self.settings.keep, "Choose how much is kept", 0.1, |ui, keep| {
                 let mut percent = f64::from(*keep) * 100.0;
                 let slider = egui::Slider::new(&mut percent, 1.0..=100.0).step_by(1.0).text("% of the tokens kept");
@@ -286,7 +286,7 @@ impl<E: Engine> App<E> {
                     let text = format!("{}: {:.0} %", progress.what, progress.done * 100.0);
                     ui.add(egui::ProgressBar::new(progress.done).desired_height(PROGRESS).text(text));
                 }
-                // Nothing moves when there is one.
+                // Of fixed height, so that nothing moves when it appears.
                 None => {
                     ui.allocate_space(egui::vec2(1.0, PROGRESS));
                 }
@@ -318,7 +318,7 @@ impl<E: Engine> App<E> {
                     match line {
                         Line::User(text) => ui.label(RichText::new(text).strong()),
                         Line::Model(text) => ui.label(text),
-                        Line::Aside(text) => ui.weak(text),
+                        Line::Note(text) => ui.weak(text),
                         Line::Error(text) => ui.colored_label(ui.visuals().error_fg_color, text),
                     };
                     ui.add_space(6.0);
@@ -327,7 +327,7 @@ impl<E: Engine> App<E> {
         });
     }
 
-    /// All of the window.
+    /// The whole window.
     pub fn show(&mut self, ui: &mut egui::Ui) {
         self.receive(ui.ctx());
         self.keys(ui);
@@ -347,7 +347,7 @@ impl<E: Engine> App<E> {
                 ui.centered_and_justified(|ui| ui.weak("Drop a video here, or open one."));
             }
         });
-        // Behind everything that may change a setting; not while a slider is dragged.
+        // After everything that may change a setting, but not while a slider is dragged.
         if !ui.input(|input| input.pointer.any_down()) {
             self.plan();
         }
@@ -360,7 +360,7 @@ impl<E: Engine> eframe::App for App<E> {
     }
 }
 
-/// A value that can be left out, under a box to tick.
+/// An optional value, with a checkbox.
 fn optional(
     ui: &mut egui::Ui,
     value: &mut Option<f32>,

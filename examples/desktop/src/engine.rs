@@ -1,36 +1,36 @@
-//! What the window asks for, and what it is told.
+//! The requests of the window, and the updates that it gets.
 
 use std::path::PathBuf;
 
-/// Does the work. Nothing here waits: what comes of a request comes out of [`receive`](Self::receive), later.
+/// Does the work. No method waits: the results of a request come out of [`receive`](Self::receive) later.
 pub trait Engine {
-    /// The models that can be chosen.
+    /// The available models.
     fn models(&self) -> Vec<Choice>;
 
-    /// Asks for something.
+    /// Sends a request.
     fn send(&mut self, request: Request);
 
-    /// The next thing that happened, if there is one.
+    /// The next update, if there is one.
     fn receive(&mut self) -> Option<Update>;
 }
 
-/// A model that can be chosen.
+/// An available model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
-    /// By which it is loaded.
+    /// The name by which it is loaded.
     pub name: String,
-    /// Whether it is on this machine, as far as that is known.
+    /// Whether it is known to be on this machine.
     pub is_here: bool,
 }
 
-/// What can be set.
+/// The settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Frames for each second of video.
+    /// Frames per second of video.
     pub fps: f64,
-    /// The share of the visual tokens that is kept; `None` leaves it to the video.
+    /// The share of visual tokens to keep; `None` lets SharpV decide.
     pub keep: Option<f32>,
-    /// The similarity `M` below which a layer's visual tokens leave the KV cache; `None` leaves it to the model.
+    /// The similarity `M` below which a layer's visual tokens are evicted; `None` evicts as much as leaves answers unchanged.
     pub threshold: Option<f32>,
 }
 
@@ -40,44 +40,44 @@ impl Default for Settings {
     }
 }
 
-/// What the window asks for.
+/// A request of the window.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// Let the user choose a video: [`Update::Picked`].
     Pick,
-    /// Load a model, fetched first if it is not here.
+    /// Load a model. Downloads it first if necessary.
     Load(String),
-    /// Show the frames that will be taken, and say what they will cost.
+    /// Show the frames that will be taken, and their cost.
     Plan(PathBuf, Settings),
-    /// Ask about a video, which is read first if it was not.
+    /// Ask about a video. Encodes it first if necessary.
     Ask(PathBuf, Settings, String),
-    /// Stop what is being done. Nothing of a question comes behind it but [`Update::Stopped`].
+    /// Stop the current work. Of a question, only [`Update::Stopped`] follows.
     Stop,
 }
 
-/// How far something is.
+/// The progress of the current work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
-    /// What is being done.
+    /// What the work is.
     pub what: &'static str,
     /// From 0 to 1.
     pub done: f32,
 }
 
-/// What a video will cost, told before it is encoded.
+/// What a video will cost, before it is encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cost {
     pub frames: usize,
-    /// Before pruning.
+    /// Visual tokens before pruning.
     pub visual_tokens: usize,
-    /// The most that are kept of them.
+    /// The most visual tokens that are kept.
     pub kept: usize,
-    /// Bytes of the KV cache, at most.
+    /// The largest size of the KV cache, in bytes.
     pub kv: u64,
-    /// Bytes that are free for it, where that is known.
+    /// Free memory for it, in bytes, if known.
     pub free: Option<u64>,
     pub fits: bool,
-    /// What is short, and what is done about it.
+    /// What does not fit, and what is done about it.
     pub notes: Vec<String>,
 }
 
@@ -91,17 +91,17 @@ pub struct Image {
     pub rgb: Vec<u8>,
 }
 
-/// The visual tokens of a frame, or of frames that the model merges.
+/// The visual tokens of a frame, or of frames that the encoder merges.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slice {
-    /// When its first frame is shown.
+    /// The time of its first frame.
     pub time_s: f64,
     pub total: usize,
-    /// Ascending, row by row from the top left.
+    /// Indices of the kept tokens, ascending, row by row from the top left.
     pub kept: Vec<u32>,
 }
 
-/// What happened.
+/// An update for the window.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// A video was chosen.
@@ -111,20 +111,20 @@ pub enum Update {
     Progress(Progress),
     /// The frames that are taken of a video.
     Images(PathBuf, Vec<Image>),
-    /// What a video would cost, with the settings that it was planned with.
+    /// What a video would cost, and the settings of the plan.
     Planned(PathBuf, Settings, Cost),
-    /// What is kept of its frames.
+    /// The kept tokens of its frames.
     Kept(Vec<Slice>),
     /// The next piece of the answer.
     Text(String),
-    /// The answer is complete, and what it cost.
+    /// The answer is complete; a line about its cost.
     Answered(String),
-    /// Something worth a line.
+    /// A message.
     Note(String),
-    /// Something failed beside what was asked for.
+    /// Something other than the request failed.
     Trouble(String),
-    /// What was asked for was stopped.
+    /// The request was stopped.
     Stopped,
-    /// What was asked for failed.
+    /// The request failed.
     Failed(String),
 }

@@ -1,9 +1,9 @@
 //! An example of sharpv: chat about a video in a window.
 //!
-//! - [`engine`]: what the window asks for and is told, as data, and the trait behind which the work is done. The window
-//!   never waits, and knows nothing of sharpv.
-//! - [`worker`]: that trait over [`sharpv::Worker`].
-//! - [`app`]: the window. [`player`]: the part that shows the frames, with the visual tokens that are kept of them.
+//! - [`engine`]: requests of the window and updates for it, as data, and the trait of whatever does the work. The window
+//!   never waits, and does not know sharpv.
+//! - [`worker`]: an engine that uses [`sharpv::Worker`].
+//! - [`app`]: the window. [`player`]: the part of it that shows the frames and their kept visual tokens.
 
 pub mod app;
 pub mod engine;

@@ -32,6 +32,6 @@ fn main() {
             1
         }
     };
-    // A download or a model that is being loaded does not hold up the end of the window: its thread may still compute.
+    // Exits without waiting for threads that are downloading or loading.
     sharpv::runtime::exit_now(code)
 }

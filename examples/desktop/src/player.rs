@@ -1,27 +1,27 @@
-//! The frames of a video, with the visual tokens that are kept of them.
+//! The frames of a video, with their kept visual tokens.
 
 use crate::engine::{Image, Slice};
 use eframe::egui::{self, Color32, Rect, Sense, Vec2, pos2, vec2};
 
 const STRIP: f32 = 64.0;
 
-/// A frame as it is drawn.
+/// A frame to draw.
 struct Shown {
     time_s: f64,
     size: Vec2,
     texture: egui::TextureHandle,
 }
 
-/// Shows one frame large and all of them small.
+/// Shows one frame large, and all of them small.
 #[derive(Default)]
 pub struct Player {
     frames: Vec<Shown>,
     slices: Vec<Slice>,
     current: usize,
-    /// Whether what is dropped is dimmed.
+    /// Whether dropped tokens are dimmed.
     pub overlay: bool,
     playing: bool,
-    /// When the current frame came on, by egui's clock.
+    /// When the current frame appeared, by egui's clock.
     since: f64,
 }
 
@@ -30,12 +30,12 @@ impl Player {
         Self { overlay: true, ..Self::default() }
     }
 
-    /// Shows nothing.
+    /// Removes all frames.
     pub fn clear(&mut self) {
         *self = Self { overlay: self.overlay, ..Self::default() };
     }
 
-    /// Shows other frames, of which nothing is known yet.
+    /// Shows other frames, whose tokens are not known yet.
     pub fn show_frames(&mut self, context: &egui::Context, images: &[Image]) {
         let shown = images.iter().enumerate().map(|(i, image)| {
             let image = egui::ColorImage::from_rgb([image.width, image.height], &image.rgb);
@@ -51,12 +51,12 @@ impl Player {
         self.playing = false;
     }
 
-    /// Draws what is kept of them from now on.
+    /// Sets the kept tokens.
     pub fn show_kept(&mut self, slices: Vec<Slice>) {
         self.slices = slices;
     }
 
-    /// Shows the frame `by` places on.
+    /// Moves by `by` frames.
     pub fn step(&mut self, by: isize) {
         let last = self.frames.len().saturating_sub(1);
         self.current = self.current.saturating_add_signed(by).min(last);
@@ -70,7 +70,7 @@ impl Player {
         }
     }
 
-    /// The tokens of a frame: those of the last slice that is not later.
+    /// The slice of a frame: the last one that is not later.
     fn slice_of(&self, frame: &Shown) -> Option<&Slice> {
         let after = self.slices.partition_point(|slice| slice.time_s <= frame.time_s + 1e-3);
         self.slices.get(after.checked_sub(1)?)
@@ -92,7 +92,7 @@ impl Player {
         }
     }
 
-    /// Takes the next frame when its time has come.
+    /// Shows the next frame when it is due.
     fn play_on(&mut self, ui: &egui::Ui) {
         if !self.playing {
             return;
@@ -153,7 +153,7 @@ impl Player {
         }
     }
 
-    /// Draws a frame, and over it what is dropped of it.
+    /// Draws a frame with its dropped tokens dimmed.
     fn image(&self, ui: &mut egui::Ui, frame: &Shown, size: Vec2, sense: Sense, name: &str) -> egui::Response {
         let (rect, response) = ui.allocate_exact_size(size, sense);
         let role = if sense.senses_click() { egui::Role::Button } else { egui::Role::Image };
@@ -169,7 +169,7 @@ impl Player {
     }
 }
 
-/// Darkens the places of the tokens that are not kept.
+/// Darkens dropped tokens.
 fn dim(painter: &egui::Painter, rect: Rect, slice: &Slice) {
     let (columns, rows) = grid(slice.total, rect.width() / rect.height());
     let cell = vec2(rect.width() / columns as f32, rect.height() / rows as f32);
@@ -183,7 +183,7 @@ fn dim(painter: &egui::Painter, rect: Rect, slice: &Slice) {
     }
 }
 
-/// Columns and rows of `n` tokens over an image: the two factors whose ratio is nearest to the image's.
+/// Columns and rows of `n` tokens over an image: the two factors of `n` whose ratio is nearest to the image's.
 fn grid(n: usize, aspect: f32) -> (usize, usize) {
     let factors = (1..=n).filter(|columns| n.is_multiple_of(*columns)).map(|columns| (columns, n / columns));
     let off = |&(columns, rows): &(usize, usize)| (columns as f32 / rows as f32 / aspect).ln().abs();

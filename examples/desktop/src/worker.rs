@@ -1,4 +1,4 @@
-//! The engine over a worker of sharpv.
+//! An engine that uses a worker of sharpv.
 
 use crate::engine::{Choice, Cost, Engine, Image, Progress, Request, Settings, Slice, Update};
 use sharpv::chat::{Answer, EvictMode, EvictParams, StopReason, VideoPlan};
@@ -13,61 +13,61 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-/// The most frames that are taken of a video.
+/// The most frames to take from a video.
 const MAX_FRAMES: usize = 32;
-/// The longest side of the images that are shown.
+/// The longest side of displayed images, in pixels.
 const SHOWN: u32 = 512;
 const N_PREDICT: usize = 256;
-/// Tokens of a question that is not asked yet.
+/// Assumed tokens of a question that is not known yet.
 const QUESTION: usize = 32;
-/// A KV cache is made in steps of so many cells.
+/// The size of a KV cache is a multiple of this many cells.
 const CELL_STEP: usize = 256;
 
 /// Wakes the window.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// An [`Engine`] whose work is done by a [`Worker`].
+/// An [`Engine`] that uses a [`Worker`].
 pub struct WorkerEngine {
     wake: Wake,
-    /// What does not come from the worker: images, the file dialog, kept tokens.
-    aside: (Sender<Update>, Receiver<Update>),
+    /// Updates that do not come from the worker: images, the file dialog, kept tokens.
+    other: (Sender<Update>, Receiver<Update>),
     running: Option<Running>,
-    /// Whose frames were given last.
+    /// The video whose frames were sent last.
     shown: Option<Video>,
 }
 
-/// A video, and the frames that are taken of it for each second.
+/// A video, and the frames per second to take from it.
 type Video = (PathBuf, f64);
 
-/// A loaded model, or one that is being loaded.
+/// A model that is loaded or being loaded.
 struct Running {
     model: String,
     worker: Worker,
     events: Receiver<Event>,
-    /// The video that the session has.
+    /// The video in the session.
     added: Option<Video>,
-    /// A video on its way, and the question that waits for it.
+    /// A video that is being added, and the question that waits for it.
     adding: Option<(Ticket, Video, String)>,
     asked: Option<Ticket>,
-    /// A plan on its way, and what it is for.
+    /// A plan that is being made, and what it is for.
     planning: Option<(Ticket, Video, Settings)>,
-    /// What was planned last.
+    /// The last plan.
     plan: Option<(Video, Box<VideoPlan>)>,
 }
 
 impl WorkerEngine {
-    /// An engine that calls `wake` whenever there is something to [receive](Engine::receive).
+    /// An engine that calls `wake` when there is an update to [receive](Engine::receive).
     pub fn new(wake: Wake) -> Self {
-        Self { wake, aside: channel(), running: None, shown: None }
+        Self { wake, other: channel(), running: None, shown: None }
     }
 
-    /// Sends what `work` gives from a thread, unless it gives nothing.
+    /// Runs `work` on another thread, and sends its update, if any.
     fn beside(&self, work: impl FnOnce() -> Option<Update> + Send + 'static) {
-        let (aside, wake) = (self.aside.0.clone(), Arc::clone(&self.wake));
+        let (other, wake) = (self.other.0.clone(), Arc::clone(&self.wake));
         thread::spawn(move || {
             if let Some(update) = work() {
-                // Nobody listens any more when the window is closed.
-                let _ = aside.send(update);
+                // Fails only after the window is closed.
+                let _ = other.send(update);
                 wake();
             }
         });
@@ -79,14 +79,14 @@ impl WorkerEngine {
     }
 
     fn load(&mut self, model: String) {
-        // The model before is freed when its thread has ended, which nobody waits for.
+        // The previous model is freed when its thread ends.
         if let Some(before) = self.running.take() {
             before.worker.detach();
         }
         let cancel = CancelToken::new();
         let params = SessionParams {
             n_predict: N_PREDICT,
-            // So that another share of the tokens can be kept without encoding the video again.
+            // So that the share of kept tokens can change without encoding the video again.
             keep_unpruned: true,
             cancel: cancel.clone(),
             ..SessionParams::default()
@@ -109,12 +109,12 @@ impl WorkerEngine {
             self.shown = Some(video.clone());
         }
         let Some(running) = &mut self.running else { return };
-        // What is kept changes nothing that is planned.
+        // A plan does not depend on the share of kept tokens.
         if let Some((_, plan)) = running.plan.as_ref().filter(|(planned, _)| *planned == video) {
-            let _ = self.aside.0.send(Update::Planned(video.0, settings, cost(plan, settings)));
+            let _ = self.other.0.send(Update::Planned(video.0, settings, cost(plan, settings)));
             return;
         }
-        // What the session has would count as well. It is of no use any more: another video, or other frames of it.
+        // Another video, or other frames: the video in the session is useless, and would count in the plan.
         running.worker.clear();
         running.added = None;
         let ticket = running.worker.plan_video(&video.0, options(video.1), "");
@@ -138,37 +138,37 @@ impl WorkerEngine {
         if is_added {
             self.ask_now(question);
         } else {
-            // The question waits: without the video it would make no sense.
+            // The question has to wait for the video.
             let ticket = worker.add_video(&video.0, options(video.1));
             running.added = None;
             running.adding = Some((ticket, video, question));
         }
     }
 
-    /// Asks about the video that the session has.
+    /// Asks about the video in the session.
     fn ask_now(&mut self, question: String) {
         let Some(running) = &mut self.running else { return };
-        let (aside, wake) = (self.aside.0.clone(), Arc::clone(&self.wake));
+        let (other, wake) = (self.other.0.clone(), Arc::clone(&self.wake));
         running.worker.run(move |session, _| {
-            let _ = aside.send(Update::Kept(kept(session)));
+            let _ = other.send(Update::Kept(kept(session)));
             wake();
             Ok(())
         });
         running.asked = Some(running.worker.ask(question));
     }
 
-    /// What is cancelled comes to its end soon. The window need not wait for that: what is asked next waits.
+    /// Cancelled work ends soon. The window does not wait for it; the next request does.
     fn stop(&mut self) {
         let Some(running) = &mut self.running else { return };
         running.worker.cancel_all();
         let (asked, adding) = (running.asked.take(), running.adding.take());
         if asked.is_some() || adding.is_some() {
-            let _ = self.aside.0.send(Update::Stopped);
+            let _ = self.other.0.send(Update::Stopped);
         }
     }
 
-    /// What an event means to the window.
-    fn told(&mut self, event: Event) -> Option<Update> {
+    /// The update for an event.
+    fn update(&mut self, event: Event) -> Option<Update> {
         let running = self.running.as_mut()?;
         let ticket = event.ticket;
         let is_adding = running.adding.as_ref().is_some_and(|adding| adding.0 == ticket);
@@ -195,7 +195,7 @@ impl WorkerEngine {
             }
             EventKind::Answered(answer) if is_asked => {
                 running.asked = None;
-                // While the user reads.
+                // Done while the user reads.
                 running.worker.settle();
                 Some(Update::Answered(about(&answer)))
             }
@@ -208,7 +208,7 @@ impl WorkerEngine {
                     self.running = None;
                 }
                 match error {
-                    // Of a question it was told at once.
+                    // For a question, this was sent at once.
                     Error::Cancelled => was_opening.then_some(Update::Stopped),
                     error if is_adding || is_asked || was_opening => Some(Update::Failed(error.to_string())),
                     error => Some(Update::Trouble(error.to_string())),
@@ -243,11 +243,11 @@ impl Engine for WorkerEngine {
 
     fn receive(&mut self) -> Option<Update> {
         loop {
-            if let Ok(update) = self.aside.1.try_recv() {
+            if let Ok(update) = self.other.1.try_recv() {
                 return Some(update);
             }
             let event = self.running.as_ref()?.events.try_recv().ok()?;
-            if let Some(update) = self.told(event) {
+            if let Some(update) = self.update(event) {
                 return Some(update);
             }
         }
@@ -262,7 +262,7 @@ impl Drop for WorkerEngine {
     }
 }
 
-/// Fetches what is missing, and loads it.
+/// Downloads what is missing, and loads the model.
 fn open(name: &str, params: SessionParams, observer: &mut dyn Observer) -> Result<Session> {
     let files = match models::obtain(name, None, &[], None, observer) {
         Err(Error::ModelNotPulled { name }) => models::pull(name, observer)?,
@@ -272,7 +272,7 @@ fn open(name: &str, params: SessionParams, observer: &mut dyn Observer) -> Resul
     Session::open(&files, params, observer)
 }
 
-/// With a rate and a limit, the frames are those that [`images`] shows.
+/// Options with which the session takes the frames that [`images`] shows.
 fn options(fps: f64) -> VideoOptions {
     VideoOptions { fps: Some(fps), max_frames: Some(MAX_FRAMES), ..VideoOptions::default() }
 }
@@ -282,7 +282,7 @@ fn images(path: &Path, fps: f64) -> Result<Vec<Image>> {
     source.map(|frame| frame.map(|frame| smaller(&frame))).collect()
 }
 
-/// Every so many pixels: these are no images for a model.
+/// Skips pixels; these images are for display only.
 fn smaller(frame: &sharpv::video::Frame) -> Image {
     let step = frame.width.max(frame.height).div_ceil(SHOWN) as usize;
     let (width, height) = ((frame.width as usize).div_ceil(step), (frame.height as usize).div_ceil(step));
@@ -309,7 +309,7 @@ fn cost(plan: &VideoPlan, settings: Settings) -> Cost {
         settings.keep.map_or(need.visual_tokens, |keep| (f64::from(keep) * need.visual_tokens as f64) as usize);
     let kept = plan.max_kept.unwrap_or(usize::MAX).min(wanted);
     let cells = need.prompt_tokens - need.visual_tokens + kept + QUESTION + N_PREDICT;
-    let shortage = plan.shortage.iter().map(|short| format!("Short of what was asked for: {short}."));
+    let shortage = plan.shortage.iter().map(|short| format!("Less than requested: {short}."));
     Cost {
         frames: need.frames,
         visual_tokens: need.visual_tokens,
@@ -341,7 +341,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Download => "Downloading",
         Stage::Verify => "Verifying",
         Stage::Unpack => "Unpacking",
-        Stage::Assemble => "Putting together",
+        Stage::Assemble => "Assembling",
         Stage::LoadModel => "Loading the language model",
         Stage::LoadVision => "Loading the vision encoder",
         Stage::Encode => "Watching the video",

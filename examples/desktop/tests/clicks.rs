@@ -1,4 +1,4 @@
-//! Clicks through the window, over an engine that only says what it is told to.
+//! Clicks through the window, with a fake engine.
 
 use eframe::egui::accesskit::{Role, Toggled};
 use eframe::egui::{self, Key, Modifiers};
@@ -22,7 +22,7 @@ struct Script {
 struct Fake(Rc<RefCell<Script>>);
 
 impl Fake {
-    /// What was asked for since the last time.
+    /// The requests since the last call.
     fn sent(&self) -> Vec<Request> {
         std::mem::take(&mut self.0.borrow_mut().sent)
     }
@@ -53,7 +53,7 @@ fn window() -> (Window, Fake) {
     (window, fake)
 }
 
-/// Lets the engine say something.
+/// Lets the engine send updates.
 fn tell(window: &mut Window, fake: &Fake, updates: impl IntoIterator<Item = Update>) {
     fake.0.borrow_mut().updates.extend(updates);
     window.run_steps(3);
@@ -119,7 +119,7 @@ fn type_question(window: &mut Window, question: &str) {
 fn a_model_that_is_here_is_loaded_at_once() {
     let (mut window, fake) = window();
     assert_eq!(fake.sent(), [Request::Load("small".into())]);
-    assert!(shows(&window, "small is coming") && shows(&window, "Drop a video here"));
+    assert!(shows(&window, "loading small") && shows(&window, "Drop a video here"));
     let half = Progress { what: "Loading the language model", done: 0.5 };
     tell(&mut window, &fake, [Update::Progress(half)]);
     assert!(shows(&window, "Loading the language model: 50 %"));
@@ -149,11 +149,11 @@ fn a_video_is_opened_and_its_cost_is_shown_before_anything_runs() {
 #[test]
 fn sliders_change_the_cost() {
     let (mut window, fake) = ready();
-    window.get_by_role_and_label(Role::Slider, "frames a second").set_value_accesskit(4.0);
+    window.get_by_role_and_label(Role::Slider, "frames per second").set_value_accesskit(4.0);
     window.run_steps(3);
     let faster = Settings { fps: 4.0, ..Settings::default() };
     assert_eq!(fake.sent(), [Request::Plan(clip(), faster)]);
-    // What was planned with other settings is not shown.
+    // A plan for other settings is not shown.
     let before = Settings::default();
     tell(&mut window, &fake, [Update::Planned(clip(), Settings { fps: 9.0, ..before }, cost(before))]);
     assert!(shows(&window, "192"));
@@ -198,12 +198,12 @@ fn a_question_is_answered_piece_by_piece() {
     tell(&mut window, &fake, [Update::Answered("4 of 192 visual tokens kept".into())]);
     assert!(shows(&window, "4 of 192 visual tokens kept") && !is_enabled(&window, "Stop"));
 
-    // The keyboard alone does it, too.
+    // It also works with the keyboard alone.
     type_question(&mut window, "Why?");
     window.key_press(Key::Enter);
     window.run_steps(3);
     assert_eq!(fake.sent(), [Request::Ask(clip(), Settings::default(), "Why?".into())]);
-    // And goes on: what is typed next is the next question.
+    // The focus stays: what is typed next is the next question.
     tell(&mut window, &fake, [Update::Text("So.".into()), Update::Answered("4 of 192".into())]);
     window.event(egui::Event::Text("And then?".into()));
     window.run_steps(2);
@@ -248,7 +248,7 @@ fn the_strip_leads_to_a_frame() {
     window.run_steps(3);
     assert_eq!(window.get_by_label("Kept tokens").accesskit_node().toggled(), Some(Toggled::False));
 
-    // From the end it plays from the beginning; a step of the harness is a quarter of a second.
+    // At the end, playing starts from the beginning. A step of the harness is a quarter of a second.
     click(&mut window, "Play");
     assert!(shows(&window, "frame 1 of 3"));
     window.run_steps(12);
@@ -260,15 +260,15 @@ fn a_model_is_fetched_with_progress() {
     let (mut window, fake) = ready();
     window.get_by_role_and_label(Role::ComboBox, "Model").click();
     window.run_steps(3);
-    window.get_by_label("large (to be fetched)").click();
+    window.get_by_label("large (not downloaded)").click();
     window.run_steps(3);
-    click(&mut window, "Fetch and load");
-    // Another model has other costs.
+    click(&mut window, "Download and load");
+    // The cost depends on the model.
     assert_eq!(fake.sent(), [Request::Load("large".into()), Request::Plan(clip(), Settings::default())]);
     assert!(shows(&window, "Planning"));
     tell(&mut window, &fake, [Update::Progress(Progress { what: "Downloading", done: 0.4 })]);
-    assert!(shows(&window, "large is coming") && shows(&window, "Downloading: 40 %"));
-    assert!(!is_enabled(&window, "Fetch and load"));
+    assert!(shows(&window, "loading large") && shows(&window, "Downloading: 40 %"));
+    assert!(!is_enabled(&window, "Download and load"));
     tell(&mut window, &fake, [Update::Loaded("large".into())]);
     assert!(shows(&window, "large is loaded") && fake.sent().is_empty());
     assert!(!is_enabled(&window, "Load"), "it is loaded");
@@ -312,7 +312,7 @@ fn files_can_be_dropped_and_opened_by_a_key() {
     window.run_steps(3);
     assert_eq!(fake.sent(), [Request::Plan(other.clone(), Settings::default())]);
     assert!(shows(&window, "other.mkv"));
-    // Images of the video before come too late.
+    // Images of the previous video come too late.
     tell(&mut window, &fake, [images()]);
     assert!(!shows(&window, "frame 1 of 3"));
 

@@ -1,4 +1,4 @@
-//! The window over a real model: `smol`, if it is on this machine.
+//! The window with the real model `smol`, if it is on this machine.
 
 use eframe::egui::accesskit::Role;
 use egui_kittest::Harness;
@@ -37,7 +37,7 @@ fn ask(window: &mut Window, question: &str) {
 #[test]
 fn a_video_is_opened_planned_asked_about_and_asked_again() {
     if sharpv::models::resolve("smol", None, &[]).is_err() {
-        eprintln!("SKIPPED: the model smol is not here; `sharpv pull smol` fetches it");
+        eprintln!("SKIPPED: the model smol is missing; run `sharpv pull smol`");
         return;
     }
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/clip.mp4");
@@ -54,7 +54,7 @@ fn a_video_is_opened_planned_asked_about_and_asked_again() {
     assert!(shows(&window, "tokens kept"), "the overlay has its numbers");
     let whole = window.query_all_by_label_contains("first token after").count();
 
-    // Fewer tokens, without encoding anew.
+    // Fewer tokens, without encoding again.
     window.get_by_label("Choose how much is kept").click();
     window.run_steps(3);
     ask(&mut window, "What color is the background?");

@@ -1,5 +1,4 @@
-//! What is behind the things: a color with a gradient, grain and at times a checkerboard, as in what `smol` was trained
-//! on.
+//! Backdrops: a color with a gradient, grain and sometimes a checkerboard, as in `smol`'s training data.
 
 use super::random::Random;
 use image::{Rgb, RgbImage};
@@ -21,9 +20,9 @@ pub const COLORS: [(&str, [f64; 3]); 10] = [
 /// Whether there is a checkerboard.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Checks {
-    /// In two of five backdrops, as large as it comes.
+    /// In two of five backdrops, in any size.
     Sometimes,
-    /// Always, and fine enough to show that the camera moves.
+    /// Always, and fine enough to show the camera's motion.
     Fine,
 }
 

@@ -1,4 +1,4 @@
-//! Frames into an MP4 file, by the program `ffmpeg`.
+//! Encodes frames to an MP4 file with the program `ffmpeg`.
 
 use super::SIDE;
 use image::RgbImage;
@@ -8,16 +8,16 @@ use std::process::{Command, Stdio};
 
 /// How a clip is encoded.
 pub struct Film {
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
-    /// What libx264 is told.
+    /// Options for libx264.
     pub x264: &'static [&'static str],
 }
 
-/// Encodes `frames` of [`SIDE`] × [`SIDE`] pixels to `path`, which is replaced.
+/// Encodes `frames` of [`SIDE`] × [`SIDE`] pixels to `path`. Replaces the file.
 ///
 /// # Errors
-/// If `ffmpeg` cannot be run, or fails; it has then said why.
+/// If `ffmpeg` cannot be run, or fails, after printing the reason.
 pub fn write(path: &Path, film: &Film, mut frames: impl Iterator<Item = RgbImage>) -> Result<()> {
     let about = |error: Error| Error::new(error.kind(), format!("{}: {error}", path.display()));
     let size = format!("{SIDE}x{SIDE}");
@@ -26,7 +26,7 @@ pub fn write(path: &Path, film: &Film, mut frames: impl Iterator<Item = RgbImage
         .args([
             "-v", "error", "-nostdin", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "-",
         ])
-        // One thread and no version in the file: the same ffmpeg writes the same bytes.
+        // With one thread and no version in the file, the same ffmpeg writes the same bytes.
         .args(["-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1"])
         .args(film.x264)
         .args(["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"])

@@ -1,4 +1,4 @@
-//! Clips with known answers. Clip `index` of a seed is always the same, however many others are made.
+//! Clips with known answers. Clip `index` is determined by the seed, however many clips are made.
 
 mod backdrop;
 pub mod film;
@@ -15,32 +15,32 @@ use film::Film;
 use random::Random;
 use scene::Scene;
 
-/// Width and height in pixels: what `smol`'s encoder sees.
+/// Width and height in pixels, as of images for `smol`'s encoder.
 pub const SIDE: u32 = 224;
-/// Frames a second.
+/// Frames per second.
 pub const FPS: u32 = 8;
-/// Frames of a clip: 8 seconds.
+/// The number of frames in a clip: 8 seconds.
 pub const FRAMES: usize = 64;
 
-/// How they are encoded.
+/// How the clips are encoded.
 pub const FILM: Film = Film { fps: FPS, x264: &["-crf", "20"] };
 
-/// What clips are about. They take turns.
+/// The categories of clips, which take turns.
 pub const CATEGORIES: [&str; 8] = ["move", "enter", "order", "still", "two", "cut", "pan", "noise"];
 
-/// A clip and what can be asked about it.
+/// A clip and its questions.
 pub struct Clip {
-    /// Its file's name.
+    /// The name of its file.
     pub video: String,
     /// One of [`CATEGORIES`].
     pub category: &'static str,
-    /// What is to be seen.
+    /// Its content.
     pub scene: Scene,
-    /// Questions with their answers; no question twice.
+    /// Different questions with their answers.
     pub questions: Vec<Question>,
 }
 
-/// Clip `index` of the set that belongs to `seed`.
+/// Clip `index` of the set for `seed`.
 pub fn clip(seed: u64, index: u64) -> Clip {
     let n = CATEGORIES.len() as u64;
     let (category, round) = (CATEGORIES[(index % n) as usize], index / n);
@@ -49,12 +49,12 @@ pub fn clip(seed: u64, index: u64) -> Clip {
 }
 
 impl Clip {
-    /// Its questions as lines of JSON.
+    /// Its questions, as lines of JSON.
     pub fn rows(&self) -> String {
         self.questions.iter().map(|question| self.row(question, &[])).collect()
     }
 
-    /// Those of its questions that have choices, with them.
+    /// Its questions with choices, as lines of JSON.
     pub fn rows_with_choices(&self) -> String {
         let closed = self.questions.iter().filter(|question| !question.choices.is_empty());
         closed.map(|question| self.row(question, &question.choices)).collect()

@@ -1,5 +1,5 @@
-//! Questions and answers, in the words that `smol` was trained on. Not asked is "Describe the video.": its answers are
-//! so long that `smol` gets next to none of them right, which tells nothing.
+//! Questions and answers in the words that `smol` was trained on. "Describe the video." is missing: its answers are so long
+//! that `smol` gets hardly any of them right.
 
 use super::backdrop::COLORS;
 use super::random::Random;
@@ -8,24 +8,24 @@ use super::things::THINGS;
 /// One question about a clip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// What is asked.
+    /// The question.
     pub question: String,
-    /// All answers that can be right; empty where there are too many to name.
+    /// All possible answers; empty if there are too many.
     pub choices: Vec<String>,
-    /// The right one.
+    /// The right answer.
     pub answer: String,
 }
 
-/// Directions, and their steps right and down.
+/// Directions, with their steps to the right and down.
 pub const DIRECTIONS: [(&str, [i32; 2]); 4] = [("left", [-1, 0]), ("right", [1, 0]), ("up", [0, -1]), ("down", [0, 1])];
 
-/// With "a" or "an".
+/// A name with "a" or "an".
 fn a(thing: &str) -> String {
     let article = if thing.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {thing}")
 }
 
-/// What is in the video: one thing or two.
+/// What is in the video, with one or two things.
 pub fn what(things: &[&str]) -> Question {
     let named: Vec<String> = things.iter().map(|thing| a(thing)).collect();
     Question {
@@ -35,7 +35,7 @@ pub fn what(things: &[&str]) -> Question {
     }
 }
 
-/// The background's color, by its number.
+/// What color the background has, by its number.
 pub fn color(color: usize) -> Question {
     let sentence = |name: &str| format!("The background is {name}.");
     Question {
@@ -55,7 +55,7 @@ pub fn is_this_there(thing: &str, is_there: bool) -> Question {
     }
 }
 
-/// Two questions: whether one of `things` is there, and whether something is that is not.
+/// Two questions: whether one of `things` is there, and whether an absent thing is.
 pub fn is_there(things: &[&str], random: &mut Random) -> [Question; 2] {
     let there = things[random.below(things.len())];
     let absent: Vec<&str> = THINGS.iter().map(|(name, _)| *name).filter(|name| !things.contains(name)).collect();
@@ -76,11 +76,11 @@ pub fn which_way(thing: &str, direction: Option<&str>) -> Question {
     }
 }
 
-/// The one of some things of which a sentence is true.
+/// For which of some things a sentence is true.
 fn one_of(things: &[&str], right: &str, question: &str, ending: &str) -> Question {
     let sentence = |thing: &str| format!("The {thing} {ending}");
     let mut choices: Vec<String> = things.iter().map(|thing| sentence(thing)).collect();
-    // Else the place would give the answer away.
+    // Otherwise, the order would reveal the answer.
     choices.sort_unstable();
     Question { question: question.into(), choices, answer: sentence(right) }
 }
@@ -95,7 +95,7 @@ pub fn last(things: [&str; 2]) -> Question {
     last_of(&things)
 }
 
-/// What appears last, of things in order; there is one at least.
+/// What appears last of things in order. There must be at least one.
 pub fn last_of(things: &[&str]) -> Question {
     one_of(things, things[things.len() - 1], "What appears last?", "appears last.")
 }

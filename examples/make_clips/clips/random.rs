@@ -1,4 +1,4 @@
-//! Random numbers that are the same on every machine and in every version.
+//! Random numbers that do not depend on the machine or the version.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 pub struct Random(u64);
@@ -6,7 +6,7 @@ pub struct Random(u64);
 impl Random {
     /// The numbers of the clip with this index.
     pub fn new(seed: u64, index: u64) -> Self {
-        // The index goes through the generator, so that neighboring seeds do not share clips.
+        // The index passes through the generator, so that neighboring seeds do not share clips.
         Self(seed ^ Self(index).bits())
     }
 
@@ -24,22 +24,22 @@ impl Random {
         ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
-    /// From `low` to `high`, both included.
+    /// From `low` to `high`, inclusive.
     pub fn between(&mut self, low: i32, high: i32) -> i32 {
         low + self.below((high - low).max(0) as usize + 1) as i32
     }
 
-    /// True once in `n` times.
+    /// True with probability 1/`n`.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    /// Nearly normal, around 0, with a standard deviation of a third: a sum of four uniform numbers, because logarithms
-    /// and sines are not the same on every machine.
+    /// Nearly normal around 0, with a standard deviation of a third: a sum of four uniform numbers, because logarithms and
+    /// sines differ between machines.
     pub fn bell(&mut self) -> f64 {
         let bits = self.bits();
         let sum: u64 = (0..4).map(|i| (bits >> (16 * i)) & 0xFFFF).sum();
-        // Four uniform numbers of width 1 have a standard deviation of 0.577 together.
+        // The sum of four uniform numbers of width 1 has a standard deviation of 0.577.
         (sum as f64 / 65535.0 - 2.0) * (1.0 / 3.0 / 0.577_350_269)
     }
 }

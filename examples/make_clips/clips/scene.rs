@@ -1,4 +1,4 @@
-//! What a clip shows, frame by frame. Places are whole pixels, so that nothing depends on rounding.
+//! The content of a clip, frame by frame. Places are whole pixels, so that nothing depends on rounding.
 
 use super::random::Random;
 use super::{FRAMES, SIDE};
@@ -10,15 +10,15 @@ pub type Sprite = image::Rgba32FImage;
 /// A place in pixels: right, down.
 pub type Place = [i32; 2];
 
-/// A straight way from one place to another, taken at an even pace.
+/// A straight path from one place to another, at constant speed.
 pub type Way = [Place; 2];
 
-/// A way that stays where it is.
+/// A path that stays in one place.
 pub fn stay(place: Place) -> Way {
     [place, place]
 }
 
-/// Where one is at step `t` of `n`.
+/// The place on a path at step `t` of `n`.
 pub fn along([from, to]: Way, t: usize, n: usize) -> Place {
     let steps = n.max(2) as i32 - 1;
     [0, 1].map(|axis| from[axis] + (to[axis] - from[axis]) * t as i32 / steps)
@@ -26,39 +26,39 @@ pub fn along([from, to]: Way, t: usize, n: usize) -> Place {
 
 /// A thing in the image.
 pub struct Actor {
-    /// What it looks like.
+    /// Its image.
     pub sprite: Sprite,
-    /// The way of its upper left corner over the backdrop.
+    /// The path of its upper left corner over the backdrop.
     pub way: Way,
-    /// The first frame in which it is to be seen, counted from the shot's first.
+    /// The first frame that shows it, counted from the start of the shot.
     pub from: usize,
 }
 
 /// A part of a clip without a cut.
 pub struct Shot {
-    /// How many frames it takes.
+    /// Its number of frames.
     pub frames: usize,
-    /// What is behind: at least as large as a frame.
+    /// The backdrop, at least as large as a frame.
     pub backdrop: RgbImage,
-    /// The way of the frame's upper left corner over the backdrop.
+    /// The path of the frame's upper left corner over the backdrop.
     pub camera: Way,
-    /// What is in front, the hindmost first.
+    /// The things before the backdrop, from back to front.
     pub actors: Vec<Actor>,
 }
 
-/// What a camera adds in the dark.
+/// The noise of a camera in the dark.
 pub struct Noise {
-    /// Where its random numbers begin.
+    /// The seed of its random numbers.
     pub seed: u64,
-    /// How far pixels stray: their standard deviation.
+    /// The standard deviation of pixels.
     pub strength: i32,
-    /// How far the brightness of whole frames strays at most.
+    /// The largest deviation of the brightness of whole frames.
     pub flicker: i32,
 }
 
-/// All of a clip: shots that follow each other without a gap.
+/// The content of a clip: shots without gaps.
 pub struct Scene {
-    /// They take [`FRAMES`] together.
+    /// Together, they have [`FRAMES`] frames.
     pub shots: Vec<Shot>,
     /// Camera noise, if any.
     pub noise: Option<Noise>,
@@ -70,7 +70,7 @@ impl Scene {
         Self { shots: vec![Shot { frames: FRAMES, backdrop, camera, actors }], noise: None }
     }
 
-    /// Frame after frame.
+    /// The frames, in order.
     pub fn frames(&self) -> impl Iterator<Item = RgbImage> + '_ {
         let shown = self.shots.iter().flat_map(|shot| (0..shot.frames).map(move |t| shot.frame(t)));
         shown.zip(0..).map(|(mut frame, t)| {
@@ -96,7 +96,7 @@ impl Shot {
     }
 }
 
-/// Draws a sprite, as much of it as is within the frame.
+/// Draws the part of a sprite that is within the frame.
 pub fn put(frame: &mut RgbImage, sprite: &Sprite, [left, top]: Place) {
     for (x, y, &image::Rgba([r, g, b, opacity])) in sprite.enumerate_pixels() {
         let (x, y) = (left + x as i32, top + y as i32);
@@ -116,7 +116,7 @@ impl Noise {
         let mut random = Random::new(self.seed, t);
         let brightness = f64::from(random.between(-self.flicker, self.flicker));
         for pixel in frame.pixels_mut() {
-            // Bells have a standard deviation of a third.
+            // Numbers from `bell` have a standard deviation of a third.
             let shade = brightness + random.bell() * 3.0 * f64::from(self.strength);
             pixel.0 = pixel.0.map(|channel| (f64::from(channel) + shade).clamp(0.0, 255.0) as u8);
         }

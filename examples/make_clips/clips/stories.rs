@@ -1,4 +1,4 @@
-//! What happens in the clips of each category.
+//! The stories of each category of clips.
 
 use super::backdrop::{COLORS, Checks, paint};
 use super::questions::{self, DIRECTIONS, Question};
@@ -7,7 +7,7 @@ use super::scene::{Actor, Noise, Place, Scene, Shot, Way, stay};
 use super::things::{THINGS, sprite};
 use super::{FRAMES, SIDE};
 
-/// A scene, and what can be asked about it.
+/// A scene and its questions.
 pub struct Story {
     pub scene: Scene,
     pub questions: Vec<Question>,
@@ -61,7 +61,7 @@ fn middle(random: &mut Random) -> usize {
     random.between(FRAMES as i32 * 35 / 100, FRAMES as i32 * 65 / 100) as usize
 }
 
-/// From near one edge of the frame to near the other, in a direction with this number.
+/// A path from near one edge of the frame to near the opposite one, in the direction with this number.
 pub fn across(direction: usize, side: i32, random: &mut Random) -> Way {
     let span = EDGE - side;
     let ends = [span * random.between(0, 15) / 100, span * random.between(85, 100) / 100];
@@ -81,7 +81,7 @@ fn side_by_side(sides: [i32; 2], random: &mut Random) -> [Place; 2] {
     ]
 }
 
-/// As [`side_by_side`], with either one on the left.
+/// Like [`side_by_side`], with either thing on the left.
 fn apart([first, second]: [i32; 2], random: &mut Random) -> [Place; 2] {
     if random.one_in(2) {
         return side_by_side([first, second], random);
@@ -140,7 +140,7 @@ fn entering(random: &mut Random) -> Story {
     Story { scene: Scene::of(backdrop, stay([0, 0]), actors), questions }
 }
 
-/// A second thing takes the place of the first.
+/// A second thing replaces the first.
 fn in_order(random: &mut Random) -> Story {
     let (things, sides) = cast(random);
     let color = random.below(COLORS.len());
@@ -157,7 +157,7 @@ fn in_order(random: &mut Random) -> Story {
     Story { scene: Scene { shots, noise: None }, questions }
 }
 
-/// Two shots with nothing in common: another thing on another background, still or moving.
+/// Two shots with different things on different backgrounds, still or moving.
 fn cut(random: &mut Random) -> Story {
     let (things, sides) = cast(random);
     let first = random.below(COLORS.len());
@@ -179,7 +179,7 @@ fn cut(random: &mut Random) -> Story {
     Story { scene, questions }
 }
 
-/// A camera that goes `distance` pixels in a direction with this number, and the size of the backdrop that it needs.
+/// The path of a camera over `distance` pixels in the direction with this number, and the size of the required backdrop.
 fn pan(direction: usize, distance: i32) -> (Way, (u32, u32)) {
     let step = DIRECTIONS[direction].1;
     let far = step.map(|axis| axis.abs() * distance);
@@ -187,7 +187,7 @@ fn pan(direction: usize, distance: i32) -> (Way, (u32, u32)) {
     (way, (SIDE + far[0] as u32, SIDE + far[1] as u32))
 }
 
-/// A thing moves, and the camera goes the same way, but less far: the backdrop moves against it.
+/// A thing moves, and the camera follows more slowly, so the backdrop moves the other way.
 fn camera_follows(random: &mut Random) -> Story {
     let ([thing, _], [side, _]) = cast(random);
     let color = random.below(COLORS.len());
@@ -202,7 +202,7 @@ fn camera_follows(random: &mut Random) -> Story {
     Story { scene: Scene::of(backdrop, camera, vec![actor(thing, side, way, 0)]), questions }
 }
 
-/// Two things side by side, which stay in view while the camera moves.
+/// Two things side by side stay in view while the camera moves.
 fn camera_passes_two(random: &mut Random) -> Story {
     let (things, _) = cast(random);
     let sides = [(); 2].map(|()| random.between(48, 80));
@@ -210,7 +210,7 @@ fn camera_passes_two(random: &mut Random) -> Story {
     let distance = random.between(32, 60);
     let (camera, size) = pan(random.below(DIRECTIONS.len()), distance);
     let backdrop = paint(color, size, Checks::Fine, random);
-    // What both the first and the last frame show begins at the far end of the camera's way.
+    // The area that both the first and the last frame show starts at the far end of the camera's path.
     let begin = [size.0, size.1].map(|length| (length - SIDE) as i32);
     let half = (EDGE - begin[0]) / 2;
     let places = [0, 1].map(|i| {
@@ -224,7 +224,7 @@ fn camera_passes_two(random: &mut Random) -> Story {
     Story { scene: Scene::of(backdrop, camera, actors), questions }
 }
 
-/// The camera goes from one thing to another, a frame's width or height away.
+/// The camera moves from one thing to another, a frame's width or height away.
 fn camera_leaves_one_for_another(random: &mut Random) -> Story {
     let (things, sides) = cast(random);
     let color = random.below(COLORS.len());
@@ -241,7 +241,7 @@ fn camera_leaves_one_for_another(random: &mut Random) -> Story {
     Story { scene, questions }
 }
 
-/// The same, seen by a camera without enough light.
+/// The same with a camera in the dark.
 fn in_the_dark(mut story: Story, random: &mut Random) -> Story {
     let noise = Noise { seed: random.bits(), strength: random.between(6, 18), flicker: random.between(0, 10) };
     story.scene.noise = Some(noise);

@@ -1,11 +1,11 @@
-//! The things that appear in the clips: those that `smol` knows.
+//! The things in the clips, which `smol` knows.
 
 use super::scene::Sprite;
 use image::imageops::FilterType;
 use image::{ImageFormat, Rgba32FImage, imageops};
 use twemoji_assets::png::PngTwemojiAsset;
 
-/// Names, and the emoji that show them.
+/// Names and emoji of the things.
 #[rustfmt::skip]
 pub const THINGS: [(&str, &str); 75] = [
     ("dog", "🐶"), ("cat", "🐱"), ("horse", "🐴"), ("cow", "🐮"), ("pig", "🐷"), ("sheep", "🐑"), ("rabbit", "🐰"), ("elephant", "🐘"),
@@ -21,13 +21,13 @@ pub const THINGS: [(&str, &str); 75] = [
     ("rainbow", "🌈"), ("chair", "🪑"), ("lock", "🔒"),
 ];
 
-/// The image of a thing, `side` pixels wide and high, with colors already multiplied by opacity.
+/// The image of a thing, `side` pixels wide and high, with colors premultiplied by opacity.
 pub fn sprite(thing: &str, side: u32) -> Sprite {
     let emoji = THINGS.iter().find(|(name, _)| *name == thing).map_or("", |(_, emoji)| *emoji);
     let png: &[u8] = PngTwemojiAsset::from_emoji(emoji).unwrap_or_else(|| panic!("{thing}: no image of {emoji}"));
     let mut image: Rgba32FImage =
         image::load_from_memory_with_format(png, ImageFormat::Png).expect("Twemoji's images are PNGs").to_rgba32f();
-    // Before the resize: what is transparent has no color to bleed into its neighbors.
+    // Before resizing, so that transparent pixels do not bleed their color into neighbors.
     for image::Rgba([r, g, b, a]) in image.pixels_mut() {
         [r, g, b].into_iter().for_each(|color| *color *= *a);
     }

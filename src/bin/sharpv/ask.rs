@@ -39,7 +39,7 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
         output::print_json(&answer)?;
     } else {
         stats::end_note(&answer).into_iter().for_each(|note| screen.note(&note));
-        screen.aside(&stats::line(&answer));
+        screen.faint(&stats::line(&answer));
     }
     if answer.stop == StopReason::Cancelled {
         return Err(sharpv::Error::Cancelled.into());

@@ -134,17 +134,17 @@ fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {
 
 /// Keeps the questions that are requested.
 fn choose(args: &EvalArgs, questions: &mut Vec<Question>) -> sharpv::Result<()> {
-    let refuse = |name, value: &str, expected: String| {
+    let reject = |name, value: &str, expected: String| {
         Err(sharpv::Error::InvalidParameter { name, value: value.to_owned(), expected })
     };
     let kinds = eval::category_names(questions);
     eval::select(questions, args.category.as_deref(), args.shuffle, args.limit.map(|n| n as usize));
     if let (true, Some(category)) = (questions.is_empty(), &args.category) {
         let known = if kinds.is_empty() { "left out: these questions have no categories".to_owned() } else { kinds };
-        return refuse("--category", category, format!("one of {known}"));
+        return reject("--category", category, format!("one of {known}"));
     }
     if args.score == Score::Likelihood && questions.iter().all(|question| question.choices.is_empty()) {
-        return refuse("--score", "likelihood", "generate: these questions are open and have no choices".into());
+        return reject("--score", "likelihood", "generate: these questions are open and have no choices".into());
     }
     Ok(())
 }

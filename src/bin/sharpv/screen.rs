@@ -49,8 +49,8 @@ impl Screen {
         }
     }
 
-    /// Prints a line that is less important than the answer.
-    pub fn aside(&self, line: &str) {
+    /// Prints a line that is less important than the answer, in faint color.
+    pub fn faint(&self, line: &str) {
         if self.colors {
             self.note(&format!("\x1b[2m{line}\x1b[0m"));
         } else {

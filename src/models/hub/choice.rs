@@ -412,14 +412,14 @@ mod tests {
         // Only parts of something else: no model.
         let parts = files(&[("tts/T-F16.gguf", 1.0), ("audio/A-F16.gguf", 1.0), ("mmproj.gguf", 1.0)]);
         assert!(chosen("o/m", &parts, None).unwrap_err().to_string().contains("no language model"));
-        // Whoever names a file gets it.
+        // A file that is named is used.
         let named = |file: &str| chosen(&format!("o/m:{file}"), &files(&drafts), None).map(|(_, _, because)| because);
         for file in ["mtp-Gemma-4-Q8_0.gguf", "MTP/Gemma-4-Q4_K_M.gguf", "Gemma-4-style-lora-F16"] {
             assert!(named(file).is_ok_and(|because| because.contains("as requested")), "{file}");
         }
         assert!(named("MTP/Gemma-4-Q4_K_M").unwrap().contains("300.00 MB"));
         assert!(named("Gemma-4-Q4_K_M.gguf").unwrap().contains("5.00 GB"));
-        // Two models are two, and what stands for one of them is a file where the quantization leaves both.
+        // With two models of the same quantization, only a file name determines one.
         let two = files(&[("A-Q8_0.gguf", 2.0), ("A-Thinking-Q8_0.gguf", 2.0), ("mmproj.gguf", 1.0)]);
         let error = chosen("o/m", &two, None).unwrap_err().to_string();
         assert!(error.contains("several language models: A, A-Thinking"), "{error}");

@@ -138,7 +138,7 @@ impl Client {
             let request = self.get(&format!("{}/api/{}", self.endpoint, model.api_url())).query("blobs", "true");
             let mut response = request.call().map_err(|error| self.unreachable(repo, &error))?;
             if response.status() != StatusCode::OK {
-                return Err(self.refused(repo, false, response.status(), response.headers()));
+                return Err(self.rejected(repo, false, response.status(), response.headers()));
             }
             let body = response.body_mut().with_config().limit(MAX_LIST_BYTES).read_to_string();
             body.map_err(|error| self.unreachable(repo, &error))
@@ -248,7 +248,7 @@ impl Client {
                 began_anew.set(true);
                 return Err(Trouble::Passing(self.wrong_size(what, file, have)));
             }
-            _ => return Err(self.refused(what, true, status, response.headers())),
+            _ => return Err(self.rejected(what, true, status, response.headers())),
         };
         // One byte too many is enough to detect a file that is too large.
         let mut body = response.into_body().into_reader().take((file.size - done).saturating_add(1));
@@ -340,7 +340,7 @@ impl Client {
     }
 
     /// The error for a status other than success. `listed`: whether the repository was listed before.
-    fn refused(&self, what: &str, listed: bool, status: StatusCode, headers: &HeaderMap) -> Trouble {
+    fn rejected(&self, what: &str, listed: bool, status: StatusCode, headers: &HeaderMap) -> Trouble {
         let page = |repo: &str| format!("{}/{repo}", self.endpoint);
         let repo = what.rsplit(' ').next().unwrap_or(what);
         let token = match &self.token {
@@ -386,9 +386,9 @@ impl Sibling {
     /// `None` for files that cannot be in the cache: without a size, or with a path or content id that is not valid as a
     /// file name.
     fn into_file(self) -> Option<RepoFile> {
-        let refused =
+        let rejected =
             |reason: &str| tracing::info!("the hub lists {:?}, which {reason}; it is ignored", self.rfilename);
-        let path = InnerPath::parse(&self.rfilename).inspect_err(|reason| refused(reason)).ok()?;
+        let path = InnerPath::parse(&self.rfilename).inspect_err(|reason| rejected(reason)).ok()?;
         let size = self.lfs.as_ref().map(|lfs| lfs.size).or(self.size)?;
         let sha256 = self.lfs.map(|lfs| lfs.sha256.to_ascii_lowercase());
         let id = ObjectId::parse(sha256.as_ref().or(self.blob_id.as_ref())?)?;

@@ -1,7 +1,7 @@
-//! Long clips with needles: things that are seen once, for some seconds, in front of a background that never rests.
+//! Long clips with needles: things that are visible once, for some seconds, before a moving background.
 //!
-//! Whether a choice of frames finds them can be counted, and whether a model saw them can be asked. Clip `index` of a
-//! seed and a length is always the same, however many others are made.
+//! They show whether a choice of frames includes the needles, and whether a model sees them. Clip `index` is determined by
+//! the seed and the length, however many clips are made.
 
 mod plan;
 mod scenery;
@@ -18,54 +18,54 @@ use image::RgbImage;
 use scenery::Scenery;
 use std::ops::Range;
 
-/// Frames a second.
+/// Frames per second.
 pub const FPS: u32 = 5;
 
-/// A keyframe every 10 seconds: whoever looks at single moments need not decode minutes to get there.
+/// A keyframe every 10 seconds, so that single frames can be decoded without minutes of video before them.
 pub const FILM: Film = Film { fps: FPS, x264: &["-preset", "superfast", "-crf", "25", "-g", "50"] };
 
-/// The length in seconds of a needle's cut: that of the short clips.
+/// The length of a needle's cut in seconds, as of the short clips.
 const CUT: f64 = 8.0;
 
-/// What a question is about.
+/// The kind of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Whether a needle is there.
     Needle,
-    /// Whether something is there that is not.
+    /// Whether an absent thing is there.
     Absent,
     /// Which needle is the last.
     Last,
 }
 
-/// A question, and the needle that has to be seen, or that is seen in a cut, by number.
+/// A question and the number of the needle that it requires, or of the needle in its cut.
 pub struct Asked {
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
     /// The needle.
     pub needle: usize,
-    /// With its answer.
+    /// The question and its answer.
     pub question: Question,
 }
 
-/// A long clip and what can be asked about it.
+/// A long clip and its questions.
 pub struct LongClip {
-    /// Its file's name.
+    /// The name of its file.
     pub video: String,
-    /// How many frames it has.
+    /// Its number of frames.
     pub frames: usize,
-    /// What is seen once, in order of time; they do not overlap.
+    /// The needles, in order of time, without overlap.
     pub needles: Vec<Needle>,
-    /// Questions with their answers; no question twice.
+    /// Different questions with their answers.
     pub asked: Vec<Asked>,
     scenes: Vec<(Range<usize>, Scenery)>,
 }
 
-/// Clip `index` of `minutes` of the set that belongs to `seed`.
+/// Clip `index`, `minutes` long, of the set for `seed`.
 pub fn long_clip(minutes: u32, seed: u64, index: u64) -> LongClip {
     let frames = (minutes * 60 * FPS) as usize;
-    // Lengths, and the short clips, do not share their random numbers.
+    // Clips of other lengths, and the short clips, have other random numbers.
     let mut random = Random::new(Random::new(seed, u64::from(minutes) << 32).bits(), index);
     let things = shuffled(&mut random);
     let needles = plan::needles(&things, frames, &mut random);
@@ -73,7 +73,7 @@ pub fn long_clip(minutes: u32, seed: u64, index: u64) -> LongClip {
     let absent = &things[needles.len()..2 * needles.len()];
     let mut color = random.below(COLORS.len());
     let scene = |range| {
-        // Another one than in the scene before.
+        // Another color than in the previous scene.
         color = (color + 1 + random.below(COLORS.len() - 1)) % COLORS.len();
         (range, Scenery::new(color, &mut random))
     };
@@ -87,7 +87,7 @@ pub fn long_clip(minutes: u32, seed: u64, index: u64) -> LongClip {
     LongClip { video: format!("long-{minutes:03}min-{index:03}.mp4"), frames, needles, asked, scenes }
 }
 
-/// All things, in a random order.
+/// All things in random order.
 fn shuffled(random: &mut Random) -> Vec<&'static str> {
     let mut things = THINGS.map(|(name, _)| name);
     for i in (1..things.len()).rev() {
@@ -96,13 +96,13 @@ fn shuffled(random: &mut Random) -> Vec<&'static str> {
     things.into()
 }
 
-/// The second at which a frame begins.
+/// The time of a frame, in seconds.
 fn second(frame: usize) -> f64 {
     frame as f64 / f64::from(FPS)
 }
 
 impl LongClip {
-    /// Frame after frame.
+    /// The frames, in order.
     pub fn frames(&self) -> impl Iterator<Item = RgbImage> + '_ {
         (0..self.frames).map(|t| self.frame(t))
     }
@@ -112,7 +112,7 @@ impl LongClip {
         let Some((range, scenery)) = self.scenes.iter().find(|(range, _)| range.contains(&t)) else {
             panic!("frame {t} of {}", self.frames);
         };
-        let mut frame = scenery.behind(t - range.start);
+        let mut frame = scenery.background(t - range.start);
         if let Some(needle) = self.needles.iter().find(|needle| needle.frames.contains(&t)) {
             put(&mut frame, &needle.sprite, needle.place(t));
         }
@@ -120,12 +120,12 @@ impl LongClip {
         frame
     }
 
-    /// The questions about all of it as lines of JSON.
+    /// The questions about the whole clip, as lines of JSON.
     pub fn rows(&self) -> String {
         self.asked.iter().map(|asked| self.row(asked, None)).collect()
     }
 
-    /// Whether things are there, asked about 8 seconds with a needle: what is right there can be seen.
+    /// The questions about 8 seconds with a needle, as lines of JSON.
     pub fn rows_of_cuts(&self) -> String {
         let cut = |asked: &Asked| {
             let middle = self.needles[asked.needle].seconds().iter().sum::<f64>() / 2.0;
@@ -135,7 +135,7 @@ impl LongClip {
         self.asked.iter().filter(|asked| asked.kind != Kind::Last).map(cut).collect()
     }
 
-    /// What is seen when, as lines of JSON.
+    /// When needles are visible, as lines of JSON.
     pub fn rows_of_needles(&self) -> String {
         #[derive(serde::Serialize)]
         struct Row<'a> {

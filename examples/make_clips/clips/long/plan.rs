@@ -1,4 +1,4 @@
-//! What happens when.
+//! When needles and scenes begin and end.
 
 use super::super::random::Random;
 use super::super::scene::{Place, Sprite, Way, along, stay};
@@ -7,33 +7,33 @@ use super::super::things::sprite;
 use super::{FPS, second};
 use std::ops::Range;
 
-/// Nothing else begins or ends so many frames before and behind a needle.
+/// Nothing else begins or ends within this many frames before and after a needle.
 const MARGIN: usize = 2 * FPS as usize;
 
-/// A thing that is seen once.
+/// A thing that is visible once.
 pub struct Needle {
     /// Its name.
     pub thing: &'static str,
-    /// The frames in which it is.
+    /// The frames that show it.
     pub frames: Range<usize>,
     pub(super) sprite: Sprite,
     way: Way,
 }
 
 impl Needle {
-    /// When it is seen, from and to, in seconds.
+    /// The times at which it appears and disappears, in seconds.
     pub fn seconds(&self) -> [f64; 2] {
         [self.frames.start, self.frames.end].map(second)
     }
 
-    /// Where it is in frame `t` of the clip, which is one of its own.
+    /// Its place in frame `t` of the clip, which must show it.
     pub(super) fn place(&self, t: usize) -> Place {
         along(self.way, t - self.frames.start, self.frames.len())
     }
 }
 
-/// The first five to eight of `things`, one in each of as many equal parts of the clip, for four to eight seconds; half
-/// of them cross the image.
+/// Makes five to eight of `things` needles, one in each equal part of the clip, for four to eight seconds. Half of them
+/// cross the image.
 pub fn needles(things: &[&'static str], frames: usize, random: &mut Random) -> Vec<Needle> {
     let n = random.between(5, 8) as usize;
     let part = frames / n;
@@ -51,8 +51,7 @@ pub fn needles(things: &[&'static str], frames: usize, random: &mut Random) -> V
     things.iter().take(n).enumerate().map(needle).collect()
 }
 
-/// Scenes that follow each other without a gap: three to five, and one more for each 20 minutes. None ends while a
-/// needle is seen.
+/// Scenes without gaps: three to five, and one more per 20 minutes. None ends while a needle is visible.
 pub fn scenes(minutes: u32, frames: usize, needles: &[Needle], random: &mut Random) -> Vec<Range<usize>> {
     let n = random.between(3, 5) as usize + minutes as usize / 20;
     let mut cuts = vec![0, frames];

@@ -1,5 +1,5 @@
-//! A background with a life of its own: a camera that sways, shades that drift by, light that comes and goes, and the
-//! noise of a camera. Nothing in it is a thing that `smol` knows.
+//! A moving background: a swaying camera, drifting shades, changing light, and camera noise. It contains nothing that
+//! `smol` knows.
 
 use super::super::SIDE;
 use super::super::backdrop::{Checks, paint};
@@ -12,21 +12,21 @@ const EDGE: i32 = SIDE as i32;
 /// How far the camera sways, in pixels.
 const SWAY: i32 = 24;
 
-/// Noise for more pixels than a frame has: each frame begins somewhere in it.
+/// Noise for more pixels than a frame has. Each frame starts at another place in it.
 const GRAINS: usize = 1 << 16;
 
-/// What is seen of a scene beside needles.
+/// A scene without needles.
 pub struct Scenery {
     backdrop: RgbImage,
     camera: [Swing; 2],
     shades: Vec<Shade>,
     light: Swing,
     grains: Vec<i8>,
-    /// Where the noise of each frame begins.
+    /// Where the noise of each frame starts.
     seed: u64,
 }
 
-/// Goes from 0 to `height` and back, evenly, in `period` frames.
+/// A triangle wave from 0 to `height` and back in `period` frames.
 struct Swing {
     height: i32,
     period: usize,
@@ -41,11 +41,11 @@ impl Swing {
     }
 }
 
-/// A spot without an edge that crosses the image, over and over.
+/// A soft spot that crosses the image again and again.
 struct Shade {
     sprite: Sprite,
     begin: Place,
-    /// Pixels in 20 frames.
+    /// Its speed, in pixels per 20 frames.
     speed: [i32; 2],
 }
 
@@ -65,7 +65,7 @@ impl Shade {
         Self { sprite, begin, speed }
     }
 
-    /// What leaves on one side comes back on the other.
+    /// Wraps around at the edges.
     fn place(&self, t: usize) -> Place {
         let size = [self.sprite.width(), self.sprite.height()].map(i64::from);
         [0, 1].map(|axis| {
@@ -76,9 +76,9 @@ impl Shade {
 }
 
 impl Scenery {
-    /// In color number `color`.
+    /// A scene in color number `color`.
     pub fn new(color: usize, random: &mut Random) -> Self {
-        let room = SIDE + SWAY as u32;
+        let side = SIDE + SWAY as u32;
         let mut swing = |height, seconds: [i32; 2]| {
             let period = random.between(seconds[0], seconds[1]) as usize * super::FPS as usize;
             Swing { height, period, begin: random.below(period) }
@@ -86,15 +86,15 @@ impl Scenery {
         let camera = [swing(SWAY, [40, 200]), swing(SWAY, [40, 200])];
         let mut light = swing(0, [120, 900]);
         light.height = random.between(20, 50);
-        let backdrop = paint(color, (room, room), Checks::Sometimes, random);
+        let backdrop = paint(color, (side, side), Checks::Sometimes, random);
         let shades = (0..random.between(2, 4)).map(|_| Shade::new(random)).collect();
         let strength = 3.0 * f64::from(random.between(1, 3));
         let grains = (0..GRAINS).map(|_| (random.bell() * strength) as i8).collect();
         Self { backdrop, camera, shades, light, grains, seed: random.bits() }
     }
 
-    /// What is behind the needles in frame `t` of the scene.
-    pub fn behind(&self, t: usize) -> RgbImage {
+    /// The background of the needles in frame `t` of the scene.
+    pub fn background(&self, t: usize) -> RgbImage {
         let [left, top] = [0, 1].map(|axis| self.camera[axis].at(t) as u32);
         let mut frame = image::imageops::crop_imm(&self.backdrop, left, top, SIDE, SIDE).to_image();
         for shade in &self.shades {
@@ -103,7 +103,7 @@ impl Scenery {
         frame
     }
 
-    /// What is before them: light and noise.
+    /// Adds light and noise over the needles.
     pub fn before(&self, frame: &mut RgbImage, t: usize) {
         let light = self.light.at(t) - self.light.height / 2;
         let begin = Random::new(self.seed, t as u64).below(GRAINS);

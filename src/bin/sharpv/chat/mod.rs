@@ -135,7 +135,7 @@ impl Chat<'_> {
             self.screen.note("stopped");
         }
         stats::end_note(&answer).into_iter().for_each(|note| self.screen.note(&note));
-        self.screen.aside(&stats::line(&answer));
+        self.screen.faint(&stats::line(&answer));
         self.last_answer = Some(answer);
         // Done while the user reads the answer; otherwise the next question would have to.
         match self.session.settle(&mut Watch::new(&mut self.screen, None, &cancel)) {

@@ -70,7 +70,7 @@ pub struct Reply<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Asked {
-    /// Somebody typed it.
+    /// The user typed it.
     Typed,
     /// Its interval has passed.
     Every,
@@ -146,9 +146,9 @@ impl Report {
             End::Stopped => "stopped",
             End::Failed => "the video failed",
         };
-        screen.aside(&format!("{why} at {}", status(&live, &pulse)));
+        screen.faint(&format!("{why} at {}", status(&live, &pulse)));
         let peak = peak_rss_bytes().map_or_else(String::new, |bytes| format!(" · peak memory {}", DecimalBytes(bytes)));
-        screen.aside(&format!(
+        screen.faint(&format!(
             "{} frames, {} of them repeats, {} left · {:.0} % of the encoder's work done · longest lag {:.1} s{peak}",
             live.frames,
             live.repeats,
