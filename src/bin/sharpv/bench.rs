@@ -7,6 +7,7 @@ use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
 use crate::{output, report};
 use anyhow::{Context as _, bail};
+use indicatif::HumanDuration;
 use sharpv::chat::{Session, SessionParams};
 use sharpv::lab::cost::{self, ScalingSize};
 use sharpv::lab::methods;
@@ -249,9 +250,7 @@ impl Observer for Progress<'_> {
         match stage {
             Stage::Work => self.share = done as f64 / total.max(1) as f64,
             Stage::Runs => {
-                let seconds = self.start.elapsed().as_secs_f64() * (1.0 - self.share) / self.share.max(1e-6);
-                let seconds = seconds.ceil();
-                let left = if seconds < 120.0 { format!("{seconds} s") } else { format!("{:.0} min", seconds / 60.0) };
+                let left = HumanDuration(self.start.elapsed().mul_f64((1.0 - self.share) / self.share.max(1e-6)));
                 let message = if done == total { "done".to_owned() } else { format!("about {left} left") };
                 self.screen.runs(self.name, done, total, &message);
             }

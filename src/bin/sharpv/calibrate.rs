@@ -5,6 +5,7 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
+use indicatif::HumanDuration;
 use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Loss, Session, SessionParams};
 use sharpv::lab::calibrate::{Calibration, QUESTIONS, Record, write_clips};
 use sharpv::models::{self, Store};
@@ -170,8 +171,7 @@ impl Observer for Progress<'_> {
         let message = match done - before {
             0 => String::new(),
             n => {
-                let seconds = start.elapsed().as_secs_f64() / n as f64 * (total - done) as f64;
-                if seconds < 120.0 { format!("{seconds:.0} s left") } else { format!("{:.0} min left", seconds / 60.0) }
+                format!("{} left", HumanDuration(start.elapsed().mul_f64((total - done) as f64 / n as f64)))
             }
         };
         self.screen.runs("answers", done, total, &message);

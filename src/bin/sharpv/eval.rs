@@ -5,6 +5,7 @@ use crate::interrupt::Interrupts;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
+use indicatif::HumanDuration;
 use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams};
 use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
@@ -140,8 +141,8 @@ fn choose(args: &EvalArgs, questions: &mut Vec<Question>) -> sharpv::Result<()> 
     let kinds = eval::category_names(questions);
     eval::select(questions, args.category.as_deref(), args.shuffle, args.limit.map(|n| n as usize));
     if let (true, Some(category)) = (questions.is_empty(), &args.category) {
-        let known = if kinds.is_empty() { "left out: these questions have no categories".to_owned() } else { kinds };
-        return reject("--category", category, format!("one of {known}"));
+        let none = "omitted, as these questions have no categories".to_owned();
+        return reject("--category", category, if kinds.is_empty() { none } else { format!("one of {kinds}") });
     }
     if args.score == Score::Likelihood && questions.iter().all(|question| question.choices.is_empty()) {
         return reject("--score", "likelihood", "generate: these questions are open and have no choices".into());
@@ -194,7 +195,7 @@ impl<'a> Progress<'a> {
             0 => "answers".to_owned(),
             new => {
                 let eta = self.start.elapsed().div_f64(new as f64).mul_f64(left as f64);
-                format!("answers, {} left{}", duration(eta), self.standing())
+                format!("answers, {} left{}", HumanDuration(eta), self.standing())
             }
         };
         if self.screen.has_bars() {
@@ -251,27 +252,5 @@ impl RunObserver for Progress<'_> {
             self.screen.warning("more questions cannot be asked; the summary will list them");
         }
         self.count(n_answers);
-    }
-}
-
-/// `2 h 5 min`, `3 min 20 s`, `40 s`.
-fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, min, s) => format!("{min} min {s} s"),
-        (h, min, _) => format!("{h} h {min} min"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")] {
-            assert_eq!(duration(Duration::from_secs(seconds)), text);
-        }
     }
 }
