@@ -1,9 +1,9 @@
-//! Hosts and their ports, read strictly.
+//! Strict parsing of hosts and ports.
 
 use axum::http::uri::Authority;
 
-/// Host, in small letters, and port. `None` for what has a name or password before the host, or a port that is none:
-/// such things are read as one host by some programs and as another by others.
+/// The host, in lower case, and the port. `None` if there is a user name or password, or an invalid port: programs
+/// disagree about the host then.
 pub(super) fn host_and_port(authority: &Authority) -> Option<(String, Option<u16>)> {
     let host = authority.host();
     let port = match authority.as_str().strip_prefix(host)? {
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_read_strictly() {
+    fn hosts_are_parsed_strictly() {
         let read = |text: &str| host_and_port(&text.parse().ok()?);
         assert_eq!(read("LocalHost"), Some(("localhost".into(), None)));
         assert_eq!(read("a.example:80"), Some(("a.example".into(), Some(80))));

@@ -1,29 +1,19 @@
-//! Videos that were encoded, by what is in them: the same video asked about again is neither decoded nor encoded.
+//! Encoded videos, by their content: the next question about a video decodes and encodes nothing.
 
 use crate::chat::EncodedVideo;
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A video by its content, and how it is encoded.
+/// The content of a video, and how it is encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct VideoKey {
     pub digest: [u8; 32],
-    /// Frames, pruning: everything that makes another result.
+    /// Everything else that the result depends on: the frames, and the pruning.
     pub how: String,
 }
 
-impl VideoKey {
-    /// A number that stands for it.
-    pub fn number(&self) -> u64 {
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-/// The least recently used of them go when there are too many bytes.
+/// A cache of encoded videos. It drops the least recently used ones when it holds too many bytes.
 #[derive(Debug)]
 pub(super) struct VideoCache {
     max_bytes: u64,
@@ -35,13 +25,13 @@ pub(super) struct VideoCache {
 struct State {
     entries: HashMap<VideoKey, Entry>,
     bytes: u64,
-    /// Counts uses.
+    /// The number of uses so far.
     clock: u64,
 }
 
 #[derive(Debug)]
 enum Entry {
-    /// Somebody encodes it.
+    /// A slot encodes it.
     Pending,
     Ready {
         video: EncodedVideo,
@@ -50,35 +40,38 @@ enum Entry {
     },
 }
 
-/// Where a video came from.
+/// How a video was obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    Cached,
-    Encoded,
+pub(super) enum Lookup {
+    Hit,
+    /// It had to be encoded.
+    Miss,
 }
 
-/// How often who waits for another's encoding looks whether it should stop.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a slot that waits for another's encoding checks whether it is cancelled.
+const POLL: Duration = Duration::from_millis(50);
 
 impl VideoCache {
     pub fn new(max_bytes: u64) -> Self {
         Self { max_bytes, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Videos and bytes that are here.
+    /// The number of videos in the cache, and their bytes.
     pub fn size(&self) -> (usize, u64) {
         let state = self.lock();
         (state.entries.values().filter(|entry| matches!(entry, Entry::Ready { .. })).count(), state.bytes)
     }
 
-    /// The video with this key; `encode` makes it if it is not here. What somebody else encodes is waited for, unless
-    /// `is_cancelled` says that it is not wanted any more: then `encode` is called, which finds out as well.
+    /// The video with this key, from the cache or else from `encode`.
+    ///
+    /// If another slot encodes it, this call waits for it, unless `is_cancelled` is true. Then it calls `encode`, which
+    /// is to fail for the same reason.
     pub fn get_or_encode<E>(
         &self,
         key: &VideoKey,
         is_cancelled: impl Fn() -> bool,
         encode: impl FnOnce() -> Result<EncodedVideo, E>,
-    ) -> Result<(EncodedVideo, Origin), E> {
+    ) -> Result<(EncodedVideo, Lookup), E> {
         let mut state = self.lock();
         let is_ours = loop {
             let state_now = &mut *state;
@@ -86,7 +79,7 @@ impl VideoCache {
             match state_now.entries.get_mut(key) {
                 Some(Entry::Ready { video, used, .. }) => {
                     *used = state_now.clock;
-                    return Ok((video.clone(), Origin::Cached));
+                    return Ok((video.clone(), Lookup::Hit));
                 }
                 None => {
                     state_now.entries.insert(key.clone(), Entry::Pending);
@@ -94,19 +87,19 @@ impl VideoCache {
                 }
                 Some(Entry::Pending) if is_cancelled() => break false,
                 Some(Entry::Pending) => {
-                    state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self.changed.wait_timeout(state, POLL).unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         };
         drop(state);
-        // Takes the mark away if encoding fails, or panics.
+        // Removes the entry if encoding fails or panics.
         let mut pending = Pending { cache: self, key: is_ours.then_some(key) };
         let video = encode()?;
         if is_ours {
             pending.key = None;
             self.insert(key, &video);
         }
-        Ok((video, Origin::Encoded))
+        Ok((video, Lookup::Miss))
     }
 
     fn insert(&self, key: &VideoKey, video: &EncodedVideo) {
@@ -143,6 +136,7 @@ impl State {
     }
 }
 
+/// Removes a pending entry when it is dropped.
 struct Pending<'a> {
     cache: &'a VideoCache,
     key: Option<&'a VideoKey>,

@@ -1,14 +1,14 @@
-//! Web pages of other origins: which may ask, and what they may send.
+//! Which web pages of other origins may send requests (CORS).
 
 use crate::error::{Error, Result};
 use axum::http::uri::Scheme;
 use axum::http::{HeaderValue, Method, Uri, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
-/// Lets pages of `origins` ask; `*` is all. `None` if there are none.
+/// Lets in pages of `origins`; `*` is all of them. `None` if `origins` is empty.
 ///
 /// # Errors
-/// [`Error::InvalidParameter`] for what is no origin: no browser would ever send it.
+/// [`Error::InvalidParameter`] for text that is not an origin: no browser would ever send it.
 pub(super) fn layer(origins: &[String]) -> Result<Option<CorsLayer>> {
     if origins.is_empty() {
         return Ok(None);
@@ -22,15 +22,15 @@ pub(super) fn layer(origins: &[String]) -> Result<Option<CorsLayer>> {
         CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST])
-            // Clients name themselves in headers of their own: OpenAI's sends nine of them.
+            // Clients send headers of their own: OpenAI's has nine.
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([header::RETRY_AFTER, header::HeaderName::from_static("x-request-id")]),
     ))
 }
 
-/// An origin as browsers write it: in small letters, without the scheme's own port, and without a slash at its end.
+/// An origin as browsers write it: in lower case, without the scheme's default port, without a slash at the end.
 fn origin(text: &str) -> Result<HeaderValue> {
-    // Pages of files and of sandboxed frames.
+    // The origin of local files and sandboxed frames.
     if text == "null" {
         return Ok(HeaderValue::from_static("null"));
     }
@@ -43,7 +43,7 @@ fn origin(text: &str) -> Result<HeaderValue> {
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else { return Err(wrong()) };
     let (host, port) = super::authority::host_and_port(authority).ok_or_else(wrong)?;
-    // A path of "/" is what the parser makes of none.
+    // The parser makes "/" of a missing path.
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
         return Err(wrong());
     }

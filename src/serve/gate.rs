@@ -1,4 +1,4 @@
-//! How many may do at once what takes long and is not theirs to hurry: other servers' answers, large files.
+//! How many requests may wait at once for something slow: other servers, or large files.
 
 use super::api::error::ApiError;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lets in so many, and lets so many wait.
+/// Admits a number of requests, and lets a number of others wait.
 #[derive(Debug)]
 pub(super) struct Gate {
     open: Arc<Semaphore>,
@@ -19,7 +19,7 @@ impl Gate {
         Self { open: Arc::new(Semaphore::new(at_once)), waiting: AtomicUsize::new(0), most_waiting }
     }
 
-    /// A permit, to be held by the thread that does the work: one that nobody waits for any more is a thread still.
+    /// Waits for a permit. The thread that does the work holds it, because it goes on when the client has gone.
     pub async fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         if let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() {
             return Ok(permit);
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_enter_and_so_many_wait() {
+    fn one_enters_and_one_waits() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let gate = Arc::new(Gate::new(1, 1));
@@ -63,7 +63,7 @@ mod tests {
             assert_eq!(gate.enter().await.expect_err("one waits already").status(), 429);
             drop(first);
             assert!(waiting.await.expect("no panic"));
-            assert!(gate.enter().await.is_ok(), "who was turned away does not count");
+            assert!(gate.enter().await.is_ok(), "a rejected request does not count");
         });
     }
 }

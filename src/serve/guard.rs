@@ -1,4 +1,4 @@
-//! Who may ask: the key, and the names that this server goes by.
+//! Which requests are let in: by their key, and by the host name that they use.
 
 use super::api::error::ApiError;
 use super::authority::host_and_port;
@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// The key, as its digest: digests are equally long, and comparing them says nothing of the key.
+/// The digest of the key. Comparing digests does not reveal the key, not even its length.
 #[derive(Clone)]
 pub(super) struct Key([u8; 32]);
 
@@ -26,7 +26,7 @@ impl Key {
     }
 }
 
-/// Lets in who has the key. Everything but the health of the server is behind it.
+/// Rejects requests without the key. It guards every route but `/health`.
 pub(super) async fn check_key(State(key): State<Option<Key>>, request: Request, next: Next) -> Response {
     match &key {
         Some(key) if !bearer(request.headers()).is_some_and(|sent| key.is(sent)) => {
@@ -41,8 +41,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
-/// Lets in who asks for this server. A web page can have its own name lead to this machine; then that name stands in
-/// the header Host.
+/// Rejects requests for another host. A web page can make its own name resolve to this machine (DNS rebinding); then
+/// the header `Host` has that name.
 pub(super) async fn check_host(State(names): State<Arc<Vec<String>>>, request: Request, next: Next) -> Response {
     match host(request.headers(), request.uri()) {
         None => ApiError::bad_host().into_response(),
@@ -51,19 +51,19 @@ pub(super) async fn check_host(State(names): State<Arc<Vec<String>>>, request: R
     }
 }
 
-/// The host that is asked for, if there is exactly one.
+/// The host that is requested, if there is exactly one.
 fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     let mut sent = headers.get_all(header::HOST).iter();
     let (Some(only), None) = (sent.next(), sent.next()) else { return None };
     let authority: Authority = only.to_str().ok()?.parse().ok()?;
-    // A request line may have a host as well.
+    // The request line may name a host as well.
     let is_one = uri.authority().is_none_or(|other| *other == authority);
     host_and_port(&authority).filter(|_| is_one).map(|(host, _)| host)
 }
 
 fn is_ours(host: &str, names: &[String]) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
-    // No name can be made to lead here that is an address.
+    // DNS rebinding needs a name: an address is safe.
     let is_address = host.parse::<Ipv4Addr>().is_ok()
         || host
             .strip_prefix('[')
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-    fn asks_for(hosts: &[&'static str], uri: &str) -> Option<String> {
+    fn requested(hosts: &[&'static str], uri: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_static(host));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_this_server_are_let_in() {
+    fn only_names_of_this_server_are_accepted() {
         let names = ["Media.Example".to_owned()];
         for host in ["localhost", "localhost.", "127.0.0.1", "[::1]", "192.168.1.9", "media.example"] {
             assert!(is_ours(host, &names), "{host}");
@@ -105,9 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn odd_hosts_are_none() {
-        assert_eq!(asks_for(&["LocalHost:8080"], "/v1/models").as_deref(), Some("localhost"));
-        assert_eq!(asks_for(&["[::1]:8080"], "/").as_deref(), Some("[::1]"));
+    fn odd_hosts_are_rejected() {
+        assert_eq!(requested(&["LocalHost:8080"], "/v1/models").as_deref(), Some("localhost"));
+        assert_eq!(requested(&["[::1]:8080"], "/").as_deref(), Some("[::1]"));
         for hosts in [
             &[][..],
             &["a", "b"],
@@ -117,9 +117,9 @@ mod tests {
             &["localhost:99999"],
             &["a b"],
         ] {
-            assert_eq!(asks_for(hosts, "/"), None, "{hosts:?}");
+            assert_eq!(requested(hosts, "/"), None, "{hosts:?}");
         }
-        assert_eq!(asks_for(&["localhost"], "http://evil.example/v1/models"), None);
+        assert_eq!(requested(&["localhost"], "http://evil.example/v1/models"), None);
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! An OpenAI-compatible HTTP server over [`chat`](crate::chat): `/v1/chat/completions` with videos, `/v1/models`,
-//! `/health`, `/metrics`. What it takes and gives is described in `docs/serve.md`.
+//! `/health`, `/metrics`. `docs/serve.md` describes requests and answers.
 //!
-//! One model, and a session with its vision encoder for each slot. A request goes `conn` (the connection) → `guard`
-//! (host, key) → `upload` (body) → `prepare` (messages, limits) and `media` (files that can be decoded) → `queue` →
-//! `slot` (a session on a thread of its own; `cache` has videos that were encoded before) → `stream`.
+//! There is one model, and for each slot a session with its own vision encoder. A request passes through `conn` (the
+//! connection), `guard` (host, key), `upload` (the body), `prepare` (messages and limits) and `media` (files that can
+//! be decoded). Then it is a `job` in the `queue`, until a `slot` answers it. `routes` or `stream` sends the answer;
+//! `ticket` cancels the job if the client disconnects.
 //!
-//! What comes in over the network is not trusted: text is tokenized as text, paths and URLs lead nowhere unless that
-//! was allowed, a request can lower limits and not lift them, and no error repeats what a decoder said.
+//! The network is not trusted. Text is tokenized as text. Paths and URLs lead nowhere unless the options allow it. A
+//! request can lower limits, but not raise them. No error quotes a decoder.
 
 mod api;
 mod authority;
 mod cache;
+mod cancel;
 mod conn;
 mod cors;
 mod gate;
@@ -25,12 +27,11 @@ mod routes;
 mod server;
 mod slot;
 mod stream;
+mod ticket;
+mod trail;
 mod upload;
 mod writer;
 
 pub use media::RemoteHost;
 pub use options::ServeOptions;
 pub use server::{Server, Stop};
-
-/// The log's target.
-const LOG: &str = "sharpv::serve";

@@ -1,4 +1,4 @@
-//! What a server is started with.
+//! The options of a server.
 
 use super::media::RemoteHost;
 use crate::chat::{SessionParams, VideoOptions};
@@ -6,57 +6,58 @@ use crate::models::ModelFiles;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How to serve a model. A request may ask for less than what is allowed here, and never for more.
+/// How to serve a model. A request can lower the limits, but not raise them.
 ///
-/// Write it with `..ServeOptions::new(files)`: any version may add fields.
+/// Start from [`ServeOptions::new`] and set fields: any version may add some.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
     /// The model's files.
     pub files: ModelFiles,
-    /// How sessions are opened: what a request says nothing of is as it is here.
+    /// How to open the sessions. They also are the defaults of requests.
     pub params: SessionParams,
-    /// Which frames of videos to take. [`max_frames`](VideoOptions::max_frames) is the most that a request may ask for.
+    /// Which frames of videos to take. [`max_frames`](VideoOptions::max_frames) is the limit for requests.
     pub video: VideoOptions,
-    /// The name that clients know the model by.
+    /// The name of the model for clients.
     pub model_id: String,
-    /// Requests that are answered at once. Each has a KV cache and a vision encoder of its own.
+    /// The number of slots: requests that are answered at once. Each slot has its own KV cache and vision encoder.
     pub parallel: usize,
-    /// Requests that may wait.
+    /// The most requests that wait for a slot.
     pub queue: usize,
-    /// The key that clients must send: visible ASCII characters, at least one.
+    /// The key that clients must send: one or more visible ASCII characters.
     pub api_key: Option<String>,
-    /// Let other machines in without a key.
+    /// Let in other machines without a key.
     pub without_key: bool,
-    /// Names that this server goes by, beside `localhost` and addresses.
+    /// Host names of this server, besides `localhost` and addresses.
     pub hosts: Vec<String>,
-    /// Origins whose web pages may ask this server, as `https://page.example` or `http://localhost:3000`; `*` is all.
+    /// Origins whose web pages may use this server, such as `https://page.example` or `http://localhost:3000`; `*` is
+    /// all of them.
     pub cors_origins: Vec<String>,
-    /// The folder that clients may name files of.
+    /// The folder whose files clients may name.
     pub media_root: Option<PathBuf>,
     /// Fetch media from hosts with public addresses.
     pub allow_remote: bool,
-    /// Hosts that media may be fetched from whatever their addresses are.
+    /// Hosts from which media may be fetched even if their addresses are not public.
     pub remote_hosts: Vec<RemoteHost>,
-    /// Bytes of a request. All that come at once take at most four times that on disk, and twice that in memory.
+    /// The most bytes of a request. All requests together take at most four times as much on disk, and twice as much in
+    /// memory.
     pub max_body: u64,
-    /// How long a client may send, or read, next to nothing: less than 1 KiB a second. It may take as long as it needs
-    /// otherwise.
+    /// How long a client may send or read less than 1 KiB per second. Its total time is not limited.
     pub stall_timeout: Duration,
-    /// Bytes of a file that is fetched.
+    /// The most bytes that are fetched for a request.
     pub max_download: u64,
-    /// The most time that fetching a file may take.
+    /// The time limit for fetching a file.
     pub download_timeout: Duration,
-    /// The most time that an answer may take once the request is here, the wait for a slot included.
+    /// The time limit for an answer, from when the request has arrived, with the wait for a slot.
     pub timeout: Duration,
-    /// Bytes of encoded videos that are kept.
+    /// The most bytes of encoded videos in the cache.
     pub video_cache: u64,
-    /// How long answers may go on when the server is stopped.
+    /// How long answers may go on after [`Stop::stop`](super::Stop::stop).
     pub grace: Duration,
 }
 
 impl ServeOptions {
-    /// The defaults: one slot, nothing but what is in the requests themselves, no key.
+    /// The defaults: one slot, no key, and only media that are in the requests themselves.
     pub fn new(files: ModelFiles) -> Self {
         Self {
             model_id: files.name.clone(),
@@ -83,7 +84,7 @@ impl ServeOptions {
     }
 }
 
-/// Without the key.
+/// Omits the key.
 impl std::fmt::Debug for ServeOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServeOptions")

@@ -1,41 +1,18 @@
-//! Who answers which request, and who waits.
+//! Which slot answers which request, and which requests wait.
 //!
-//! Slots are threads. A request goes to the free slot whose KV cache begins most like it, or waits in line; a slot that
-//! gets free takes the first that waits.
+//! Slots are threads. A request goes to the free slot whose KV cache it can reuse most of. If no slot is free, it
+//! waits, and the next slot that becomes free takes the request that has waited the longest.
 
 use super::api::error::ApiError;
-use super::job::{Job, Why};
+use super::cancel::Reason;
+use super::job::{Event, Job};
+use super::trail::Trail;
 use crate::runtime::CancelToken;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a slot's cache holds, or a request needs: numbers for the messages and videos of a conversation, in order.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Trail(pub Vec<Step>);
-
-/// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
-    pub number: u64,
-    pub is_video: bool,
-}
-
-/// What a video is worth against a message.
-const VIDEO_WORTH: isize = 100;
-
-impl Trail {
-    /// What a cache with this is worth to `other`: what is alike from the beginning on, without the videos that it
-    /// would cost.
-    fn worth_to(&self, other: &Self) -> isize {
-        let alike = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();
-        let gain: isize = self.0[..alike].iter().map(|step| if step.is_video { VIDEO_WORTH } else { 1 }).sum();
-        let loss: isize = self.0[alike..].iter().map(|step| if step.is_video { VIDEO_WORTH } else { 0 }).sum();
-        gain - loss
-    }
-}
-
-/// The line and the slots.
+/// The waiting requests and the slots.
 #[derive(Debug)]
 pub(super) struct Queue {
     max_waiting: usize,
@@ -45,24 +22,24 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    slots: Vec<Slot>,
+    slots: Vec<SlotState>,
     waiting: VecDeque<Arc<Job>>,
     is_closed: bool,
-    /// How long answers took lately.
+    /// How long recent answers took: a moving average.
     mean: Duration,
 }
 
 #[derive(Debug)]
-enum Slot {
-    /// Not ready yet, or at work on a request.
+enum SlotState {
+    /// Not ready yet, or working on a request.
     Busy(Option<Arc<Job>>),
-    /// Since when, and with what in the cache. `chores` stops what it does meanwhile.
+    /// Idle since a time, with `trail` in its cache. `chores` cancels what it does meanwhile.
     Free { since: Instant, trail: Trail, chores: Option<CancelToken> },
-    /// A request that it has not seen yet.
+    /// It has a request that its thread has not taken yet.
     Given(Arc<Job>),
 }
 
-impl Slot {
+impl SlotState {
     fn stop_chores(&self) {
         if let Self::Free { chores: Some(token), .. } = self {
             token.cancel();
@@ -73,7 +50,7 @@ impl Slot {
 impl Queue {
     pub fn new(slots: usize, max_waiting: usize) -> Self {
         let state = State {
-            slots: (0..slots).map(|_| Slot::Busy(None)).collect(),
+            slots: (0..slots).map(|_| SlotState::Busy(None)).collect(),
             waiting: VecDeque::new(),
             is_closed: false,
             mean: Duration::from_secs(2),
@@ -81,29 +58,29 @@ impl Queue {
         Self { max_waiting, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Requests at work, and requests that wait.
+    /// The number of busy slots, and of requests that wait.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.slots.iter().filter(|slot| !matches!(slot, Slot::Free { .. })).count(), state.waiting.len())
+        (state.slots.iter().filter(|slot| !matches!(slot, SlotState::Free { .. })).count(), state.waiting.len())
     }
 
-    /// Fails if another request would find no place.
-    pub fn check_room(&self) -> Result<(), ApiError> {
+    /// Fails if another request could not even wait.
+    pub fn check_capacity(&self) -> Result<(), ApiError> {
         let state = self.lock();
-        let is_free = state.slots.iter().any(|slot| matches!(slot, Slot::Free { .. }));
+        let is_free = state.slots.iter().any(|slot| matches!(slot, SlotState::Free { .. }));
         if is_free || state.waiting.len() < self.max_waiting { Ok(()) } else { Err(state.full()) }
     }
 
-    /// Gives a request to a slot, or puts it in line.
+    /// Gives a request to a slot, or lets it wait.
     pub fn submit(&self, job: Arc<Job>) -> Result<(), ApiError> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(ApiError::shutting_down());
         }
-        match state.best_slot(&job.prepared.trail) {
+        match state.best_slot(&job.task.trail) {
             Some(slot) => {
                 state.slots[slot].stop_chores();
-                state.slots[slot] = Slot::Given(job);
+                state.slots[slot] = SlotState::Given(job);
             }
             None if state.waiting.len() < self.max_waiting => state.waiting.push_back(job),
             None => return Err(state.full()),
@@ -113,44 +90,44 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a request out of the line that nobody waits for any more.
-    pub fn forget(&self, job: &Arc<Job>) {
+    /// Removes a waiting request whose client has gone.
+    pub fn remove(&self, job: &Arc<Job>) {
         self.lock().waiting.retain(|waiting| !Arc::ptr_eq(waiting, job));
     }
 
-    /// A slot is done, if it was at work: its cache holds `trail`, and the request took so long.
+    /// A slot has become free: its cache holds `trail`, and its last request, if any, took `took`.
     ///
-    /// To be said before the client is told, who may ask again at once.
+    /// Call it before the client gets the end of the answer: the client may send its next request at once.
     pub fn release(&self, slot: usize, trail: Trail, took: Option<Duration>) {
         let mut state = self.lock();
         if let Some(took) = took {
             state.mean = (state.mean * 3 + took) / 4;
         }
         state.slots[slot] = match state.waiting.pop_front() {
-            Some(job) => Slot::Given(job),
-            None => Slot::Free { since: Instant::now(), trail, chores: None },
+            Some(job) => SlotState::Given(job),
+            None => SlotState::Free { since: Instant::now(), trail, chores: None },
         };
     }
 
-    /// Whether a slot has nothing to do. Then `token` is cancelled as soon as it has.
+    /// Whether a slot is idle. If it is, `token` is cancelled as soon as the slot gets a request.
     pub fn idle(&self, slot: usize, token: &CancelToken) -> bool {
         let mut state = self.lock();
         if state.is_closed {
             return false;
         }
-        let Slot::Free { chores, .. } = &mut state.slots[slot] else { return false };
+        let SlotState::Free { chores, .. } = &mut state.slots[slot] else { return false };
         token.reset();
         *chores = Some(token.clone());
         true
     }
 
-    /// The next request for a slot that was released. `None` when the server ends.
+    /// Waits for the next request of a slot. `None` when the server ends.
     pub fn next(&self, slot: usize) -> Option<Arc<Job>> {
         let mut state = self.lock();
         loop {
-            if let Slot::Given(job) = &state.slots[slot] {
+            if let SlotState::Given(job) = &state.slots[slot] {
                 let job = Arc::clone(job);
-                state.slots[slot] = Slot::Busy(Some(Arc::clone(&job)));
+                state.slots[slot] = SlotState::Busy(Some(Arc::clone(&job)));
                 return Some(job);
             }
             if state.is_closed {
@@ -160,22 +137,22 @@ impl Queue {
         }
     }
 
-    /// Takes no more requests, and turns away those that wait. What is at work goes on.
+    /// Accepts no more requests, and fails those that wait. Slots finish what they work on.
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         let waiting = std::mem::take(&mut state.waiting);
-        state.slots.iter().for_each(Slot::stop_chores);
+        state.slots.iter().for_each(SlotState::stop_chores);
         drop(state);
         self.changed.notify_all();
-        waiting.iter().for_each(|job| job.fail(ApiError::shutting_down()));
+        waiting.iter().for_each(|job| job.send(Event::Failed(ApiError::shutting_down())));
     }
 
-    /// Stops what is at work.
-    pub fn stop(&self) {
+    /// Cancels the requests that slots work on.
+    pub fn cancel(&self) {
         for slot in &self.lock().slots {
-            if let Slot::Busy(Some(job)) | Slot::Given(job) = slot {
-                job.control.cancel(Why::Shutdown);
+            if let SlotState::Busy(Some(job)) | SlotState::Given(job) = slot {
+                job.cancellation.cancel(Reason::Shutdown);
             }
         }
     }
@@ -186,10 +163,10 @@ impl Queue {
 }
 
 impl State {
-    /// The free slot whose cache is of most use; of equals the one that was not used for the longest time.
+    /// The free slot whose cache is worth most to a request; among equals, the one that is idle for the longest time.
     fn best_slot(&self, trail: &Trail) -> Option<usize> {
         let free = self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
-            Slot::Free { since, trail: there, .. } => Some((i, there.worth_to(trail), since.elapsed())),
+            SlotState::Free { since, trail: cached, .. } => Some((i, cached.worth_to(trail), since.elapsed())),
             _ => None,
         });
         free.max_by_key(|&(_, worth, idle)| (worth, idle)).map(|(i, ..)| i)
@@ -206,14 +183,10 @@ impl State {
 mod tests {
     use super::*;
 
-    fn trail(steps: &[(u64, bool)]) -> Trail {
-        Trail(steps.iter().map(|&(number, is_video)| Step { number, is_video }).collect())
-    }
-
     fn state(trails: &[Trail]) -> State {
         let start = Instant::now();
-        let free = |(i, trail): (usize, &Trail)| Slot::Free {
-            // The first was used last.
+        let free = |(i, trail): (usize, &Trail)| SlotState::Free {
+            // The first was used most recently.
             since: start.checked_sub(Duration::from_secs(i as u64)).unwrap_or(start),
             trail: trail.clone(),
             chores: None,
@@ -223,21 +196,26 @@ mod tests {
     }
 
     #[test]
-    fn the_slot_with_the_longest_common_beginning_is_taken() {
-        let caches = [trail(&[(1, false), (7, true)]), trail(&[(1, false), (8, true), (2, false)]), trail(&[])];
+    fn the_slot_with_the_longest_common_prefix_is_taken() {
+        let caches =
+            [Trail::of(&[(1, false), (7, true)]), Trail::of(&[(1, false), (8, true), (2, false)]), Trail::of(&[])];
         let state = state(&caches);
-        assert_eq!(state.best_slot(&trail(&[(1, false), (8, true), (3, false)])), Some(1));
-        assert_eq!(state.best_slot(&trail(&[(1, false), (7, true)])), Some(0));
-        assert_eq!(state.best_slot(&trail(&[(1, false), (9, true)])), Some(2), "no video is lost there");
-        let alike = super::tests::state(&[trail(&[]), trail(&[])]);
-        assert_eq!(alike.best_slot(&trail(&[(1, false)])), Some(1), "of equals the one that is longest idle");
+        assert_eq!(state.best_slot(&Trail::of(&[(1, false), (8, true), (3, false)])), Some(1));
+        assert_eq!(state.best_slot(&Trail::of(&[(1, false), (7, true)])), Some(0));
+        assert_eq!(state.best_slot(&Trail::of(&[(1, false), (9, true)])), Some(2), "no video is removed there");
+        let alike = super::tests::state(&[Trail::of(&[]), Trail::of(&[])]);
+        assert_eq!(
+            alike.best_slot(&Trail::of(&[(1, false)])),
+            Some(1),
+            "among equals the one that is idle for the longest time"
+        );
     }
 
     #[test]
-    fn what_needs_no_video_leaves_the_videos() {
-        // What leads both is alike.
-        let state = state(&[trail(&[]), trail(&[(5, false), (1, true)])]);
-        assert_eq!(state.best_slot(&trail(&[(5, false), (2, false)])), Some(0));
+    fn a_request_without_a_video_leaves_the_videos() {
+        // Both begin alike.
+        let state = state(&[Trail::of(&[]), Trail::of(&[(5, false), (1, true)])]);
+        assert_eq!(state.best_slot(&Trail::of(&[(5, false), (2, false)])), Some(0));
     }
 
     #[test]
@@ -252,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_when_to_come_back() {
+    fn a_full_queue_says_when_to_retry() {
         let mut state = state(&[]);
-        state.slots = vec![Slot::Busy(None)];
-        assert_eq!(state.best_slot(&trail(&[])), None);
+        state.slots = vec![SlotState::Busy(None)];
+        assert_eq!(state.best_slot(&Trail::of(&[])), None);
         assert_eq!(state.full().status(), 429);
     }
 }

@@ -1,7 +1,8 @@
-//! Starting, listening, ending.
+//! Opening, running and stopping a server.
 
+use super::api::response::now;
 use super::cache::VideoCache;
-use super::conn::{self, Crowd, Patience, stopped};
+use super::conn::{self, ConnectionLimit, Patience};
 use super::cors;
 use super::gate::Gate;
 use super::guard::Key;
@@ -19,68 +20,55 @@ use crate::observer::Observer;
 use crate::runtime::CancelToken;
 use crate::video::Rate;
 use axum::Router;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-/// Connections at once, beside those of requests that are answered or wait for it.
+/// The most connections at once, beyond those of requests that are answered or wait.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Connections that ask nothing.
+/// The most connections without a request.
 const MAX_IDLE: usize = 128;
 
-/// Requests whose media are fetched from other servers at once, and those whose files of this machine are read.
+/// The most requests at once whose media are fetched from other servers, and whose files of this machine are read.
 const FETCHING: usize = 32;
 const READING: usize = 8;
 
-/// Threads for what blocks, beside those: bodies are written and read.
+/// More threads for blocking work: bodies are written to disk and read.
 const BLOCKING: usize = 64;
 
-/// Stops a server from anywhere. Clones stop the same one.
-#[derive(Debug, Clone)]
-pub struct Stop(watch::Sender<bool>);
-
-impl Default for Stop {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
-}
+/// Stops a server from any thread. Clones stop the same server.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(CancellationToken);
 
 impl Stop {
-    /// A server that runs.
+    /// A stop for one server.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks the server to end: no more connections, and what is at work may go on for a while
-    /// ([`ServeOptions::grace`]).
+    /// Asks the server to end. It takes no more connections, and answers may go on for [`ServeOptions::grace`].
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.0.cancel();
     }
 }
 
-/// A server that listens, with its model loaded.
+/// A server that listens at its address, with its model loaded.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     router: Router,
     queue: Arc<Queue>,
     slots: Vec<JoinHandle<()>>,
-    doors: Doors,
+    connections: Arc<ConnectionLimit>,
+    limits: conn::Limits,
     grace: Duration,
-}
-
-/// How connections are taken.
-struct Doors {
-    crowd: Arc<Crowd>,
-    patience: Patience,
-    max_body: u64,
 }
 
 impl std::fmt::Debug for Server {
@@ -90,33 +78,20 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Takes the address and loads the model. Port 0 is any free one.
+    /// Binds the address and loads the model. Port 0 is any free port.
     ///
     /// # Errors
-    /// [`Error::Io`] if the address cannot be listened at, or the folder for media is none;
-    /// [`Error::InvalidParameter`] if other machines could reach it without a key and that was not allowed; and those
-    /// of [`Session::open`].
+    /// [`Error::Io`] if the address cannot be bound, or the media root is not a folder; [`Error::InvalidParameter`] if
+    /// other machines could reach the server without a key and [`without_key`](ServeOptions::without_key) is not set;
+    /// and those of [`Session::open`].
     pub fn open(host: &str, port: u16, options: ServeOptions, observer: &mut dyn Observer) -> Result<Self> {
         let name = || PathBuf::from(format!("{host}:{port}"));
         let listener = TcpListener::bind((host, port)).map_err(Error::io("listening", name()))?;
         let address = listener.local_addr().map_err(Error::io("listening", name()))?;
         check_key(&options, address.ip())?;
         let cors = cors::layer(&options.cors_origins)?;
-        let root = options
-            .media_root
-            .as_ref()
-            .map(|folder| MediaRoot::new(folder).map_err(Error::io("opening the folder for media", folder)));
-        let sources = Sources {
-            root: root.transpose()?,
-            remote: Remote::new(
-                options.allow_remote,
-                options.remote_hosts.clone(),
-                options.max_download,
-                options.download_timeout,
-            ),
-        };
-
-        // Each is stopped by itself.
+        let sources = sources(&options)?;
+        // Each slot is cancelled by itself.
         let params = |_| SessionParams { cancel: CancelToken::new(), ..options.params.clone() };
         let sessions = Session::open_several(&options.files, (0..options.parallel).map(params).collect(), observer)?;
         let Some(first) = sessions.first() else {
@@ -134,23 +109,10 @@ impl Server {
             max_frames: options.video.max_frames.unwrap_or(frames.max.max(of_rate)),
             video: options.video,
         };
-        let model = first.model();
-        let model = json!({
-            "id": options.model_id,
-            "object": "model",
-            "created": super::api::response::now(),
-            "owned_by": "sharpv",
-            "meta": {
-                "description": model.description(),
-                "n_ctx_train": model.n_ctx_train(),
-                "size": model.size_bytes(),
-                "layout": first.layout().name(),
-                "max_frames": base.max_frames,
-            },
-        });
+        let model = model_entry(first, &base);
 
         let parallel = sessions.len();
-        let (patience, max_body) = (Patience::new(options.stall_timeout), options.max_body);
+        let patience = Patience::new(options.stall_timeout);
         let queue = Arc::new(Queue::new(parallel, options.queue));
         let cache = Arc::new(VideoCache::new(options.video_cache));
         let metrics = Arc::new(Metrics::new());
@@ -185,30 +147,31 @@ impl Server {
             hosts: options.hosts.iter().cloned().chain([host.to_owned()]).collect(),
             cors,
         };
-        // At work are those in the slots and in line, those whose media are fetched or read, and those in line for it.
-        let at_work = parallel.saturating_add(options.queue.saturating_mul(3)).saturating_add(FETCHING + READING);
+        // Requests are in a slot, are fetched or read, or wait for one of the three.
+        let requests = parallel.saturating_add(options.queue.saturating_mul(3)).saturating_add(FETCHING + READING);
         Ok(Self {
             listener,
             address,
             router: router(Arc::new(app), door),
             queue,
             slots: started.map_err(Error::io("starting a thread", name()))?,
-            doors: Doors { crowd: Crowd::new(at_work.saturating_add(MAX_CONNECTIONS), MAX_IDLE), patience, max_body },
+            connections: ConnectionLimit::new(requests.saturating_add(MAX_CONNECTIONS), MAX_IDLE),
+            limits: conn::Limits::new(patience, options.max_body),
             grace: options.grace,
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until it is stopped.
+    /// Serves until `stop` stops it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the system gives no threads, or the listener breaks.
+    /// [`Error::Io`] if a thread cannot be started, or the listener fails.
     pub fn run(self, stop: &Stop) -> Result<()> {
-        let Self { listener, address, router, queue, slots, doors, grace } = self;
+        let Self { listener, address, router, queue, slots, connections, limits, grace } = self;
         let failed = |action: &'static str| Error::io(action, address.to_string());
         listener.set_nonblocking(true).map_err(failed("listening"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -220,78 +183,107 @@ impl Server {
             .map_err(failed("starting threads"))?;
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            serve(listener, router, doors, stop.0.subscribe(), &queue, grace).await;
+            let open = accept(listener, router, connections, limits, &stop.0).await;
+            // Requests that wait fail now: the grace is for those in slots.
+            queue.close();
+            finish(open, &queue, grace).await;
             std::io::Result::Ok(())
         });
         queue.close();
-        queue.stop();
-        // Reads of other servers may hang for as long as they may take.
+        queue.cancel();
+        // Downloads may hang until their own time limit.
         runtime.shutdown_timeout(Duration::from_secs(1));
         for slot in slots {
-            // A slot that panicked has nothing to say.
+            // Its panic has been logged.
             let _ = slot.join();
         }
         served.map_err(failed("listening"))
     }
 }
 
-/// Accepts until it is stopped, then waits for what is at work.
-async fn serve(
+/// Accepts connections until `stop`. Returns those that are open.
+async fn accept(
     listener: tokio::net::TcpListener,
     router: Router,
-    doors: Doors,
-    mut stop: watch::Receiver<bool>,
-    queue: &Queue,
-    grace: Duration,
-) {
-    let Doors { crowd, patience, max_body } = doors;
-    let mut connections = JoinSet::new();
+    limit: Arc<ConnectionLimit>,
+    limits: conn::Limits,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
+    let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            () = stopped(&mut stop) => break,
+            () = stop.cancelled() => return open,
             accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            Some(_) = open.join_next() => continue,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(target: super::LOG, "a connection could not be accepted: {error}");
-                // Out of descriptors, most likely: one gets free.
-                crowd.shrink();
+                tracing::warn!("a connection could not be accepted: {error}");
+                // Most likely there are no file descriptors left, so one is freed.
+                limit.close_idle();
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
         };
-        let seat = tokio::select! {
-            () = stopped(&mut stop) => break,
-            seat = crowd.enter() => seat,
+        let permit = tokio::select! {
+            () = stop.cancelled() => return open,
+            permit = limit.enter() => permit,
         };
-        connections.spawn(conn::serve(stream, seat, router.clone(), patience, max_body, stop.clone()));
+        open.spawn(conn::serve(stream, permit, router.clone(), limits, stop.clone()));
     }
-    drop(listener);
-    // Streams would be waited for as long as they last.
-    queue.close();
-    let all_done = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(grace, all_done).await.is_err() {
-        queue.stop();
-        let rest = async { while connections.join_next().await.is_some() {} };
-        // What was stopped still tells its client.
-        let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
-    }
-    connections.abort_all();
 }
 
-/// Whether who may ask is as it should be for a server at this address.
+/// Waits until all answers are complete, and cancels them after `grace`.
+async fn finish(mut open: JoinSet<()>, queue: &Queue, grace: Duration) {
+    if tokio::time::timeout(grace, async { while open.join_next().await.is_some() {} }).await.is_err() {
+        queue.cancel();
+        // Cancelled answers still send an error to their clients.
+        let rest = async { while open.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
+    }
+    open.abort_all();
+}
+
+/// Where media may come from.
+fn sources(options: &ServeOptions) -> Result<Sources> {
+    let open = |folder| MediaRoot::new(folder).map_err(Error::io("opening the media root", folder));
+    let hosts = options.remote_hosts.clone();
+    Ok(Sources {
+        root: options.media_root.as_deref().map(open).transpose()?,
+        remote: Remote::new(options.allow_remote, hosts, options.max_download, options.download_timeout),
+    })
+}
+
+/// The entry of `/v1/models`.
+fn model_entry(session: &Session, base: &Base) -> Value {
+    let model = session.model();
+    json!({
+        "id": base.model_id,
+        "object": "model",
+        "created": now(),
+        "owned_by": "sharpv",
+        "meta": {
+            "description": model.description(),
+            "n_ctx_train": model.n_ctx_train(),
+            "size": model.size_bytes(),
+            "layout": session.layout().name(),
+            "max_frames": base.max_frames,
+        },
+    })
+}
+
+/// Fails if the key is not one that clients can send, or if a server at this address needs a key.
 fn check_key(options: &ServeOptions, address: IpAddr) -> Result<()> {
     let wrong =
         |value: &str, expected: String| Error::InvalidParameter { name: "api-key", value: value.into(), expected };
     match options.api_key.as_deref() {
         None if address.is_loopback() || options.without_key => Ok(()),
-        None => Err(wrong("missing", format!("given where other machines can ask (at {address})"))),
-        // Neither is what was meant: a server that all can use, and one that nobody can.
+        None => Err(wrong("missing", format!("set, because other machines can reach {address}"))),
+        // An empty key could mean a server for everybody, or for nobody.
         Some("") => Err(wrong("empty", "a key that clients can send".into())),
         Some(key) if key.trim() != key || !key.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
-            Err(wrong("one that no client can send", "visible ASCII characters, with no spaces around them".into()))
+            Err(wrong("unusable", "visible ASCII characters, without spaces around them".into()))
         }
         Some(_) => Ok(()),
     }

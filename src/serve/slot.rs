@@ -1,13 +1,14 @@
-//! A slot: a session on a thread of its own, which answers one request after the other.
+//! A slot: a session on its own thread, which answers one request after another.
 
 use super::api::error::ApiError;
 use super::api::request::Speaker;
 use super::api::response::{End, FinishReason, Usage};
-use super::cache::{Origin, VideoCache};
-use super::job::{Event, Job, Why};
+use super::cache::{Lookup, VideoCache};
+use super::cancel::Reason;
+use super::job::{Event, Job, Task};
 use super::metrics::Metrics;
-use super::prepare::{Prepared, text_step};
-use super::queue::{Queue, Trail};
+use super::queue::Queue;
+use super::trail::Trail;
 use super::writer::Writer;
 use crate::chat::{Answer, Role, Session, StopReason};
 use crate::error::Error;
@@ -18,10 +19,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sides of an image, multiplied: more pixels are not decoded for strangers.
+/// The most pixels of a frame.
 const MAX_PIXELS: u64 = 1 << 26;
 
-/// What a slot works with.
+/// A slot, before its thread runs.
 pub(super) struct Slot {
     pub number: usize,
     pub session: Session,
@@ -50,8 +51,8 @@ impl Slot {
         }
     }
 
-    /// Evicts now what an answer was too short for, so that the next question about its video does not wait for it. A
-    /// request stops it: what is left is done before the next answer about that video, as ever.
+    /// Evicts now what the answer was too short to evict, so that the next question about the video does not wait for
+    /// it. A new request cancels this; the rest is then evicted before the next answer about the video.
     fn settle(&mut self) {
         let token = self.session.cancel_token().clone();
         if !self.queue.idle(self.number, &token) {
@@ -59,10 +60,10 @@ impl Slot {
         }
         match catch_unwind(AssertUnwindSafe(|| self.session.settle(&mut ()))) {
             Ok(Ok(()) | Err(Error::Cancelled)) => {}
-            // The next request meets the same, and tells who asked.
-            Ok(Err(error)) => tracing::warn!(target: super::LOG, "evicting visual tokens failed: {error}"),
+            // The next request meets the same error, and reports it to its client.
+            Ok(Err(error)) => tracing::warn!("evicting visual tokens failed: {error}"),
             Err(_) => {
-                tracing::error!(target: super::LOG, "a slot panicked");
+                tracing::error!("a slot panicked");
                 self.session.clear();
             }
         }
@@ -71,34 +72,34 @@ impl Slot {
 
     fn answer_or_fail(&mut self, job: &Job) -> Result<(End, Trail), ApiError> {
         let token = self.session.cancel_token().clone();
-        let Some(working) = job.control.work(&token) else { return Err(self.given_up(job)) };
-        // What a panic leaves behind is thrown away.
+        let Some(attached) = job.cancellation.attach(&token) else { return Err(self.cancelled(job)) };
+        // A panic may leave the session in any state, so it is cleared.
         let result = catch_unwind(AssertUnwindSafe(|| self.answer(job, &token))).unwrap_or_else(|_| {
-            tracing::error!(target: super::LOG, "a slot panicked");
+            tracing::error!("a slot panicked");
             self.session.clear();
             Err(ApiError::internal())
         });
-        drop(working);
-        result.map_err(|error| if job.control.why().is_some() { self.given_up(job) } else { error })
+        drop(attached);
+        result.map_err(|error| if job.cancellation.reason().is_some() { self.cancelled(job) } else { error })
     }
 
-    fn given_up(&self, job: &Job) -> ApiError {
-        match job.control.why() {
-            Some(Why::Timeout) => ApiError::timeout(self.timeout),
-            Some(Why::Shutdown) => ApiError::shutting_down(),
-            Some(Why::Gone) | None => ApiError::cancelled(),
+    fn cancelled(&self, job: &Job) -> ApiError {
+        match job.cancellation.reason() {
+            Some(Reason::Timeout) => ApiError::timeout(self.timeout),
+            Some(Reason::Shutdown) => ApiError::shutting_down(),
+            Some(Reason::Gone) | None => ApiError::cancelled(),
         }
     }
 
     fn answer(&mut self, job: &Job, token: &CancelToken) -> Result<(End, Trail), ApiError> {
         let start = Instant::now();
-        let prepared = &job.prepared;
+        let task = &job.task;
         let mut watch = Watch::new(job, token, &self.metrics);
-        self.session.configure(&prepared.ask.params)?;
-        self.session.start_over(prepared.system.clone().or_else(|| self.system.clone()));
-        self.session.set_answer_start(&prepared.ask.answer_start);
-        let origins = add_turns(&mut self.session, prepared, &self.cache, &mut watch)?;
-        let Some(question) = prepared.turns.last() else { return Err(ApiError::internal()) };
+        self.session.configure(&task.answer.params)?;
+        self.session.start_over(task.system.clone().or_else(|| self.system.clone()));
+        self.session.set_answer_start(&task.answer.start);
+        let lookups = add_turns(&mut self.session, task, &self.cache, &mut watch)?;
+        let Some(question) = task.turns.last() else { return Err(ApiError::internal()) };
         let answer = self.session.ask(&question.text, &mut watch)?;
         watch.begun();
         let rest = watch.writer.finish();
@@ -108,7 +109,7 @@ impl Slot {
             StopReason::EndOfTurn => FinishReason::Stop,
             _ if stopped => FinishReason::Stop,
             StopReason::Length | StopReason::ContextFull => FinishReason::Length,
-            // There is some of the answer, but not what was asked for.
+            // It was cancelled, so the answer is incomplete.
             _ => return Err(ApiError::cancelled()),
         };
         self.metrics.answered(&answer);
@@ -123,45 +124,45 @@ impl Slot {
                 visual_total: answer.visual_tokens.total,
                 visual_kept: answer.visual_tokens.kept,
             },
-            extra: extra(&answer, &origins, &warnings, start.elapsed()),
+            extra: extra(&answer, &lookups, &warnings, start.elapsed()),
         };
-        let mut trail = prepared.trail.clone();
-        let said = format!("{}{text}", prepared.ask.answer_start);
-        trail.0.push(text_step(Speaker::Assistant.name(), &said));
+        let mut trail = task.trail.clone();
+        let said = format!("{}{text}", task.answer.start);
+        trail.message(Speaker::Assistant, &said);
         Ok((end, trail))
     }
 }
 
-/// Adds what was said before the question, and all videos. Says where these came from.
+/// Adds everything before the question to the session, and all videos. Returns how each video was obtained.
 fn add_turns(
     session: &mut Session,
-    prepared: &Prepared,
+    task: &Task,
     cache: &VideoCache,
     watch: &mut Watch<'_>,
-) -> Result<Vec<Origin>, ApiError> {
-    let mut origins = Vec::new();
-    let last = prepared.turns.len().saturating_sub(1);
-    let question = prepared.turns.last().map_or("", |turn| turn.text.as_str());
-    for (i, turn) in prepared.turns.iter().enumerate() {
+) -> Result<Vec<Lookup>, ApiError> {
+    let mut lookups = Vec::new();
+    let last = task.turns.len().saturating_sub(1);
+    let question = task.turns.last().map_or("", |turn| turn.text.as_str());
+    for (i, turn) in task.turns.iter().enumerate() {
         for media in &turn.media {
             let token = watch.token.clone();
             watch.path = media.file.path().display().to_string();
             watch.encoded = 0;
             let encode = || -> Result<_, ApiError> {
-                // What does not fit, or is no video, is refused before more than its first frame is decoded.
+                // Videos that do not fit, and files that are not videos, fail after one decoded frame.
                 let plan = session.plan_video(media.file.path(), &media.options, question)?;
                 if u64::from(plan.info.width) * u64::from(plan.info.height) > MAX_PIXELS {
-                    return Err(ApiError::media("the images of this video are too large; make them smaller"));
+                    return Err(ApiError::media("the frames of this video are too large; scale the video down"));
                 }
                 if plan.fits {
                     watch.begun();
                 }
                 Ok(session.encode_video(media.file.path(), &media.options, question, watch)?)
             };
-            let (video, origin) = cache.get_or_encode(&media.key, || token.is_cancelled(), encode)?;
-            watch.metrics.video(origin, &video);
+            let (video, lookup) = cache.get_or_encode(&media.key, || token.is_cancelled(), encode)?;
+            watch.metrics.video(lookup, &video);
             session.add_encoded(&video)?;
-            origins.push(origin);
+            lookups.push(lookup);
         }
         if i < last {
             let role = match turn.speaker {
@@ -172,16 +173,16 @@ fn add_turns(
             session.say(role, &turn.text);
         }
     }
-    Ok(origins)
+    Ok(lookups)
 }
 
 /// The object `sharpv` of an answer.
-fn extra(answer: &Answer, origins: &[Origin], warnings: &[String], total: Duration) -> serde_json::Value {
-    let cached = origins.iter().filter(|&&origin| origin == Origin::Cached).count();
+fn extra(answer: &Answer, lookups: &[Lookup], warnings: &[String], total: Duration) -> serde_json::Value {
+    let cached = lookups.iter().filter(|&&lookup| lookup == Lookup::Hit).count();
     json!({
         "visual_tokens": { "total": answer.visual_tokens.total, "kept": answer.visual_tokens.kept },
         "frames": answer.frames,
-        "videos": { "total": origins.len(), "cached": cached },
+        "videos": { "total": lookups.len(), "cached": cached },
         "kv": {
             "cells": answer.kv.cells,
             "bytes": answer.kv.bytes,
@@ -202,16 +203,16 @@ fn extra(answer: &Answer, origins: &[Origin], warnings: &[String], total: Durati
     })
 }
 
-/// Passes on what a session tells.
+/// Sends what a session reports to the client.
 struct Watch<'a> {
     job: &'a Job,
     token: &'a CancelToken,
     metrics: &'a Metrics,
     writer: Writer,
     has_begun: bool,
-    /// The video that is encoded: its name is nobody's business.
+    /// The path of the video that is being encoded. Clients must not see it.
     path: String,
-    /// Frames of it.
+    /// Frames of it that were encoded so far.
     encoded: u64,
     warnings: Vec<String>,
 }
@@ -222,7 +223,7 @@ impl<'a> Watch<'a> {
             job,
             token,
             metrics,
-            writer: Writer::new(job.prepared.ask.stops.clone(), !job.prepared.ask.answer_start.is_empty()),
+            writer: Writer::new(job.task.answer.stops.clone(), !job.task.answer.start.is_empty()),
             has_begun: false,
             path: String::new(),
             encoded: 0,

@@ -1,7 +1,8 @@
-//! Bodies of requests: onto disk as they come, into memory when they are whole.
+//! Bodies of requests: on disk while they arrive, in memory when they are complete.
 //!
-//! What has not come yet costs nothing. Where more has come than may lie on disk at once, the body that comes the
-//! slowest is given up, not the one that came last: nobody keeps others out by sending a lot and then next to nothing.
+//! axum's and tower-http's body limits bound one body in memory; here all bodies share a budget of disk space, and of
+//! memory. When the disk budget is used up, the slowest body is cancelled, not the newest: otherwise a client could
+//! keep others out by sending a lot and then next to nothing.
 
 use super::api::error::ApiError;
 use super::conn::{Pace, Patience};
@@ -13,31 +14,32 @@ use std::io::{self, Read, Seek, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-/// A body of so few bytes stays in memory; of a larger one so many are written at once.
+/// Bytes that are written to disk at once. A smaller body stays in memory.
 const BLOCK: usize = 128 << 10;
 
-/// Largest requests that may lie on disk at once.
+/// The disk budget, in requests of the largest size.
 const ON_DISK: u64 = 4;
 
-/// Largest requests that may be in memory at once.
+/// The memory budget, in requests of the largest size.
 const IN_MEMORY: u64 = 2;
 
-/// Below this no memory has to be waited for.
+/// Bodies up to this many bytes need no share of the memory budget.
 const SMALL: u64 = 1 << 20;
 
-/// After so many seconds what came counts half.
+/// Seconds after which bytes count half for the rate of a body.
 const HALF_LIFE: f64 = 5.0;
 
-/// Bodies on their way.
+/// The bodies that arrive.
 #[derive(Debug)]
 pub(super) struct Uploads {
-    /// Bytes of one body, and of all on disk.
+    /// The most bytes of one body, and of all bodies on disk.
     most: u64,
     most_on_disk: u64,
     patience: Patience,
-    /// MiB of bodies in memory.
+    /// The memory budget, in MiB.
     memory: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -49,16 +51,16 @@ struct State {
     uploads: BTreeMap<u64, Upload>,
 }
 
-/// A body that lies on disk, as far as it has come.
+/// A body on disk.
 #[derive(Debug)]
 struct Upload {
     bytes: u64,
     rate: Rate,
-    is_whole: bool,
-    give_up: Arc<Notify>,
+    is_complete: bool,
+    cancel: CancellationToken,
 }
 
-/// What came lately.
+/// How fast a body arrives.
 #[derive(Debug)]
 struct Rate {
     bytes: f64,
@@ -75,28 +77,28 @@ impl Rate {
     }
 }
 
-/// A body that is whole.
+/// A complete body.
 #[derive(Debug)]
 pub(super) struct Received {
     length: u64,
-    /// What comes behind what is in the file.
+    /// The bytes after those in the file.
     rest: Vec<u8>,
     file: Option<Stored>,
 }
 
-/// Where a large one lies. Gone with the value.
+/// The file of a large body. It is deleted when dropped.
 #[derive(Debug)]
 struct Stored {
     file: File,
-    place: Place,
+    share: Share,
 }
 
-/// A share of the disk.
+/// A share of the disk budget.
 #[derive(Debug)]
-struct Place {
+struct Share {
     uploads: Arc<Uploads>,
     id: u64,
-    give_up: Arc<Notify>,
+    cancel: CancellationToken,
 }
 
 impl Uploads {
@@ -111,7 +113,7 @@ impl Uploads {
         })
     }
 
-    /// Takes a body, however long that takes, as long as it comes.
+    /// Receives a body. It may take any time, as long as bytes keep arriving.
     pub async fn receive(self: &Arc<Self>, mut body: Body) -> Result<Received, ApiError> {
         let mut pace = Pace::new(self.patience);
         let mut received = Received { length: 0, rest: Vec::new(), file: None };
@@ -119,7 +121,7 @@ impl Uploads {
             let frame = tokio::select! {
                 frame = next_frame(&mut body) => frame,
                 () = pace.too_slow() => return Err(ApiError::slow_body()),
-                () = given_up(received.file.as_ref()) => return Err(ApiError::crowded()),
+                () = cancelled(received.file.as_ref()) => return Err(ApiError::crowded()),
             };
             let Some(frame) = frame else { break };
             let Ok(bytes) = frame.map_err(|_| ApiError::broken_body())?.into_data() else { continue };
@@ -131,24 +133,24 @@ impl Uploads {
             pace.moved(bytes.len() as u64);
             if received.rest.len() >= BLOCK {
                 received = self.write(received).await?;
-                // That was this machine's time.
+                // The time of the write does not count as the client's.
                 pace.rest();
             }
         }
         if let Some(stored) = &received.file {
-            stored.place.is_whole();
+            stored.share.complete();
         }
         Ok(received)
     }
 
-    /// Writes what is in memory behind what is in the file.
+    /// Appends the bytes in memory to the file.
     async fn write(self: &Arc<Self>, mut received: Received) -> Result<Received, ApiError> {
         if received.file.is_none() {
             let file = blocking(tempfile::tempfile).await?;
-            received.file = Some(Stored { file, place: self.place() });
+            received.file = Some(Stored { file, share: self.share() });
         }
         if let Some(stored) = &received.file {
-            stored.place.grow(received.rest.len() as u64)?;
+            stored.share.grow(received.rest.len() as u64)?;
         }
         blocking(move || {
             if let Some(stored) = &mut received.file {
@@ -160,7 +162,7 @@ impl Uploads {
         .await
     }
 
-    /// A share of the memory for bodies, as large as `received`. Small ones need none.
+    /// Waits for a share of the memory budget for `received`. `None` if it is so small that it needs none.
     pub async fn memory(&self, received: &Received) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         if received.length <= SMALL {
             return Ok(None);
@@ -170,14 +172,14 @@ impl Uploads {
         share.map(Some).map_err(|_| ApiError::shutting_down())
     }
 
-    fn place(self: &Arc<Self>) -> Place {
-        let give_up = Arc::new(Notify::new());
+    fn share(self: &Arc<Self>) -> Share {
+        let cancel = CancellationToken::new();
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
         let rate = Rate { bytes: 0.0, at: Instant::now() };
-        state.uploads.insert(id, Upload { bytes: 0, rate, is_whole: false, give_up: Arc::clone(&give_up) });
-        Place { uploads: Arc::clone(self), id, give_up }
+        state.uploads.insert(id, Upload { bytes: 0, rate, is_complete: false, cancel: cancel.clone() });
+        Share { uploads: Arc::clone(self), id, cancel }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -186,25 +188,25 @@ impl Uploads {
 }
 
 impl State {
-    /// Gives up the body that comes the slowest, `but` for one. Whole ones are soon gone by themselves.
-    fn give_up_slowest(&mut self, but: u64, now: Instant) -> bool {
-        let those = self.uploads.iter().filter(|&(&id, upload)| id != but && !upload.is_whole);
+    /// Cancels the slowest body other than `except`. Complete bodies stay: they are read soon.
+    fn cancel_slowest(&mut self, except: u64, now: Instant) -> bool {
+        let those = self.uploads.iter().filter(|&(&id, upload)| id != except && !upload.is_complete);
         let rates = those.map(|(&id, upload)| (id, upload.rate.now(now)));
         let slowest = rates.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(id, _)| id);
         let Some(upload) = slowest.and_then(|id| self.uploads.remove(&id)) else { return false };
         self.on_disk -= upload.bytes;
-        upload.give_up.notify_one();
+        upload.cancel.cancel();
         true
     }
 }
 
-impl Place {
-    /// More bytes are to be written.
+impl Share {
+    /// Reserves more bytes. Cancels slower bodies if there is no space left.
     fn grow(&self, bytes: u64) -> Result<(), ApiError> {
         let now = Instant::now();
         let mut state = self.uploads.lock();
         while state.on_disk + bytes > self.uploads.most_on_disk {
-            if !state.give_up_slowest(self.id, now) {
+            if !state.cancel_slowest(self.id, now) {
                 return Err(ApiError::crowded());
             }
         }
@@ -216,15 +218,15 @@ impl Place {
         Ok(())
     }
 
-    /// Nothing more comes.
-    fn is_whole(&self) {
+    /// The body is complete.
+    fn complete(&self) {
         if let Some(upload) = self.uploads.lock().uploads.get_mut(&self.id) {
-            upload.is_whole = true;
+            upload.is_complete = true;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Share {
     fn drop(&mut self) {
         let mut state = self.uploads.lock();
         if let Some(upload) = state.uploads.remove(&self.id) {
@@ -234,12 +236,12 @@ impl Drop for Place {
 }
 
 impl Received {
-    /// All of it, in memory. Blocks.
+    /// Reads the body into memory. Blocks.
     pub fn into_bytes(self) -> Result<Vec<u8>, ApiError> {
-        let Some(Stored { mut file, place }) = self.file else { return Ok(self.rest) };
+        let Some(Stored { mut file, share }) = self.file else { return Ok(self.rest) };
         let mut bytes = Vec::with_capacity(usize::try_from(self.length).unwrap_or(0));
         file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|error| disk(&error))?;
-        drop(place);
+        drop(share);
         bytes.extend_from_slice(&self.rest);
         Ok(bytes)
     }
@@ -249,22 +251,22 @@ async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, axum::Error>
     std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
 }
 
-/// Waits until the place of a body is needed by others.
-async fn given_up(stored: Option<&Stored>) {
+/// Waits until a body is cancelled.
+async fn cancelled(stored: Option<&Stored>) {
     match stored {
-        Some(stored) => stored.place.give_up.notified().await,
+        Some(stored) => stored.share.cancel.cancelled().await,
         None => std::future::pending().await,
     }
 }
 
-/// What may wait for the disk, on a thread for such things.
+/// Runs work that waits for the disk on a thread for it.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal())?;
     done.map_err(|error| disk(&error))
 }
 
 fn disk(error: &io::Error) -> ApiError {
-    tracing::error!(target: super::LOG, "a temporary file for a request's body failed: {error}");
+    tracing::error!("writing or reading the temporary file of a request's body failed: {error}");
     ApiError::internal()
 }
 
@@ -298,35 +300,35 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_makes_room() {
+    fn the_slowest_body_is_cancelled() {
         let uploads = uploads(100);
-        let places: Vec<Place> = (0..4).map(|_| uploads.place()).collect();
-        places.iter().for_each(|place| place.grow(100).expect("there is room"));
-        // The first goes on, the second has come to its end, and of the other two the last came in a burst.
+        let shares: Vec<Share> = (0..4).map(|_| uploads.share()).collect();
+        shares.iter().for_each(|share| share.grow(100).expect("there is space"));
+        // The first still arrives, the second is complete, and of the other two the last was faster.
         let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).expect("a time");
-        for place in &places[1..] {
-            uploads.lock().uploads.get_mut(&place.id).expect("an upload").rate.at = long_ago;
+        for share in &shares[1..] {
+            uploads.lock().uploads.get_mut(&share.id).expect("an upload").rate.at = long_ago;
         }
-        places[1].is_whole();
-        uploads.lock().uploads.get_mut(&places[3].id).expect("an upload").rate.bytes *= 2.0;
-        let newest = uploads.place();
-        newest.grow(1).expect("the place of the slowest");
-        let is_there = |place: &Place| uploads.lock().uploads.contains_key(&place.id);
-        assert_eq!(places.iter().map(is_there).collect::<Vec<_>>(), [true, true, false, true]);
-        assert!(places[2].grow(1).is_err(), "it was given up");
+        shares[1].complete();
+        uploads.lock().uploads.get_mut(&shares[3].id).expect("an upload").rate.bytes *= 2.0;
+        let newest = uploads.share();
+        newest.grow(1).expect("the space of the slowest");
+        let is_there = |share: &Share| uploads.lock().uploads.contains_key(&share.id);
+        assert_eq!(shares.iter().map(is_there).collect::<Vec<_>>(), [true, true, false, true]);
+        assert!(shares[2].grow(1).is_err(), "it was cancelled");
         assert_eq!(uploads.lock().on_disk, 301);
-        drop(places);
+        drop(shares);
         assert_eq!(uploads.lock().on_disk, 1);
     }
 
     #[test]
-    fn whole_bodies_are_not_given_up() {
+    fn complete_bodies_are_not_cancelled() {
         let uploads = uploads(100);
-        let places: Vec<Place> = (0..4).map(|_| uploads.place()).collect();
-        for place in &places {
-            place.grow(100).expect("there is room");
-            place.is_whole();
+        let shares: Vec<Share> = (0..4).map(|_| uploads.share()).collect();
+        for share in &shares {
+            share.grow(100).expect("there is space");
+            share.complete();
         }
-        assert_eq!(uploads.place().grow(1).expect_err("no room").status(), 503);
+        assert_eq!(uploads.share().grow(1).expect_err("no space left").status(), 503);
     }
 }

@@ -1,35 +1,35 @@
-//! The text of an answer on its way out: without the white space around it, and up to a text that ends it.
+//! The text of an answer that a client gets: without white space around it, and up to the first stop text.
 
-/// Takes pieces as they come from the model and gives those that can go out.
+/// Takes pieces of text from the model, and returns what can be sent.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     stops: Vec<String>,
-    /// What may be the beginning of a stop text, or white space at the end.
+    /// Text that may begin a stop text, or be white space at the end.
     held: String,
-    /// All that went out.
+    /// All text that was returned.
     text: String,
     stopped: bool,
-    /// It goes on behind something: white space at its beginning is part of it.
-    goes_on: bool,
+    /// The answer continues a text, so white space at its beginning belongs to it.
+    continues: bool,
 }
 
 impl Writer {
-    /// For an answer from its beginning on, or one that goes on behind something.
-    pub fn new(stops: Vec<String>, goes_on: bool) -> Self {
-        Self { stops, goes_on, ..Self::default() }
+    /// `continues`: the answer continues a text that the request has.
+    pub fn new(stops: Vec<String>, continues: bool) -> Self {
+        Self { stops, continues, ..Self::default() }
     }
 
-    /// Whether a stop text was met: nothing comes behind it.
+    /// Whether a stop text has ended the answer.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// All that went out.
+    /// All text that was returned.
     pub fn into_text(self) -> String {
         self.text
     }
 
-    /// Adds a piece. Gives what can go out now, which may be empty.
+    /// Adds a piece. Returns what can be sent now, which may be empty.
     pub fn push(&mut self, piece: &str) -> String {
         if self.stopped {
             return String::new();
@@ -38,9 +38,9 @@ impl Writer {
         let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
         let end = match found {
             Some(start) => start,
-            None => self.held.len() - self.begun_stop(),
+            None => self.held.len() - self.partial_stop(),
         };
-        let out = self.give(end);
+        let out = self.release(end);
         if found.is_some() {
             self.stopped = true;
             self.held.clear();
@@ -48,15 +48,15 @@ impl Writer {
         out
     }
 
-    /// What is left when no more pieces come.
+    /// Returns the rest, after the last piece.
     pub fn finish(&mut self) -> String {
-        let out = self.give(self.held.len());
+        let out = self.release(self.held.len());
         self.held.clear();
         out
     }
 
-    /// How long the longest end of what is held is that begins a stop text.
-    fn begun_stop(&self) -> usize {
+    /// The bytes at the end of the held text that may begin a stop text.
+    fn partial_stop(&self) -> usize {
         let begins = |n: usize| {
             let start = self.held.len() - n;
             self.held.is_char_boundary(start) && self.stops.iter().any(|stop| stop.starts_with(&self.held[start..]))
@@ -65,12 +65,12 @@ impl Writer {
         (1..=longest).rev().find(|&n| begins(n)).unwrap_or(0)
     }
 
-    /// Gives out what is held up to `end`, without white space at both ends of the answer.
-    fn give(&mut self, end: usize) -> String {
+    /// Returns the held text up to `end`, without white space at both ends of the answer.
+    fn release(&mut self, end: usize) -> String {
         let end = self.held[..end].trim_end().len();
         let rest = self.held.split_off(end);
         let mut out = std::mem::replace(&mut self.held, rest);
-        if self.text.is_empty() && !self.goes_on {
+        if self.text.is_empty() && !self.continues {
             out.drain(..out.len() - out.trim_start().len());
         }
         self.text.push_str(&out);
@@ -93,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_an_answer_stays_back() {
+    fn white_space_around_an_answer_is_removed() {
         assert_eq!(write(&[], &[" ", "\n a", " b", " \n"]), ("a b".into(), false));
         assert_eq!(write(&[], &[" "]), (String::new(), false));
     }
 
     #[test]
-    fn what_goes_on_keeps_the_white_space_before_it() {
+    fn a_continued_text_keeps_the_white_space_before_it() {
         let mut writer = Writer::new(vec!["END".into()], true);
         let out: String = [" blue", " sky ", "END"].into_iter().map(|piece| writer.push(piece)).collect();
         assert_eq!(out + &writer.finish(), " blue sky");

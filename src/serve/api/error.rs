@@ -1,7 +1,7 @@
-//! Errors as OpenAI's clients know them.
+//! Errors in the form of OpenAI's API.
 //!
-//! No message quotes a decoder, a path of this machine, or what another server said: such texts have leaked addresses
-//! of memory and the layout of networks elsewhere.
+//! No message quotes a decoder, a path of this machine, or another server: elsewhere such texts have leaked memory
+//! addresses and the layout of networks.
 
 use crate::error::{Error, Fix, MediaProblem, Resource};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Why a request is not answered, and what to do.
-#[derive(Debug, Clone)]
+/// Why a request fails, and what the client can do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
 pub(in crate::serve) struct ApiError {
     status: StatusCode,
     kind: &'static str,
@@ -18,9 +19,9 @@ pub(in crate::serve) struct ApiError {
     message: String,
     param: Option<&'static str>,
     retry_after: Option<Duration>,
-    /// Another try would fail as well.
+    /// A retry would fail as well.
     is_lasting: bool,
-    /// Numbers that clients can use: tokens of the prompt and of the context.
+    /// The sizes of the prompt and of the context, for clients that read them.
     numbers: Option<(usize, usize)>,
 }
 
@@ -30,7 +31,7 @@ impl ApiError {
         Self { status, kind, code, message, param: None, retry_after: None, is_lasting: false, numbers: None }
     }
 
-    /// A request that cannot be understood, or asks for what cannot be.
+    /// A request with an invalid value.
     pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
         Self {
             param: Some(param),
@@ -38,7 +39,7 @@ impl ApiError {
         }
     }
 
-    /// Something that this server does not do.
+    /// A parameter that this server does not support.
     pub fn unsupported(param: &'static str, message: impl Into<String>) -> Self {
         Self { code: "unsupported_parameter", ..Self::invalid(param, message) }
     }
@@ -48,32 +49,32 @@ impl ApiError {
         Self { code: "invalid_media", ..Self::invalid("messages", message) }
     }
 
-    /// A place that media may not come from.
+    /// Media from a source that is not allowed.
     pub fn forbidden_media(message: impl Into<String>) -> Self {
         Self { code: "media_not_allowed", ..Self::invalid("messages", message) }
     }
 
-    /// More bytes than are taken.
+    /// More bytes than the server accepts.
     pub fn too_large(what: &str, limit: u64) -> Self {
-        let message = format!("{what} is larger than the {} that this server takes; send less", megabytes(limit));
+        let message = format!("{what} is larger than {}, the limit of this server; send less", megabytes(limit));
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "too_large", message)
     }
 
-    /// A body that is no JSON.
+    /// A body of another type than JSON.
     pub fn not_json() -> Self {
         let message = "send the header Content-Type: application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", message)
     }
 
-    /// A body of which next to nothing came for a while.
+    /// A body that stopped arriving.
     pub fn slow_body() -> Self {
-        let message = "the body of the request stopped coming; send it again";
+        let message = "the body of the request stopped arriving; send the request again";
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "timeout", message)
     }
 
-    /// More is being sent than is held at once, and this came the slowest.
+    /// The bodies that arrive take too much space, and this one was the slowest.
     pub fn crowded() -> Self {
-        let message = "more is being sent to this server than it takes at once; send this again later";
+        let message = "this server is receiving more than it can hold; send the request again later";
         Self {
             retry_after: Some(Duration::from_secs(10)),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "overloaded", message)
@@ -82,43 +83,48 @@ impl ApiError {
 
     /// A body that broke off.
     pub fn broken_body() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_body", "the body broke off; send it again")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            "invalid_body",
+            "the body of the request broke off; send the request again",
+        )
     }
 
     /// A missing or wrong key.
     pub fn unauthorized() -> Self {
-        let message = "this server wants its API key: send the header Authorization: Bearer KEY";
+        let message = "this server requires an API key: send the header Authorization: Bearer KEY";
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
     }
 
-    /// A name of this server that it does not know.
+    /// A host name that is not one of this server's.
     pub fn unknown_host() -> Self {
-        let message = "this server does not go by the name in the header Host; ask for it by its address, or have it started with \
-                       this name allowed";
+        let message = "the header Host has a name that this server does not accept; use the server's address, or start \
+                       it with this name allowed";
         Self::new(StatusCode::FORBIDDEN, "permission_error", "unknown_host", message)
     }
 
-    /// A header Host that is missing, or no host.
+    /// A header `Host` that is missing or invalid.
     pub fn bad_host() -> Self {
         let message = "send one header Host with the name or address of this server";
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_host", message)
     }
 
-    /// A route that is not there.
+    /// An unknown route.
     pub fn no_route() -> Self {
-        let message = "there is nothing here; /v1/chat/completions, /v1/models, /health and /metrics are";
+        let message = "unknown route; there are /v1/chat/completions, /v1/models, /health and /metrics";
         Self::new(StatusCode::NOT_FOUND, "not_found_error", "not_found", message)
     }
 
-    /// A route that takes another method.
+    /// A method that the route does not accept.
     pub fn wrong_method(method: &str) -> Self {
-        let message = format!("this route takes another method: {method}");
+        let message = format!("this route only accepts {method}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
     }
 
     /// A model that is not loaded.
     pub fn no_model(id: &str) -> Self {
-        let message = format!("the one model of this server is {id:?}: send its name, or none");
+        let message = format!("this server only has the model {id:?}: send this name, or none");
         Self {
             param: Some("model"),
             ..Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message)
@@ -127,23 +133,23 @@ impl ApiError {
 
     /// All slots are busy, and the queue is full.
     pub fn queue_full(retry_after: Duration) -> Self {
-        let message = "all slots are busy and the queue is full; ask again later";
+        let message = "all slots are busy and the queue is full; send the request again later";
         Self {
             retry_after: Some(retry_after),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", message)
         }
     }
 
-    /// The server is about to end.
+    /// The server ends.
     pub fn shutting_down() -> Self {
-        let message = "the server is shutting down; ask again when it is back";
+        let message = "the server is shutting down; send the request again when it is back";
         Self {
             retry_after: Some(Duration::from_secs(10)),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "shutting_down", message)
         }
     }
 
-    /// It took too long.
+    /// The answer took too long.
     pub fn timeout(limit: Duration) -> Self {
         let message = format!(
             "the answer was not ready within {} s, the limit of this server; ask about fewer frames or a shorter part",
@@ -152,23 +158,23 @@ impl ApiError {
         Self { is_lasting: true, ..Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "timeout", message) }
     }
 
-    /// Something failed that is no fault of the request. The log has more.
+    /// A failure that the request did not cause. The log has the reason.
     pub fn internal() -> Self {
         let message = "the answer could not be computed; the server's log says why";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", message)
     }
 
-    /// A request that was given up.
+    /// A request that was cancelled.
     pub fn cancelled() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "cancelled", "the request was given up")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "cancelled", "the request was cancelled")
     }
 
-    /// The status of the answer.
+    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The body.
+    /// The JSON of the answer.
     pub fn body(&self) -> Value {
         let Self { kind, code, message, param, .. } = self;
         let mut error = json!({ "message": message, "type": kind, "param": param, "code": code });
@@ -197,44 +203,43 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What the library says, in words for somebody who is not at this machine.
+/// Errors of the library, in words for clients on other machines.
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             Error::PromptTooLong { resource, needed, limit, fixes, .. } => too_long(resource, needed, limit, &fixes),
             Error::ContextFull { n_ctx, n_rows } => too_long(Resource::Cells, n_ctx + n_rows, n_ctx, &[]),
             Error::Media { problem, .. } => Self::media(match problem {
-                MediaProblem::NotAVideo => "this is no video or image that can be read",
-                MediaProblem::CutOff => "the video has no index: it is cut off or damaged; send the whole file",
-                MediaProblem::NotRead => "this is an image of a kind that is not read; send JPEG or PNG",
-                // Nothing is written here, and nothing read but whole files.
+                MediaProblem::NotAVideo => "this is not a video or image that can be read",
+                MediaProblem::CutOff => "the video has no index, so it is truncated or damaged; send the whole file",
+                MediaProblem::NotRead => "this image format is not supported; send JPEG or PNG",
+                // The server writes no videos, and reads only whole files.
                 MediaProblem::Encode | MediaProblem::Backward => return Self::internal(),
                 MediaProblem::Decode => "the video cannot be decoded; convert it, for example to H.264 in MP4",
-                MediaProblem::Image => "the image cannot be decoded: it is damaged, or of an unknown format",
-                MediaProblem::TooLarge => "the image or video is too large: make its images smaller",
+                MediaProblem::Image => "the image cannot be decoded: it is damaged, or its format is unknown",
+                MediaProblem::TooLarge => "the image or video has too many pixels: scale it down",
             }),
-            Error::NoVideoStream { .. } => Self::media("there is no video in this file; send one with a video track"),
+            Error::NoVideoStream { .. } => Self::media("this file has no video; send one with a video track"),
             Error::NoFrames { .. } => {
-                Self::media("not one frame of the video can be decoded: it is empty, cut off or damaged")
+                Self::media("no frame of the video can be decoded: it is empty, truncated or damaged")
             }
             Error::UnsupportedCodec { .. } => {
-                Self::media("there is no decoder for this video; convert it, for example to H.264 in MP4")
+                Self::media("this server has no decoder for this video; convert it, for example to H.264 in MP4")
             }
-            Error::NoImages { .. } => Self::media("a list of frames needs at least one image"),
+            Error::NoImages { .. } => Self::media("a list of frames must have at least one image"),
             Error::StartBeyondEnd { start_s, duration_s, .. } => Self::invalid(
                 "start",
-                format!("the start, {start_s} s, is beyond the end of the video, which is {duration_s:.3} s long"),
+                format!("the start, {start_s} s, is after the end of the video, which is {duration_s:.3} s long"),
             ),
             Error::InvalidParameter { name, value, expected } => {
                 Self::invalid("body", format!("{name} is {value}, but must be {expected}"))
             }
-            Error::ChatTemplate { reason, .. } => Self::invalid(
-                "messages",
-                format!("the model's chat template does not take this conversation: {reason}"),
-            ),
+            Error::ChatTemplate { reason, .. } => {
+                Self::invalid("messages", format!("the model's chat template rejects this conversation: {reason}"))
+            }
             Error::Cancelled => Self::cancelled(),
             other => {
-                tracing::error!(target: super::super::LOG, "a request failed: {other}");
+                tracing::error!("a request failed: {other}");
                 Self::internal()
             }
         }

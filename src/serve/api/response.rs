@@ -1,11 +1,11 @@
-//! Answers, whole and in pieces.
+//! The JSON of answers, whole and in chunks.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A JSON body with a status.
+/// A response with a JSON body.
 pub(in crate::serve) fn json_response(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
@@ -26,12 +26,12 @@ impl FinishReason {
     }
 }
 
-/// What an answer took.
+/// The tokens of an answer.
 #[derive(Debug, Clone)]
 pub(in crate::serve) struct Usage {
-    /// Rows that the language model read: text tokens and kept visual tokens.
+    /// Rows of the prompt: text tokens and kept visual tokens.
     pub prompt: usize,
-    /// Those that were in the KV cache.
+    /// Rows of the prompt that were in the KV cache.
     pub cached: usize,
     pub completion: usize,
     /// Visual tokens of the conversation.
@@ -61,13 +61,13 @@ pub(in crate::serve) struct End {
     pub extra: Value,
 }
 
-/// What all pieces of one answer have in common.
+/// The fields that all chunks of an answer share.
 #[derive(Debug, Clone)]
 pub(in crate::serve) struct Head {
     pub id: String,
     pub created: u64,
     pub model: String,
-    /// Pieces carry `usage`, which is null in all but the last.
+    /// Chunks have the field `usage`, which is null in all but the last.
     pub with_usage: bool,
 }
 
@@ -94,24 +94,24 @@ impl Head {
         })
     }
 
-    /// The piece that says who speaks.
+    /// The first chunk, with the role.
     pub fn first(&self) -> Value {
         self.piece(json!({ "role": "assistant", "content": "" }), None)
     }
 
-    /// Some text.
+    /// A chunk of text.
     pub fn text(&self, text: &str) -> Value {
         self.piece(json!({ "content": text }), None)
     }
 
-    /// The last piece.
+    /// The chunk with the finish reason.
     pub fn end(&self, end: &End) -> Value {
         let mut piece = self.piece(json!({}), Some(end.reason.name()));
         piece["sharpv"] = end.extra.clone();
         piece
     }
 
-    /// What comes behind it if usage was asked for.
+    /// The chunk after it, if usage is requested.
     pub fn usage(&self, end: &End) -> Value {
         let mut piece = self.chunk(json!([]));
         piece["usage"] = end.usage.json();

@@ -1,16 +1,17 @@
-//! Connections: who is there, what each is at, and how long each may take.
+//! Connections: how many there may be, and how slow their clients may be.
 //!
-//! A client that is slow, idle or refused costs nobody else anything: it holds neither a slot nor memory that others
-//! need, places are kept for those that ask (`crowd`), who moves next to nothing is cut off (`pace`), and what a
-//! refused client still sends is read for a while, so that it sees the answer (`wire`).
+//! A client that is slow, idle or rejected costs other clients nothing. It holds neither a slot nor memory that others
+//! need. There are always permits for clients with a request (`limit`). Clients that send or read next to nothing are
+//! disconnected (`pace`). What a rejected client still sends is read for a while, so that it sees the answer (`wire`).
 
-mod crowd;
+mod limit;
 mod pace;
 mod service;
 mod wire;
 
-pub(super) use crowd::{Crowd, Seat};
+pub(super) use limit::{ConnectionLimit, Permit};
 pub(super) use pace::{Pace, Patience};
+pub(super) use wire::Limits;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -18,53 +19,45 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use service::Watched;
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use wire::{Limits, Wire};
+use tokio_util::sync::CancellationToken;
+use wire::Wire;
 
-/// Bytes of the head of a request, and of what is read of a body at once.
+/// The most bytes of a request's head, and of a body that are read at once.
 const MAX_BUFFER: usize = 64 << 10;
 
-/// Waits for the wish to stop. Nobody can wish it any more if the sender is gone.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|&stopped| stopped).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Answers what comes over one connection, until it ends, or its place is needed.
+/// Answers the requests of one connection, until it ends or must be closed for another one.
 pub(super) async fn serve(
     stream: TcpStream,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
     router: Router,
-    patience: Patience,
-    max_body: u64,
-    mut stop: watch::Receiver<bool>,
+    limits: Limits,
+    stop: CancellationToken,
 ) {
-    // Tokens are small, and somebody waits for each.
+    // Tokens are small, and each should arrive at once.
     let _ = stream.set_nodelay(true);
-    let wire = Wire::new(stream, Arc::clone(&seat), Limits::new(patience, max_body));
+    let wire = Wire::new(stream, Arc::clone(&permit), limits);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // The whole head, for which a client may take as long as for the least part of a body.
-        .header_read_timeout(patience.window())
+        // The time for a whole head.
+        .header_read_timeout(limits.patience.window())
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(wire), Watched::new(router, Arc::clone(&seat)));
+        .serve_connection(TokioIo::new(wire), Watched::new(router, Arc::clone(&permit)));
     let mut connection = std::pin::pin!(connection);
     let mut is_stopping = false;
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = stopped(&mut stop), if !is_stopping => {
+            () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = seat.sent_away() => {
-                tracing::debug!(target: super::LOG, "a connection made room for another");
+            () = permit.closed() => {
+                tracing::debug!("a connection was closed for another one");
                 return;
             }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(target: super::LOG, "a connection ended: {error}");
+        tracing::debug!("a connection ended: {error}");
     }
 }

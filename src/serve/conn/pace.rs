@@ -1,14 +1,14 @@
-//! How slow a client may be: not how long it takes counts, but that it moves on.
+//! How slow a client may be. It may take any time in total, as long as bytes keep moving.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Bytes a second that a client moves at least, over a window.
+/// The least bytes per second that a client must send or read, on average over a window.
 const LEAST_RATE: u64 = 1 << 10;
 
-/// How long a client may move next to nothing.
+/// How long a client may send or read next to nothing.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::serve) struct Patience(Duration);
 
@@ -17,7 +17,7 @@ impl Patience {
         Self(window)
     }
 
-    /// Over this time at least [`least`](Self::least) bytes have to move.
+    /// The time in which at least [`least`](Self::least) bytes must move.
     pub fn window(self) -> Duration {
         self.0
     }
@@ -27,13 +27,13 @@ impl Patience {
     }
 }
 
-/// Watches what a client moves.
+/// Measures the bytes of one client.
 #[derive(Debug)]
 pub(in crate::serve) struct Pace {
     patience: Patience,
-    /// Bytes of this window.
+    /// Bytes in this window.
     moved: u64,
-    /// The end of this window. `None` while nothing is waited for.
+    /// The end of this window. `None` while the server does not wait for the client.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -42,17 +42,17 @@ impl Pace {
         Self { patience, moved: 0, end: None }
     }
 
-    /// Bytes came, or went.
+    /// Adds bytes that were sent or read.
     pub fn moved(&mut self, bytes: u64) {
         self.moved += bytes;
     }
 
-    /// Nothing is waited for: it is not the client's turn.
+    /// The server no longer waits for the client.
     pub fn rest(&mut self) {
         (self.moved, self.end) = (0, None);
     }
 
-    /// To be polled while the client is waited for: ready when it moved too little.
+    /// Poll it while the server waits for the client. It is ready when the client is too slow.
     pub fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let window = self.patience.window();
         let end = self.end.get_or_insert_with(|| Box::pin(sleep(window)));
@@ -66,7 +66,7 @@ impl Pace {
         }
     }
 
-    /// Waits until the client is too slow. May be dropped and called again.
+    /// Waits until the client is too slow. Cancel-safe.
     pub async fn too_slow(&mut self) {
         std::future::poll_fn(|context| self.poll_too_slow(context)).await;
     }

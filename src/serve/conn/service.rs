@@ -1,7 +1,6 @@
-//! Requests and answers on their way, as far as the connection has to know: what it is at, and whether a request was
-//! read to its end.
+//! Keeps track of what a connection does, and of whether its request was read to the end.
 
-use super::crowd::{At, Seat};
+use super::limit::{Activity, Permit};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
@@ -16,19 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-/// A body of so few bytes is read by hyper itself when nobody wants it, and the connection goes on.
+/// A body up to this many bytes is read by hyper itself if no route reads it, and the connection stays open.
 const SMALL: u64 = 4 << 10;
 
-/// All routes, for one connection.
+/// The routes, for one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Watched {
     router: TowerToHyperService<Router>,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
 }
 
 impl Watched {
-    pub fn new(router: Router, seat: Arc<Seat>) -> Self {
-        Self { router: TowerToHyperService::new(router), seat }
+    pub fn new(router: Router, permit: Arc<Permit>) -> Self {
+        Self { router: TowerToHyperService::new(router), permit }
     }
 }
 
@@ -40,33 +39,33 @@ impl Service<axum::http::Request<Incoming>> for Watched {
     type Future = Answering;
 
     fn call(&self, request: axum::http::Request<Incoming>) -> Answering {
-        let seat = Arc::clone(&self.seat);
+        let permit = Arc::clone(&self.permit);
         let is_whole = request.body().is_end_stream();
         let is_small = request.body().size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
-        seat.set(if is_whole { At::Working } else { At::Receiving });
-        seat.set_owes(!is_whole);
+        permit.set(if is_whole { Activity::Working } else { Activity::Receiving });
+        permit.set_unread(!is_whole);
         let is_read = Arc::new(AtomicBool::new(is_whole));
-        let (of_body, of_seat) = (Arc::clone(&is_read), Arc::clone(&seat));
-        let request: Request = request.map(|inner| Body::new(Arriving { inner, is_read: of_body, seat: of_seat }));
+        let (of_body, of_permit) = (Arc::clone(&is_read), Arc::clone(&permit));
+        let request: Request = request.map(|inner| Body::new(Arriving { inner, is_read: of_body, permit: of_permit }));
         let answering = self.router.call(request);
         Box::pin(async move {
             let mut response = answering.await?;
-            // The connection ends with this answer: what is left of the request is not waited for.
+            // Close the connection with this answer, instead of reading the rest of the request.
             if !is_read.load(Ordering::Relaxed) && !is_small {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|inner| Leaving { inner, is_read, seat }))
+            Ok(response.map(|inner| Leaving { inner, is_read, permit }))
         })
     }
 }
 
-/// A request's body.
+/// The body of a request.
 #[derive(Debug)]
 struct Arriving {
     inner: Incoming,
-    /// Set when it is here to its end.
+    /// Whether the body was read to the end.
     is_read: Arc<AtomicBool>,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
 }
 
 impl HttpBody for Arriving {
@@ -80,8 +79,8 @@ impl HttpBody for Arriving {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && self.inner.is_end_stream()) {
             self.is_read.store(true, Ordering::Relaxed);
-            self.seat.set_owes(false);
-            self.seat.set(At::Working);
+            self.permit.set_unread(false);
+            self.permit.set(Activity::Working);
         }
         polled
     }
@@ -95,13 +94,13 @@ impl HttpBody for Arriving {
     }
 }
 
-/// An answer's body. When it is gone, the connection has nothing to do.
+/// The body of an answer. When it is dropped, the connection is idle.
 #[derive(Debug)]
 pub(super) struct Leaving {
     inner: Body,
-    /// Whether the request was.
+    /// Whether the request was read to the end.
     is_read: Arc<AtomicBool>,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
 }
 
 impl HttpBody for Leaving {
@@ -126,6 +125,6 @@ impl HttpBody for Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.seat.set(if self.is_read.load(Ordering::Relaxed) { At::Between } else { At::Refused });
+        self.permit.set(if self.is_read.load(Ordering::Relaxed) { Activity::Idle } else { Activity::Rejected });
     }
 }

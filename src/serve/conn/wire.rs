@@ -1,7 +1,7 @@
-//! The bytes of a connection: who reads an answer too slowly is cut off, and what a refused client still sends is read
-//! for a while.
+//! The bytes of a connection. Clients that read an answer too slowly are disconnected, and what a rejected client still
+//! sends is read for a while.
 
-use super::crowd::{At, Seat};
+use super::limit::{Activity, Permit};
 use super::pace::{Pace, Patience};
 use std::io;
 use std::pin::Pin;
@@ -12,21 +12,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a refused client is listened to, in all and without a byte of it.
+/// How long to read from a rejected client: in total, and without a byte.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_QUIET: Duration = Duration::from_secs(5);
 
-/// Bytes that are read of a refused client whatever the largest request is.
+/// The most bytes to read from a rejected client, unless requests may be larger than half of it.
 const LINGER_BYTES: u64 = 64 << 20;
 
-/// What is thrown away at once.
+/// Bytes that are read and dropped at once.
 const SINK: usize = 16 << 10;
 
-/// What bounds a connection.
+/// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    patience: Patience,
-    /// Bytes that are read of a refused client.
+pub(in crate::serve) struct Limits {
+    pub(super) patience: Patience,
+    /// The most bytes to read from a rejected client.
     linger_bytes: u64,
 }
 
@@ -36,19 +36,19 @@ impl Limits {
     }
 }
 
-/// A connection's bytes.
+/// The stream of a connection.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
     limits: Limits,
-    /// Of the answers that the client reads.
+    /// How fast the client reads answers.
     reading: Pace,
     linger: Option<Linger>,
 }
 
-/// An end that is not final yet. A connection that is closed with bytes unread is reset, and the client, which is
-/// sending, never sees the answer: it meets a broken pipe, and most try the whole upload again.
+/// Reading on before closing. If a connection is closed while bytes are unread, the system resets it: a client that is
+/// still sending gets a broken pipe instead of the answer, and most try the whole upload again.
 #[derive(Debug)]
 struct Linger {
     left: u64,
@@ -57,11 +57,11 @@ struct Linger {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream, seat: Arc<Seat>, limits: Limits) -> Self {
-        Self { stream, seat, limits, reading: Pace::new(limits.patience), linger: None }
+    pub fn new(stream: TcpStream, permit: Arc<Permit>, limits: Limits) -> Self {
+        Self { stream, permit, limits, reading: Pace::new(limits.patience), linger: None }
     }
 
-    /// What became of a write. One that has to wait for the client may not wait for ever.
+    /// Checks the result of a write. A write that waits for the client fails when the client is too slow.
     fn written(
         &mut self,
         result: Poll<io::Result<usize>>,
@@ -89,7 +89,7 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            self.seat.set_owes(true);
+            self.permit.set_unread(true);
         }
         Poll::Ready(Ok(()))
     }
@@ -123,10 +123,10 @@ impl AsyncWrite for Wire {
         let this = &mut *self;
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            if !this.seat.owes() {
+            if !this.permit.has_unread() {
                 return Poll::Ready(Ok(()));
             }
-            this.seat.set(At::Refused);
+            this.permit.set(Activity::Rejected);
         }
         let most = this.limits.linger_bytes;
         this.linger.get_or_insert_with(|| Linger::new(most)).poll(&mut this.stream, context).map(Ok)
@@ -138,7 +138,7 @@ impl Linger {
         Self { left: most, end: Box::pin(sleep(LINGER)), quiet: Box::pin(sleep(LINGER_QUIET)) }
     }
 
-    /// Ready when the client is done, or was listened to for long enough.
+    /// Ready when the client has sent everything, or a limit is reached.
     fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; SINK];
         while self.left > 0 && self.end.as_mut().poll(context).is_pending() {

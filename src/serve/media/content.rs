@@ -1,12 +1,12 @@
-//! What a file is, by its first bytes.
+//! The format of a file, by its first bytes.
 
 use std::io::{self, Read};
 
-/// How many bytes are looked at: a packet of a transport stream, and where the next ones begin.
+/// Bytes that are read: one packet of a transport stream, and the first byte of the next.
 const HEAD: u64 = 189;
 
-/// Whether a file begins as a video or image of the formats that are served. FFmpeg knows hundreds more, and some of
-/// them, such as playlists, name other files to open.
+/// Whether a file begins like a video or image in a supported format. FFmpeg knows hundreds more, and some of them,
+/// such as playlists, make it open other files.
 pub(super) fn is_known(content: impl Read) -> io::Result<bool> {
     let mut head = Vec::with_capacity(HEAD as usize);
     content.take(HEAD).read_to_end(&mut head)?;
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_other_files_is_not_known() {
+    fn formats_that_name_other_files_are_unknown() {
         for text in [
             "#EXTM3U\n#EXTINF:1,\n/etc/passwd\n",
             "ffconcat version 1.0\nfile '/etc/passwd'\n",

@@ -1,6 +1,6 @@
 //! Media in the request itself: data URIs and base64.
 
-use super::MediaLimits;
+use super::limits::MediaLimits;
 use crate::serve::api::error::ApiError;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -9,29 +9,29 @@ use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
 use tempfile::{Builder, NamedTempFile};
 
-/// With or without padding, as clients send it.
+/// Clients send base64 with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A file of this process, and the digest of what is in it.
+/// A temporary file, with the SHA-256 of its content.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub file: NamedTempFile,
     pub digest: [u8; 32],
 }
 
-/// What a data URI holds.
+/// The content of a data URI.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DataUri<'a> {
-    /// One file, in base64.
+    /// A file, in base64.
     File(&'a str),
-    /// The frames of a video, as vLLM has them.
+    /// The frames of a video, each in base64: vLLM's `data:video/jpeg`.
     Frames(Vec<&'a str>),
 }
 
-/// Takes a data URI apart; `None` if `text` is none.
+/// Parses a data URI. `None` if `text` is not one.
 pub(super) fn data_uri(text: &str) -> Option<Result<DataUri<'_>, ApiError>> {
     let start = text.get(..5)?;
     if !start.eq_ignore_ascii_case("data:") {
@@ -41,7 +41,7 @@ pub(super) fn data_uri(text: &str) -> Option<Result<DataUri<'_>, ApiError>> {
 }
 
 fn read_data_uri(rest: &str) -> Result<DataUri<'_>, ApiError> {
-    let expected = || ApiError::media("a data URI must read data:video/…;base64,… or data:image/…;base64,…");
+    let expected = || ApiError::media("a data URI must have the form data:video/…;base64,… or data:image/…;base64,…");
     let (kind, data) = rest.split_once(',').ok_or_else(expected)?;
     let kind = kind.to_ascii_lowercase();
     let kind = kind.strip_suffix(";base64").ok_or_else(expected)?;
@@ -53,11 +53,12 @@ fn read_data_uri(rest: &str) -> Result<DataUri<'_>, ApiError> {
     if is_good && kind != "image/svg+xml" { Ok(DataUri::File(data)) } else { Err(expected()) }
 }
 
-/// Decodes base64 into a file of its own.
+/// Decodes base64 into a temporary file.
 pub(super) fn store_base64(text: &str, limits: &MediaLimits) -> Result<Stored, ApiError> {
-    store(DecoderReader::new(WithoutSpace(text.as_bytes()), &BASE64), limits).map_err(|error| match error {
+    let content = DecoderReader::new(WithoutSpace(text.as_bytes()), &BASE64);
+    store(content, limits.max_bytes, limits).map_err(|error| match error {
         StoreError::Api(error) => error,
-        StoreError::Read => ApiError::media("this is no base64; send the file's bytes in base64, whole"),
+        StoreError::Read => ApiError::media("this is not base64; send all bytes of the file in base64"),
     })
 }
 
@@ -65,20 +66,20 @@ pub(super) fn store_base64(text: &str, limits: &MediaLimits) -> Result<Stored, A
 #[derive(Debug)]
 pub(super) enum StoreError {
     Api(ApiError),
-    /// What was read from gave an error.
+    /// The content could not be read.
     Read,
 }
 
-/// Writes what `content` gives into a file of its own, as far as that is allowed.
-pub(super) fn store(mut content: impl Read, limits: &MediaLimits) -> Result<Stored, StoreError> {
+/// Writes at most `max_bytes` of `content` to a temporary file.
+pub(super) fn store(mut content: impl Read, max_bytes: u64, limits: &MediaLimits) -> Result<Stored, StoreError> {
     let disk = |error: io::Error| {
-        tracing::error!(target: crate::serve::LOG, "writing a temporary file failed: {error}");
+        tracing::error!("writing a temporary file failed: {error}");
         StoreError::Api(ApiError::internal())
     };
     let mut file = Builder::new().prefix("sharpv-serve-").tempfile().map_err(disk)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
-    let mut left = limits.max_bytes;
+    let mut left = max_bytes;
     loop {
         limits.check().map_err(StoreError::Api)?;
         let n = match content.read(&mut buffer) {
@@ -89,7 +90,7 @@ pub(super) fn store(mut content: impl Read, limits: &MediaLimits) -> Result<Stor
         };
         left = left
             .checked_sub(n as u64)
-            .ok_or_else(|| StoreError::Api(ApiError::too_large("a video or image", limits.max_bytes)))?;
+            .ok_or_else(|| StoreError::Api(ApiError::too_large("a video or image", max_bytes)))?;
         hasher.update(&buffer[..n]);
         file.write_all(&buffer[..n]).map_err(disk)?;
     }
@@ -97,7 +98,7 @@ pub(super) fn store(mut content: impl Read, limits: &MediaLimits) -> Result<Stor
     Ok(Stored { file, digest: hasher.finalize().into() })
 }
 
-/// Some clients break base64 into lines.
+/// Skips white space: some clients break base64 into lines.
 struct WithoutSpace<'a>(&'a [u8]);
 
 impl Read for WithoutSpace<'_> {
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn data_uris_are_taken_apart() {
+    fn data_uris_are_parsed() {
         let read = |text| data_uri(text).map(|result| result.ok());
         assert_eq!(read("data:video/mp4;base64,AAAA"), Some(Some(DataUri::File("AAAA"))));
         assert_eq!(read("DATA:image/png;BASE64,AAAA"), Some(Some(DataUri::File("AAAA"))));

@@ -1,6 +1,6 @@
-//! Files of this machine, under one folder.
+//! Files of this machine, in one folder.
 
-use super::MediaLimits;
+use super::limits::MediaLimits;
 use crate::serve::api::error::ApiError;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
@@ -11,21 +11,21 @@ use std::io::{self, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The folder that videos may be asked for by name from.
+/// The folder whose files clients may name.
 #[derive(Debug)]
 pub(in crate::serve) struct MediaRoot {
     folder: PathBuf,
-    /// What was read once is not read again as long as the file is the same.
+    /// A file is read again only if it changed.
     digests: Mutex<HashMap<Identity, [u8; 32]>>,
 }
 
-/// A file that was looked at.
+/// An open file of the folder.
 #[derive(Debug)]
 pub(super) struct LocalFile {
-    /// Where to read it: on Linux its descriptor, so that nobody can put another file there meanwhile.
+    /// Where to read it: on Linux through its descriptor, so that nobody can replace the file meanwhile.
     pub path: PathBuf,
     pub digest: [u8; 32],
-    /// Open for as long as `path` is used.
+    /// Stays open while `path` is used.
     pub file: File,
 }
 
@@ -36,7 +36,7 @@ struct Identity {
     times: [i64; 4],
 }
 
-/// Digests that are remembered.
+/// The most digests that are kept.
 const MAX_DIGESTS: usize = 4096;
 
 impl MediaRoot {
@@ -44,14 +44,14 @@ impl MediaRoot {
     pub fn new(folder: &Path) -> io::Result<Self> {
         let folder = fs::canonicalize(folder)?;
         if !folder.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder"));
         }
         Ok(Self { folder, digests: Mutex::default() })
     }
 
-    /// Opens the regular file that `name` is: a path, relative to the folder or absolute, or a `file://` URL.
+    /// Opens a regular file of the folder. `name` is a `file://` URL or a path, absolute or relative to the folder.
     ///
-    /// One message for all that can be wrong: it must not tell what there is elsewhere.
+    /// All errors have the same message: it must not show which files exist elsewhere.
     pub(super) fn open(&self, name: &str, limits: &MediaLimits) -> Result<LocalFile, ApiError> {
         let found = self.find(name).and_then(|(file, canonical)| {
             let meta = file.metadata()?;
@@ -64,18 +64,18 @@ impl MediaRoot {
     }
 
     fn find(&self, name: &str) -> io::Result<(File, PathBuf)> {
-        let refused = || io::Error::from(io::ErrorKind::InvalidInput);
-        let path = path_of(name).ok_or_else(refused)?;
+        let rejected = || io::Error::from(io::ErrorKind::InvalidInput);
+        let path = path_of(name).ok_or_else(rejected)?;
         if path.components().any(|part| matches!(part, Component::ParentDir)) || path.as_os_str().is_empty() {
-            return Err(refused());
+            return Err(rejected());
         }
         let canonical = fs::canonicalize(self.folder.join(path))?;
         if !canonical.starts_with(&self.folder) {
-            return Err(refused());
+            return Err(rejected());
         }
         let file = open_without_following(&canonical)?;
-        // A folder on the way may have become a link meanwhile.
-        if self.holds(&file, &canonical)? { Ok((file, canonical)) } else { Err(refused()) }
+        // A folder of the path may have become a link meanwhile.
+        if self.holds(&file, &canonical)? { Ok((file, canonical)) } else { Err(rejected()) }
     }
 
     /// Whether an open file is in the folder.
@@ -84,7 +84,6 @@ impl MediaRoot {
         Ok(fs::read_link(descriptor(file))?.starts_with(&self.folder))
     }
 
-    /// Whether an open file is in the folder.
     #[cfg(not(target_os = "linux"))]
     fn holds(&self, file: &File, canonical: &Path) -> io::Result<bool> {
         let again = fs::canonicalize(canonical)?;
@@ -127,7 +126,7 @@ fn digest_of(mut file: &File, limits: &MediaLimits) -> Result<[u8; 32], ApiError
     Ok(hasher.finalize().into())
 }
 
-/// The path that `name` stands for.
+/// The path that `name` means. `None` if it contains NUL, or is not a path of this system.
 fn path_of(name: &str) -> Option<PathBuf> {
     let Some(rest) = name.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("file://")).map(|_| &name[7..]) else {
         return Some(name).filter(|name| !name.contains('\0')).map(PathBuf::from);
@@ -151,7 +150,7 @@ fn path_from(bytes: Vec<u8>) -> Option<PathBuf> {
     String::from_utf8(bytes).ok().map(|text| OsStr::new(&text).into())
 }
 
-/// Neither a link nor a pipe, which would be waited for.
+/// Opens a file that is not a link, without waiting for the other end of a pipe.
 #[cfg(unix)]
 fn open_without_following(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -189,7 +188,7 @@ impl Identity {
         })
     }
 
-    /// Without such numbers every file is read.
+    /// Other systems have no such numbers, so every file is read each time.
     #[cfg(not(unix))]
     fn of(_: &Metadata) -> Option<Self> {
         None
