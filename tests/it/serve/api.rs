@@ -61,7 +61,7 @@ fn a_stream_gives_the_answer_in_pieces() {
 
     let plain = server.post(&with(asked, json!({ "stream_options": null })));
     let events = plain.events();
-    assert!(events.iter().all(|event| event.get("usage").is_none()), "usage comes only when asked for");
+    assert!(events.iter().all(|event| event.get("usage").is_none()), "usage is sent only on request");
     assert!(events[events.len() - 2]["choices"][0]["finish_reason"].is_string());
 }
 
@@ -93,7 +93,7 @@ fn the_answer_is_that_of_ask() {
 }
 
 #[test]
-fn models_and_health_are_told() {
+fn models_health_and_metrics_have_routes() {
     let server = Server::tiny(&["--alias", "org/clip-model"]);
     let list = server.get("/v1/models").json();
     let model = &list["data"][0];
@@ -110,7 +110,7 @@ fn models_and_health_are_told() {
 }
 
 #[test]
-fn what_is_not_there_is_told_in_json() {
+fn unknown_routes_methods_and_models_give_errors_in_json() {
     let server = Server::tiny(&[]);
     for (method, path, status, code) in [
         ("GET", "/v1/models/other", 404, "model_not_found"),
@@ -139,7 +139,7 @@ fn what_is_not_there_is_told_in_json() {
 }
 
 #[test]
-fn bodies_that_make_no_sense_are_refused_and_not_repeated() {
+fn invalid_bodies_are_rejected_and_not_quoted() {
     let server = Server::tiny(&[]);
     for (body, status) in [
         ("", 400),
@@ -179,7 +179,7 @@ fn bodies_that_make_no_sense_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn answers_end_where_the_request_wants() {
+fn answers_end_where_the_request_says() {
     let server = Server::tiny(&[]);
     let whole = server.post(&with(say("Why?"), json!({ "max_tokens": 16 })));
     let text = whole.answer();
@@ -194,7 +194,7 @@ fn answers_end_where_the_request_wants() {
 
     // Stops in the middle of the answer, whatever the random weights say.
     let middle: Vec<char> = text.chars().collect();
-    assert!(middle.len() > 8, "an answer of some length is needed: {text:?}");
+    assert!(middle.len() > 8, "the answer must be longer: {text:?}");
     let start = middle.len() / 2;
     let stop: String = middle[start..start + 2].iter().collect();
     for stop_field in [json!(stop), json!([stop]), json!(["not in it", stop])] {
@@ -205,7 +205,7 @@ fn answers_end_where_the_request_wants() {
 }
 
 #[test]
-fn fields_are_taken_as_clients_write_them() {
+fn fields_are_read_as_clients_write_them() {
     let server = Server::tiny(&[]);
     let whole = server.post(&say("Why?")).answer();
     for unlimited in [json!(-1), json!(-1.0)] {
@@ -281,9 +281,9 @@ fn what_the_assistant_has_begun_is_continued() {
     ] }));
     let cached = next.json()["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("tokens");
     assert!(cached + 2 >= before, "{cached} of {before}");
-    let refused = server.post(&with(messages(&begun), json!({ "continue_final_message": false })));
-    assert_eq!((refused.status, refused.error().as_str()), (400, "unsupported_parameter"));
-    assert_eq!(refused.json()["error"]["param"], "continue_final_message");
+    let rejected = server.post(&with(messages(&begun), json!({ "continue_final_message": false })));
+    assert_eq!((rejected.status, rejected.error().as_str()), (400, "unsupported_parameter"));
+    assert_eq!(rejected.json()["error"]["param"], "continue_final_message");
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_seed_makes_the_same_answer_again() {
 }
 
 #[test]
-fn text_of_the_network_is_text() {
+fn control_tokens_in_messages_are_text() {
     let server = Server::smol(&["-n", "8"]);
     let tokens = |content: &str| {
         let json = server.post(&with(say(content), json!({ "max_tokens": 1 }))).json();
@@ -331,7 +331,7 @@ fn text_of_the_network_is_text() {
 }
 
 #[test]
-fn a_conversation_is_answered_in_its_light() {
+fn a_conversation_is_part_of_the_prompt() {
     let server = Server::tiny(&[]);
     let first = json!([{ "role": "system", "content": "Be brief." }, { "role": "user", "content": "One?" }]);
     let reply = server.post(&json!({ "messages": first }));

@@ -71,11 +71,11 @@ fn the_cache_has_a_budget() {
         assert_eq!(ask(&small, frames), 0);
         assert!(small.metric("sharpv_video_cache_bytes") <= (bytes * 3) as f64);
     }
-    assert_eq!(ask(&small, 2), 0, "it had to go");
+    assert_eq!(ask(&small, 2), 0, "it was dropped");
 }
 
 #[test]
-fn two_that_ask_about_one_video_at_once_encode_it_once() {
+fn requests_about_one_video_at_once_encode_it_once() {
     let server = Server::tiny(&["--parallel", "2"]);
     let body = with(about(&data_uri(&clip(), "video/mp4"), "What?"), json!({ "max_tokens": 2 }));
     thread::scope(|scope| {

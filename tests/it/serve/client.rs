@@ -245,12 +245,12 @@ impl Server {
         text.lines().filter_map(value).sum()
     }
 
-    /// Waits until a metric satisfies `is_wanted`.
-    pub fn wait_for(&self, name: &str, is_wanted: impl Fn(f64) -> bool) -> f64 {
+    /// Waits until a metric satisfies `is_expected`.
+    pub fn wait_for(&self, name: &str, is_expected: impl Fn(f64) -> bool) -> f64 {
         let start = Instant::now();
         loop {
             let value = self.metric(name);
-            if is_wanted(value) {
+            if is_expected(value) {
                 return value;
             }
             assert!(start.elapsed() < LIMIT, "{name} is {value}");

@@ -16,7 +16,7 @@ fn long_video(clips: &Clips) -> String {
 const EVERYTHING: [&str; 6] = ["--encode", "exact", "--prune", "off", "--max-frames", "32"];
 
 #[test]
-fn large_bodies_are_refused() {
+fn large_bodies_are_rejected() {
     let server = Server::tiny(&["--max-body", "100K"]);
     let uri = format!("data:video/mp4;base64,{}", "A".repeat(200 << 10));
     let body = about(&uri, "What?").to_string();
@@ -24,7 +24,7 @@ fn large_bodies_are_refused() {
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     ));
-    assert_eq!((reply.status, reply.error().as_str()), (413, "too_large"), "told before the body is sent");
+    assert_eq!((reply.status, reply.error().as_str()), (413, "too_large"), "rejected before the body is sent");
 
     // Without a Content-Length, the server counts bytes.
     let mut stream = server.connect(
@@ -62,7 +62,7 @@ fn a_body_that_breaks_off_is_no_request() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_a_frame_is_encoded() {
+fn a_prompt_that_does_not_fit_is_rejected_before_a_frame_is_encoded() {
     let server = Server::tiny(&["-c", "256", "--prune", "off"]);
     let clips = Clips::new();
     let file = clips.draw(&colors(&["red", "lime", "blue", "white"], 2.0, "64x48", 10), "-pix_fmt yuv420p", "long.mp4");
@@ -70,12 +70,12 @@ fn what_does_not_fit_is_refused_before_a_frame_is_encoded() {
         with(about(&data_uri(&file, "video/mp4"), "What?"), json!({ "sharpv": { "num_frames": 48 }, "stream": true }));
     let reply = server.post(&asked);
     assert_eq!((reply.status, reply.error().as_str()), (400, "context_length_exceeded"), "{}", reply.text);
-    assert!(reply.text.contains("num_frames"), "it says what to do: {}", reply.text);
+    assert!(reply.text.contains("num_frames"), "the message says what to do: {}", reply.text);
     assert_eq!(server.metric("sharpv_frames_encoded_total"), 0.0);
 }
 
 #[test]
-fn a_request_cannot_lift_the_limit_of_frames() {
+fn a_request_cannot_raise_the_limit_of_frames() {
     let server = Server::tiny(&["--max-frames", "3", "--prune", "off"]);
     let clips = Clips::new();
     let file = clips.draw(&colors(&["red", "lime", "blue"], 2.0, "64x48", 10), "-pix_fmt yuv420p", "six.mp4");
@@ -105,7 +105,7 @@ fn a_request_cannot_lift_the_limit_of_frames() {
 }
 
 #[test]
-fn a_full_queue_says_come_back_later() {
+fn a_full_queue_says_when_to_retry() {
     let clips = Clips::new();
     let uri = long_video(&clips);
     let server = Server::smol(&[&EVERYTHING[..], &["--queue", "1"]].concat());
@@ -115,7 +115,7 @@ fn a_full_queue_says_come_back_later() {
     server.wait_for("sharpv_requests_deferred", |n| n == 1.0);
     let reply = server.post(&say("And I?"));
     assert_eq!((reply.status, reply.error().as_str()), (429, "queue_full"));
-    let after: u64 = reply.header("retry-after").expect("when to come back").parse().expect("seconds");
+    let after: u64 = reply.header("retry-after").expect("when to retry").parse().expect("seconds");
     assert!((1..=60).contains(&after));
     // A client that disconnects while it waits leaves the queue.
     drop(waiting);
@@ -126,7 +126,7 @@ fn a_full_queue_says_come_back_later() {
 }
 
 #[test]
-fn encoding_stops_when_the_client_leaves() {
+fn encoding_stops_when_the_client_disconnects() {
     let clips = Clips::new();
     let uri = long_video(&clips);
     let server = Server::smol(&EVERYTHING);
@@ -141,28 +141,28 @@ fn encoding_stops_when_the_client_leaves() {
         drop(client);
         server.wait_for("sharpv_requests_processing", |n| n == 0.0);
         let encoded = server.metric("sharpv_frames_encoded_total") - before;
-        assert!(encoded < 32.0, "stream {stream}: all {encoded} frames were encoded for nobody");
+        assert!(encoded < 32.0, "stream {stream}: all {encoded} frames were encoded");
         assert_eq!(server.metric("sharpv_requests_given_up_total"), gone + 1.0);
         std::thread::sleep(Duration::from_millis(300));
-        assert_eq!(server.metric("sharpv_frames_encoded_total") - before, encoded, "and it stays so");
+        assert_eq!(server.metric("sharpv_frames_encoded_total") - before, encoded, "encoding went on");
     }
     // The slot can be used again.
     assert_eq!(server.post(&with(say("Are you there?"), json!({ "max_tokens": 2 }))).status, 200);
 }
 
 #[test]
-fn writing_stops_when_the_client_leaves() {
+fn decoding_stops_when_the_client_disconnects() {
     let server = Server::smol(&["-n", "4000", "--temp", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0"]);
     let mut client = server.begin(&with(say("Tell me a long story."), json!({ "stream": true })));
     let mut piece = [0; 512];
     assert!(client.read(&mut piece).expect("a piece") > 0);
     drop(client);
     server.wait_for("sharpv_requests_processing", |n| n == 0.0);
-    assert_eq!(server.metric("sharpv_tokens_predicted_total"), 0.0, "an answer that nobody wanted is not counted");
+    assert_eq!(server.metric("sharpv_tokens_predicted_total"), 0.0, "a cancelled answer is not counted");
 }
 
 #[test]
-fn an_answer_has_to_come_in_time() {
+fn an_answer_has_a_time_limit() {
     let clips = Clips::new();
     let uri = long_video(&clips);
     let server = Server::smol(&[&EVERYTHING[..], &["--timeout", "2"]].concat());
@@ -178,13 +178,13 @@ fn an_answer_has_to_come_in_time() {
     // After the head of a stream was sent, an error is an event.
     let stream = server.post(&with(about(&uri, "What is it?"), json!({ "stream": true, "sharpv": { "start": 1 } })));
     let events = stream.events();
-    let told = events.last().is_some_and(|last| last["error"]["code"] == "timeout") || stream.status == 504;
-    assert!(told && !stream.text.contains("[DONE]"), "{}", stream.text);
+    let is_timeout = events.last().is_some_and(|last| last["error"]["code"] == "timeout") || stream.status == 504;
+    assert!(is_timeout && !stream.text.contains("[DONE]"), "{}", stream.text);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_server_that_is_told_to_end_lets_answers_end() {
+fn a_stopped_server_completes_its_answers() {
     let server = Server::smol(&["-n", "24"]);
     let mut client =
         server.begin(&with(about(&data_uri(&clip(), "video/mp4"), "What is it?"), json!({ "stream": true })));
@@ -197,7 +197,7 @@ fn a_server_that_is_told_to_end_lets_answers_end() {
 
 #[cfg(unix)]
 #[test]
-fn a_server_does_not_wait_for_ever() {
+fn a_stopped_server_does_not_wait_forever() {
     let clips = Clips::new();
     let uri = long_video(&clips);
     let server = Server::smol(&EVERYTHING);

@@ -18,8 +18,8 @@ const CLIENTS: u64 = 8;
 struct Seen {
     answers: AtomicU64,
     streams: AtomicU64,
-    refused: AtomicU64,
-    left: AtomicU64,
+    rejected: AtomicU64,
+    disconnected: AtomicU64,
     /// Invalid requests that were answered with an error.
     bad: AtomicU64,
 }
@@ -108,7 +108,7 @@ fn one(server: &Server, seen: &Seen, videos: &[String], number: u64) {
         }
         429 => {
             reply.error();
-            seen.refused.fetch_add(1, Ordering::Relaxed);
+            seen.rejected.fetch_add(1, Ordering::Relaxed);
             thread::sleep(Duration::from_millis(20));
         }
         status => panic!("{status}: {}", reply.text),
@@ -125,7 +125,7 @@ fn leave(server: &Server, seen: &Seen, body: &Value) {
     let mut stream = server.begin(&with(body.clone(), json!({ "stream": true })));
     stream.set_read_timeout(Some(Duration::from_millis(30))).expect("a timeout");
     let _ = stream.read(&mut [0; 64]);
-    seen.left.fetch_add(1, Ordering::Relaxed);
+    seen.disconnected.fetch_add(1, Ordering::Relaxed);
 }
 
 fn rss_mib(pid: u32) -> u64 {

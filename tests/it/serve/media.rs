@@ -89,7 +89,7 @@ fn images_are_images_or_the_frames_of_a_video() {
 }
 
 #[test]
-fn frames_can_be_asked_for_in_every_way_that_clients_have() {
+fn frames_can_be_chosen_in_every_way_that_clients_use() {
     let clips = Clips::new();
     let file = clips.draw(
         &colors(&["red", "lime", "blue", "white", "black", "yellow"], 1.0, "64x48", 5),
@@ -118,7 +118,7 @@ fn frames_can_be_asked_for_in_every_way_that_clients_have() {
     let part = json!({ "messages": [{ "role": "user", "content": [
         { "type": "video_url", "video_url": { "url": uri, "max_frames": 2 } }, { "type": "text", "text": "What?" },
     ] }], "sharpv": { "num_frames": 4 } });
-    assert_eq!(frames(&server.post(&part).json()), 2, "the part says it last");
+    assert_eq!(frames(&server.post(&part).json()), 2, "the part's own value counts");
 }
 
 #[test]
@@ -146,18 +146,18 @@ fn frames_by_says_how_they_are_chosen() {
         { "type": "video_url", "video_url": { "url": uri, "num_frames": 4, "frames_by": "even" } },
         { "type": "text", "text": "What?" },
     ] }] });
-    let told = server.post(&part).json();
-    assert_eq!(told["sharpv"]["visual_tokens"]["kept"], even.1, "the part says it last: {told}");
+    let reply = server.post(&part).json();
+    assert_eq!(reply["sharpv"]["visual_tokens"]["kept"], even.1, "the part's own value counts: {reply}");
     assert_eq!(server.post(&body(json!({ "sharpv": { "frames_by": "color" } }))).status, 400);
 
     let server = Server::tiny(&["--frames-by", "even"]);
-    let refused = server.post(&body(json!({ "sharpv": { "frames_by": "changes" } })));
-    assert_eq!(refused.status, 400);
-    assert!(refused.text.contains("frames_by") && refused.text.contains("even distances"), "{}", refused.text);
+    let rejected = server.post(&body(json!({ "sharpv": { "frames_by": "changes" } })));
+    assert_eq!(rejected.status, 400);
+    assert!(rejected.text.contains("frames_by") && rejected.text.contains("even distances"), "{}", rejected.text);
 }
 
 #[test]
-fn what_is_kept_and_evicted_can_be_asked_for() {
+fn a_request_can_set_pruning_and_eviction() {
     let server = Server::tiny(&[]);
     let uri = data_uri(&clip(), "video/mp4");
     let ask = |knobs: Value| {
@@ -175,7 +175,7 @@ fn what_is_kept_and_evicted_can_be_asked_for() {
 }
 
 #[test]
-fn files_are_offered_only_where_a_folder_was_named() {
+fn files_are_served_only_from_a_media_root() {
     let server = Server::tiny(&[]);
     for url in ["demo/clip.mp4", "file:///etc/passwd", "/etc/passwd"] {
         let reply = server.post(&about(url, "What?"));
@@ -203,7 +203,7 @@ fn nothing_outside_the_folder_can_be_reached() {
     let server = Server::tiny(&["--media-root", root.path().to_str().expect("UTF-8")]);
     let secret = outside.path().join("secret.mp4").display().to_string();
     let name = outside.path().file_name().expect("a name").to_str().expect("UTF-8").to_owned();
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     for url in [
         "link.mp4".to_owned(),
         "folder/secret.mp4".into(),
@@ -229,10 +229,10 @@ fn nothing_outside_the_folder_can_be_reached() {
     ] {
         let reply = server.post(&about(&url, "What?"));
         assert_eq!((reply.status, reply.error().as_str()), (400, "media_not_allowed"), "{url:?}: {}", reply.text);
-        told.push(reply.text);
+        messages.push(reply.text);
     }
-    told.dedup();
-    assert_eq!(told.len(), 1, "one message for all, which tells nothing of what there is: {told:?}");
+    messages.dedup();
+    assert_eq!(messages.len(), 1, "the messages show which files exist: {messages:?}");
     for url in ["good.mp4", "sub/back.mp4"] {
         assert_eq!(server.post(&with(about(url, "What?"), json!({ "max_tokens": 1 }))).status, 200, "{url}");
     }
@@ -256,7 +256,7 @@ fn a_file_that_was_changed_is_another_video() {
 }
 
 #[test]
-fn what_is_no_video_is_told_in_words_of_our_own() {
+fn files_that_are_not_videos_give_errors_without_details() {
     let server = Server::tiny(&[]);
     let good = fs::read(clip()).expect("the clip");
     let mut cut = good.clone();
@@ -270,7 +270,7 @@ fn what_is_no_video_is_told_in_words_of_our_own() {
         ("broken", &broken),
         ("a head alone", b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41"),
         ("a broken image", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xff\xff\xff\xff\xff\xff\xff"),
-        ("Matroska and nothing behind", b"\x1a\x45\xdf\xa3\xff\xff\xff\xff"),
+        ("Matroska and nothing after it", b"\x1a\x45\xdf\xa3\xff\xff\xff\xff"),
         ("a JPEG 2000 box", b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 "),
     ];
     for (name, bytes) in cases {
@@ -324,7 +324,7 @@ fn playlists_are_not_followed() {
 }
 
 #[test]
-fn nothing_is_fetched_unless_that_was_allowed() {
+fn nothing_is_fetched_unless_it_is_allowed() {
     let media = MediaServer::start(|_| file_answer(b""));
     let server = Server::tiny(&[]);
     for url in [media.url("/clip.mp4"), "https://example.com/clip.mp4".into()] {
@@ -421,7 +421,7 @@ fn every_redirect_is_checked() {
 
 /// Like the servers of a company, with certificates of its own authority.
 #[test]
-fn media_come_over_tls_from_whom_a_variable_names() {
+fn media_come_over_tls_from_servers_that_a_variable_trusts() {
     let bytes = fs::read(clip()).expect("the clip");
     let media = MediaServer::start(move |_| file_answer(&bytes));
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));

@@ -1,4 +1,4 @@
-//! `sharpv serve` as its clients meet it: HTTP in, JSON and events out.
+//! `sharpv serve` over HTTP, as clients use it.
 #![cfg(feature = "cli")]
 
 mod api;

@@ -18,7 +18,7 @@ fn python() -> Option<PathBuf> {
 fn the_openai_client_understands_this_server() {
     let Some(python) = python() else {
         assert!(std::env::var_os("CI").is_none(), "the Python package openai is missing: ./x test installs it");
-        eprintln!("SKIPPED: the Python package openai is not here; ./x test installs it");
+        eprintln!("SKIPPED: the Python package openai is missing; ./x test installs it");
         return;
     };
     let server = Server::tiny(&["--api-key", "k", "--parallel", "2", "--queue", "32"]);

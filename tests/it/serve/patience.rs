@@ -35,7 +35,7 @@ fn slowest_question(server: &Server) -> Duration {
 }
 
 #[test]
-fn bodies_that_do_not_come_hold_nobody_up() {
+fn bodies_that_do_not_arrive_hold_up_nobody() {
     let server = Server::tiny(&[]);
     let alone = slowest_question(&server);
     // Each announces the largest allowed body.
@@ -46,7 +46,7 @@ fn bodies_that_do_not_come_hold_nobody_up() {
 }
 
 #[test]
-fn idle_and_slow_clients_hold_nobody_up() {
+fn idle_and_slow_clients_hold_up_nobody() {
     let server = Server::tiny(&[]);
     let alone = slowest_question(&server);
     let _idle: Vec<_> = (0..500).map(|_| server.connect("")).collect();
@@ -124,11 +124,11 @@ fn a_long_upload_over_a_bad_line_is_answered() {
 }
 
 #[test]
-fn a_body_that_stops_coming_is_told_so() {
+fn a_body_that_stops_arriving_gets_an_error() {
     let server = Server::tiny(&["--stall-timeout", "2"]);
     let mut stream = server.connect(&head(1 << 20));
     let start = Instant::now();
-    let mut told = stream.try_clone().expect("a stream");
+    let mut reader = stream.try_clone().expect("a stream");
     let done = AtomicBool::new(false);
     let answer = thread::scope(|scope| {
         scope.spawn(|| {
@@ -139,7 +139,7 @@ fn a_body_that_stops_coming_is_told_so() {
             }
         });
         let mut answer = [0; 12];
-        told.read_exact(&mut answer).expect("an answer");
+        reader.read_exact(&mut answer).expect("an answer");
         done.store(true, Ordering::Relaxed);
         answer
     });
@@ -155,7 +155,7 @@ fn rss_mib(server: &Server) -> u64 {
 }
 
 #[test]
-fn bodies_lie_on_disk_until_they_are_whole() {
+fn bodies_are_on_disk_until_they_are_complete() {
     let server = Server::tiny(&[]);
     question(&server);
     let before = rss_mib(&server);
@@ -180,7 +180,7 @@ fn send_all(server: &Server, head: &str, body: &[u8]) -> Result<Reply, std::io::
 }
 
 #[test]
-fn who_is_refused_while_sending_sees_the_answer() {
+fn a_client_that_is_rejected_while_sending_sees_the_answer() {
     let server = Server::tiny(&["--max-body", "1M", "--api-key", "k"]);
     let body = vec![b'x'; 20 << 20];
     let length = format!("Content-Length: {}\r\n", body.len());
@@ -218,12 +218,12 @@ fn who_is_refused_while_sending_sees_the_answer() {
 }
 
 #[test]
-fn who_is_refused_is_not_listened_to_for_ever() {
+fn a_rejected_client_is_not_read_from_forever() {
     let server = Server::tiny(&["--max-body", "1M"]);
     let mut stream = server.connect(&head(1 << 40));
     let block = vec![b'x'; 1 << 20];
     let taken = (0..1024).take_while(|_| stream.write_all(&block).is_ok()).count();
-    assert!(taken < 256, "{taken} MiB were read of a request that was refused");
+    assert!(taken < 256, "{taken} MiB were read of a rejected request");
 }
 
 /// The number of a server's open sockets.
@@ -234,7 +234,7 @@ fn sockets(server: &Server) -> usize {
 }
 
 #[test]
-fn who_reads_no_answers_is_cut_off() {
+fn a_client_that_reads_no_answers_is_disconnected() {
     let server = Server::tiny(&["--stall-timeout", "2"]);
     // Sockets that the server opens by itself are open after a question.
     question(&server);
@@ -248,16 +248,16 @@ fn who_reads_no_answers_is_cut_off() {
     while rounds < 1000 && stream.write_all(asked.as_bytes()).is_ok() {
         rounds += 1;
     }
-    assert!(rounds < 1000, "the server reads on");
+    assert!(rounds < 1000, "the server keeps reading");
     let start = Instant::now();
     while sockets(&server) > before {
-        assert!(start.elapsed() < Duration::from_secs(20), "it is not cut off");
+        assert!(start.elapsed() < Duration::from_secs(20), "the client is not disconnected");
         thread::sleep(Duration::from_millis(100));
     }
 }
 
 #[test]
-fn who_waits_for_other_servers_holds_nobody_up() {
+fn requests_that_wait_for_other_servers_hold_up_nobody() {
     let media = MediaServer::start(|_| {
         thread::sleep(Duration::from_secs(15));
         Vec::new()

@@ -1,4 +1,4 @@
-//! Who is let in, by which name, and what is written down.
+//! Keys, host names, web pages, and what is logged.
 
 use super::client::{Server, about, clip, data_uri, say, with};
 use crate::support::families;
@@ -55,37 +55,37 @@ fn the_key_can_come_from_the_environment() {
 }
 
 #[test]
-fn an_empty_key_is_refused() {
+fn an_empty_key_is_rejected() {
     let serve = |options: &[&str], variable: Option<&str>| {
         let mut command = sharpv(&[&["serve", "--port", "0", "-m", "nowhere.gguf"], options].concat());
         command.env_remove("SHARPV_API_KEY").envs(variable.map(|key| ("SHARPV_API_KEY", key)));
         command.assert()
     };
-    // It hides no good one.
+    // The variable does not replace an empty key.
     for variable in [None, Some("good"), Some("")] {
-        let told = contains("--api-key is empty").and(contains("SHARPV_API_KEY"));
-        serve(&["--api-key", ""], variable).code(2).stderr(told);
+        let expected = contains("--api-key is empty").and(contains("SHARPV_API_KEY"));
+        serve(&["--api-key", ""], variable).code(2).stderr(expected);
     }
     serve(&[], Some("")).code(2).stderr(contains("SHARPV_API_KEY is empty").and(contains("unset it")));
-    // One that is given counts. What is wrong then is the model.
+    // The option replaces an empty variable, so that the missing model is the error.
     serve(&["--api-key", "good"], Some("")).code(1).stderr(contains("nowhere.gguf"));
 }
 
 #[test]
-fn a_key_that_nobody_can_send_is_refused() {
+fn a_key_that_no_client_can_send_is_rejected() {
     let files = families::files("smolvlm");
     let mmproj = files.mmproj.expect("a projector");
     let model = ["-m", files.model.to_str().expect("UTF-8"), "--mmproj", mmproj.to_str().expect("UTF-8")];
     for key in [" ", "k ", "k\n", "ключ"] {
         let options = [&["serve", "--port", "0", "--api-key", key], &model[..]].concat();
-        let told = contains("--api-key is one that no client can send");
-        sharpv(&options).env_remove("SHARPV_API_KEY").assert().code(2).stderr(told);
+        let expected = contains("--api-key is unusable");
+        sharpv(&options).env_remove("SHARPV_API_KEY").assert().code(2).stderr(expected);
     }
 }
 
 #[test]
-fn any_key_will_do_where_there_is_none() {
-    // OpenAI's clients cannot be made without one.
+fn a_server_without_a_key_accepts_any_key() {
+    // OpenAI's clients always send a key.
     let server = Server::tiny(&[]);
     assert_eq!(server.send("GET", "/v1/models", &[("authorization", "Bearer anything")], None).status, 200);
 }
@@ -98,17 +98,17 @@ fn other_machines_are_not_let_in_without_a_key() {
     let serve = |options: &[&str]| {
         sharpv(&[&["serve", "--port", "0"], &model[..], options].concat()).env_remove("SHARPV_API_KEY").assert()
     };
-    // It says every way out.
-    let told = contains("--api-key is missing").and(contains("SHARPV_API_KEY")).and(contains("--api-key KEY"));
-    let told = told.and(contains("--no-api-key")).and(contains("--host 127.0.0.1"));
-    serve(&["--host", "0.0.0.0"]).code(2).stderr(told);
+    // The message names every way to fix it.
+    let expected = contains("--api-key is missing").and(contains("SHARPV_API_KEY")).and(contains("--api-key KEY"));
+    let expected = expected.and(contains("--no-api-key")).and(contains("--host 127.0.0.1"));
+    serve(&["--host", "0.0.0.0"]).code(2).stderr(expected);
     let open = Server::tiny(&["--host", "0.0.0.0", "--no-api-key"]);
     assert_eq!(open.get("/v1/models").status, 200);
     assert!(open.log().is_empty() || open.log().contains("there is no key"), "{}", open.log());
 }
 
 #[test]
-fn only_names_of_this_machine_are_answered_to() {
+fn only_host_names_of_this_server_are_accepted() {
     let server = Server::tiny(&["--allow-host", "media.example"]);
     let get = |head: &str| server.raw(&format!("GET /v1/models HTTP/1.1\r\n{head}Connection: close\r\n\r\n"));
     for host in ["localhost", "127.0.0.1:1", "[::1]", "LOCALHOST:80", "media.example", "Media.Example:8080"] {
@@ -128,14 +128,14 @@ fn only_names_of_this_machine_are_answered_to() {
     ] {
         assert_eq!(get(head).status, 400, "{head:?}");
     }
-    // The host of the request line counts as well.
+    // The host in the request line is checked as well.
     let reply =
         server.raw("GET http://evil.example/v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(reply.status, 400, "{}", reply.text);
 }
 
 #[test]
-fn web_pages_are_let_in_only_if_they_were_named() {
+fn web_pages_are_let_in_only_if_their_origin_is_named() {
     let preflight = [
         ("origin", "https://page.example"),
         ("access-control-request-method", "POST"),
@@ -153,13 +153,13 @@ fn web_pages_are_let_in_only_if_they_were_named() {
     assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, Some("https://page.example")));
     let other = open.send("OPTIONS", path, &[&[("origin", "https://other.example")], &preflight[1..]].concat(), None);
     assert_eq!(other.header("access-control-allow-origin"), None);
-    // What was named gets no further without the key.
+    // A named origin still needs the key.
     assert_eq!(open.send("GET", "/v1/models", &preflight[..1], None).status, 401);
 }
 
 #[test]
-fn pages_ask_with_the_headers_of_their_client() {
-    // As OpenAI's JavaScript client asks from a page.
+fn web_pages_may_send_the_headers_of_their_client() {
+    // The headers of OpenAI's JavaScript client in a web page.
     let wanted = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,\
                   x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout";
     let preflight = |origin| {
@@ -183,13 +183,13 @@ fn pages_ask_with_the_headers_of_their_client() {
     let model = ["-m", files.model.to_str().expect("UTF-8"), "--mmproj", mmproj.to_str().expect("UTF-8")];
     for wrong in ["page.example", "https://page.example/app", ""] {
         let options = [&["serve", "--port", "0", "--cors-origin", wrong], &model[..]].concat();
-        let told = contains("--cors-origin is").and(contains("https://page.example"));
-        sharpv(&options).env_remove("SHARPV_API_KEY").assert().code(2).stderr(told);
+        let expected = contains("--cors-origin is").and(contains("https://page.example"));
+        sharpv(&options).env_remove("SHARPV_API_KEY").assert().code(2).stderr(expected);
     }
 }
 
 #[test]
-fn neither_keys_nor_bodies_are_written_down() {
+fn neither_keys_nor_bodies_are_logged() {
     let server = Server::tiny(&["--api-key", "s3cret-key", "-v", "-v"]);
     let uri = data_uri(&clip(), "video/mp4");
     let sent = server.send(
@@ -202,7 +202,7 @@ fn neither_keys_nor_bodies_are_written_down() {
     server.send("GET", "/s3cret-path", &[("authorization", "Bearer s3cret-wrong")], None);
     server.send("GET", "/v1/models", &[("authorization", "Bearer s3cret-key")], None);
     let log = server.log();
-    assert!(log.contains("/v1/chat/completions 200"), "requests are written down: {log}");
+    assert!(log.contains("/v1/chat/completions 200"), "requests are logged: {log}");
     assert!(!log.contains("s3cret") && !log.contains(&uri[30..60]), "{log}");
     assert!(!sent.header("x-request-id").is_some_and(|id| id.contains("s3cret")));
 }

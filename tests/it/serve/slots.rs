@@ -53,7 +53,7 @@ fn a_conversation_goes_back_to_the_slot_that_knows_it() {
 }
 
 #[test]
-fn what_one_request_sets_does_not_stay_for_the_next() {
+fn settings_of_a_request_do_not_affect_the_next() {
     let server = Server::tiny(&[]);
     let body = about(&data_uri(&clip(), "video/mp4"), "What?");
     let before = server.post(&body);
@@ -69,11 +69,11 @@ fn what_one_request_sets_does_not_stay_for_the_next() {
 }
 
 #[test]
-fn what_a_short_answer_left_to_evict_goes_while_nobody_asks() {
+fn eviction_that_a_short_answer_left_goes_on_while_the_slot_is_idle() {
     let server = Server::smol(&[]);
     let asked = about(&data_uri(&clip(), "video/mp4"), "What is in the video?");
     let kv = server.post(&asked).json()["sharpv"]["kv"].clone();
-    assert_eq!(kv["layers_evicted"], 0, "the answer is too short to evict behind it: {kv}");
+    assert_eq!(kv["layers_evicted"], 0, "the answer is too short to evict after it: {kv}");
     let bytes = kv["bytes"].as_f64().expect("bytes");
     server.wait_for("sharpv_kv_bytes", |now| now < bytes);
     let again = server.post(&asked).json();
