@@ -1,12 +1,12 @@
-//! Connections to other machines, as this one is set up for them. Every client in this library begins with [`client`].
+//! HTTP clients, configured for this machine. Every client of this library starts from [`client`].
 //!
-//! **Whom it trusts.** The certificate authorities that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, or else
-//! `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE`, as pip and the hub's own tools have it: a company whose proxy looks into
-//! connections sets one of them. Where none is set, the system's authorities. Where the system has none, as in many a
-//! container, those of Mozilla that are built in.
+//! **Certificate authorities.** A client trusts those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, or else those of
+//! `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE`, as pip and Hugging Face's tools do: companies whose proxy inspects TLS set
+//! one of them. If none is set, it trusts the system's authorities. If the system has none, as in many containers, it
+//! trusts Mozilla's, which are built in.
 //!
-//! **Its proxy.** `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY`, and `NO_PROXY` for hosts without one, in capitals or not:
-//! ureq reads them. A client that must not use it says so.
+//! **Proxies.** ureq reads `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, in upper or lower case. A client
+//! that must not use a proxy turns it off.
 
 use std::env;
 use std::fmt;
@@ -19,42 +19,42 @@ use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::typestate::AgentScope;
 
-/// The variable to name to somebody who has none of them yet.
+/// The variable that error messages suggest.
 pub(crate) const CERTIFICATES_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// What a client is built from: with the authorities that are trusted here, the proxy, and this program's name.
+/// The configuration of a client: its certificate authorities, its proxy and its user agent.
 ///
 /// # Errors
-/// Why what a variable names cannot be used.
+/// The reason, if a variable names authorities that cannot be read.
 pub(crate) fn client() -> Result<ConfigBuilder<AgentScope>, String> {
     let tls = TlsConfig::builder().root_certs(trust()?.roots.clone()).build();
     Ok(Agent::config_builder().tls_config(tls).user_agent(concat!("sharpv/", env!("CARGO_PKG_VERSION"))))
 }
 
-/// What is wrong with a server's certificate, if that is why a request failed.
+/// The problem with a server's certificate, if a request failed because of it.
 pub(crate) fn certificate_problem(error: &ureq::Error) -> Option<CertificateProblem> {
     let reason = match error {
         ureq::Error::Rustls(error) => error.to_string(),
-        // A handshake that ureq leads through a socket.
+        // ureq may report a failed handshake as an error of the socket.
         ureq::Error::Io(error) => error.to_string(),
         _ => return None,
     };
     let reason = reason.strip_prefix("invalid peer certificate: ")?;
-    // Another authority of the same name has another key.
+    // An authority of the same name with another key gives BadSignature.
     let is_unknown = ["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"].iter().any(|kind| reason.starts_with(kind));
     Some(CertificateProblem { reason: reason.to_owned(), is_unknown })
 }
 
-/// What is wrong with a server's certificate.
+/// A problem with a server's certificate.
 #[derive(Debug)]
 pub(crate) struct CertificateProblem {
-    /// As the TLS library says it.
+    /// The reason, as the TLS library reports it.
     pub reason: String,
-    /// Whether nobody who is trusted here made it.
+    /// Whether its issuer is not trusted here.
     pub is_unknown: bool,
 }
 
-/// Whom clients of this process trust.
+/// The certificate authorities that clients trust.
 #[derive(Debug)]
 pub(crate) struct Trust {
     roots: RootCerts,
@@ -63,7 +63,7 @@ pub(crate) struct Trust {
 
 #[derive(Debug)]
 enum Source {
-    /// A variable and what it names.
+    /// Those that variables name.
     Named(Named),
     System,
     BuiltIn,
@@ -74,15 +74,15 @@ impl fmt::Display for Trust {
         match &self.source {
             Source::Named(named) => write!(f, "the authorities of {named}"),
             Source::System => f.write_str("this system's authorities"),
-            Source::BuiltIn => f.write_str("the authorities that are built in, for this system has none"),
+            Source::BuiltIn => f.write_str("the built-in authorities, because this system has none"),
         }
     }
 }
 
-/// Whom to trust. Read once: there are some 150 certificates.
+/// The certificate authorities. They are read once: there are about 150.
 ///
 /// # Errors
-/// As [`client`].
+/// Those of [`client`].
 pub(crate) fn trust() -> Result<&'static Trust, String> {
     static TRUST: OnceLock<Result<Trust, String>> = OnceLock::new();
     TRUST.get_or_init(read_trust).as_ref().map_err(Clone::clone)
@@ -92,7 +92,7 @@ fn read_trust() -> Result<Trust, String> {
     if let Some(named) = Named::from_env() {
         let found = named.load();
         if found.certs.is_empty() {
-            let reason = found.errors.first().map_or("there is no certificate in it".to_owned(), ToString::to_string);
+            let reason = found.errors.first().map_or("it has no certificate".to_owned(), ToString::to_string);
             return Err(format!("no certificate authority can be read from {named}: {reason}"));
         }
         return Ok(Trust { roots: roots(&found), source: Source::Named(named) });
@@ -106,13 +106,13 @@ fn read_trust() -> Result<Trust, String> {
 
 fn roots(found: &CertificateResult) -> RootCerts {
     for error in &found.errors {
-        tracing::info!("a certificate authority is left out: {error}");
+        tracing::info!("a certificate authority is skipped: {error}");
     }
     let certs: Vec<_> = found.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()).collect();
     RootCerts::new_with_certs(&certs)
 }
 
-/// Authorities that the environment names.
+/// The variables that name authorities, and the files and folders in them.
 #[derive(Debug)]
 struct Named {
     variables: Vec<&'static str>,

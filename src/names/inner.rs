@@ -1,4 +1,4 @@
-//! Paths that stay in their folder.
+//! Paths that cannot leave their folder.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,15 +6,15 @@ use std::ops::Deref;
 use std::path::Component;
 use std::path::{Path, PathBuf};
 
-/// A path below a folder, out of which it cannot lead.
+/// A path relative to a folder that cannot lead out of it.
 ///
-/// It is about names: a link that lies in the folder is followed, for who can put links there can put anything there.
+/// Only the names are checked. Links in the folder are followed: whoever can create a link there can create any file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InnerPath(String);
 
 impl InnerPath {
-    /// A path of plain names with `/` between them. Plain is what is a name on every system, and the same one: a cache
-    /// may lie on a disk that several share.
+    /// Parses names separated by `/`. Each must be the same name on every system, because several systems may share a
+    /// cache.
     ///
     /// # Errors
     /// What is wrong with `text`, as the rest of a sentence that begins with it.
@@ -24,14 +24,14 @@ impl InnerPath {
         Ok(Self(text.to_owned()))
     }
 
-    /// A path as this system reads it. On Linux, `a:b` is a name like any other.
+    /// Parses a path as this system does: on Linux, `a:b` is a valid name.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse).
+    /// Those of [`parse`](Self::parse).
     #[cfg(feature = "lab")]
     pub fn of_this_system(text: &str) -> Result<Self, &'static str> {
         if text.contains('\0') {
-            return Err("has a NUL in it");
+            return Err("contains NUL");
         }
         let mut has_name = false;
         for part in Path::new(text).components() {
@@ -50,7 +50,7 @@ impl InnerPath {
         if has_name { Ok(Self(text.to_owned())) } else { Err("names no file") }
     }
 
-    /// Where it is below `folder`.
+    /// The path in `folder`.
     pub fn below(&self, folder: &Path) -> PathBuf {
         folder.join(&self.0)
     }
@@ -72,22 +72,22 @@ impl fmt::Display for InnerPath {
 
 const LEAVES: &str = "leads out of its folder";
 
-/// That `name` is the name of a file, and of the same one, on Linux, macOS and Windows.
+/// Fails unless `name` is a file name that is the same on Linux, macOS and Windows.
 fn plain_name(name: &str) -> Result<(), &'static str> {
-    // Windows leaves out what a name ends with of these, so that `.. ` is `..`.
+    // Windows removes these from the end of a name, so `.. ` is `..`.
     let stripped = name.trim_end_matches(['.', ' ']);
     match name {
         "" => Err("has an empty part, or begins or ends with a separator"),
         "." | ".." => Err(LEAVES),
-        _ if name.chars().any(char::is_control) => Err("has a control character in it"),
-        _ if name.contains(['\\', ':', '/']) => Err("has a separator of another system in it"),
+        _ if name.chars().any(char::is_control) => Err("contains a control character"),
+        _ if name.contains(['\\', ':', '/']) => Err("contains a separator of another system"),
         _ if stripped.len() < name.len() => Err("has a part that ends with a dot or a space"),
         _ if is_device(name) => Err("names a device of Windows"),
         _ => Ok(()),
     }
 }
 
-/// Whether Windows takes `name` for a device, whatever its extension and wherever it lies.
+/// Whether `name` is a device on Windows, in any folder and with any extension.
 fn is_device(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_uppercase();
     let numbered = |prefix: &str| {
@@ -102,7 +102,7 @@ fn is_device(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Leads out of its folder on one system at least.
+    /// Paths that leave their folder on at least one system.
     const OUTSIDE: [&str; 7] = ["../a", "a/../b", "a/..", "..", "/a", "//server/share/a", ""];
 
     #[cfg(feature = "hub")]

@@ -1,18 +1,17 @@
-//! Names that others chose, on their way into a path.
+//! Names from outside that become part of a path.
 //!
-//! The header of a model file, the answer of a hub, a cache that other tools write to, a row of a data set: each has
-//! names, and whoever made it may have written `/etc/x`, `../x` or `C:x`. Joined to a folder, such a name leads out of
-//! it; an absolute one takes the folder's place. So a name from outside becomes part of a path as one of these types
-//! only, and each is made by checking alone.
+//! The header of a model file, a hub's answer, a cache that other tools write to, and a row of a data set contain names
+//! such as `/etc/x`, `../x` or `C:x` if their author wants them to. Joined to a folder, such a name leads out of it. So
+//! a name from outside becomes part of a path only as one of these types, whose constructors check it.
 //!
 //! | name | type |
 //! |---|---|
-//! | what a model file is a copy of, in its header; the folder of copies and the layer profile of that name | [`ModelDigest`] |
-//! | a commit and a content, in a hub's list; the commit in `refs/main` of its cache | `ObjectId` |
+//! | the original of a model file, in its header; its folder of copies and its layer profile | [`ModelDigest`] |
+//! | a commit and an object, in a hub's list; the commit in `refs/main` of its cache | `ObjectId` |
 //! | a file, in a hub's list and in its cache | `InnerPath::parse` |
 //! | a video, in a row of a data set | `InnerPath::of_this_system` |
 //!
-//! The file of a wheel is not among them: it is written under a name that this library has for it.
+//! Files of a wheel need no such type: this library chooses their names.
 
 #[cfg(any(feature = "hub", feature = "lab"))]
 mod inner;
@@ -23,21 +22,21 @@ pub(crate) use inner::InnerPath;
 use std::fmt;
 use std::ops::Deref;
 
-/// A digest of the weights of a model, in 32 small hexadecimal digits: the name of what is kept about the model.
+/// A digest of the weights of a model: 32 lower-case hexadecimal digits. It names the files that belong to the model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelDigest(String);
 
 impl ModelDigest {
-    /// Its digits: half a SHA-256, which is enough against chance.
+    /// Half of a SHA-256, which is enough to avoid collisions by chance.
     const DIGITS: usize = 32;
 
-    /// `None` for anything but 32 small hexadecimal digits.
+    /// `None` unless `text` is 32 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         (text.len() == Self::DIGITS && text.bytes().all(is_digit)).then(|| Self(text.to_owned()))
     }
 
-    /// The first half of a SHA-256.
+    /// The digest of a SHA-256: its first half.
     pub(crate) fn of_hash(hash: &[u8; 32]) -> Self {
         Self(hash.iter().take(Self::DIGITS / 2).map(|byte| format!("{byte:02x}")).collect())
     }
@@ -57,14 +56,14 @@ impl fmt::Display for ModelDigest {
     }
 }
 
-/// What a hub calls a commit or the content of a file: hexadecimal digits.
+/// A hub's name for a commit or for the content of a file: hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg(feature = "hub")]
 pub(crate) struct ObjectId(String);
 
 #[cfg(feature = "hub")]
 impl ObjectId {
-    /// From a short name of git's to a SHA-256.
+    /// `None` unless `text` is hexadecimal digits, from an abbreviated git id (7) to a SHA-256 (64).
     pub fn parse(text: &str) -> Option<Self> {
         let is_id = (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_id.then(|| Self(text.to_owned()))
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_32_small_digits() {
+    fn a_digest_is_32_lower_case_digits() {
         let good = "0123456789abcdef0123456789abcdef";
         assert_eq!(ModelDigest::parse(good).as_deref(), Some(good));
         assert_eq!(&*ModelDigest::of_hash(&[0xa5; 32]), "a5".repeat(16));
@@ -97,13 +96,13 @@ mod tests {
         ] {
             assert_eq!(ModelDigest::parse(bad), None, "{bad:?}");
         }
-        // As long in bytes, but no digits.
+        // 32 bytes, but not digits.
         assert_eq!(ModelDigest::parse(&"é".repeat(16)), None);
     }
 
     #[cfg(feature = "hub")]
     #[test]
-    fn ids_of_objects_are_digits() {
+    fn object_ids_are_digits() {
         for good in ["0123456", "0123456789ABCDEF0123456789abcdef01234567", &"f".repeat(64)] {
             assert_eq!(ObjectId::parse(good).map(|id| id.as_str().to_owned()).as_deref(), Some(good));
         }
