@@ -11,12 +11,10 @@ use crate::error::{Error, Result};
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// Opens the images of a folder, in natural order of their names, at `folder_fps` frames per second.
-pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
+pub(super) fn open(path: &Path, fps: f64, stop: &Stop) -> Result<Opened> {
     let files = list(path)?;
-    let fps = sampling.folder_fps;
     let times: Vec<f64> = (0..files.len()).map(|i| i as f64 / fps).collect();
     let duration_s = files.len() as f64 / fps;
-    let range = sampling.range(path, duration_s)?;
     let info = VideoInfo {
         path: path.to_owned(),
         kind: Kind::FrameFolder,
@@ -28,9 +26,13 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         container: "folder".to_owned(),
         codec: files[0].extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
     };
-    let planned = sampling.plan(&range, Known { fps: Some(fps), frame_times: Some(&times) });
+    let (of_plan, path_of_plan) = (times.clone(), path.to_owned());
+    let planner = Box::new(move |sampling: &Sampling| {
+        let range = sampling.range(&path_of_plan, duration_s)?;
+        Ok(sampling.plan(&range, Known { fps: Some(fps), frame_times: Some(&of_plan) }))
+    });
     let images = Folder { path: path.to_owned(), files, times, stop: stop.clone(), n_decoded: 0, n_damaged: 0 };
-    Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
+    Ok(Opened { info, planner, images: Box::new(images), warnings: Vec::new() })
 }
 
 /// The images in the folder, in natural order; at least one.

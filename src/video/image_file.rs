@@ -8,7 +8,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::limits::{MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, check_size, too_large};
 use super::sampling::Plan;
-use super::{Frame, Images, Kind, Opened, VideoInfo};
+use super::{Frame, Images, Kind, Opened, Sampling, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
 /// Opens an image as a video of one frame.
@@ -26,7 +26,8 @@ pub(super) fn open(path: &Path, format: ImageFormat) -> Result<Opened> {
         container: codec.to_owned(),
         codec: codec.to_owned(),
     };
-    Ok(Opened { info, planned: Plan::image(), images: Box::new(Single(Some(frame))), warnings: Vec::new() })
+    let planner = Box::new(|_: &Sampling| Ok(Plan::image()));
+    Ok(Opened { info, planner, images: Box::new(Single(Some(frame))), warnings: Vec::new() })
 }
 
 /// Decodes a JPEG, PNG or WebP image and applies its EXIF orientation. Decodes the first frame of an animation.

@@ -130,7 +130,7 @@ impl std::fmt::Debug for Frames {
 }
 
 /// Opens `frames`. `name` takes the place of a path.
-pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
+pub(super) fn open(name: &str, frames: &Frames, stop: &Stop) -> Result<Opened> {
     if frames.is_empty() {
         return Err(Error::InvalidParameter {
             name: "the number of frames",
@@ -141,14 +141,8 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
     let path = PathBuf::from(name);
     let (times, duration_s) = (frames.times_since_first(), frames.duration_s());
     let fps = duration_s.map(|duration_s| frames.len() as f64 / duration_s);
-    let planned = match duration_s {
-        Some(duration_s) => {
-            sampling.plan(&sampling.range(&path, duration_s)?, Known { fps, frame_times: Some(&times) })
-        }
-        None => Plan::image(),
-    };
     let info = VideoInfo {
-        path,
+        path: path.clone(),
         kind: if duration_s.is_some() { Kind::Frames } else { Kind::Image },
         width: 0,
         height: 0,
@@ -158,8 +152,14 @@ pub(super) fn open(name: &str, frames: &Frames, sampling: &Sampling, stop: &Stop
         container: "memory".to_owned(),
         codec: "rawvideo".to_owned(),
     };
-    let images = Memory { frames: frames.clone(), times, stop: stop.clone(), n_yielded: 0 };
-    Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
+    let images = Memory { frames: frames.clone(), times: times.clone(), stop: stop.clone(), n_yielded: 0 };
+    let planner = move |sampling: &Sampling| match duration_s {
+        Some(duration_s) => {
+            Ok(sampling.plan(&sampling.range(&path, duration_s)?, Known { fps, frame_times: Some(&times) }))
+        }
+        None => Ok(Plan::image()),
+    };
+    Ok(Opened { info, planner: Box::new(planner), images: Box::new(images), warnings: Vec::new() })
 }
 
 struct Memory {

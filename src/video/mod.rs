@@ -42,6 +42,7 @@ mod live;
 mod memory;
 mod sampling;
 mod sniff;
+mod source;
 mod spread;
 mod stop;
 mod survey;
@@ -57,9 +58,10 @@ pub use frame::Frame;
 pub use live::{LiveInput, LiveSource};
 pub use memory::Frames;
 pub(crate) use memory::check_image;
-use sampling::Plan;
+pub(crate) use sampling::Plan;
 pub use sampling::{Rate, Sampling};
 use sniff::Content;
+pub use source::Source;
 pub use spread::{Rounding, Spread};
 use stop::Stop;
 pub use survey::SurveyReport;
@@ -134,6 +136,7 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Res
 /// ```
 pub struct FrameSource {
     info: VideoInfo,
+    planner: Planner,
     times: Vec<f64>,
     sampled_fps: Option<f64>,
     images: Box<dyn Images>,
@@ -158,33 +161,17 @@ trait Images: Send {
     fn warnings(&mut self) -> Vec<String>;
 }
 
-/// A source of frames.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Origin<'a> {
-    /// A file or folder.
-    Path(&'a Path),
-    /// Memory, under a name.
-    Frames(&'a str, &'a Frames),
-}
-
-impl<'a> Origin<'a> {
-    /// The path, or the name that takes its place.
-    pub fn path(self) -> &'a Path {
-        match self {
-            Self::Path(path) => path,
-            Self::Frames(name, _) => Path::new(name),
-        }
-    }
-}
-
 /// An opened source, as the module of each kind of source returns it.
 struct Opened {
     /// Without width and height, which are those of the first decoded frame.
     info: VideoInfo,
-    planned: Plan,
+    planner: Planner,
     images: Box<dyn Images>,
     warnings: Vec<String>,
 }
+
+/// Plans which frames to take, for any sampling: from what was learned of the frames' times when the file was opened.
+type Planner = Box<dyn Fn(&Sampling) -> Result<Plan> + Send + Sync>;
 
 impl FrameSource {
     /// Opens the file or folder at `path`, and plans which frames to take. Decodes the first of them.
@@ -212,7 +199,7 @@ impl FrameSource {
         sampling: &Sampling,
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
-        Self::of(Origin::Path(path), sampling, stop)
+        Self::of(&path.into(), sampling, stop)
     }
 
     /// Plans which of `frames` to take, as [`open`](Self::open) does with a file. `name` takes the place of the path.
@@ -221,29 +208,30 @@ impl FrameSource {
     ///
     /// [`Error::InvalidParameter`] if `frames` is empty or `sampling` is invalid; [`Error::StartBeyondEnd`].
     pub fn from_frames(name: &str, frames: &Frames, sampling: &Sampling) -> Result<Self> {
-        Self::of(Origin::Frames(name, frames), sampling, || false)
+        Self::of(&(name, frames).into(), sampling, || false)
     }
 
     /// [`open_with`](Self::open_with), for any source.
     pub(crate) fn of(
-        origin: Origin<'_>,
+        source: &Source,
         sampling: &Sampling,
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
         sampling.check()?;
         let stop = Stop::new(stop);
-        let Opened { mut info, planned, mut images, mut warnings } = match origin {
-            Origin::Frames(name, frames) => memory::open(name, frames, sampling, &stop)?,
-            Origin::Path(path) => match sniff::content(path)? {
-                Content::Folder => folder::open(path, sampling, &stop)?,
+        let path = source.path();
+        let Opened { mut info, planner, mut images, mut warnings } = match source {
+            Source::Frames(name, frames) => memory::open(name, frames, &stop)?,
+            Source::Path(_) | Source::Address(_) => match sniff::content(path)? {
+                Content::Folder => folder::open(path, sampling.folder_fps, &stop)?,
                 Content::Image(format) => image_file::open(path, format)?,
-                Content::AnimatedWebp => webp::open(path, sampling, &stop)?,
-                Content::ForFfmpeg(nature) => ffmpeg::open(path, nature, sampling, &stop)?,
+                Content::AnimatedWebp => webp::open(path, &stop)?,
+                Content::ForFfmpeg(nature) => ffmpeg::open(path, nature, &stop)?,
             },
         };
 
-        let Plan { times, fps: sampled_fps } = planned;
-        let no_frames = || Error::NoFrames { path: origin.path().to_owned() };
+        let Plan { times, fps: sampled_fps } = planner(sampling)?;
+        let no_frames = || Error::NoFrames { path: path.to_owned() };
         let mut first = images.at(*times.first().ok_or_else(no_frames)?)?.ok_or_else(no_frames)?;
         // A read that was stopped may have returned too little.
         stop.check()?;
@@ -253,12 +241,12 @@ impl FrameSource {
             warnings.extend(images.warnings());
         }
         let first = Some(first);
-        Ok(Self { info, times, sampled_fps, images, first, n_yielded: 0, ended: false, warnings, stop })
+        Ok(Self { info, planner, times, sampled_fps, images, first, n_yielded: 0, ended: false, warnings, stop })
     }
 
     /// [`of`](Self::of), but takes the frames at `times`: in seconds, ascending, and within the range of `sampling`.
     pub(crate) fn at_times(
-        origin: Origin<'_>,
+        source: &Source,
         sampling: &Sampling,
         times: Vec<f64>,
         stop: impl Fn() -> bool + Send + Sync + 'static,
@@ -266,8 +254,8 @@ impl FrameSource {
         // Images can only be read in order of time, so this opens the source at the start of the range.
         let rate = Rate::Fps { fps: f64::MIN_POSITIVE, max_frames: 1 };
         let at_start = Sampling { rate, spread: Spread::Middles, min_frames: 1, multiple_of: 1, ..*sampling };
-        let opened = Self::of(origin, &at_start, stop)?;
-        let Self { info, mut images, stop, warnings, first: at_start, .. } = opened;
+        let opened = Self::of(source, &at_start, stop)?;
+        let Self { info, planner, mut images, stop, warnings, first: at_start, .. } = opened;
         let no_frames = || Error::NoFrames { path: info.path.clone() };
         let first_s = *times.first().ok_or_else(no_frames)?;
         // A still image can be read only once.
@@ -277,7 +265,51 @@ impl FrameSource {
         };
         let first = Some(Frame { time_s: first_s, ..first });
         let sampled_fps = None;
-        Ok(Self { info, times, sampled_fps, images, first, n_yielded: 0, ended: false, warnings, stop })
+        Ok(Self { info, planner, times, sampled_fps, images, first, n_yielded: 0, ended: false, warnings, stop })
+    }
+
+    /// Plans which frames another sampling takes. Opens and decodes nothing.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of), for what `sampling` asks for.
+    pub(crate) fn plan(&self, sampling: &Sampling) -> Result<Plan> {
+        sampling.check()?;
+        (self.planner)(sampling)
+    }
+
+    /// This source with another sampling, before a frame is taken of it. Opens `source` again only where its first
+    /// frame is before the one that is decoded already.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(crate) fn sampled(
+        mut self,
+        source: &Source,
+        sampling: &Sampling,
+        stop: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let Plan { times, fps } = self.plan(sampling)?;
+        if times == self.times {
+            self.sampled_fps = fps;
+            return Ok(self);
+        }
+        let (Some(&first_s), Some(decoded)) = (times.first(), self.first.take()) else {
+            return Self::of(source, sampling, stop);
+        };
+        // Images are given in order of time.
+        if first_s < decoded.time_s || (times.len() == 1) != (self.times.len() == 1) {
+            return Self::of(source, sampling, stop);
+        }
+        let first = match first_s == decoded.time_s {
+            true => decoded,
+            false => {
+                let no_frames = || Error::NoFrames { path: self.info.path.clone() };
+                self.images.at(first_s)?.ok_or_else(no_frames)?.fitted(self.info.width, self.info.height)
+            }
+        };
+        self.stop.check()?;
+        let first = Some(Frame { time_s: first_s, ..first });
+        Ok(Self { times, sampled_fps: fps, first, ..self })
     }
 
     /// Decodes the remaining frames on a separate thread, which stays two frames ahead. Frames, errors and warnings

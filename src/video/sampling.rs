@@ -189,7 +189,7 @@ impl Sampling {
 
 /// The frames to take.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Their times in seconds, ascending.
     pub times: Vec<f64>,
     /// Frames to take per second; `None` for a still image.

@@ -14,7 +14,7 @@ use super::{Frame, Images, Kind, Opened, Sampling, Stop, VideoInfo};
 use crate::error::{Error, MediaProblem, Result};
 
 /// Opens an animated WebP.
-pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
+pub(super) fn open(path: &Path, stop: &Stop) -> Result<Opened> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io("opening the animation", path))?);
     let durations = frame_durations(&mut file).map_err(Error::io("reading the animation", path))?;
     file.rewind().map_err(Error::io("reading the animation", path))?;
@@ -29,9 +29,12 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
     if times.is_empty() {
         return Err(Error::NoFrames { path: path.to_owned() });
     }
-    let range = sampling.range(path, end)?;
     let fps = Some(times.len() as f64 / end);
-    let planned = sampling.plan(&range, Known { fps, frame_times: Some(&times) });
+    let (of_plan, path_of_plan) = (times.clone(), path.to_owned());
+    let planner = Box::new(move |sampling: &Sampling| {
+        let range = sampling.range(&path_of_plan, end)?;
+        Ok(sampling.plan(&range, Known { fps, frame_times: Some(&of_plan) }))
+    });
     let (width, height) = decoder.dimensions();
     check_size(path, width.into(), height.into(), MAX_VIDEO_PIXELS)?;
     let info = VideoInfo {
@@ -54,7 +57,7 @@ pub(super) fn open(path: &Path, sampling: &Sampling, stop: &Stop) -> Result<Open
         current: None,
         damage: None,
     };
-    Ok(Opened { info, planned, images: Box::new(images), warnings: Vec::new() })
+    Ok(Opened { info, planner, images: Box::new(images), warnings: Vec::new() })
 }
 
 /// The duration of each frame in seconds, from the headers of the `ANMF` chunks.

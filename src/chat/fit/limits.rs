@@ -1,6 +1,7 @@
 //! What a prompt may take, and the errors that say by how much it is too long.
 
-use crate::chat::prompt::plan::{Plan, RowKey};
+use crate::chat::prompt::Plan;
+use crate::chat::rows::RowKey;
 use crate::error::{Error, Fix, Resource, Result};
 use std::path::Path;
 

@@ -2,12 +2,13 @@
 
 use super::params::LivePolicy;
 use super::session::{LiveSession, QUESTION};
-use crate::chat::fit::Fit;
-use crate::chat::prompt::markers::Markers;
-use crate::chat::prompt::plan::{Placed, RowKey};
-use crate::chat::prompt::render;
+use crate::chat::encoded::markers::Markers;
+use crate::chat::fit::Available;
+use crate::chat::prompt::{self, Placed};
+use crate::chat::rows::RowKey;
 use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
+use crate::runtime::MemoryUsage;
 use crate::prune::{Budget, PruneParams};
 
 /// What slices take of the prompt, with all their visual tokens.
@@ -45,30 +46,31 @@ impl LiveSession {
     /// [`Error::InvalidParameter`], with the number that would fit; [`Error::Llama`] if a context cannot be made to
     /// measure what it takes.
     pub fn check_fit(&self, size: Size) -> Result<()> {
-        let policy = self.params().policy;
+        let policy = self.live.policy;
         let (name, unit, asked) = match policy {
             LivePolicy::Window { frames } => ("the window", "frames", frames),
             LivePolicy::Memory { tokens, .. } => ("the memory", "visual tokens", tokens),
         };
         let line = self.line(size)?;
-        let fit = self.session().fit();
-        let mut free = fit.free_beside_encoder();
+        let fit = self.params.fit(&self.engine, &self.conversation, MemoryUsage::default());
+        let available = &fit.available;
+        let mut free = available.free_beside_encoder();
         if let Some(free) = free.as_mut().filter(|free| free.is_system) {
-            free.bytes -= self.recall_bytes(&fit, &line, free.bytes)?;
+            free.bytes -= self.recall_bytes(available, &line, free.bytes)?;
         }
         // What is short with `n` of them, in words.
         let shortage = |n: usize| -> Result<Option<String>> {
             let (slices, tokens) = self.held_of(n, &line);
             let taken = line.of(slices);
-            let positions = fit.engine.model.n_ctx_train();
-            // Room for as many again, behind which all is arranged anew.
-            if slices > 1 && taken.positions > self.room() / 2 {
+            let positions = self.engine.model.n_ctx_train();
+            // As many again have to fit, after which all is arranged anew.
+            if slices > 1 && taken.positions > self.positions() / 2 {
                 return Ok(Some(format!("the model was trained for {positions} positions")));
             }
-            let rows = taken.rows - taken.tokens + tokens + QUESTION + fit.params.n_predict;
+            let rows = taken.rows - taken.tokens + tokens + QUESTION + self.params.n_predict;
             let Some(free) = &free else { return Ok(None) };
-            let at_once = if fit.engine.vision.uses_non_causal() { line.first.tokens } else { 0 };
-            let short = fit.short_of_memory(free, (rows, at_once), tokens)?.is_some();
+            let at_once = if self.engine.vision.uses_non_causal() { line.first.tokens } else { 0 };
+            let short = available.shortage(free, (rows, at_once), tokens)?.is_some();
             Ok(short.then(|| format!("{} MB of memory are free", free.bytes >> 20)))
         };
         let Some(reason) = shortage(asked)? else { return Ok(()) };
@@ -88,11 +90,11 @@ impl LiveSession {
     }
 
     /// Bytes of what is to be remembered beside what is held, of `free` ones.
-    fn recall_bytes(&self, fit: &Fit<'_>, line: &Line, free: u64) -> Result<u64> {
-        let frames = self.params().recall;
+    fn recall_bytes(&self, available: &Available<'_>, line: &Line, free: u64) -> Result<u64> {
+        let frames = self.live.recall;
         let bytes = |frames: usize| {
-            let slices = frames.div_ceil(self.session().layout().frames().per_slice.max(1));
-            fit.embedding_bytes(kept_at_least(&fit.params.prune, slices, line.first.tokens))
+            let slices = frames.div_ceil(self.engine.layout.frames().per_slice.max(1));
+            available.embedding_bytes(kept_at_least(&self.params.prune, slices, line.first.tokens))
         };
         let needed = bytes(frames);
         if needed <= free {
@@ -109,10 +111,10 @@ impl LiveSession {
     /// The slices and visual tokens that are held at least when the policy's number is `n`.
     fn held_of(&self, n: usize, line: &Line) -> (usize, usize) {
         let per_slice = line.first.tokens.max(1);
-        match self.params().policy {
+        match self.live.policy {
             LivePolicy::Window { .. } => {
-                let slices = n.div_ceil(self.session().layout().frames().per_slice.max(1));
-                (slices, kept_at_least(&self.session().params.prune, slices, per_slice))
+                let slices = n.div_ceil(self.engine.layout.frames().per_slice.max(1));
+                (slices, kept_at_least(&self.params.prune, slices, per_slice))
             }
             LivePolicy::Memory { .. } => (n.div_ceil(per_slice), n),
         }
@@ -120,34 +122,34 @@ impl LiveSession {
 
     /// When a slice is shown, if every frame is held.
     fn time_of(&self, slice: usize) -> SliceTime {
-        let (per_slice, fps) = (self.session().layout().frames().per_slice.max(1), self.params().fps);
+        let (per_slice, fps) = (self.engine.layout.frames().per_slice.max(1), self.live.fps);
         let first = slice * per_slice;
         SliceTime { first_s: first as f64 / fps, last_s: (first + per_slice - 1) as f64 / fps }
     }
 
     /// What slices of frames of this size take, one after the other.
     fn line(&self, size: Size) -> Result<Line> {
-        let Fit { engine, conversation, params, .. } = self.session().fit();
+        let Self { engine, conversation, params, .. } = self;
         let info = self.info_of(size);
-        let (script, _) = self.script_of(&info, 0.0);
+        let (live, _) = self.arrangement_of(&info, 0.0);
         let layout = engine.layout.as_ref();
         let of = |slices: usize| -> Result<Taken> {
             let times: Vec<SliceTime> = (0..slices).map(|slice| self.time_of(slice)).collect();
-            let arrangement = script.arrangement(layout, &times);
+            let arrangement = live.of_slices(layout, &times);
             let markers = Markers::of(&engine.model, &engine.vision, &arrangement)?;
             let index = conversation.videos.len();
-            let mut message = self.session().user_message("");
+            let mut message = conversation.user_message(layout, "");
             message.media.push(conversation.media(layout, index, &arrangement, &info));
             let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
             let videos: Vec<Placed<'_>> =
                 conversation.videos.iter().map(|video| Placed::from(video.as_ref())).chain([own]).collect();
-            let plan = render::plan_with(engine, conversation, &message, &videos, params.tokenization)?;
+            let plan = prompt::plan_with(engine, conversation, &message, &videos, params.tokenization)?;
             let is_own = |key: RowKey| matches!(key, RowKey::Visual { video, .. } if video == index);
             let tokens = plan.rows.iter().filter(|row| is_own(row.key)).count();
             Ok(Taken { rows: plan.rows.len(), positions: plan.next_position.max(0) as usize, tokens })
         };
         let (first, second, third) = (of(1)?, of(2)?, of(3)?);
-        // Behind the second all are alike.
+        // After the second all are alike.
         let more = Taken {
             rows: third.rows - second.rows,
             positions: third.positions.saturating_sub(second.positions),

@@ -1,14 +1,14 @@
-//! Video that does not end: frames are pushed as they come, and questions answered from what is held of them.
+//! Live video: frames are pushed as they come, and questions answered from what is held of them.
 //!
 //! A [`LiveSession`] holds one video that grows. Each frame is encoded as far as it differs from what was encoded
-//! before, pruned against the frame before it, and its rows go into the KV cache behind those that are there. When
+//! before, pruned against the frame before it, and its rows go into the KV cache after those that are there. When
 //! there are too many, whole frames leave by a [`LivePolicy`]. Memory and the cost of a frame and of a question do not
 //! grow with the length of the video.
 //!
 //! # Positions
 //! No row that stays is ever moved. A frame that left keeps its place in the arrangement, empty, and so the positions
 //! of all other rows are what they were: that frame leaves by removing its cells, and nothing is computed. A cache can
-//! also be made gapless by shifting: turning the keys of all rows behind a gap by as many positions
+//! also be made gapless by shifting: turning the keys of all rows after a gap by as many positions
 //! (`llama_memory_seq_add`). But M-RoPE turns by three numbers, of which only time may move; keys in a quantized cache
 //! would be rounded anew with each frame that leaves; and caches of other kinds cannot do it at all. A gap is also what
 //! the model knows from pruning.
@@ -25,13 +25,13 @@
 //! Beside what is held, parts of all that went by can be remembered ([`LiveParams::recall`]), which stand in no prompt
 //! until [`search`](LiveSession::search) asks about each alone, in a cache of its own.
 
-mod album;
+mod arrangement;
 mod fit;
+mod held;
 mod params;
 mod policy;
 mod recall;
-mod reel;
-mod script;
+mod search;
 mod session;
 mod state;
 mod when;

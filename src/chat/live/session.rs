@@ -1,30 +1,35 @@
-//! A session about video that does not end.
+//! A session about live video.
 
-use super::album::Album;
+use super::arrangement::{LiveArrangement, Stated};
+use super::held::HeldSlices;
 use super::params::{LiveParams, LivePolicy};
-use super::recall::page;
-use super::reel::Reel;
-use super::script::{Script, Told};
+use super::recall::Recall;
+use super::search::part_of;
 use super::state::{LiveState, Pushed};
-use crate::chat::answer::{Answer, EncoderWork, count, ms};
-use crate::chat::kv::KvState;
-use crate::chat::kv::evict::EvictParams;
-use crate::chat::params::SessionParams;
-use crate::chat::prompt::plan::{Plan, RowKey};
-use crate::chat::prompt::render;
-use crate::chat::session::Session;
-use crate::chat::video::{EncodeTimings, EncodedVideo, Encoder, Running, timed};
-use crate::chat::zoom::{LEAST_PARTS, PART};
+use crate::chat::cache::evict::EvictParams;
+use crate::chat::cache::{Cache, Kv, Learned};
+use crate::chat::conversation::Conversation;
+use crate::chat::encode::{Encoder, Running};
+use crate::chat::encoded::{EncodeTimings, EncodedVideo, timed};
+use crate::chat::engine::Engine;
+use crate::chat::params::{SessionParams, check_n_predict};
+use crate::chat::prompt::{self, Plan};
+use crate::chat::report::{Answer, Beside, EncoderWork, count, ms};
+use crate::chat::rows::{PlannedRow, RowKey};
+use crate::chat::search::{LEAST_PARTS, PART, Question};
+use crate::chat::session::{KeptTokens, Session};
+use crate::chat::turn::Chat;
 use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::CausalPruner;
+use crate::runtime::{Model, Sampler, SamplerParams};
 use crate::video::{Frame, Kind, VideoInfo, check_image};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tokens of a question for which there is always room.
+/// Tokens that are always reserved for a question.
 pub(super) const QUESTION: usize = 64;
 
 /// So many slices may come for each that is held before a rebase: its cost is shared by those that came since the last.
@@ -33,7 +38,7 @@ const SLICES_FOR_EACH: usize = 4;
 /// Slices that may come before a rebase, however few are held.
 const LEAST_SLICES: usize = 64;
 
-/// A conversation about video that does not end: frames go in one by one, questions are answered from what is held.
+/// A conversation about live video: frames go in one by one, and questions are answered from what is held.
 ///
 /// Each question is about the video alone: it does not know of those before it. See [the module](super) for what is
 /// held, and how.
@@ -56,10 +61,14 @@ const LEAST_SLICES: usize = 64;
 /// ```
 #[derive(Debug)]
 pub struct LiveSession {
-    /// The cache in which parts are searched: what is held stays in the session's own.
-    pub(super) spare: KvState,
-    pub(super) session: Session,
-    params: LiveParams,
+    // Dropped before what it was made from.
+    cache: Cache,
+    pub(super) engine: Engine,
+    /// About the video that is held, with no question in it.
+    pub(super) conversation: Conversation,
+    learned: Learned,
+    pub(super) params: SessionParams,
+    pub(super) live: LiveParams,
     /// From the first frame on.
     pub(super) feed: Option<Feed>,
     /// Frames that wait for others to make a slice with.
@@ -67,14 +76,14 @@ pub struct LiveSession {
     counts: Counts,
     /// Slices that are held at most, because of the model's positions.
     most: usize,
-    /// Rows of the prompt in front of every question.
+    /// Rows of the prompt before every question.
     n_rows: usize,
 }
 
-/// What is known of the video from its first frame on. The video itself is the session's.
+/// What is known of the video from its first frame on. The video itself is the conversation's.
 #[derive(Debug)]
 pub(super) struct Feed {
-    pub reel: Reel,
+    pub held: HeldSlices,
     running: Running,
     pub info: VideoInfo,
     /// Slices since the last key slice, it included.
@@ -82,7 +91,7 @@ pub(super) struct Feed {
     /// Visual tokens of a slice.
     slice_tokens: usize,
     /// What is remembered beside what is held, if anything is to be.
-    pub album: Option<Album>,
+    pub recall: Option<Recall>,
 }
 
 /// What bringing the cache to what is held took.
@@ -129,13 +138,23 @@ impl LiveSession {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn over(mut session: Session, live: LiveParams) -> Result<Self> {
-        check(&session.params, &live)?;
-        session.clear();
-        session.set_evict(EvictParams::off())?;
-        let (feed, pending, counts) = (None, Vec::new(), Counts::default());
-        let spare = KvState::default();
-        Ok(Self { spare, session, params: live, feed, pending, counts, most: usize::MAX, n_rows: 0 })
+    pub fn over(session: Session, live: LiveParams) -> Result<Self> {
+        let (engine, mut params) = session.into_parts();
+        check(&params, &live)?;
+        params.evict = EvictParams::off();
+        Ok(Self {
+            cache: Cache::default(),
+            conversation: Conversation::new(params.system.clone()),
+            engine,
+            learned: Learned::default(),
+            params,
+            live,
+            feed: None,
+            pending: Vec::new(),
+            counts: Counts::default(),
+            most: usize::MAX,
+            n_rows: 0,
+        })
     }
 
     /// Takes the next frame. `None` if the model merges frames, and this one waits for another.
@@ -148,12 +167,11 @@ impl LiveSession {
     /// behind that of the frame before; [`Error::Cancelled`]; [`Error::Llama`] if encoding fails.
     pub fn push(&mut self, frame: &Frame, observer: &mut dyn Observer) -> Result<Option<Pushed>> {
         let frame = self.accept(frame)?;
-        self.forget_search();
         self.counts.frames += 1;
         self.counts.now_s = Some(frame.time_s);
         self.pending.push(frame);
         let Some(feed) = self.feed.as_mut() else { return Ok(None) };
-        if self.pending.len() < feed.reel.script().frame().frames_per_slice {
+        if self.pending.len() < feed.held.arrangement().of_slice().frames_per_slice {
             return Ok(None);
         }
         let frames = std::mem::take(&mut self.pending);
@@ -178,11 +196,11 @@ impl LiveSession {
             };
             return Ok(Some(still));
         }
-        let key = feed.since_key >= self.params.policy.key_distance(feed.reel.script().frame().frames_per_slice);
+        let key = feed.since_key >= self.live.policy.key_distance(feed.held.arrangement().of_slice().frames_per_slice);
         let mut taken = EncodeTimings::default();
-        let shown = feed.album.as_ref().map(|_| frames.clone());
-        let mut encoder = encoder(&mut self.session, feed.album.is_some());
-        let frame = feed.reel.script().frame();
+        let shown = feed.recall.as_ref().map(|_| frames.clone());
+        let mut encoder = encoder(&mut self.engine, &self.params, feed.recall.is_some());
+        let frame = feed.held.arrangement().of_slice();
         let encode = || feed.running.encode(&mut encoder, frame, frames, key, &feed.info.path);
         let (slice, choice, all) = timed(&mut taken.encode, encode)?;
         feed.slice_tokens = slice.n_tokens;
@@ -191,7 +209,7 @@ impl LiveSession {
         if choice.non_finite > 0 && self.counts.non_finite == 0 {
             observer.warning(&format!(
                 "{}: the encoder gave visual tokens that are no finite numbers; they are left out",
-                self.params.name
+                self.live.name
             ));
         }
         self.counts.non_finite += choice.non_finite;
@@ -209,99 +227,112 @@ impl LiveSession {
             return Ok(Some(pushed));
         }
         feed.since_key = if key || choice.opens_scene { 1 } else { feed.since_key + 1 };
-        if let (Some(album), Some(frames), Some(all)) = (&mut feed.album, shown, all) {
-            album.open.push(&frames, slice.clone(), all);
-            if album.is_complete() {
-                let page = page(&self.session, feed.reel.script(), &feed.info, &album.open)?;
-                album.close(page);
+        let Self { engine, conversation, params, live, .. } = self;
+        if let (Some(recall), Some(frames), Some(all)) = (&mut feed.recall, shown, all) {
+            recall.open.push(&frames, slice.clone(), all);
+            if recall.is_complete() {
+                let part = part_of(engine, &params.prune, feed.held.arrangement(), &feed.info, &recall.open)?;
+                recall.close(part);
             }
         }
-        if self.session.conversation.videos.is_empty() {
-            let Session { engine, conversation, .. } = &mut self.session;
-            let arrangement = feed.reel.script().frame().clone();
+        if conversation.videos.is_empty() {
+            let arrangement = feed.held.arrangement().of_slice().clone();
             let empty = EncodedVideo::empty(&engine.model, &engine.vision, &feed.info, arrangement)?;
             conversation.videos.push(Arc::new(empty));
         }
-        let Session { engine, conversation, .. } = &mut self.session;
         let Some(video) = conversation.videos.first_mut().map(Arc::make_mut) else { return Ok(Some(pushed)) };
         video.timings += taken;
-        feed.reel.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
-        let leaving = self.params.policy.leaving(feed.reel.held(), self.most);
-        pushed.evicted = feed.reel.evict(video, &leaving);
+        feed.held.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
+        let leaving = live.policy.leaving(feed.held.slices(), self.most);
+        pushed.evicted = feed.held.evict(video, &leaving);
         self.counts.evicted += pushed.evicted as u64;
-        if self.params.prefill {
+        if self.live.prefill {
             self.prefill(observer)?;
         }
         Ok(Some(pushed))
     }
 
-    /// Answers `question` from what is held, as [`Session::ask`] does.
+    /// Answers `question` from what is held, as [`Session::ask`] does, or from the part that a
+    /// [search](Self::search) found.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if there is no frame yet; otherwise as [`Session::ask`].
-    pub fn ask(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Answer> {
-        let is_aside = self.session.aside.is_some();
-        let (mut answer, before) = self.turn(observer, |session, observer| session.ask(question, observer))?;
+    pub fn ask<'q>(&mut self, question: impl Into<Question<'q>>, observer: &mut dyn Observer) -> Result<Answer> {
+        self.check_begun()?;
+        let Question { text, about, spent } = question.into();
+        if let Some(part) = about {
+            // What is held stays in the cache: the part has one of its own.
+            let conversation = self.conversation.about(part);
+            let (mut cache, mut learned) = (Cache::default(), Learned::default());
+            let mut chat =
+                Chat::new(&self.engine, &self.params, &conversation, &mut cache, &mut learned).small();
+            return answer(&mut chat, &text, self.encoder_work(), spent, observer);
+        }
+        let encoder = self.encoder_work();
+        let (mut answer, before) = self.after_held(observer, |chat, observer| {
+            answer(chat, &text, encoder, spent, observer)
+        })?;
         answer.tokens.prompt_computed += before.rows;
         answer.timings_ms.prefill += ms(before.took);
         answer.timings_ms.ttft += ms(before.took);
-        if !is_aside {
-            answer.frames = self.feed.iter().flat_map(|feed| feed.reel.held()).map(|held| held.frames).sum();
-            answer.slices.retain(|slice| slice.kept > 0);
-            answer.visual_tokens = count(&answer.slices);
-        }
-        let encode = self.session.conversation.videos.first().map_or(0.0, |video| ms(video.timings.encode));
-        let computed = self.computed();
-        let saved_ms = if computed > 0.0 { encode * (1.0 / computed - 1.0) } else { 0.0 };
-        answer.encoder = EncoderWork { computed, saved_ms };
+        answer.frames = self.feed.iter().flat_map(|feed| feed.held.slices()).map(|held| held.frames).sum();
+        answer.slices.retain(|slice| slice.kept > 0);
+        answer.visual_tokens = count(&answer.slices);
         Ok(answer)
     }
 
-    /// The logits of the first token of the answer to `question`, `[n_vocab]`, as [`Session::first_logits`] gives them.
+    /// The logits of the first token of the answer to `question`, `[n_vocab]`, as [`Session::first_logits`] returns
+    /// them.
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
-        self.turn(observer, |session, observer| session.first_logits(question, observer)).map(|(logits, _)| logits)
+        self.check_begun()?;
+        let read = |chat: &mut Chat<'_>, observer: &mut dyn Observer| {
+            chat.first_logits(question, <[f32]>::to_vec, observer)
+        };
+        self.after_held(observer, read).map(|(logits, _)| logits)
     }
 
-    /// Does something with a question behind what is held, which leaves the cache again. Gives what had to be done
-    /// before it.
-    fn turn<T>(
-        &mut self,
-        observer: &mut dyn Observer,
-        ask: impl Fn(&mut Session, &mut dyn Observer) -> Result<T>,
-    ) -> Result<(T, Prefilled)> {
-        if self.session.conversation.videos.is_empty() {
+    fn check_begun(&self) -> Result<()> {
+        if self.conversation.videos.is_empty() {
             return Err(Error::InvalidParameter {
                 name: "the video",
                 value: "without a frame".into(),
                 expected: "one that has begun: push frames before a question".into(),
             });
         }
-        if self.session.aside.is_some() {
-            let result = self.beside(|session| ask(session, observer));
-            self.session.restart();
-            self.spare.reset();
-            return result.map(|result| (result, Prefilled { rows: 0, took: Duration::ZERO }));
-        }
+        Ok(())
+    }
+
+    /// Asks after what is held, and removes the question from the cache again. Returns what had to be prefilled before
+    /// it as well.
+    fn after_held<T>(
+        &mut self,
+        observer: &mut dyn Observer,
+        ask: impl Fn(&mut Chat<'_>, &mut dyn Observer) -> Result<T>,
+    ) -> Result<(T, Prefilled)> {
         let mut before = self.prefill(observer)?;
-        let mut result = ask(&mut self.session, observer);
+        let mut result = ask(&mut self.chat(), observer);
         // A long question may find too few positions left.
         if matches!(result, Err(Error::PromptTooLong { .. })) && self.rebase() {
             let again = self.prefill(observer)?;
             before = Prefilled { rows: before.rows + again.rows, took: before.took + again.took };
-            result = ask(&mut self.session, observer);
+            result = ask(&mut self.chat(), observer);
         }
-        self.session.restart();
-        self.session.kv.cut(self.n_rows);
+        self.cache.cut(self.n_rows);
         result.map(|result| (result, before))
+    }
+
+    fn chat(&mut self) -> Chat<'_> {
+        let Self { engine, params, conversation, cache, learned, .. } = self;
+        Chat::new(engine, params, conversation, cache, learned)
     }
 
     /// Forgets all frames. Counting begins anew.
     pub fn clear(&mut self) {
-        self.session.clear();
-        self.spare.reset();
+        self.cache.free();
+        self.conversation.clear();
         (self.feed, self.counts) = (None, Counts::default());
         self.pending.clear();
         (self.most, self.n_rows) = (usize::MAX, 0);
@@ -309,11 +340,11 @@ impl LiveSession {
 
     /// What is held, and what became of the rest.
     pub fn state(&self) -> LiveState {
-        let held = self.feed.as_ref().map_or(&[][..], |feed| feed.reel.held());
-        let slices = self.session.conversation.videos.iter().flat_map(|video| &video.slices);
-        let kv = self.session.kv();
+        let held = self.feed.as_ref().map_or(&[][..], |feed| feed.held.slices());
+        let slices = self.conversation.videos.iter().flat_map(|video| &video.slices);
+        let kv = self.kv();
         let counts = &self.counts;
-        let album = self.feed.as_ref().and_then(|feed| feed.album.as_ref());
+        let recall = self.feed.as_ref().and_then(|feed| feed.recall.as_ref());
         LiveState {
             frames: counts.frames,
             repeats: counts.repeats,
@@ -326,8 +357,8 @@ impl LiveSession {
             newest_s: held.last().map(|held| held.time_s),
             now_s: counts.now_s,
             embedding_bytes: slices.map(|slice| size_of::<f32>() * slice.rows.capacity()).sum(),
-            recalled: album.map_or(0, Album::frames),
-            recalled_bytes: album.map_or(0, Album::bytes),
+            recalled: recall.map_or(0, Recall::frames),
+            recalled_bytes: recall.map_or(0, Recall::bytes),
             cells_used: kv.cells_used,
             cells: kv.cells,
             kv_bytes: kv.bytes,
@@ -339,20 +370,50 @@ impl LiveSession {
 
     /// The moments of the frames that are held, in seconds, ascending; of merged pairs, those of the second frames.
     pub fn held_times(&self) -> impl ExactSizeIterator<Item = f64> {
-        self.feed.as_ref().map_or(&[][..], |feed| feed.reel.held()).iter().map(|held| held.time_s)
+        self.feed.as_ref().map_or(&[][..], |feed| feed.held.slices()).iter().map(|held| held.time_s)
     }
 
-    /// The session underneath, for looking at.
-    pub fn session(&self) -> &Session {
-        &self.session
+    /// The language model.
+    pub fn model(&self) -> &Model {
+        &self.engine.model
+    }
+
+    /// The KV cache as it is now; all zero if there is none.
+    pub fn kv(&self) -> Kv {
+        self.cache.report(&self.engine, &self.params.cache())
+    }
+
+    /// The visual tokens that are kept of each slice since the last rebase, none of those that left.
+    pub fn kept_tokens(&self) -> impl ExactSizeIterator<Item = KeptTokens<'_>> {
+        KeptTokens::of(self.conversation.videos.first())
+    }
+
+    /// The prompt of `question` as text: see [`Session::prompt_text`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prompt_text(&self, question: &str) -> Result<String> {
+        prompt::text(&self.engine, &self.conversation, question)
+    }
+
+    /// The rows of the prompt of `question`, and their positions: see [`Session::prompt_rows`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prompt_rows(&self, question: &str) -> Result<Vec<PlannedRow>> {
+        let (mut cache, mut learned) = (Cache::default(), Learned::default());
+        let chat = Chat::new(&self.engine, &self.params, &self.conversation, &mut cache, &mut learned);
+        Ok(chat.plan(question)?.rows)
     }
 
     /// Changes how tokens are chosen, as [`Session::set_sampler`].
     ///
     /// # Errors
     /// As there.
-    pub fn set_sampler(&mut self, sampler: crate::runtime::SamplerParams) -> Result<()> {
-        self.session.set_sampler(sampler)
+    pub fn set_sampler(&mut self, sampler: SamplerParams) -> Result<()> {
+        Sampler::new(&self.engine.model, &sampler)?;
+        self.params.sampler = sampler;
+        Ok(())
     }
 
     /// Changes the most tokens of an answer, as [`Session::set_n_predict`].
@@ -360,7 +421,17 @@ impl LiveSession {
     /// # Errors
     /// As there.
     pub fn set_n_predict(&mut self, n_predict: usize) -> Result<()> {
-        self.session.set_n_predict(n_predict)
+        check_n_predict(n_predict)?;
+        self.params.n_predict = n_predict;
+        Ok(())
+    }
+
+    /// What the vision encoder did of all frames.
+    fn encoder_work(&self) -> EncoderWork {
+        let encode = self.conversation.videos.first().map_or(0.0, |video| ms(video.timings.encode));
+        let computed = self.computed();
+        let saved_ms = if computed > 0.0 { encode * (1.0 / computed - 1.0) } else { 0.0 };
+        EncoderWork { computed, saved_ms }
     }
 
     /// The share of the encoder's work that was done.
@@ -381,25 +452,27 @@ impl LiveSession {
     /// What there is before the first frame.
     fn begin(&mut self, first: &Frame) -> Result<Feed> {
         let info = self.info_of((first.width, first.height));
-        let (script, told) = self.script_of(&info, first.time_s);
-        let mrope = self.session.engine.vision.uses_mrope();
-        let recall = self.params.recall;
-        let running = Running::new(&encoder(&mut self.session, recall > 0), script.frame(), &info.path)?;
-        let parts = (recall / (PART * script.frame().frames_per_slice.max(1))).max(LEAST_PARTS);
-        let album = (recall > 0).then(|| Album::new(parts));
-        let reel = Reel::new(script, told, mrope);
-        Ok(Feed { reel, running, info, since_key: 0, slice_tokens: 0, album })
+        let (arrangement, stated) = self.arrangement_of(&info, first.time_s);
+        let mrope = self.engine.vision.uses_mrope();
+        let recall = self.live.recall;
+        let of_slice = arrangement.of_slice();
+        let encoder = encoder(&mut self.engine, &self.params, recall > 0);
+        let running = Running::new(&encoder, of_slice, &info.path)?;
+        let parts = (recall / (PART * of_slice.frames_per_slice.max(1))).max(LEAST_PARTS);
+        let recall = (recall > 0).then(|| Recall::new(parts));
+        let held = HeldSlices::new(arrangement, stated, mrope);
+        Ok(Feed { held, running, info, since_key: 0, slice_tokens: 0, recall })
     }
 
     /// What is told of the video where it is a file.
     pub(super) fn info_of(&self, (width, height): Size) -> VideoInfo {
         VideoInfo {
-            path: self.params.name.clone().into(),
+            path: self.live.name.clone().into(),
             kind: Kind::Frames,
             width,
             height,
             duration_s: None,
-            fps: Some(self.params.fps),
+            fps: Some(self.live.fps),
             n_frames: None,
             container: "memory".into(),
             codec: "rawvideo".into(),
@@ -407,30 +480,24 @@ impl LiveSession {
     }
 
     /// How frames of `info`, the first of which is shown at `start_s`, stand in the prompt.
-    pub(super) fn script_of(&self, info: &VideoInfo, start_s: f64) -> (Script, Told) {
-        let layout = self.session.layout();
-        let n_frames = match self.params.policy {
+    pub(super) fn arrangement_of(&self, info: &VideoInfo, start_s: f64) -> (LiveArrangement, Stated) {
+        let layout = self.engine.layout.as_ref();
+        let n_frames = match self.live.policy {
             LivePolicy::Window { frames } => frames,
             LivePolicy::Memory { .. } => layout.frames().max,
         };
-        let told = Told { n_frames, fps: self.params.fps };
-        (Script::new(layout, info, told, start_s, self.session.engine.vision.uses_mrope()), told)
+        let stated = Stated { n_frames, fps: self.live.fps };
+        (LiveArrangement::new(layout, info, stated, start_s, self.engine.vision.uses_mrope()), stated)
     }
 
     /// Positions that frames can have, beside a question and an answer.
-    pub(super) fn room(&self) -> usize {
-        let positions = self.session.engine.model.n_ctx_train();
-        positions.saturating_sub(self.reserve())
+    pub(super) fn positions(&self) -> usize {
+        self.engine.model.n_ctx_train().saturating_sub(self.reserve())
     }
 
     /// Positions for a question and an answer.
     fn reserve(&self) -> usize {
-        QUESTION + self.session.params.n_predict.min(self.session.engine.model.n_ctx_train() / 8)
-    }
-
-    /// How the video is held.
-    pub(super) fn params(&self) -> &LiveParams {
-        &self.params
+        QUESTION + self.params.n_predict.min(self.engine.model.n_ctx_train() / 8)
     }
 
     /// Brings the cache to what is held, without a question.
@@ -444,21 +511,21 @@ impl LiveSession {
         };
         self.n_rows = plan.rows.len();
         self.counts.positions = plan.next_position.max(0) as usize;
-        let Session { kv, conversation, .. } = &mut self.session;
-        kv.forget(&conversation.videos, &plan.rows);
-        if kv.rows().starts_with(&plan.rows) {
-            kv.cut(plan.rows.len());
+        let videos = &self.conversation.videos;
+        self.cache.forget(&plan.rows, videos);
+        if self.cache.begins_with(&plan.rows, videos) {
+            self.cache.cut(plan.rows.len());
             return Ok(Prefilled { rows: 0, took: start.elapsed() });
         }
-        let first = self.session.prefill(&plan, observer)?;
+        let first = self.chat().prefill(&plan, observer)?;
         Ok(Prefilled { rows: plan.rows.len() - first, took: start.elapsed() })
     }
 
     /// The prompt up to the last visual token: what all questions begin with.
     fn plan(&self) -> Result<Plan> {
-        let Session { engine, conversation, params, .. } = &self.session;
-        let message = self.session.user_message("");
-        let mut plan = render::plan(engine, conversation, &message, params.tokenization)?;
+        let Self { engine, conversation, params, .. } = self;
+        let message = conversation.user_message(engine.layout.as_ref(), "");
+        let mut plan = prompt::plan(engine, conversation, &message, params.tokenization)?;
         let last = plan.rows.iter().rposition(|row| matches!(row.key, RowKey::Visual { .. }));
         plan.rows.truncate(last.map_or(0, |last| last + 1));
         plan.chunk_starts.retain(|&start| start < plan.rows.len());
@@ -468,9 +535,9 @@ impl LiveSession {
     /// Rebases, or lets frames leave, if `plan` leaves no room for a question. Returns whether anything was done.
     fn make_room(&mut self, plan: &Plan, observer: &mut dyn Observer) -> bool {
         let Some(feed) = &self.feed else { return false };
-        let (held, slices) = (feed.reel.held().len(), feed.reel.n_slices());
-        let positions = self.session.engine.model.n_ctx_train();
-        let (reserve, room) = (self.reserve(), self.room());
+        let (held, slices) = (feed.held.slices().len(), feed.held.n_slices());
+        let positions = self.engine.model.n_ctx_train();
+        let (reserve, room) = (self.reserve(), self.positions());
         let next = plan.next_position.max(0) as usize;
         let is_full = next > room || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES);
         if is_full && slices > held {
@@ -480,40 +547,39 @@ impl LiveSession {
         if slices == held && next > room / 2 && held > 1 {
             let most = (held * (room / 2) / next).clamp(1, held - 1);
             if most < self.most {
-                let frames = most * feed.reel.script().frame().frames_per_slice;
+                let frames = most * feed.held.arrangement().of_slice().frames_per_slice;
                 observer.warning(&format!(
                     "{}: the model was trained for {positions} positions, which are enough to hold {frames} frames \
                      and no more",
-                    self.params.name
+                    self.live.name
                 ));
             }
             self.most = self.most.min(most);
             return self.let_go(self.most);
         }
-        let cells = self.session.params.n_ctx.unwrap_or(usize::MAX);
+        let cells = self.params.n_ctx.unwrap_or(usize::MAX);
         plan.rows.len() + reserve > cells && self.let_go(held - 1)
     }
 
     /// Lets slices leave until at most `most` are held, at least one. Returns whether any did.
     fn let_go(&mut self, most: usize) -> bool {
         let Some(feed) = self.feed.as_mut() else { return false };
-        let Some(video) = self.session.conversation.videos.first_mut().map(Arc::make_mut) else { return false };
-        let leaving = self.params.policy.leaving(feed.reel.held(), most);
-        self.counts.evicted += feed.reel.evict(video, &leaving) as u64;
+        let Some(video) = self.conversation.videos.first_mut().map(Arc::make_mut) else { return false };
+        let leaving = self.live.policy.leaving(feed.held.slices(), most);
+        self.counts.evicted += feed.held.evict(video, &leaving) as u64;
         !leaving.is_empty()
     }
 
     /// Arranges what is held anew. Returns false if nothing would change.
     fn rebase(&mut self) -> bool {
-        let Some(feed) = self.feed.as_mut().filter(|feed| feed.reel.n_slices() > feed.reel.held().len()) else {
+        let Some(feed) = self.feed.as_mut().filter(|feed| feed.held.n_slices() > feed.held.slices().len()) else {
             return false;
         };
-        let Session { engine, conversation, kv, .. } = &mut self.session;
+        let Self { engine, conversation, cache, .. } = self;
         let Some(video) = conversation.videos.first_mut().map(Arc::make_mut) else { return false };
         // Before the video is another: so the cache stays as large as it is.
-        let first = kv.rows().iter().position(|row| matches!(row.key, RowKey::Visual { .. }));
-        kv.cut(first.unwrap_or(kv.rows().len()));
-        feed.reel.rebase(video, engine.layout.as_ref());
+        cache.cut_before_visual();
+        feed.held.rebase(video, engine.layout.as_ref());
         self.counts.rebases += 1;
         true
     }
@@ -525,8 +591,7 @@ fn check(params: &SessionParams, live: &LiveParams) -> Result<()> {
     CausalPruner::new(&params.prune).map(|_| ())
 }
 
-fn encoder(session: &mut Session, keep_unpruned: bool) -> Encoder<'_> {
-    let Session { engine, params, .. } = session;
+fn encoder<'a>(engine: &'a mut Engine, params: &'a SessionParams, keep_unpruned: bool) -> Encoder<'a> {
     Encoder {
         model: &engine.model,
         vision: &mut engine.vision,
@@ -537,6 +602,22 @@ fn encoder(session: &mut Session, keep_unpruned: bool) -> Encoder<'_> {
         inspect: None,
         cancel: &params.cancel,
     }
+}
+
+/// A whole turn in `chat`, which leaves its conversation as it was.
+fn answer(
+    chat: &mut Chat<'_>,
+    question: &str,
+    encoder: EncoderWork,
+    before: Duration,
+    observer: &mut dyn Observer,
+) -> Result<Answer> {
+    let mut turn = chat.begin(question, observer)?;
+    while let Some(piece) = turn.next_piece(chat, observer)? {
+        observer.text(&piece);
+    }
+    let finished = turn.finish(chat)?;
+    Ok(Answer::of(chat, finished, Beside { videos: EncodeTimings::default(), encoder, before }))
 }
 
 #[cfg(test)]
@@ -558,7 +639,7 @@ mod tests {
             let params = SessionParams { prune: PruneParams::off(), ..SessionParams::default() };
             let live = LiveParams { policy: LivePolicy::Window { frames: 100 }, ..LiveParams::default() };
             let mut live = LiveSession::open(&files, params, live, &mut ()).expect("the model opens");
-            let tokenized = |live: &LiveSession| live.session.engine.texts.tokenized();
+            let tokenized = |live: &LiveSession| live.engine.texts.tokenized();
             let (mut costs, mut before) = (Vec::new(), 0);
             for second in 0..20_u8 {
                 let rgb = (0..3 * 64 * 64).map(|i| (i / 7) as u8 ^ (second * 11)).collect();

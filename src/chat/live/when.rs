@@ -2,7 +2,7 @@
 
 use super::session::LiveSession;
 use super::state::Pushed;
-use crate::chat::answer::StopReason;
+use crate::chat::turn::StopReason;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::runtime::SamplerParams;
@@ -120,7 +120,7 @@ impl LiveSession {
     /// # Errors
     /// As [`ask`](Self::ask); [`Error::Cancelled`] if it is stopped.
     pub fn is_so(&mut self, question: &str, observer: &mut dyn Observer) -> Result<bool> {
-        let (sampler, n_predict) = (self.session().params.sampler.clone(), self.session().params.n_predict);
+        let (sampler, n_predict) = (self.params.sampler.clone(), self.params.n_predict);
         let grammar = Some(YES_OR_NO.to_owned());
         self.set_sampler(SamplerParams { temperature: 0.0, grammar, ..SamplerParams::default() })?;
         let answer = self.set_n_predict(N_PREDICT).and_then(|()| self.ask(question, observer));

@@ -1,40 +1,13 @@
 //! The prompt, row by row: what stands where in the KV cache.
 
-use super::arrangement::Arrangement;
-use super::markers::{Markers, mismatch};
-use super::marks::Piece;
+use crate::chat::conversation::marks::Piece;
+use crate::chat::encoded::arrangement::Arrangement;
+use crate::chat::encoded::markers::{Markers, mismatch};
+use crate::chat::encoded::{EncodedSlice, EncodedVideo};
 use crate::chat::engine::Engine;
-use crate::chat::video::{EncodedSlice, EncodedVideo};
+use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
 use crate::runtime::{Bitmap, Chunks, ImageChunk, Part, Position, Token, Vision};
-
-/// What a row is. Rows with equal keys at equal positions have equal keys and values in the KV cache, if all rows
-/// before do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum RowKey {
-    /// A text token.
-    Token(Token),
-    /// A kept visual token.
-    Visual {
-        /// Index of the video in the session.
-        video: usize,
-        /// Index of the slice in the video.
-        slice: usize,
-        /// Index among the slice's kept tokens.
-        kept: usize,
-    },
-    /// The encoder's embedding of a line end.
-    Newline,
-}
-
-/// One row of the prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct PlannedRow {
-    /// What it is.
-    pub key: RowKey,
-    /// Where it stands: its place in the prompt before pruning.
-    pub position: Position,
-}
 
 /// A prompt, ready to be fed to the model.
 #[derive(Debug, Default)]
@@ -79,7 +52,7 @@ impl<'a> From<&'a EncodedVideo> for Placed<'a> {
 /// Tokenizes `pieces` and puts the kept tokens of `videos` in their places.
 ///
 /// Every row keeps the position it has in the unpruned prompt.
-pub(in crate::chat) fn plan(
+pub(super) fn of_pieces(
     engine: &Engine,
     pieces: &[Piece],
     videos: &[Placed<'_>],

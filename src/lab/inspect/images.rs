@@ -7,7 +7,7 @@ use crate::chat::{Area, SliceInspection, VideoInspection};
 use crate::error::{Error, FileKind, MediaProblem, Result};
 use crate::observer::{Observer, Stage};
 use crate::runtime::CancelToken;
-use crate::video::{Frame, FrameSource, Origin, VideoWriter};
+use crate::video::{Frame, FrameSource, VideoWriter};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageFormat, RgbImage};
@@ -145,7 +145,7 @@ const GAP: u32 = 2;
 fn decode(video: &VideoInspection, cancel: &CancelToken) -> Result<FrameSource> {
     let cancel = cancel.clone();
     let times = video.slices.iter().flat_map(|slice| slice.times_s.iter().copied()).collect();
-    FrameSource::at_times(Origin::Path(&video.info.path), &video.sampling, times, move || cancel.is_cancelled())
+    FrameSource::at_times(&(&video.info.path).into(), &video.sampling, times, move || cancel.is_cancelled())
 }
 
 fn changed(video: &VideoInspection) -> Error {

@@ -42,7 +42,7 @@ const TS_PACKET_BYTES: f64 = 188.0;
 const MAX_SPARSENESS: f64 = 100.0;
 
 /// Opens a file with FFmpeg and plans which frames to take.
-pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop) -> Result<Opened> {
+pub(super) fn open(path: &Path, nature: Nature, stop: &Stop) -> Result<Opened> {
     initialize();
     let mut track = Track::open(path, stop)?;
     let codec = decode::open_codec(path, &track)?;
@@ -61,7 +61,6 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
         _ => Kind::Video,
     };
     let moving = kind != Kind::Image;
-    let planned = if moving { timeline.plan(path, sampling, stop)? } else { Plan::image() };
     let info = VideoInfo {
         path: path.to_owned(),
         kind,
@@ -83,7 +82,12 @@ pub(super) fn open(path: &Path, nature: Nature, sampling: &Sampling, stop: &Stop
     let can_seek = kind == Kind::Video && !track.clock.counts_frames;
     let decoder = Decoder::new(path, track, codec, can_seek);
     let images = FfmpegImages { path: path.to_owned(), decoder, converter };
-    Ok(Opened { info, planned, images: Box::new(images), warnings })
+    let (path, stop) = (path.to_owned(), stop.clone());
+    let planner = Box::new(move |sampling: &Sampling| match moving {
+        true => timeline.plan(&path, sampling, &stop),
+        false => Ok(Plan::image()),
+    });
+    Ok(Opened { info, planner, images: Box::new(images), warnings })
 }
 
 /// The names and versions of the loaded libraries. A version number holds major, minor (8 bits) and micro (8 bits).

@@ -9,7 +9,7 @@
 mod segments;
 mod thumbnail;
 
-use super::{FrameSource, Kind, Origin, Sampling, Stop, VideoInfo, ffmpeg};
+use super::{FrameSource, Kind, Source, Sampling, Stop, VideoInfo, ffmpeg};
 use crate::error::Result;
 pub(crate) use segments::Segments;
 pub(crate) use thumbnail::Thumbnail;
@@ -59,25 +59,25 @@ impl Survey {
         range_s(info, sampling).map_or(0, |(start, end)| ((end - start) * LOOKS_PER_S).min(MAX_LOOKS) as u64)
     }
 
-    /// Surveys the range of `sampling` in the video at `origin`. Calls `progress` with the number of images that were
+    /// Surveys the range of `sampling` in the video of `source`. Calls `progress` with the number of images that were
     /// looked at and their total.
     ///
     /// # Errors
     /// Those of [`FrameSource::open_with`].
     pub fn of(
-        origin: Origin<'_>,
+        source: &Source,
         info: &VideoInfo,
         sampling: &Sampling,
         stop: impl Fn() -> bool + Send + Sync + Clone + 'static,
         progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
-        Self::within(MAX_PIXELS, (origin, info, sampling), stop, progress)
+        Self::within(MAX_PIXELS, (source, info, sampling), stop, progress)
     }
 
     /// [`of`](Self::of), with `max_pixels` in place of [`MAX_PIXELS`].
     fn within(
         max_pixels: f64,
-        (origin, info, sampling): (Origin<'_>, &VideoInfo, &Sampling),
+        (source, info, sampling): (&Source, &VideoInfo, &Sampling),
         stop: impl Fn() -> bool + Send + Sync + Clone + 'static,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
@@ -86,7 +86,7 @@ impl Survey {
         let Some((start, end)) = range_s(info, sampling) else { return Ok(survey) };
         let step = (1.0 / LOOKS_PER_S).max((end - start) / MAX_LOOKS);
         let pixels = f64::from(info.width) * f64::from(info.height) * info.fps.unwrap_or(f64::INFINITY);
-        if let (Kind::Video, Origin::Path(path)) = (info.kind, origin)
+        if let (Kind::Video, Source::Path(path)) = (info.kind, source)
             && pixels * (end - start) > max_pixels
         {
             survey.keyframes_only = true;
@@ -111,7 +111,7 @@ impl Survey {
             folder_fps: sampling.folder_fps,
             ..Sampling::fps(1.0 / step, usize::MAX)
         };
-        for frame in FrameSource::of(origin, &every, stop)?.decode_ahead() {
+        for frame in FrameSource::of(source, &every, stop)?.decode_ahead() {
             survey.look_at(&frame?);
             progress(survey.n_looks.min(total), total);
         }
@@ -168,7 +168,7 @@ mod tests {
 
     fn survey(path: &Path, max_pixels: f64) -> Survey {
         let info = crate::video::probe(path).expect("a video");
-        let work = (Origin::Path(path), &info, &Sampling::default());
+        let work = (&path.into(), &info, &Sampling::default());
         let mut last = (0, 0);
         let survey = Survey::within(max_pixels, work, || false, |done, total| last = (done, total));
         assert_eq!(last, (60, 60));
@@ -198,7 +198,7 @@ mod tests {
         // The keyframes are the frames that are shown at those times.
         let mut keyframes = ffmpeg::Keyframes::open(&path, Stop::new(|| false)).expect("a video");
         let sampling = Sampling::default();
-        let shown = FrameSource::at_times(Origin::Path(&path), &sampling, every.clone(), || false).expect("a video");
+        let shown = FrameSource::at_times(&path.as_path().into(), &sampling, every.clone(), || false).expect("a video");
         for (frame, &time) in shown.zip(&every) {
             let key = keyframes.before(time + 0.05).expect("it is read").expect("a keyframe");
             assert!(frame.expect("a frame").rgb == key.rgb, "at {time} s");
@@ -218,7 +218,7 @@ mod tests {
         let path = clip(folder.path(), 20);
         let info = crate::video::probe(&path).expect("a video");
         for max_pixels in [0.0, MAX_PIXELS] {
-            let work = (Origin::Path(&path), &info, &Sampling::default());
+            let work = (&path.as_path().into(), &info, &Sampling::default());
             let stopped = Survey::within(max_pixels, work, || true, |_, _| {});
             assert!(matches!(stopped, Err(Error::Cancelled)));
         }

@@ -1,0 +1,384 @@
+//! Memory SharpV in a session: which visual tokens are evicted from the KV cache after a prefill.
+//!
+//! Source: stage 2 of "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). A layer in which the visual tokens'
+//! states have little in common with their embeddings any more holds little visual information: `s_l < M`. `M` differs
+//! between models. Where it is not given, the layers are taken in the order of what hiding visual tokens from each does
+//! to the model's answers, if that was measured ([`LayerProfile`]), or else in that of their similarity; as many as do
+//! not change what the model is about to say.
+
+use super::CacheParams;
+use super::ledger::{Entry, Ledger};
+use super::profile::LayerProfile;
+use super::trial::{Text, Trial};
+use crate::chat::prompt::Plan;
+use crate::chat::rows::PlannedRow;
+use crate::error::{Error, Result};
+use crate::runtime::{Context, KvLayer, Similarity};
+
+/// What leaves the KV cache after the prefill.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, strum::EnumString, strum::VariantNames,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
+#[non_exhaustive]
+pub enum EvictMode {
+    /// All visual tokens, in the layers in which little of them is left. Their memory is returned.
+    Layers,
+    /// The visual tokens of which little is left, in all layers.
+    Tokens,
+    /// Nothing: the cache is stock llama.cpp's.
+    Off,
+}
+
+fn unknown_mode(name: &str) -> Error {
+    Error::unknown_name::<EvictMode>("what to evict", name)
+}
+
+/// How a session evicts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct EvictParams {
+    /// What is evicted; `None` is [`EvictMode::Layers`] if visual tokens are pruned, and nothing if they are not.
+    pub mode: Option<EvictMode>,
+    /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` finds out how
+    /// much can be evicted without changing what the model says.
+    pub threshold: Option<f32>,
+    /// Keep visual tokens out of the layers that a [`LayerProfile`] frees from the beginning: they are there for the
+    /// batch that they come in, and the cache is never as large as with all of them. Without it, the first answer is
+    /// looked at first, and only what leaves it as it is goes.
+    pub early: bool,
+}
+
+impl EvictParams {
+    /// Nothing is evicted.
+    pub fn off() -> Self {
+        Self { mode: Some(EvictMode::Off), ..Self::default() }
+    }
+
+    /// The mode for a session that prunes, or does not.
+    pub fn mode(&self, prunes: bool) -> EvictMode {
+        self.mode.unwrap_or(if prunes { EvictMode::Layers } else { EvictMode::Off })
+    }
+
+    /// Checks the threshold.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if it is no cosine.
+    pub fn validate(&self) -> Result<()> {
+        match self.threshold {
+            Some(m) if !(-1.0..=1.0).contains(&m) => Err(Error::InvalidParameter {
+                name: "evict-threshold",
+                value: m.to_string(),
+                expected: "a similarity, from -1 to 1".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an eviction took out.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(in crate::chat) enum Choice {
+    /// The marked layers.
+    Layers(Vec<bool>),
+    /// Tokens with less than this mean similarity.
+    Tokens(f32),
+}
+
+/// What a session learned of evicting: a property of the model more than of a video.
+#[derive(Debug, Default)]
+pub(in crate::chat) struct Learned {
+    /// The similarity of visual tokens in each layer, as it was measured last.
+    pub similarity: Similarity,
+    /// What to evict, found out on the first answer where no threshold is given.
+    pub choice: Option<Choice>,
+}
+
+impl Learned {
+    /// Forgets what to evict: the videos that it was found out with are gone.
+    pub fn forget(&mut self) {
+        self.choice = None;
+    }
+
+    /// Whether an eviction has to look at answers first.
+    pub fn has_to_look(&self, threshold: Option<f32>) -> bool {
+        threshold.is_none() && self.choice.is_none()
+    }
+
+    /// Measures what is in the cache, without touching it.
+    pub fn measure(&mut self, context: &mut Context) -> Result<()> {
+        match context.similarity() {
+            Ok(similarity) => self.similarity = similarity,
+            Err(error) if context.can_evict() => return Err(error),
+            // Some kinds of cache cannot be looked into.
+            Err(error) => tracing::debug!("{error}"),
+        }
+        Ok(())
+    }
+}
+
+/// Measures the visual tokens of a cache and evicts what `params` say. `tail` is what stands after the last image, and
+/// the rows after it are the answer so far. Returns how many tokens were evicted from all layers.
+pub(super) fn evict(
+    ledger: &mut Ledger,
+    learned: &mut Learned,
+    tail: &Tail,
+    params: &CacheParams<'_>,
+) -> Result<usize> {
+    learned.measure(ledger.context_mut())?;
+    if !ledger.context().can_evict() {
+        tracing::debug!("this model has no KV cache that could be evicted layer by layer");
+        return Ok(0);
+    }
+    if learned.similarity.n_tokens == 0 {
+        return Ok(0);
+    }
+    let (mode, layers) = (params.mode, ledger.context().kv_layers()?);
+    let choice = match (params.evict.threshold, &learned.choice) {
+        (Some(threshold), _) => Some(by_threshold(mode, threshold, &learned.similarity, &layers)),
+        (None, Some(choice)) => Some(choice.clone()),
+        (None, None) => {
+            let steps = match params.profile.filter(|_| mode == EvictMode::Layers) {
+                Some(profile) => Steps::by_profile(profile, &layers),
+                None => Steps::by_similarity(mode, &learned.similarity, &layers),
+            };
+            let texts = tail.texts(ledger.entries());
+            let found = calibrate(ledger.context_mut(), texts, steps, layers.len())?;
+            // A layer without its visual tokens does not show what evicting them does: such a choice holds for this
+            // cache only.
+            if layers.iter().all(|layer| !layer.evicted) {
+                learned.choice.clone_from(&found);
+            }
+            found
+        }
+    };
+    match choice {
+        None => tracing::debug!("nothing was evicted: there was no room to find out what can be"),
+        Some(Choice::Layers(layers)) => ledger.evict_layers(&layers)?,
+        Some(Choice::Tokens(threshold)) => return ledger.evict_tokens(threshold),
+    }
+    Ok(0)
+}
+
+/// What stands after the last image of a prompt.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub(in crate::chat) struct Tail {
+    /// The rest of the prompt.
+    pub question: Vec<PlannedRow>,
+    /// The same rest with [`DESCRIBE`] in place of the question; empty if that is no continuation of the same images.
+    pub describe: Vec<PlannedRow>,
+}
+
+/// A question whose answer draws on everything in the images. A user's own question may need little of them, and the
+/// next one more.
+pub(in crate::chat) const DESCRIBE: &str = "What is in the video? Describe what you see in detail.";
+
+impl Tail {
+    /// The rows of `plan` from `start` on.
+    pub fn of(plan: &Plan, start: usize) -> Self {
+        Self { question: plan.rows[start..].to_vec(), describe: Vec::new() }
+    }
+
+    /// The texts to try evictions in. The entries after the question are the answer so far.
+    fn texts(&self, entries: &[Entry]) -> Vec<Text> {
+        let end = self.question.last().map_or(0, |row| row.position[0] + 1);
+        let start = entries.iter().rposition(|entry| entry.position[0] < end).map_or(0, |last| last + 1);
+        // An answer is text: it needs no video.
+        let answer: Vec<PlannedRow> = entries[start..].iter().filter_map(|entry| entry.row(&[])).collect();
+        let mut texts = vec![Text::with_answer(&self.question, &answer)];
+        if !self.describe.is_empty() {
+            texts.push(Text::unanswered(&self.describe));
+        }
+        texts
+    }
+}
+
+/// How far the distribution of any token that is looked at may move if no threshold is given: the Kullback–Leibler
+/// divergence in nats. Not the mean: most tokens of an answer follow from the language alone, and those that the
+/// images decide are few. The likeliest token must stay the same in each place. Chosen on `smol` (docs/results.md).
+const MAX_DIVERGENCE: f64 = 0.01;
+
+/// Steps in which the number of layers is searched for, if not all can go.
+const STEPS: usize = 8;
+
+/// Without a threshold no layer or token is evicted that the paper would not evict from any model.
+const PAPER_THRESHOLD: f32 = 0.2;
+
+/// What a threshold means for this context.
+pub(in crate::chat) fn by_threshold(
+    mode: EvictMode,
+    threshold: f32,
+    similarity: &Similarity,
+    layers: &[KvLayer],
+) -> Choice {
+    match mode {
+        EvictMode::Tokens => Choice::Tokens(threshold),
+        _ => Choice::Layers(mark(&candidates(threshold, similarity, layers), layers.len())),
+    }
+}
+
+/// The layers with less similarity than `threshold`, the least similar first. One layer with cells is always left.
+fn candidates(threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Vec<usize> {
+    let value = |il: usize| similarity.layers.get(il).copied().unwrap_or(f32::NAN);
+    let mut found: Vec<usize> = (0..layers.len()).filter(|&il| layers[il].has_cells && value(il) < threshold).collect();
+    found.sort_by(|&a, &b| value(a).total_cmp(&value(b)));
+    let with_cells = layers.iter().filter(|layer| layer.has_cells).count();
+    found.truncate(with_cells.saturating_sub(1));
+    found
+}
+
+pub(super) fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
+    (0..n_layer).map(|il| chosen.contains(&il)).collect()
+}
+
+/// What can be evicted, in steps: each holds the one before it.
+struct Steps {
+    choices: Vec<Choice>,
+    /// How far a token may move: see [`MAX_DIVERGENCE`].
+    bound: f64,
+}
+
+impl Steps {
+    /// By similarity, where nothing better is known.
+    fn by_similarity(mode: EvictMode, similarity: &Similarity, layers: &[KvLayer]) -> Self {
+        let choices = match mode {
+            EvictMode::Tokens => {
+                (1..=STEPS).map(|i| Choice::Tokens(PAPER_THRESHOLD * i as f32 / STEPS as f32)).collect()
+            }
+            _ => in_steps(&candidates(PAPER_THRESHOLD, similarity, layers), layers.len()),
+        };
+        Self { choices, bound: MAX_DIVERGENCE }
+    }
+
+    /// By what was measured of this model: it allows more than a look at one answer could.
+    fn by_profile(profile: &LayerProfile, layers: &[KvLayer]) -> Self {
+        let order: Vec<usize> =
+            profile.free_layers().iter().copied().filter(|&il| layers.get(il).is_some_and(|l| l.has_cells)).collect();
+        Self { choices: in_steps(&order, layers.len()), bound: f64::INFINITY }
+    }
+}
+
+fn in_steps(order: &[usize], n_layer: usize) -> Vec<Choice> {
+    let sizes = (1..=STEPS).map(|i| (order.len() * i).div_ceil(STEPS)).filter(|&n| n > 0);
+    let mut choices: Vec<Choice> = sizes.map(|n| Choice::Layers(mark(&order[..n], n_layer))).collect();
+    choices.dedup();
+    choices
+}
+
+/// Finds out how much can be evicted: what stands behind the last image (the question and the beginning of its
+/// answer, and another question that asks for everything) is computed again, in a sequence of its own, with the visual
+/// tokens hidden from more or fewer layers, and the distributions of the answers' tokens compared. It is what a later
+/// question would meet.
+///
+/// `None` if this context cannot tell: it has no room for the rows, or its model cannot go back.
+fn calibrate(context: &mut Context, texts: Vec<Text>, steps: Steps, n_layer: usize) -> Result<Option<Choice>> {
+    let nothing = Choice::Layers(vec![false; n_layer]);
+    let Steps { mut choices, bound } = steps;
+    if choices.is_empty() {
+        return Ok(Some(nothing));
+    }
+    match Trial::run(context, texts, |trial| search(trial, &choices, bound)) {
+        Ok(Some(n)) => Ok(Some(if n == 0 { nothing } else { choices.swap_remove(n - 1) })),
+        Ok(None) | Err(Error::ContextFull { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many of `choices` leave the answers as they are; more is assumed to change them more.
+fn search(trial: &mut Trial<'_>, choices: &[Choice], bound: f64) -> Result<Option<usize>> {
+    let (mut good, mut bad) = (0, choices.len() + 1);
+    // The largest first: where it does, nothing else has to be tried.
+    let mut next = choices.len();
+    while bad - good > 1 {
+        let moved = trial.with(|context| match &choices[next - 1] {
+            Choice::Layers(layers) => context.hide_layers(layers),
+            Choice::Tokens(threshold) => context.hide_tokens(*threshold),
+        })?;
+        let Some(moved) = moved else { return Ok(None) };
+        tracing::debug!("evicting {next} of {} steps: {moved:?}", choices.len());
+        if moved.changed == 0 && moved.max <= bound {
+            good = next
+        } else {
+            bad = next
+        }
+        next = usize::midpoint(good, bad);
+    }
+    Ok(Some(good))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::cache::prefill::PrefillMode;
+    use crate::runtime::{CancelToken, ComputeParams, ContextParams, Model, ModelParams};
+    use std::path::Path;
+
+    fn layer(has_cells: bool) -> KvLayer {
+        KvLayer { has_cells, evicted: false, rows: 10, bytes: 100 }
+    }
+
+    fn similarity(layers: &[f32]) -> Similarity {
+        Similarity { layers: layers.to_vec(), n_tokens: 5 }
+    }
+
+    #[test]
+    fn the_least_similar_layers_go_first() {
+        let curve = similarity(&[1.0, 0.3, 0.1, 0.15, 0.05]);
+        let layers = [layer(true); 5];
+        assert_eq!(candidates(0.2, &curve, &layers), [4, 2, 3]);
+        assert_eq!(
+            by_threshold(EvictMode::Layers, 0.12, &curve, &layers),
+            Choice::Layers(vec![false, false, true, false, true])
+        );
+    }
+
+    #[test]
+    fn layers_without_cells_or_without_a_value_stay() {
+        let curve = similarity(&[1.0, 0.1, f32::NAN, 0.1]);
+        let layers = [layer(true), layer(false), layer(true), layer(true)];
+        assert_eq!(candidates(0.2, &curve, &layers), [3]);
+    }
+
+    #[test]
+    fn one_layer_is_always_left() {
+        let curve = similarity(&[1.0, 0.1, 0.05]);
+        // The first layer has a window: it holds no cells that can be evicted.
+        let layers = [layer(false), layer(true), layer(true)];
+        assert_eq!(candidates(0.2, &curve, &layers), [2]);
+    }
+
+    #[test]
+    fn without_a_mode_pruning_decides() {
+        assert_eq!(EvictParams::default().mode(true), EvictMode::Layers);
+        assert_eq!(EvictParams::default().mode(false), EvictMode::Off);
+        assert_eq!(EvictParams::off().mode(true), EvictMode::Off);
+        assert!(EvictParams { threshold: Some(1.5), ..EvictParams::default() }.validate().is_err());
+        assert!(EvictParams { threshold: Some(f32::NAN), ..EvictParams::default() }.validate().is_err());
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_looked_into_is_no_error() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
+        let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
+        // As of a model whose kind of cache has no layers to take out.
+        let params = ContextParams { n_ctx: 256, evictable: false, ..ContextParams::default() };
+        let context = Context::new(&model, &params, &[], &CancelToken::new()).expect("a context");
+        assert!(!context.can_evict());
+        let mut ledger = Ledger::new(context);
+        let mut learned = Learned::default();
+        learned.measure(ledger.context_mut()).expect("nothing to measure");
+        let (compute, cancel) = (ComputeParams::default(), CancelToken::new());
+        let params = CacheParams {
+            n_ctx: Some(256),
+            n_predict: 8,
+            compute: &compute,
+            evict: EvictParams::default(),
+            mode: EvictMode::Layers,
+            profile: None,
+            prefill: PrefillMode::Auto,
+            max_memory: None,
+            cancel: &cancel,
+        };
+        assert_eq!(evict(&mut ledger, &mut learned, &Tail::default(), &params).expect("nothing to evict"), 0);
+    }
+}

@@ -1,0 +1,286 @@
+//! The ledger: a context, and one entry for each row that was computed in it.
+//!
+//! [`extend`](Ledger::extend), [`cut`](Ledger::cut), [`remove`](Ledger::remove), [`evict_layers`](Ledger::evict_layers)
+//! and [`evict_tokens`](Ledger::evict_tokens) are the only ways to change the rows of a context. Each changes the
+//! entries with the cells, so the two never disagree. Everything else (cells in use, what a prompt shares with the
+//! cache, what a saved session holds) is derived from the entries.
+
+use crate::chat::encoded::{EncodedVideo, VideoId};
+use crate::chat::rows::{PlannedRow, RowKey};
+use crate::error::{Error, Result};
+use crate::runtime::{Context, Position, Row, Token};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a row in the cache is. It names a video by its id: the index of a video in one conversation means nothing in
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::chat) enum Key {
+    Token(Token),
+    Visual { video: VideoId, slice: usize, kept: usize },
+    Newline,
+}
+
+impl Key {
+    /// The key of a row of a prompt about `videos`; `None` if the row refers to a video that is not among them.
+    fn of(key: RowKey, videos: &[Arc<EncodedVideo>]) -> Option<Self> {
+        Some(match key {
+            RowKey::Token(token) => Self::Token(token),
+            RowKey::Visual { video, slice, kept } => Self::Visual { video: videos.get(video)?.id, slice, kept },
+            RowKey::Newline => Self::Newline,
+        })
+    }
+
+    fn is_visual(self) -> bool {
+        !matches!(self, Self::Token(_))
+    }
+
+    fn video(self) -> Option<VideoId> {
+        match self {
+            Self::Visual { video, .. } => Some(video),
+            _ => None,
+        }
+    }
+}
+
+/// Where the keys and values of a row were evicted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::chat) enum Evicted {
+    No,
+    /// From the layers that the context holds without visual tokens. Its cell is in use.
+    FromLayers,
+    /// From all layers: it has no cell.
+    FromAll,
+}
+
+/// One row that was computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::chat) struct Entry {
+    pub key: Key,
+    pub position: Position,
+    pub evicted: Evicted,
+}
+
+impl Entry {
+    /// That of a row of a prompt about `videos`, with nothing evicted.
+    pub fn of(row: &PlannedRow, videos: &[Arc<EncodedVideo>]) -> Result<Self> {
+        let key = Key::of(row.key, videos).ok_or_else(|| internal("a row is of no video of the conversation"))?;
+        Ok(Self { key, position: row.position, evicted: Evicted::No })
+    }
+
+    /// That of a token of an answer.
+    pub fn of_token(token: Token, position: i32) -> Self {
+        Self { key: Key::Token(token), position: [position, 0, 0, 0], evicted: Evicted::No }
+    }
+
+    /// Whether `row`, of a prompt about `videos`, has the same keys and values if all rows before it do.
+    pub fn is_row(&self, row: &PlannedRow, videos: &[Arc<EncodedVideo>]) -> bool {
+        self.position == row.position && Key::of(row.key, videos) == Some(self.key)
+    }
+
+    /// The row of a prompt about `videos`; `None` if its video is not among them.
+    pub fn row(&self, videos: &[Arc<EncodedVideo>]) -> Option<PlannedRow> {
+        let key = match self.key {
+            Key::Token(token) => RowKey::Token(token),
+            Key::Visual { video: id, slice, kept } => {
+                RowKey::Visual { video: videos.iter().position(|video| video.id == id)?, slice, kept }
+            }
+            Key::Newline => RowKey::Newline,
+        };
+        Some(PlannedRow { key, position: self.position })
+    }
+
+    pub fn is_visual(&self) -> bool {
+        self.key.is_visual()
+    }
+
+    fn has_cell(&self) -> bool {
+        self.evicted != Evicted::FromAll
+    }
+}
+
+/// A context, and an entry for each of its rows in the order in which they were computed: see [the module](self).
+#[derive(Debug)]
+pub(in crate::chat) struct Ledger {
+    context: Context,
+    entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// With a context that is empty.
+    pub fn new(context: Context) -> Self {
+        Self { context, entries: Vec::new() }
+    }
+
+    /// The entries with the state of their cells, for a context of another size or a file. Frees this context.
+    pub fn into_state(mut self) -> Result<(Vec<Entry>, Vec<u8>)> {
+        let state = self.context.state()?;
+        Ok((self.entries, state))
+    }
+
+    /// Puts the `state` of `entries` into the context, which is empty. If it does not fit, the ledger stays empty.
+    ///
+    /// # Errors
+    /// What [`Context::set_state`] gives.
+    pub fn restore(&mut self, entries: Vec<Entry>, state: &[u8]) -> Result<()> {
+        self.context.set_state(state)?;
+        self.entries = entries;
+        self.mark_layers();
+        Ok(())
+    }
+
+    /// The state of the cells.
+    pub fn state(&mut self) -> Result<Vec<u8>> {
+        self.context.state()
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The context for what leaves its rows as they are: logits, measurements, trials in a sequence of their own.
+    pub fn context_mut(&mut self) -> &mut Context {
+        &mut self.context
+    }
+
+    /// Computes `rows` as one batch; `entries` says what they are. If that fails, the rows of the batch that were
+    /// computed are removed again.
+    pub fn extend(&mut self, entries: &[Entry], rows: &[Row<'_>]) -> Result<()> {
+        debug_assert_eq!(entries.len(), rows.len());
+        let Some(first) = entries.first() else { return Ok(()) };
+        let position = first.position[0];
+        if let Err(error) = self.context.process(rows) {
+            self.cut_at(position);
+            return Err(error);
+        }
+        let layers_evicted = self.has_evicted_layers();
+        self.entries.extend(entries.iter().map(|entry| match entry.is_visual() && layers_evicted {
+            true => Entry { evicted: Evicted::FromLayers, ..*entry },
+            false => *entry,
+        }));
+        Ok(())
+    }
+
+    /// Keeps the first `n` rows and removes the others; removes all where the model cannot go back.
+    pub fn cut(&mut self, n: usize) {
+        if let Some(entry) = self.entries.get(n) {
+            self.cut_at(entry.position[0]);
+        }
+    }
+
+    /// Removes the rows from `position` on.
+    fn cut_at(&mut self, position: i32) {
+        if self.context.truncate(position) {
+            self.entries.truncate(self.entries.partition_point(|entry| entry.position[0] < position));
+        } else {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.context.clear();
+        self.entries.clear();
+    }
+
+    /// Removes `runs` of rows, ascending, and leaves all other rows as they are. Returns how many rows it removed. The
+    /// rows after a run were computed while its rows were there, and keep what they took from them.
+    ///
+    /// No row outside a run may have a position within it. Removes nothing where the model cannot (recurrent layers) or
+    /// where visual tokens were evicted, and all rows where the context then fails to remove a run.
+    pub fn remove(&mut self, runs: &[Range<usize>]) -> usize {
+        let is_whole = self.entries.iter().all(|entry| entry.evicted == Evicted::No) && !self.has_evicted_layers();
+        if self.context.model().is_recurrent() || !is_whole {
+            return 0;
+        }
+        for run in runs {
+            let (first, last) = (self.entries[run.start].position[0], self.entries[run.end - 1].position[0]);
+            if !self.context.remove(first, last + 1) {
+                self.clear();
+                return 0;
+            }
+        }
+        for run in runs.iter().rev() {
+            self.entries.drain(run.clone());
+        }
+        runs.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Evicts all visual tokens from the marked layers, `[n_layer]`.
+    pub fn evict_layers(&mut self, layers: &[bool]) -> Result<()> {
+        self.context.evict_layers(layers)?;
+        self.mark_layers();
+        Ok(())
+    }
+
+    /// Marks the visual tokens with cells, if the context holds layers without them.
+    fn mark_layers(&mut self) {
+        if self.has_evicted_layers() {
+            let visual = self.entries.iter_mut().filter(|entry| entry.is_visual() && entry.has_cell());
+            visual.for_each(|entry| entry.evicted = Evicted::FromLayers);
+        }
+    }
+
+    /// Evicts the visual tokens of less similarity than `threshold` from all layers. Returns how many.
+    pub fn evict_tokens(&mut self, threshold: f32) -> Result<usize> {
+        // Counted among the rows that have cells.
+        let evicted = self.context.evict_tokens(threshold)?;
+        let mut with_cells: Vec<&mut Entry> = self.entries.iter_mut().filter(|entry| entry.has_cell()).collect();
+        for &row in &evicted {
+            let entry = with_cells.get_mut(row).ok_or_else(|| internal("a cell has no entry"))?;
+            entry.evicted = Evicted::FromAll;
+        }
+        Ok(evicted.len())
+    }
+
+    /// Keeps the rows before the first that is of a video that is not among `videos`.
+    pub fn cut_others(&mut self, videos: &[Arc<EncodedVideo>]) {
+        self.cut(self.entries.iter().position(|entry| is_foreign(entry, videos)).unwrap_or(self.entries.len()));
+    }
+
+    /// Cells in use: those of the rows that were not evicted from all layers.
+    pub fn cells_used(&self) -> usize {
+        cells(&self.entries)
+    }
+
+    /// Visual tokens that were evicted from all layers.
+    pub fn tokens_evicted(&self) -> usize {
+        self.entries.len() - self.cells_used()
+    }
+
+    /// Whether the context has a free cell.
+    pub fn has_free_cell(&self) -> bool {
+        self.cells_used() < self.context.n_ctx()
+    }
+
+    /// Whether the context holds layers without visual tokens.
+    pub fn has_evicted_layers(&self) -> bool {
+        self.context.kv_layers().is_ok_and(|layers| layers.iter().any(|layer| layer.evicted))
+    }
+
+    /// Whether a row is of a video that is not among `videos`.
+    pub fn is_of_others(&self, videos: &[Arc<EncodedVideo>]) -> bool {
+        self.entries.iter().any(|entry| is_foreign(entry, videos))
+    }
+
+    /// Whether the first visual token is of a video that is not among `videos`.
+    pub fn begins_with_others(&self, videos: &[Arc<EncodedVideo>]) -> bool {
+        self.entries.iter().find(|entry| entry.key.video().is_some()).is_some_and(|entry| is_foreign(entry, videos))
+    }
+}
+
+/// Cells that these entries use.
+pub(in crate::chat) fn cells(entries: &[Entry]) -> usize {
+    entries.iter().filter(|entry| entry.has_cell()).count()
+}
+
+fn is_foreign(entry: &Entry, videos: &[Arc<EncodedVideo>]) -> bool {
+    entry.key.video().is_some_and(|id| videos.iter().all(|video| video.id != id))
+}
+
+fn internal(what: &str) -> Error {
+    Error::Llama { action: "keeping the KV cache in step", reason: format!("{what}; please report this") }
+}

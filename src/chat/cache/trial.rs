@@ -1,0 +1,182 @@
+//! Trying evictions: what stands behind the last image is computed again, in a sequence of its own, with visual
+//! tokens hidden from some layers, and the distributions of the answer's tokens are compared.
+
+use crate::chat::rows::{PlannedRow, RowKey};
+use crate::error::Result;
+use crate::runtime::{Context, Row, RowInput};
+
+/// Tokens of an answer that are looked at.
+pub(in crate::chat) const LOOKED_AT: usize = 16;
+
+/// The sequence in which evictions are tried.
+const TRIAL: usize = 1;
+
+/// A text in which evictions are tried: the end of a prompt, and an answer to it.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    /// Rows of the prompt.
+    n_prompt: usize,
+    /// Those rows, and those of the answer.
+    rows: Vec<PlannedRow>,
+    /// How many tokens of the answer are still to be generated.
+    generate: usize,
+}
+
+impl Text {
+    /// A prompt and what there is of its answer.
+    pub fn with_answer(prompt: &[PlannedRow], answer: &[PlannedRow]) -> Self {
+        let answer = &answer[..answer.len().min(LOOKED_AT - 1)];
+        Self { n_prompt: prompt.len(), rows: [prompt, answer].concat(), generate: 0 }
+    }
+
+    /// A prompt whose answer is to be generated.
+    pub fn unanswered(prompt: &[PlannedRow]) -> Self {
+        Self { n_prompt: prompt.len(), rows: prompt.to_vec(), generate: LOOKED_AT }
+    }
+
+    /// Generates what is missing of the answer: always the likeliest token. False if the model cannot go back.
+    fn complete(&mut self, context: &mut Context) -> Result<bool> {
+        if self.generate == 0 {
+            return Ok(true);
+        }
+        let Some(mut logits) = distributions(context, std::slice::from_ref(self))?.and_then(|mut found| found.pop())
+        else {
+            return Ok(false);
+        };
+        for left in (0..self.generate).rev() {
+            let Some(token) = likeliest(&logits).and_then(|token| i32::try_from(token).ok()) else { break };
+            // The last token's row would only tell of a token that is not looked at.
+            if left == 0 || context.model().is_end_of_generation(token) {
+                break;
+            }
+            let position = self.rows.last().map_or(0, |row| row.position[0] + 1);
+            let row = PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] };
+            let input = Row { input: RowInput::Token(token), position: row.position, logits: true };
+            context.process_sequence(TRIAL, &[input])?;
+            logits = log_softmax(context.logits()?);
+            self.rows.push(row);
+        }
+        self.generate = 0;
+        Ok(true)
+    }
+}
+
+/// What hiding visual tokens does to the tokens of answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::chat) struct Moved {
+    /// Tokens that were looked at.
+    pub tokens: usize,
+    /// How many of them are not the likeliest any more.
+    pub changed: usize,
+    /// The Kullback–Leibler divergence of their distributions from those without anything hidden, in nats: its sum.
+    pub sum: f64,
+    /// And the largest of one token.
+    pub max: f64,
+    /// What the likeliest tokens lost of their probability: the sum.
+    pub lost: f64,
+}
+
+/// Answers in a context, to be compared with what they are when visual tokens are hidden.
+pub(super) struct Trial<'a> {
+    context: &'a mut Context,
+    texts: Vec<Text>,
+    reference: Vec<Vec<f64>>,
+}
+
+impl<'a> Trial<'a> {
+    /// Answers `texts` with nothing hidden, and hands the trial to `work`. `None` if this context cannot tell: its
+    /// model cannot go back. The context is afterwards as it was before.
+    pub fn run<T>(
+        context: &'a mut Context,
+        mut texts: Vec<Text>,
+        work: impl FnOnce(&mut Trial<'_>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        context.copy_sequence(TRIAL)?;
+        let run = || -> Result<Option<T>> {
+            for text in &mut texts {
+                if !text.complete(context)? {
+                    return Ok(None);
+                }
+            }
+            // In the same batches as what it is compared with: other batches round in other ways.
+            let Some(reference) = distributions(context, &texts)? else { return Ok(None) };
+            work(&mut Trial { context: &mut *context, texts: std::mem::take(&mut texts), reference })
+        };
+        let found = run();
+        context.hide_layers(&[])?;
+        let removed = context.truncate_sequence(TRIAL, 0);
+        found.map(|found| found.filter(|_| removed))
+    }
+
+    /// What hiding does that `hide` asks the context for.
+    pub fn with(&mut self, hide: impl FnOnce(&mut Context) -> Result<()>) -> Result<Option<Moved>> {
+        hide(self.context)?;
+        let Some(tried) = distributions(self.context, &self.texts)? else { return Ok(None) };
+        let mut moved = Moved { tokens: self.reference.len(), changed: 0, sum: 0.0, max: 0.0, lost: 0.0 };
+        for (p, q) in self.reference.iter().zip(&tried) {
+            let divergence = divergence(p, q);
+            let token = likeliest(p);
+            moved.changed += usize::from(token != likeliest(q));
+            moved.lost += token.map_or(0.0, |token| (p[token].exp() - q[token].exp()).max(0.0));
+            moved.sum += divergence;
+            moved.max = moved.max.max(divergence);
+        }
+        Ok(Some(moved))
+    }
+}
+
+/// The distributions of the answers' tokens, with what is hidden now, as log probabilities.
+fn distributions(context: &mut Context, texts: &[Text]) -> Result<Option<Vec<Vec<f64>>>> {
+    let mut found = Vec::new();
+    for text in texts {
+        let Some(start) = text.rows.first().map(|row| row.position[0]) else { return Ok(None) };
+        if !context.truncate_sequence(TRIAL, start) {
+            return Ok(None);
+        }
+        let mut rows = Vec::with_capacity(text.rows.len());
+        for (i, row) in text.rows.iter().enumerate() {
+            let RowKey::Token(token) = row.key else { return Ok(None) };
+            // The prompt's last row gives the answer's first token.
+            let logits = i + 1 >= text.n_prompt;
+            rows.push(Row { input: RowInput::Token(token), position: row.position, logits });
+        }
+        let n_ubatch = context.n_ubatch();
+        for batch in rows.chunks(n_ubatch) {
+            context.process_sequence(TRIAL, batch)?;
+            for (i, _) in batch.iter().enumerate().filter(|(_, row)| row.logits) {
+                found.push(log_softmax(context.logits_of(i)?));
+            }
+        }
+    }
+    Ok(Some(found))
+}
+
+fn likeliest(log_probabilities: &[f64]) -> Option<usize> {
+    (0..log_probabilities.len()).max_by(|&a, &b| log_probabilities[a].total_cmp(&log_probabilities[b]))
+}
+
+pub(in crate::chat) fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    logits.iter().map(|&l| f64::from(l - max) - sum.ln()).collect()
+}
+
+/// KL(p ‖ q) in nats, of log probabilities.
+fn divergence(p: &[f64], q: &[f64]) -> f64 {
+    p.iter().zip(q).map(|(&p, &q)| if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) }).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_does_not_differ_from_itself() {
+        let p = log_softmax(&[1.0, 2.0, 3.0]);
+        assert!((p.iter().map(|p| p.exp()).sum::<f64>() - 1.0).abs() < 1e-12);
+        assert_eq!(divergence(&p, &p), 0.0);
+        // ln 2 for a sure thing that becomes a coin's toss.
+        let sure = log_softmax(&[0.0, f32::NEG_INFINITY]);
+        assert!((divergence(&sure, &log_softmax(&[0.0, 0.0])) - 2.0_f64.ln()).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,106 @@
+//! What a video needs: rows and positions of the prompt, before a frame of it is encoded.
+
+use super::QUESTION;
+use crate::chat::conversation::Conversation;
+use crate::chat::conversation::message::Message;
+use crate::chat::encoded::arrangement::Arrangement;
+use crate::chat::encoded::markers::Markers;
+use crate::chat::engine::Engine;
+use crate::chat::prompt::{self, Placed, Tokenization};
+use crate::chat::rows::{PlannedRow, RowKey};
+use crate::error::Result;
+use crate::layout::{Layout, Size};
+use crate::video::VideoInfo;
+use serde::Serialize;
+
+/// What a video takes of the prompt, with all its visual tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Need {
+    /// Frames.
+    pub frames: usize,
+    /// Slices: frames, or merged pairs of frames.
+    pub slices: usize,
+    /// Width and height in pixels of what the encoder is given.
+    pub image: Size,
+    /// Visual tokens.
+    pub visual_tokens: usize,
+    /// Rows of the whole prompt: text and visual tokens, the conversation so far included.
+    pub prompt_tokens: usize,
+    /// Positions of the whole prompt. They do not become fewer with pruning.
+    pub positions: usize,
+    /// Rows that this video adds.
+    #[serde(skip)]
+    pub(super) own_rows: usize,
+    /// Positions that this video adds.
+    #[serde(skip)]
+    pub(super) own_positions: usize,
+    /// Tokens by which the question may be longer than the one that is counted.
+    #[serde(skip)]
+    pub(super) question_room: usize,
+    /// Rows that one batch has to take.
+    #[serde(skip)]
+    pub(super) at_once: usize,
+}
+
+/// The prompt of a question without the video that is to be added: made once, for all numbers of frames that are tried.
+#[derive(Debug)]
+pub(super) struct Without<'a> {
+    engine: &'a Engine,
+    conversation: &'a Conversation,
+    tokenization: Tokenization,
+    message: Message,
+    rows: usize,
+    next_position: i32,
+    /// Tokens by which the question may become longer.
+    question_room: usize,
+}
+
+impl<'a> Without<'a> {
+    pub fn of(
+        engine: &'a Engine,
+        conversation: &'a Conversation,
+        tokenization: Tokenization,
+        question: &str,
+    ) -> Result<Self> {
+        let message = conversation.user_message(engine.layout.as_ref(), question);
+        let plan = prompt::plan(engine, conversation, &message, tokenization)?;
+        let question = engine.model.tokenize(question, false, false)?.len();
+        Ok(Self {
+            engine,
+            conversation,
+            tokenization,
+            message,
+            rows: plan.rows.len(),
+            next_position: plan.next_position,
+            question_room: QUESTION.saturating_sub(question),
+        })
+    }
+
+    /// What frames of `info` at `times` add to it, unpruned. `sampled_fps`: how many frames are taken of each second.
+    pub fn with(&self, info: &VideoInfo, times: &[f64], sampled_fps: Option<f64>, layout: &dyn Layout) -> Result<Need> {
+        let Self { engine, conversation, .. } = *self;
+        let arrangement = Arrangement::new(layout, info, times, sampled_fps, engine.vision.uses_mrope());
+        let markers = Markers::of(&engine.model, &engine.vision, &arrangement)?;
+        let index = conversation.videos.len();
+        let mut message = self.message.clone();
+        message.media.push(conversation.media(engine.layout.as_ref(), index, &arrangement, info));
+        let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
+        let videos: Vec<Placed<'_>> =
+            conversation.videos.iter().map(|video| Placed::from(video.as_ref())).chain([own]).collect();
+        let plan = prompt::plan_with(engine, conversation, &message, &videos, self.tokenization)?;
+        let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
+        Ok(Need {
+            frames: arrangement.n_frames,
+            slices: arrangement.n_slices(),
+            image: arrangement.image_size,
+            visual_tokens: plan.rows.iter().filter(is_own).count(),
+            prompt_tokens: plan.rows.len(),
+            positions: plan.next_position.max(0) as usize,
+            own_rows: plan.rows.len().saturating_sub(self.rows),
+            own_positions: (plan.next_position - self.next_position).max(0) as usize,
+            question_room: self.question_room,
+            at_once: plan.rows_at_once(engine),
+        })
+    }
+}

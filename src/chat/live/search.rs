@@ -1,0 +1,80 @@
+//! Searching in what is remembered of live video.
+
+use super::arrangement::LiveArrangement;
+use super::recall::{OpenPart, Recall, RecalledPart};
+use super::session::LiveSession;
+use crate::chat::encoded::EncodedVideo;
+use crate::chat::engine::Engine;
+use crate::chat::search::{LEAST_PARTS, Search, SearchedPart, Searcher, arranged, selected};
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+use crate::prune::PruneParams;
+use crate::video::VideoInfo;
+
+impl LiveSession {
+    /// Asks each part that is remembered ([`recall`](super::LiveParams::recall)) alone, and finds the one whose answer
+    /// to `question` differs most from those of the others, if one differs. [`Search::question`] then asks about that
+    /// part: see [`Session::search`](crate::chat::Session::search). Returns `None` if there are fewer than four parts.
+    ///
+    /// For what was seen once, at any time; what goes on now is what is held for. The cache stays as it is: parts have
+    /// one of their own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if nothing is remembered; otherwise as [`Session::ask`](crate::chat::Session::ask).
+    pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
+        if self.live.recall == 0 {
+            return Err(Error::InvalidParameter {
+                name: "LiveParams::recall",
+                value: "0".into(),
+                expected: "the frames to remember, for searching in them".into(),
+            });
+        }
+        let Self { engine, conversation, params, .. } = &*self;
+        let Some(feed) = &self.feed else { return Ok(None) };
+        let Some(recall) = &feed.recall else { return Ok(None) };
+        let mut parts: Vec<RecalledPart> = recall.parts().cloned().collect();
+        if !recall.open.slices.is_empty() {
+            parts.push(part_of(engine, &params.prune, feed.held.arrangement(), &feed.info, &recall.open)?);
+        }
+        if parts.len() < LEAST_PARTS {
+            return Ok(None);
+        }
+        let described = |i: usize, surprise: f64| {
+            let RecalledPart { video, end_s } = &parts[i];
+            SearchedPart {
+                start_s: video.slices.first().map_or(0.0, |slice| slice.time_s()),
+                end_s: *end_s,
+                frames: video.arrangement.n_frames,
+                surprise,
+            }
+        };
+        let part = |i: usize| Ok(parts[i].video.clone());
+        let searcher = Searcher { engine, params, conversation };
+        searcher.search(parts.len(), part, described, question, observer).map(Some)
+    }
+
+    /// The parts that are remembered beside what is held, by the times of their first and last frames, in seconds.
+    pub fn recalled_times(&self) -> impl Iterator<Item = (f64, f64)> {
+        let recall = self.feed.as_ref().and_then(|feed| feed.recall.as_ref());
+        let parts = recall.into_iter().flat_map(Recall::parts);
+        parts.map(|part| (part.video.slices.first().map_or(0.0, |slice| slice.time_s()), part.end_s))
+    }
+}
+
+/// The part that `open` comes to.
+pub(super) fn part_of(
+    engine: &Engine,
+    prune: &PruneParams,
+    arrangement: &LiveArrangement,
+    info: &VideoInfo,
+    open: &OpenPart,
+) -> Result<RecalledPart> {
+    let times: Vec<f64> = open.times().collect();
+    let end_s = times.last().copied().unwrap_or(0.0);
+    let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
+    let arrangement = arranged(engine, &info, arrangement.of_slice().image_size, &times);
+    let OpenPart { slices, unpruned, .. } = open.clone();
+    let empty = EncodedVideo::empty(&engine.model, &engine.vision, &info, arrangement)?;
+    let part = EncodedVideo { slices, unpruned, ..empty };
+    Ok(RecalledPart { video: selected(engine, prune, part)?, end_s })
+}

@@ -1,0 +1,226 @@
+//! The file itself: what stands where in it, written and read back whole or not at all.
+//!
+//! ```text
+//! magic, 8 bytes | version, u32 | length of the header, u64 | header, JSON
+//! embeddings of the kept visual tokens, f32 | state of the KV cache | SHA-256 of everything before
+//! ```
+//!
+//! Numbers are little-endian. The header tells how long the two parts behind it are, and which model and settings they
+//! are of. The state is what [`Context::state`](crate::runtime::Context::state) gives: it depends on the version of
+//! llama.cpp, and [`VERSION`] has to grow with it.
+
+use super::refused::Refused;
+use crate::chat::cache::evict::{Choice, EvictMode, Tail};
+use crate::chat::encoded::arrangement::Arrangement;
+use crate::chat::conversation::message::Message;
+use crate::chat::rows::PlannedRow;
+use crate::chat::encoded::EncodedVideo;
+use crate::error::{Error, Result};
+use crate::video::VideoInfo;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"sharpv\0S";
+const VERSION: u32 = 5;
+/// Magic, version, length of the header.
+const START: u64 = 8 + 4 + 8;
+const CHECKSUM: u64 = 32;
+
+#[derive(Serialize, Deserialize)]
+pub struct Header {
+    /// What the file fits: names and values, for people to read.
+    pub fits: Vec<(String, String)>,
+    pub marks: String,
+    pub system: Option<String>,
+    pub messages: Vec<Message>,
+    pub videos: Vec<SavedVideo>,
+    pub videos_sent: usize,
+    pub cached: Vec<PlannedRow>,
+    pub evicted: SavedEvicted,
+    pub dense_rows: u32,
+    /// Cells of the context.
+    pub n_ctx: usize,
+    pub embeddings_bytes: u64,
+    /// 0 if there was no context.
+    pub state_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SavedVideo {
+    pub info: VideoInfo,
+    pub arrangement: Arrangement,
+    pub slices: Vec<SavedSlice>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SavedSlice {
+    /// When its frames are shown, in seconds.
+    pub times_s: Vec<f64>,
+    pub n_tokens: usize,
+    pub kept: Vec<u32>,
+    /// The share of its encoding that was computed.
+    pub computed: f32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SavedEvicted {
+    pub mode: EvictMode,
+    /// The rows of `cached` that left all layers, by their index, ascending.
+    pub rows: Vec<usize>,
+    pub pending: Option<Tail>,
+    /// `null` for NaN.
+    pub similarity: Vec<Option<f32>>,
+    pub n_measured: usize,
+    pub calibrated: Option<Choice>,
+}
+
+/// Writes beside the target first: a file that is cut short never has its name.
+pub fn write(path: &Path, header: &[u8], videos: &[Arc<EncodedVideo>], state: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(".sharpv-").tempfile_in(folder)?;
+    let mut out = HashWriter { inner: BufWriter::new(file), hasher: Sha256::new() };
+    out.write_all(MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header)?;
+    for slice in videos.iter().flat_map(|video| &video.slices) {
+        let bytes: Vec<u8> = slice.rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+        out.write_all(&bytes)?;
+    }
+    out.write_all(state)?;
+    let HashWriter { mut inner, hasher } = out;
+    inner.write_all(hasher.finalize().as_slice())?;
+    let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Refuses to replace what is no session: a typing error must not cost a video.
+pub fn check_target(path: &Path) -> Result<()> {
+    let io = |error| Error::io("saving the session", path)(error);
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta.map_err(io)?,
+    };
+    let is_session = meta.is_file() && {
+        let mut start = Vec::new();
+        File::open(path).map_err(io)?.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(io)?;
+        start.is_empty() || start == MAGIC
+    };
+    if is_session {
+        return Ok(());
+    }
+    let reason = "something else than a saved session is there already".to_owned();
+    Err(Refused { reason, advice: "give another name".into() }.at(path))
+}
+
+/// Header, embeddings and state of the file at `path`, when its checksum is right.
+pub fn read(path: &Path) -> Result<(Header, Vec<u8>, Vec<u8>)> {
+    const ACTION: &str = "opening the saved session";
+    let meta = fs::metadata(path).map_err(Error::io(ACTION, path))?;
+    // A pipe would be waited for, and a device has no end.
+    if !meta.is_file() {
+        return Err(Refused::other_file().at(path));
+    }
+    let file = File::open(path).map_err(Error::io(ACTION, path))?;
+    let input = BufReader::new(file);
+    parse(HashReader { inner: input, hasher: Sha256::new(), left: meta.len(), path: path.to_owned() })
+}
+
+fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Vec<u8>, Vec<u8>)> {
+    let path = file.path.clone();
+    let damaged = || Refused::damaged().at(&path);
+    let length = file.left;
+    let magic = file.bytes(length.min(MAGIC.len() as u64))?;
+    if magic.is_empty() || !MAGIC.starts_with(&magic) {
+        return Err(Refused::other_file().at(&path));
+    }
+    let version = u32::from_le_bytes(file.array()?);
+    if version != VERSION {
+        let refused = Refused {
+            reason: format!(
+                "the saved session has format {version}, and this version of sharpv reads format {VERSION}"
+            ),
+            advice: "load it with the version of sharpv that saved it".into(),
+        };
+        return Err(refused.at(&path));
+    }
+    let header_bytes = u64::from_le_bytes(file.array()?);
+    let header: Header = serde_json::from_slice(&file.bytes(header_bytes)?).map_err(|_| damaged())?;
+    let parts = [START, header_bytes, header.embeddings_bytes, header.state_bytes, CHECKSUM];
+    let expected = parts.iter().try_fold(0_u64, |sum, &part| sum.checked_add(part)).ok_or_else(damaged)?;
+    if expected > length {
+        return Err(Refused::cut_short().at(&path));
+    }
+    if expected < length {
+        return Err(damaged());
+    }
+    let embeddings = file.bytes(header.embeddings_bytes)?;
+    let state = file.bytes(header.state_bytes)?;
+    let computed = file.hasher.clone().finalize();
+    let checksum: [u8; CHECKSUM as usize] = file.array()?;
+    if computed.as_slice() != checksum {
+        return Err(damaged());
+    }
+    Ok((header, embeddings, state))
+}
+
+/// See [`crate::fuzzing`].
+#[cfg(all(any(test, fuzzing), feature = "lab"))]
+pub(crate) fn fuzz_saved_session(bytes: &[u8]) {
+    let whole = [bytes, Sha256::digest(bytes).as_slice()].concat();
+    let (left, path) = (whole.len() as u64, PathBuf::from("fuzz.session"));
+    let _ = parse(HashReader { inner: &whole[..], hasher: Sha256::new(), left, path });
+}
+
+struct HashWriter<W> {
+    inner: W,
+    hasher: Sha256,
+}
+
+impl<W: Write> Write for HashWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+struct HashReader<R> {
+    inner: R,
+    hasher: Sha256,
+    /// Bytes of the file that were not read yet.
+    left: u64,
+    path: PathBuf,
+}
+
+impl<R: Read> HashReader<R> {
+    /// The next `n` bytes. A number that the file cannot hold allocates nothing.
+    fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
+        let cut_short = || Refused::cut_short().at(&self.path);
+        let capacity = usize::try_from(n).ok().filter(|_| n <= self.left).ok_or_else(cut_short)?;
+        let mut bytes = Vec::with_capacity(capacity);
+        let io = Error::io("reading the saved session", &self.path);
+        self.inner.by_ref().take(n).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.len() != capacity {
+            return Err(cut_short());
+        }
+        self.left -= n;
+        self.hasher.update(&bytes);
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes = self.bytes(N as u64)?;
+        bytes.try_into().map_err(|_| Refused::cut_short().at(&self.path))
+    }
+}

@@ -1,0 +1,208 @@
+//! What of a session can be changed after it was opened.
+
+use super::Session;
+use crate::chat::cache::evict::{EvictMode, EvictParams};
+use crate::chat::cache::profile::LayerProfile;
+use crate::chat::encode::{decide, select};
+use crate::chat::encoded::{EncodedSlice, EncodedVideo, timed};
+use crate::chat::params::check_n_predict;
+use crate::chat::report::Settings;
+use crate::error::{Error, Result};
+use crate::prune::{Decision, PruneParams};
+use crate::runtime::{Sampler, SamplerParams};
+use crate::skip::{EncodeMode, EncodeParams};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What may change from one question to the next: see [`Session::configure`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TurnParams {
+    /// How tokens are chosen.
+    pub sampler: SamplerParams,
+    /// The most tokens an answer may have.
+    pub n_predict: usize,
+    /// Which visual tokens to keep, of videos to come.
+    pub prune: PruneParams,
+    /// Which of them leave the KV cache again.
+    pub evict: EvictParams,
+}
+
+impl Session {
+    /// Changes what is evicted, from the next question on. Frees the KV cache, as [`free_cache`](Self::free_cache)
+    /// does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the threshold is no cosine.
+    pub fn set_evict(&mut self, evict: EvictParams) -> Result<()> {
+        evict.validate()?;
+        self.params.evict = evict;
+        self.reset_cache();
+        Ok(())
+    }
+
+    /// Changes what is known of the model's layers ([`SessionParams::layer_profile`]), from the next question on. Frees
+    /// the KV cache, as [`free_cache`](Self::free_cache) does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the profile is of a model with another number of layers.
+    pub fn set_layer_profile(&mut self, profile: Option<Arc<LayerProfile>>) -> Result<()> {
+        profile.iter().try_for_each(|profile| profile.check(self.engine.model.n_layer()))?;
+        self.params.layer_profile = profile;
+        self.reset_cache();
+        Ok(())
+    }
+
+    /// Changes which visual tokens are kept, of the videos that are here and of those to come. The selection is the one
+    /// that a new session with these parameters makes. If it differs from the one before, the KV cache is freed; the
+    /// conversation stays.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if `prune` is out of range, if there are videos and the session was not opened with
+    /// [`keep_unpruned`](SessionParams::keep_unpruned), if a video came from a saved session, which holds only what was
+    /// kept, if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)), or if some
+    /// were not computed again and the method [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
+    pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
+        prune.validate()?;
+        self.check_unpruned(self.conversation.videos.iter().map(AsRef::as_ref))?;
+        let videos = &mut self.conversation.videos;
+        let same = prune == self.params.prune;
+        // What such a method would be given of a video that is encoded for it.
+        let exactly = self.params.encode.mode == EncodeMode::Auto && prune.method.needs_exact_embeddings();
+        let is_short = |slice: &EncodedSlice| !slice.unfinished.is_empty() || (exactly && slice.is_estimated());
+        let is_cut = |video: &Arc<EncodedVideo>| video.slices.iter().any(is_short);
+        if let Some(video) = videos.iter().find(|video| !same && is_cut(video)) {
+            return Err(Error::InvalidParameter {
+                name: "the video",
+                value: video.info.path.display().to_string(),
+                expected: "encoded to the end, to select its visual tokens anew: add it again, encoded exactly".into(),
+            });
+        }
+        let model = &self.engine.model;
+        let mut taken = Duration::ZERO;
+        let decisions: Vec<Decision> =
+            timed(&mut taken, || videos.iter().map(|video| decide(video, &prune, model)).collect::<Result<_>>())?;
+
+        // Nothing fails from here on.
+        let mut changed = false;
+        timed(&mut taken, || {
+            for (video, decision) in videos.iter_mut().zip(&decisions) {
+                changed |= select(video, decision, model.n_embd_inp());
+            }
+        });
+        self.conversation.spent.prune += taken;
+        let evicted_before = self.params.evict_mode();
+        self.params.prune = prune;
+        // What was evicted, and what was found out about evicting, belongs to the selection before.
+        if [evicted_before, self.params.evict_mode()].iter().any(|&mode| mode != EvictMode::Off) {
+            self.reset_cache();
+        } else if changed {
+            self.cache.free();
+        }
+        Ok(())
+    }
+
+    /// Changes how much of each image is encoded, of videos to come.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if a parameter is out of range, or if the model's encoder cannot do what is asked
+    /// for by name.
+    pub fn set_encode(&mut self, encode: EncodeParams) -> Result<()> {
+        encode.validate()?;
+        self.engine.shape.mode(&encode)?;
+        self.params.encode = encode;
+        Ok(())
+    }
+
+    /// Changes how tokens are chosen, from the next answer on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if a parameter is out of range, or if a grammar cannot be parsed.
+    pub fn set_sampler(&mut self, sampler: SamplerParams) -> Result<()> {
+        Sampler::new(&self.engine.model, &sampler)?;
+        self.params.sampler = sampler;
+        Ok(())
+    }
+
+    /// Changes the most tokens that an answer may have, from the next one on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for 0.
+    pub fn set_n_predict(&mut self, n_predict: usize) -> Result<()> {
+        check_n_predict(n_predict)?;
+        self.params.n_predict = n_predict;
+        Ok(())
+    }
+
+    /// Sets the system message, for the next question and those after it. `None` leaves it to the chat template.
+    pub fn set_system(&mut self, system: Option<String>) {
+        self.conversation.system = system;
+    }
+
+    /// Lets every answer from now on begin with `text`, which stands behind the prompt as if the model had written it.
+    /// [`ask`](Self::ask) gives what comes behind it. An empty text leaves the beginning to the model.
+    ///
+    /// Benchmarks use it: after `Best option:(` hardly anything but a letter can follow.
+    pub fn set_answer_start(&mut self, text: &str) {
+        text.clone_into(&mut self.conversation.answer_start);
+    }
+
+    /// Whether visual tokens of these videos can be selected anew.
+    pub(super) fn check_unpruned<'a>(&self, videos: impl IntoIterator<Item = &'a EncodedVideo>) -> Result<()> {
+        for video in videos {
+            if !self.params.keep_unpruned {
+                return Err(Error::InvalidParameter {
+                    name: "SessionParams::keep_unpruned",
+                    value: "false".into(),
+                    expected: "true for selecting visual tokens anew".into(),
+                });
+            }
+            if video.unpruned.len() != video.slices.len() {
+                return Err(Error::InvalidParameter {
+                    name: "the video",
+                    value: video.info.path.display().to_string(),
+                    expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What produces answers: what was asked for, and what it came to.
+    pub fn settings(&self) -> Settings {
+        Settings::of(&self.engine, &self.params, &self.conversation, &self.cache)
+    }
+
+    /// How the next question is answered.
+    pub fn turn_params(&self) -> TurnParams {
+        let params = &self.params;
+        TurnParams {
+            sampler: params.sampler.clone(),
+            n_predict: params.n_predict,
+            prune: params.prune.clone(),
+            evict: params.evict,
+        }
+    }
+
+    /// Sets how the next question, and those after it, are answered. Videos that are here stay as they are. If
+    /// something else than before is to be evicted, the KV cache is freed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if something is out of range; nothing is changed then.
+    pub fn configure(&mut self, turn: &TurnParams) -> Result<()> {
+        turn.sampler.validate()?;
+        turn.prune.validate()?;
+        turn.evict.validate()?;
+        check_n_predict(turn.n_predict)?;
+        let how =
+            |session: &Self| (session.params.evict_mode(), session.params.evict.threshold, session.params.evict.early);
+        let before = how(self);
+        let TurnParams { sampler, n_predict, prune, evict } = turn.clone();
+        (self.params.sampler, self.params.n_predict) = (sampler, n_predict);
+        (self.params.prune, self.params.evict) = (prune, evict);
+        let after = how(self);
+        if before != after && [before.0, after.0].iter().any(|&mode| mode != EvictMode::Off) {
+            self.reset_cache();
+        }
+        Ok(())
+    }
+}

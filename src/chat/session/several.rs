@@ -1,0 +1,82 @@
+//! Several sessions that share the weights of one language model, for work that is done side by side.
+
+use super::Session;
+use crate::chat::fit::Capacity;
+use crate::chat::params::SessionParams;
+use crate::error::{Error, Result};
+use crate::models::ModelFiles;
+use crate::observer::Observer;
+use crate::runtime::default_threads;
+
+impl Session {
+    /// Opens a session with `files` for each of `params`: the language model is loaded once, with the first, and the
+    /// processor is parted among those that set no number of threads. Each has a vision encoder, a KV cache and buffers
+    /// of its own.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Error::InvalidParameter`] if memory does not hold so many, the first with what
+    /// it takes and the most that fit.
+    pub fn open_several(
+        files: &ModelFiles,
+        params: Vec<SessionParams>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Self>> {
+        let n = params.len();
+        let share = (default_threads() / n.max(1)).max(1);
+        let mut sessions: Vec<Self> = Vec::with_capacity(n);
+        for mut params in params {
+            if n > 1 {
+                for threads in [&mut params.compute.n_threads, &mut params.vision.n_threads] {
+                    threads.get_or_insert(share);
+                }
+            }
+            let builder = Self::builder(files).params(params).observer(&mut *observer);
+            let session = match sessions.first() {
+                Some(first) => builder.model(first.engine.model.clone()).open()?,
+                None => builder.open()?,
+            };
+            if sessions.is_empty() && n > 1 {
+                refuse_too_many(session.fit().capacity()?, n)?;
+            }
+            sessions.push(session);
+        }
+        Ok(sessions)
+    }
+}
+
+/// An error if `n` sessions are more than there is `capacity` for.
+fn refuse_too_many(capacity: Option<Capacity>, n: usize) -> Result<()> {
+    let Some(capacity) = capacity.filter(|capacity| capacity.sessions() < n) else { return Ok(()) };
+    let Capacity { free, place, context, encoder } = &capacity;
+    let megabytes = |bytes: u64| bytes >> 20;
+    Err(Error::InvalidParameter {
+        name: "the number of sessions side by side",
+        value: n.to_string(),
+        expected: format!(
+            "at most {}: each takes about {} MB for its cache, and another encoder {} MB, of {} MB that are free ({place})",
+            capacity.sessions().max(1),
+            megabytes(*context),
+            megabytes(*encoder),
+            megabytes(*free),
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_sessions_than_fit_are_refused_with_the_number_that_does() {
+        let capacity = || Some(Capacity { free: 5 << 30, place: "CUDA0".into(), context: 1 << 30, encoder: 1 << 29 });
+        // 1 + 1.5 + 1.5 GB
+        assert!(refuse_too_many(capacity(), 3).is_ok());
+        let error = refuse_too_many(capacity(), 4).unwrap_err().to_string();
+        for part in ["at most 3", "1024 MB", "512 MB", "5120 MB", "CUDA0"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(refuse_too_many(None, 100).is_ok());
+        let none = Capacity { free: 1, place: "RAM".into(), context: 10, encoder: 10 };
+        assert!(refuse_too_many(Some(none), 2).unwrap_err().to_string().contains("at most 1"));
+    }
+}

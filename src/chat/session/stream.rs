@@ -1,0 +1,179 @@
+//! Answers as iterators: one turn, taken step by step.
+
+use super::Session;
+use crate::chat::cache::{Cache, Learned};
+use crate::chat::conversation::Conversation;
+use crate::chat::conversation::message::Message;
+use crate::chat::report::{Answer, Beside, encoder_work};
+use crate::chat::search::Question;
+use crate::chat::turn::{Chat, Turn};
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+use std::time::Duration;
+
+/// A turn of a session whose prompt is in the cache.
+#[derive(Debug)]
+pub(super) struct OpenTurn {
+    turn: Turn,
+    /// The question in the session's conversation.
+    message: Message,
+    /// What is asked in place of the session's conversation, if the question is about a part of a video.
+    part: Option<Box<Part>>,
+    /// What was spent before the prompt.
+    spent: Duration,
+}
+
+/// A conversation about a part of a video, with the cache that it has until it is answered.
+#[derive(Debug)]
+struct Part {
+    conversation: Conversation,
+    cache: Cache,
+    learned: Learned,
+}
+
+impl Session {
+    /// As [`ask`](Self::ask), with the answer as an iterator over its pieces: each is decoded when it is taken, so that
+    /// the session waits as long as the caller does. The prompt is prefilled before this returns, and `observer` is
+    /// told how that goes on; later warnings go to `tracing`.
+    ///
+    /// ```no_run
+    /// # let files = sharpv::models::resolve("smol", None, &[])?;
+    /// # let mut session = sharpv::Session::builder(&files).open()?;
+    /// let mut answer = session.ask_stream("What is in the video?", &mut ())?;
+    /// for piece in &mut answer {
+    ///     print!("{}", piece?);
+    /// }
+    /// let answer = answer.finish()?;
+    /// println!("\n{} tokens", answer.tokens.generated);
+    /// # Ok::<(), sharpv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_stream<'q>(
+        &mut self,
+        question: impl Into<Question<'q>>,
+        observer: &mut dyn Observer,
+    ) -> Result<AnswerStream<'_>> {
+        let turn = self.begin_turn(question.into(), observer)?;
+        Ok(AnswerStream { session: self, turn: Some(turn), failed: None })
+    }
+
+    /// Brings the prompt of `question` into a cache.
+    pub(super) fn begin_turn(&mut self, question: Question<'_>, observer: &mut dyn Observer) -> Result<OpenTurn> {
+        let Question { text, about, spent } = question;
+        let message = self.chat().message(&text);
+        let part = |video| Part {
+            conversation: self.conversation.about(video),
+            cache: Cache::default(),
+            learned: Learned::default(),
+        };
+        let mut part = about.map(part).map(Box::new);
+        let turn = self.chat_about(&mut part).begin(&text, observer)?;
+        Ok(OpenTurn { turn, message, part, spent })
+    }
+
+    /// The conversation that a turn is in, with what answers it.
+    fn chat_about<'a>(&'a mut self, part: &'a mut Option<Box<Part>>) -> Chat<'a> {
+        match part.as_deref_mut() {
+            None => self.chat(),
+            Some(Part { conversation, cache, learned }) => {
+                Chat::new(&self.engine, &self.params, conversation, cache, learned).small()
+            }
+        }
+    }
+
+    /// The next piece of the answer, or `None` after its end.
+    pub(super) fn next_piece(&mut self, open: &mut OpenTurn, observer: &mut dyn Observer) -> Result<Option<String>> {
+        let OpenTurn { turn, part, .. } = open;
+        turn.next_piece(&mut self.chat_about(part), observer)
+    }
+
+    /// Adds the turn to the conversation.
+    pub(super) fn end_turn(&mut self, open: OpenTurn) -> Result<Answer> {
+        let OpenTurn { turn, message, mut part, spent } = open;
+        let finished = turn.finish(&mut self.chat_about(&mut part))?;
+        let videos = self.conversation.end_turn(message, &finished.answer.text);
+        let encoder = encoder_work(&self.conversation.videos);
+        let beside = Beside { videos, encoder, before: spent };
+        Ok(Answer::of(&self.chat_about(&mut part), finished, beside))
+    }
+}
+
+/// An answer while it is decoded: made by [`Session::ask_stream`].
+///
+/// An iterator over pieces of text: valid UTF-8, to be written one after the other as they are. It ends where the
+/// answer ends, or after the first error, which leaves the session as it was before the question. A stop through the
+/// [`CancelToken`](crate::runtime::CancelToken) ends it without an error.
+///
+/// Dropping it midway stops the answer as a cancel does: what was decoded of it stays in the conversation, and nothing
+/// of the turn where no piece had been taken.
+#[derive(Debug)]
+#[must_use = "nothing is decoded unless pieces are taken, or `finish` is called"]
+pub struct AnswerStream<'a> {
+    session: &'a mut Session,
+    /// Gone after an error, and when it is in the conversation.
+    turn: Option<OpenTurn>,
+    /// What the error said.
+    failed: Option<String>,
+}
+
+impl AnswerStream<'_> {
+    /// Decodes what is left of the answer, and returns all of it with what it cost.
+    ///
+    /// # Errors
+    /// As [`Session::ask`]; [`Error::Llama`] with the same reason if the iterator has given an error already.
+    pub fn finish(mut self) -> Result<Answer> {
+        while self.next().transpose()?.is_some() {}
+        self.end()
+    }
+
+    /// Ends the answer here: what was decoded of it stays in the conversation
+    /// ([`StopReason::Cancelled`](crate::chat::StopReason::Cancelled), unless it had ended by itself).
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if no piece had been taken: the session is as it was before the question. Otherwise as
+    /// [`finish`](Self::finish).
+    pub fn stop(mut self) -> Result<Answer> {
+        if self.turn.take_if(|open| !open.turn.has_begun()).is_some() {
+            return Err(Error::Cancelled);
+        }
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<Answer> {
+        match self.turn.take() {
+            Some(turn) => self.session.end_turn(turn),
+            None => Err(Error::Llama {
+                action: "writing the answer",
+                reason: self.failed.take().unwrap_or_else(|| "it has ended".to_owned()),
+            }),
+        }
+    }
+}
+
+impl Iterator for AnswerStream<'_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let turn = self.turn.as_mut()?;
+        let result = self.session.next_piece(turn, &mut ());
+        if let Err(error) = &result {
+            self.failed = Some(error.to_string());
+            self.turn = None;
+        }
+        result.transpose()
+    }
+}
+
+impl std::iter::FusedIterator for AnswerStream<'_> {}
+
+impl Drop for AnswerStream<'_> {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn.take_if(|open| open.turn.has_begun())
+            && let Err(error) = self.session.end_turn(turn)
+        {
+            tracing::warn!("the answer that was dropped is not in the conversation: {error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A turn: a question is put to a conversation, its prompt is prefilled, and an answer is decoded.
+//!
+//! A turn names what it works with: a [`Chat`] is a conversation with the cache that holds it and the models that answer
+//! it. A session, a search and live video each have theirs.
+
+mod generation;
+mod utf8;
+
+pub use generation::StopReason;
+pub(in crate::chat) use generation::Generated;
+
+use super::cache::evict::DESCRIBE;
+use super::cache::prefill::Inputs;
+use super::cache::{Cache, CacheParams, Learned};
+use super::conversation::Conversation;
+use super::conversation::message::Message;
+use super::engine::Engine;
+use super::fit::Limits;
+use super::params::SessionParams;
+use super::prompt::{self, Plan};
+use crate::error::Result;
+use crate::observer::Observer;
+use generation::Generation;
+use std::time::{Duration, Instant};
+
+/// A conversation, the models that answer it, and the cache that holds its prompt.
+#[derive(Debug)]
+pub(in crate::chat) struct Chat<'a> {
+    pub engine: &'a Engine,
+    pub params: &'a SessionParams,
+    pub conversation: &'a Conversation,
+    pub cache: &'a mut Cache,
+    /// How the cache is made and filled.
+    pub cache_params: CacheParams<'a>,
+    /// What was learned of evicting from such a cache.
+    pub learned: &'a mut Learned,
+}
+
+impl<'a> Chat<'a> {
+    /// A conversation in a cache as the session's parameters have it.
+    pub fn new(
+        engine: &'a Engine,
+        params: &'a SessionParams,
+        conversation: &'a Conversation,
+        cache: &'a mut Cache,
+        learned: &'a mut Learned,
+    ) -> Self {
+        Self { engine, params, conversation, cache, cache_params: params.cache(), learned }
+    }
+
+    /// The same in a cache that is as large as its prompt, for a conversation that is given up after an answer: nothing
+    /// is evicted from it.
+    pub fn small(self) -> Self {
+        Self { cache_params: self.cache_params.small(), ..self }
+    }
+
+    /// `question` as the next message.
+    pub fn message(&self, question: &str) -> Message {
+        self.conversation.user_message(self.engine.layout.as_ref(), question)
+    }
+
+    /// The prompt that ends with `question`, if it is not too long.
+    pub fn plan(&self, question: &str) -> Result<Plan> {
+        let Self { engine, params, conversation, .. } = self;
+        let plan = prompt::plan(engine, conversation, &self.message(question), params.tokenization)?;
+        let limits = Limits { positions: engine.model.n_ctx_train(), cells: self.cache_params.n_ctx };
+        limits.check_prompt(&plan, params.n_predict)?;
+        Ok(plan)
+    }
+
+    /// Brings the cache to `plan`. Returns how many rows of it were there already.
+    pub fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
+        let videos = &self.conversation.videos;
+        let inputs = Inputs { videos, newline: self.engine.newline.as_deref() };
+        let first =
+            self.cache.prefill(self.engine, &self.cache_params, self.learned, plan, inputs, observer)?;
+        if self.cache.needs_description(&self.cache_params, self.learned) {
+            match self.plan(DESCRIBE) {
+                Ok(other) => self.cache.describe(&other, videos),
+                // Without cells for it, or with a template that refuses it, the question has to do.
+                Err(error) => tracing::debug!("no second question to try evictions with: {error}"),
+            }
+        }
+        Ok(first)
+    }
+
+    /// Prefills the prompt of `question` and reads the logits of the answer's first token, `[n_vocab]`, with `read`.
+    pub fn first_logits<T>(
+        &mut self,
+        question: &str,
+        read: impl FnOnce(&[f32]) -> T,
+        observer: &mut dyn Observer,
+    ) -> Result<T> {
+        let plan = self.plan(question)?;
+        self.prefill(&plan, observer)?;
+        self.cache.read_logits(|context| context.logits().map(read))
+    }
+
+    /// Evicts what the last answer left to evict.
+    pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        // What waits is of another conversation.
+        if self.cache.is_of_others(&self.conversation.videos) {
+            return Ok(());
+        }
+        self.cache.settle(self.engine, &self.cache_params, self.learned, observer)
+    }
+
+    /// Begins a turn: prefills the prompt of `question`.
+    pub fn begin(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Turn> {
+        self.settle(observer)?;
+        let start = Instant::now();
+        let plan = self.plan(question)?;
+        let first = self.prefill(&plan, observer)?;
+        let generation = Generation::new(self, plan.next_position)?;
+        let (prompt_rows, prompt_computed) = (plan.rows.len(), plan.rows.len() - first);
+        Ok(Turn { prompt_rows, prompt_computed, prefill: start.elapsed(), generation })
+    }
+}
+
+/// A turn whose prompt is in the cache.
+#[derive(Debug)]
+pub(in crate::chat) struct Turn {
+    prompt_rows: usize,
+    prompt_computed: usize,
+    prefill: Duration,
+    generation: Generation,
+}
+
+/// What came of a turn.
+#[derive(Debug)]
+pub(in crate::chat) struct Finished {
+    /// Rows of the prompt.
+    pub prompt_rows: usize,
+    /// Those that were not in the cache.
+    pub prompt_computed: usize,
+    /// The time that the prompt took.
+    pub prefill: Duration,
+    pub answer: Generated,
+}
+
+impl Turn {
+    /// The next piece of the answer; `None` after its end. `chat` is the one that began the turn.
+    pub fn next_piece(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<String>> {
+        self.generation.next_piece(chat, observer)
+    }
+
+    /// Whether there is anything of the answer, if only its end.
+    pub fn has_begun(&self) -> bool {
+        self.generation.has_begun()
+    }
+
+    /// Ends the answer, if it has not ended.
+    pub fn finish(self, chat: &mut Chat<'_>) -> Result<Finished> {
+        // A short answer evicts nothing, but the similarity of its visual tokens can be looked at.
+        chat.cache.measure(chat.learned)?;
+        let Self { prompt_rows, prompt_computed, prefill, generation } = self;
+        Ok(Finished { prompt_rows, prompt_computed, prefill, answer: generation.finish() })
+    }
+}
