@@ -9,7 +9,7 @@ use super::engine::{Engine, EngineParams};
 use super::fit::{Available, Fit, FitParams};
 use super::prompt::Tokenization;
 use crate::error::{Error, Result};
-use crate::prune::{Method, PruneParams};
+use crate::prune::PruneParams;
 use crate::runtime::{CancelToken, ComputeParams, MemoryUsage, ModelParams, SamplerParams, VisionParams};
 use crate::skip::EncodeParams;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl SessionParams {
 
     /// What is evicted.
     pub(super) fn evict_mode(&self) -> EvictMode {
-        self.evict.mode(self.prune.method != Method::Off)
+        self.evict.mode(self.prune.method.prunes())
     }
 
     /// What the engine is loaded by.

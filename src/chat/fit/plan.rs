@@ -153,8 +153,8 @@ impl Fit<'_> {
         // What cannot be done was refused when it was asked for.
         let mode = self.engine.shape.mode(&self.params.encode.of(prune.method)).unwrap_or(EncodeMode::Exact);
         match mode {
-            EncodeMode::Fast if !prune.method.is_sharpv() => EncodeMode::Reuse,
-            EncodeMode::Stop if !prune.method.is_sharpv() => EncodeMode::Exact,
+            EncodeMode::Fast if !prune.method.is_causal() => EncodeMode::Reuse,
+            EncodeMode::Stop if !prune.method.is_causal() => EncodeMode::Exact,
             mode => mode,
         }
     }

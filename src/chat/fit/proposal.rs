@@ -11,7 +11,6 @@ use crate::chat::sampling::VideoOptions;
 use crate::error::{Resource, Result};
 use crate::layout::Layout;
 use crate::observer::{Observer, Stage};
-use crate::prune::Method;
 use crate::video::{FrameSource, Rate, Sampling, Source, Survey, SurveyReport};
 use std::time::Duration;
 
@@ -187,8 +186,7 @@ impl Fit<'_> {
         // Where tokens are pruned, the prompt is shorter than this; the pruning only has to be told how short.
         let text = need.prompt_tokens - need.visual_tokens;
         let max_kept = cells.min(in_memory).saturating_sub(text).min(need.visual_tokens);
-        let helps =
-            self.params.prune.method != Method::Off && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
+        let helps = self.params.prune.method.prunes() && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
         Ok(if helps && max_kept > 0 { Fitting::Capped(max_kept, shortage) } else { Fitting::Short(shortage) })
     }
 
