@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let files = models::resolve("smol", None, &[])?;
     let mut session = Session::open(&files, SessionParams::default(), &mut ())?;
-    session.add_video(video.as_ref(), &VideoOptions::default(), &mut ())?;
+    session.add_video(video, &VideoOptions::default(), &mut ())?;
     let answer = session.ask(&question, &mut |piece: &str| print!("{piece}"))?;
     println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
     Ok(())

@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn describe(session: &mut Session, video: &Path, question: &str) -> sharpv::Result<Outcome> {
     // Drop the conversation about the previous video. The model stays loaded.
     session.clear();
-    session.add_video_for(video, &VideoOptions::default(), question, &mut ())?;
+    session.add_video(video, &VideoOptions::default().for_question(question), &mut ())?;
     let answer = session.ask(question, &mut ())?;
     Ok(Outcome::Described {
         frames: answer.frames,

@@ -22,11 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = models::resolve("smol", None, &[])?;
     let mut session = Session::builder(&files).n_predict(48).open()?;
     let options = VideoOptions { fps: Some(2.0), ..VideoOptions::default() };
-    let plan = session.plan_frames("ball", &frames, &options, &question)?;
+    let plan = session.plan_video(("ball", &frames), &options.for_question(&question))?;
     println!("{} of {} frames, {} visual tokens", plan.planned.frames, frames.len(), plan.planned.visual_tokens);
 
-    session.add_frames("ball", &frames, &options, &mut ())?;
-    let mut answer = session.ask_stream(&question)?;
+    session.add_video(("ball", &frames), &options, &mut ())?;
+    let mut answer = session.ask_stream(&question, &mut ())?;
     for piece in &mut answer {
         print!("{}", piece?);
         std::io::stdout().flush()?;

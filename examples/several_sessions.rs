@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             // A session may move to another thread. It works on the thread that calls it.
             let question = &question;
             let work = move || -> sharpv::Result<String> {
-                session.add_video(video.as_ref(), &VideoOptions::default(), &mut ())?;
+                session.add_video(video, &VideoOptions::default(), &mut ())?;
                 Ok(session.ask(question, &mut ())?.answer)
             };
             (video, scope.spawn(work))

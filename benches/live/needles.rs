@@ -13,7 +13,7 @@
 use crate::clips::{Clip, Thing};
 use crate::{Result, open, play};
 use serde_json::{Value, json};
-use sharpv::chat::{LivePolicy, LiveSession};
+use sharpv::chat::{LivePolicy, LiveSession, Question};
 use sharpv::lab::eval::{clustered_mean, wilson};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -106,11 +106,10 @@ fn ask(live: &mut LiveSession, (clip, thing, moment): (&Clip, &Thing, &str), nam
     let remembered = live.recalled_times().any(shows);
     let mut line = |question: &str, there: bool| -> Result<Value> {
         let start = Instant::now();
-        let found = match named.recall {
-            0 => None,
-            _ => live.search(question, &mut ())?.and_then(|search| search.part().cloned()),
-        };
-        let yes = yes_over_no(live, question)?;
+        let search = if named.recall == 0 { None } else { live.search(question, &mut ())? };
+        let asked = search.as_ref().map_or_else(|| question.into(), |search| search.question(question));
+        let found = search.as_ref().and_then(|search| search.part().cloned());
+        let yes = yes_over_no(live, asked)?;
         let state = live.state();
         Ok(json!({
             "kind": "needle", "video": clip.name(), "policy": named.name, "budget": named.tokens,
@@ -125,10 +124,10 @@ fn ask(live: &mut LiveSession, (clip, thing, moment): (&Clip, &Thing, &str), nam
 }
 
 /// How much likelier yes is than no, as the difference of their logits.
-fn yes_over_no(live: &mut LiveSession, question: &str) -> Result<f32> {
+fn yes_over_no(live: &mut LiveSession, question: Question<'_>) -> Result<f32> {
     let logits = live.first_logits(question, &mut ())?;
     let logit = |word: &str| -> Result<f32> {
-        let tokens = live.session().model().tokenize(word, false, false)?;
+        let tokens = live.model().tokenize(word, false, false)?;
         let token = tokens.first().copied().ok_or("a word without tokens")?;
         Ok(logits.get(usize::try_from(token)?).copied().ok_or("a token without a logit")?)
     };

@@ -32,7 +32,7 @@
 mod when;
 
 use serde_json::Value;
-use sharpv::chat::{EvictParams, FrameChoice, Session, SessionParams, VideoOptions};
+use sharpv::chat::{EvictParams, FrameChoice, Question, Session, SessionParams, VideoOptions};
 use sharpv::lab::eval::wilson;
 use sharpv::models;
 use sharpv::video::{FrameSource, Frames, Sampling, probe};
@@ -245,7 +245,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
         }
         let told = (choice == Choice::Told).then(|| told(&path, &here, n)).transpose()?;
         let report = match &told {
-            Some((frames, _)) => session.add_frames(video, frames, &options, &mut ())?,
+            Some((frames, _)) => session.add_video((video, frames), &options, &mut ())?,
             None => session.add_video(&path, &options, &mut ())?,
         };
         let encode_s = (report.timings_ms.encode + report.timings_ms.prune) / 1000.0;
@@ -292,11 +292,12 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
                 (given.clone(), given == *answer)
             } else {
                 let searched = if what.search { session.search(question, &mut ())? } else { None };
+                let asked = searched.as_ref().map_or_else(|| question.into(), |search| search.question(question));
                 part = searched.map(|search| {
                     let most = search.parts.iter().map(|part| part.surprise).fold(0.0, f64::max);
                     (search.part().map(|part| [part.start_s, part.end_s]), most)
                 });
-                let yes = yes_over_no(session, question)?;
+                let yes = yes_over_no(session, asked)?;
                 match found {
                     Some(found) => there.push((yes, found)),
                     None => absent.push(yes),
@@ -318,7 +319,7 @@ fn run(session: &mut Session, folder: &Path, choice: Choice, n: usize, what: Wha
 }
 
 /// How much likelier yes is than no: the difference of their logits.
-fn yes_over_no(session: &mut Session, question: &str) -> Result<f32, Box<dyn Error>> {
+fn yes_over_no(session: &mut Session, question: Question<'_>) -> Result<f32, Box<dyn Error>> {
     let logits = session.first_logits(question, &mut ())?;
     let logit = |word: &str| -> Result<f32, Box<dyn Error>> {
         let token = session.model().tokenize(word, false, false)?.first().copied().ok_or("a word without tokens")?;

@@ -26,7 +26,7 @@ pub fn ask(
 ) -> Result<[Value; 2], Box<dyn Error>> {
     let mut yes = |time: String| {
         session.restart();
-        yes_over_no(session, &format!("{} {time}?", question.trim_end_matches('?')))
+        yes_over_no(session, format!("{} {time}?", question.trim_end_matches('?')).into())
     };
     let middle = (needle.start + needle.end) / 2.0;
     let right = ((4.0 * middle / duration_s) as usize).min(3);

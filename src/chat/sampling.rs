@@ -57,6 +57,11 @@ impl FrameChoice {
 const SPARSE: u64 = 2;
 
 impl VideoOptions {
+    /// The same for a video that `question` will be asked about.
+    pub fn for_question(&self, question: &str) -> Self {
+        Self { question: question.to_owned(), ..self.clone() }
+    }
+
     pub(in crate::chat) fn sampling(&self, layout: &dyn Layout) -> Sampling {
         let frames = layout.frames();
         let rate = match (self.fps, self.max_frames) {
@@ -115,21 +120,21 @@ mod tests {
         assert_eq!(rate(None, Some(4)), Rate::Uniform { frames: 4 });
         assert_eq!(rate(Some(2.0), None), Rate::Fps { fps: 2.0, max_frames: 32 });
         assert_eq!(rate(Some(2.0), Some(5)), Rate::Fps { fps: 2.0, max_frames: 5 });
-        let of_long = |options: VideoOptions, seconds| {
+        let of_long = |options: &VideoOptions, seconds| {
             options.of_long(&options.sampling(&internvl), &internvl, seconds).map(|sampling| sampling.rate)
         };
         let default = VideoOptions::default();
-        assert_eq!([None, Some(240.0)].map(|seconds| of_long(default, seconds)), [None, None]);
-        assert_eq!(of_long(default, Some(600.0)), Some(Rate::Uniform { frames: 20 }));
-        assert_eq!(of_long(default, Some(10_800.0)), Some(Rate::Uniform { frames: 32 }));
-        let part = VideoOptions { start_s: Some(100.0), end_s: Some(200.0), ..default };
-        assert_eq!(of_long(part, Some(10_800.0)), None);
+        assert_eq!([None, Some(240.0)].map(|seconds| of_long(&default, seconds)), [None, None]);
+        assert_eq!(of_long(&default, Some(600.0)), Some(Rate::Uniform { frames: 20 }));
+        assert_eq!(of_long(&default, Some(10_800.0)), Some(Rate::Uniform { frames: 32 }));
+        let part = VideoOptions { start_s: Some(100.0), end_s: Some(200.0), ..default.clone() };
+        assert_eq!(of_long(&part, Some(10_800.0)), None);
         for options in [
-            VideoOptions { max_frames: Some(8), ..default },
-            VideoOptions { choice: FrameChoice::Even, ..default },
+            VideoOptions { max_frames: Some(8), ..default.clone() },
+            VideoOptions { choice: FrameChoice::Even, ..default.clone() },
             VideoOptions { fps: Some(0.1), ..default },
         ] {
-            assert_eq!(of_long(options, Some(10_800.0)), None);
+            assert_eq!(of_long(&options, Some(10_800.0)), None);
         }
         let general = VideoOptions { max_frames: Some(5), ..VideoOptions::default() }.sampling(&layout::General).rate;
         assert_eq!(general, Rate::Fps { fps: 1.0, max_frames: 5 });

@@ -150,14 +150,15 @@ fn add_turns(
             watch.encoded = 0;
             let encode = || -> Result<_, ApiError> {
                 // Videos that do not fit, and files that are not videos, fail after one decoded frame.
-                let plan = session.plan_video(media.file.path(), &media.options, question)?;
+                let options = media.options.for_question(question);
+                let plan = session.plan_video(media.file.path(), &options)?;
                 if u64::from(plan.info.width) * u64::from(plan.info.height) > MAX_PIXELS {
                     return Err(ApiError::media("the frames of this video are too large; scale the video down"));
                 }
                 if plan.fits {
                     watch.begun();
                 }
-                Ok(session.encode_video(media.file.path(), &media.options, question, watch)?)
+                Ok(session.encode_video(media.file.path(), &options, watch)?)
             };
             let (video, lookup) = cache.get_or_encode(&media.key, || token.is_cancelled(), encode)?;
             watch.metrics.video(lookup, &video);

@@ -170,6 +170,17 @@ struct Opened {
     warnings: Vec<String>,
 }
 
+#[cfg(test)]
+std::thread_local! {
+    static OPENED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many sources this thread has opened.
+#[cfg(test)]
+pub(crate) fn opened() -> usize {
+    OPENED.get()
+}
+
 /// Plans which frames to take, for any sampling: from what was learned of the frames' times when the file was opened.
 type Planner = Box<dyn Fn(&Sampling) -> Result<Plan> + Send + Sync>;
 
@@ -218,6 +229,8 @@ impl FrameSource {
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
         sampling.check()?;
+        #[cfg(test)]
+        OPENED.set(OPENED.get() + 1);
         let stop = Stop::new(stop);
         let path = source.path();
         let Opened { mut info, planner, mut images, mut warnings } = match source {

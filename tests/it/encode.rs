@@ -76,7 +76,7 @@ fn the_papers_own_is_encoded_exactly_unless_told_otherwise() {
     let prune = |method| PruneParams { method, ..PruneParams::default() };
     let with = |method, mode| SessionParams { prune: prune(method), keep_unpruned: true, ..params(in_mode(mode)) };
     let mut session = open("smolvlm", with(Method::SHARPV_PAPER, EncodeMode::Auto));
-    let plan = session.plan_video(clip.path(), &options(), "What is it?").expect("a plan");
+    let plan = session.plan_video(clip.path(), &options().for_question("What is it?")).expect("a plan");
     assert_eq!(plan.encode, EncodeMode::Exact);
     let (auto, answer) = ask(&mut session, clip.path());
     assert_eq!((answer.encoder.computed, answer.settings.encode.mode), (1.0, EncodeMode::Exact));
@@ -254,7 +254,7 @@ fn what_an_encoder_cannot_do_is_refused_by_name() {
     let mut session = open("minicpmv", params(in_mode(EncodeMode::Auto)));
     assert!(session.set_encode(in_mode(EncodeMode::Fast)).is_err());
     let clip = still_camera(3, 0);
-    let plan = session.plan_video(clip.path(), &options(), "What?").expect("a plan");
+    let plan = session.plan_video(clip.path(), &options().for_question("What?")).expect("a plan");
     assert_eq!(plan.encode, EncodeMode::Reuse);
     assert!(plan.memory.encoder_cache > 0);
 }
@@ -265,7 +265,7 @@ fn a_plan_counts_what_is_kept_between_frames() {
     for family in FAMILIES {
         let plan = |mode| {
             let session = open(family, params(in_mode(mode)));
-            session.plan_video(clip.path(), &options(), "What?").expect("a plan")
+            session.plan_video(clip.path(), &options().for_question("What?")).expect("a plan")
         };
         let exact = plan(EncodeMode::Exact);
         assert_eq!((exact.encode, exact.memory.encoder_cache), (EncodeMode::Exact, 0), "{family}");
@@ -281,7 +281,7 @@ fn a_plan_counts_what_is_kept_between_frames() {
     let (side, patch) = (number("clip.vision.image_size"), number("clip.vision.patch_size"));
     let (layers, n_embd) = (number("clip.vision.block_count"), number("clip.vision.embedding_length"));
     let session = open("smolvlm", params(in_mode(EncodeMode::Reuse)));
-    let plan = session.plan_video(clip.path(), &options(), "What?").expect("a plan");
+    let plan = session.plan_video(clip.path(), &options().for_question("What?")).expect("a plan");
     assert_eq!(plan.memory.encoder_cache, (side / patch).pow(2) * n_embd * (4 * layers + 8));
 }
 

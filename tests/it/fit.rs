@@ -54,7 +54,7 @@ fn unpruned() -> SessionParams {
 }
 
 fn plan(session: &Session, video: &Path) -> VideoPlan {
-    session.plan_video(video, &VideoOptions::default(), "What is it?").expect("a plan")
+    session.plan_video(video, &VideoOptions::default().for_question("What is it?")).expect("a plan")
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_video_that_passes_the_models_positions_gets_fewer_frames() {
     session.add_video(clip.path(), &fewer, &mut ()).expect("what is suggested fits");
 
     let strict = open(&files, SessionParams { fit: false, ..unpruned() });
-    let plan = strict.plan_video(clip.path(), &VideoOptions::default(), "").expect("a plan");
+    let plan = strict.plan_video(clip.path(), &VideoOptions::default()).expect("a plan");
     assert!(!plan.fits && plan.planned == plan.asked && plan.changes.is_empty(), "{plan:?}");
 }
 

@@ -114,11 +114,11 @@ fn frames_in_memory_get_the_answer_of_the_same_folder() {
         Session::open(&smol::files(), params, &mut ()).expect("smol opens")
     };
     let (mut ours, mut file) = (open(), open());
-    let planned = ours.plan_frames("camera", &memory, &options, QUESTION).expect("a plan");
-    let expected = file.plan_video(&clip("order-1"), &options, QUESTION).expect("a plan");
+    let planned = ours.plan_video(("camera", &memory), &options.for_question(QUESTION)).expect("a plan");
+    let expected = file.plan_video(&clip("order-1"), &options.for_question(QUESTION)).expect("a plan");
     assert_eq!((planned.asked, planned.planned, planned.fits), (expected.asked, expected.planned, expected.fits));
 
-    let report = ours.add_frames("camera", &memory, &options, &mut ()).expect("the frames are read");
+    let report = ours.add_video(("camera", &memory), &options, &mut ()).expect("the frames are read");
     let expected = file.add_video(&clip("order-1"), &options, &mut ()).expect("the clip is read");
     assert_eq!(report.info.path, Path::new("camera"));
     assert_eq!((report.slices, report.visual_tokens), (expected.slices, expected.visual_tokens));
@@ -145,7 +145,7 @@ fn one_frame_is_an_image() {
     let memory = in_memory(&frames_of(folder.path()));
     let open = || Session::open(&families::files("internvl"), SessionParams::default(), &mut ()).expect("it opens");
     let (mut ours, mut image) = (open(), open());
-    let report = ours.add_frames("screen", &memory, &VideoOptions::default(), &mut ()).expect("an image");
+    let report = ours.add_video(("screen", &memory), &VideoOptions::default(), &mut ()).expect("an image");
     image.add_video(&file, &VideoOptions::default(), &mut ()).expect("an image");
     assert_eq!((report.info.kind, report.info.duration_s), (Kind::Image, None));
     let rows = |session: &Session| session.prompt_rows(QUESTION).expect("rows");
@@ -160,8 +160,8 @@ fn a_cancel_stops_reading_from_memory() {
     let mut memory = Frames::new(8, 8);
     (0..4).try_for_each(|i| memory.push(vec![60 * i as u8; 192], f64::from(i))).expect("frames");
     cancel.cancel();
-    let stopped = session.add_frames("camera", &memory, &VideoOptions::default(), &mut ());
+    let stopped = session.add_video(("camera", &memory), &VideoOptions::default(), &mut ());
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     cancel.reset();
-    session.add_frames("camera", &memory, &VideoOptions::default(), &mut ()).expect("the frames are read");
+    session.add_video(("camera", &memory), &VideoOptions::default(), &mut ()).expect("the frames are read");
 }

@@ -29,7 +29,7 @@ fn open(family: &str) -> Session {
 
 fn add(session: &mut Session, n: usize, choice: FrameChoice) -> VideoReport {
     let options = VideoOptions { max_frames: Some(n), choice, ..VideoOptions::default() };
-    session.add_frames("camera", &ten_minutes(), &options, &mut ()).expect("it is encoded")
+    session.add_video(("camera", &ten_minutes()), &options, &mut ()).expect("it is encoded")
 }
 
 fn times(report: &VideoReport) -> Vec<f64> {
@@ -61,14 +61,15 @@ fn what_is_seen_for_a_short_time_has_its_frame() {
 fn short_videos_are_not_looked_over() {
     let mut session = open("smolvlm");
     let options = VideoOptions { max_frames: Some(12), end_s: Some(20.0), ..VideoOptions::default() };
-    let added = |session: &mut Session, options| session.add_frames("camera", &ten_minutes(), &options, &mut ());
+    let added =
+        |session: &mut Session, options: &VideoOptions| session.add_video(("camera", &ten_minutes()), options, &mut ());
     // Twelve frames in twenty seconds are less than two seconds apart.
-    assert!(added(&mut session, options).expect("a video").survey.is_none());
-    let by_name = VideoOptions { choice: FrameChoice::Changes, ..options };
-    assert!(added(&mut session, by_name).expect("a video").survey.is_some());
+    assert!(added(&mut session, &options).expect("a video").survey.is_none());
+    let by_name = VideoOptions { choice: FrameChoice::Changes, ..options.clone() };
+    assert!(added(&mut session, &by_name).expect("a video").survey.is_some());
     // There is no survey, either, if the requested rate can be kept.
-    let rate = VideoOptions { fps: Some(0.1), max_frames: Some(100), ..by_name };
-    assert!(added(&mut session, VideoOptions { end_s: None, ..rate }).expect("a video").survey.is_none());
+    let rate = VideoOptions { fps: Some(0.1), max_frames: Some(100), ..by_name.clone() };
+    assert!(added(&mut session, &VideoOptions { end_s: None, ..rate }).expect("a video").survey.is_none());
 }
 
 /// InternVL takes eight frames of any video, but of ten minutes one every 30 seconds.
@@ -77,7 +78,7 @@ fn a_fixed_number_of_frames_is_for_short_videos() {
     let mut session = open("internvl");
     for (choice, n) in [(FrameChoice::Auto, 20), (FrameChoice::Even, 8)] {
         let options = VideoOptions { choice, ..VideoOptions::default() };
-        let report = session.add_frames("camera", &ten_minutes(), &options, &mut ()).expect("it is encoded");
+        let report = session.add_video(("camera", &ten_minutes()), &options, &mut ()).expect("it is encoded");
         assert_eq!(times(&report).len(), n);
         assert_eq!(shows_the_square(&times(&report)), choice == FrameChoice::Auto, "{:?}", times(&report));
     }
@@ -103,7 +104,7 @@ fn a_part_is_within_its_range() {
         choice: FrameChoice::Changes,
         ..VideoOptions::default()
     };
-    let report = session.add_frames("camera", &ten_minutes(), &options, &mut ()).expect("it is encoded");
+    let report = session.add_video(("camera", &ten_minutes()), &options, &mut ()).expect("it is encoded");
     assert_eq!(report.survey.expect("looked over").looks, 200);
     let times = times(&report);
     assert!(times.iter().all(|time| (200.0..400.0).contains(time)) && shows_the_square(&times), "{times:?}");
@@ -119,7 +120,7 @@ fn frames_without_tokens_keep_their_text() {
         let mut frames = Frames::new(64, 48);
         (0..8).for_each(|i| frames.push(vec![90; 64 * 48 * 3], f64::from(i)).expect("a frame"));
         let options = VideoOptions { fps: Some(1.0), ..VideoOptions::default() };
-        let report = session.add_frames("camera", &frames, &options, &mut ()).expect("it is encoded");
+        let report = session.add_video(("camera", &frames), &options, &mut ()).expect("it is encoded");
         let n_empty = report.slices.iter().filter(|slice| slice.kept == 0).count();
         let mut rows = session.prompt_rows("What is it?").expect("a prompt");
         rows.retain(|row| matches!(row.key, RowKey::Token(_)));

@@ -212,7 +212,7 @@ fn the_frames_are_those_that_the_familys_own_code_takes() {
                 let codec = format!("-frames:v {n} -c:v mpeg4 -g 250");
                 clips.draw(&format!("color=gray:s=64x48:r={of_rate}"), &codec, &format!("{n}.mp4"))
             });
-            let plan = session.plan_video(clip, &options, "What is it?").expect("a plan");
+            let plan = session.plan_video(&*clip, &options.for_question("What is it?")).expect("a plan");
             assert_eq!(plan.info.n_frames, Some(n as u64), "{}", clip.display());
             // The last frame that begins no later, to within a millisecond.
             let taken: Vec<usize> = plan.times_s.iter().map(|time| ((time + 0.001) * fps) as usize).collect();

@@ -131,7 +131,7 @@ fn frames_that_share_their_positions_leave_the_cache_one_by_one() {
     };
     let ask = |threshold| {
         let mut session = open(threshold);
-        let added = session.add_frames("camera", &frames, &options, &mut ()).expect("the frames are encoded");
+        let added = session.add_video(("camera", &frames), &options, &mut ()).expect("the frames are encoded");
         let answer = session.ask(FIRST, &mut ()).expect("an answer");
         session.settle(&mut ()).expect("settled");
         (session, added.visual_tokens.total, answer)

@@ -38,7 +38,7 @@ fn open(family: &str, keep_unpruned: bool) -> Session {
 
 fn add(session: &mut Session, frames: &Frames) {
     let options = VideoOptions { max_frames: Some(frames.len()), choice: FrameChoice::Even, ..VideoOptions::default() };
-    session.add_frames("camera", frames, &options, &mut ()).expect("it is encoded");
+    session.add_video(("camera", frames), &options, &mut ()).expect("it is encoded");
 }
 
 #[test]
@@ -76,19 +76,19 @@ fn the_answer_is_that_of_the_parts_frames_alone() {
     let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     assert_eq!(search.found, Some(2), "{:?}", search.parts);
     assert_eq!(search.part().expect("a part").to_string(), "00:04 to 00:06");
-    let found = session.first_logits(QUESTION, &mut ()).expect("logits");
+    let found = session.first_logits(search.question(QUESTION), &mut ()).expect("logits");
     assert!(distance(&found, &expected) < 1e-4, "{}", distance(&found, &expected));
     assert!(distance(&found, &whole) > 1e-2, "{}", distance(&found, &whole));
     let begin = std::time::Instant::now();
-    session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
+    let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     let took_ms = begin.elapsed().as_secs_f64() * 1000.0;
-    let answer = session.ask(QUESTION, &mut ()).expect("an answer");
+    let held = session.kv();
+    let answer = session.ask(search.question(QUESTION), &mut ()).expect("an answer");
     assert_eq!(answer.answer, expected_answer.answer);
     // The search has computed six prompts.
     assert!(answer.timings_ms.prefill > took_ms / 2.0, "{:?}, {took_ms} ms", answer.timings_ms);
-    // The part's cache stays until the next question about the whole video.
-    session.settle(&mut ()).expect("nothing to do");
-    assert!(session.kv().cells_used > 0);
+    // The part has a cache of its own; that of the whole video stays as it is.
+    assert_eq!(session.kv(), held);
     let times: Vec<f64> = answer.slices.iter().map(|slice| slice.time_s).collect();
     assert_eq!((answer.frames, times), (2, vec![4.0, 5.0]));
 
@@ -118,18 +118,21 @@ fn a_part_is_told_the_times_that_the_whole_is_told() {
     }
     let mut session = open("qwen3vl", true);
     let options = VideoOptions { max_frames: Some(16), choice: FrameChoice::Changes, ..VideoOptions::default() };
-    let report = session.add_frames("camera", &frames, &options, &mut ()).expect("it is encoded");
+    let report = session.add_video(("camera", &frames), &options, &mut ()).expect("it is encoded");
     assert!(report.survey.is_some() && report.slices.len() == 8, "{:?}", report.slices);
-    let told = |session: &Session| -> Vec<String> {
-        let text = session.prompt_text(QUESTION).expect("a prompt");
+    let told = |text: String| -> Vec<String> {
         let times = text.match_indices(" seconds>").map(|(end, _)| &text[text[..end].rfind('<').expect("a time")..end]);
         times.map(str::to_owned).collect()
     };
-    let whole = told(&session);
+    let whole = told(session.prompt_text(QUESTION).expect("a prompt"));
     assert_eq!(whole.len(), 8, "{whole:?}");
     let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     let found = search.found.expect("one part shows a square");
-    assert_eq!(told(&session), whole[2 * found..2 * found + 2], "{whole:?}");
+    assert_eq!(
+        told(session.prompt_text(search.question(QUESTION)).expect("a prompt")),
+        whole[2 * found..2 * found + 2],
+        "{whole:?}"
+    );
 }
 
 #[test]
@@ -137,13 +140,9 @@ fn a_search_leaves_no_trace() {
     let mut session = open("llava-onevision", true);
     add(&mut session, &frames(12, &[4, 5]));
     let before = session.first_logits(QUESTION, &mut ()).expect("logits");
+    let rows = session.prompt_rows(QUESTION).expect("a prompt");
     session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
-    session.restart();
-    let behind = session.first_logits(QUESTION, &mut ()).expect("logits");
-    assert!(distance(&behind, &before) < 1e-5, "{}", distance(&behind, &before));
-    // What is set after a search applies to the whole video.
-    session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
-    session.set_system(None);
+    assert_eq!(session.prompt_rows(QUESTION).expect("a prompt"), rows);
     let behind = session.first_logits(QUESTION, &mut ()).expect("logits");
     assert!(distance(&behind, &before) < 1e-5, "{}", distance(&behind, &before));
     // Cancelling is an error, and the next question is about the whole video.
@@ -161,7 +160,7 @@ fn where_all_parts_say_the_same_the_whole_is_asked() {
     let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     assert_eq!(search.found, None, "{:?}", search.parts);
     assert!(search.parts.iter().all(|part| part.surprise < 1e-6), "{:?}", search.parts);
-    assert_eq!(session.ask(QUESTION, &mut ()).expect("an answer").frames, 12);
+    assert_eq!(session.ask(search.question(QUESTION), &mut ()).expect("an answer").frames, 12);
 }
 
 #[test]
@@ -199,7 +198,8 @@ fn what_was_evicted_is_no_obstacle() {
     assert!(session.kv().layers_evicted > 0, "{:?}", session.kv());
     let search = session.search(QUESTION, &mut ()).expect("it works").expect("it is long enough");
     assert_eq!(search.parts.len(), 6);
-    assert_eq!(session.ask(QUESTION, &mut ()).expect("an answer").frames, search.part().map_or(12, |_| 2));
+    let answer = session.ask(search.question(QUESTION), &mut ()).expect("an answer");
+    assert_eq!(answer.frames, search.part().map_or(12, |_| 2));
     session.ask("And now?", &mut ()).expect("an answer");
 }
 

@@ -123,7 +123,7 @@ fn where_memory_holds_what_is_wanted_and_not_more_that_is_taken() {
     let bytes = |cells: usize| {
         let plan = |n_predict| {
             let session = Session::open(&families::files("smolvlm"), tiny(n_predict), &mut ()).expect("it opens");
-            session.plan_frames("camera", &frames, &VideoOptions::default(), "").expect("a plan")
+            session.plan_video(("camera", &frames), &VideoOptions::default()).expect("a plan")
         };
         let memory = plan(cells - plan(1).planned.prompt_tokens).memory;
         memory.kv_dense + memory.compute
@@ -250,7 +250,7 @@ fn a_question_that_leaves_no_room_is_told_before_a_frame_is_encoded() {
     let question = "Why? ".repeat(20_000);
     let mut encoded = Encoded::default();
     let error = session
-        .add_video_for(&clip("enter-2"), &VideoOptions::default(), &question, &mut encoded)
+        .add_video(&clip("enter-2"), &VideoOptions::default().for_question(&question), &mut encoded)
         .expect_err("there is no room");
     assert_eq!(encoded.0, 0, "frames were encoded for nothing");
     assert!(matches!(error, Error::PromptTooLong { .. }), "{error}");
@@ -265,7 +265,8 @@ fn a_plan_names_the_cache_that_the_answer_takes() {
     for params in [dense(), SessionParams { n_predict: 24, ..SessionParams::default() }] {
         let prunes = params.prune != PruneParams::off();
         let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
-        let plan = session.plan_video(&clip("enter-2"), &VideoOptions::default(), QUESTION).expect("a plan");
+        let plan =
+            session.plan_video(&clip("enter-2"), &VideoOptions::default().for_question(QUESTION)).expect("a plan");
         session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut ()).expect("the clip is read");
         let kv = session.ask(QUESTION, &mut ()).expect("an answer").kv;
         if prunes {

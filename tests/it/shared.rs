@@ -38,7 +38,8 @@ fn a_video_that_was_encoded_elsewhere_is_the_same_video() {
     let path = video(folder.path(), 0);
     let mut own = open(dense());
     own.add_video(&path, &VideoOptions::default(), &mut ()).expect("a video");
-    let encoded = open(dense()).encode_video(&path, &VideoOptions::default(), QUESTION, &mut ()).expect("a video");
+    let encoded =
+        open(dense()).encode_video(&path, &VideoOptions::default().for_question(QUESTION), &mut ()).expect("a video");
     assert_eq!((encoded.frames(), encoded.info().path.as_path()), (4, path.as_path()));
     assert!(encoded.bytes() > encoded.visual_tokens().kept * own.model().n_embd_inp() * 4);
     let mut other = open(dense());
@@ -52,7 +53,8 @@ fn a_video_that_was_encoded_elsewhere_is_the_same_video() {
 fn a_video_of_another_model_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = video(folder.path(), 0);
-    let encoded = open(dense()).encode_video(&path, &VideoOptions::default(), QUESTION, &mut ()).expect("a video");
+    let encoded =
+        open(dense()).encode_video(&path, &VideoOptions::default().for_question(QUESTION), &mut ()).expect("a video");
     let params = SessionParams { n_predict: 8, ..dense() };
     let mut other = Session::open(&files("qwen2vl"), params, &mut ()).expect("the model opens");
     assert_ne!(other.model().n_embd_inp(), open(dense()).model().n_embd_inp());
@@ -74,7 +76,7 @@ fn another_video_in_the_same_place_is_computed() {
         let mut encode = |seed| {
             let path = video(&folder, seed);
             let options = VideoOptions::default();
-            (session.encode_video(&path, &options, QUESTION, &mut ()).expect("a video"), path)
+            (session.encode_video(&path, &options.for_question(QUESTION), &mut ()).expect("a video"), path)
         };
         let [(one, _), (two, _), (three, path)] = [encode(0), encode(1), encode(2)];
         // All have as many rows with the same keys. Nothing else distinguishes them.
@@ -167,7 +169,7 @@ fn what_was_said_can_be_set() {
     let first = held.ask(QUESTION, &mut ()).expect("an answer");
 
     let mut set = open(dense());
-    let encoded = set.encode_video(&path, &VideoOptions::default(), QUESTION, &mut ()).expect("a video");
+    let encoded = set.encode_video(&path, &VideoOptions::default().for_question(QUESTION), &mut ()).expect("a video");
     let mut fill = |answer: Option<&str>| {
         set.start_over(Some("Be brief.".into()));
         set.add_encoded(&encoded).expect("it fits");

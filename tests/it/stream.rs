@@ -32,7 +32,7 @@ fn pieces_and_answers_are_those_of_ask() {
     for question in QUESTIONS {
         let mut pieces = Vec::new();
         let expected = asked.ask(question, &mut |piece: &str| pieces.push(piece.to_owned())).expect("an answer");
-        let mut stream = streamed.ask_stream(question).expect("the prompt is read");
+        let mut stream = streamed.ask_stream(question, &mut ()).expect("the prompt is read");
         let ours: Vec<String> = stream.by_ref().map(|piece| piece.expect("a piece")).collect();
         assert!(stream.next().is_none());
         let answer = stream.finish().expect("an answer");
@@ -48,14 +48,14 @@ fn pieces_and_answers_are_those_of_ask() {
     // Without a piece taken, `finish` writes all of it.
     streamed.restart();
     asked.restart();
-    let answer = streamed.ask_stream(QUESTIONS[0]).expect("the prompt is read").finish().expect("an answer");
+    let answer = streamed.ask_stream(QUESTIONS[0], &mut ()).expect("the prompt is read").finish().expect("an answer");
     assert_eq!(answer.answer, asked.ask(QUESTIONS[0], &mut ()).expect("an answer").answer);
 }
 
 #[test]
 fn the_time_that_the_caller_takes_is_not_the_models() {
     let mut session = open(SessionParams { n_predict: 4, ..SessionParams::default() });
-    let mut stream = session.ask_stream(QUESTIONS[0]).expect("the prompt is read");
+    let mut stream = session.ask_stream(QUESTIONS[0], &mut ()).expect("the prompt is read");
     let pause = || std::thread::sleep(std::time::Duration::from_secs(1));
     pause();
     let mut within = std::time::Duration::ZERO;
@@ -73,7 +73,7 @@ fn the_time_that_the_caller_takes_is_not_the_models() {
 #[test]
 fn an_iterator_that_is_dropped_leaves_what_it_wrote() {
     let mut session = open(endless());
-    let mut stream = session.ask_stream(QUESTIONS[0]).expect("the prompt is read");
+    let mut stream = session.ask_stream(QUESTIONS[0], &mut ()).expect("the prompt is read");
     let text: String = stream.by_ref().take(5).map(|piece| piece.expect("a piece")).collect();
     drop(stream);
     let [question, answer] = session.messages() else { panic!("{:?}", session.messages()) };
@@ -81,7 +81,7 @@ fn an_iterator_that_is_dropped_leaves_what_it_wrote() {
     assert_eq!((answer.role, &answer.content), (Role::Assistant, &text));
 
     // The session goes on, as after a stop.
-    let mut stream = session.ask_stream("Go on.").expect("the prompt is read");
+    let mut stream = session.ask_stream("Go on.", &mut ()).expect("the prompt is read");
     stream.next().expect("a piece").expect("a piece");
     let answer = stream.stop().expect("what there is of it");
     assert_eq!(answer.stop, StopReason::Cancelled);
@@ -89,8 +89,8 @@ fn an_iterator_that_is_dropped_leaves_what_it_wrote() {
     assert_eq!(session.messages().len(), 4);
 
     // Where nothing was taken, nothing was asked.
-    drop(session.ask_stream("Never mind.").expect("the prompt is read"));
-    let stopped = session.ask_stream("Never mind.").expect("the prompt is read").stop();
+    drop(session.ask_stream("Never mind.", &mut ()).expect("the prompt is read"));
+    let stopped = session.ask_stream("Never mind.", &mut ()).expect("the prompt is read").stop();
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     assert_eq!(session.messages().len(), 4);
 
@@ -103,13 +103,13 @@ fn an_iterator_that_is_dropped_leaves_what_it_wrote() {
 fn a_cancel_ends_the_iterator() {
     let cancel = CancelToken::new();
     let mut session = open(SessionParams { cancel: cancel.clone(), ..endless() });
-    let mut stream = session.ask_stream(QUESTIONS[0]).expect("the prompt is read");
+    let mut stream = session.ask_stream(QUESTIONS[0], &mut ()).expect("the prompt is read");
     stream.next().expect("a piece").expect("a piece");
     cancel.cancel();
     let rest = stream.by_ref().inspect(|piece| assert!(piece.is_ok(), "{piece:?}")).count();
     assert!(rest < 3, "{rest}");
     assert_eq!(stream.finish().expect("an answer").stop, StopReason::Cancelled);
-    let stopped = session.ask_stream(QUESTIONS[1]).err();
+    let stopped = session.ask_stream(QUESTIONS[1], &mut ()).err();
     assert!(matches!(stopped, Some(Error::Cancelled)), "{stopped:?}");
     assert_eq!(session.messages().len(), 2);
 }

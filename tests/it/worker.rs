@@ -2,7 +2,7 @@
 
 use crate::support::{families, smol};
 
-use sharpv::chat::{Answer, FrameChoice, Loaded, Session, SessionParams, StopReason, VideoOptions};
+use sharpv::chat::{Answer, Loaded, Session, SessionParams, StopReason, VideoOptions};
 use sharpv::error::Error;
 use sharpv::models::ModelFiles;
 use sharpv::prune::{Budget, PruneParams};
@@ -88,14 +88,9 @@ fn many_frames() -> Frames {
     frames
 }
 
-const ALL: VideoOptions = VideoOptions {
-    fps: Some(1.0),
-    max_frames: Some(64),
-    start_s: None,
-    end_s: None,
-    folder_fps: None,
-    choice: FrameChoice::Auto,
-};
+fn all() -> VideoOptions {
+    VideoOptions { fps: Some(1.0), max_frames: Some(64), ..VideoOptions::default() }
+}
 
 #[test]
 fn events_come_in_order_and_end_each_command_once() {
@@ -106,10 +101,10 @@ fn events_come_in_order_and_end_each_command_once() {
             counter.fetch_add(1, Ordering::SeqCst);
         })
         .spawn();
-    let plan = worker.plan_video(clip("order-1"), VideoOptions::default(), QUESTION);
+    let plan = worker.plan_video(clip("order-1"), VideoOptions::default().for_question(QUESTION));
     let add = worker.add_video(clip("order-1"), VideoOptions::default());
     let ask = worker.ask(QUESTION);
-    let settle = worker.settle();
+    let settle = worker.run(|session, observer| session.settle(observer));
     assert!(Ticket::OPENING < plan && plan < add && add < ask && ask < settle);
 
     let mut n = 0;
@@ -153,7 +148,7 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
     worker.cancel();
     worker.cancel_all();
 
-    let add = worker.add_frames("noise", many_frames(), ALL);
+    let add = worker.add_video(("noise", many_frames()), all());
     let good = worker.add_video(clip("order-1"), VideoOptions::default());
     wait_for(&events, |kind| matches!(kind, EventKind::Progress { stage: Stage::Encode, .. }));
     worker.cancel();
@@ -164,9 +159,15 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
     assert_eq!(answered(end_of(&events, ask)).answer, ANSWER);
 
     // Cancels an answer, from another thread.
-    let set = [worker.set_sampler(endless()), worker.set_n_predict(4000)];
+    let set = [
+        worker.run(move |session, _| session.set_sampler(endless())),
+        worker.run(|session, _| session.set_n_predict(4000)),
+    ];
     let long = worker.ask("Go on.");
-    let behind = worker.restart();
+    let behind = worker.run(|session, _| {
+        session.restart();
+        Ok(())
+    });
     set.into_iter().for_each(|ticket| assert!(matches!(end_of(&events, ticket), EventKind::Done)));
     wait_for(&events, |kind| matches!(kind, EventKind::Text(_)));
     std::thread::scope(|scope| {
@@ -179,7 +180,11 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
 
     // Waiting commands can be cancelled, too, one by one or all at once.
     let long = worker.ask(QUESTION);
-    let [not_this, this, last] = [worker.set_n_predict(16), worker.ask(QUESTION), worker.settle()];
+    let [not_this, this, last] = [
+        worker.run(|session, _| session.set_n_predict(16)),
+        worker.ask(QUESTION),
+        worker.run(|session, observer| session.settle(observer)),
+    ];
     worker.cancel_ticket(this);
     wait_for(&events, |kind| matches!(kind, EventKind::Text(_)));
     worker.cancel_ticket(long);
@@ -188,13 +193,20 @@ fn a_cancel_stops_what_runs_and_nothing_else() {
     assert!(is_cancelled(&events_of(&events, this)[0]));
     assert!(matches!(end_of(&events, last), EventKind::Done));
 
-    let all = [worker.add_frames("noise", many_frames(), ALL), worker.ask(QUESTION), worker.settle()];
+    let all = [
+        worker.add_video(("noise", many_frames()), all()),
+        worker.ask(QUESTION),
+        worker.run(|session, observer| session.settle(observer)),
+    ];
     worker.cancel_all();
     all.into_iter().for_each(|ticket| assert!(is_cancelled(&end_of(&events, ticket))));
 
     // The next command is not cancelled.
-    worker.restart();
-    worker.set_sampler(SamplerParams::default());
+    worker.run(|session, _| {
+        session.restart();
+        Ok(())
+    });
+    worker.run(move |session, _| session.set_sampler(SamplerParams::default()));
     let ask = worker.ask(QUESTION);
     wait_for(&events, |kind| matches!(kind, EventKind::Done));
     wait_for(&events, |kind| matches!(kind, EventKind::Done));
@@ -206,7 +218,7 @@ fn an_error_ends_its_command_only() {
     let (worker, events) = Worker::spawn(smol::files(), short());
     loaded(&events);
     let missing = worker.add_video("no such file.mp4", VideoOptions::default());
-    let bad = worker.set_n_predict(0);
+    let bad = worker.run(|session, _| session.set_n_predict(0));
     let refused = worker.run(|_, _| Err(Error::NoCacheDir));
     let add = worker.add_video(clip("order-1"), VideoOptions::default());
     let ask = worker.ask(QUESTION);
@@ -265,7 +277,7 @@ fn dropping_a_worker_stops_it_and_waits() {
         drop(held);
         Ok(())
     });
-    worker.set_sampler(endless());
+    worker.run(move |session, _| session.set_sampler(endless()));
     let long = worker.ask(QUESTION);
     wait_for(&events, |kind| matches!(kind, EventKind::Text(_)));
     let held = Arc::clone(&freed);
@@ -359,7 +371,10 @@ fn a_session_can_be_opened_by_the_program() {
     let saved = folder.path().join("session");
     let (worker, events) = Worker::spawn(smol::files(), short());
     worker.add_video(clip("order-1"), VideoOptions::default());
-    let save = worker.save(&saved);
+    let save = {
+        let path = saved.clone();
+        worker.run(move |session, _| session.save(&path))
+    };
     wait_for(&events, |kind| matches!(kind, EventKind::VideoReady(_)));
     assert!(matches!(end_of(&events, save), EventKind::Done));
 
@@ -409,7 +424,7 @@ fn each_thread_has_its_own_log() {
         let work = move || {
             tracing::subscriber::with_default(subscriber, || {
                 let mut session = Session::open(&families::files(family), short(), &mut ()).expect("it opens");
-                session.add_frames("noise", &many_frames(), &VideoOptions::default(), &mut ()).expect("a video");
+                session.add_video(("noise", &many_frames()), &VideoOptions::default(), &mut ()).expect("a video");
             });
         };
         (std::thread::spawn(work), log)

@@ -115,9 +115,12 @@ impl WorkerEngine {
             return;
         }
         // Another video, or other frames: the video in the session is useless, and would count in the plan.
-        running.worker.clear();
+        running.worker.run(|session, _| {
+            session.clear();
+            Ok(())
+        });
         running.added = None;
-        let ticket = running.worker.plan_video(&video.0, options(video.1), "");
+        let ticket = running.worker.plan_video(&video.0, options(video.1));
         running.planning = Some((ticket, video, settings));
     }
 
@@ -127,14 +130,19 @@ impl WorkerEngine {
         let video = (path, settings.fps);
         let is_added = running.added.as_ref() == Some(&video);
         if !is_added {
-            worker.clear();
+            worker.run(|session, _| {
+                session.clear();
+                Ok(())
+            });
         }
-        worker.set_prune(prune(settings));
-        worker.set_evict(EvictParams {
+        let prune = prune(settings);
+        worker.run(move |session, _| session.set_prune(prune));
+        let evict = EvictParams {
             mode: settings.threshold.map(|_| EvictMode::Layers),
             threshold: settings.threshold,
             ..EvictParams::default()
-        });
+        };
+        worker.run(move |session, _| session.set_evict(evict));
         if is_added {
             self.ask_now(question);
         } else {
@@ -196,7 +204,7 @@ impl WorkerEngine {
             EventKind::Answered(answer) if is_asked => {
                 running.asked = None;
                 // Done while the user reads.
-                running.worker.settle();
+                running.worker.run(|session, observer| session.settle(observer));
                 Some(Update::Answered(about(&answer)))
             }
             EventKind::Failed(error) => {

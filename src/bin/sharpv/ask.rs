@@ -27,11 +27,11 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
         session::add_video(&mut session, video, &args.session, &question, &mut screen)?;
     }
     session::zoom(&mut session, &question, &args.zoom, &mut screen)?;
-    session::search(&mut session, &question, &args.zoom, &mut screen)?;
+    let (question, _) = session::search(&mut session, &question, &args.zoom, &mut screen)?;
     screen.busy("reading the question");
     let writer = (!args.json).then(AnswerWriter::new);
     let mut watch = Watch::new(&mut screen, writer, &cancel);
-    let result = session.ask(&question, &mut watch);
+    let result = session.ask(question, &mut watch);
     watch.finish(result.is_ok())?;
     let answer = result?;
     drop(work);

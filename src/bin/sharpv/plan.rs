@@ -14,7 +14,7 @@ const PATIENCE: u32 = 1;
 pub fn run(args: &PlanArgs, mut screen: Screen) -> anyhow::Result<()> {
     let interrupts = Interrupts::install(PATIENCE)?;
     let session = session::open(&args.session, &[&args.video], &interrupts, &mut screen, args.json)?;
-    let plan = session.plan_video(&args.video, &args.session.video.options(), &args.question)?;
+    let plan = session.plan_video(&args.video, &args.session.video.options().for_question(&args.question))?;
     if args.json {
         return output::print_json(&plan);
     }

@@ -3,7 +3,7 @@
 use crate::interrupt::Interrupts;
 use crate::options::{SessionArgs, ZoomOptions};
 use crate::screen::{Screen, Watch};
-use sharpv::chat::{Search, Session, SessionParams, VideoReport, Zoom};
+use sharpv::chat::{Question, Search, Session, SessionParams, VideoReport, Zoom};
 use sharpv::models::ModelFiles;
 use sharpv::runtime::Model;
 use sharpv::video;
@@ -88,25 +88,26 @@ pub fn zoom(
     Ok(zoomed)
 }
 
-/// Searches the last video for the part that holds the answer, if requested. Returns the result as a line.
-pub fn search(
+/// Searches the last video for the part that holds the answer, if requested. Returns the question about that part, and
+/// the result as a line.
+pub fn search<'q>(
     session: &mut Session,
-    question: &str,
+    question: &'q str,
     zoom: &ZoomOptions,
     screen: &mut Screen,
-) -> sharpv::Result<Option<String>> {
+) -> sharpv::Result<(Question<'q>, Option<String>)> {
     if !zoom.search {
-        return Ok(None);
+        return Ok((question.into(), None));
     }
     let cancel = session.cancel_token().clone();
     let searched = session.search(question, &mut Watch::new(screen, None, &cancel));
     screen.clear();
-    let line = match searched? {
-        None => "too few frames to search: answered from all of them".to_owned(),
-        Some(search) => about_search(&search, "the whole video"),
+    let (question, line) = match searched? {
+        None => (question.into(), "too few frames to search: answered from all of them".to_owned()),
+        Some(search) => (search.question(question), about_search(&search, "the whole video")),
     };
     screen.note(&line);
-    Ok(Some(line))
+    Ok((question, Some(line)))
 }
 
 /// The result of a search as a line; `otherwise` is what the answer comes from if nothing was found.
@@ -137,7 +138,8 @@ pub fn add_video(
 ) -> sharpv::Result<VideoReport> {
     let cancel = session.cancel_token().clone();
     screen.busy(&format!("opening {}", path.display()));
-    let added = session.add_video_for(path, &args.video.options(), question, &mut Watch::new(screen, None, &cancel));
+    let added =
+        session.add_video(path, &args.video.options().for_question(question), &mut Watch::new(screen, None, &cancel));
     screen.clear();
     added
 }

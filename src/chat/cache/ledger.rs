@@ -284,3 +284,155 @@ fn is_foreign(entry: &Entry, videos: &[Arc<EncodedVideo>]) -> bool {
 fn internal(what: &str) -> Error {
     Error::Llama { action: "keeping the KV cache in step", reason: format!("{what}; please report this") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{CancelToken, ContextParams, Model, ModelParams, RowInput, SavedCells};
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    /// What is done to a ledger.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Computes rows, visual where marked, so many positions after the last.
+        Extend {
+            visual: Vec<bool>,
+            gap: i32,
+        },
+        /// Keeps this share of the rows, in percent.
+        Cut(usize),
+        /// Removes rows: from this share of them on, in percent, so many.
+        Remove(usize, usize),
+        EvictLayers(Vec<bool>),
+        EvictTokens(f32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (prop::collection::vec(any::<bool>(), 1..6), 0..4)
+                .prop_map(|(visual, gap)| Step::Extend { visual, gap }),
+            2 => (0..=100_usize).prop_map(Step::Cut),
+            2 => (0..100_usize, 1..4_usize).prop_map(|(at, n)| Step::Remove(at, n)),
+            1 => prop::collection::vec(any::<bool>(), 2..8).prop_map(Step::EvictLayers),
+            1 => (0.0..1.1_f32).prop_map(Step::EvictTokens),
+        ]
+    }
+
+    /// The rows as a list that nothing else knows of.
+    #[derive(Debug, Default)]
+    struct Naive {
+        rows: Vec<(i32, bool, Evicted)>,
+        layers: Vec<bool>,
+    }
+
+    impl Naive {
+        fn evicts_layers(&self) -> bool {
+            self.layers.contains(&true)
+        }
+
+        fn is_whole(&self) -> bool {
+            !self.evicts_layers() && self.rows.iter().all(|row| row.2 == Evicted::No)
+        }
+    }
+
+    fn context(model: &Model) -> Context {
+        let params = ContextParams { n_ctx: 256, evictable: true, ..ContextParams::default() };
+        Context::new(model, &params, &[], &CancelToken::new()).expect("a context")
+    }
+
+    /// The entries are those of the list, and the cells of llama.cpp those of the entries.
+    fn check(ledger: &mut Ledger, naive: &Naive, model: &Model) {
+        let found: Vec<_> = ledger.entries().iter().map(|e| (e.position[0], e.is_visual(), e.evicted)).collect();
+        assert_eq!(found, naive.rows);
+        let with_cells: Vec<i32> = naive.rows.iter().filter(|row| row.2 != Evicted::FromAll).map(|row| row.0).collect();
+        assert_eq!(ledger.cells_used(), with_cells.len());
+        assert_eq!(ledger.context().last_position(), with_cells.iter().max().copied());
+        let compute = ledger.context().params().compute.clone();
+        let state = ledger.state().expect("a state");
+        let cells = SavedCells::read(model, &compute, &state).expect("it is read");
+        assert!(cells.are_at(with_cells.iter().copied()), "{naive:?}");
+        let n_text = naive.rows.iter().filter(|row| !row.1).count();
+        for (il, layer) in ledger.context().kv_layers().expect("layers").iter().enumerate() {
+            let evicted = naive.layers.get(il).copied().unwrap_or(false);
+            assert_eq!(layer.evicted, evicted, "layer {il}");
+            assert_eq!(layer.rows, if evicted { n_text } else { with_cells.len() }, "layer {il}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        /// Whatever is done to it, a ledger is in step with a list of rows and with llama.cpp's cells.
+        #[test]
+        fn a_ledger_knows_the_cells(steps in prop::collection::vec(step(), 1..24)) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
+            let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
+            let embedding: Vec<f32> = (0..model.n_embd_inp()).map(|i| (i as f32).sin()).collect();
+            let mut ledger = Ledger::new(context(&model));
+            let mut naive = Naive::default();
+            for step in steps {
+                match step {
+                    Step::Extend { visual, gap } => {
+                        let first = naive.rows.last().map_or(0, |row| row.0 + 1 + gap);
+                        let position = |i: usize| [first + i as i32, 0, 0, 0];
+                        let key = |visual: bool| if visual { Key::Newline } else { Key::Token(1) };
+                        let entries: Vec<Entry> = visual.iter().enumerate()
+                            .map(|(i, &v)| Entry { key: key(v), position: position(i), evicted: Evicted::No }).collect();
+                        let input = |v| if v { RowInput::Embedding(&embedding[..]) } else { RowInput::Token(1) };
+                        let rows: Vec<Row<'_>> = visual.iter().enumerate()
+                            .map(|(i, &v)| Row { input: input(v), position: position(i), logits: false }).collect();
+                        ledger.extend(&entries, &rows).expect("there are cells");
+                        let evicted = |v| if v && naive.evicts_layers() { Evicted::FromLayers } else { Evicted::No };
+                        let new: Vec<_> = visual.iter().enumerate().map(|(i, &v)| (position(i)[0], v, evicted(v))).collect();
+                        naive.rows.extend(new);
+                    }
+                    Step::Cut(percent) => {
+                        let n = naive.rows.len() * percent / 100;
+                        ledger.cut(n);
+                        naive.rows.truncate(n);
+                    }
+                    Step::Remove(percent, n) => {
+                        let start = naive.rows.len() * percent / 100;
+                        let end = (start + n).min(naive.rows.len());
+                        if start < end {
+                            let removed = ledger.remove(&[start..end]);
+                            prop_assert_eq!(removed, if naive.is_whole() { end - start } else { 0 });
+                            if removed > 0 {
+                                naive.rows.drain(start..end);
+                            }
+                        }
+                    }
+                    Step::EvictLayers(mut layers) => {
+                        layers.resize(model.n_layer(), false);
+                        // One layer has to keep its visual tokens.
+                        layers[0] = false;
+                        let has_tokens = naive.rows.iter().any(|row| row.1 && row.2 != Evicted::FromAll);
+                        let tokens_gone = naive.rows.iter().any(|row| row.2 == Evicted::FromAll);
+                        if !has_tokens || tokens_gone || naive.evicts_layers() || !layers.contains(&true) {
+                            continue;
+                        }
+                        ledger.evict_layers(&layers).expect("it evicts");
+                        naive.layers = layers;
+                        naive.rows.iter_mut().filter(|row| row.1).for_each(|row| row.2 = Evicted::FromLayers);
+                    }
+                    Step::EvictTokens(threshold) => {
+                        if naive.evicts_layers() || !naive.rows.iter().any(|row| row.1) {
+                            continue;
+                        }
+                        let before = ledger.tokens_evicted();
+                        ledger.context_mut().similarity().expect("it is measured");
+                        let n = ledger.evict_tokens(threshold).expect("it evicts");
+                        prop_assert_eq!(ledger.tokens_evicted(), before + n);
+                        // Which tokens go is the context's choice; that they are visual and without cells is checked.
+                        for (row, entry) in naive.rows.iter_mut().zip(ledger.entries()) {
+                            prop_assert!(entry.evicted == Evicted::No || row.1);
+                            row.2 = entry.evicted;
+                        }
+                    }
+                }
+                check(&mut ledger, &naive, &model);
+            }
+        }
+    }
+}

@@ -229,6 +229,12 @@ impl Cache {
         self.held.as_ref().map_or(0, |held| held.ledger.cells_used())
     }
 
+    /// Removes runs of rows, ascending: see [`Ledger::remove`].
+    #[cfg(test)]
+    pub fn remove(&mut self, runs: &[std::ops::Range<usize>]) -> usize {
+        self.held.as_mut().map_or(0, |held| held.ledger.remove(runs))
+    }
+
     /// Whether another row has a cell.
     pub fn has_free_cell(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.ledger.has_free_cell())
@@ -394,13 +400,7 @@ impl Cache {
 
     /// Moves the cache to a context of another size. Returns false if its contents could not be moved: the cache is
     /// then empty.
-    fn resize(
-        &mut self,
-        engine: &Engine,
-        params: &CacheParams<'_>,
-        learned: &mut Learned,
-        size: Size,
-    ) -> Result<bool> {
+    fn resize(&mut self, engine: &Engine, params: &CacheParams<'_>, learned: &mut Learned, size: Size) -> Result<bool> {
         // Free the old context before the new one is allocated: they need not fit at once.
         let prompt = std::mem::take(&mut self.prompt);
         let saved = match self.held.take() {
@@ -465,7 +465,7 @@ impl Cache {
     }
 
     /// Moves the cache to a smaller context in the middle of an answer, which cannot go on without what it answers.
-    fn shrink(
+    pub fn shrink(
         &mut self,
         engine: &Engine,
         params: &CacheParams<'_>,
@@ -549,4 +549,25 @@ impl Cache {
 
 fn no_context() -> Error {
     Error::Llama { action: "computing", reason: "there is no context; please report this".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_has_to_do_where_there_is_not_more() {
+        let up_to = |most: usize| {
+            move |n: usize| match n <= most {
+                true => Ok(n),
+                false => Err(Error::Llama { action: "allocating the context", reason: "out of memory".into() }),
+            }
+        };
+        assert_eq!(
+            [300, 280, 260].map(|most| first_that_is_made(280, 260, up_to(most)).expect("it fits")),
+            [280, 280, 260]
+        );
+        first_that_is_made(280, 260, up_to(250)).expect_err("not even what is wanted");
+        first_that_is_made(260, 260, |_| Err::<(), _>(Error::Cancelled)).expect_err("stopped");
+    }
 }

@@ -208,4 +208,3 @@ fn resize(frame: &Frame, (width, height): Size) -> Result<Vec<u8>> {
         })?;
     Ok(image::imageops::resize(&image, width, height, image::imageops::FilterType::CatmullRom).into_raw())
 }
-

@@ -1,7 +1,7 @@
 //! The encoder at work on video that does not end, slice by slice.
 
-use super::partial::{PartialEncoder, Purpose};
 use super::Encoder;
+use super::partial::{PartialEncoder, Purpose};
 use super::select::{keep_rows, view};
 use crate::chat::encoded::EncodedSlice;
 use crate::chat::encoded::arrangement::Arrangement;

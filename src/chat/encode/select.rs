@@ -1,6 +1,6 @@
 //! Which visual tokens of an encoded video are kept: chosen when it is encoded, and anew where all embeddings are there.
 
-use crate::chat::encoded::{EncodedSlice, EncodedVideo};
+use crate::chat::encoded::{EncodedSlice, EncodedVideo, VideoId};
 use crate::error::Result;
 use crate::prune::{self, Decision, PruneParams, SliceDecision, SliceView};
 use crate::runtime::Model;
@@ -66,4 +66,3 @@ pub(in crate::chat) fn select(video: &mut Arc<EncodedVideo>, decision: &Decision
     keep(&mut video.slices, decision, stride);
     true
 }
-

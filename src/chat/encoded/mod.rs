@@ -10,7 +10,6 @@ pub(in crate::chat) mod notes;
 pub(in crate::chat) use id::VideoId;
 
 use crate::error::Result;
-use crate::prune::PruneParams;
 use crate::runtime::{Model, Vision};
 use crate::video::{Sampling, SurveyReport, VideoInfo};
 use arrangement::Arrangement;

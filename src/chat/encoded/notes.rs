@@ -83,4 +83,3 @@ impl Area {
     /// All of a frame.
     pub const WHOLE: Self = Self { left: 0.0, top: 0.0, right: 1.0, bottom: 1.0 };
 }
-

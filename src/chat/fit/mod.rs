@@ -54,11 +54,6 @@ pub(in crate::chat) struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// What a prompt may take.
-    pub fn limits(&self) -> Limits {
-        Limits { positions: self.engine.model.n_ctx_train(), cells: self.params.n_ctx }
-    }
-
     /// Rows that are computed at once, where a video needs more than was asked for.
     pub fn raised_ubatch(&self, need: &Need) -> Option<usize> {
         Some(need.at_once).filter(|&at_once| at_once > self.available.n_ubatch(0))

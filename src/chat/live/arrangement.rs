@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn a_longer_video_begins_as_the_shorter_did() {
         for layout in layouts() {
-            let arrangement = LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: 8, fps: 1.0 }, 0.0, true);
+            let arrangement =
+                LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: 8, fps: 1.0 }, 0.0, true);
             let of = |n| arrangement.of_slices(layout.as_ref(), &times(layout.frames().per_slice, n));
             let longest = of(40);
             assert_eq!(longest.n_slices(), 40);
@@ -130,7 +131,8 @@ mod tests {
             let frames: Vec<f64> = (0..8).map(f64::from).collect();
             let whole =
                 Arrangement::new(layout.as_ref(), &VideoInfo { duration_s: Some(8.0), ..info() }, &frames, None, true);
-            let arrangement = LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: 8, fps: 1.0 }, 0.0, true);
+            let arrangement =
+                LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: 8, fps: 1.0 }, 0.0, true);
             let live = arrangement.of_slices(layout.as_ref(), &times(per_slice, 8 / per_slice));
             assert_eq!(live.parts, whole.parts, "{}", layout.name());
             assert_eq!(live.time_steps, whole.time_steps, "{}", layout.name());

@@ -8,8 +8,8 @@ use crate::chat::prompt::{self, Placed};
 use crate::chat::rows::RowKey;
 use crate::error::{Error, Result};
 use crate::layout::{Size, SliceTime};
-use crate::runtime::MemoryUsage;
 use crate::prune::{Budget, PruneParams};
+use crate::runtime::MemoryUsage;
 
 /// What slices take of the prompt, with all their visual tokens.
 #[derive(Debug, Clone, Copy)]

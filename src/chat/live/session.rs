@@ -258,26 +258,19 @@ impl LiveSession {
     /// # Errors
     /// [`Error::InvalidParameter`] if there is no frame yet; otherwise as [`Session::ask`].
     pub fn ask<'q>(&mut self, question: impl Into<Question<'q>>, observer: &mut dyn Observer) -> Result<Answer> {
-        self.check_begun()?;
-        let Question { text, about, spent } = question.into();
-        if let Some(part) = about {
-            // What is held stays in the cache: the part has one of its own.
-            let conversation = self.conversation.about(part);
-            let (mut cache, mut learned) = (Cache::default(), Learned::default());
-            let mut chat =
-                Chat::new(&self.engine, &self.params, &conversation, &mut cache, &mut learned).small();
-            return answer(&mut chat, &text, self.encoder_work(), spent, observer);
-        }
-        let encoder = self.encoder_work();
-        let (mut answer, before) = self.after_held(observer, |chat, observer| {
-            answer(chat, &text, encoder, spent, observer)
-        })?;
+        let question = question.into();
+        let is_of_held = question.about.is_none();
+        let (text, encoder, spent) = (question.text.clone(), self.encoder_work(), question.spent);
+        let ask = |chat: &mut Chat<'_>, observer: &mut dyn Observer| answer(chat, &text, encoder, spent, observer);
+        let (mut answer, before) = self.put(question, observer, ask)?;
         answer.tokens.prompt_computed += before.rows;
         answer.timings_ms.prefill += ms(before.took);
         answer.timings_ms.ttft += ms(before.took);
-        answer.frames = self.feed.iter().flat_map(|feed| feed.held.slices()).map(|held| held.frames).sum();
-        answer.slices.retain(|slice| slice.kept > 0);
-        answer.visual_tokens = count(&answer.slices);
+        if is_of_held {
+            answer.frames = self.feed.iter().flat_map(|feed| feed.held.slices()).map(|held| held.frames).sum();
+            answer.slices.retain(|slice| slice.kept > 0);
+            answer.visual_tokens = count(&answer.slices);
+        }
         Ok(answer)
     }
 
@@ -286,15 +279,26 @@ impl LiveSession {
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
-        self.check_begun()?;
-        let read = |chat: &mut Chat<'_>, observer: &mut dyn Observer| {
-            chat.first_logits(question, <[f32]>::to_vec, observer)
-        };
-        self.after_held(observer, read).map(|(logits, _)| logits)
+    pub fn first_logits<'q>(
+        &mut self,
+        question: impl Into<Question<'q>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<f32>> {
+        let question = question.into();
+        let text = question.text.clone();
+        let read =
+            |chat: &mut Chat<'_>, observer: &mut dyn Observer| chat.first_logits(&text, <[f32]>::to_vec, observer);
+        self.put(question, observer, read).map(|(logits, _)| logits)
     }
 
-    fn check_begun(&self) -> Result<()> {
+    /// Puts a question to the conversation that it is about: what is held, or a part with a cache of its own, beside
+    /// which the cache of what is held stays. Returns what had to be prefilled before it as well.
+    fn put<T>(
+        &mut self,
+        question: Question<'_>,
+        observer: &mut dyn Observer,
+        ask: impl Fn(&mut Chat<'_>, &mut dyn Observer) -> Result<T>,
+    ) -> Result<(T, Prefilled)> {
         if self.conversation.videos.is_empty() {
             return Err(Error::InvalidParameter {
                 name: "the video",
@@ -302,7 +306,11 @@ impl LiveSession {
                 expected: "one that has begun: push frames before a question".into(),
             });
         }
-        Ok(())
+        let Some(part) = question.about else { return self.after_held(observer, ask) };
+        let conversation = self.conversation.about(part);
+        let (mut cache, mut learned) = (Cache::default(), Learned::default());
+        let mut chat = Chat::new(&self.engine, &self.params, &conversation, &mut cache, &mut learned).small();
+        Ok((ask(&mut chat, observer)?, Prefilled { rows: 0, took: Duration::ZERO }))
     }
 
     /// Asks after what is held, and removes the question from the cache again. Returns what had to be prefilled before

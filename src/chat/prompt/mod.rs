@@ -14,7 +14,6 @@ use super::conversation::message::{Message, Role};
 use super::engine::Engine;
 use crate::error::Result;
 
-
 /// The prompt of `conversation` that ends with `message`, as text with marks.
 fn render(engine: &Engine, conversation: &Conversation, message: &Message) -> Result<String> {
     // What people write is text, whatever it looks like.

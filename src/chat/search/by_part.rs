@@ -93,6 +93,12 @@ impl<'q> From<&'q str> for Question<'q> {
     }
 }
 
+impl<'q> From<&&'q str> for Question<'q> {
+    fn from(text: &&'q str) -> Self {
+        (*text).into()
+    }
+}
+
 impl<'q> From<&'q String> for Question<'q> {
     fn from(text: &'q String) -> Self {
         text.as_str().into()

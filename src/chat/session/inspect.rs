@@ -4,6 +4,8 @@
 //! changes nothing of what is kept.
 
 use super::Session;
+#[cfg(doc)]
+use crate::chat::EvictMode;
 use crate::chat::cache::profile::LayerProfile;
 use crate::chat::cache::{Cache, Kv, Learned};
 use crate::chat::conversation::message::Message;
@@ -12,9 +14,8 @@ use crate::chat::encoded::{EncodedSlice, EncodedVideo};
 use crate::chat::prompt;
 use crate::chat::report::{EncoderWork, VisualTokens, count, encoder_work, slice_reports};
 use crate::chat::rows::PlannedRow;
+use crate::chat::search::Question;
 use crate::chat::turn::Chat;
-#[cfg(doc)]
-use crate::chat::EvictMode;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -172,8 +173,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::ChatTemplate`].
-    pub fn prompt_text(&self, question: &str) -> Result<String> {
-        prompt::text(&self.engine, &self.conversation, question)
+    pub fn prompt_text<'q>(&self, question: impl Into<Question<'q>>) -> Result<String> {
+        let Question { text, about, .. } = question.into();
+        match about {
+            None => prompt::text(&self.engine, &self.conversation, &text),
+            Some(part) => prompt::text(&self.engine, &self.conversation.about(part), &text),
+        }
     }
 
     /// The rows that [`ask`](Self::ask) would compute for `question`, and their positions. For looking at what a model

@@ -8,6 +8,8 @@ mod settings;
 mod several;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use builder::SessionBuilder;
@@ -226,10 +228,16 @@ impl Session {
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub fn first_logits(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Vec<f32>> {
-        let mut chat = self.chat();
+    pub fn first_logits<'q>(
+        &mut self,
+        question: impl Into<Question<'q>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<f32>> {
+        let Question { text, about, .. } = question.into();
+        let mut part = self.part(about);
+        let mut chat = self.chat_about(&mut part);
         chat.settle(observer)?;
-        chat.first_logits(question, <[f32]>::to_vec, observer)
+        chat.first_logits(&text, <[f32]>::to_vec, observer)
     }
 
     /// Evicts now what the last answer left to evict because it was too short to show what can go. The next question
@@ -277,13 +285,13 @@ impl Session {
     /// [`Error::InvalidParameter`] if the session was not opened with
     /// [`keep_unpruned`](crate::SessionParams::keep_unpruned), or if the video came from a saved session: each part's
     /// visual tokens are selected anew. Otherwise as [`ask`](Self::ask).
-    pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
+    pub fn search(&self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
         let Self { engine, conversation, params, .. } = self;
         let Some(video) = conversation.videos.iter().rev().find(|video| video.info.kind != Kind::Image) else {
             return Ok(None);
         };
         let Some(slices) = parts_of(video) else { return Ok(None) };
-        self.check_unpruned([video.as_ref()])?;
+        settings::check_unpruned(params, [video.as_ref()])?;
         Searcher { engine, params, conversation }.search_video(video, &slices, question, observer).map(Some)
     }
 

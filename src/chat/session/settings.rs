@@ -5,7 +5,7 @@ use crate::chat::cache::evict::{EvictMode, EvictParams};
 use crate::chat::cache::profile::LayerProfile;
 use crate::chat::encode::{decide, select};
 use crate::chat::encoded::{EncodedSlice, EncodedVideo, timed};
-use crate::chat::params::check_n_predict;
+use crate::chat::params::{SessionParams, check_n_predict};
 use crate::chat::report::Settings;
 use crate::error::{Error, Result};
 use crate::prune::{Decision, PruneParams};
@@ -63,7 +63,7 @@ impl Session {
     /// were not computed again and the method [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
-        self.check_unpruned(self.conversation.videos.iter().map(AsRef::as_ref))?;
+        check_unpruned(&self.params, self.conversation.videos.iter().map(AsRef::as_ref))?;
         let videos = &mut self.conversation.videos;
         let same = prune == self.params.prune;
         // What such a method would be given of a video that is encoded for it.
@@ -146,27 +146,6 @@ impl Session {
         text.clone_into(&mut self.conversation.answer_start);
     }
 
-    /// Whether visual tokens of these videos can be selected anew.
-    pub(super) fn check_unpruned<'a>(&self, videos: impl IntoIterator<Item = &'a EncodedVideo>) -> Result<()> {
-        for video in videos {
-            if !self.params.keep_unpruned {
-                return Err(Error::InvalidParameter {
-                    name: "SessionParams::keep_unpruned",
-                    value: "false".into(),
-                    expected: "true for selecting visual tokens anew".into(),
-                });
-            }
-            if video.unpruned.len() != video.slices.len() {
-                return Err(Error::InvalidParameter {
-                    name: "the video",
-                    value: video.info.path.display().to_string(),
-                    expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// What produces answers: what was asked for, and what it came to.
     pub fn settings(&self) -> Settings {
         Settings::of(&self.engine, &self.params, &self.conversation, &self.cache)
@@ -205,4 +184,28 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether visual tokens of these videos can be selected anew.
+pub(super) fn check_unpruned<'a>(
+    params: &SessionParams,
+    videos: impl IntoIterator<Item = &'a EncodedVideo>,
+) -> Result<()> {
+    for video in videos {
+        if !params.keep_unpruned {
+            return Err(Error::InvalidParameter {
+                name: "SessionParams::keep_unpruned",
+                value: "false".into(),
+                expected: "true for selecting visual tokens anew".into(),
+            });
+        }
+        if video.unpruned.len() != video.slices.len() {
+            return Err(Error::InvalidParameter {
+                name: "the video",
+                value: video.info.path.display().to_string(),
+                expected: "encoded in this session, to select its visual tokens anew: add it again".into(),
+            });
+        }
+    }
+    Ok(())
 }

@@ -4,11 +4,13 @@ use super::Session;
 use crate::chat::cache::{Cache, Learned};
 use crate::chat::conversation::Conversation;
 use crate::chat::conversation::message::Message;
+use crate::chat::encoded::EncodedVideo;
 use crate::chat::report::{Answer, Beside, encoder_work};
 use crate::chat::search::Question;
 use crate::chat::turn::{Chat, Turn};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A turn of a session whose prompt is in the cache.
@@ -25,7 +27,7 @@ pub(super) struct OpenTurn {
 
 /// A conversation about a part of a video, with the cache that it has until it is answered.
 #[derive(Debug)]
-struct Part {
+pub(super) struct Part {
     conversation: Conversation,
     cache: Cache,
     learned: Learned,
@@ -63,18 +65,23 @@ impl Session {
     pub(super) fn begin_turn(&mut self, question: Question<'_>, observer: &mut dyn Observer) -> Result<OpenTurn> {
         let Question { text, about, spent } = question;
         let message = self.chat().message(&text);
+        let mut part = self.part(about);
+        let turn = self.chat_about(&mut part).begin(&text, observer)?;
+        Ok(OpenTurn { turn, message, part, spent })
+    }
+
+    /// A conversation about a part of a video.
+    pub(super) fn part(&self, about: Option<Arc<EncodedVideo>>) -> Option<Box<Part>> {
         let part = |video| Part {
             conversation: self.conversation.about(video),
             cache: Cache::default(),
             learned: Learned::default(),
         };
-        let mut part = about.map(part).map(Box::new);
-        let turn = self.chat_about(&mut part).begin(&text, observer)?;
-        Ok(OpenTurn { turn, message, part, spent })
+        about.map(part).map(Box::new)
     }
 
-    /// The conversation that a turn is in, with what answers it.
-    fn chat_about<'a>(&'a mut self, part: &'a mut Option<Box<Part>>) -> Chat<'a> {
+    /// The conversation that a question is put to, with what answers it.
+    pub(super) fn chat_about<'a>(&'a mut self, part: &'a mut Option<Box<Part>>) -> Chat<'a> {
         match part.as_deref_mut() {
             None => self.chat(),
             Some(Part { conversation, cache, learned }) => {

@@ -70,11 +70,7 @@ impl Generation {
     }
 
     /// The next piece of the answer, which is not empty; `None` when the model has ended it, or it had to end.
-    pub fn next_piece(
-        &mut self,
-        chat: &mut Chat<'_>,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<String>> {
+    pub fn next_piece(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<String>> {
         let start = Instant::now();
         let before = self.work;
         let piece = loop {
@@ -118,12 +114,7 @@ impl Generation {
     }
 
     /// Puts `token` into the cache, behind which it evicts once. Gives why the answer has to end before it.
-    fn decode(
-        &mut self,
-        token: Token,
-        chat: &mut Chat<'_>,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<StopReason>> {
+    fn decode(&mut self, token: Token, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<StopReason>> {
         if !self.evicted && self.n_tokens >= self.evict_at {
             self.evicted = true;
             let start = Instant::now();
@@ -184,6 +175,7 @@ impl Generation {
 }
 
 /// An answer as it came out of the model.
+#[derive(Debug)]
 pub(in crate::chat) struct Generated {
     pub text: String,
     pub stop: StopReason,

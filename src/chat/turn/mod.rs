@@ -6,8 +6,8 @@
 mod generation;
 mod utf8;
 
-pub use generation::StopReason;
 pub(in crate::chat) use generation::Generated;
+pub use generation::StopReason;
 
 use super::cache::evict::DESCRIBE;
 use super::cache::prefill::Inputs;
@@ -72,8 +72,7 @@ impl<'a> Chat<'a> {
     pub fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
         let videos = &self.conversation.videos;
         let inputs = Inputs { videos, newline: self.engine.newline.as_deref() };
-        let first =
-            self.cache.prefill(self.engine, &self.cache_params, self.learned, plan, inputs, observer)?;
+        let first = self.cache.prefill(self.engine, &self.cache_params, self.learned, plan, inputs, observer)?;
         if self.cache.needs_description(&self.cache_params, self.learned) {
             match self.plan(DESCRIBE) {
                 Ok(other) => self.cache.describe(&other, videos),

@@ -90,7 +90,7 @@ impl Run<'_> {
             start_s: clip.start_s,
             end_s: clip.end_s,
             folder_fps: clip.folder_fps.or(self.video.folder_fps),
-            ..self.video
+            ..self.video.clone()
         }
     }
 }

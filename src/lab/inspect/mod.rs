@@ -89,7 +89,7 @@ impl Inspection {
         question: Option<&str>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let report = session.add_video_for(path, options, question.unwrap_or_default(), observer)?;
+        let report = session.add_video(path, &options.for_question(question.unwrap_or_default()), observer)?;
         let video = session.inspect().pop().ok_or_else(|| Error::InvalidParameter {
             name: "SessionParams::inspect",
             value: "false".into(),
@@ -129,13 +129,14 @@ impl Inspection {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let question = self.asked.as_ref().map(|asked| asked.question.clone());
-        let plan = session.plan_video(path, options, question.as_deref().unwrap_or_default())?;
+        let options = options.for_question(question.as_deref().unwrap_or_default());
+        let plan = session.plan_video(path, &options)?;
         if !plan.fits || !plan.changes.is_empty() {
             let reason = plan.shortage.unwrap_or_else(|| plan.changes.join("; "));
             self.dense = Dense::Impossible(format!("with all tokens, the video does not fit: {reason}"));
             return Ok(());
         }
-        let report = session.add_video_for(path, options, question.as_deref().unwrap_or_default(), observer)?;
+        let report = session.add_video(path, &options, observer)?;
         let times = |report: &VideoReport| report.slices.iter().map(|slice| slice.time_s).collect::<Vec<_>>();
         if times(&report) != times(&self.report) || report.visual_tokens.total != self.report.visual_tokens.total {
             self.dense = Dense::Impossible("with all tokens, other frames are chosen".to_owned());

@@ -13,7 +13,7 @@ pub(super) fn requested(request: &ChatRequest<'_>, own: &SharpvParams) -> FrameP
 
 /// The options for one video, within the server's limits. `list_fps` is the rate of a list of frames.
 pub(super) fn options(frames: FrameParams, list_fps: Option<f64>, base: &Base) -> Result<VideoOptions, ApiError> {
-    let (video, most) = (base.video, base.max_frames);
+    let (video, most) = (&base.video, base.max_frames);
     let max_frames = match frames.num_frames {
         None => video.max_frames,
         Some(Whole(-1)) => Some(most),
@@ -40,6 +40,7 @@ pub(super) fn options(frames: FrameParams, list_fps: Option<f64>, base: &Base) -
         end_s: positive("end", frames.end)?.or(video.end_s),
         folder_fps: positive("frames_fps", list_fps)?.or(video.folder_fps),
         choice,
+        ..VideoOptions::default()
     })
 }
 

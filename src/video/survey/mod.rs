@@ -9,7 +9,7 @@
 mod segments;
 mod thumbnail;
 
-use super::{FrameSource, Kind, Source, Sampling, Stop, VideoInfo, ffmpeg};
+use super::{FrameSource, Kind, Sampling, Source, Stop, VideoInfo, ffmpeg};
 use crate::error::Result;
 pub(crate) use segments::Segments;
 pub(crate) use thumbnail::Thumbnail;

@@ -125,7 +125,8 @@ impl Chat<'_> {
         let cancel = self.interrupts.cancel_token();
         let zoom = session::zoom(&mut self.session, question, self.zoom, &mut self.screen)?;
         self.zooms.extend(zoom.as_ref().map(session::about_zoom));
-        self.zooms.extend(session::search(&mut self.session, question, self.zoom, &mut self.screen)?);
+        let (question, searched) = session::search(&mut self.session, question, self.zoom, &mut self.screen)?;
+        self.zooms.extend(searched);
         self.screen.busy("reading the question");
         let mut watch = Watch::new(&mut self.screen, Some(AnswerWriter::new()), &cancel);
         let result = self.session.ask(question, &mut watch);

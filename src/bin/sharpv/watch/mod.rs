@@ -267,7 +267,8 @@ impl Watcher<'_> {
         let cancel = self.cancel.clone();
         screen.busy("reading the question");
         let mut watch = Watch::new(screen, streams.then(AnswerWriter::new), &cancel);
-        let result = self.live.ask(question, &mut watch);
+        let asked_of = search.as_ref().map_or_else(|| question.into(), |search| search.question(question));
+        let result = self.live.ask(asked_of, &mut watch);
         watch.finish(result.is_ok())?;
         let answer = result?;
         let latency_ms = start.elapsed().as_secs_f64() * 1000.0;

@@ -3,14 +3,14 @@
 
 use super::format::{Header, SavedSlice, SavedVideo};
 use super::refused::Refused;
-use crate::chat::conversation::Conversation;
-use crate::chat::engine::Engine;
 use crate::chat::cache::evict::{Choice, EvictMode};
 use crate::chat::cache::ledger::{self, Entry, Evicted};
 use crate::chat::cache::{Learned, SavedCache};
+use crate::chat::conversation::Conversation;
 use crate::chat::conversation::marks::Marks;
 use crate::chat::encoded::markers::Markers;
 use crate::chat::encoded::{EncodeTimings, EncodedSlice, EncodedVideo, VideoId};
+use crate::chat::engine::Engine;
 use crate::chat::params::SessionParams;
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
@@ -119,8 +119,7 @@ pub fn contents(
         spent: EncodeTimings::default(),
         answer_start: String::new(),
     };
-    let cache =
-        SavedCache { entries, tail: pending, dense_rows: header.dense_rows as usize, n_ctx: header.n_ctx };
+    let cache = SavedCache { entries, tail: pending, dense_rows: header.dense_rows as usize, n_ctx: header.n_ctx };
     let learned = Learned {
         similarity: Similarity {
             layers: evicted.similarity.into_iter().map(|s| s.unwrap_or(f32::NAN)).collect(),

@@ -11,10 +11,10 @@
 
 use super::refused::Refused;
 use crate::chat::cache::evict::{Choice, EvictMode, Tail};
-use crate::chat::encoded::arrangement::Arrangement;
 use crate::chat::conversation::message::Message;
-use crate::chat::rows::PlannedRow;
 use crate::chat::encoded::EncodedVideo;
+use crate::chat::encoded::arrangement::Arrangement;
+use crate::chat::rows::PlannedRow;
 use crate::error::{Error, Result};
 use crate::video::VideoInfo;
 use serde::{Deserialize, Serialize};

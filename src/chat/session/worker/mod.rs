@@ -18,7 +18,7 @@ use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::runtime::{CancelToken, Model};
 use crate::video::Source;
-use events::{OnEvent, EventSender};
+use events::{EventSender, OnEvent};
 use queue::Queue;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};

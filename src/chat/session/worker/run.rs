@@ -1,7 +1,7 @@
 //! The thread of a worker.
 
 use super::Opening;
-use super::events::{EventKind, Loaded, EventSender, EventObserver, Ticket};
+use super::events::{EventKind, EventObserver, EventSender, Loaded, Ticket};
 use super::queue::{Next, Queue};
 use crate::chat::session::Session;
 use crate::error::Error;
