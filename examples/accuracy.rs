@@ -1,20 +1,20 @@
 //! Exact-match accuracy on questions in JSONL, for several ways to prune and evict:
 //! `cargo run --release --example accuracy -- questions.jsonl [METHOD[/K/V][+EVICT[:M|@PROFILE]]…]`.
 //!
-//! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, with the path of the video relative
-//! to the file.
+//! A row is `{"video": "clip.mp4", "category": "move", "question": "…", "answer": "…"}`, with the path of the video
+//! relative to the file.
 //!
-//! METHOD is a value of `--prune`. After the plus come values of `--evict` and `--evict-threshold`: `off`, `sharpv+layers`,
-//! `sharpv+layers:0.1`. `sharpv+layers@PROFILE.json` uses a profile of `sharpv calibrate`, and
-//! `sharpv+layers@PROFILE.json@N` its first N layers; `layers-early` evicts during prefill. `sharpv/q8_0/q4_0` stores keys
-//! and values in these types; list variants with the same types next to each other.
+//! METHOD is a value of `--prune`. After the plus come values of `--evict` and `--evict-threshold`: `off`,
+//! `sharpv+layers`, `sharpv+layers:0.1`. `sharpv+layers@PROFILE.json` uses a profile of `sharpv calibrate`, and
+//! `sharpv+layers@PROFILE.json@N` its first N layers; `layers-early` evicts during prefill. `sharpv/q8_0/q4_0` stores
+//! keys and values in these types; list variants with the same types next to each other.
 //!
 //! Environment variables: `UBATCH` is the number of rows computed at once (512), `LATER` skips the score "alone", and
 //! `FAST` uses the copies of the weights that this processor computes faster, if they exist.
 //!
-//! There are two scores: with a prompt for each question ("alone"), and after the eviction that the clip's first question
-//! caused ("later", without the first questions). Each variant is compared with the first one, question by question: the
-//! difference in points, with a 95 % interval.
+//! There are two scores: with a prompt for each question ("alone"), and after the eviction that the clip's first
+//! question caused ("later", without the first questions). Each variant is compared with the first one, question by
+//! question: the difference in points, with a 95 % interval.
 
 use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Session, SessionParams, VideoOptions};
 use sharpv::models;

@@ -1,8 +1,8 @@
 //! Describes every video in a folder, one JSON object per line:
 //! `cargo run --release --example describe_folder -- FOLDER [QUESTION]`.
 //!
-//! A file that cannot be used gets a line with an `error`, and the session continues with the next one: what fails leaves a
-//! session unchanged.
+//! A file that cannot be used gets a line with an `error`, and the session continues with the next one: what fails
+//! leaves a session unchanged.
 
 use sharpv::{Session, VideoOptions, models};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! A video in memory: `cargo run --release --example frames_from_memory -- [QUESTION]`.
 //!
-//! Draws a falling ball in place of the images of a camera or a screen recorder, prints what it will cost, and asks about
-//! it. The answer is an iterator.
+//! Draws a falling ball in place of the images of a camera or a screen recorder, prints what it will cost, and asks
+//! about it. The answer is an iterator.
 
 use sharpv::video::Frames;
 use sharpv::{Session, VideoOptions, models};

@@ -1,8 +1,8 @@
 //! Pruning without a model: `cargo run --release --example prune_only -- [VIDEO [KEEP]]`.
 //!
-//! `sharpv::prune` takes embeddings from any source. Here they are the colors of a grid of 16 × 16 cells with 2 × 2 parts
-//! each; a program with its own encoder passes that encoder's embeddings. The example prints which cells of each frame
-//! are kept. KEEP is their share, 0 to 1; without it, the method decides.
+//! `sharpv::prune` takes embeddings from any source. Here they are the colors of a grid of 16 × 16 cells with 2 × 2
+//! parts each; a program with its own encoder passes that encoder's embeddings. The example prints which cells of each
+//! frame are kept. KEEP is their share, 0 to 1; without it, the method decides.
 
 use sharpv::prune::{Budget, PruneParams, SliceView, prune};
 use sharpv::video::{Frame, FrameSource, Frames, Sampling};

@@ -1,8 +1,8 @@
 //! Asks a question about each of several videos, in parallel sessions that share one loaded model:
 //! `cargo run --release --example several_sessions -- QUESTION VIDEO…`.
 //!
-//! The weights of the language model are in memory once. Each session has its own vision encoder, KV cache and threads, and
-//! gets its share of the cores.
+//! The weights of the language model are in memory once. Each session has its own vision encoder, KV cache and threads,
+//! and gets its share of the cores.
 
 use sharpv::{Session, VideoOptions, models};
 use std::thread;

@@ -8,22 +8,24 @@
 //! - `even`: at equal distances.
 //! - `changes`: where the image changes ([`FrameChoice::Changes`]).
 //! - `told`: the middle of each needle, and the others at equal distances. Errors here are the model's fault.
-//! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. Errors here are the model's fault, too.
+//! - `cut`: 8 frames of 8 seconds with the needle, whatever the number of frames. Errors here are the model's fault,
+//!   too.
 //!
 //! The results of each way are the needles in a chosen frame, the questions that were answered correctly, by kind, and
 //! the time per clip (finding, decoding and encoding frames). The kinds:
 //!
 //! - `needle` and `absent`: whether a present, or absent, thing is in the video. The answer is yes if that is likelier.
-//! - `which`: the share of absent things for which yes is less likely than for a needle. Chance is half, whatever answer
-//!   the model prefers.
+//! - `which`: the share of absent things for which yes is less likely than for a needle. Chance is half, whatever
+//!   answer the model prefers.
 //! - `last`: which needle is the last, in the model's words.
 //!
-//! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with its 95 % interval.
+//! Each way is compared with `even`, needle by needle: the mean difference of `which` in points, with its 95 %
+//! interval.
 //!
 //! With `--recall`, nothing is asked. With `--when`, the only question is when each needle is visible ([`when`]). With
-//! `--search`, [`Session::search`] runs before each question.
-//! `--shard I/N` takes every Nth video of each folder, starting with the Ith (I from 1), so that N processes can share the
-//! work: let each write its answers to a file, and `long_videos --summary FILE…` prints the summary of `--when` for all.
+//! `--search`, [`Session::search`] runs before each question. `--shard I/N` takes every Nth video of each folder,
+//! starting with the Ith (I from 1), so that N processes can share the work: let each write its answers to a file, and
+//! `long_videos --summary FILE…` prints the summary of `--when` for all.
 //!
 //! Environment variables: `THREADS` is the number of threads, `PRUNE` a value of `--prune`, `ANSWERS` a file to which a
 //! line of JSON is added per answer, and `MODEL` and `MMPROJ` are the files of another model than `smol`. The chosen

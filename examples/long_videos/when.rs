@@ -1,13 +1,13 @@
 //! When a needle is visible: questions that name a time.
 //!
-//! A model may prefer yes, no, or *before*. So every question is compared with others that differ only in the time, by how
-//! much likelier yes is than no:
+//! A model may prefer yes, no, or *before*. So every question is compared with others that differ only in the time, by
+//! how much likelier yes is than no:
 //!
 //! - `quarter`: the needle's question for each quarter of the video. The score is the share of the three other quarters
 //!   for which yes is less likely than for the quarter with the needle's middle. Chance is half.
-//! - `order`: the question with *before* and with *after* a moment, for two moments at the same distance before and after
-//!   the needle. The score is the share of moments for which the true question is likelier. A model that always prefers
-//!   *after* has half.
+//! - `order`: the question with *before* and with *after* a moment, for two moments at the same distance before and
+//!   after the needle. The score is the share of moments for which the true question is likelier. A model that always
+//!   prefers *after* has half.
 
 use crate::{Needle, yes_over_no};
 use serde_json::{Value, json};
@@ -65,8 +65,8 @@ fn clock(time_s: f64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// Prints the mean scores of lines from [`ask`] by category, number of frames and choice, and the difference between each
-/// choice and even frames, needle by needle, with 95 % intervals over videos.
+/// Prints the mean scores of lines from [`ask`] by category, number of frames and choice, and the difference between
+/// each choice and even frames, needle by needle, with 95 % intervals over videos.
 pub fn summary(lines: &[Value]) {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     // By category, frames and choice, by video and needle.

@@ -2,17 +2,17 @@
 //! `cargo run --release --example make_clips -- FOLDER [COUNT [SEED]]`.
 //!
 //! It writes `COUNT` MP4 clips (320) of 8 seconds, and `questions.jsonl` with five or six questions per clip, for
-//! `sharpv eval jsonl` and the example `accuracy`. A row is
-//! `{"video": "move-000.mp4", "category": "move", "question": "…", "answer": "…"}`. The answers are sentences that the small
-//! model `smol` was trained to give, about things that it knows. `choices.jsonl` has the questions that can be multiple
-//! choice, with `"choices": ["…"]`, for models that can answer with a letter.
+//! `sharpv eval jsonl` and the example `accuracy`. A row is `{"video": "move-000.mp4", "category": "move", "question":
+//! "…", "answer": "…"}`. The answers are sentences that the small model `smol` was trained to give, about things that
+//! it knows. `choices.jsonl` has the questions that can be multiple choice, with `"choices": ["…"]`, for models that
+//! can answer with a letter.
 //!
 //! `make_clips FOLDER --long MINUTES [COUNT [SEED]]` makes `COUNT` long clips (4), with a moving background and five to
-//! eight needles: things that are visible once, for four to eight seconds. `questions.jsonl` asks whether each is there,
-//! equally often about absent things, and which is the last. `cuts.jsonl` asks the same about 8 seconds (`start`, `end`)
-//! around a needle: errors there are not due to the choice of frames. `needles.jsonl` lists when things are visible, in
-//! seconds: `{"video": "long-010min-000.mp4", "thing": "bell", "start": 71.2, "end": 77.0}`. The example `long_videos`
-//! reads all three.
+//! eight needles: things that are visible once, for four to eight seconds. `questions.jsonl` asks whether each is
+//! there, equally often about absent things, and which is the last. `cuts.jsonl` asks the same about 8 seconds
+//! (`start`, `end`) around a needle: errors there are not due to the choice of frames. `needles.jsonl` lists when
+//! things are visible, in seconds: `{"video": "long-010min-000.mp4", "thing": "bell", "start": 71.2, "end": 77.0}`. The
+//! example `long_videos` reads all three.
 //!
 //! The program `ffmpeg` encodes the clips with libx264. The things are from Twemoji (CC BY 4.0, by Twitter and other
 //! contributors), which Cargo downloads.

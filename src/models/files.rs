@@ -173,8 +173,8 @@ pub(super) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing alone is not enough: a process that another thread is starting at this moment holds a copy of the file
-        // until it runs its program. If unlocking fails, the system frees the lock when the last copy is closed.
+        // Closing alone is not enough: a process that another thread is starting at this moment holds a copy of the
+        // file until it runs its program. If unlocking fails, the system frees the lock when the last copy is closed.
         let _ = self.0.unlock();
     }
 }

@@ -37,8 +37,8 @@ pub fn digest(files: &ModelFiles) -> Result<ModelDigest> {
 
 /// The digest of the GGUF file at `path`, or of the original that it claims to be a copy of.
 ///
-/// The claim is not verified: a file can take over the layer profile and the saved sessions of another model. Copies are
-/// therefore stored under the digest of [`contents`].
+/// The claim is not verified: a file can take over the layer profile and the saved sessions of another model. Copies
+/// are therefore stored under the digest of [`contents`].
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read, [`Error::NotGguf`] if it is not a GGUF file or damaged.

@@ -183,8 +183,8 @@ pub fn read_metadata(path: &Path) -> Result<Metadata> {
     Metadata::parse(open(path)?).map_err(unreadable(path))
 }
 
-/// Reads the values of the tensor `name` in the GGUF file at `path`; `None` if there is no such tensor. The values must be
-/// `f32`, `f16` or `bf16`; all of them are kept in memory.
+/// Reads the values of the tensor `name` in the GGUF file at `path`; `None` if there is no such tensor. The values must
+/// be `f32`, `f16` or `bf16`; all of them are kept in memory.
 ///
 /// # Errors
 /// As [`read_metadata`].

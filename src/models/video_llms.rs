@@ -1,7 +1,7 @@
 //! VideoLLMs on Hugging Face in GGUF, and the memory that they need.
 //!
-//! Sizes are computed from each model's architecture, not measured: weights by the average bits of the quantization, the
-//! KV cache by its layout. llama.cpp's compute buffers are not included; they take some hundred megabytes.
+//! Sizes are computed from each model's architecture, not measured: weights by the average bits of the quantization,
+//! the KV cache by its layout. llama.cpp's compute buffers are not included; they take some hundred megabytes.
 
 /// A VideoLLM in a repository on Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,8 +66,8 @@ impl VideoLlm {
         }
     }
 
-    /// Size of the f16 KV cache, in bytes, for a prompt with `frames` frames if the share `keep` of the visual tokens is
-    /// kept: 2 (keys and values) · layers · heads · head size · 2 bytes per token.
+    /// Size of the f16 KV cache, in bytes, for a prompt with `frames` frames if the share `keep` of the visual tokens
+    /// is kept: 2 (keys and values) · layers · heads · head size · 2 bytes per token.
     pub fn kv_bytes(&self, frames: u32, keep: f64) -> u64 {
         let token =
             2 * u64::from(self.n_layers) * u64::from(self.n_kv_heads) * u64::from(self.head_size) * KV_VALUE_BYTES;

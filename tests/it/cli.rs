@@ -1,4 +1,4 @@
-//! The program as its users meet it: arguments, stdout, stderr, exit codes.
+//! The program as users see it: arguments, stdout, stderr, exit codes.
 #![cfg(feature = "cli")]
 
 use crate::support::json_schema;
@@ -27,7 +27,7 @@ fn ask(clip_name: &str, question: &str, options: &str) -> Assert {
     with_smol(&args).assert()
 }
 
-/// A file of the test's own.
+/// A temporary file with this content.
 fn temporary(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join(name);
@@ -35,7 +35,7 @@ fn temporary(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-// --- what needs no model ----------------------------------------------------------------------------
+// --- without a model -------------------------------------------------------------------------------
 
 #[test]
 fn version_and_help_go_to_stdout() {
@@ -51,7 +51,7 @@ fn every_command_has_help() {
     }
 }
 
-/// `-h` is a screen of what people use, `--help` all there is.
+/// `-h` shows common options on one screen, `--help` shows all options.
 #[test]
 fn the_short_help_fits_a_screen() {
     let text = |args: &[&str]| {
@@ -65,7 +65,7 @@ fn the_short_help_fits_a_screen() {
     };
     let all = text(&["--help"]);
     let listed = all.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // What is said of a command may go on on lines that are indented more.
+    // The description of a command may continue on lines with more indentation.
     let names = listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
     let commands: Vec<&str> = names.filter(|name| *name != "help").collect();
     assert!(commands.contains(&"ask") && commands.len() > 10, "{commands:?}");
@@ -107,7 +107,7 @@ fn the_option_that_is_meant_is_told() {
                 .and(contains("--frames-by").not()),
         );
     }
-    // Not where it is no option.
+    // Not for a command without this option.
     sharpv(&["doctor", "--frames", "8"]).assert().code(2).stderr(contains("--max-frames").not());
 }
 
@@ -220,7 +220,7 @@ fn a_command_line_that_another_program_would_take_is_told_with_ours() {
         let expected = contains(format!("is not a command; did you mean this?\n\n  {expected}\n"));
         sharpv(args).assert().code(2).stdout(is_empty()).stderr(expected);
     }
-    // What would not be taken is not offered.
+    // No suggestion that would fail, too.
     for args in [&["nonsense"][..], &["list", "smol"], &["clip.mp4", "--nonsense"], &["run"]] {
         sharpv(args).assert().code(2).stderr(contains("unrecognized subcommand").and(contains("did you mean").not()));
     }
@@ -464,13 +464,13 @@ fn a_chat_reads_lines_and_encodes_a_video_once() {
     let statistics: Vec<&str> = stderr.lines().filter(|line| line.contains("first token after")).collect();
     assert_eq!(statistics.len(), 2, "{stderr}");
     assert!(statistics[0].contains("encode") && !statistics[1].contains("encode"), "{stderr}");
-    // The second turn computes its question, and nothing of the video.
+    // The second turn computes only its question, not the video.
     let computed =
         stderr.lines().find_map(|line| line.strip_prefix("prompt")?.split(',').nth(1)?.split_whitespace().next());
     assert!(computed.and_then(|n| n.parse().ok()).is_some_and(|n: u32| n < 30), "{stderr}");
 }
 
-/// The lines behind one that failed may count on it: without its video, a question would get an answer that is made up.
+/// Later lines may depend on a line that failed: without its video, the answer to a question would be made up.
 #[test]
 fn a_script_ends_at_the_first_line_that_fails() {
     let not_a_session = format!("/load {}", file!());
@@ -488,7 +488,7 @@ fn a_script_ends_at_the_first_line_that_fails() {
         let chat = with_smol(&["chat", "--max-frames", "1"]).write_stdin(input).assert();
         chat.code(1).stdout(is_empty()).stderr(contains("/stats").and(contains(expected)));
     }
-    // A question that has no room is a line that failed, too.
+    // A question that does not fit into the context is also a line that failed.
     let chat = with_smol(&["chat", "-c", "8"]).write_stdin("What is it?\n/help\n").assert();
     chat.code(1).stdout(is_empty()).stderr(contains("error: ").and(contains("/stats").not()));
 }
@@ -538,7 +538,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 
 // --- Ctrl-C -----------------------------------------------------------------------------------------
 
-/// An answer that would take minutes: the grammar never lets it end.
+/// An answer that would take minutes, as the grammar never ends it.
 #[cfg(unix)]
 const ENDLESS: [&str; 6] = ["--max-frames", "1", "-n", "4000", "--grammar", "root ::= [a-z ] root"];
 
@@ -580,7 +580,7 @@ fn ctrl_c_stops_the_answer_of_a_chat_and_not_the_chat() {
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
-/// The program with pipes at all ends.
+/// Starts the program with pipes for stdin, stdout and stderr.
 fn spawn(args: &[&str]) -> Child {
     smol::files();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sharpv"));
@@ -588,7 +588,7 @@ fn spawn(args: &[&str]) -> Child {
     command.spawn().expect("the program starts")
 }
 
-/// Ctrl-C.
+/// Sends SIGINT, as Ctrl-C does.
 #[cfg(unix)]
 fn interrupt(child: &Child) {
     let status = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();

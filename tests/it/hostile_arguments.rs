@@ -1,4 +1,4 @@
-//! Command lines that nobody means: `plan` answers, or says what is wrong with them.
+//! Nonsensical command lines: the program works, or says what is wrong.
 #![cfg(feature = "cli")]
 
 use crate::support::families;
@@ -72,7 +72,7 @@ const VALUES: [&str; 32] = [
     "%n%s",
 ];
 
-/// A model, and frames to ask about.
+/// A model and frames to ask about.
 struct Asked {
     frames: tempfile::TempDir,
     files: sharpv::models::ModelFiles,
@@ -85,7 +85,7 @@ impl Asked {
         Self { frames, files: families::files("smolvlm") }
     }
 
-    /// What becomes of a question with `options`: the exit code, `None` for a signal, and what is said.
+    /// Asks a question with `options`. Returns the exit code, `None` for a signal, and stderr.
     fn ask(&self, options: &[&str]) -> (Option<i32>, String) {
         let text = |path: &std::path::Path| path.to_str().expect("a path in UTF-8").to_owned();
         let mmproj = self.files.mmproj.as_deref().expect("an mmproj");
@@ -104,12 +104,12 @@ impl Asked {
     }
 }
 
-/// Numbers that would take gigabytes, or make other numbers of the logits, are refused with their range.
+/// Numbers that would take gigabytes or make logits invalid are rejected with their range.
 #[test]
 fn a_number_out_of_range_is_refused_with_its_range() {
     let asked = Asked::new();
     for options in [
-        // Took 8.6 GB, or ended the program where there is less.
+        // These took 8.6 GB, or ended the program on machines with less.
         &["--repeat-last-n", "4000000000", "--repeat-penalty", "1.1"][..],
         &["--repeat-last-n", "4294967295", "--presence-penalty", "1"],
         &["--repeat-last-n", "100000000"],
@@ -119,9 +119,9 @@ fn a_number_out_of_range_is_refused_with_its_range() {
         &["--temp", "1e30"],
         &["--frequency-penalty", "101"],
         &["--presence-penalty", "-101"],
-        // llama.cpp takes this for no seed at all.
+        // For llama.cpp, this is no seed.
         &["--seed", "4294967295"],
-        // More than ggml knows; so many threads that wait for each other do not come to an end.
+        // More than ggml's limit. With so many threads waiting for each other, it does not finish.
         &["-t", "513"],
         &["-t", "4096"],
         &["-ub", "65537"],
@@ -136,7 +136,7 @@ fn a_number_out_of_range_is_refused_with_its_range() {
         assert!(said.contains(value) || said.contains(name), "{options:?}: {said}");
         assert!(!said.contains("panicked") && said.contains("error: "), "{options:?}: {said}");
     }
-    // The ends of the ranges are in them.
+    // Ranges include their ends.
     for options in [
         &["--repeat-last-n", "1000000", "--repeat-penalty", "1.1"][..],
         &["--repeat-last-n", "0", "--repeat-penalty", "1.1"],
@@ -150,7 +150,7 @@ fn a_number_out_of_range_is_refused_with_its_range() {
     }
 }
 
-/// llama.cpp parses what is nested by calling itself.
+/// llama.cpp parses nested rules recursively.
 #[test]
 fn a_grammar_cannot_end_the_program() {
     let asked = Asked::new();
@@ -169,7 +169,7 @@ fn a_grammar_cannot_end_the_program() {
     }
 }
 
-/// Whatever number an option is given, an answer comes or what is wrong is said.
+/// With any number for any option, the program answers or says what is wrong.
 #[test]
 fn no_number_of_an_option_ends_the_program() {
     const NUMBERS: [&str; 12] = [
@@ -223,7 +223,7 @@ fn no_number_of_an_option_ends_the_program() {
             if random.below(every) > 0 {
                 continue;
             }
-            // Where they are off, numbers of the sampler do nothing.
+            // Some numbers have an effect only with a penalty.
             let (code, said) = asked
                 .ask(&[option, number, "--repeat-penalty", "1.1"][..if option == "--repeat-penalty" { 2 } else { 4 }]);
             answered += usize::from(code == Some(0));
@@ -262,7 +262,7 @@ fn no_command_line_ends_the_program() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code();
         answered += usize::from(code == Some(0));
-        // What is wrong is said.
+        // An error has a message.
         let told = code == Some(0) || !stderr.trim().is_empty();
         if !matches!(code, Some(0..=2)) || !told || stderr.contains("panicked") {
             wrong.push(format!("{:?} after {:?}: {}: {stderr}", &args[6..], begin.elapsed(), output.status));

@@ -1,4 +1,4 @@
-//! Models from a hub: which files, how they are fetched, and what goes wrong. The hub is a server of this test's own.
+//! Models from a hub: the choice of files, downloads, and errors. The hub is a server in this process.
 #![cfg(feature = "cli")]
 
 use crate::support::tls::{Authority, Proxy, TlsServer};
@@ -24,10 +24,10 @@ const REPO: &str = "org/Tiny-GGUF";
 const MODEL: &str = "Tiny-Q8_0.gguf";
 const MMPROJ: &str = "mmproj-Tiny-f16.gguf";
 
-/// The variables that name certificate authorities.
+/// The variables that set certificate authorities.
 const AUTHORITIES: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 
-/// A model without a projector will do.
+/// Models without a projector are accepted.
 const BLIND: Wish = Wish { memory: None, mmproj: false };
 
 fn within(memory: Option<u64>) -> Wish {
@@ -40,7 +40,7 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 fn mmproj() -> Vec<u8> {
-    // Begins as a projector does, which is all that is looked at.
+    // Begins like a projector; the rest is not read.
     match sharpv::models::known()[0].mmproj.origin {
         Origin::Assembled(_, Some(recipe)) => recipe.own.to_vec(),
         ref other => panic!("{other:?}"),
@@ -76,7 +76,7 @@ impl Setup {
         self.pull(name).expect_err("it cannot be pulled").to_string()
     }
 
-    /// The program with this hub and this cache, and nothing else of the user's.
+    /// The program with this hub and this cache, without other settings of the user.
     fn sharpv(&self, args: &[&str]) -> Command {
         let mut command = Command::from_std(self.std_command(args));
         command.timeout(Duration::from_secs(120));
@@ -119,7 +119,7 @@ fn ranges(server: &HubServer, file: &str) -> Vec<Option<String>> {
     server.content_requests(file).iter().map(|request| request.header("range").map(str::to_owned)).collect()
 }
 
-/// Keeps what was said.
+/// Records messages.
 #[derive(Default)]
 struct Messages(Vec<String>);
 
@@ -129,7 +129,7 @@ impl Observer for Messages {
     }
 }
 
-// --- what is fetched --------------------------------------------------------------------------------
+// --- downloads --------------------------------------------------------------------------------------
 
 #[test]
 fn model_and_projector_are_fetched_once_into_the_shared_cache() {
@@ -140,7 +140,7 @@ fn model_and_projector_are_fetched_once_into_the_shared_cache() {
     assert_eq!((&files.model, files.mmproj.as_ref()), (&snapshot.join(MODEL), Some(&snapshot.join(MMPROJ))));
     assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
     assert_eq!(fs::read(snapshot.join(MMPROJ)).unwrap(), mmproj());
-    // As the hub's own tools leave it: contents by their checksum, relative links, the commit without a line break.
+    // As the hub's own tools do: contents by checksum, relative links, the commit without a line break.
     #[cfg(unix)]
     assert_eq!(fs::read_link(&files.model).unwrap(), Path::new("../../blobs").join(sha256(&fixture("llama.gguf"))));
     assert_eq!(fs::read_to_string(setup.folder().join("refs/main")).unwrap(), setup.server.state().commit);
@@ -217,7 +217,7 @@ fn the_quantization_is_named_or_chosen_by_memory() {
         let files = setup.hub().pull(&spec(name), within(memory), &mut messages)?;
         Ok::<_, Error>((files.name, messages.0[0].clone()))
     };
-    // Room for all: 8 bits, for the model is small.
+    // Memory suffices for all: 8 bits, as the model is small.
     let (name, said) = pulled("org/M", Some(1 << 40)).unwrap();
     assert_eq!(name, "org/M:Q8_0");
     for part in [
@@ -237,7 +237,7 @@ fn the_quantization_is_named_or_chosen_by_memory() {
     );
     let (name, said) = pulled("org/M:Q4_K_M", mebibytes(500)).unwrap();
     assert!(name == "org/M:Q4_K_M" && said.contains("but this machine has 524.29 MB for it"), "{said}");
-    // What is in the cache is taken as it is there, the best first.
+    // Models in the cache are used, the preferred one first.
     assert_eq!(setup.hub().find(&spec("org/M"), within(mebibytes(521))).unwrap().name, "org/M:Q4_K_M");
     assert_eq!(setup.hub().find(&spec("org/M"), within(mebibytes(1))).unwrap().name, "org/M:Q8_0");
     let names: Vec<String> = setup.hub().cached().into_iter().map(|files| files.name).collect();
@@ -263,12 +263,12 @@ fn repositories_without_the_right_files_are_told() {
         assert!(error.contains(expected), "{expected} in {error}");
     }
     assert_eq!(setup.pull("org/Two:b").unwrap().model.file_name().unwrap(), "B-Q8_0.gguf");
-    // With a projector of the user's own, the model is enough.
+    // With the user's own projector, only the language model is required.
     let files = setup.hub().pull(&spec("org/Blind"), BLIND, &mut ()).unwrap();
     assert_eq!(files.mmproj, None);
 }
 
-/// Listings as they really are: what goes with a model lies beside it, in folders and under names of all kinds.
+/// Real listings: companions of a model are next to it, in folders and under names of all kinds.
 #[test]
 fn what_lies_beside_a_model_is_not_taken_for_one() {
     let setup = Setup::new();
@@ -304,13 +304,13 @@ fn what_lies_beside_a_model_is_not_taken_for_one() {
     let steps = ["Q2_K", "Q3_K_XS", "Q3_K_M", "Q4_K_M", "Q5_K_M"].map(|quant| format!("Big-{quant}.gguf"));
     let steps: Vec<&str> = steps.iter().map(String::as_str).chain(["mmproj-F16.gguf"]).collect();
     let big = taken("org/Big", &steps);
-    // What is wanted next is offered, not the smallest.
+    // The next preferred quantization is suggested, not the smallest.
     assert!(big.contains("org/Big: Q4_K_M (") && big.contains("sharpv pull org/Big:Q5_K_M"), "{big}");
 }
 
-// --- names from outside -----------------------------------------------------------------------------
+// --- untrusted names --------------------------------------------------------------------------------
 
-/// A folder that is none of the cache's, with files as a careless cache would take for its own.
+/// A folder outside the cache, with files that a careless cache would use.
 struct Outside {
     folder: PathBuf,
 }
@@ -331,7 +331,7 @@ impl Outside {
     }
 }
 
-/// A model says in its header what it is a copy of, and copies are kept under that name.
+/// A model's header names the original of a copy, and must not become part of a path.
 #[test]
 fn a_header_makes_and_deletes_nothing_outside_the_cache() {
     let setup = Setup::new();
@@ -340,7 +340,7 @@ fn a_header_makes_and_deletes_nothing_outside_the_cache() {
     let [weights, projector] =
         [&smol.model, smol.mmproj.as_ref().expect("a projector")].map(|path| fs::read(path).unwrap());
     for name in [outside.folder.to_str().expect("UTF-8"), "../../outside", ""] {
-        // Which of them is copied depends on the processor.
+        // Which of the files is copied depends on the processor.
         let [model, mmproj] = [&weights, &projector].map(|file| gguf::with_text(file, "sharpv.copy_of", name));
         setup.server.publish("org/Evil", &[("Evil-Q4_1.gguf", model), ("mmproj-Evil-Q8_0.gguf", mmproj)]);
         let mut pull = setup.sharpv(&["pull", "org/Evil"]);
@@ -351,14 +351,14 @@ fn a_header_makes_and_deletes_nothing_outside_the_cache() {
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/order-1");
     for more in [&["--evict", "off"], &["--evict", "layers"]] {
         let ask = setup.sharpv(&["ask", clip.to_str().unwrap(), "q", "-m", "org/Evil"]).args(more).assert().code(1);
-        // The smaller file is looked at first.
+        // The smaller file is checked first.
         let mmproj = files.mmproj.as_ref().expect("a projector").display();
         ask.stderr(contains(format!("{mmproj}: not a usable model: sharpv.copy_of is \"\"")));
     }
     outside.is_untouched();
 }
 
-/// A list may name anything.
+/// A list of files is not trusted.
 #[test]
 fn a_list_of_files_makes_nothing_outside_the_cache() {
     let setup = Setup::new();
@@ -389,7 +389,7 @@ fn a_list_of_files_makes_nothing_outside_the_cache() {
     outside.is_untouched();
 }
 
-/// Other tools write to the cache, too, and whoever gives one away.
+/// Other tools, and whoever a cache was copied from, write to it as well.
 #[test]
 fn a_cache_names_no_folder_outside() {
     let setup = Setup::new();
@@ -432,18 +432,18 @@ fn a_hub_with_an_authority_of_its_own_is_trusted_where_a_variable_names_it() {
         command.assert()
     };
 
-    // Nobody knows it.
+    // The certificate authority is unknown.
     let told = contains("error: org/Tiny-GGUF: ")
         .and(contains(format!("the certificate of {endpoint} is not trusted: UnknownIssuer")))
         .and(contains("set SSL_CERT_FILE to a file with that of its authority"));
     pull(&[]).code(1).stderr(told);
     assert_eq!(tls.connections(), 1, "another try is of no use");
-    // What is named is all that is trusted.
+    // Only the named authorities are trusted.
     let other = others.join("authority.pem");
     pull(&[("SSL_CERT_FILE", &other)])
         .code(1)
         .stderr(contains(format!("trusted are the authorities of SSL_CERT_FILE ({})", other.display())));
-    // Nothing is there, or no certificate.
+    // The file is missing, or contains no certificate.
     let missing = setup.home.path().join("missing.pem");
     fs::write(setup.home.path().join("empty.pem"), "no certificate").unwrap();
     for wrong in [missing, setup.home.path().join("empty.pem")] {
@@ -459,7 +459,7 @@ fn a_hub_with_an_authority_of_its_own_is_trusted_where_a_variable_names_it() {
             "already here and intact"
         }));
     }
-    // pip's and the hub's own variable may name a folder; OpenSSL's go before it.
+    // The variables of pip and the hub may name a folder; OpenSSL's take precedence.
     pull(&[("REQUESTS_CA_BUNDLE", &certificates)]).success();
     pull(&[("REQUESTS_CA_BUNDLE", &other), ("SSL_CERT_FILE", &file)]).success();
 }
@@ -476,7 +476,7 @@ fn a_certificate_of_another_name_is_refused() {
     pull.assert().code(1).stderr(contains("is not trusted").and(contains("check the clock of this machine")));
 }
 
-/// As in a company: the hub's name is known to the proxy alone, which shows a certificate of its own.
+/// A company network: only the proxy knows the hub's name, and it has its own certificate.
 #[test]
 fn the_proxy_of_the_environment_is_used() {
     let setup = Setup::new();
@@ -503,13 +503,13 @@ fn the_proxy_of_the_environment_is_used() {
         .code(1)
         .stderr(contains(unreachable.as_str()));
     assert_eq!(proxy.asked(), [""; 0]);
-    // A proxy that is not there is told.
+    // The error names an unreachable proxy.
     pull(&[("HTTPS_PROXY", "http://127.0.0.1:9")])
         .code(1)
         .stderr(contains(format!("{unreachable} through the proxy 127.0.0.1:9")));
 }
 
-// --- what goes wrong --------------------------------------------------------------------------------
+// --- errors -----------------------------------------------------------------------------------------
 
 #[test]
 fn a_cut_connection_goes_on_where_it_broke() {
@@ -550,7 +550,7 @@ fn a_server_without_ranges_sends_all_again() {
     assert_eq!(fs::read(&files.model).unwrap(), fixture("llama.gguf"));
 }
 
-/// Once it begins anew, what each try brings counts, not what was there before.
+/// After a restart, the progress of each attempt counts, not what was there before.
 #[test]
 fn a_download_that_began_anew_has_all_its_tries() {
     let setup = Setup::new();
@@ -569,11 +569,11 @@ fn a_server_that_always_begins_anew_and_breaks_off_is_given_up() {
     assert!(setup.server.content_requests(MODEL).len() < 8);
 }
 
-/// A hub may claim anything.
+/// The sizes in a list are not trusted.
 #[test]
 fn sizes_beyond_all_bounds_fit_nowhere() {
     let setup = Setup::new();
-    // Sums that are small where they wrap.
+    // Sums that are small if they wrap.
     let parts = ["Huge-Q8_0-00001-of-00002.gguf", "Huge-Q8_0-00002-of-00002.gguf"].map(|name| (name, 1 << 63));
     for (weights, projector) in [(parts.as_slice(), 1000), (&[("Huge-Q8_0.gguf", 1000)], u64::MAX)] {
         let files: Vec<_> = weights.iter().copied().chain([("mmproj.gguf", projector)]).collect();
@@ -751,13 +751,13 @@ fn what_other_tools_fetched_is_found_without_a_network() {
         error.contains("org/Tiny-GGUF:Q4_K_M is not in the cache") && error.contains("unset HF_HUB_OFFLINE"),
         "{error}"
     );
-    // A link without its content is no file.
+    // A broken link is not a file.
     fs::remove_file(setup.blob(&mmproj())).unwrap();
     assert!(resolve(REPO).is_err());
     assert!(setup.server.requests().is_empty(), "{:?}", setup.server.requests());
 }
 
-/// A quantization stays where it was fetched when another one comes at a newer commit.
+/// A quantization stays at its commit when another one is downloaded at a newer commit.
 #[test]
 fn what_was_fetched_at_an_older_commit_is_found_without_a_network() {
     let setup = Setup::new();
@@ -771,10 +771,10 @@ fn what_was_fetched_at_an_older_commit_is_found_without_a_network() {
     let resolve = |name: &str| offline.resolve(&spec(name), Wish::default(), &mut ());
     assert_eq!(resolve("org/Tiny-GGUF:Q8_0").unwrap(), first);
     assert_eq!(resolve("org/Tiny-GGUF:Q4_K_M").unwrap(), newer);
-    // Where the name leaves it open, the newest commit decides.
+    // Without a quantization in the name, the newest commit decides.
     assert_eq!(resolve(REPO).unwrap(), newer);
     assert_eq!(setup.hub().cached(), [newer.clone(), first]);
-    // The same quantization of two commits is one model: the newer.
+    // The same quantization at two commits is one model: the newer one.
     let updated = setup.pull("org/Tiny-GGUF:Q8_0").unwrap();
     assert_eq!(resolve("org/Tiny-GGUF:Q8_0").unwrap(), updated);
     assert_eq!(setup.hub().cached(), [newer, updated]);
@@ -835,7 +835,7 @@ fn known_video_llms_are_listed_with_what_they_need() {
         table.contains("computed from the numbers of parameters")
             && table.contains("ggml-org/SmolVLM2-500M-Video-Instruct-GGUF")
     );
-    // Each column has a line that says what it is.
+    // Each column has an explanation.
     let (columns, legend) = (table.lines().next().expect("columns"), table.split("\n\n").nth(1).expect("a legend"));
     let columns = columns.split("  ").map(str::trim).filter(|name| !name.is_empty() && *name != "REPOSITORY");
     let columns: Vec<&str> = columns.collect();
@@ -882,7 +882,7 @@ fn a_file_goes_before_a_repository_of_its_name() {
     ask.current_dir(&folder).assert().code(1).stderr(contains("org/Tiny-GGUF: not a usable GGUF file"));
     let mut ask = setup.sharpv(&["ask", clip.to_str().unwrap(), "q", "-m", "./org/Other"]);
     ask.current_dir(&folder).assert().code(1).stderr(contains("./org/Other: opening the model file failed"));
-    // And nothing is fetched for a video that is none.
+    // Nothing is downloaded for a file that is not a video.
     let ask = setup.sharpv(&["ask", "/nonsense/v.mp4", "q", "-m", REPO]).assert().code(1);
     ask.stderr(contains("/nonsense/v.mp4: opening the video failed"));
     assert!(setup.server.requests().is_empty());
@@ -930,7 +930,7 @@ fn two_programs_at_once_fetch_once() {
     assert_eq!([MODEL, MMPROJ].map(|file| setup.server.content_requests(file).len()), [1, 1]);
 }
 
-/// `pull` in the middle of its first file: 200 kB are there, and no more come.
+/// `pull` in the middle of its first file: 200 kB have arrived, and no more follow.
 fn hanging_download(setup: &Setup) -> std::process::Child {
     setup.server.fault(MODEL, &[Fault::Silence(200_000)]);
     let part = setup.part(&fixture("llama.gguf"));
@@ -944,7 +944,7 @@ fn hanging_download(setup: &Setup) -> std::process::Child {
     child
 }
 
-/// What was fetched before `child` ended is not fetched again.
+/// Checks that what was downloaded before `child` ended is not downloaded again.
 fn goes_on_behind(setup: &Setup, mut child: std::process::Child) {
     assert!(!child.wait().expect("it ends").success());
     setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));

@@ -1,5 +1,5 @@
-//! `install.sh`, which installs a released program, with releases that lie in a folder. Their programs are scripts, for
-//! what goes wrong with some; the program that was built is installed in `release`.
+//! `install.sh`, which installs a release, with releases in a folder. Their programs are scripts, some of which fail.
+//! The module `release` installs the program of this build.
 #![cfg(all(feature = "cli", unix))]
 
 use std::fs;
@@ -9,13 +9,13 @@ use std::process::{Command, Output};
 use crate::release::{TARGET, package, said, write_program};
 use tempfile::TempDir;
 
-/// Releases, and a home to install to.
+/// Releases, and a home folder to install to.
 struct Releases {
     folder: TempDir,
 }
 
 impl Releases {
-    /// One release: the latest, and the only one.
+    /// One release, which is the latest.
     fn new() -> Self {
         let releases = Self { folder: tempfile::tempdir().expect("a temporary folder") };
         releases.publish("latest/download", "1.0.0");
@@ -30,7 +30,7 @@ impl Releases {
         self.path("home/.local/bin/sharpv")
     }
 
-    /// Publishes an archive with a program that tells this version.
+    /// Publishes an archive with a program that prints this version.
     fn publish(&self, at: &str, version: &str) {
         self.publish_program(at, &format!("#!/bin/sh\necho sharpv {version}\n"));
     }
@@ -106,7 +106,7 @@ fn an_installed_program_is_replaced_only_by_a_whole_one_that_runs() {
     assert!(!output.status.success() && said(&output).contains("cannot be downloaded"), "{}", said(&output));
     assert_eq!(version(&releases.installed()), "sharpv 1.0.0\n");
 
-    // One that cannot be started, and one that only dies when it computes: of an instruction that a processor lacks.
+    // A program that cannot be started, and one that crashes when it computes, at an unknown instruction.
     for program in
         ["echo it needs a newer system >&2; exit 1", "case $1 in --version) echo sharpv 4;; *) kill -ILL $$;; esac"]
     {
@@ -121,7 +121,7 @@ fn an_installed_program_is_replaced_only_by_a_whole_one_that_runs() {
     assert_eq!(version(&releases.installed()), "sharpv 5.0.0\n");
 }
 
-/// The script in the repository knows no place; that of a release knows its own.
+/// The script in the repository has no address; the script of a release has its own.
 #[test]
 fn the_place_of_the_releases_must_be_known() {
     let releases = Releases::new();

@@ -1,8 +1,8 @@
-//! Model files with values that llama.cpp ends the process over, or takes without a word: each is refused in one line
-//! that names file and value.
+//! Model files with values at which llama.cpp ends the process, or which it silently accepts: each is rejected with one
+//! line that names file and value.
 //!
-//! The files are those of the families with a value or a name changed in place. They are opened in a child process,
-//! since what is tested is that it does not die.
+//! The files are those of the families with one value or name changed in place. A child process opens them, as a
+//! failure would end it.
 
 use crate::support::lcg::Lcg;
 use crate::support::{families, gguf, memory, smol};
@@ -14,16 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// In the environment of the child: a model, its mmproj and a folder of frames.
+/// The environment variable of the child: a model, its mmproj and a folder of frames.
 const FILES: [&str; 3] = ["SHARPV_TEST_FILES_MODEL", "SHARPV_TEST_FILES_MMPROJ", "SHARPV_TEST_FILES_FRAMES"];
 
 const FAMILIES: [&str; 8] =
     ["smolvlm", "internvl", "qwen2vl", "qwen2.5vl", "qwen3vl", "gemma3", "minicpmv", "llava-onevision"];
 
-/// Longer than any file takes to be refused, or to answer.
+/// Longer than it takes to reject a file, or to answer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Not a test of its own: it opens the files that the others name.
+/// Not a test by itself: opens the files that other tests name.
 #[test]
 fn child() {
     let Some([model, mmproj, frames]) = FILES
@@ -42,13 +42,14 @@ fn child() {
     }
 }
 
-/// In the environment of the child that opens many: a file that names models and mmproj, one a line each.
+/// The environment variable of the child that opens many files: a file with pairs of model and mmproj, one path per
+/// line.
 const LIST: &str = "SHARPV_TEST_FILES_LIST";
 
-/// More than the fixtures, or what is read of a file before it is refused, take.
+/// More memory than the fixtures take, or reading a file before it is rejected.
 const MAX_PEAK: u64 = 2 << 30;
 
-/// Not a test of its own: it opens the files that another lists.
+/// Not a test by itself: opens the files that another test lists.
 #[test]
 fn child_of_many() {
     let (Some(list), Some(frames)) = (std::env::var_os(LIST), std::env::var_os(FILES[2])) else { return };
@@ -70,8 +71,8 @@ fn child_of_many() {
     }
 }
 
-/// What became of each pair of files: the peak of memory, and what was said. A child that dies, or takes too long for
-/// one of them, is begun again behind it.
+/// The result for each pair of files: the peak of memory, and the message. If the child crashes or takes too long,
+/// another one continues with the next pair.
 fn outcomes(pairs: &[[PathBuf; 2]], folder: &Path, frames: &Path) -> Vec<(u64, String)> {
     use std::io::{Read as _, Seek as _};
     let mut outcomes: Vec<(u64, String)> = Vec::new();
@@ -129,7 +130,7 @@ fn answer(files: &ModelFiles, frames: &Path) -> sharpv::Result<()> {
     session.ask("What is it?", &mut ()).map(|_| ())
 }
 
-/// How a child ended that opened `files`, and what it said.
+/// How a child that opened `files` ended, and its output.
 fn run(files: &ModelFiles, frames: &Path) -> (ExitStatus, String) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "model_files::child", "--nocapture"]).env("GGML_NO_BACKTRACE", "1");
@@ -155,17 +156,17 @@ fn run(files: &ModelFiles, frames: &Path) -> (ExitStatus, String) {
     (status, String::from_utf8_lossy(&said).into_owned())
 }
 
-/// A value that takes a fixed number of bytes, or a tensor's name.
+/// A value of fixed size, or the name of a tensor.
 #[derive(Debug, Clone)]
 struct Place {
     name: String,
-    /// GGUF's number for the type of a value; none for a tensor's name.
+    /// The number of the value's type in GGUF; `None` for the name of a tensor.
     value: Option<u32>,
     at: usize,
     len: usize,
 }
 
-/// What stands where in a GGUF file of ours.
+/// The places of values and names in a GGUF file of the fixtures.
 struct Places<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -173,7 +174,7 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// How long the part is that tells what is in the file.
+    /// The length of the header.
     fn header(bytes: &'a [u8]) -> usize {
         Self::read(bytes).at
     }
@@ -226,14 +227,14 @@ impl<'a> Places<'a> {
     }
 }
 
-/// What stands in a file in place of what should.
+/// A change in a file.
 #[derive(Debug, Clone, Copy)]
 enum Wrong {
     Int(u32),
     Float(f32),
-    /// Another type, of values as wide.
+    /// Another type of the same size.
     Type(u32),
-    /// One letter of a tensor's name is another.
+    /// One letter of a tensor's name changes.
     Name,
 }
 
@@ -347,7 +348,7 @@ fn what_llama_cpp_would_die_of_is_told() {
             let (files, _) = broken(family, in_mmproj, name, wrong, folder.path());
             let (status, said) = run(&files, frames.path());
             let told = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
-            // A tensor is named by what it was called, a value by its key.
+            // The message names a tensor by its original name, and a value by its key.
             let ok = status.success() && told.contains("broken.gguf") && told.contains(name);
             (!ok)
                 .then(|| format!("{family} {name} {wrong:?}: {status}: {}", if told.is_empty() { &said } else { told }))
@@ -397,7 +398,7 @@ fn no_value_and_no_name_ends_the_process() {
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// A value of a header, or any of its bytes: numbers, lengths, counts, types, names, shapes, offsets.
+/// Random changes of a value or any byte in a header: numbers, lengths, counts, types, names, shapes, offsets.
 fn change(bytes: &mut Vec<u8>, header: usize, random: &mut Lcg) {
     if random.below(2) == 0 {
         let places = Places::of(bytes);
@@ -417,7 +418,7 @@ fn change(bytes: &mut Vec<u8>, header: usize, random: &mut Lcg) {
         return;
     }
     for _ in 0..1 + random.below(3) {
-        // What describes the tensors is the second half of a small file's header.
+        // In a small file, the descriptions of tensors are the second half of the header.
         let at = if random.below(3) == 0 { random.below(256) } else { random.below(header) }.min(bytes.len() - 9);
         match random.below(7) {
             0 => bytes[at] ^= 1 << random.below(8),
@@ -482,7 +483,7 @@ fn no_changed_header_ends_the_process() {
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What a file says that it is a copy of becomes the name of a file.
+/// The original that a file names must not become part of a path.
 #[test]
 fn a_copy_of_what_is_no_digest_is_refused() {
     const KEY: &str = "sharpv.copy_of";
@@ -514,7 +515,7 @@ fn a_copy_of_what_is_no_digest_is_refused() {
     }
 }
 
-/// The names of so many files take more memory than there is.
+/// A header that claims more parts than memory can hold names.
 #[test]
 fn a_model_of_billions_of_parts_is_one_of_one() {
     let folder = tempfile::tempdir().expect("a folder");

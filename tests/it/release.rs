@@ -1,5 +1,5 @@
-//! What makes a release, run as the workflow runs it (`.github/workflows/archives.yml`), on the program that was built:
-//! it is packaged, published into a folder, installed from there, and asked for what the README shows.
+//! Makes a release as the workflow does (`.github/workflows/archives.yml`), with the program of this build: packages
+//! it, publishes it to a folder, installs it from there, and tries what the README shows.
 #![cfg(all(feature = "cli", unix))]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use crate::support::smol;
 use sharpv::models::Store;
 
-/// What `install.sh` looks for on this machine.
+/// The target that `install.sh` looks for on this machine.
 pub const TARGET: &str = if cfg!(target_os = "macos") {
     "aarch64-apple-darwin"
 } else if cfg!(target_arch = "aarch64") {
@@ -35,8 +35,8 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Runs `package.sh`: the archive with `program` and its sum are in `work/dist`. What cargo-about and `ffmpeg.sh` give
-/// is a line each here.
+/// Runs `package.sh`, which puts the archive with `program` and its checksum into `work/dist`. The license texts of
+/// cargo-about and `ffmpeg.sh` are replaced by a line each.
 pub fn package(program: &Path, work: &Path) -> Output {
     let licenses = work.join("licenses");
     if !licenses.exists() {
@@ -46,7 +46,7 @@ pub fn package(program: &Path, work: &Path) -> Output {
         }
     }
     let mut command = script("package.sh");
-    // Not the folder of this build: `./x` of other tests would be at the same files.
+    // Not the target folder of this build, where `./x` in other tests uses the same files.
     command.arg(program).arg(TARGET).arg(&licenses).arg(work.join("dist")).env("CARGO_TARGET_DIR", work.join("target"));
     command.output().expect("bash")
 }
@@ -56,7 +56,7 @@ fn archive(work: &Path) -> PathBuf {
     work.join("dist").join(format!("sharpv-{TARGET}.tar.gz"))
 }
 
-/// `smoke.sh` on that archive, with the model that is here. Nothing is fetched.
+/// Runs `smoke.sh` on that archive, with the installed model. Nothing is downloaded.
 fn smoke(work: &Path, steps: &[&str]) -> Output {
     smol::files();
     let cache = Store::from_env().expect("a cache folder");
@@ -88,7 +88,7 @@ fn what_is_packaged_is_installed_and_does_what_the_readme_shows() {
     let license = said(&unpack.output().expect("tar"));
     assert!(license.contains("MIT License") && license.contains("The ggml authors"), "{license}");
 
-    // Published as GitHub has it: `releases/latest/download/NAME`.
+    // The paths of GitHub: `releases/latest/download/NAME`.
     let releases = work.path().join("releases");
     let latest = releases.join("latest/download");
     let address = format!("file://{}", releases.display());
@@ -112,10 +112,10 @@ fn what_is_packaged_is_installed_and_does_what_the_readme_shows() {
     assert!(smoked.status.success(), "{}", said(&smoked));
 }
 
-/// What a release is asked is asked in earnest: a program that lacks one thing does not pass.
+/// The checks of a release find a program that lacks one thing.
 #[test]
 fn a_program_that_lacks_something_is_no_release() {
-    // As FFmpeg says it that has no network, no encoders or muxers, and as processors do that lack instructions.
+    // The errors of an FFmpeg without network, encoders or muxers, and of a processor without instructions.
     let lacks = [
         ("run", "doctor", "kill -ILL $$"),
         ("pull", "pull*", "exit 1"),
@@ -140,7 +140,7 @@ fn a_program_that_lacks_something_is_no_release() {
     }
 }
 
-/// A script that is called `sharpv`, in `folder`.
+/// A script named `sharpv` in `folder`.
 pub fn write_program(folder: &Path, text: &str) -> PathBuf {
     let program = folder.join("sharpv");
     fs::write(&program, text).expect("a program");
@@ -191,11 +191,11 @@ fn the_notes_are_what_the_changelog_says_of_the_tag() {
     assert!(!done && text.contains("no section"), "{text}");
 }
 
-/// What workflows and scripts name of the repository is there: a cache by the sum of a file that is gone would never be
-/// made anew, and a script that reads one breaks on the day of the release.
+/// Files that workflows and scripts name exist: a cache with the checksum of a missing file would never be renewed, and
+/// a script that reads a missing file fails on the day of the release.
 #[test]
 fn what_workflows_and_scripts_name_is_there() {
-    // Made by the commands that name it, or FFmpeg's.
+    // Made by the commands that name them, or part of FFmpeg.
     let made = ["vendor/llama.cpp/bindings.rs", "fuzz/artifacts", "configure"];
     let folders = [".github", ".github/workflows", ".ci", ""];
     let mut files = Vec::new();
@@ -232,14 +232,14 @@ fn of_hash_files(workflow: &str) -> Vec<String> {
     calls.flat_map(|(patterns, _)| patterns.split('\'').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
-/// Words that are paths in the repository: below one of its folders, or begun with `./` or `$root/`.
+/// Words that are paths in the repository: in one of its folders, or with the prefix `./` or `$root/`.
 fn of_paths(script: &str) -> Vec<String> {
     let in_word = |c: char| c.is_ascii_alphanumeric() || "._/-*$@{}#:~+".contains(c);
     let words = script.split(|c| !in_word(c)).map(|word| word.trim_end_matches(['.', ':']));
     let path = |word: &str| {
         let named = ["./", "$root/"].iter().find_map(|start| word.strip_prefix(start));
         let path = named.unwrap_or(word).trim_end_matches('/');
-        // Of the system, or with variables, addresses and actions (`actions/cache@v5`).
+        // Paths of the system, paths with variables, addresses, and actions (`actions/cache@v5`).
         if path.is_empty()
             || ["/", ".."].iter().any(|start| path.starts_with(start))
             || path.contains(['$', '{', '#', ':', '@', '~'])
@@ -253,7 +253,7 @@ fn of_paths(script: &str) -> Vec<String> {
     words.filter_map(path).collect()
 }
 
-/// Whether there is a file or folder of this name; `*` and `**` stand for any.
+/// Whether a file or folder matches a pattern with `*` and `**`.
 fn matches_a_file(pattern: &str) -> bool {
     let Some((before, _)) = pattern.split_once('*') else { return root().join(pattern).exists() };
     let folder = before.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -282,8 +282,8 @@ fn names_in_scripts_are_found() {
     assert!(!matches_a_file("models/smol/*.gguf") && !matches_a_file("gone/**") && !matches_a_file("src/gone.rs"));
 }
 
-/// A processor of 2008 has none of AVX2, FMA, F16C and BMI2. Whatever the program is asked, it says so, and does not
-/// die of an instruction that it does not know; the library refuses to load a model.
+/// A processor of 2008 has none of AVX2, FMA, F16C and BMI2. Every command reports that, instead of crashing at an
+/// unknown instruction, and the library does not load a model.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[test]
 fn a_processor_that_is_too_old_is_told() {
@@ -300,7 +300,7 @@ fn a_processor_that_is_too_old_is_told() {
         assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
         assert!(text.contains("no AVX, AVX2, FMA, F16C, BMI2") && text.contains("from source"), "{args:?}: {text}");
     }
-    // Of the generation before Haswell: AVX is there.
+    // The generation before Haswell has AVX.
     let text = said(&old("IvyBridge", &["--version"]));
     assert!(text.contains("no AVX2, FMA, BMI2"), "{text}");
 }

@@ -30,7 +30,8 @@ pub struct Settings {
     pub fps: f64,
     /// The share of visual tokens to keep; `None` lets SharpV decide.
     pub keep: Option<f32>,
-    /// The similarity `M` below which a layer's visual tokens are evicted; `None` evicts as much as leaves answers unchanged.
+    /// The similarity `M` below which a layer's visual tokens are evicted; `None` evicts as much as leaves answers
+    /// unchanged.
     pub threshold: Option<f32>,
 }
 

@@ -1,5 +1,5 @@
-//! Questions and answers in the words that `smol` was trained on. "Describe the video." is missing: its answers are so long
-//! that `smol` gets hardly any of them right.
+//! Questions and answers in the words that `smol` was trained on. "Describe the video." is missing: its answers are so
+//! long that `smol` gets hardly any of them right.
 
 use super::backdrop::COLORS;
 use super::random::Random;

@@ -34,8 +34,8 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// Nearly normal around 0, with a standard deviation of a third: a sum of four uniform numbers, because logarithms and
-    /// sines differ between machines.
+    /// Nearly normal around 0, with a standard deviation of a third: a sum of four uniform numbers, because logarithms
+    /// and sines differ between machines.
     pub fn bell(&mut self) -> f64 {
         let bits = self.bits();
         let sum: u64 = (0..4).map(|i| (bits >> (16 * i)) & 0xFFFF).sum();

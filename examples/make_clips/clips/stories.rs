@@ -179,7 +179,8 @@ fn cut(random: &mut Random) -> Story {
     Story { scene, questions }
 }
 
-/// The path of a camera over `distance` pixels in the direction with this number, and the size of the required backdrop.
+/// The path of a camera over `distance` pixels in the direction with this number, and the size of the required
+/// backdrop.
 fn pan(direction: usize, distance: i32) -> (Way, (u32, u32)) {
     let step = DIRECTIONS[direction].1;
     let far = step.map(|axis| axis.abs() * distance);

@@ -1,5 +1,5 @@
-//! llama.cpp's short options of several letters, such as `-ngl`. clap does not support them, so they are replaced by their
-//! long forms.
+//! llama.cpp's short options of several letters, such as `-ngl`. clap does not support them, so they are replaced by
+//! their long forms.
 
 use std::ffi::OsString;
 

@@ -1,5 +1,5 @@
-//! What the help of each command shows: `-h` the common options, on one screen; `--help` all options but those that have
-//! no use with the command.
+//! What the help of each command shows: `-h` the common options, on one screen; `--help` all options but those that
+//! have no use with the command.
 
 use clap::{Arg, Command};
 

@@ -31,7 +31,8 @@ struct Report {
     pip: Option<String>,
     /// Names of the installed models.
     models: Vec<String>,
-    /// For each installed model, how many layers can do without visual tokens, and how many there are, if that is known.
+    /// For each installed model, how many layers can do without visual tokens, and how many there are, if that is
+    /// known.
     layers_free: BTreeMap<String, [usize; 2]>,
     problems: Vec<Problem>,
 }

@@ -1,5 +1,5 @@
-//! Command lines of other programs (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`, `--max-tokens 64`). They
-//! are errors, and the message suggests sharpv's own command or option.
+//! Command lines of other programs (`sharpv clip.mp4 "What?"`, `sharpv run smol`, `sharpv list`, `--max-tokens 64`).
+//! They are errors, and the message suggests sharpv's own command or option.
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

@@ -1,7 +1,7 @@
 //! Parsers for the values of options.
 
 use anyhow::Context as _;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use sharpv::lab::methods;
 use sharpv::layout;
 use sharpv::prune::Method;
@@ -145,8 +145,7 @@ pub fn text_of(what: &str, path: Option<&Path>) -> anyhow::Result<Option<String>
 }
 
 /// A folder to write to, which may not exist yet.
-pub fn folder() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
-    use clap::builder::{PathBufValueParser, TypedValueParser};
+pub fn folder() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
         let is_other = path.exists() && !path.is_dir();
         if is_other { Err("this is a file, not a folder; give a folder") } else { Ok(path) }
@@ -154,20 +153,18 @@ pub fn folder() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
 }
 
 /// A file to write.
-pub fn file() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
-    use clap::builder::{PathBufValueParser, TypedValueParser};
+pub fn file() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new()
         .try_map(|path| if path.is_dir() { Err("this is a folder; give a file") } else { Ok(path) })
 }
 
 /// A video file to write.
-pub fn film() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
-    use clap::builder::TypedValueParser;
+pub fn film() -> impl TypedValueParser<Value = PathBuf> {
     file().try_map(|path| VideoWriter::check_name(&path).map(|()| path))
 }
 
 /// One of the names of `T`. Help and errors list them.
-pub fn one_of<T>() -> impl clap::builder::TypedValueParser<Value = T>
+pub fn one_of<T>() -> impl TypedValueParser<Value = T>
 where
     T: VariantNames + FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
 {
@@ -175,22 +172,21 @@ where
 }
 
 /// One of the names of `T`. Help and errors list only those that are `shown`; the others are for comparisons.
-pub fn one_of_shown<T>(shown: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
+pub fn one_of_shown<T>(shown: &'static [&'static str]) -> impl TypedValueParser<Value = T>
 where
     T: VariantNames + FromStr<Err = sharpv::Error> + Clone + Send + Sync + 'static,
 {
-    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
     let value = |name: &'static str| PossibleValue::new(name).hide(!shown.contains(&name));
     PossibleValuesParser::new(T::VARIANTS.iter().copied().map(value)).try_map(|name| name.parse::<T>())
 }
 
 /// How many jobs run in parallel.
-pub fn jobs() -> impl clap::builder::TypedValueParser<Value = usize> {
-    clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64)
+pub fn jobs() -> impl TypedValueParser<Value = usize> {
+    RangedU64ValueParser::<usize>::new().range(1..=64)
 }
 
 /// A method of the library's core. The methods to compare with are known, and rejected.
-pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
+pub fn method() -> impl TypedValueParser<Value = Method> {
     let core = Method::ALL.map(|method| PossibleValue::new(method.name()));
     let compared = methods::COMPARED.map(|method| PossibleValue::new(method.name()).hide(true));
     PossibleValuesParser::new(core.into_iter().chain(compared)).try_map(|name| {
@@ -201,20 +197,20 @@ pub fn method() -> impl clap::builder::TypedValueParser<Value = Method> {
 }
 
 /// A method of `sharpv inspect`: one of [`method`], or one to compare with.
-pub fn inspect_method() -> impl clap::builder::TypedValueParser<Value = Method> {
+pub fn inspect_method() -> impl TypedValueParser<Value = Method> {
     PossibleValuesParser::new(methods::all().map(Method::name)).try_map(|name| methods::by_name(&name))
 }
 
 /// A method of `sharpv bench`: as in its results, `dense` is the one that keeps all tokens.
-pub fn bench_method() -> impl clap::builder::TypedValueParser<Value = Method> {
+pub fn bench_method() -> impl TypedValueParser<Value = Method> {
     let names = methods::all().map(methods::name).map(PossibleValue::new);
     let off = PossibleValue::new(Method::OFF.name()).hide(true);
     PossibleValuesParser::new(names.chain([off])).try_map(|name| methods::by_name(&name))
 }
 
 /// The name of a layout.
-pub fn layout_name() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(layout::NAMES)
+pub fn layout_name() -> PossibleValuesParser {
+    PossibleValuesParser::new(layout::NAMES)
 }
 
 #[cfg(test)]

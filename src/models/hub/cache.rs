@@ -52,8 +52,8 @@ impl LocalRepo {
         &self.repo
     }
 
-    /// The folder and the files of each commit with downloads: first the commit of the last download, then the others, the
-    /// newest first. A file stays at its commit when another file is downloaded at a later commit.
+    /// The folder and the files of each commit with downloads: first the commit of the last download, then the others,
+    /// the newest first. A file stays at its commit when another file is downloaded at a later commit.
     pub fn snapshots(&self) -> impl Iterator<Item = (PathBuf, Files)> {
         let main = fs::read_to_string(self.folder().join("refs").join("main")).ok();
         // Anything but a commit must not become part of a path.

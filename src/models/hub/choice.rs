@@ -4,8 +4,8 @@ use super::files::{Files, Projector, RepoFile, Weights, kind, plain};
 use super::{HubSpec, size};
 use crate::error::{Error, RemoteKind, Result};
 
-/// Quantizations in order of preference. Good 4-bit types cost hardly any quality and a quarter of the memory. Larger types
-/// come before smaller ones, as quality drops below 4 bits.
+/// Quantizations in order of preference. Good 4-bit types cost hardly any quality and a quarter of the memory. Larger
+/// types come before smaller ones, as quality drops below 4 bits.
 const WANTED: &str = "Q4_K_M Q4_K_XL Q4_K_L Q4_K_H Q4_K_S Q4_K IQ4_NL IQ4_XS Q4_1 Q4_0 MXFP4 MXFP4_MOE NVFP4 \
                       Q5_K_M Q5_K_S Q5_K_L Q5_K_XL Q5_K Q5_1 Q5_0 Q6_K Q6_K_H Q6_K_L Q6_K_XL Q8_0 Q8_K_XL F16 BF16 F32 \
                       Q3_K_XL Q3_K_L Q3_K_M IQ3_M Q3_K Q3_K_S Q3_K_XS IQ3_S IQ3_XS IQ3_XXS \
@@ -20,7 +20,8 @@ const WANTED_PROJECTORS: &[&str] = &["F16", "BF16", "Q8_0", "F32"];
 /// Requirements on a model, besides its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
-    /// Memory for the model, in bytes; `None` ignores memory. It limits the quantizations to choose from if none is named.
+    /// Memory for the model, in bytes; `None` ignores memory. It limits the quantizations to choose from if none is
+    /// named.
     pub memory: Option<u64>,
     /// Whether a multimodal projector is required.
     pub mmproj: bool,
@@ -161,8 +162,8 @@ fn candidates<'a>(spec: &HubSpec, files: &'a Files) -> Result<(Vec<&'a Weights>,
     Ok((found, named))
 }
 
-/// The language models that `asked` names: by quantization, with or without a quantizer's prefix, by file, or by model; and
-/// whether it names more than the model.
+/// The language models that `asked` names: by quantization, with or without a quantizer's prefix, by file, or by model;
+/// and whether it names more than the model.
 fn matching<'a>(asked: &str, files: &'a Files) -> (Vec<&'a Weights>, bool) {
     let quant = plain(asked);
     let stem = asked.to_lowercase();

@@ -1,8 +1,8 @@
 //! Network access: the list of a repository's files, and the files.
 //!
-//! hf-hub provides the addresses, but its client is not used: it trusts only built-in certificate authorities, downloads
-//! files again that the cache has under another commit, appends whatever a server sends to an unfinished download,
-//! retries from where the download began, and waits forever for a silent server. Downloads use ureq directly.
+//! hf-hub provides the addresses, but its client is not used: it trusts only built-in certificate authorities,
+//! downloads files again that the cache has under another commit, appends whatever a server sends to an unfinished
+//! download, retries from where the download began, and waits forever for a silent server. Downloads use ureq directly.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -188,7 +188,8 @@ impl Client {
             output.set_len(0).map_err(Home::Hub.error(part))?;
         }
         let mut best = length(&output)?;
-        // A server without ranges restarts each time, and may break off each time, so the number of restarts is limited.
+        // A server without ranges restarts each time, and may break off each time, so the number of restarts is
+        // limited.
         let (began_anew, mut fresh_starts) = (Cell::new(false), 0);
         observer.progress(Stage::Download, best, file.size);
         let fetched = retry(
@@ -383,8 +384,8 @@ impl Client {
 }
 
 impl Sibling {
-    /// `None` for files that cannot be in the cache: without a size, or with a path or content id that is not valid as a
-    /// file name.
+    /// `None` for files that cannot be in the cache: without a size, or with a path or content id that is not valid as
+    /// a file name.
     fn into_file(self) -> Option<RepoFile> {
         let rejected =
             |reason: &str| tracing::info!("the hub lists {:?}, which {reason}; it is ignored", self.rfilename);

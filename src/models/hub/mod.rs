@@ -148,8 +148,8 @@ impl Hub {
     /// first.
     ///
     /// # Errors
-    /// - [`Error::Remote`]: the hub cannot be reached or rejects the request, or the repository has no such model or none
-    ///   that fits.
+    /// - [`Error::Remote`]: the hub cannot be reached or rejects the request, or the repository has no such model or
+    ///   none that fits.
     /// - [`Error::HubOffline`]: the network is forbidden, and the model is not in the cache.
     /// - [`Error::Checksum`]: a file is not the expected one. It is deleted.
     /// - [`Error::CacheDir`]: the cache cannot be written, or the disk is full.

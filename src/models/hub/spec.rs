@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A model on the hub: a repository and optionally one of its models. Only [`parse`](Self::parse) makes one, as the name of
-/// a repository becomes part of a path.
+/// A model on the hub: a repository and optionally one of its models. Only [`parse`](Self::parse) makes one, as the
+/// name of a repository becomes part of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubSpec {
@@ -14,8 +14,8 @@ pub struct HubSpec {
 }
 
 impl HubSpec {
-    /// Parses `ORG/REPO` or `ORG/REPO:QUANT`, with an optional prefix `hf:`, or the address of the repository's page. `None`
-    /// if it is not the name of a repository, such as `./ORG/REPO` or `folder/model.gguf`.
+    /// Parses `ORG/REPO` or `ORG/REPO:QUANT`, with an optional prefix `hf:`, or the address of the repository's page.
+    /// `None` if it is not the name of a repository, such as `./ORG/REPO` or `folder/model.gguf`.
     pub fn parse(text: &str) -> Option<Self> {
         let (text, is_address) = match text.split_once("://") {
             Some(("https" | "http", address)) => (address.split_once('/')?.1, true),

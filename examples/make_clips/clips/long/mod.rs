@@ -1,7 +1,7 @@
 //! Long clips with needles: things that are visible once, for some seconds, before a moving background.
 //!
-//! They show whether a choice of frames includes the needles, and whether a model sees them. Clip `index` is determined by
-//! the seed and the length, however many clips are made.
+//! They show whether a choice of frames includes the needles, and whether a model sees them. Clip `index` is determined
+//! by the seed and the length, however many clips are made.
 
 mod plan;
 mod scenery;

@@ -67,9 +67,9 @@ pub enum Command {
     Chat(ChatArgs),
     /// Serve a model through OpenAI's chat completions API, with video
     ///
-    /// The endpoints are POST /v1/chat/completions, GET /v1/models, /health and /metrics. The options are the defaults of
-    /// requests, and their limits: a request can lower a number of tokens or frames, but not raise it. Requests carry
-    /// their media unless an option allows files or addresses. docs/serve.md describes requests, with examples.
+    /// The endpoints are POST /v1/chat/completions, GET /v1/models, /health and /metrics. The options are the defaults
+    /// of requests, and their limits: a request can lower a number of tokens or frames, but not raise it. Requests
+    /// carry their media unless an option allows files or addresses. docs/serve.md describes requests, with examples.
     Serve(ServeArgs),
     /// Watch live video: a pipe, a growing file, or the address of a camera
     ///
@@ -97,15 +97,15 @@ pub enum Command {
     Eval(EvalArgs),
     /// Find the layers of a model that can do without visual tokens
     ///
-    /// The model answers questions about clips while visual tokens are hidden from one layer after another; how much the
-    /// answers change is measured, so no correct answers are needed. The result, a layer profile, is stored in the
+    /// The model answers questions about clips while visual tokens are hidden from one layer after another; how much
+    /// the answers change is measured, so no correct answers are needed. The result, a layer profile, is stored in the
     /// cache folder. From then on, `--evict layers` uses it for this model. Without VIDEO, generated clips are used.
     /// The same command resumes a stopped run. Small models and GPUs take minutes, a large model on a CPU hours.
     Calibrate(CalibrateArgs),
     /// Measure the time and memory that pruning methods take, and how both scale
     ///
-    /// Methods take turns and share nothing but the loaded model. Times are by stage; results are medians, with minimum and maximum. Memory is
-    /// measured in a separate process for each method. docs/bench.md explains the numbers.
+    /// Methods take turns and share nothing but the loaded model. Times are by stage; results are medians, with minimum
+    /// and maximum. Memory is measured in a separate process for each method. docs/bench.md explains the numbers.
     Bench(BenchArgs),
     /// Draw results of `sharpv eval`, `bench` and `calibrate` as images and an HTML page
     Report(ReportArgs),
@@ -121,8 +121,8 @@ pub enum Command {
     /// files go to the cache shared by Hugging Face tools: $HF_HOME/hub, or ~/.cache/huggingface/hub. HF_TOKEN opens
     /// repositories that require an account, HF_ENDPOINT sets a mirror, and HF_HUB_OFFLINE=1 forbids the network.
     ///
-    /// HTTPS_PROXY sets a proxy, and NO_PROXY the hosts that bypass it. SSL_CERT_FILE names a PEM file with the certificate
-    /// authorities to trust instead of the system's.
+    /// HTTPS_PROXY sets a proxy, and NO_PROXY the hosts that bypass it. SSL_CERT_FILE names a PEM file with the
+    /// certificate authorities to trust instead of the system's.
     Pull(PullArgs),
     /// List installed models, or known ones
     ///
@@ -132,7 +132,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Let other machines compute on this one through --rpc; requires the feature rpc
     ///
-    /// This is llama.cpp's RPC protocol: it has no password and no encryption, and is not safe against attackers. Use it on
-    /// a trusted network only. docs/rpc.md has the details.
+    /// This is llama.cpp's RPC protocol: it has no password and no encryption, and is not safe against attackers. Use
+    /// it on a trusted network only. docs/rpc.md has the details.
     RpcServer(RpcServerArgs),
 }

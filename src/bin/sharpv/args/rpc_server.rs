@@ -15,7 +15,8 @@ pub struct RpcServerArgs {
     #[arg(short, long, value_name = "N", default_value_t = RPC_PORT)]
     pub port: u16,
 
-    /// Devices to offer, comma-separated (`sharpv doctor` lists them) [short: -dev] [default: all GPUs, or else the CPU]
+    /// Devices to offer, comma-separated (`sharpv doctor` lists them) [short: -dev] [default: all GPUs, or else the
+    /// CPU]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub device: Vec<String>,
 

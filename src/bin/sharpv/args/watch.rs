@@ -63,7 +63,8 @@ pub struct WatchArgs {
 
     /// Also remember N frames from the whole video, for searching
     ///
-    /// When you type "/search QUESTION", and for QUESTION at the end, the model is asked about each two of these frames.
+    /// When you type "/search QUESTION", and for QUESTION at the end, the model is asked about each two of these
+    /// frames.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..), help_heading = "Video")]
     pub recall: Option<u32>,
 

@@ -58,8 +58,8 @@ pub struct ModelOptions {
     #[arg(long)]
     no_kv_offload: bool,
 
-    /// Weights to compute with on the CPU: the model's own files (exact); copies in the type that this processor computes
-    /// fastest, made if they are missing (fast); such copies if `sharpv pull` made them (auto)
+    /// Weights to compute with on the CPU: the model's own files (exact); copies in the type that this processor
+    /// computes fastest, made if they are missing (fast); such copies if `sharpv pull` made them (auto)
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = values::one_of::<Weights>())]
     weights: Weights,
 

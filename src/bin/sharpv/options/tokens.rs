@@ -84,23 +84,24 @@ impl PruneOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "KV cache")]
 pub struct EvictOptions {
-    /// What to evict from the KV cache after prefill: all visual tokens in the layers where their embeddings have changed
-    /// most (layers), the visual tokens that have changed most (tokens), or nothing (off). In `eval`, eviction gives
-    /// each question its own prompt [default: layers; off in `eval`, and with --prune off]
+    /// What to evict from the KV cache after prefill: all visual tokens in the layers where their embeddings have
+    /// changed most (layers), the visual tokens that have changed most (tokens), or nothing (off). In `eval`, eviction
+    /// gives each question its own prompt [default: layers; off in `eval`, and with --prune off]
     #[arg(long, value_name = "WHAT", value_parser = values::one_of::<EvictMode>())]
     evict: Option<EvictMode>,
 
-    /// Evict below this similarity to the embeddings, -1 to 1; the paper uses 0.2 [default: as much as leaves answers unchanged]
+    /// Evict below this similarity to the embeddings, -1 to 1; the paper uses 0.2 [default: as much as leaves answers
+    /// unchanged]
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     evict_threshold: Option<f32>,
 
-    /// The layers that can do without visual tokens: a file written by `sharpv calibrate`, or `off` [default: the cached
-    /// profile of this model, if any]
+    /// The layers that can do without visual tokens: a file written by `sharpv calibrate`, or `off` [default: the
+    /// cached profile of this model, if any]
     #[arg(long, value_name = "FILE|off")]
     layer_profile: Option<PathBuf>,
 
-    /// Evict from the layers that the layer profile frees already during prefill, not only after the first answer, so that
-    /// the cache is never at its full size
+    /// Evict from the layers that the layer profile frees already during prefill, not only after the first answer, so
+    /// that the cache is never at its full size
     #[arg(long)]
     evict_early: bool,
 }
