@@ -1,10 +1,10 @@
 //! Finds and downloads models: names, paths, downloads, checksums.
 //!
-//! A model consists of up to three kinds of GGUF files ([`ModelFiles`]). [`resolve`] finds them by a [known](known)
-//! name or by path. [`pull`] downloads a known model to the cache folder ([`cache_dir`]); the files trained for it are
-//! compiled in with the feature of the model's name. The module `hub` (feature `hub`) provides models from Hugging
-//! Face, `ORG/REPO[:QUANT]`. `obtain` accepts all three. [`video_llms`] lists VideoLLMs on Hugging Face and what they
-//! need.
+//! A model consists of up to three kinds of GGUF files ([`ModelFiles`]). [`resolve`] finds them by a known name
+//! ([`known`]) or by path. [`pull`] downloads a known model to the cache folder ([`cache_dir`]); the files trained for
+//! it are compiled in with the feature of the model's name. The module `hub` (feature `hub`) provides models from
+//! Hugging Face, `ORG/REPO[:QUANT]`. `obtain` accepts all three. [`video_llms`] lists VideoLLMs on Hugging Face and
+//! what they need.
 //!
 //! ```no_run
 //! use sharpv::models;
