@@ -274,7 +274,7 @@ fn rows_of_ones_own_are_checked() {
     assert_eq!((dataset.questions[0].clip.start_s, dataset.questions[0].clip.end_s), (Some(1.0), Some(2.5)));
     assert_eq!(dataset.bad_rows.len(), 7, "{:?}", dataset.bad_rows);
     assert!(dataset.bad_rows[0].place.ends_with("my.jsonl:5"), "{}", dataset.bad_rows[0].place);
-    assert!(dataset.bad_rows[2].reason.contains("\"choises\" is no key"), "{}", dataset.bad_rows[2].reason);
+    assert!(dataset.bad_rows[2].reason.contains("\"choises\" is not a known key"), "{}", dataset.bad_rows[2].reason);
     assert_eq!(Task::Jsonl.prompt(&dataset.questions[2]), "What?");
 }
 
@@ -387,7 +387,7 @@ fn a_folder_that_is_no_dataset_is_told() {
     let folder = folder(&[("notes.txt", "x"), ("q.jsonl", "{}\n"), ("x.json", "{}"), ("test.csv", "a,b\n1,2\n")]);
     let error = |task: Task, path: &Path| task.load(path, None).unwrap_err().to_string();
     assert!(error(Task::VideoMme, folder.path()).contains("no .parquet and no .tsv"));
-    assert!(error(Task::MvBench, folder.path()).contains("no array of rows"));
+    assert!(error(Task::MvBench, folder.path()).contains("not an array of rows"));
     assert!(error(Task::NextQa, folder.path()).contains("no column \"video\", but a, b"));
     assert!(error(Task::ActivityNetQa, folder.path()).contains("no file *_q.json"));
     assert!(error(Task::Jsonl, &folder.path().join("q.jsonl")).contains("no row can be asked"));
@@ -776,7 +776,7 @@ fn questions_that_cannot_be_asked_are_left_out() {
         summary["bad_rows"].as_array().unwrap().iter().map(|bad| bad["place"].as_str().unwrap()).collect();
     assert_eq!(places[1..], ["question 2", "question 3", "question 5"]);
     assert!(places[0].ends_with("q.jsonl:4"), "{places:?}");
-    for reason in ["none of the choices", "missing.mp4", "broken.mp4", "beyond the end"] {
+    for reason in ["neither one of the choices", "missing.mp4", "broken.mp4", "beyond the end"] {
         assert!(warnings.contains(reason), "{reason}: {warnings}");
     }
     assert_eq!((&summary["complete"], &summary["variants"][0]["n"]), (&false.into(), &1.into()));
