@@ -10,7 +10,7 @@
 //!
 //! let files = sharpv::models::resolve("smol", None, &[])?; // after `sharpv pull smol`
 //! let mut session = Session::builder(&files).open()?;
-//! session.add_video("clip.mp4".as_ref(), &VideoOptions::default(), &mut ())?;
+//! session.add_video("clip.mp4", &VideoOptions::default(), &mut ())?;
 //! let answer = session.ask("What is in the video?", &mut |piece: &str| print!("{piece}"))?;
 //! println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);
 //! # Ok::<(), sharpv::Error>(())
