@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Magic, version, length of the header.
 const START: u64 = 8 + 4 + 8;
 const CHECKSUM: u64 = 32;
