@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sharpv::layout::{EncoderFacts, NAMES, Slices, by_name};
+use sharpv::layout::{EncoderFacts, FrameCount, NAMES, Slices, by_name};
 
 // Planning is not public: opening a file does it. This is the code without the file.
 #[path = "../src/video/sampling.rs"]
@@ -43,7 +43,11 @@ fn layouts(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::from_parameter(name), &layout, |b, layout| {
             b.iter(|| {
                 let slices = Slices::new(black_box(&times), layout.frames().per_slice, Some(384.0), Some(2.0));
-                (layout.video(&slices), layout.time_steps(&slices), layout.image_size((1920, 1080), N_FRAMES))
+                (
+                    layout.video(&slices),
+                    layout.time_steps(&slices),
+                    layout.image_size((1920, 1080), FrameCount(N_FRAMES)),
+                )
             });
         });
     }

@@ -196,7 +196,7 @@ impl Answer {
             answer: answer.text.trim().to_owned(),
             stop: answer.stop,
             model: engine.model.description(),
-            frames: conversation.videos.iter().map(|video| video.arrangement.n_frames).sum(),
+            frames: conversation.videos.iter().map(|video| video.arrangement.n_frames.0).sum(),
             visual_tokens: count(&slices),
             slices,
             encoder,

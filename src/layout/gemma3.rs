@@ -1,7 +1,7 @@
 //! Gemma 3, which was trained on images only: each frame is a line with its time and then an image, with the empty
 //! lines that `Gemma3Processor` puts around images.
 
-use super::{Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
+use super::{FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
 
 /// The layout of Gemma 3.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,7 @@ impl Layout for Gemma3 {
         Frames::default()
     }
 
-    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+    fn image_size(&self, _size: Size, _n_frames: FrameCount) -> ImageSize {
         // Like the processor, the encoder scales every image to its square, whatever the image's shape.
         ImageSize::AsItIs
     }

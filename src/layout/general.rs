@@ -1,6 +1,6 @@
 //! Every other model that mtmd loads: one line for each frame, `Frame from MM:SS: <image>`.
 
-use super::{Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
+use super::{FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles, clock};
 
 /// The layout of families that have none of their own.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ impl Layout for General {
         Frames::default()
     }
 
-    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+    fn image_size(&self, _size: Size, _n_frames: FrameCount) -> ImageSize {
         ImageSize::AsItIs
     }
 

@@ -1,6 +1,6 @@
 //! InternVL 2.5 and 3, and `smol`: `Frame1: <img>…</img>\nFrame2: <img>…</img>\n…`, then the question.
 
-use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
+use super::{EncoderFacts, FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::Rate;
 
 /// The layout of InternVL: numbered frames, uniformly sampled, one tile each.
@@ -28,7 +28,7 @@ impl Layout for InternVl {
         Frames { rate: Rate::Uniform { frames: 8 }, ..Frames::default() }
     }
 
-    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+    fn image_size(&self, _size: Size, _n_frames: FrameCount) -> ImageSize {
         if self.tiled { ImageSize::AsItIs } else { self.image }
     }
 

@@ -1,7 +1,7 @@
 //! LLaVA-OneVision: frames back to back, each pooled two by two, then one newline embedding. Other LLaVAs: frames back
 //! to back.
 
-use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
+use super::{EncoderFacts, FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of the LLaVAs.
@@ -38,7 +38,7 @@ impl Layout for Llava {
         Frames { rate: Rate::Uniform { frames: 32 }, spread, ..Frames::default() }
     }
 
-    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+    fn image_size(&self, _size: Size, _n_frames: FrameCount) -> ImageSize {
         if self.tiled { ImageSize::AsItIs } else { self.image }
     }
 

@@ -1,6 +1,6 @@
 //! MiniCPM-V: one line for each frame, `<image>…</image>`. Frames keep their aspect ratio.
 
-use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
+use super::{EncoderFacts, FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Spread};
 
 /// The layout of MiniCPM-V.
@@ -33,7 +33,7 @@ impl Layout for MiniCpmV {
 
     /// The frame's aspect ratio with as many pixels as the square, as `find_best_resize` in the model's processor. mtmd
     /// makes a square of a frame that fits into the square, which is off by one patch for nearly square frames.
-    fn image_size(&self, (width, height): Size, _n_frames: usize) -> ImageSize {
+    fn image_size(&self, (width, height): Size, _n_frames: FrameCount) -> ImageSize {
         if self.tiled {
             return ImageSize::AsItIs;
         }

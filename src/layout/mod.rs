@@ -6,6 +6,7 @@
 //!
 //! A *slice* is what the encoder makes of one frame, or of a pair of frames in families that merge them.
 
+mod counts;
 mod gemma3;
 mod general;
 mod internvl;
@@ -18,6 +19,7 @@ mod size;
 mod smolvlm;
 mod words;
 
+pub use counts::{FrameCount, SliceCount};
 pub use gemma3::Gemma3;
 pub use general::General;
 pub use internvl::InternVl;
@@ -104,7 +106,7 @@ pub struct Slices {
     /// The time of each slice, ascending.
     pub times: Vec<SliceTime>,
     /// The number of frames in all slices.
-    pub n_frames: usize,
+    pub n_frames: FrameCount,
     /// The video's length in seconds, if known.
     pub duration_s: Option<f64>,
     /// Sampled frames per second of video, if they were sampled evenly.
@@ -119,7 +121,7 @@ impl Slices {
             last_s: frames.last().copied().unwrap_or_default(),
         };
         let times = frame_times.chunks(per_slice.max(1)).map(time).collect();
-        Self { times, n_frames: frame_times.len(), duration_s, sampled_fps }
+        Self { times, n_frames: FrameCount(frame_times.len()), duration_s, sampled_fps }
     }
 
     /// Each slice with its index and its first frame's time in seconds.
@@ -134,7 +136,7 @@ impl Slices {
             return (fps > 0.0).then(|| 1.0 / fps);
         }
         let (first, last) = (self.times.first()?.first_s, self.times.last()?.last_s);
-        (self.n_frames > 1).then(|| (last - first) / (self.n_frames - 1) as f64)
+        (self.n_frames.0 > 1).then(|| (last - first) / (self.n_frames.0 - 1) as f64)
     }
 }
 
@@ -158,7 +160,7 @@ pub trait Layout: std::fmt::Debug + Send + Sync {
     fn frames(&self) -> Frames;
 
     /// The size of the images that the encoder gets, for a video of `n_frames` frames of `size`.
-    fn image_size(&self, size: Size, n_frames: usize) -> ImageSize;
+    fn image_size(&self, size: Size, n_frames: FrameCount) -> ImageSize;
 
     /// The fewest and the most visual tokens of a slice, if [`image_size`](Self::image_size) can vary their number.
     fn slice_tokens(&self) -> Option<(usize, usize)> {

@@ -5,7 +5,7 @@
 //! first to the last; 128 to 768 tokens a pair, and fewer if all frames together would exceed 115,200 tokens.
 
 use super::size::{Pixels, smart_resize};
-use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
+use super::{EncoderFacts, FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of Qwen2-VL and Qwen2.5-VL.
@@ -51,8 +51,8 @@ impl Layout for Qwen2Vl {
         Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 2 }
     }
 
-    fn image_size(&self, size: Size, n_frames: usize) -> ImageSize {
-        let shared = ALL_TOKENS * 2.0 / n_frames.max(1) as f64;
+    fn image_size(&self, size: Size, n_frames: FrameCount) -> ImageSize {
+        let shared = ALL_TOKENS * 2.0 / n_frames.0.max(1) as f64;
         let max = (self.max_tokens as f64).min(shared.max(MIN_TOKENS as f64 * LEAST_MAX));
         let pixels = Pixels::of_tokens((MIN_TOKENS as f64).min(max), max, self.token_side);
         ImageSize::Exactly(smart_resize(size, self.token_side, pixels))

@@ -9,7 +9,7 @@
 //! them around the pairs, which no model was trained on.
 
 use super::size::{Pixels, smart_resize_all};
-use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
+use super::{EncoderFacts, FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of Qwen3-VL.
@@ -49,13 +49,13 @@ impl Layout for Qwen3Vl {
         Frames { rate, spread, min: 4, max: 768, per_slice: 2, multiple_of: 1 }
     }
 
-    fn image_size(&self, size: Size, n_frames: usize) -> ImageSize {
-        let n = n_frames.max(1) as f64;
+    fn image_size(&self, size: Size, n_frames: FrameCount) -> ImageSize {
+        let n = n_frames.0.max(1) as f64;
         let all = Pixels::of_tokens(MIN_ALL_FRAMES_TOKENS, ALL_FRAMES_TOKENS, self.token_side);
         let frame = Pixels::of_tokens(0.0, self.max_tokens as f64, self.token_side);
         let max = n * frame.max.min((all.max / n).floor());
         let pixels = Pixels { min: all.min.min(max), max };
-        ImageSize::Exactly(smart_resize_all(size, self.token_side, n_frames, pixels))
+        ImageSize::Exactly(smart_resize_all(size, self.token_side, n_frames.0, pixels))
     }
 
     fn slice_tokens(&self) -> Option<(usize, usize)> {

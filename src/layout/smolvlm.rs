@@ -4,7 +4,7 @@
 //! [H:MM:SS] video.".
 
 use super::words::in_words;
-use super::{EncoderFacts, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
+use super::{EncoderFacts, FrameCount, Frames, ImageSize, Layout, Part, Size, Slices, Tiles};
 use crate::video::{Rate, Rounding, Spread};
 
 /// The layout of SmolVLM2.
@@ -35,7 +35,7 @@ impl Layout for SmolVlm {
         Frames { rate, spread, max: 64, ..Frames::default() }
     }
 
-    fn image_size(&self, _size: Size, _n_frames: usize) -> ImageSize {
+    fn image_size(&self, _size: Size, _n_frames: FrameCount) -> ImageSize {
         if self.tiled { ImageSize::AsItIs } else { self.image }
     }
 

@@ -83,7 +83,7 @@ fn the_family_follows_from_projector_and_architecture() {
 #[test]
 fn pairs_have_two_times_and_the_last_may_be_alone() {
     let slices = slices(&[0.0, 0.5, 1.0], 2);
-    assert_eq!(slices.n_frames, 3);
+    assert_eq!(slices.n_frames, FrameCount(3));
     assert_eq!(slices.times, [SliceTime { first_s: 0.0, last_s: 0.5 }, SliceTime { first_s: 1.0, last_s: 1.0 }]);
 }
 
@@ -113,7 +113,9 @@ fn time_in_qwen2_5_vl_runs_as_the_frames_were_sampled() {
 #[test]
 fn qwen_images_have_a_budget_of_tokens() {
     let facts = EncoderFacts { patch_size: Some(14), ..Default::default() };
-    let tokens = |layout: &dyn Layout, size: Size, n_frames: usize, side: u32| match layout.image_size(size, n_frames) {
+    let tokens = |layout: &dyn Layout, size: Size, n_frames: usize, side: u32| match layout
+        .image_size(size, FrameCount(n_frames))
+    {
         ImageSize::Exactly((width, height)) => {
             assert!(width.is_multiple_of(side) && height.is_multiple_of(side));
             (width / side * (height / side)) as usize

@@ -50,7 +50,7 @@ impl Encoder<'_> {
         let mrope = self.vision.uses_mrope();
         let sampled_fps = source.sampled_fps();
         let planned = Arrangement::new(self.layout, source.info(), source.planned_times(), sampled_fps, mrope);
-        let mut slices: Vec<EncodedSlice> = Vec::with_capacity(planned.n_slices());
+        let mut slices: Vec<EncodedSlice> = Vec::with_capacity(planned.n_slices().0);
         let mut scorer = Scorer::new(self.prune)?;
         let purpose = Purpose {
             prune: self.prune,
@@ -61,7 +61,7 @@ impl Encoder<'_> {
         };
         let mut partial = PartialEncoder::new(self.encode, purpose)?;
         let mut taker = self.inspect.map(|_| NoteTaker::new(self.prune)).transpose()?;
-        let mut times = Vec::with_capacity(planned.n_frames);
+        let mut times = Vec::with_capacity(planned.n_frames.0);
         let mut grids: Vec<Grid> = Vec::new();
         let mut previous: Vec<Frame> = Vec::new();
         loop {
@@ -103,7 +103,7 @@ impl Encoder<'_> {
             })?;
             slices.push(slice);
             previous = frames;
-            observer.progress(Stage::Encode, times.len() as u64, planned.n_frames as u64);
+            observer.progress(Stage::Encode, times.len() as u64, planned.n_frames.0 as u64);
         }
         for warning in source.warnings() {
             observer.warning(warning);

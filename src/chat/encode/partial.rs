@@ -2,6 +2,7 @@
 
 use crate::chat::encoded::notes::{CellWork, EncoderCells};
 use crate::error::{Error, Result};
+use crate::layout::SliceCount;
 use crate::layout::{pool, pooled_from, pooled_len};
 use crate::prune::{PruneParams, RunningScores, SliceView};
 use crate::runtime::{CellState, Image, ImageChunk, Vision, VisionStream};
@@ -62,7 +63,7 @@ pub(super) struct Purpose<'a> {
     /// Visual tokens are merged two by two.
     pub pools: bool,
     /// Slices of the video.
-    pub n_slices: usize,
+    pub n_slices: SliceCount,
     /// The video's file.
     pub path: &'a Path,
 }
@@ -82,7 +83,7 @@ impl PartialEncoder {
                 params,
                 pools: purpose.pools,
                 scores: RunningScores::new(purpose.prune)?,
-                demand: Demand::new(purpose.prune, purpose.n_slices),
+                demand: Demand::new(purpose.prune, purpose.n_slices.0),
                 middle: Vec::new(),
                 finished: Vec::new(),
             }),

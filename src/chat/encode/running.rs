@@ -7,6 +7,7 @@ use crate::chat::encoded::EncodedSlice;
 use crate::chat::encoded::arrangement::Arrangement;
 use crate::chat::encoded::notes::Grid;
 use crate::error::Result;
+use crate::layout::SliceCount;
 use crate::prune::{CausalChoice, CausalPruner};
 use crate::video::Frame;
 use std::path::Path;
@@ -78,7 +79,7 @@ fn partial(encoder: &Encoder<'_>, arrangement: &Arrangement, path: &Path) -> Res
         prune: encoder.prune,
         keeps_all: encoder.keep_unpruned,
         pools: arrangement.pools,
-        n_slices: usize::MAX,
+        n_slices: SliceCount(usize::MAX),
         path,
     };
     PartialEncoder::new(encoder.encode, purpose)

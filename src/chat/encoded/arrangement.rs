@@ -1,7 +1,7 @@
 //! How one video stands in its prompt, before a frame of it is encoded.
 
 use crate::error::Result;
-use crate::layout::{ImageSize, Layout, Part, Size, Slices, Tiles, pool, pooled_len};
+use crate::layout::{FrameCount, ImageSize, Layout, Part, Size, SliceCount, Slices, Tiles, pool, pooled_len};
 use crate::runtime::{self, Bitmap, Chunks, Vision};
 use crate::video::{Kind, VideoInfo};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub(in crate::chat) struct Arrangement {
     pub parts: Vec<Part>,
     /// The image size that the encoder is given.
     pub image_size: Size,
-    pub n_frames: usize,
+    pub n_frames: FrameCount,
     /// How many frames make a slice; the last slice may have fewer.
     pub frames_per_slice: usize,
     /// Which of the encoder's images of a slice are used.
@@ -39,7 +39,7 @@ impl Arrangement {
             return Self {
                 parts: layout.image(),
                 image_size: own_size,
-                n_frames: 1,
+                n_frames: FrameCount(1),
                 frames_per_slice: 1,
                 tiles: Tiles::All,
                 encoder_markers: true,
@@ -63,13 +63,13 @@ impl Arrangement {
         }
     }
 
-    pub fn n_slices(&self) -> usize {
-        self.n_frames.div_ceil(self.frames_per_slice)
+    pub fn n_slices(&self) -> SliceCount {
+        self.n_frames.slices(self.frames_per_slice)
     }
 
     /// How many frames the slice with this index has.
     pub fn frames_of(&self, slice: usize) -> usize {
-        self.n_frames.saturating_sub(slice * self.frames_per_slice).min(self.frames_per_slice)
+        self.n_frames.0.saturating_sub(slice * self.frames_per_slice).min(self.frames_per_slice)
     }
 
     /// Whether neighboring frames become one slice.
@@ -115,15 +115,15 @@ impl Arrangement {
     }
 
     /// Whether it makes sense, and is of `n_slices` slices.
-    pub fn is_good(&self, n_slices: usize) -> bool {
+    pub fn is_good(&self, n_slices: SliceCount) -> bool {
         let sides = [self.image_size.0, self.image_size.1];
-        let known = |part: &Part| !matches!(part, Part::Slice(slice) if *slice >= n_slices);
+        let known = |part: &Part| !matches!(part, Part::Slice(slice) if *slice >= n_slices.0);
         sides.iter().all(|side| (1..=MAX_SIDE).contains(side))
             && [1, 2].contains(&self.frames_per_slice)
             && self.n_slices() == n_slices
             && self.parts.iter().all(known)
             && self.time_steps.as_ref().is_none_or(|steps| {
-                steps.len() == n_slices && steps.is_sorted() && steps.iter().all(|step| (0..1 << 24).contains(step))
+                steps.len() == n_slices.0 && steps.is_sorted() && steps.iter().all(|step| (0..1 << 24).contains(step))
             })
     }
 }

@@ -91,8 +91,8 @@ impl<'a> Without<'a> {
         let plan = prompt::plan_with(engine, conversation, &message, &videos, self.tokenization)?;
         let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
         Ok(Need {
-            frames: arrangement.n_frames,
-            slices: arrangement.n_slices(),
+            frames: arrangement.n_frames.0,
+            slices: arrangement.n_slices().0,
             image: arrangement.image_size,
             visual_tokens: plan.rows.iter().filter(is_own).count(),
             prompt_tokens: plan.rows.len(),

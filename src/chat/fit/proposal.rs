@@ -9,7 +9,7 @@ use super::{ANSWER_ROOM, Fit, Shortage};
 use crate::chat::encoded::{EncodeTimings, timed};
 use crate::chat::sampling::VideoOptions;
 use crate::error::{Resource, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, SliceCount};
 use crate::observer::{Observer, Stage};
 use crate::video::{FrameSource, Rate, Sampling, Source, Survey, SurveyReport};
 use std::time::Duration;
@@ -150,14 +150,14 @@ impl Fit<'_> {
             let progress = |done, total| observer.progress(Stage::Survey, done, total);
             Survey::of(source, &info, &sampling, stop.clone(), progress)
         })?;
-        let mut slices = (proposal.need.frames / per_slice).max(1);
+        let mut slices = SliceCount((proposal.need.frames / per_slice).max(1));
         let times = loop {
-            let times = with_companions(&survey.moments(slices), per_slice, info.duration_s);
+            let times = with_companions(&survey.moments(slices.0), per_slice, info.duration_s);
             let need = without.with(&info, &times, None, layout)?;
-            if !matches!(self.fitting(&need)?, Fitting::Short(_)) || slices == 1 {
+            if !matches!(self.fitting(&need)?, Fitting::Short(_)) || slices == SliceCount(1) {
                 break times;
             }
-            slices -= (slices / 50).max(1);
+            slices.0 -= (slices.0 / 50).max(1);
         };
         proposal.frames = timed(&mut taken, || FrameSource::at_times(source, &sampling, times, stop))?;
         proposal.timings.decode_video += taken;

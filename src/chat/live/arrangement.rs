@@ -4,7 +4,7 @@
 //! whatever a family's layout tells there of the whole video (how many frames, how long) is what will usually be held.
 
 use crate::chat::encoded::arrangement::Arrangement;
-use crate::layout::{Layout, Part, SliceTime, Slices};
+use crate::layout::{FrameCount, Layout, Part, SliceCount, SliceTime, Slices};
 use crate::video::VideoInfo;
 
 /// What is the same for all slices, from the first to the next rebase.
@@ -22,18 +22,18 @@ pub(super) struct LiveArrangement {
 /// What the model is told of the video as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stated {
-    pub n_frames: usize,
+    pub n_frames: FrameCount,
     pub fps: f64,
 }
 
 impl LiveArrangement {
     /// For frames of the size in `info`, the first of which is shown at `start_s`.
     pub fn new(layout: &dyn Layout, info: &VideoInfo, stated: Stated, start_s: f64, mrope: bool) -> Self {
-        let times: Vec<f64> = (0..stated.n_frames.max(1)).map(|i| start_s + i as f64 / stated.fps).collect();
-        let info = VideoInfo { duration_s: Some(stated.n_frames as f64 / stated.fps), ..info.clone() };
+        let times: Vec<f64> = (0..stated.n_frames.0.max(1)).map(|i| start_s + i as f64 / stated.fps).collect();
+        let info = VideoInfo { duration_s: Some(stated.n_frames.0 as f64 / stated.fps), ..info.clone() };
         let mut of_slice = Arrangement::new(layout, &info, &times, None, mrope);
         let start = before_first(&of_slice.parts).to_vec();
-        (of_slice.parts, of_slice.n_frames, of_slice.time_steps) = (Vec::new(), 0, None);
+        (of_slice.parts, of_slice.n_frames, of_slice.time_steps) = (Vec::new(), FrameCount(0), None);
         Self { of_slice, start, mrope, stated }
     }
 
@@ -45,8 +45,8 @@ impl LiveArrangement {
     /// The arrangement of slices at `times`, ascending. Of a longer list it begins with the same parts, at the same
     /// places.
     pub fn of_slices(&self, layout: &dyn Layout, times: &[SliceTime]) -> Arrangement {
-        let n_frames = times.len() * self.of_slice.frames_per_slice;
-        let duration_s = Some(self.stated.n_frames as f64 / self.stated.fps);
+        let n_frames = SliceCount(times.len()).frames(self.of_slice.frames_per_slice);
+        let duration_s = Some(self.stated.n_frames.0 as f64 / self.stated.fps);
         let parts = layout.video(&Slices { times: times.to_vec(), n_frames, duration_s, sampled_fps: None });
         let rest = parts[before_first(&parts).len()..].iter();
         Arrangement {
@@ -110,10 +110,10 @@ mod tests {
     fn a_longer_video_begins_as_the_shorter_did() {
         for layout in layouts() {
             let arrangement =
-                LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: 8, fps: 1.0 }, 0.0, true);
+                LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: FrameCount(8), fps: 1.0 }, 0.0, true);
             let of = |n| arrangement.of_slices(layout.as_ref(), &times(layout.frames().per_slice, n));
             let longest = of(40);
-            assert_eq!(longest.n_slices(), 40);
+            assert_eq!(longest.n_slices(), SliceCount(40));
             for n in 1..40 {
                 let shorter = of(n);
                 let last = shorter.parts.iter().rposition(|part| matches!(part, Part::Slice(_))).expect("a slice");
@@ -132,7 +132,7 @@ mod tests {
             let whole =
                 Arrangement::new(layout.as_ref(), &VideoInfo { duration_s: Some(8.0), ..info() }, &frames, None, true);
             let arrangement =
-                LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: 8, fps: 1.0 }, 0.0, true);
+                LiveArrangement::new(layout.as_ref(), &info(), Stated { n_frames: FrameCount(8), fps: 1.0 }, 0.0, true);
             let live = arrangement.of_slices(layout.as_ref(), &times(per_slice, 8 / per_slice));
             assert_eq!(live.parts, whole.parts, "{}", layout.name());
             assert_eq!(live.time_steps, whole.time_steps, "{}", layout.name());

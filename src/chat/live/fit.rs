@@ -7,7 +7,7 @@ use crate::chat::fit::Available;
 use crate::chat::prompt::{self, Placed};
 use crate::chat::rows::RowKey;
 use crate::error::{Error, Result};
-use crate::layout::{Size, SliceTime};
+use crate::layout::{FrameCount, Size, SliceCount, SliceTime};
 use crate::prune::{Budget, PruneParams};
 use crate::runtime::MemoryUsage;
 
@@ -29,7 +29,7 @@ struct Line {
 }
 
 impl Line {
-    fn of(&self, slices: usize) -> Taken {
+    fn of(&self, SliceCount(slices): SliceCount) -> Taken {
         let of = |part: fn(&Taken) -> usize| part(&self.first) + part(&self.more) * slices.saturating_sub(1);
         Taken { rows: of(|t| t.rows), positions: of(|t| t.positions), tokens: of(|t| t.tokens) }
     }
@@ -64,7 +64,7 @@ impl LiveSession {
             let taken = line.of(slices);
             let positions = self.engine.model.n_ctx_train();
             // As many again have to fit, after which all is arranged anew.
-            if slices > 1 && taken.positions > self.positions() / 2 {
+            if slices > SliceCount(1) && taken.positions > self.positions() / 2 {
                 return Ok(Some(format!("the model was trained for {positions} positions")));
             }
             let rows = taken.rows - taken.tokens + tokens + QUESTION + self.params.n_predict;
@@ -93,7 +93,7 @@ impl LiveSession {
     fn recall_bytes(&self, available: &Available<'_>, line: &Line, free: u64) -> Result<u64> {
         let frames = self.live.recall;
         let bytes = |frames: usize| {
-            let slices = frames.div_ceil(self.engine.layout.frames().per_slice.max(1));
+            let slices = FrameCount(frames).slices(self.engine.layout.frames().per_slice);
             available.embedding_bytes(kept_at_least(&self.params.prune, slices, line.first.tokens))
         };
         let needed = bytes(frames);
@@ -109,14 +109,14 @@ impl LiveSession {
     }
 
     /// The slices and visual tokens that are held at least when the policy's number is `n`.
-    fn held_of(&self, n: usize, line: &Line) -> (usize, usize) {
+    fn held_of(&self, n: usize, line: &Line) -> (SliceCount, usize) {
         let per_slice = line.first.tokens.max(1);
         match self.live.policy {
             LivePolicy::Window { .. } => {
-                let slices = n.div_ceil(self.engine.layout.frames().per_slice.max(1));
+                let slices = FrameCount(n).slices(self.engine.layout.frames().per_slice);
                 (slices, kept_at_least(&self.params.prune, slices, per_slice))
             }
-            LivePolicy::Memory { .. } => (n.div_ceil(per_slice), n),
+            LivePolicy::Memory { .. } => (SliceCount(n.div_ceil(per_slice)), n),
         }
     }
 
@@ -160,7 +160,7 @@ impl LiveSession {
 }
 
 /// Visual tokens that are kept of slices, whatever they show.
-fn kept_at_least(prune: &PruneParams, slices: usize, per_slice: usize) -> usize {
+fn kept_at_least(prune: &PruneParams, SliceCount(slices): SliceCount, per_slice: usize) -> usize {
     match prune.budget {
         _ if !prune.method.prunes() => slices * per_slice,
         Budget::Keep(share) => ((slices * per_slice) as f64 * f64::from(share)) as usize,

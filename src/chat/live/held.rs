@@ -3,7 +3,7 @@
 use super::arrangement::{LiveArrangement, Stated};
 use super::policy::Held;
 use crate::chat::encoded::{EncodedSlice, EncodedVideo, VideoId};
-use crate::layout::{Layout, SliceTime};
+use crate::layout::{FrameCount, Layout, SliceCount, SliceTime};
 
 /// What belongs to the slices of an [`EncodedVideo`] since the last rebase.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ impl HeldSlices {
     }
 
     /// Slices since the last rebase.
-    pub fn n_slices(&self) -> usize {
-        self.times.len()
+    pub fn n_slices(&self) -> SliceCount {
+        SliceCount(self.times.len())
     }
 
     /// Adds a slice of which something is kept to `video`.
@@ -46,7 +46,7 @@ impl HeldSlices {
         slice: EncodedSlice,
         (time, novelty): (SliceTime, f32),
     ) {
-        let frames = self.arrangement.of_slice().frames_per_slice;
+        let frames = FrameCount(self.arrangement.of_slice().frames_per_slice);
         let (index, kept) = (video.slices.len(), slice.kept.len());
         self.held.push(Held { slice: index, time_s: time.last_s, kept, novelty, frames });
         self.times.push(time);
@@ -56,11 +56,11 @@ impl HeldSlices {
 
     /// Drops the held slices at these indices (ascending): they are empty from then on. Returns how many frames these
     /// are.
-    pub fn evict(&mut self, video: &mut EncodedVideo, indices: &[usize]) -> usize {
-        let mut frames = 0;
+    pub fn evict(&mut self, video: &mut EncodedVideo, indices: &[usize]) -> FrameCount {
+        let mut frames = FrameCount(0);
         for &index in indices.iter().rev() {
             let gone = self.held.remove(index);
-            frames += gone.frames;
+            frames.0 += gone.frames.0;
             if let Some(slice) = video.slices.get_mut(gone.slice) {
                 // Not `clear`: their memory has to go.
                 (slice.kept, slice.rows, slice.unfinished) = Default::default();

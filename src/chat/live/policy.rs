@@ -1,6 +1,7 @@
 //! Which frames leave.
 
 use super::params::LivePolicy;
+use crate::layout::{FrameCount, SliceCount};
 
 /// A slice (a frame, or a merged pair) that is held.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,29 +15,31 @@ pub(super) struct Held {
     /// How much of it was new, 0 to 1.
     pub novelty: f32,
     /// Its frames.
-    pub frames: usize,
+    pub frames: FrameCount,
 }
 
 impl LivePolicy {
     /// After how many slices of `per_slice` frames the next is a key slice: those of half of the newest frames. But two
     /// at least, where half of them are so many frames: if every merged pair were one, none would be compared with the
     /// pair before it.
-    pub(super) fn key_distance(&self, per_slice: usize) -> usize {
-        let half = self.recent().div_ceil(2);
-        half.div_ceil(per_slice.max(1)).max(half.min(2))
+    pub(super) fn key_distance(&self, per_slice: usize) -> SliceCount {
+        let half = FrameCount(self.recent().div_ceil(2));
+        half.slices(per_slice).max(SliceCount(half.0.min(2)))
     }
 
     /// Which of `held` slices, oldest first, have to leave so that at most `most` are left: places in `held`,
     /// ascending. The newest stays whatever is asked for.
-    pub(super) fn leaving(&self, held: &[Held], most: usize) -> Vec<usize> {
-        let most = most.max(1);
+    pub(super) fn leaving(&self, held: &[Held], most: SliceCount) -> Vec<usize> {
+        let most = most.0.max(1);
         match *self {
-            Self::Window { frames } => (0..held.len() - newest(held, frames).min(most).min(held.len())).collect(),
+            Self::Window { frames } => {
+                (0..held.len() - newest(held, FrameCount(frames)).0.min(most).min(held.len())).collect()
+            }
             Self::Memory { tokens, recent, half_life_s } => {
                 let newest_s = held.last().map_or(0.0, |held| held.time_s);
                 let worth = |held: &Held| f64::from(held.novelty) * (-(newest_s - held.time_s) / half_life_s).exp2();
                 // The oldest of equals first: a stable sort, and they come by age.
-                let stay = newest(held, recent).min(most).min(held.len());
+                let stay = newest(held, FrameCount(recent)).0.min(most).min(held.len());
                 let mut order: Vec<usize> = (0..held.len() - stay).collect();
                 order.sort_by(|&a, &b| worth(&held[a]).total_cmp(&worth(&held[b])));
                 let (mut left, mut n) = (held.iter().map(|held| held.kept).sum::<usize>(), held.len());
@@ -55,14 +58,14 @@ impl LivePolicy {
 }
 
 /// How many slices hold the newest `frames` frames, without more of them; one at least.
-fn newest(held: &[Held], frames: usize) -> usize {
-    let mut left = frames;
+fn newest(held: &[Held], frames: FrameCount) -> SliceCount {
+    let mut left = frames.0;
     let is_within = |held: &&Held| {
-        let fits = held.frames <= left;
-        left = left.saturating_sub(held.frames);
+        let fits = held.frames.0 <= left;
+        left = left.saturating_sub(held.frames.0);
         fits
     };
-    held.iter().rev().take_while(is_within).count().max(1)
+    SliceCount(held.iter().rev().take_while(is_within).count().max(1))
 }
 
 #[cfg(test)]
@@ -70,53 +73,56 @@ mod tests {
     use super::*;
 
     fn held(slice: usize, time_s: f64, kept: usize, novelty: f32) -> Held {
-        Held { slice, time_s, kept, novelty, frames: 1 }
+        Held { slice, time_s, kept, novelty, frames: FrameCount(1) }
     }
 
     #[test]
     fn a_window_holds_the_newest() {
         let slices: Vec<Held> = (0..5).map(|i| held(i, i as f64, 10, 0.5)).collect();
         let window = LivePolicy::Window { frames: 3 };
-        assert_eq!(window.leaving(&slices, usize::MAX), [0, 1]);
-        assert_eq!(window.leaving(&slices, 1), [0, 1, 2, 3]);
-        assert_eq!(window.leaving(&slices, 0), [0, 1, 2, 3], "the newest stays");
-        assert!(window.leaving(&slices[..3], usize::MAX).is_empty() && window.leaving(&[], 1).is_empty());
+        assert_eq!(window.leaving(&slices, SliceCount(usize::MAX)), [0, 1]);
+        assert_eq!(window.leaving(&slices, SliceCount(1)), [0, 1, 2, 3]);
+        assert_eq!(window.leaving(&slices, SliceCount(0)), [0, 1, 2, 3], "the newest stays");
+        assert!(
+            window.leaving(&slices[..3], SliceCount(usize::MAX)).is_empty()
+                && window.leaving(&[], SliceCount(1)).is_empty()
+        );
     }
 
     #[test]
     fn a_memory_loses_the_least_worth_first() {
         let memory = |tokens, half_life_s| LivePolicy::Memory { tokens, recent: 1, half_life_s };
         let slices = [held(0, 0.0, 10, 0.9), held(1, 1.0, 10, 0.1), held(2, 2.0, 10, 0.3), held(3, 3.0, 10, 0.0)];
-        assert!(memory(40, 1e9).leaving(&slices, usize::MAX).is_empty());
-        assert_eq!(memory(30, 1e9).leaving(&slices, usize::MAX), [1]);
-        assert_eq!(memory(29, 1e9).leaving(&slices, usize::MAX), [1, 2]);
+        assert!(memory(40, 1e9).leaving(&slices, SliceCount(usize::MAX)).is_empty());
+        assert_eq!(memory(30, 1e9).leaving(&slices, SliceCount(usize::MAX)), [1]);
+        assert_eq!(memory(29, 1e9).leaving(&slices, SliceCount(usize::MAX)), [1, 2]);
         // Halved each half second, the first is worth 0.9/64, the third 0.3/4.
-        assert_eq!(memory(20, 0.5).leaving(&slices, usize::MAX), [0, 1]);
+        assert_eq!(memory(20, 0.5).leaving(&slices, SliceCount(usize::MAX)), [0, 1]);
         // The newest stays, whatever it is worth and has.
-        assert_eq!(memory(1, 1e9).leaving(&slices, usize::MAX), [0, 1, 2]);
-        assert_eq!(memory(40, 1e9).leaving(&slices, 2), [1, 2]);
+        assert_eq!(memory(1, 1e9).leaving(&slices, SliceCount(usize::MAX)), [0, 1, 2]);
+        assert_eq!(memory(40, 1e9).leaving(&slices, SliceCount(2)), [1, 2]);
     }
 
     #[test]
     fn pairs_count_as_two_frames() {
-        let pairs: Vec<Held> = (0..4).map(|i| Held { frames: 2, ..held(i, i as f64, 10, 0.5) }).collect();
-        let leaving = |frames| LivePolicy::Window { frames }.leaving(&pairs, usize::MAX);
+        let pairs: Vec<Held> = (0..4).map(|i| Held { frames: FrameCount(2), ..held(i, i as f64, 10, 0.5) }).collect();
+        let leaving = |frames| LivePolicy::Window { frames }.leaving(&pairs, SliceCount(usize::MAX));
         assert_eq!([leaving(4), leaving(5), leaving(1)], [vec![0, 1], vec![0, 1], vec![0, 1, 2]]);
     }
 
     #[test]
     fn key_slices_are_half_of_the_newest_frames_apart() {
         let window = |frames| LivePolicy::Window { frames };
-        assert_eq!([1, 2, 3, 8, 9].map(|frames| window(frames).key_distance(1)), [1, 1, 2, 4, 5]);
+        assert_eq!([1, 2, 3, 8, 9].map(|frames| window(frames).key_distance(1).0), [1, 1, 2, 4, 5]);
         // Eight frames are four merged pairs.
-        assert_eq!([1, 2, 3, 8, 9, 16].map(|frames| window(frames).key_distance(2)), [1, 1, 2, 2, 3, 4]);
-        assert_eq!([1, 2].map(|per_slice| LivePolicy::memory(100).key_distance(per_slice)), [2, 2]);
+        assert_eq!([1, 2, 3, 8, 9, 16].map(|frames| window(frames).key_distance(2).0), [1, 1, 2, 2, 3, 4]);
+        assert_eq!([1, 2].map(|per_slice| LivePolicy::memory(100).key_distance(per_slice).0), [2, 2]);
     }
 
     #[test]
     fn of_equals_the_older_leaves() {
         let slices: Vec<Held> = (0..4).map(|i| held(i, 5.0, 10, 0.5)).collect();
         let memory = LivePolicy::Memory { tokens: 20, recent: 1, half_life_s: 1.0 };
-        assert_eq!(memory.leaving(&slices, usize::MAX), [0, 1]);
+        assert_eq!(memory.leaving(&slices, SliceCount(usize::MAX)), [0, 1]);
     }
 }

@@ -83,7 +83,7 @@ impl Recall {
 
     /// The frames in them, those that are no part yet included.
     pub fn frames(&self) -> usize {
-        self.open.times().count() + self.parts().map(|part| part.video.arrangement.n_frames).sum::<usize>()
+        self.open.times().count() + self.parts().map(|part| part.video.arrangement.n_frames.0).sum::<usize>()
     }
 
     /// Bytes of their embeddings.

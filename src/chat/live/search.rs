@@ -44,7 +44,7 @@ impl LiveSession {
             SearchedPart {
                 start_s: video.slices.first().map_or(0.0, |slice| slice.time_s()),
                 end_s: *end_s,
-                frames: video.arrangement.n_frames,
+                frames: video.arrangement.n_frames.0,
                 surprise,
             }
         };

@@ -20,7 +20,7 @@ use crate::chat::search::{LEAST_PARTS, PART, Question};
 use crate::chat::session::{KeptTokens, Session};
 use crate::chat::turn::Chat;
 use crate::error::{Error, Result};
-use crate::layout::{Size, SliceTime};
+use crate::layout::{FrameCount, Size, SliceCount, SliceTime};
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::CausalPruner;
@@ -75,7 +75,7 @@ pub struct LiveSession {
     pending: Vec<Frame>,
     counts: Counts,
     /// Slices that are held at most, because of the model's positions.
-    most: usize,
+    most: SliceCount,
     /// Rows of the prompt before every question.
     n_rows: usize,
 }
@@ -152,7 +152,7 @@ impl LiveSession {
             feed: None,
             pending: Vec::new(),
             counts: Counts::default(),
-            most: usize::MAX,
+            most: SliceCount(usize::MAX),
             n_rows: 0,
         })
     }
@@ -196,7 +196,8 @@ impl LiveSession {
             };
             return Ok(Some(still));
         }
-        let key = feed.since_key >= self.live.policy.key_distance(feed.held.arrangement().of_slice().frames_per_slice);
+        let key = SliceCount(feed.since_key)
+            >= self.live.policy.key_distance(feed.held.arrangement().of_slice().frames_per_slice);
         let mut taken = EncodeTimings::default();
         let shown = feed.recall.as_ref().map(|_| frames.clone());
         let mut encoder = encoder(&mut self.engine, &self.params, feed.recall.is_some());
@@ -244,7 +245,7 @@ impl LiveSession {
         video.timings += taken;
         feed.held.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
         let leaving = live.policy.leaving(feed.held.slices(), self.most);
-        pushed.evicted = feed.held.evict(video, &leaving);
+        pushed.evicted = feed.held.evict(video, &leaving).0;
         self.counts.evicted += pushed.evicted as u64;
         if self.live.prefill {
             self.prefill(observer)?;
@@ -267,7 +268,7 @@ impl LiveSession {
         answer.timings_ms.prefill += ms(before.took);
         answer.timings_ms.ttft += ms(before.took);
         if is_of_held {
-            answer.frames = self.feed.iter().flat_map(|feed| feed.held.slices()).map(|held| held.frames).sum();
+            answer.frames = self.feed.iter().flat_map(|feed| feed.held.slices()).map(|held| held.frames.0).sum();
             answer.slices.retain(|slice| slice.kept > 0);
             answer.visual_tokens = count(&answer.slices);
         }
@@ -343,7 +344,7 @@ impl LiveSession {
         self.conversation.clear();
         (self.feed, self.counts) = (None, Counts::default());
         self.pending.clear();
-        (self.most, self.n_rows) = (usize::MAX, 0);
+        (self.most, self.n_rows) = (SliceCount(usize::MAX), 0);
     }
 
     /// What is held, and what became of the rest.
@@ -356,7 +357,7 @@ impl LiveSession {
         LiveState {
             frames: counts.frames,
             repeats: counts.repeats,
-            held: held.iter().map(|held| held.frames).sum(),
+            held: held.iter().map(|held| held.frames.0).sum(),
             evicted: counts.evicted,
             pending: self.pending.len(),
             tokens: held.iter().map(|held| held.kept).sum(),
@@ -491,8 +492,8 @@ impl LiveSession {
     pub(super) fn arrangement_of(&self, info: &VideoInfo, start_s: f64) -> (LiveArrangement, Stated) {
         let layout = self.engine.layout.as_ref();
         let n_frames = match self.live.policy {
-            LivePolicy::Window { frames } => frames,
-            LivePolicy::Memory { .. } => layout.frames().max,
+            LivePolicy::Window { frames } => FrameCount(frames),
+            LivePolicy::Memory { .. } => FrameCount(layout.frames().max),
         };
         let stated = Stated { n_frames, fps: self.live.fps };
         (LiveArrangement::new(layout, info, stated, start_s, self.engine.vision.uses_mrope()), stated)
@@ -543,7 +544,7 @@ impl LiveSession {
     /// Rebases, or lets frames leave, if `plan` leaves no room for a question. Returns whether anything was done.
     fn make_room(&mut self, plan: &Plan, observer: &mut dyn Observer) -> bool {
         let Some(feed) = &self.feed else { return false };
-        let (held, slices) = (feed.held.slices().len(), feed.held.n_slices());
+        let (held, slices) = (feed.held.slices().len(), feed.held.n_slices().0);
         let positions = self.engine.model.n_ctx_train();
         let (reserve, room) = (self.reserve(), self.positions());
         let next = plan.next_position.max(0) as usize;
@@ -553,9 +554,9 @@ impl LiveSession {
         }
         // Behind a rebase there has to be room for as many frames again, or every frame would need one.
         if slices == held && next > room / 2 && held > 1 {
-            let most = (held * (room / 2) / next).clamp(1, held - 1);
+            let most = SliceCount((held * (room / 2) / next).clamp(1, held - 1));
             if most < self.most {
-                let frames = most * feed.held.arrangement().of_slice().frames_per_slice;
+                let FrameCount(frames) = most.frames(feed.held.arrangement().of_slice().frames_per_slice);
                 observer.warning(&format!(
                     "{}: the model was trained for {positions} positions, which are enough to hold {frames} frames \
                      and no more",
@@ -566,21 +567,21 @@ impl LiveSession {
             return self.let_go(self.most);
         }
         let cells = self.params.n_ctx.unwrap_or(usize::MAX);
-        plan.rows.len() + reserve > cells && self.let_go(held - 1)
+        plan.rows.len() + reserve > cells && self.let_go(SliceCount(held - 1))
     }
 
     /// Lets slices leave until at most `most` are held, at least one. Returns whether any did.
-    fn let_go(&mut self, most: usize) -> bool {
+    fn let_go(&mut self, most: SliceCount) -> bool {
         let Some(feed) = self.feed.as_mut() else { return false };
         let Some(video) = self.conversation.videos.first_mut().map(Arc::make_mut) else { return false };
         let leaving = self.live.policy.leaving(feed.held.slices(), most);
-        self.counts.evicted += feed.held.evict(video, &leaving) as u64;
+        self.counts.evicted += feed.held.evict(video, &leaving).0 as u64;
         !leaving.is_empty()
     }
 
     /// Arranges what is held anew. Returns false if nothing would change.
     fn rebase(&mut self) -> bool {
-        let Some(feed) = self.feed.as_mut().filter(|feed| feed.held.n_slices() > feed.held.slices().len()) else {
+        let Some(feed) = self.feed.as_mut().filter(|feed| feed.held.n_slices().0 > feed.held.slices().len()) else {
             return false;
         };
         let Self { engine, conversation, cache, .. } = self;

@@ -26,7 +26,7 @@ impl EncodedVideo {
 
     /// Its frames.
     pub fn frames(&self) -> usize {
-        self.0.arrangement.n_frames
+        self.0.arrangement.n_frames.0
     }
 
     /// Its visual tokens.

@@ -14,6 +14,7 @@ use crate::chat::engine::Engine;
 use crate::chat::params::SessionParams;
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
+use crate::layout::SliceCount;
 use crate::runtime::{FlashAttention, LoraAdapter, Similarity};
 use std::fs;
 use std::path::Path;
@@ -184,7 +185,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
     let stride = engine.model.n_embd_inp();
     let mut videos = Vec::with_capacity(saved.len());
     for video in saved {
-        if !video.arrangement.is_good(video.slices.len()) {
+        if !video.arrangement.is_good(SliceCount(video.slices.len())) {
             return None;
         }
         let mut slices = Vec::with_capacity(video.slices.len());
