@@ -1,13 +1,14 @@
 //! The session: videos and questions in, answers out.
 //!
-//! A turn goes plan → encode → prune → prefill → decode. A session keeps the KV cache and the embeddings of the kept
-//! visual tokens, so that a second question about a video neither encodes nor prefills it again.
+//! A turn plans the prompt, encodes and prunes the video, prefills the prompt and decodes the answer. A session keeps
+//! the KV cache and the embeddings of the kept visual tokens, so a second question about a video does not encode or
+//! prefill it again.
 //!
-//! From the ground up: `rows`, `encoded` and `conversation` are what everything works with. `engine` is what is loaded.
-//! `prompt` plans rows from a conversation, `fit` makes a video fit before it is encoded, `encode` encodes and prunes it.
-//! `cache` holds the rows that were computed. A `turn` puts a question to a conversation, in a cache: [`Session`],
-//! `search` and [`live`] video are its callers. `report` says what it cost. A [`Worker`] is a thread with a session, for
-//! programs that must not wait.
+//! The modules, from the bottom up: all others use `rows`, `encoded` and `conversation`. `engine` holds the loaded
+//! models. `prompt` plans the rows of a conversation, `fit` makes a video fit before it is encoded, `encode` encodes
+//! and prunes it. `cache` holds the computed rows. `turn` puts a question to a conversation and its cache; [`Session`],
+//! `search` and [`live`] video call it. `report` describes an answer and its cost. A [`Worker`] runs a session on its
+//! own thread, for programs that must not block.
 
 mod cache;
 mod conversation;

@@ -75,7 +75,7 @@ impl Fit<'_> {
         let stop = move || cancel.is_cancelled();
         let open = || FrameSource::of(source, &sampling, stop.clone());
         let frames = timed(&mut timings.decode_video, open)?;
-        if let Some(more) = options.of_long(&sampling, own_layout, frames.info().duration_s) {
+        if let Some(more) = options.for_long_video(&sampling, own_layout, frames.info().duration_s) {
             sampling = more;
         }
         let mut layout: Option<Box<dyn Layout>> = None;
@@ -112,7 +112,8 @@ impl Fit<'_> {
             format!("at most {max_kept} of {of} visual tokens are kept, however many are worth it: {reason}")
         });
         let n_looks = Survey::n_looks(frames.info(), &sampling);
-        let by_changes = sampling.is_spread(frames.info().duration_s) && options.choice.looks(need.frames, n_looks);
+        let by_changes =
+            sampling.is_spread(frames.info().duration_s) && options.choice.needs_survey(need.frames, n_looks);
         let changes = changes(&asked, &need, first_shortage);
         Ok(Proposal {
             frames,
