@@ -1,4 +1,4 @@
-//! How a session is opened: everything a user can choose.
+//! The parameters that a session is opened with.
 
 use super::cache::CacheParams;
 use super::cache::evict::{EvictMode, EvictParams};
@@ -24,52 +24,53 @@ pub struct SessionParams {
     pub model: ModelParams,
     /// The vision encoder.
     pub vision: VisionParams,
-    /// Look at the headers of the model's files first ([`models::check`](crate::models::check)): llama.cpp ends the
-    /// process over what it cannot use. The check refuses what no model is known to have, and could be wrong.
+    /// Check the headers of the model's files before loading them ([`models::check`](crate::models::check)), because
+    /// llama.cpp aborts the process on some files that it cannot use. The check rejects what no known model contains,
+    /// so it can reject a valid new model.
     pub check_files: bool,
-    /// How the language model computes: threads, batch size, types of the KV cache.
+    /// How the language model computes: threads, batch size, KV cache types.
     pub compute: ComputeParams,
-    /// Cells of the KV cache. `None` sizes it to what the prompt needs after pruning, plus room for an answer, and lets
-    /// it grow with the conversation.
+    /// Cells of the KV cache. With `None`, it holds the pruned prompt and an answer, and grows with the conversation.
     pub n_ctx: Option<usize>,
-    /// Take fewer frames, smaller images or fewer visual tokens where a video does not fit the model, the context or
-    /// memory and nothing else was asked for. Without it, such a video is an error.
+    /// Reduce a video that does not fit the model, the context or memory: fewer frames, smaller images or fewer visual
+    /// tokens, where the user did not request a number. If `false`, such a video is an error.
     pub fit: bool,
-    /// Memory for KV cache and buffers, in bytes, where less than what is free should be taken.
+    /// The maximum memory for the KV cache and buffers, in bytes. `None` allows all free memory.
     pub max_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
     /// How much of each image the vision encoder computes.
     pub encode: EncodeParams,
     /// Keep the embeddings of all visual tokens in memory, so that [`Session::set_prune`](super::Session::set_prune)
-    /// can select anew from them.
+    /// can prune them again.
     pub keep_unpruned: bool,
-    /// Keep what [`Session::inspect`](super::Session::inspect) tells: what each token scored, and where it lies.
+    /// Record what [`Session::inspect`](super::Session::inspect) returns: the score and the place in the frame of each
+    /// visual token.
     pub inspect: bool,
-    /// Which of them leave the KV cache again, behind the prefill.
+    /// Which visual tokens are evicted from the KV cache after prefill.
     pub evict: EvictParams,
-    /// What is known of the model's layers: it says how far [`EvictMode::Layers`] goes where no threshold is given.
+    /// The model's layer profile: it decides which layers [`EvictMode::Layers`] evicts if no threshold is set.
     pub layer_profile: Option<Arc<LayerProfile>>,
-    /// Decode the next frames of a video on a thread of its own while one is encoded
+    /// Decode the next frames of a video on a separate thread while a frame is encoded
     /// ([`FrameSource::decode_ahead`](crate::video::FrameSource::decode_ahead)).
     pub decode_ahead: bool,
-    /// How tokens are chosen.
+    /// How the tokens of an answer are sampled.
     pub sampler: SamplerParams,
-    /// The most tokens an answer may have.
+    /// The maximum number of tokens in an answer.
     pub n_predict: usize,
-    /// The prompt layout, by name; `None` takes that of the model's family.
+    /// The name of the prompt layout; `None` chooses the layout of the model's family.
     pub layout: Option<String>,
-    /// Cut frames into tiles, as the encoder does with single images, where it does: many more visual tokens.
+    /// Cut frames into tiles, if the encoder does that with single images. This makes many more visual tokens.
     pub tile: bool,
     /// A system message; `None` leaves it to the chat template.
     pub system: Option<String>,
-    /// A chat template (Jinja) to use in place of the model's own.
+    /// A chat template (Jinja) that replaces the model's own.
     pub chat_template: Option<String>,
-    /// How the text around frames becomes tokens.
+    /// How the text around frames is tokenized.
     pub tokenization: Tokenization,
     /// How text and visual tokens are batched.
     pub prefill: PrefillMode,
-    /// Stops the session's work.
+    /// Cancels the session's work.
     pub cancel: CancelToken,
 }
 
@@ -104,7 +105,7 @@ impl Default for SessionParams {
 }
 
 impl SessionParams {
-    /// What can be told before anything is loaded.
+    /// Checks everything that does not depend on the model.
     pub(super) fn validate(&self) -> Result<()> {
         self.prune.validate()?;
         self.encode.validate()?;
@@ -114,12 +115,12 @@ impl SessionParams {
         check_n_predict(self.n_predict)
     }
 
-    /// What is evicted.
+    /// Which eviction these parameters result in.
     pub(super) fn evict_mode(&self) -> EvictMode {
         self.evict.mode(self.prune.method.prunes())
     }
 
-    /// What the engine is loaded by.
+    /// The parameters of the engine.
     pub(super) fn engine(&self) -> EngineParams<'_> {
         let context = self.cache().context(self.n_ctx.unwrap_or(0), self.compute.n_ubatch);
         EngineParams {
@@ -129,11 +130,11 @@ impl SessionParams {
             layout: self.layout.as_deref(),
             tile: self.tile,
             chat_template: self.chat_template.as_deref(),
-            beside: self.fit.then_some(context),
+            context: self.fit.then_some(context),
         }
     }
 
-    /// What a cache is made and filled by.
+    /// The parameters of the cache.
     pub(super) fn cache(&self) -> CacheParams<'_> {
         CacheParams {
             n_ctx: self.n_ctx,
@@ -148,7 +149,7 @@ impl SessionParams {
         }
     }
 
-    /// What decides whether a video fits that is added to `conversation`, whose cache takes `present`.
+    /// What decides whether another video fits `conversation`, whose context occupies `present`.
     pub(super) fn fit<'a>(
         &'a self,
         engine: &'a Engine,

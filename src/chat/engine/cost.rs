@@ -1,33 +1,33 @@
-//! What a prompt costs in memory, told before it is computed.
+//! The memory that a context of a given size will occupy.
 
 use crate::error::Result;
 use crate::runtime::{CancelToken, Context, ContextParams, LoraAdapter, Model};
 
-/// Bytes of a context, by its number of cells.
+/// The bytes of a context as a function of its number of cells.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::chat) struct CellCost {
-    /// The KV cache: bytes of one more cell, in all layers.
+    /// Bytes of the KV cache per cell, in all layers.
     pub kv_per_cell: f64,
-    /// The KV cache (or recurrent state) without a cell.
+    /// Bytes of the KV cache (or recurrent state) that do not depend on the number of cells.
     pub kv_fixed: f64,
-    /// Buffers for intermediate results, by cell.
+    /// Bytes of the compute buffers per cell.
     pub compute_per_cell: f64,
-    /// Buffers for intermediate results, without a cell.
+    /// Bytes of the compute buffers that do not depend on the number of cells.
     pub compute_fixed: f64,
 }
 
-/// llama.cpp allocates cells in steps of this many.
+/// llama.cpp allocates cells in multiples of this number.
 pub(in crate::chat) const CELL_STEP: usize = 256;
 
 impl CellCost {
-    /// Makes two small contexts and compares them: that holds for every kind of cache.
+    /// Creates two small contexts and compares their sizes, which works for every kind of cache.
     pub fn measure(
         model: &Model,
         params: &ContextParams,
         adapters: &[LoraAdapter],
         cancel: &CancelToken,
     ) -> Result<Self> {
-        // Not below a ubatch, whose buffers a smaller context would make smaller.
+        // A context smaller than a ubatch would have smaller compute buffers.
         let small = params.compute.n_ubatch.next_multiple_of(CELL_STEP);
         let usage = |n_ctx| {
             let params = ContextParams { n_ctx, ..params.clone() };
@@ -44,25 +44,24 @@ impl CellCost {
         })
     }
 
-    /// Bytes of the KV cache with `cells`.
+    /// Bytes of a KV cache with `cells` cells.
     pub fn kv_bytes(&self, cells: usize) -> u64 {
         (self.kv_fixed + self.kv_per_cell * cells.next_multiple_of(CELL_STEP) as f64).round() as u64
     }
 
-    /// Bytes of a context with `cells`.
+    /// Bytes of a context with `cells` cells: KV cache and compute buffers.
     pub fn bytes(&self, cells: usize) -> u64 {
         let compute = self.compute_fixed + self.compute_per_cell * cells.next_multiple_of(CELL_STEP) as f64;
         self.kv_bytes(cells) + compute as u64
     }
 
-    /// How many cells fit into `bytes`.
+    /// The number of cells of the largest context that fits in `bytes`.
     pub fn cells_in(&self, bytes: u64) -> usize {
         let per_cell = self.kv_per_cell + self.compute_per_cell;
         let left = bytes as f64 - self.kv_fixed - self.compute_fixed;
         if per_cell <= 0.0 {
             return usize::MAX;
         }
-        // Whole steps.
         (left / per_cell).max(0.0) as usize / CELL_STEP * CELL_STEP
     }
 }

@@ -1,27 +1,27 @@
-//! What people write is text: it must not become the tokens that a chat template parts messages with.
+//! Keeps users' text from becoming the control tokens that a chat template separates messages with.
 //!
-//! A tokenizer reads `<|im_end|>` in a question as the end of the question. Such a text gets a mark behind its first
-//! character, at which the rendered prompt is tokenized apart: the model then reads the characters and not the token.
-//! Texts without such names stay as they are.
+//! A tokenizer reads `<|im_end|>` in a question as the end of the question. [`Guard::cut`] inserts a mark after the
+//! first character of such a name. The rendered prompt is split there, and the two halves are tokenized separately, so
+//! the model reads the characters, not the token. Text without such names does not change.
 
 use crate::chat::conversation::message::Role;
 use crate::runtime::Model;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// The names of the tokens that only a template may write.
+/// The names of the tokens that only a chat template may write.
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Guard {
-    /// Whether the model's own answers may have the token.
+    /// For each name, whether the model's own answers may contain the token.
     names: HashMap<String, bool>,
-    /// How long they are, in bytes.
+    /// The lengths of the names, in bytes.
     lengths: BTreeSet<usize>,
-    /// How they begin.
+    /// The first characters of the names.
     starts: HashSet<char>,
 }
 
 impl Guard {
-    /// All control tokens of `model`. Other tokens with a name, as HTML tags and runs of spaces are for some models,
-    /// are what people mean when they write them, unless `template` holds the name.
+    /// Guards all control tokens of `model`, and other special tokens that look like markup if `template` uses them.
+    /// The rest may be written as text: some models have special tokens for HTML tags and runs of spaces.
     pub fn new(model: &Model, template: &str) -> Self {
         let mut guard = Self::default();
         for token in model.special_tokens() {
@@ -34,7 +34,7 @@ impl Guard {
 
     fn add(&mut self, name: String, in_answers: bool) {
         let mut chars = name.chars();
-        // A single character cannot be cut.
+        // A single character cannot be split.
         if let (Some(first), Some(_)) = (chars.next(), chars.next()) {
             self.lengths.insert(name.len());
             self.starts.insert(first);
@@ -42,9 +42,10 @@ impl Guard {
         }
     }
 
-    /// `text`, which `role` says, with `mark` in each name.
+    /// The `text` of a message by `role`, with `mark` inside each guarded name.
     ///
-    /// What a model said is given back to it as it was: it may think in tokens that its template knows.
+    /// The assistant's text keeps special tokens that are not control tokens, because a model may write such tokens
+    /// itself, for example `<think>`.
     pub fn cut(&self, text: &str, role: Role, mark: &str) -> String {
         let mut result = String::with_capacity(text.len());
         for (start, c) in text.char_indices() {

@@ -1,4 +1,4 @@
-//! What is loaded: the models of a session and how they want to be talked to. No question changes it.
+//! The loaded models of a session, with their chat template and prompt layout. No question changes them.
 
 pub(in crate::chat) mod cost;
 mod guard;
@@ -26,51 +26,51 @@ use std::time::{Duration, Instant};
 use template::ChatTemplate;
 use texts::Texts;
 
-/// What an engine is loaded by, as [`SessionParams`](super::SessionParams) have it.
+/// The parameters of an engine: a part of [`SessionParams`](super::SessionParams).
 #[derive(Debug)]
 pub(in crate::chat) struct EngineParams<'a> {
     pub model: &'a ModelParams,
     pub vision: &'a VisionParams,
-    /// Look at the headers of the files first.
+    /// Check the headers of the files before loading them.
     pub check_files: bool,
-    /// The prompt layout, by name; `None` takes that of the model's family.
+    /// The name of the prompt layout; `None` chooses the layout of the model's family.
     pub layout: Option<&'a str>,
-    /// Cut frames into tiles, where the encoder does that with images.
+    /// Cut frames into tiles, if the encoder does that with single images.
     pub tile: bool,
-    /// A chat template in place of the model's own.
+    /// A chat template that replaces the model's own.
     pub chat_template: Option<&'a str>,
-    /// A context that the GPUs should hold beside the layers of the model; with 0 cells, one of a usual size. `None`
-    /// puts all layers where `model` says.
-    pub beside: Option<ContextParams>,
+    /// The context that has to fit on the GPUs next to the model's layers; 0 cells mean a default size. With `None`,
+    /// the layers go where `model` puts them, whether they fit or not.
+    pub context: Option<ContextParams>,
 }
 
 /// A language model with its vision encoder and adapters, its chat template and its prompt layout.
 #[derive(Debug)]
 pub(in crate::chat) struct Engine {
-    // Dropped before what it was made from.
+    // Fields drop in this order: the encoder and the adapters before the model that they use.
     pub vision: Vision,
     pub adapters: Vec<LoraAdapter>,
     pub model: Model,
     pub template: ChatTemplate,
     pub layout: Box<dyn Layout>,
-    /// What may be left out of its work.
+    /// The shape of the vision encoder, which decides what it can skip.
     pub shape: EncoderShape,
-    /// The encoder's embedding of a line end, `[n_embd_inp]`, if it has one.
+    /// The encoder's embedding for the end of a line, `[n_embd_inp]`, if it has one.
     pub newline: Option<Vec<f32>>,
-    /// How long loading took.
+    /// The time that loading took.
     pub load: Duration,
     vision_params: VisionParams,
-    /// What cells cost, as far as that was measured: by the rows that are computed at once.
+    /// The measured costs of a cell, by ubatch size.
     cell_costs: RefCell<BTreeMap<usize, CellCost>>,
-    /// What the vision encoder takes, once that was asked.
+    /// The memory that the vision encoder needs; empty until it is first requested.
     encoder_need: OnceCell<Vec<DeviceMemory>>,
-    /// Once a session is saved or loaded.
+    /// Empty until a session is saved or loaded.
     fingerprints: OnceCell<Fingerprints>,
-    /// What prompts said before.
+    /// The tokens of texts of earlier prompts.
     pub texts: Texts,
 }
 
-/// Digests of the files that were loaded: fine-tunes of one model differ in nothing else.
+/// Digests of the loaded files. Nothing else distinguishes two fine-tunes of one model.
 #[derive(Debug)]
 pub(in crate::chat) struct Fingerprints {
     pub model: ModelDigest,
@@ -79,7 +79,7 @@ pub(in crate::chat) struct Fingerprints {
 }
 
 impl Engine {
-    /// Loads `files`; the language model only if it is not given.
+    /// Loads `files`. If `model` is passed, the language model is not loaded again.
     pub fn load(
         model: Option<Model>,
         files: &ModelFiles,
@@ -116,7 +116,7 @@ impl Engine {
                 what: "the mmproj of this model",
                 path: mmproj.to_owned(),
                 reason: format!(
-                    "it is of a Qwen-VL model, and {} has no positions in time and space (M-RoPE); give the mmproj that came with it",
+                    "it belongs to a Qwen-VL model, but {} does not use M-RoPE; pass the mmproj that came with the model",
                     model.path().display()
                 ),
             });
@@ -150,8 +150,8 @@ impl Engine {
         })
     }
 
-    /// What a cell of a context costs that is made as `context`, of any size. Measured once for each number of rows that
-    /// are computed at once.
+    /// The memory cost of contexts with the parameters `context`; its `n_ctx` does not matter. It is measured once per
+    /// ubatch size.
     pub fn cell_cost(&self, context: &ContextParams, cancel: &CancelToken) -> Result<CellCost> {
         let n_ubatch = context.compute.n_ubatch;
         if let Some(&cost) = self.cell_costs.borrow().get(&n_ubatch) {
@@ -162,13 +162,13 @@ impl Engine {
         Ok(cost)
     }
 
-    /// Bytes of the vision encoder's file.
+    /// The size of the vision encoder's file in bytes; 0 if it is unknown.
     pub fn encoder_file_bytes(&self) -> u64 {
         std::fs::metadata(self.vision.path()).map_or(0, |meta| meta.len())
     }
 
-    /// What the vision encoder takes of each device: weights, and buffers for an image. Planned once; nothing where
-    /// that cannot be planned, which is no reason to refuse a video.
+    /// The memory that the vision encoder needs on each device, for weights and for the buffers of an image. It is
+    /// planned once. If planning fails, the result is empty, because a video may still fit.
     pub fn encoder_need(&self) -> &[DeviceMemory] {
         self.encoder_need.get_or_init(|| {
             vision_need(self.vision.path(), &self.vision_params).unwrap_or_else(|error| {
@@ -178,7 +178,7 @@ impl Engine {
         })
     }
 
-    /// Digests of the files that were loaded. Read once.
+    /// The digests of the loaded files, which are read once.
     pub fn fingerprints(&self) -> Result<&Fingerprints> {
         if let Some(known) = self.fingerprints.get() {
             return Ok(known);
@@ -205,9 +205,9 @@ fn thousandths(progress: f32) -> u64 {
     (progress.clamp(0.0, 1.0) * 1000.0) as u64
 }
 
-/// What a layout may know of an encoder whose file has this `metadata`.
+/// What a layout can read from the `metadata` of the encoder's file.
 fn encoder_facts(metadata: &Metadata, model: &Model, has_newline: bool) -> EncoderFacts {
-    // Files with more than one encoder name each.
+    // Files with more than one encoder have a key for each.
     let projector = ["clip.vision.projector_type", "clip.projector_type"].iter().find_map(|key| metadata.string(key));
     let number = |key| metadata.u64(key).and_then(|value| u32::try_from(value).ok());
     EncoderFacts {
@@ -219,7 +219,7 @@ fn encoder_facts(metadata: &Metadata, model: &Model, has_newline: bool) -> Encod
     }
 }
 
-/// What may be left out of its work.
+/// The shape of the encoder whose file has this `metadata`.
 fn encoder_shape(metadata: &Metadata, facts: &EncoderFacts) -> EncoderShape {
     let number = |key| metadata.u64(key).and_then(|value| usize::try_from(value).ok());
     EncoderShape {
@@ -232,7 +232,7 @@ fn encoder_shape(metadata: &Metadata, facts: &EncoderFacts) -> EncoderShape {
     }
 }
 
-/// The embedding of a line end in the file `mmproj`, if it has one.
+/// The embedding for the end of a line in the file `mmproj`, if it has one.
 fn read_newline(mmproj: &Path) -> Result<Option<Vec<f32>>> {
     for name in ["v.image_newline", "model.image_newline"] {
         if let Some(row) = gguf::read_floats(mmproj, name)? {

@@ -1,7 +1,7 @@
-//! How many layers of a model go to the GPUs: as many as they hold beside the vision encoder.
+//! How many layers of a model go to the GPUs: as many as fit next to the vision encoder.
 //!
-//! The encoder comes first, for most of what a user waits for is encoding. What it and the model would take is not
-//! estimated: llama.cpp plans both without allocating anything.
+//! The encoder comes first, because encoding is most of the time that a user waits for. The memory that the encoder and
+//! the model need is not estimated: llama.cpp plans both without allocating.
 
 use super::EngineParams;
 use crate::error::Result;
@@ -11,33 +11,33 @@ use crate::runtime::{ContextParams, Device, DeviceKind, DeviceMemory, ModelNeed,
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Cells that a GPU should hold beside the model: a pruned video has some hundreds to some thousands of rows.
+/// Cells of the context that has to fit next to the model: a pruned video has some hundreds to some thousands of rows.
 const CELLS: usize = 8192;
 
-/// Files that are smaller than this share of what is free on one GPU surely fit, with all that they need.
+/// Files smaller than this share of the free memory of one GPU fit without a check.
 const SURELY_FITS: f64 = 0.25;
 
-/// What is left on a GPU, if nothing else is wanted: as llama.cpp leaves it.
+/// Bytes of a GPU that stay free by default, as in llama.cpp.
 const MARGIN: u64 = 1 << 30;
 
-/// The share of a small GPU's memory that is left at most.
+/// On a small GPU, at most one part in this many of its memory stays free.
 const MARGIN_SHARE: u64 = 8;
 
-/// Bytes by a device's name.
+/// Bytes by device name.
 type Bytes = BTreeMap<String, u64>;
 
-/// `params.model`, with the number of layers that go to GPUs where that is left open and not all of them fit. That is
-/// told to `observer`. What cannot be planned is loaded as if there were room: if a file is at fault, loading says so.
+/// `params.model`, with the number of layers that go to GPUs if the user did not set it and not all of them fit. Then
+/// `observer` gets a warning. If planning fails, all layers go to the GPUs: if a file is at fault, loading reports it.
 pub(super) fn place(files: &ModelFiles, params: &EngineParams<'_>, observer: &mut dyn Observer) -> ModelParams {
     plan(files, params, observer).unwrap_or_else(|error| {
-        observer.message(&format!("what a GPU holds could not be planned, so it is given all layers: {error}"));
+        observer.message(&format!("cannot plan how many layers fit on the GPU, so all of them go there: {error}"));
         params.model.clone()
     })
 }
 
 fn plan(files: &ModelFiles, params: &EngineParams<'_>, observer: &mut dyn Observer) -> Result<ModelParams> {
     let all = params.model.clone();
-    let Some(context) = params.beside.as_ref().filter(|_| all.n_gpu_layers.is_none()) else { return Ok(all) };
+    let Some(context) = params.context.as_ref().filter(|_| all.n_gpu_layers.is_none()) else { return Ok(all) };
     let gpus = gpus(&devices(), &all);
     let files_bytes = files.lora.iter().chain(&files.mmproj).chain([&files.model]).map(|path| size(path)).sum::<u64>();
     let least = gpus.values().min().copied().unwrap_or(u64::MAX);
@@ -60,28 +60,28 @@ fn plan(files: &ModelFiles, params: &EngineParams<'_>, observer: &mut dyn Observ
     let names = gpus.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let free = gpus.values().sum::<u64>() >> 20;
     observer.warning(&format!(
-        "{n} of {} layers go to {names}, where {free} MB can be taken; the others stay with the processor, which is slower",
+        "{n} of {} layers go to {names} ({free} MB available); the CPU computes the others, which is slower",
         everything.n_layers
     ));
     Ok(ModelParams { n_gpu_layers: Some(n), ..all })
 }
 
-/// What can be taken of each GPU that a model with `params` uses.
+/// The available bytes of each GPU that a model with `params` uses.
 fn gpus(devices: &[Device], params: &ModelParams) -> Bytes {
     let is_used = |d: &&Device| d.kind == DeviceKind::Gpu && d.memory_total > 0 && params.uses_gpu(&d.name);
-    let can_be_taken = |device: &Device| {
+    let available = |device: &Device| {
         let (free, total) = (device.memory_free as u64, device.memory_total as u64);
         free.saturating_sub(params.gpu_margin.unwrap_or(MARGIN.min(total / MARGIN_SHARE)))
     };
-    devices.iter().filter(is_used).map(|device| (device.name.clone(), can_be_taken(device))).collect()
+    devices.iter().filter(is_used).map(|device| (device.name.clone(), available(device))).collect()
 }
 
-/// Whether each GPU of `free` holds what `needs` says of it. Other devices are not looked at.
+/// Whether `needs` fits on each GPU in `free`. Other devices are ignored.
 fn fits(needs: &[DeviceMemory], free: &Bytes) -> bool {
     needs.iter().all(|need| free.get(&need.device).is_none_or(|&free| need.usage.total() <= free))
 }
 
-/// The most layers below `n_layers` that fit, if fewer take less; 0 if none does.
+/// The maximum number of layers below `n_layers` that fits, by binary search; 0 if none fits.
 fn most(n_layers: u32, mut fits: impl FnMut(u32) -> Result<bool>) -> Result<u32> {
     let (mut least, mut beyond) = (0, n_layers);
     while beyond - least > 1 {
@@ -95,7 +95,7 @@ fn most(n_layers: u32, mut fits: impl FnMut(u32) -> Result<bool>) -> Result<u32>
     Ok(least)
 }
 
-/// Bytes of a file; 0 if it cannot be told, which is told when it is opened.
+/// The size of a file in bytes; 0 if it is unknown. Opening the file then reports the error.
 fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |meta| meta.len())
 }

@@ -1,4 +1,4 @@
-//! The model's own chat template (Jinja), rendered as Hugging Face's `apply_chat_template` does.
+//! The chat template of the model (Jinja), rendered as Hugging Face's `apply_chat_template` does.
 
 use super::guard::Guard;
 use crate::chat::conversation::message::{Media, Message, Role};
@@ -8,18 +8,18 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 use std::path::PathBuf;
 
-/// How a template takes the content of a message.
+/// The form in which a template expects the content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// A string.
     Text,
-    /// A list of typed parts, all of them text.
+    /// A list of typed parts; all are text.
     TextParts,
-    /// A list of typed parts, with videos and images among them, for which the template writes placeholders.
+    /// A list of typed parts, including videos and images, for which the template writes placeholders.
     Parts(Placeholders),
 }
 
-/// What a template writes for a video and for an image.
+/// The text that a template writes for a video and for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Placeholders {
     video: Option<&'static str>,
@@ -27,7 +27,7 @@ struct Placeholders {
 }
 
 impl Placeholders {
-    /// Those of the families that have some; longer ones first, where one holds another.
+    /// The placeholders of all families. A placeholder that contains another comes before it.
     const VIDEO: &[&str] = &["<|vision_start|><|video_pad|><|vision_end|>", "<video>"];
     const IMAGE: &[&str] =
         &["<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>", "<IMG_CONTEXT>", "<image>"];
@@ -54,14 +54,14 @@ pub(in crate::chat) struct ChatTemplate {
 
 const NAME: &str = "chat";
 
-/// Steps that a template may take: hundreds for each of thousands of messages. It comes with a model, from whoever made
-/// the file, and may loop for years.
+/// The maximum number of steps of a template: enough for hundreds per message in thousands of messages. A template
+/// comes from an untrusted file and may loop forever.
 const MAX_STEPS: u64 = if cfg!(fuzzing) { 200_000 } else { 20_000_000 };
 
-/// Bytes that a template may write, more than any model takes.
+/// The maximum number of bytes that a template may write: more than any model can read.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A prompt as it is written.
+/// The output of a template, limited to [`MAX_BYTES`].
 #[derive(Default)]
 struct Prompt(Vec<u8>);
 
@@ -80,17 +80,17 @@ impl std::io::Write for Prompt {
 }
 
 impl ChatTemplate {
-    /// Compiles `source`, or else the template of `model`.
+    /// Compiles `source`, or the template of `model` if `source` is `None`.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] if there is none or it does not compile.
+    /// [`Error::ChatTemplate`] if the model has no template, or the template does not compile.
     pub fn new(model: &Model, source: Option<&str>) -> Result<Self> {
         let failed = |reason: String| Error::ChatTemplate { model: model.path().to_owned(), reason };
         let source = match source {
             Some(source) => source.to_owned(),
             None => model
                 .chat_template()
-                .ok_or_else(|| failed("the model has none, so it is no chat model; give a template for it".into()))?,
+                .ok_or_else(|| failed("the model has none, so it is not a chat model; pass a template".into()))?,
         };
         let (bos, eos) = model.bos_eos();
         let text = |token: Option<_>| {
@@ -102,7 +102,7 @@ impl ChatTemplate {
 
     fn compile(source: &str, bos: String, eos: String, model: PathBuf) -> Result<Self, String> {
         let mut environment = Environment::new();
-        // As Hugging Face sets up Jinja, and with the extras that templates count on.
+        // Hugging Face's settings of Jinja, and the functions that templates expect.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| describe(&e))?);
         environment.set_fuel(Some(MAX_STEPS));
@@ -113,7 +113,7 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |format: String| {
             use std::fmt::Write as _;
             let mut text = String::new();
-            // An unknown directive is an error of `write!`, not a panic.
+            // With `write!`, an unknown directive is an error; `to_string` would panic.
             match write!(text, "{}", chrono::Local::now().format(&format)) {
                 Ok(()) => Ok(text),
                 Err(_) => Err(minijinja::Error::new(ErrorKind::InvalidOperation, "strftime_now: bad format")),
@@ -127,7 +127,7 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// How the template takes a content is told by trying: some loop over the parts and print nothing of a plain
+    /// Finds the form of content by rendering a probe: some templates loop over parts and print nothing of a plain
     /// string, and some write a placeholder for a video.
     fn find_content(&self) -> Content {
         const PROBE: &str = "a probe that no template holds";
@@ -140,7 +140,7 @@ impl ChatTemplate {
         let placeholder = |is_image, known: &[&'static str]| {
             let text = self.render_values(&[typed(&probe, &[is_image])], true).ok()?;
             let without = parts.as_deref()?;
-            // Once, and before the text.
+            // The placeholder must appear once, and before the text.
             let stands = |name: &&&str| {
                 let before = text.split(PROBE).next().unwrap_or_default();
                 before.matches(**name).count() == 1 && !without.contains(**name)
@@ -158,7 +158,7 @@ impl ChatTemplate {
         }
     }
 
-    /// `messages` with `mark` wherever they name a token that is the template's to write.
+    /// `messages` with `mark` inside each name of a token that only the template may write.
     pub fn guarded(&self, mut messages: Vec<Message>, mark: &str) -> Vec<Message> {
         for message in &mut messages {
             message.content = self.guard.cut(&message.content, message.role, mark);
@@ -166,10 +166,10 @@ impl ChatTemplate {
         messages
     }
 
-    /// The prompt for `messages`, up to where the model's answer begins.
+    /// Renders `messages` to the prompt, which ends where the answer begins.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] with the template's own message, if it raises one.
+    /// [`Error::ChatTemplate`] if rendering fails, with the template's own message if it raises an exception.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
         self.render_as(messages, true, self.content).map_err(|e| Error::ChatTemplate {
             model: self.model.clone(),
@@ -197,8 +197,8 @@ impl ChatTemplate {
         self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)
     }
 
-    /// With videos and images where the template puts them; `None` if it has no place for one of them, or its
-    /// placeholders cannot be told from what is said.
+    /// Renders videos and images where the template puts its placeholders. `None` if the template has no placeholder
+    /// for one of them, or a message itself contains a placeholder.
     fn render_with_media(
         &self,
         messages: &[Message],
@@ -243,7 +243,7 @@ impl ChatTemplate {
         String::from_utf8(prompt.0).map_err(|e| minijinja::Error::new(ErrorKind::WriteFailure, e.to_string()))
     }
 
-    /// The text of the BOS token, which a template may write itself.
+    /// The text of the BOS token. A template may write it itself.
     pub fn bos(&self) -> &str {
         &self.bos
     }
@@ -264,26 +264,26 @@ fn text_part(text: &str) -> Value {
     context! { type => "text", text => text }
 }
 
-/// A message whose content is a list: videos and images (`true`), and the text.
+/// A message whose content is a list: a part for each image (`true`) or video (`false`), then the text.
 fn typed(message: &Message, are_images: &[bool]) -> Value {
     let media = are_images.iter().map(|&is_image| context! { type => if is_image { "image" } else { "video" } });
     let content: Vec<Value> = media.chain([text_part(&message.content)]).collect();
     context! { role => message.role.name(), content => content }
 }
 
-/// `{% generation %}` marks what to train on; it prints nothing, and Jinja does not know it without Hugging Face's
-/// extension.
+/// Removes `{% generation %}` tags. They mark the text to train on, print nothing, and are a Hugging Face extension
+/// that minijinja does not have.
 fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        // Not the sign that the tag begins with.
+        // Search after the `{%`: the `%` of `{%}` does not end the tag.
         let Some(len) = rest[start + 2..].find("%}").map(|n| n + 4) else { break };
         let tag = &rest[start..start + len];
         let name = tag[2..len - 2].trim_matches(['-', '+']).trim();
         result.push_str(&rest[..start]);
         if matches!(name, "generation" | "endgeneration") {
-            // An empty comment keeps the tag's effect on the white space around it.
+            // An empty comment keeps the tag's effect on the whitespace around it.
             let trim = |on: bool| if on { "-" } else { "" };
             result.push_str(&format!("{{#{}{}#}}", trim(tag.starts_with("{%-")), trim(tag.ends_with("-%}"))));
         } else {
@@ -294,10 +294,10 @@ fn without_generation_tags(source: &str) -> String {
     result + rest
 }
 
-/// The error with its line, without the source excerpt that minijinja adds in its long form.
+/// The error and its line, without the source excerpt of minijinja's long form.
 fn describe(error: &minijinja::Error) -> String {
     let reason = match error.kind() {
-        ErrorKind::OutOfFuel => format!("it does not end within {MAX_STEPS} steps"),
+        ErrorKind::OutOfFuel => format!("it does not finish within {MAX_STEPS} steps"),
         ErrorKind::WriteFailure => format!("it writes more than {} MB", MAX_BYTES >> 20),
         kind => error.detail().map_or_else(|| kind.to_string(), ToOwned::to_owned),
     };
@@ -375,7 +375,7 @@ mod tests {
         assert!(result.unwrap_err().contains("line 2"));
     }
 
-    /// A template comes with a model, from whoever made its file.
+    /// A template comes from an untrusted file.
     #[test]
     fn a_template_that_does_not_end_is_an_error() {
         let nested = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";

@@ -1,28 +1,28 @@
-//! Texts that were tokenized before.
+//! A cache of tokenized texts.
 
 use crate::error::Result;
 use crate::runtime::{Model, Token};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// Bytes of texts that are remembered at most; then all are forgotten.
+/// The maximum bytes of cached texts. When they exceed it, the cache is cleared.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The tokens of texts. The prompt of live video is the same again with each frame, and a little longer; and the prompt
+/// The tokens of texts. With each frame of live video, the prompt repeats and becomes a little longer, and the prompt
 /// of a video is planned several times until it fits.
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Texts {
-    /// Of texts within a prompt, and of those that begin one: a tokenizer may add a token or a space there.
+    /// First the texts inside a prompt, then those at its start, where a tokenizer may add a token or a space.
     known: RefCell<[HashMap<String, Vec<Token>>; 2]>,
     /// Bytes of the texts in `known`.
     bytes: Cell<usize>,
-    /// Tokens that were not known.
+    /// The number of tokens that were not cached.
     #[cfg(test)]
     tokenized: Cell<usize>,
 }
 
 impl Texts {
-    /// The tokens of `text`; `is_first`: the prompt begins with it.
+    /// The tokens of `text`. `is_first` says that the prompt begins with it.
     pub fn tokens(&self, model: &Model, text: &str, is_first: bool) -> Result<Vec<Token>> {
         let mut known = self.known.borrow_mut();
         if let Some(tokens) = known[usize::from(is_first)].get(text) {
@@ -42,7 +42,7 @@ impl Texts {
         Ok(tokens)
     }
 
-    /// How many tokens there were that had to be found.
+    /// The number of tokens that were not cached.
     #[cfg(test)]
     pub fn tokenized(&self) -> usize {
         self.tokenized.get()
