@@ -1,9 +1,9 @@
-//! What stands for a frame while a prompt is text.
+//! The marks that stand for slices while a prompt is text.
 
 use crate::layout;
 
-/// A piece of the rendered prompt: text, or the next slice of a video, or its line end, or a place where no token may
-/// reach across.
+/// A piece of the rendered prompt: text, the next slice of a video, the end of a line in a video, or a cut, which no
+/// token may span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::chat) enum Piece {
     Text(String),
@@ -12,8 +12,7 @@ pub(in crate::chat) enum Piece {
     Cut,
 }
 
-/// The arrangement of a video as text, with a mark where each slice goes. [`split`](Marks::split) finds the marks
-/// again.
+/// The arrangement of a video as text, with a mark for each slice. [`Marks::split`] finds the marks.
 pub(in crate::chat) fn marked_text(marks: &Marks, video: usize, parts: &[layout::Part]) -> String {
     parts
         .iter()
@@ -25,8 +24,8 @@ pub(in crate::chat) fn marked_text(marks: &Marks, video: usize, parts: &[layout:
         .collect()
 }
 
-/// The text that stands for a frame while the chat template is rendered. It carries a number of the session's own, so
-/// that no question holds it by chance.
+/// The texts that stand for slices while the chat template is rendered. They contain a random number, so that a
+/// question does not contain one by chance.
 #[derive(Debug)]
 pub(in crate::chat) struct Marks {
     prefix: String,
@@ -38,14 +37,14 @@ impl Marks {
         Self { prefix: format!("[sharpv-frame-{:016x}-", RandomState::new().hash_one(0)) }
     }
 
-    /// The marks of a saved session; `None` if no session makes such.
+    /// The marks of a saved session; `None` if no session would create such a `prefix`.
     pub fn with_prefix(prefix: String) -> Option<Self> {
         let number = prefix.strip_prefix("[sharpv-frame-")?.strip_suffix('-')?;
         let is_ours = number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit());
         is_ours.then_some(Self { prefix })
     }
 
-    /// How every mark begins.
+    /// The text that every mark begins with.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -58,12 +57,12 @@ impl Marks {
         format!("{}{video}n]", self.prefix)
     }
 
-    /// A mark that parts the text before it from the text behind it.
+    /// The mark at which the text before it and the text after it are tokenized separately.
     pub fn cut(&self) -> String {
         format!("{}cut]", self.prefix)
     }
 
-    /// Cuts a rendered prompt at the marks.
+    /// Splits a rendered prompt at its marks.
     pub fn split(&self, prompt: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut text = |text: &str| {

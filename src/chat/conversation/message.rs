@@ -1,22 +1,22 @@
-//! What is said in a conversation.
+//! The messages of a conversation.
 
 use serde::{Deserialize, Serialize};
 
-/// Who says a [`Message`].
+/// The author of a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
-    /// The person who asks.
+    /// The user, who asks the questions.
     User,
-    /// The model.
+    /// The model, which answers.
     Assistant,
 }
 
 impl Role {
-    /// The name that chat templates know it by.
+    /// The name of the role in chat templates.
     pub fn name(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -29,22 +29,22 @@ impl Role {
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// Videos and images that come before what is said.
+    /// Videos and images, which come before the text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<Media>,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// A message without videos.
+    /// A message without videos and images.
     pub fn text(role: Role, content: impl Into<String>) -> Self {
         Self { role, media: Vec::new(), content: content.into() }
     }
 
-    /// The whole message as one text.
+    /// The whole message as one text: media, separators and content.
     pub(in crate::chat) fn joined(&self) -> String {
         let media: String =
             self.media.iter().flat_map(|media| [media.text.as_str(), media.separator.as_str()]).collect();
@@ -55,10 +55,10 @@ impl Message {
 /// A video or an image in a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Media {
-    /// Its layout in the prompt. The places of its visual tokens are marked inside the text.
+    /// Its arrangement in the prompt, with marks that stand for its slices.
     pub text: String,
-    /// What stands behind it, where the chat template puts nothing there.
+    /// The text after it, used if the chat template has no placeholder for it.
     pub separator: String,
-    /// It is a single image.
+    /// Whether it is a single image.
     pub is_image: bool,
 }

@@ -1,4 +1,4 @@
-//! What was said, and about which videos.
+//! The messages and videos of a conversation.
 
 pub(in crate::chat) mod marks;
 pub(in crate::chat) mod message;
@@ -11,20 +11,20 @@ use marks::{Marks, marked_text};
 use message::{Media, Message, Role};
 use std::sync::Arc;
 
-/// The messages and videos of a session. Nothing in it depends on what is in the KV cache.
+/// A conversation: its messages and its videos. It does not depend on the contents of the KV cache.
 #[derive(Debug)]
 pub(in crate::chat) struct Conversation {
-    /// What stands for frames in `messages`.
+    /// The marks that stand for slices in `messages`.
     pub marks: Marks,
-    /// A system message; `None` leaves it to the chat template.
+    /// The system message; `None` leaves it to the chat template.
     pub system: Option<String>,
-    /// How every answer begins.
+    /// The text that every answer begins with.
     pub answer_start: String,
     pub messages: Vec<Message>,
     pub videos: Vec<Arc<EncodedVideo>>,
-    /// How many of `videos` stand in `messages`; the others go into the next question.
+    /// How many of `videos` are in `messages` already. The others go into the next question.
     pub videos_sent: usize,
-    /// What was spent on the videos that were not sent yet.
+    /// The time spent on the videos that are not in `messages` yet.
     pub spent: EncodeTimings,
 }
 
@@ -41,33 +41,33 @@ impl Conversation {
         }
     }
 
-    /// Another conversation about one video, in which nothing was said yet.
+    /// A new conversation about `video`, with the same system message and answer start.
     pub fn about(&self, video: Arc<EncodedVideo>) -> Self {
         let answer_start = self.answer_start.clone();
         Self { answer_start, videos: vec![video], ..Self::new(self.system.clone()) }
     }
 
-    /// Forgets what was said, and the videos.
+    /// Removes all messages and videos.
     pub fn clear(&mut self) {
         self.restart();
         self.videos.clear();
         self.spent = EncodeTimings::default();
     }
 
-    /// Forgets what was said; the videos go into the next question.
+    /// Removes all messages. The videos go into the next question again.
     pub fn restart(&mut self) {
         self.messages.clear();
         self.videos_sent = 0;
     }
 
-    /// `question` as a message, behind the videos that were not sent yet.
+    /// A message with `question`, after the videos that are not in a message yet.
     pub fn user_message(&self, layout: &dyn Layout, question: &str) -> Message {
         let media = self.videos.iter().enumerate().skip(self.videos_sent);
         let media = media.map(|(i, video)| self.media(layout, i, &video.arrangement, &video.info)).collect();
         Message { role: Role::User, media, content: question.to_owned() }
     }
 
-    /// Video number `video` in a message.
+    /// The video with index `video` as part of a message.
     pub fn media(&self, layout: &dyn Layout, video: usize, arrangement: &Arrangement, info: &VideoInfo) -> Media {
         Media {
             text: marked_text(&self.marks, video, &arrangement.parts),
@@ -76,13 +76,13 @@ impl Conversation {
         }
     }
 
-    /// All messages in order, `next` the last.
+    /// All messages in order, beginning with the system message and ending with `next`.
     pub fn with(&self, next: &Message) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::text(Role::System, text.clone()));
         system.chain(self.messages.iter().cloned()).chain(std::iter::once(next.clone())).collect()
     }
 
-    /// Adds a question and what the model said to it. Gives what was spent on its videos.
+    /// Adds a question and its answer. Returns the time spent on the question's videos.
     pub fn end_turn(&mut self, question: Message, answer: &str) -> EncodeTimings {
         self.messages.push(question);
         self.messages.push(Message::text(Role::Assistant, format!("{}{answer}", self.answer_start)));

@@ -87,7 +87,7 @@ impl Encoder<'_> {
                     computed: 0.0,
                     cells: encoded.cells.as_ref().map(EncoderCells::all_reused),
                     notes: None,
-                    has_left: false,
+                    is_removed: false,
                 },
                 None => {
                     let encode = || self.encode_slice(&frames, &planned, &mut partial, &mut grids);
@@ -153,7 +153,7 @@ impl Encoder<'_> {
             computed: 1.0,
             cells: None,
             notes: None,
-            has_left: false,
+            is_removed: false,
         };
         if let (Some(places), Some(frame)) = (self.inspect, frames.first()) {
             *grids = places.grids(&chunks, arrangement, (frame.width, frame.height), self.model);

@@ -1,4 +1,4 @@
-//! How one video stands in its prompt, before a frame of it is encoded.
+//! The arrangement of a video in the prompt. It is known before a frame is encoded.
 
 use crate::error::Result;
 use crate::layout::{FrameCount, ImageSize, Layout, Part, Size, SliceCount, Slices, Tiles, pool, pooled_len};
@@ -7,32 +7,32 @@ use crate::video::{Kind, VideoInfo};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The longest side of a frame that is believed of a saved session.
+/// The longest side of an image, in pixels, that is accepted from a saved session.
 const MAX_SIDE: u32 = 1 << 16;
 
-/// A video's text and slices, and how the slices are encoded.
+/// The text and slices of a video, and how the slices are encoded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::chat) struct Arrangement {
     /// Text and slices in prompt order.
     pub parts: Vec<Part>,
-    /// The image size that the encoder is given.
+    /// The size of the images that the encoder is given, in pixels.
     pub image_size: Size,
     pub n_frames: FrameCount,
-    /// How many frames make a slice; the last slice may have fewer.
+    /// Frames per slice. The last slice may have fewer.
     pub frames_per_slice: usize,
     /// Which of the encoder's images of a slice are used.
     pub tiles: Tiles,
-    /// The encoder's markers go around each slice.
+    /// Whether the encoder's markers go around each slice.
     pub encoder_markers: bool,
-    /// Visual tokens are merged two by two.
+    /// Whether visual tokens are pooled two by two.
     pub pools: bool,
-    /// By how many positions each slice is later than the first, where all begin at one.
+    /// How many positions in time each slice is after the first, if all slices begin at the same position (M-RoPE).
     pub time_steps: Option<Vec<i32>>,
 }
 
 impl Arrangement {
-    /// How `layout` wants frames at `times` (in seconds) of a video, of which so many were taken of each second, if
-    /// they were taken evenly. `mrope`: visual tokens have positions in time.
+    /// Arranges the frames of a video at `times`, in seconds, by `layout`. `sampled_fps` is their rate, if they were
+    /// sampled at one. `mrope` says that visual tokens have positions in time.
     pub fn new(layout: &dyn Layout, info: &VideoInfo, times: &[f64], sampled_fps: Option<f64>, mrope: bool) -> Self {
         let own_size = (info.width, info.height);
         if info.kind == Kind::Image {
@@ -67,32 +67,32 @@ impl Arrangement {
         self.n_frames.slices(self.frames_per_slice)
     }
 
-    /// How many frames the slice with this index has.
+    /// The number of frames of the slice with the index `slice`.
     pub fn frames_of(&self, slice: usize) -> usize {
         self.n_frames.0.saturating_sub(slice * self.frames_per_slice).min(self.frames_per_slice)
     }
 
-    /// Whether neighboring frames become one slice.
+    /// Whether the encoder merges neighboring frames to one slice.
     pub fn merges(&self) -> bool {
         self.frames_per_slice > 1
     }
 
-    /// An image without pixels, of the size that the encoder is given.
+    /// A bitmap without pixels, of [`image_size`](Self::image_size).
     pub fn placeholder(&self) -> Result<Bitmap> {
         Bitmap::placeholder(self.image_size.0, self.image_size.1, self.merges())
     }
 
-    /// Cuts images of this video into chunks, with no tiles that nobody wants.
+    /// Tokenizes `parts`, which contain images of this video, without tiles that are not used.
     pub fn tokenize(&self, vision: &Vision, parts: &[runtime::Part<'_>]) -> Result<Chunks> {
         if self.is_whole() { vision.tokenize_whole(parts) } else { vision.tokenize(parts, false) }
     }
 
-    /// Whether of each frame the image of the whole alone is used.
+    /// Whether the encoder's image of the whole frame is used alone, without tiles.
     pub fn is_whole(&self) -> bool {
         self.tiles != Tiles::All
     }
 
-    /// Those of a slice's images, in the encoder's order, that are used.
+    /// The used ones of a slice's `images`, which are in the encoder's order.
     pub fn used<T>(&self, mut images: Vec<T>) -> Vec<T> {
         match self.tiles {
             Tiles::All => images,
@@ -104,18 +104,18 @@ impl Arrangement {
         }
     }
 
-    /// How many visual tokens are left of an image's `n`.
+    /// The number of visual tokens of an image after pooling, from `n` before.
     pub fn tokens_left(&self, n: usize) -> usize {
         if self.pools { pooled_len(n) } else { n }
     }
 
-    /// What is left of an image's embeddings, rows of `n_embd` values.
+    /// The embeddings of an image after pooling; `rows` has `n_embd` values per visual token.
     pub fn rows_left<'a>(&self, rows: &'a [f32], n_embd: usize) -> Cow<'a, [f32]> {
         if self.pools { pool(rows, n_embd).into() } else { rows.into() }
     }
 
-    /// Whether it makes sense, and is of `n_slices` slices.
-    pub fn is_good(&self, n_slices: SliceCount) -> bool {
+    /// Whether the arrangement, which may be from a file, is valid for `n_slices` slices.
+    pub fn is_valid(&self, n_slices: SliceCount) -> bool {
         let sides = [self.image_size.0, self.image_size.1];
         let known = |part: &Part| !matches!(part, Part::Slice(slice) if *slice >= n_slices.0);
         sides.iter().all(|side| (1..=MAX_SIDE).contains(side))

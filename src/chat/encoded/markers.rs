@@ -1,24 +1,24 @@
-//! The encoder's own markers: what mtmd puts around the images of a frame.
+//! The encoder's own markers: the text that mtmd puts around the images of a slice.
 
 use super::arrangement::Arrangement;
 use crate::error::{Error, Result};
 use crate::layout::Tiles;
 use crate::runtime::{Bitmap, Chunk, Model, Part, Token, Vision};
 
-/// What mtmd puts around and between the images that it makes of a slice.
+/// The text that mtmd puts before, after and between the images of a slice.
 #[derive(Debug, Clone)]
 pub(in crate::chat) struct Markers {
     pub begin: String,
     pub end: String,
-    /// Behind each image but the last.
+    /// The tokens after each image except the last.
     pub between: Vec<Vec<Token>>,
 }
 
 impl Markers {
     pub fn of(model: &Model, vision: &Vision, arrangement: &Arrangement) -> Result<Self> {
         let texts = texts_around(vision, arrangement, &arrangement.placeholder()?)?;
-        // Of a frame that is cut up, only the image of the whole is used: its markers are those of a frame too small
-        // to be cut up.
+        // If only the image of the whole frame is used, its markers are those of a frame that is too small to be cut
+        // into tiles.
         let whole = match arrangement.tiles {
             Tiles::All => texts.clone(),
             Tiles::First | Tiles::Last => {
@@ -36,16 +36,16 @@ impl Markers {
         Ok(Self { begin, end, between })
     }
 
-    /// How many images mtmd makes of a slice.
+    /// The number of images that mtmd makes of a slice.
     pub fn n_images(&self) -> usize {
         self.between.len() + 1
     }
 }
 
-/// A side in pixels that is smaller than any encoder's tile.
+/// The side, in pixels, of an image that is smaller than the tiles of all encoders.
 const SMALL: u32 = 16;
 
-/// The text before, between and behind the images that mtmd makes of a frame; many are empty.
+/// The tokens before, between and after the images that mtmd makes of a frame. Many of these texts are empty.
 fn texts_around(vision: &Vision, arrangement: &Arrangement, frame: &Bitmap) -> Result<Vec<Vec<Token>>> {
     let chunks = arrangement.tokenize(vision, &[Part::Image(frame)])?;
     let mut texts: Vec<Vec<Token>> = vec![Vec::new()];
@@ -61,6 +61,6 @@ fn texts_around(vision: &Vision, arrangement: &Arrangement, frame: &Bitmap) -> R
 pub(in crate::chat) fn mismatch() -> Error {
     Error::Llama {
         action: "preparing the prompt",
-        reason: "the encoder's frames and the prompt's do not match; please report this".into(),
+        reason: "the frames of the encoder and of the prompt do not match; please report this".into(),
     }
 }

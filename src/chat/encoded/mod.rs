@@ -1,6 +1,6 @@
-//! What an encoded video is: its arrangement in the prompt, and the embeddings of the visual tokens that are kept.
+//! An encoded video: its arrangement in the prompt, and the embeddings of its kept visual tokens.
 //!
-//! The ground of this folder: prompt, cache, session and live video all work with it, and it knows none of them.
+//! The prompt, the cache, the session and live video use this module. It depends on none of them.
 
 pub(in crate::chat) mod arrangement;
 mod id;
@@ -17,33 +17,34 @@ use markers::Markers;
 use notes::{EncoderCells, Notes};
 use std::time::{Duration, Instant};
 
-/// A video as the prompt needs it: its arrangement, and the embeddings of the kept tokens.
+/// An encoded video: its arrangement in the prompt, and the embeddings of its kept tokens.
 #[derive(Debug, Clone)]
 pub(in crate::chat) struct EncodedVideo {
-    /// Tells it from others.
+    /// Distinguishes it from other videos.
     pub id: VideoId,
-    /// What was opened.
+    /// The video that was opened.
     pub info: VideoInfo,
-    /// How it stands in the prompt.
+    /// Its text and slices in the prompt.
     pub arrangement: Arrangement,
-    /// What the encoder puts around its slices.
+    /// The encoder's markers around its slices.
     pub markers: Markers,
-    /// One for each slice.
+    /// Its slices, in order of time.
     pub slices: Vec<EncodedSlice>,
-    /// How long each step took.
+    /// The time that each step took.
     pub timings: EncodeTimings,
-    /// Tokens that are kept at most, whatever the pruning wants: what there was room for when it was planned.
+    /// The maximum number of kept tokens, whatever the pruning method decides: as many as fit when the video was
+    /// planned.
     pub max_kept: Option<usize>,
-    /// The embeddings of all tokens, slice by slice, for selecting anew; empty if they were not to be kept.
+    /// The embeddings of all tokens, slice by slice, for pruning again; empty unless the session keeps them.
     pub unpruned: Vec<Vec<f32>>,
-    /// Which frames were taken; `None` if it was encoded in another session.
+    /// Which frames were sampled; `None` if another session encoded the video.
     pub sampling: Option<Sampling>,
-    /// How its frames were chosen, if it was by what changes.
+    /// The survey that its frames were chosen by, if there was one.
     pub survey: Option<SurveyReport>,
 }
 
 impl EncodedVideo {
-    /// One whose slices are still to come.
+    /// A video without slices, which are added later.
     pub fn empty(model: &Model, vision: &Vision, info: &VideoInfo, arrangement: Arrangement) -> Result<Self> {
         Ok(Self {
             id: VideoId::new(),
@@ -60,42 +61,41 @@ impl EncodedVideo {
     }
 }
 
-/// The visual tokens of a frame, or of a merged pair of frames.
+/// The visual tokens of a frame, or of a pair of frames that the encoder merges.
 #[derive(Debug, Clone, Default)]
 pub(in crate::chat) struct EncodedSlice {
-    /// Where in the video its frames are, in seconds, ascending: one for each, so that their number is that of its
-    /// frames.
+    /// The times of its frames in the video, in seconds, ascending, one per frame.
     pub times_s: Vec<f64>,
     /// Visual tokens before pruning.
     pub n_tokens: usize,
-    /// The kept tokens, ascending, numbered over all images that the encoder made of the slice.
+    /// The indices of the kept tokens, ascending, counted over all images of the slice.
     pub kept: Vec<u32>,
-    /// Their embeddings, `[kept × n_embd_inp]`.
+    /// The embeddings of the kept tokens, `[kept × n_embd_inp]`.
     pub rows: Vec<f32>,
-    /// Tokens, ascending, that did not go through all of the encoder and may not be kept.
+    /// The indices, ascending, of tokens that did not pass all layers of the encoder and must not be kept.
     pub unfinished: Vec<u32>,
-    /// The share of the encoder's work that was done, 0 to 1; 0 if the slice before had the same pixels.
+    /// The share of the encoder's work that was done, 0 to 1; 0 if the previous slice had the same pixels.
     pub computed: f32,
-    /// What the encoder did of it, where it can leave out something.
+    /// What the encoder did with each cell, if it can skip cells.
     pub cells: Option<EncoderCells>,
-    /// What is kept for looking at, if that was asked for.
+    /// Notes for inspection, if the session takes them.
     pub notes: Option<Box<Notes>>,
-    /// It left video that goes on: nothing is kept of it, and the text around it goes as well.
-    pub has_left: bool,
+    /// It was removed from live video: none of its tokens is kept, and its text is dropped too.
+    pub is_removed: bool,
 }
 
 impl EncodedSlice {
-    /// Where in the video its first frame is, in seconds.
+    /// The time of its first frame in the video, in seconds.
     pub fn time_s(&self) -> f64 {
         self.times_s.first().copied().unwrap_or_default()
     }
 
-    /// Whether some of its embeddings are what the encoder gave for a slice before, or did not finish.
+    /// Whether the encoder reused some of its embeddings from an earlier slice, or did not finish them.
     pub fn is_estimated(&self) -> bool {
         self.cells.is_some() && self.computed < 1.0
     }
 
-    /// How many frames it shows.
+    /// The number of its frames.
     pub fn n_frames(&self) -> usize {
         self.times_s.len()
     }
@@ -117,7 +117,7 @@ impl std::ops::AddAssign for EncodeTimings {
     }
 }
 
-/// Runs `work` and adds the time it takes to `total`.
+/// Runs `work` and adds its wall time to `total`.
 pub(in crate::chat) fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();

@@ -1,53 +1,54 @@
-//! What is noted of each slice while it is encoded: where its tokens lie, what they scored, what the encoder computed.
+//! Notes on a slice for inspection: the grid of its tokens, their scores, and what the encoder computed.
 
 use serde::{Deserialize, Serialize};
 
-/// SharpV's scores of the tokens of a slice: see [`prune`](crate::prune). NaN for tokens that are not finite.
+/// SharpV's scores of the tokens of a slice ([`prune`](crate::prune)), one per token. NaN if a token is not finite.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TokenScores {
-    /// How far each token is from the mean of the slice.
+    /// The distance of each token from the mean of the slice.
     pub spatial: Vec<f32>,
-    /// How far it is from the same place of the slice before; empty in a first slice.
+    /// The distance of each token from the token at the same index in the previous slice; empty for the first slice.
     pub temporal: Vec<f32>,
-    /// Both together, by the weight that held when it was encoded.
+    /// Both combined, with the weight that was set when the slice was encoded.
     pub combined: Vec<f32>,
-    /// The share of the slice that SharpV would keep by itself, 0 to 1.
+    /// SharpV's adaptive ratio: the share of the slice that it keeps without a budget, 0 to 1.
     pub ratio: f64,
 }
 
-/// One of the images that the encoder makes of a frame: the frame itself, or a tile of it.
+/// One image that the encoder makes of a frame: the whole frame or a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Grid {
-    /// Its visual tokens.
+    /// The number of its visual tokens.
     pub n_tokens: usize,
-    /// Columns and rows of its tokens; `None` where a token stands for no place of the image.
+    /// Columns and rows of its tokens; `None` if its tokens do not form a grid.
     pub shape: Option<(usize, usize)>,
-    /// Which part of the frame it shows; `None` where that is not known.
+    /// The part of the frame that it shows; `None` if unknown.
     pub area: Option<Area>,
 }
 
-/// A part of a frame, in widths and heights of it from its upper left corner. An image with borders reaches beyond it.
+/// A part of a frame, in units of the frame's width and height, from its upper left corner. An image with borders
+/// extends beyond 0 and 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Area {
-    /// Where it begins.
+    /// The left edge.
     pub left: f64,
-    /// Where it begins.
+    /// The upper edge.
     pub top: f64,
-    /// Where it ends.
+    /// The right edge.
     pub right: f64,
-    /// Where it ends.
+    /// The lower edge.
     pub bottom: f64,
 }
 
-/// What the encoder did of an image.
+/// What the encoder did with the cells of an image. A cell is a square of patches that the encoder merges.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EncoderCells {
-    /// Cells in a row.
+    /// Cells per row.
     pub columns: usize,
-    /// Rows of cells.
+    /// The number of rows.
     pub rows: usize,
-    /// What was done with each, row by row.
+    /// What was done with each cell, row by row.
     pub work: Vec<CellWork>,
 }
 
@@ -55,22 +56,22 @@ pub struct EncoderCells {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CellWork {
-    /// It went through all layers.
+    /// It passed all layers.
     Computed,
-    /// It stopped in the middle: its token would have been dropped.
+    /// It stopped at a middle layer, because its token would have been dropped.
     Stopped,
-    /// It is what it was in the slice before: nothing had changed.
+    /// It was reused from the previous slice, because its pixels did not change.
     Reused,
 }
 
 impl EncoderCells {
-    /// The same cells in a slice that equals this one.
+    /// The same cells, all reused.
     pub(in crate::chat) fn all_reused(&self) -> Self {
         Self { work: vec![CellWork::Reused; self.work.len()], ..*self }
     }
 }
 
-/// What is noted of a slice while it is encoded.
+/// Notes on a slice, taken while it is encoded.
 #[derive(Debug, Clone, Default)]
 pub(in crate::chat) struct Notes {
     pub grids: Vec<Grid>,
@@ -80,6 +81,6 @@ pub(in crate::chat) struct Notes {
 }
 
 impl Area {
-    /// All of a frame.
+    /// The whole frame.
     pub const WHOLE: Self = Self { left: 0.0, top: 0.0, right: 1.0, bottom: 1.0 };
 }

@@ -6,7 +6,7 @@ use crate::chat::conversation::message::Message;
 use crate::chat::encoded::arrangement::Arrangement;
 use crate::chat::encoded::markers::Markers;
 use crate::chat::engine::Engine;
-use crate::chat::prompt::{self, Placed, Tokenization};
+use crate::chat::prompt::{self, PromptVideo, Tokenization};
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
 use crate::layout::{Layout, Size};
@@ -85,9 +85,9 @@ impl<'a> Without<'a> {
         let index = conversation.videos.len();
         let mut message = self.message.clone();
         message.media.push(conversation.media(engine.layout.as_ref(), index, &arrangement, info));
-        let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
-        let videos: Vec<Placed<'_>> =
-            conversation.videos.iter().map(|video| Placed::from(video.as_ref())).chain([own]).collect();
+        let own = PromptVideo { arrangement: &arrangement, markers: &markers, slices: None };
+        let videos: Vec<PromptVideo<'_>> =
+            conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).chain([own]).collect();
         let plan = prompt::plan_with(engine, conversation, &message, &videos, self.tokenization)?;
         let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
         Ok(Need {

@@ -4,7 +4,7 @@ use super::params::LivePolicy;
 use super::session::{LiveSession, QUESTION};
 use crate::chat::encoded::markers::Markers;
 use crate::chat::fit::Available;
-use crate::chat::prompt::{self, Placed};
+use crate::chat::prompt::{self, PromptVideo};
 use crate::chat::rows::RowKey;
 use crate::error::{Error, Result};
 use crate::layout::{FrameCount, Size, SliceCount, SliceTime};
@@ -140,9 +140,9 @@ impl LiveSession {
             let index = conversation.videos.len();
             let mut message = conversation.user_message(layout, "");
             message.media.push(conversation.media(layout, index, &arrangement, &info));
-            let own = Placed { arrangement: &arrangement, markers: &markers, slices: None };
-            let videos: Vec<Placed<'_>> =
-                conversation.videos.iter().map(|video| Placed::from(video.as_ref())).chain([own]).collect();
+            let own = PromptVideo { arrangement: &arrangement, markers: &markers, slices: None };
+            let videos: Vec<PromptVideo<'_>> =
+                conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).chain([own]).collect();
             let plan = prompt::plan_with(engine, conversation, &message, &videos, params.tokenization)?;
             let is_own = |key: RowKey| matches!(key, RowKey::Visual { video, .. } if video == index);
             let tokens = plan.rows.iter().filter(|row| is_own(row.key)).count();

@@ -65,7 +65,7 @@ impl HeldSlices {
                 // Not `clear`: their memory has to go.
                 (slice.kept, slice.rows, slice.unfinished) = Default::default();
                 (slice.cells, slice.notes) = (None, None);
-                slice.has_left = true;
+                slice.is_removed = true;
             }
         }
         frames

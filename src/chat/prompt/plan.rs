@@ -1,4 +1,4 @@
-//! The prompt, row by row: what stands where in the KV cache.
+//! The prompt, row by row, with the positions of its rows.
 
 use crate::chat::conversation::marks::Piece;
 use crate::chat::encoded::arrangement::Arrangement;
@@ -9,53 +9,53 @@ use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
 use crate::runtime::{Bitmap, Chunks, ImageChunk, Part, Position, Token, Vision};
 
-/// A prompt, ready to be fed to the model.
+/// A prompt that can be fed to the model.
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Plan {
     pub rows: Vec<PlannedRow>,
-    /// Where each chunk (piece of text, or image) begins in `rows`.
+    /// The index in `rows` at which each chunk begins: a piece of text, an image or the end of a line.
     pub chunk_starts: Vec<usize>,
-    /// The position of the first row of the answer. It does not depend on how many tokens were kept.
+    /// The position of the answer's first row. Pruning does not change it.
     pub next_position: i32,
-    /// How many rows the prompt would have if nothing had been pruned.
+    /// The number of rows of the unpruned prompt.
     pub dense_rows: usize,
 }
 
-/// How the text around frames becomes tokens.
+/// How the text around frames is tokenized.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Tokenization {
-    /// Text and frame markers together, as the model's own processor does.
+    /// Text and frame markers together, as the model's own processor does it.
     #[default]
     Joined,
-    /// Text and frame markers apart, as llama.cpp's mtmd does.
+    /// Text and frame markers separately, as llama.cpp's mtmd does it.
     Mtmd,
 }
 
-/// A video, as far as the prompt has to know it.
+/// The part of a video that a prompt is planned from.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::chat) struct Placed<'a> {
+pub(in crate::chat) struct PromptVideo<'a> {
     pub arrangement: &'a Arrangement,
-    /// What the encoder puts around its slices.
+    /// The encoder's markers around its slices.
     pub markers: &'a Markers,
-    /// Its slices with the tokens that are kept of each; all tokens, if it is not encoded yet.
+    /// Its slices with their kept tokens. `None` if it is not encoded yet: then all tokens count as kept.
     pub slices: Option<&'a [EncodedSlice]>,
 }
 
-impl<'a> From<&'a EncodedVideo> for Placed<'a> {
+impl<'a> From<&'a EncodedVideo> for PromptVideo<'a> {
     fn from(video: &'a EncodedVideo) -> Self {
         Self { arrangement: &video.arrangement, markers: &video.markers, slices: Some(&video.slices) }
     }
 }
 
-/// Tokenizes `pieces` and puts the kept tokens of `videos` in their places.
+/// Plans the prompt of `pieces`: tokenizes the text, and replaces each slice with its kept tokens.
 ///
-/// Every row keeps the position it has in the unpruned prompt.
+/// Every row has the position that it would have in the unpruned prompt.
 pub(super) fn of_pieces(
     engine: &Engine,
     pieces: &[Piece],
-    videos: &[Placed<'_>],
+    videos: &[PromptVideo<'_>],
     tokenization: Tokenization,
 ) -> Result<Plan> {
     let vision = &engine.vision;
@@ -66,9 +66,9 @@ pub(super) fn of_pieces(
     let mrope = vision.uses_mrope();
     let mut plan = Plan::default();
     let mut next_slice = vec![0; videos.len()];
-    // Where the block of slices began that share their first position.
+    // The video and the first position of a block of slices that all begin at that position.
     let mut block: Option<(usize, i32)> = None;
-    let unneeded = texts_of_gone(&items, videos);
+    let unneeded = texts_before_removed(&items, videos);
     for (i, item) in items.into_iter().enumerate() {
         let video_index = match item {
             Item::Text(tokens) => {
@@ -108,7 +108,7 @@ pub(super) fn of_pieces(
         let mut visual = VisualRows::of(video, video_index, slice)?;
         for (i, image) in arrangement.used(all).into_iter().enumerate() {
             if let Some(between) = video.markers.between.get(i.wrapping_sub(1)) {
-                match visual.has_left {
+                match visual.is_removed {
                     true => plan.skip_text(between.len()),
                     false => plan.push_text(between),
                 }
@@ -135,23 +135,23 @@ pub(super) fn of_pieces(
     Ok(plan)
 }
 
-/// Whether a [chunk](Plan::chunks) is an image, or the end of a line of one.
+/// Whether a [chunk](Plan::chunks) is an image, or the end of a line after one.
 pub(in crate::chat) fn is_image(chunk: &[PlannedRow]) -> bool {
     matches!(chunk.first().map(|row| row.key), Some(RowKey::Visual { .. } | RowKey::Newline))
 }
 
 impl Plan {
-    /// The rows from `first` on, cut where a piece of text or an image begins.
+    /// The rows from index `first` on, chunk by chunk.
     pub fn chunks(&self, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
         let ends = self.chunk_starts.iter().copied().skip(1).chain([self.rows.len()]);
         self.chunk_starts.iter().zip(ends).map(move |(&start, end)| &self.rows[start.max(first).min(end)..end]).filter(
-            // An image that was pruned away entirely, or rows that are in the cache already.
+            // Skips an image without kept tokens, and rows before `first`.
             |chunk| !chunk.is_empty(),
         )
     }
 
-    /// How many rows one batch has to take: those of the largest image, where the model of `engine` lets the tokens
-    /// of an image see each other. Any number does for other models.
+    /// The number of rows that one batch must hold: the rows of the largest image, if the attention of `engine`'s model
+    /// is not causal within an image. 0 for other models, which accept any batch size.
     pub fn rows_at_once(&self, engine: &Engine) -> usize {
         let images = self.chunks(0).filter(|chunk| engine.vision.uses_non_causal() && is_image(chunk));
         images.map(<[PlannedRow]>::len).max().unwrap_or(0)
@@ -164,7 +164,7 @@ impl Plan {
         }
     }
 
-    /// Leaves the places of `n` tokens empty.
+    /// Advances the position by `n` tokens, without rows.
     fn skip_text(&mut self, n: usize) {
         self.chunk_starts.push(self.rows.len());
         self.next_position += n as i32;
@@ -182,7 +182,7 @@ impl Plan {
         self.dense_rows += 1;
     }
 
-    /// The kept ones among the first `n` positions of an image, `step` later.
+    /// Adds the kept tokens among the first `n` of an image, at its `positions`, `step` later in time.
     fn push_visual(&mut self, positions: Vec<Position>, n: usize, step: i32, visual: &mut VisualRows<'_>) {
         self.chunk_starts.push(self.rows.len());
         for mut position in positions.into_iter().take(n) {
@@ -194,39 +194,39 @@ impl Plan {
         self.dense_rows += n;
     }
 
-    /// The first position behind an image at `start` that is `step` later.
+    /// The first position after an image that begins at `start` and is `step` later in time.
     fn block_end(&self, image: &ImageChunk<'_>, start: i32, step: i32) -> i32 {
-        // An image is as many positions long as its longest side, and one in time.
+        // An image takes as many positions as its longest side has tokens, and one in time.
         start + image.n_pos().max(step + 1)
     }
 }
 
-/// Goes through the tokens of a slice, kept or not.
+/// Iterates over the tokens of a slice, kept and dropped.
 struct VisualRows<'a> {
     video: usize,
     slice: usize,
-    /// The kept tokens; `None` for all.
+    /// The kept tokens; `None` if all are kept.
     kept: Option<&'a [u32]>,
-    /// It left its video.
-    has_left: bool,
+    /// The slice was removed from live video.
+    is_removed: bool,
     n_tokens: Option<usize>,
     token: usize,
     n_kept: usize,
 }
 
 impl<'a> VisualRows<'a> {
-    fn of(placed: &Placed<'a>, video: usize, slice: usize) -> Result<Self> {
-        let encoded = match placed.slices {
+    fn of(source: &PromptVideo<'a>, video: usize, slice: usize) -> Result<Self> {
+        let encoded = match source.slices {
             Some(slices) => Some(slices.get(slice).ok_or_else(mismatch)?),
             None => None,
         };
         let kept = encoded.map(|encoded| encoded.kept.as_slice());
-        let has_left = encoded.is_some_and(|encoded| encoded.has_left);
+        let is_removed = encoded.is_some_and(|encoded| encoded.is_removed);
         let n_tokens = encoded.map(|encoded| encoded.n_tokens);
-        Ok(Self { video, slice, kept, has_left, n_tokens, token: 0, n_kept: 0 })
+        Ok(Self { video, slice, kept, is_removed, n_tokens, token: 0, n_kept: 0 })
     }
 
-    /// The key of the next token, if it is kept.
+    /// Advances to the next token. Returns its key if it is kept.
     fn next_token(&mut self) -> Option<RowKey> {
         let token = self.token;
         self.token += 1;
@@ -242,7 +242,7 @@ impl<'a> VisualRows<'a> {
     }
 }
 
-/// What stands in the prompt, text already as tokens.
+/// An item of the prompt: text as tokens, a slice, or the end of a line.
 enum Item {
     Text(Vec<Token>),
     /// The next slice of a video.
@@ -252,12 +252,17 @@ enum Item {
     Newline,
 }
 
-/// `pieces` with the markers around the slices, tokenized.
+/// Adds the encoder's markers around the slices of `pieces`, and tokenizes the text.
 ///
-/// mtmd tokenizes the markers apart. Where they are control tokens that is the same; where they are plain text, as in
-/// `smol`, the model was trained on `Frame1: <img>` in one piece, and apart it has other tokens (measured in
-/// `docs/results.md`).
-fn items(engine: &Engine, pieces: &[Piece], videos: &[Placed<'_>], tokenization: Tokenization) -> Result<Vec<Item>> {
+/// mtmd tokenizes the markers separately. If they are control tokens, the result is the same. If they are plain text,
+/// as in `smol`, it is not: the model was trained on `Frame1: <img>` as one text, and the parts have other tokens
+/// (measured in `docs/results.md`).
+fn items(
+    engine: &Engine,
+    pieces: &[Piece],
+    videos: &[PromptVideo<'_>],
+    tokenization: Tokenization,
+) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut run = Run { engine, text: String::new(), tokens: Vec::new(), is_first: true };
     for piece in pieces {
@@ -287,38 +292,38 @@ fn items(engine: &Engine, pieces: &[Piece], videos: &[Placed<'_>], tokenization:
     Ok(items)
 }
 
-/// Which of `items` are text in front of a slice that left its video, and behind another one of it.
+/// For each of `items`, whether it is text between a slice and a removed slice of the same video, which is dropped.
 ///
-/// What stands between two slices ends the one and begins the other, in the same words each time. So what stands in
-/// front of a slice that left can go: the text behind it ends the slice that is still before it.
+/// The text between two slices ends the first and begins the second, always in the same words. So the text before a
+/// removed slice can be dropped: the text after that slice then ends the slice before it.
 ///
-/// A slice of which nothing is kept is another thing: its text tells the model that what was seen before is still
-/// there, and without it answers are worse (`docs/results.md`).
-fn texts_of_gone(items: &[Item], videos: &[Placed<'_>]) -> Vec<bool> {
+/// If a slice has no kept tokens but was not removed, its text stays: it tells the model that nothing changed. Without
+/// it, answers are worse (`docs/results.md`).
+fn texts_before_removed(items: &[Item], videos: &[PromptVideo<'_>]) -> Vec<bool> {
     let mut unneeded = vec![false; items.len()];
     let mut next_slice = vec![0; videos.len()];
     for (i, item) in items.iter().enumerate() {
         let Item::Slice { video } = *item else { continue };
-        let slices = videos.get(video).and_then(|placed| placed.slices);
-        let has_left = slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.has_left);
+        let slices = videos.get(video).and_then(|video| video.slices);
+        let is_removed = slices.and_then(|slices| slices.get(next_slice[video])).is_some_and(|slice| slice.is_removed);
         next_slice[video] += 1;
         let follows = i >= 2
             && matches!(items[i - 1], Item::Text(_))
             && matches!(items[i - 2], Item::Slice { video: before } if before == video);
-        if has_left && follows {
+        if is_removed && follows {
             unneeded[i - 1] = true;
         }
     }
     unneeded
 }
 
-/// Text between slices.
+/// A run of text between slices.
 struct Run<'a> {
     engine: &'a Engine,
     /// Text that is not tokenized yet.
     text: String,
     tokens: Vec<Token>,
-    /// The prompt begins here.
+    /// Whether the prompt begins with this run.
     is_first: bool,
 }
 
@@ -348,21 +353,22 @@ impl Run<'_> {
     }
 }
 
-/// The images of the slices in prompt order, as mtmd makes them: of the videos that are used `whole`, or of the
-/// others. All of these at once, because some models number them.
-fn image_chunks(vision: &Vision, pieces: &[Piece], videos: &[Placed<'_>], whole: bool) -> Result<Chunks> {
+/// The images that mtmd makes of the slices, in prompt order: of the videos whose frames are used
+/// [`whole`](Arrangement::is_whole), or of the other videos. One call makes all of them, because some models number
+/// the images.
+fn image_chunks(vision: &Vision, pieces: &[Piece], videos: &[PromptVideo<'_>], whole: bool) -> Result<Chunks> {
     let placeholders: Vec<Bitmap> =
         videos.iter().map(|video| video.arrangement.placeholder()).collect::<Result<_>>()?;
     let mut next_slice = vec![0; videos.len()];
     let mut parts = Vec::new();
     for piece in pieces {
-        let Piece::Slice { video } = *piece else { continue };
-        let Some(placed) = videos.get(video).filter(|placed| placed.arrangement.is_whole() == whole) else { continue };
-        // Text between slices, or frames of neighboring slices would be merged.
+        let Piece::Slice { video: index } = *piece else { continue };
+        let Some(video) = videos.get(index).filter(|video| video.arrangement.is_whole() == whole) else { continue };
+        // Without text between slices, mtmd would merge frames of neighboring slices.
         parts.push(Part::Text("\n"));
-        let n_frames = placed.arrangement.frames_of(next_slice[video]);
-        next_slice[video] += 1;
-        parts.extend(std::iter::repeat_n(Part::Image(&placeholders[video]), n_frames));
+        let n_frames = video.arrangement.frames_of(next_slice[index]);
+        next_slice[index] += 1;
+        parts.extend(std::iter::repeat_n(Part::Image(&placeholders[index]), n_frames));
     }
     if whole { vision.tokenize_whole(&parts) } else { vision.tokenize(&parts, false) }
 }

@@ -185,7 +185,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
     let stride = engine.model.n_embd_inp();
     let mut videos = Vec::with_capacity(saved.len());
     for video in saved {
-        if !video.arrangement.is_good(SliceCount(video.slices.len())) {
+        if !video.arrangement.is_valid(SliceCount(video.slices.len())) {
             return None;
         }
         let mut slices = Vec::with_capacity(video.slices.len());
@@ -216,7 +216,7 @@ fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Opt
                 computed,
                 cells,
                 notes,
-                has_left: false,
+                is_removed: false,
             });
         }
         videos.push(Arc::new(EncodedVideo {
