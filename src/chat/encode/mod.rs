@@ -1,11 +1,11 @@
-//! From frames to encoded slices: decodes, encodes and prunes.
+//! Turns the frames of a video into encoded slices: decodes, encodes and prunes.
 
 mod notes;
 mod partial;
 mod running;
 mod select;
 
-pub(in crate::chat) use notes::Places;
+pub(in crate::chat) use notes::GridRules;
 pub(in crate::chat) use running::Running;
 pub(in crate::chat) use select::{decide, select};
 
@@ -24,23 +24,23 @@ use notes::NoteTaker;
 use partial::{EncodedImage, PartialEncoder, Purpose};
 use select::{keep, note_importance, view};
 
-/// Decodes, encodes and prunes one video.
+/// Decodes, encodes and prunes the frames of one video.
 pub(in crate::chat) struct Encoder<'a> {
     pub model: &'a Model,
     pub vision: &'a mut Vision,
     pub layout: &'a dyn Layout,
     pub prune: &'a PruneParams,
-    /// How much of each image is computed.
+    /// How much of each image the encoder computes.
     pub encode: &'a EncodeParams,
-    /// Whether the embeddings of all tokens stay in memory.
+    /// Whether the embeddings of all tokens are kept in memory.
     pub keep_unpruned: bool,
-    /// Where tokens lie, if notes of each slice are to be taken.
-    pub inspect: Option<Places<'a>>,
+    /// How tokens form a grid, if notes on each slice are taken.
+    pub inspect: Option<GridRules<'a>>,
     pub cancel: &'a CancelToken,
 }
 
 impl Encoder<'_> {
-    /// Encodes the frames of `source`. `timings` has what was spent on opening it.
+    /// Encodes the frames of `source`. `timings` holds the time spent on opening it, and the rest is added.
     pub fn encode(
         &mut self,
         mut source: FrameSource,
@@ -76,8 +76,7 @@ impl Encoder<'_> {
             let same_pixels = frames.len() == previous.len()
                 && frames.iter().zip(&previous).all(|(frame, before)| frame.rgb == before.rgb);
             let mut slice = match slices.last().filter(|_| same_pixels) {
-                // The same pixels give the same embeddings: the encoder's work is the larger part of what is left after
-                // pruning.
+                // The same pixels give the same embeddings. After pruning, encoding is most of the remaining work.
                 Some(encoded) => EncodedSlice {
                     times_s: times_of(&frames),
                     n_tokens: encoded.n_tokens,
@@ -119,15 +118,15 @@ impl Encoder<'_> {
         let info = source.info().clone();
         if decision.non_finite > 0 {
             observer.warning(&format!(
-                "{}: the encoder gave {} visual tokens that are no finite numbers; they were left out",
+                "{}: the encoder returned {} visual tokens that are not finite numbers; they were dropped",
                 info.path.display(),
                 decision.non_finite
             ));
         }
-        // Fewer frames than planned when the file is cut short: text and times are those of the frames there are. They
-        // keep the size that they were encoded in.
-        let there = Arrangement::new(self.layout, &info, &times, sampled_fps, mrope);
-        let arrangement = Arrangement { image_size: planned.image_size, ..there };
+        // A truncated file has fewer frames than planned. The text and the times follow the frames that were decoded;
+        // the image size stays the one that they were encoded with.
+        let decoded = Arrangement::new(self.layout, &info, &times, sampled_fps, mrope);
+        let arrangement = Arrangement { image_size: planned.image_size, ..decoded };
         let markers = Markers::of(self.model, self.vision, &arrangement)?;
         let id = VideoId::new();
         let (max_kept, sampling, survey) = (None, None, None);
@@ -155,11 +154,11 @@ impl Encoder<'_> {
             notes: None,
             is_removed: false,
         };
-        if let (Some(places), Some(frame)) = (self.inspect, frames.first()) {
-            *grids = places.grids(&chunks, arrangement, (frame.width, frame.height), self.model);
+        if let (Some(rules), Some(frame)) = (self.inspect, frames.first()) {
+            *grids = rules.grids(&chunks, arrangement, (frame.width, frame.height), self.model);
         }
         let used = arrangement.used(chunks.images().collect());
-        // Tiles of one image do not follow each other as frames do.
+        // The tiles of an image do not resemble each other as frames do, so they share no work.
         if used.len() > 1 {
             *partial = None;
         }
@@ -185,7 +184,7 @@ impl Encoder<'_> {
     }
 }
 
-/// When frames are shown, in seconds.
+/// The times of frames, in seconds.
 fn times_of(frames: &[Frame]) -> Vec<f64> {
     frames.iter().map(|frame| frame.time_s).collect()
 }
@@ -198,7 +197,7 @@ fn bitmap(frame: &Frame, arrangement: &Arrangement) -> Result<Bitmap> {
     Bitmap::rgb(size.0, size.1, &resize(frame, size)?, arrangement.merges())
 }
 
-/// Bicubic, as most of Hugging Face's video processors do it.
+/// Bicubic, like most of Hugging Face's video processors.
 fn resize(frame: &Frame, (width, height): Size) -> Result<Vec<u8>> {
     let image = image::ImageBuffer::<image::Rgb<u8>, _>::from_raw(frame.width, frame.height, frame.rgb.as_slice())
         .ok_or_else(|| Error::InvalidParameter {

@@ -1,4 +1,4 @@
-//! Takes notes of the slices of a video while they are encoded: see [`Notes`].
+//! Takes [`Notes`] on the slices of a video while they are encoded.
 
 use crate::chat::encoded::arrangement::Arrangement;
 use crate::chat::encoded::notes::{Area, Grid, Notes, TokenScores};
@@ -7,7 +7,7 @@ use crate::layout::Size;
 use crate::prune::{PruneParams, RunningScores, SliceView};
 use crate::runtime::{Chunk, Chunks, Model};
 
-/// Takes notes of the slices of a video, one after the other.
+/// Takes notes on the slices of a video, one after the other.
 #[derive(Debug)]
 pub(in crate::chat) struct NoteTaker {
     scores: RunningScores,
@@ -18,7 +18,7 @@ impl NoteTaker {
         Ok(Self { scores: RunningScores::new(params)? })
     }
 
-    /// Notes of the next slice; its grids are known already.
+    /// Takes notes on the next slice, whose images form `grids`.
     pub fn note(&mut self, slice: SliceView<'_>, grids: Vec<Grid>) -> Notes {
         let scores = self.scores.push(slice);
         let numbers = |values: &[Option<f64>]| values.iter().map(|v| v.map_or(f32::NAN, |v| v as f32)).collect();
@@ -36,26 +36,26 @@ impl NoteTaker {
     }
 }
 
-/// What has to be known of an encoder to tell where its tokens lie.
+/// The properties of an encoder that decide how the tokens of an image form a grid.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::chat) struct Places<'a> {
-    /// Its projector, as its file names it.
+pub(in crate::chat) struct GridRules<'a> {
+    /// The name of the projector in the encoder's file.
     pub projector: &'a str,
-    /// Visual tokens have positions in space.
+    /// Whether visual tokens have positions in space (M-RoPE).
     pub mrope: bool,
-    /// It has embeddings for line ends, as those do that choose among several shapes.
+    /// Whether the encoder has an embedding for the end of a line. Such encoders choose among several image shapes.
     pub has_newline: bool,
 }
 
-/// Projectors that give a square of tokens, row by row.
+/// Projectors that return a square of tokens, row by row.
 const SQUARES: [&str; 9] =
     ["mlp", "mlp_norm", "ldp", "ldpv2", "idefics3", "gemma3", "gemma3nv", "internvl", "janus_pro"];
 
-/// Projectors whose images are squares, with borders around what is none.
+/// Projectors that pad an image to a square with borders.
 const BORDERED: [&str; 6] = ["mlp", "mlp_norm", "ldp", "ldpv2", "gemma3", "gemma3nv"];
 
-impl Places<'_> {
-    /// The images of `chunks` that are used for a frame of `frame` pixels in `arrangement`.
+impl GridRules<'_> {
+    /// The grids of the images in `chunks` that `arrangement` uses, for a frame of the size `frame`.
     pub fn grids(&self, chunks: &Chunks, arrangement: &Arrangement, frame: Size, model: &Model) -> Vec<Grid> {
         let mut images = Vec::new();
         let mut before = Vec::new();
@@ -70,7 +70,7 @@ impl Places<'_> {
             }
         }
         let n_images = images.len();
-        // The rows and columns of tiles, where the text between them names them.
+        // The number of rows and columns of tiles, if the text before each tile names them.
         let tiles = images.iter().filter_map(|image| image.2);
         let (rows, columns) = tiles.fold((0, 0), |(rows, columns), (row, column)| (rows.max(row), columns.max(column)));
         let is_mosaic = rows * columns > 0 && n_images == rows * columns + 1;
@@ -85,7 +85,7 @@ impl Places<'_> {
                     right: column as f64 / columns as f64,
                     bottom: row as f64 / rows as f64,
                 }),
-                // Behind the tiles the whole.
+                // The image of the whole frame comes after the tiles.
                 None if is_mosaic => Some(Area::WHOLE),
                 _ if n_used == 1 => self.whole(arrangement.image_size, frame, n_images),
                 _ => None,
@@ -106,9 +106,9 @@ impl Places<'_> {
         (SQUARES.contains(&self.projector) && side > 0 && side * side == n_tokens).then_some((side, side))
     }
 
-    /// The part of a frame that an image of all of it shows.
+    /// The part of a frame that the image of the whole frame shows; with borders, that is more than the frame.
     fn whole(&self, given: Size, frame: Size, n_images: usize) -> Option<Area> {
-        // What is a square, or has sizes that the encoder takes as they are, is stretched by us and by no one else.
+        // sharpv resizes to a square, or to a size that the encoder accepts as it is. Then the encoder adds no borders.
         if given.0 == given.1 || self.mrope || self.projector == "idefics3" {
             return Some(Area::WHOLE);
         }
@@ -122,7 +122,7 @@ impl Places<'_> {
     }
 }
 
-/// Row and column, from 1 on, of the tile that `text` announces: `<row_2_col_1>`.
+/// Row and column, counted from 1, of the tile that follows `text`, for example `<row_2_col_1>`.
 fn tile_of(text: &str) -> Option<(usize, usize)> {
     let (_, rest) = text.rsplit_once("row_")?;
     let (row, rest) = rest.split_once("_col_")?;
@@ -135,7 +135,7 @@ fn tile_of(text: &str) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    const LLAVA: Places<'static> = Places { projector: "mlp", mrope: false, has_newline: false };
+    const LLAVA: GridRules<'static> = GridRules { projector: "mlp", mrope: false, has_newline: false };
 
     #[test]
     fn tiles_are_named_by_row_and_column() {
@@ -153,9 +153,9 @@ mod tests {
         // 140 of 360 rows above and below.
         assert!((area.top + 140.0 / 360.0).abs() < 1e-12 && (area.bottom - 500.0 / 360.0).abs() < 1e-12, "{area:?}");
         assert_eq!(LLAVA.whole((384, 384), (640, 360), 1), Some(Area::WHOLE));
-        let next = Places { has_newline: true, ..LLAVA };
+        let next = GridRules { has_newline: true, ..LLAVA };
         assert_eq!(next.whole((640, 360), (640, 360), 1), None, "it chooses a shape of its own");
-        let unknown = Places { projector: "pixtral", ..LLAVA };
+        let unknown = GridRules { projector: "pixtral", ..LLAVA };
         assert_eq!(unknown.whole((640, 360), (640, 360), 1), None);
     }
 
@@ -163,9 +163,9 @@ mod tests {
     fn tokens_lie_on_a_grid_where_that_is_known() {
         assert_eq!(LLAVA.shape(49, &[]), Some((7, 7)));
         assert_eq!(LLAVA.shape(50, &[]), None);
-        // The resampler's tokens stand for no place.
-        assert_eq!(Places { projector: "resampler", ..LLAVA }.shape(64, &[]), None);
-        let qwen = Places { projector: "qwen2vl_merger", mrope: true, has_newline: false };
+        // The resampler's tokens form no grid.
+        assert_eq!(GridRules { projector: "resampler", ..LLAVA }.shape(64, &[]), None);
+        let qwen = GridRules { projector: "qwen2vl_merger", mrope: true, has_newline: false };
         let positions: Vec<[i32; 4]> = (0..6).map(|i| [0, i / 3, i % 3, 0]).collect();
         assert_eq!(qwen.shape(6, &positions), Some((3, 2)));
         assert_eq!(qwen.shape(7, &positions), None);

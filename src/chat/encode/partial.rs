@@ -1,4 +1,4 @@
-//! Encoding slices one after the other, each as far as it is needed.
+//! Encodes slices one after the other, and computes only what is needed of each.
 
 use crate::chat::encoded::notes::{CellWork, EncoderCells};
 use crate::error::{Error, Result};
@@ -9,23 +9,23 @@ use crate::runtime::{CellState, Image, ImageChunk, Vision, VisionStream};
 use crate::skip::{Blocks, Changes, Demand, EncodeMode, EncodeParams, ImageView, Stop, candidates};
 use std::path::{Path, PathBuf};
 
-/// If more than this share of the changed cells would go all the way, all of them do.
+/// If more than this share of the changed cells would pass all layers, all of them do.
 const NEARLY_ALL: f32 = 0.8;
 
 /// The embeddings of a slice.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EncodedImage {
-    /// Of all tokens that the encoder gives, `[n_tokens × n_embd_inp]`.
+    /// The embeddings of all tokens that the encoder returns, `[n_tokens × n_embd_inp]`.
     pub rows: Vec<f32>,
-    /// Visual tokens, ascending, that did not go all the way; numbered as they are behind pooling.
+    /// The indices, ascending and counted after pooling, of visual tokens that did not pass all layers.
     pub unfinished: Vec<u32>,
-    /// The share of the encoder's work that was done, 0 to 1: patches times layers.
+    /// The share of the encoder's work that was done, in patches times layers, 0 to 1.
     pub computed: f32,
     /// What was done with each cell.
     pub cells: EncoderCells,
 }
 
-/// The encoder at work on the slices of one video.
+/// Encodes the slices of one video, and reuses work from one slice to the next.
 #[derive(Debug)]
 pub(super) struct PartialEncoder {
     /// The video's file.
@@ -34,45 +34,45 @@ pub(super) struct PartialEncoder {
     stream: VisionStream,
     changes: Option<Changes>,
     stopping: Option<Stopping>,
-    /// The slice before.
+    /// The previous slice.
     last: Option<EncodedImage>,
-    /// The last slice of which anything was computed was computed whole.
+    /// Whether all cells were computed in the latest slice in which any was.
     was_whole: bool,
 }
 
-/// What is known of the middle layers.
+/// The state that decides which cells stop at the middle layers.
 #[derive(Debug)]
 struct Stopping {
     params: Stop,
     pools: bool,
     scores: RunningScores,
     demand: Demand,
-    /// The state of each cell in the middle, the mean of its patches: `[cells × n_embd]`.
+    /// The state of each cell at the middle layers, as the mean of its patches: `[cells × n_embd]`.
     middle: Vec<f32>,
-    /// The cells that went all the way since they changed.
+    /// For each cell, whether it passed all layers since it last changed.
     finished: Vec<bool>,
 }
 
-/// What the slices of a video are encoded for.
+/// What the slices of a video are encoded for: the pruning that follows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Purpose<'a> {
-    /// How tokens are chosen.
+    /// How tokens are pruned.
     pub prune: &'a PruneParams,
-    /// Other choices will be made from the same embeddings.
+    /// Whether the embeddings of all tokens are kept, to prune them again.
     pub keeps_all: bool,
-    /// Visual tokens are merged two by two.
+    /// Whether visual tokens are pooled two by two.
     pub pools: bool,
-    /// Slices of the video.
+    /// The number of slices of the video.
     pub n_slices: SliceCount,
     /// The video's file.
     pub path: &'a Path,
 }
 
 impl PartialEncoder {
-    /// For one video; `None` if all of it is to be computed.
+    /// An encoder for one video; `None` if all of each image has to be computed.
     pub fn new(params: &EncodeParams, purpose: Purpose<'_>) -> Result<Option<Self>> {
         let params = &params.of(purpose.prune.method);
-        // What is not pruned has to be finished, and only SharpV's choice is known before the end.
+        // Tokens may stop only if they are pruned, and only SharpV decides that before the last layer.
         let keeps_all = purpose.keeps_all && params.mode == EncodeMode::Auto;
         let stop = params.stop().filter(|_| purpose.prune.method.is_causal() && !keeps_all);
         if params.reuse().is_none() && stop.is_none() {
@@ -101,8 +101,11 @@ impl PartialEncoder {
         }))
     }
 
-    /// Encodes the next slice. `None` if this encoder computes all or nothing, and whoever asked leaves the choice to
-    /// us.
+    /// Encodes the next slice. `None` if the encoder can only compute whole images, and the mode is
+    /// [`EncodeMode::Auto`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] if the encoder can only compute whole images, and the user requested another mode.
     pub fn encode(&mut self, vision: &mut Vision, chunk: &ImageChunk<'_>) -> Result<Option<EncodedImage>> {
         let Some(image) = self.stream.look(vision, chunk)? else {
             return match self.params.mode {
@@ -111,7 +114,7 @@ impl PartialEncoder {
                     name: "how to encode",
                     value: mode.to_string(),
                     expected: format!(
-                        "exact: this model's encoder cannot work on parts of the images of {}",
+                        "exact: this model's encoder cannot compute parts of the images of {}",
                         self.path.display()
                     ),
                 }),
@@ -126,8 +129,8 @@ impl PartialEncoder {
             return Ok(Some(EncodedImage { computed: 0.0, cells, ..last.clone() }));
         }
         let is_whole = cells.len() == image.n_cells();
-        // The first image of a scene is what others are computed from as long as the camera stands still: it is worth
-        // its finish. Where one whole image follows the other, the camera moves.
+        // While the camera stands still, later images reuse the first image of a scene, so that one is computed to the
+        // end. If one whole image follows another, the camera moves, and this is not worth it.
         let opens_scene = self.changes.is_some() && is_whole && !self.was_whole;
         self.was_whole = is_whole;
         let encoded = self.compute(vision, chunk, &image, &cells, opens_scene)?;
@@ -169,8 +172,8 @@ impl PartialEncoder {
 }
 
 impl Stopping {
-    /// What becomes of each cell of an image, `cells` of which came to the middle layers as `middle`. `to_the_end`:
-    /// none of them stops.
+    /// Decides the state of each cell of `image`. `middle` holds the states of `cells`, which changed, at the middle
+    /// layers. `to_the_end` says that none of them may stop.
     fn choose(&mut self, image: &Image<'_>, cells: &[u32], middle: &[f32], to_the_end: bool) -> Result<Vec<CellState>> {
         let (n_cells, n_embd) = (image.n_cells(), image.n_embd());
         if cells.len() == n_cells {
@@ -221,7 +224,7 @@ impl Stopping {
         Ok(states)
     }
 
-    /// The tokens that did not go all the way, ascending.
+    /// The indices, ascending, of the tokens that did not pass all layers.
     fn unfinished(&self) -> Vec<u32> {
         let n_cells = self.finished.len();
         let n_tokens = if self.pools { pooled_len(n_cells) } else { n_cells } as u32;
@@ -230,7 +233,7 @@ impl Stopping {
     }
 }
 
-/// What a state of a cell means for the work of the slice at hand.
+/// The work that the state of a cell stands for.
 fn work(state: CellState) -> CellWork {
     match state {
         CellState::Computed => CellWork::Computed,
@@ -243,7 +246,7 @@ fn encoder_cells(image: &Image<'_>, work: Vec<CellWork>) -> EncoderCells {
     EncoderCells { columns: image.cells_x(), rows: image.cells_y(), work }
 }
 
-/// The cells that a visual token is made of.
+/// The indices of the cells that a visual token is made of.
 fn cells_of(token: u32, n_cells: usize, pools: bool) -> Vec<usize> {
     if pools { pooled_from(n_cells, token as usize) } else { vec![token as usize] }
 }

@@ -1,4 +1,4 @@
-//! The encoder at work on video that does not end, slice by slice.
+//! Encodes live video, slice by slice.
 
 use super::Encoder;
 use super::partial::{PartialEncoder, Purpose};
@@ -12,32 +12,33 @@ use crate::prune::{CausalChoice, CausalPruner};
 use crate::video::Frame;
 use std::path::Path;
 
-/// What is known of the slices so far, as far as the next one is encoded and pruned by it. Does not grow with them.
+/// The state from earlier slices that encoding and pruning the next slice needs. Its size does not grow with their
+/// number.
 #[derive(Debug)]
 pub(in crate::chat) struct Running {
     partial: Option<PartialEncoder>,
     pruner: CausalPruner,
-    /// The frames of the slice before.
+    /// The frames of the previous slice.
     previous: Vec<Frame>,
     grids: Vec<Grid>,
 }
 
 impl Running {
-    /// Before the first slice of a video that is arranged as `arrangement`; `path` stands for it in errors.
+    /// The state before the first slice of a video with this `arrangement`. Errors name it `path`.
     pub fn new(encoder: &Encoder<'_>, arrangement: &Arrangement, path: &Path) -> Result<Self> {
         let partial = partial(encoder, arrangement, path)?;
         let pruner = CausalPruner::new(encoder.prune)?;
         Ok(Self { partial, pruner, previous: Vec::new(), grids: Vec::new() })
     }
 
-    /// Whether `frames` show what the slice before showed, pixel by pixel.
+    /// Whether `frames` have the same pixels as the previous slice.
     pub fn repeats(&self, frames: &[Frame]) -> bool {
         let same = |(frame, before): (&Frame, &Frame)| frame.rgb == before.rgb;
         frames.len() == self.previous.len() && frames.iter().zip(&self.previous).all(same)
     }
 
-    /// Encodes and prunes the slice of `frames`; `key`: to be understood without those before it. Gives the embeddings
-    /// of all of its tokens as well, if they are to be kept ([`Encoder::keep_unpruned`]).
+    /// Encodes and prunes the slice of `frames`. `key` says that the slice must be understandable without earlier ones.
+    /// The last value is the embeddings of all its tokens, if [`Encoder::keep_unpruned`] is set.
     pub fn encode(
         &mut self,
         encoder: &mut Encoder<'_>,
@@ -50,7 +51,7 @@ impl Running {
         match &result {
             Ok(_) => self.previous = frames,
             Err(_) => {
-                // What the encoder has of a slice that it did not finish is of no use to the next.
+                // The next slice cannot be based on a slice that the encoder did not finish.
                 self.partial = partial(encoder, arrangement, path)?;
                 self.previous.clear();
             }

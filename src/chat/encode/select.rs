@@ -1,4 +1,4 @@
-//! Which visual tokens of an encoded video are kept: chosen when it is encoded, and anew where all embeddings are there.
+//! Selects the kept visual tokens of an encoded video: when it is encoded, and again if all embeddings are in memory.
 
 use crate::chat::encoded::{EncodedSlice, EncodedVideo, VideoId};
 use crate::error::Result;
@@ -6,23 +6,23 @@ use crate::prune::{self, Decision, PruneParams, SliceDecision, SliceView};
 use crate::runtime::Model;
 use std::sync::Arc;
 
-/// What a pruning method sees of a slice: without what some models append to each row for deeper layers.
+/// A pruning method's view of a slice. It leaves out the values that some models append to each row for deeper layers.
 pub(super) fn view<'a>(rows: &'a [f32], n_tokens: usize, model: &Model) -> Result<SliceView<'a>> {
     SliceView::with_stride(rows, n_tokens, model.n_embd(), model.n_embd_inp())
 }
 
-/// Leaves the rows of the kept tokens only.
+/// Drops the rows of all tokens that `decision` does not keep.
 pub(super) fn keep(slices: &mut [EncodedSlice], decision: &Decision, stride: usize) {
     for (slice, decided) in slices.iter_mut().zip(&decision.slices) {
         keep_rows(slice, &decided.kept, stride);
     }
 }
 
-/// Leaves the rows of the `kept` tokens (ascending) of a slice whose rows are all there.
+/// Drops the rows of all tokens that are not in `kept` (ascending). `slice` must have the rows of all tokens.
 pub(super) fn keep_rows(slice: &mut EncodedSlice, kept: &[u32], stride: usize) {
     for (to, &from) in kept.iter().enumerate() {
         let from = from as usize * stride;
-        // Kept indices ascend, so a row never moves over one that is still needed.
+        // Indices ascend, so no row overwrites one that is still needed.
         slice.rows.copy_within(from..from + stride, to * stride);
     }
     slice.rows.truncate(kept.len() * stride);
@@ -30,7 +30,7 @@ pub(super) fn keep_rows(slice: &mut EncodedSlice, kept: &[u32], stride: usize) {
     slice.kept = kept.to_vec();
 }
 
-/// Notes down what the decision was made by.
+/// Adds the importance that `decision` is based on to the notes.
 pub(super) fn note_importance(slices: &mut [EncodedSlice], decision: &Decision) {
     for (slice, decided) in slices.iter_mut().zip(&decision.slices) {
         if let Some(notes) = &mut slice.notes {
@@ -39,8 +39,8 @@ pub(super) fn note_importance(slices: &mut [EncodedSlice], decision: &Decision) 
     }
 }
 
-/// What `params` keep of a video whose embeddings are all here. For comparing methods and budgets without encoding
-/// anew.
+/// Decides which tokens of `video` `params` keep. `video` must have the embeddings of all tokens. This compares methods
+/// and budgets without encoding again.
 pub(in crate::chat) fn decide(video: &EncodedVideo, params: &PruneParams, model: &Model) -> Result<Decision> {
     let slices = video.slices.iter().zip(&video.unpruned);
     let views: Vec<_> = slices
@@ -50,8 +50,8 @@ pub(in crate::chat) fn decide(video: &EncodedVideo, params: &PruneParams, model:
     prune::prune(&PruneParams { cap, ..params.clone() }, &views)
 }
 
-/// Keeps what was decided of a video whose embeddings are all here, rows of `stride` values. Returns whether that is
-/// another selection than before.
+/// Applies `decision` to `video`, which must have the embeddings of all tokens, in rows of `stride` values. Returns
+/// whether the selection changed.
 pub(in crate::chat) fn select(video: &mut Arc<EncodedVideo>, decision: &Decision, stride: usize) -> bool {
     note_importance(&mut Arc::make_mut(video).slices, decision);
     let same = |(slice, decided): (&EncodedSlice, &SliceDecision)| slice.kept == decided.kept;

@@ -22,7 +22,7 @@ pub use worker::{Event, EventKind, Loaded, Ticket, Worker, WorkerBuilder};
 
 use super::cache::{Cache, Learned};
 use super::conversation::Conversation;
-use super::encode::{Encoder, Places};
+use super::encode::{Encoder, GridRules};
 use super::encoded;
 use super::engine::Engine;
 use super::fit::{Fit, VideoPlan};
@@ -107,8 +107,8 @@ impl Session {
     ///
     /// # Errors
     /// What [`FrameSource::open`](crate::video::FrameSource::open) returns for a file that cannot be used;
-    /// [`Error::InvalidParameter`] for frames in memory if there are none; [`Error::PromptTooLong`] if its frames do not
-    /// fit the model, before any is encoded; [`Error::Cancelled`].
+    /// [`Error::InvalidParameter`] for frames in memory if there are none; [`Error::PromptTooLong`] if its frames do
+    /// not fit the model, before any is encoded; [`Error::Cancelled`].
     pub fn add_video(
         &mut self,
         source: impl Into<Source>,
@@ -157,7 +157,7 @@ impl Session {
         let cap = params.prune.cap.into_iter().chain(proposal.max_kept).min();
         let prune = PruneParams { cap, ..params.prune.clone() };
         let mrope = engine.vision.uses_mrope();
-        let places = Places { projector: &engine.shape.projector, mrope, has_newline: engine.newline.is_some() };
+        let grids = GridRules { projector: &engine.shape.projector, mrope, has_newline: engine.newline.is_some() };
         let mut encoder = Encoder {
             model: &engine.model,
             vision: &mut engine.vision,
@@ -165,7 +165,7 @@ impl Session {
             prune: &prune,
             encode: &params.encode,
             keep_unpruned: params.keep_unpruned,
-            inspect: params.inspect.then_some(places),
+            inspect: params.inspect.then_some(grids),
             cancel: &params.cancel,
         };
         let frames = if params.decode_ahead { proposal.frames.decode_ahead() } else { proposal.frames };
