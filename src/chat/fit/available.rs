@@ -1,4 +1,4 @@
-//! What there is: memory for a context, with what the vision encoder will take of it.
+//! The available memory for a context, and how much of it the vision encoder will need.
 
 use super::limits::Shortage;
 use crate::chat::engine::Engine;
@@ -6,40 +6,40 @@ use crate::chat::engine::cost::CellCost;
 use crate::error::{Resource, Result};
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, FreeMemory, MemoryUsage};
 
-/// A context that surely takes no more than this share of the free memory is not measured.
+/// A context is not measured if an upper bound of its size is within this share of the free memory.
 const SURELY_FREE: f64 = 0.1;
 
-/// The memory that a context can take.
+/// The memory that is available for a context.
 #[derive(Debug)]
 pub(in crate::chat) struct Available<'a> {
     pub engine: &'a Engine,
-    /// A context as it will be made, of any size.
+    /// The parameters of the context, apart from its size.
     pub context: ContextParams,
-    /// Bytes that it may take at most, where that is less than what is free.
+    /// The user's limit in bytes, if there is one.
     pub max_memory: Option<u64>,
     pub cancel: &'a CancelToken,
-    /// What the present context takes. The new one takes its place.
+    /// The memory of the present context, which the new one replaces.
     pub present: MemoryUsage,
 }
 
 impl Available<'_> {
-    /// Rows that are computed at once where one batch has to take `at_once`.
+    /// The ubatch size if one batch must hold `at_once` rows.
     pub fn n_ubatch(&self, at_once: usize) -> usize {
         self.context.compute.n_ubatch.max(at_once)
     }
 
-    /// What the cells of a context cost whose batches take `at_once` rows or more.
+    /// The memory cost of a context whose ubatches hold at least `at_once` rows.
     pub fn cell_cost(&self, at_once: usize) -> Result<CellCost> {
         let compute = ComputeParams { n_ubatch: self.n_ubatch(at_once), ..self.context.compute.clone() };
         self.engine.cell_cost(&ContextParams { compute, ..self.context.clone() }, self.cancel)
     }
 
-    /// The memory that a context can take. The encoder may need some of it. `None` where that is not known.
+    /// The free memory for a context, of which the encoder may need a part. `None` if unknown.
     pub fn free(&self) -> Option<FreeMemory> {
         self.free_without(|_| 0)
     }
 
-    /// The same without what the encoder will need.
+    /// Like [`free`](Self::free), but without the part that the encoder will need.
     pub fn free_beside_encoder(&self) -> Option<FreeMemory> {
         self.free_without(|free| self.encoder_buffers(free))
     }
@@ -53,14 +53,14 @@ impl Available<'_> {
         Some(free)
     }
 
-    /// Whether memory holds a context with `cells`.
+    /// Whether a context with `cells` cells fits in memory.
     pub fn holds(&self, cells: usize) -> Result<bool> {
         let Some(free) = self.free() else { return Ok(true) };
         Ok(self.is_surely_free(&free, cells.max(self.n_ubatch(0))) || self.cell_cost(0)?.bytes(cells) <= free.bytes)
     }
 
-    /// What is short of `free` memory for a context with `cells`, batches of `at_once` rows or more, and the embeddings
-    /// of `tokens`.
+    /// The shortage of `free` memory for a context with `cells` cells and ubatches of at least `at_once` rows, and for
+    /// the embeddings of `tokens` visual tokens. `None` if they fit.
     pub fn shortage(
         &self,
         free: &FreeMemory,
@@ -75,24 +75,26 @@ impl Available<'_> {
         Ok(Shortage::of(Resource::Memory, needed, free.bytes, needed))
     }
 
+    /// Whether an upper bound of the size of a context with `cells` cells is far below the `free` memory.
     pub fn is_surely_free(&self, free: &FreeMemory, cells: usize) -> bool {
-        // Four times what keys and values of the model's width take as 32-bit floats.
+        // Four times the size of keys and values of the model's width as 32-bit floats.
         let surely = 32 * (cells * self.engine.model.n_layer() * self.engine.model.n_embd()) as u64;
         (surely as f64) < SURELY_FREE * free.bytes as f64
     }
 
-    /// Bytes of the embeddings of so many visual tokens.
+    /// The size of the embeddings of `visual_tokens` visual tokens, in bytes.
     pub fn embedding_bytes(&self, visual_tokens: usize) -> u64 {
         (visual_tokens * self.engine.model.n_embd_inp() * size_of::<f32>()) as u64
     }
 
-    /// What the vision encoder takes of the memory that is `free`, weights and buffers.
+    /// The bytes that the vision encoder needs for weights and buffers in the same memory as `free`.
     pub fn encoder_bytes(&self, free: &FreeMemory) -> u64 {
         let need = self.engine.encoder_need();
         need.iter().filter(|need| (need.device == "CPU") == free.is_system).map(|need| need.usage.total()).sum()
     }
 
-    /// Of that, what it does not have yet: its buffers, until the first image.
+    /// The part of [`encoder_bytes`](Self::encoder_bytes) that is not allocated yet: the buffers, until the first
+    /// image.
     pub fn encoder_buffers(&self, free: &FreeMemory) -> u64 {
         if self.engine.vision.has_encoded() {
             return 0;

@@ -1,26 +1,26 @@
-//! How many sessions with one model memory holds.
+//! How many sessions that share a model fit in memory.
 
 use super::Fit;
 use crate::error::Result;
 
-/// Cells that each session should have: a pruned video and some questions.
+/// Cells for each session: enough for a pruned video and some questions.
 const CELLS: usize = 4096;
 
-/// What sessions that share a model take, beside its weights.
+/// The memory that sessions need in addition to the weights of the shared model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::chat) struct Capacity {
-    /// Bytes that are free, with one session open that was not asked anything.
+    /// Free bytes while one session is open that has not answered a question yet.
     pub free: u64,
-    /// Where: `RAM`, or the names of the GPUs.
+    /// Where this memory is: `RAM`, or the names of the GPUs.
     pub place: String,
-    /// Bytes of a session's KV cache and buffers.
+    /// Bytes of the KV cache and compute buffers of a session.
     pub context: u64,
-    /// Bytes of another session's vision encoder there.
+    /// Bytes of the vision encoder of each further session in the same memory.
     pub encoder: u64,
 }
 
 impl Capacity {
-    /// How many sessions memory holds, that one counted.
+    /// The number of sessions that fit, including the open one.
     pub fn sessions(&self) -> usize {
         let left = self.free.saturating_sub(self.context);
         let first = usize::from(self.free >= self.context);
@@ -29,7 +29,7 @@ impl Capacity {
 }
 
 impl Fit<'_> {
-    /// The capacity beside this session; `None` where the machine does not say what is free.
+    /// The capacity while this session is open; `None` if the free memory is unknown.
     pub fn capacity(&self) -> Result<Option<Capacity>> {
         let available = &self.available;
         let Some(free) = available.free() else { return Ok(None) };

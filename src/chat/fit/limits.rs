@@ -1,38 +1,38 @@
-//! What a prompt may take, and the errors that say by how much it is too long.
+//! The limits of a prompt, and the errors for prompts that exceed them.
 
 use crate::chat::prompt::Plan;
 use crate::chat::rows::RowKey;
 use crate::error::{Error, Fix, Resource, Result};
 use std::path::Path;
 
-/// Positions that must be left for an answer when a prompt is accepted.
-pub(in crate::chat) const ANSWER_ROOM: usize = 64;
+/// Positions and cells that a prompt must leave for the answer.
+pub(in crate::chat) const ANSWER_RESERVE: usize = 64;
 
-/// A prompt that does not fit: what it passes, and by how much.
+/// A limit that a prompt exceeds, and by how much.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::chat) struct Shortage {
-    /// What is short; [`Resource::Memory`] in bytes.
+    /// The limited resource. The amounts of [`Resource::Memory`] are in bytes.
     pub resource: Resource,
-    /// What the prompt takes, with room for an answer.
+    /// What the prompt needs, including the reserve for the answer.
     pub needed: u64,
-    /// What there is.
+    /// The limit.
     pub limit: u64,
-    /// What the video takes of it.
+    /// The part of `needed` that the video adds.
     pub by_video: u64,
 }
 
 impl Shortage {
-    /// `None` if it fits.
+    /// The shortage of `resource`; `None` if `needed` is within `limit`.
     pub fn of(resource: Resource, needed: u64, limit: u64, by_video: u64) -> Option<Self> {
         (needed > limit).then_some(Self { resource, needed, limit, by_video })
     }
 
-    /// The share of the video that fits.
+    /// The share of the video that fits, 0 to 1.
     pub fn share(&self) -> f64 {
         self.limit.saturating_sub(self.needed.saturating_sub(self.by_video)) as f64 / self.by_video.max(1) as f64
     }
 
-    /// Whose limit it is, for a sentence.
+    /// The limit as a clause, for a message.
     pub fn reason(&self) -> String {
         match self.resource {
             Resource::Positions => format!("the model was trained for {} positions", self.limit),
@@ -41,10 +41,10 @@ impl Shortage {
         }
     }
 
-    /// The error for the video at `path`, of `n_frames`.
+    /// The error for the video at `path`, which has `n_frames` frames.
     pub fn error(&self, path: &Path, n_frames: usize) -> Error {
         let mut fixes = Vec::new();
-        // What stands around the video may not fit by itself.
+        // The rest of the prompt may exceed the limit by itself.
         let text_fits = self.needed.saturating_sub(self.by_video) <= self.limit;
         match (self.share() * n_frames as f64) as usize {
             0 => {}
@@ -73,19 +73,19 @@ impl Shortage {
     }
 }
 
-/// How much a prompt may take.
+/// The limits of a prompt.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct Limits {
     /// Positions that the model was trained for.
     pub positions: usize,
-    /// Cells, if the user fixed them.
+    /// Cells of the context, if the user set them.
     pub cells: Option<usize>,
 }
 
 impl Limits {
     pub fn check_prompt(&self, plan: &Plan, n_predict: usize) -> Result<()> {
-        let room = ANSWER_ROOM.min(n_predict);
-        let text = plan.rows.iter().filter(|row| matches!(row.key, RowKey::Token(_))).count() + room;
+        let reserve = ANSWER_RESERVE.min(n_predict);
+        let text = plan.rows.iter().filter(|row| matches!(row.key, RowKey::Token(_))).count() + reserve;
         let check = |resource: Resource, needed: usize, limit: usize| {
             if needed <= limit {
                 return Ok(());
@@ -102,8 +102,8 @@ impl Limits {
             fixes.push(Fix::NewConversation);
             Err(Error::PromptTooLong { video: None, resource, needed, limit, fixes })
         };
-        check(Resource::Positions, plan.next_position.max(0) as usize + room, self.positions)?;
-        self.cells.map_or(Ok(()), |cells| check(Resource::Cells, plan.rows.len() + room, cells))
+        check(Resource::Positions, plan.next_position.max(0) as usize + reserve, self.positions)?;
+        self.cells.map_or(Ok(()), |cells| check(Resource::Cells, plan.rows.len() + reserve, cells))
     }
 }
 
@@ -119,11 +119,11 @@ mod tests {
     fn a_video_that_is_too_long_is_told_what_fits() {
         let shortage = Shortage::of(Resource::Positions, 1764, 1000, 1600).expect("too long");
         let error = shortage.error("clip.mp4".as_ref(), 16);
-        // 1000 − 164 positions are left, at 100 a frame.
+        // 1000 − 164 positions are left, at 100 per frame.
         assert_eq!(fixes(&error), [Fix::MaxFrames(8)]);
-        let told = error.to_string();
-        assert!(told.contains("clip.mp4: the prompt needs 1764 positions, 764 more than the 1000"), "{told}");
-        assert!(told.ends_with("take at most 8 of its frames"), "{told}");
+        let message = error.to_string();
+        assert!(message.contains("clip.mp4: the prompt needs 1764 positions, 764 more than the 1000"), "{message}");
+        assert!(message.ends_with("take at most 8 of its frames"), "{message}");
         assert_eq!(Shortage::of(Resource::Positions, 1000, 1000, 900), None);
     }
 

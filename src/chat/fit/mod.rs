@@ -1,7 +1,7 @@
-//! Fitting a video to what there is: the model's positions, the context, memory. All before a frame of it is encoded.
+//! Makes a video fit the model's positions, the context and memory, before a frame is encoded.
 //!
-//! [`needed`] is what a video takes of the prompt, [`available`] what there is of memory, [`proposal`] what is done where
-//! that is not enough, and [`plan`] what a program is told of it.
+//! [`needed`] counts what a video needs in the prompt, and [`available`] the memory that there is. [`proposal`] reduces
+//! the video if that is not enough, and [`plan`] reports the result to programs.
 
 mod available;
 mod capacity;
@@ -16,7 +16,7 @@ pub(in crate::chat) use limits::Limits;
 pub use needed::Need;
 pub use plan::{MemoryNeed, Suggestions, VideoPlan};
 
-use limits::{ANSWER_ROOM, Shortage};
+use limits::{ANSWER_RESERVE, Shortage};
 
 use super::conversation::Conversation;
 use super::engine::Engine;
@@ -25,26 +25,26 @@ use crate::prune::PruneParams;
 use crate::runtime::CancelToken;
 use crate::skip::EncodeParams;
 
-/// Tokens of a question that is not asked yet.
+/// Tokens that are reserved for a question that is not known yet.
 const QUESTION: usize = 32;
 
-/// What decides whether a video fits, as [`SessionParams`](super::SessionParams) have it.
+/// The parameters that decide whether a video fits: a part of [`SessionParams`](super::SessionParams).
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct FitParams<'a> {
-    /// Take less where a video does not fit and nothing else was asked for.
+    /// Reduce a video that does not fit, where the user did not request a number.
     pub fit: bool,
-    /// Cells of the context, if the user fixed them.
+    /// Cells of the context, if the user set them.
     pub n_ctx: Option<usize>,
     pub n_predict: usize,
     pub tokenization: Tokenization,
     pub prune: &'a PruneParams,
     pub encode: &'a EncodeParams,
-    /// In how many layers the model can do without visual tokens, if a profile says so.
+    /// The number of layers that can do without visual tokens, if there is a layer profile.
     pub free_layers: Option<usize>,
     pub cancel: &'a CancelToken,
 }
 
-/// A conversation that a video is to be added to, and what there is for it.
+/// Fits a video into a conversation and the available memory.
 #[derive(Debug)]
 pub(in crate::chat) struct Fit<'a> {
     pub engine: &'a Engine,
@@ -54,7 +54,7 @@ pub(in crate::chat) struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// Rows that are computed at once, where a video needs more than was asked for.
+    /// The ubatch size that a video needs, if that is more than the user's.
     pub fn raised_ubatch(&self, need: &Need) -> Option<usize> {
         Some(need.at_once).filter(|&at_once| at_once > self.available.n_ubatch(0))
     }

@@ -1,4 +1,4 @@
-//! What a video needs: rows and positions of the prompt, before a frame of it is encoded.
+//! Counts the rows and positions that a video needs in the prompt, before a frame is encoded.
 
 use super::QUESTION;
 use crate::chat::conversation::Conversation;
@@ -13,21 +13,21 @@ use crate::layout::{Layout, Size};
 use crate::video::VideoInfo;
 use serde::Serialize;
 
-/// What a video takes of the prompt, with all its visual tokens.
+/// What a prompt with an unpruned video needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Need {
-    /// Frames.
+    /// Frames of the video.
     pub frames: usize,
-    /// Slices: frames, or merged pairs of frames.
+    /// Slices of the video: frames, or pairs of frames that the encoder merges.
     pub slices: usize,
-    /// Width and height in pixels of what the encoder is given.
+    /// Width and height, in pixels, of the images that the encoder is given.
     pub image: Size,
-    /// Visual tokens.
+    /// Visual tokens of the video.
     pub visual_tokens: usize,
-    /// Rows of the whole prompt: text and visual tokens, the conversation so far included.
+    /// Rows of the whole prompt: text and visual tokens, including the conversation so far.
     pub prompt_tokens: usize,
-    /// Positions of the whole prompt. They do not become fewer with pruning.
+    /// Positions of the whole prompt. Pruning does not reduce them.
     pub positions: usize,
     /// Rows that this video adds.
     #[serde(skip)]
@@ -35,15 +35,15 @@ pub struct Need {
     /// Positions that this video adds.
     #[serde(skip)]
     pub(super) own_positions: usize,
-    /// Tokens by which the question may be longer than the one that is counted.
+    /// Tokens reserved for a question that is longer than the counted one.
     #[serde(skip)]
-    pub(super) question_room: usize,
-    /// Rows that one batch has to take.
+    pub(super) question_reserve: usize,
+    /// Rows that one batch must hold.
     #[serde(skip)]
     pub(super) at_once: usize,
 }
 
-/// The prompt of a question without the video that is to be added: made once, for all numbers of frames that are tried.
+/// The prompt of a question without the new video. It is planned once for all attempts to make the video fit.
 #[derive(Debug)]
 pub(super) struct Without<'a> {
     engine: &'a Engine,
@@ -52,8 +52,8 @@ pub(super) struct Without<'a> {
     message: Message,
     rows: usize,
     next_position: i32,
-    /// Tokens by which the question may become longer.
-    question_room: usize,
+    /// Tokens reserved for a longer question.
+    question_reserve: usize,
 }
 
 impl<'a> Without<'a> {
@@ -73,11 +73,12 @@ impl<'a> Without<'a> {
             message,
             rows: plan.rows.len(),
             next_position: plan.next_position,
-            question_room: QUESTION.saturating_sub(question),
+            question_reserve: QUESTION.saturating_sub(question),
         })
     }
 
-    /// What frames of `info` at `times` add to it, unpruned. `sampled_fps`: how many frames are taken of each second.
+    /// What the prompt needs with the unpruned frames of `info` at `times`, in seconds. `sampled_fps` is their rate, if
+    /// they are sampled at one.
     pub fn with(&self, info: &VideoInfo, times: &[f64], sampled_fps: Option<f64>, layout: &dyn Layout) -> Result<Need> {
         let Self { engine, conversation, .. } = *self;
         let arrangement = Arrangement::new(layout, info, times, sampled_fps, engine.vision.uses_mrope());
@@ -99,7 +100,7 @@ impl<'a> Without<'a> {
             positions: plan.next_position.max(0) as usize,
             own_rows: plan.rows.len().saturating_sub(self.rows),
             own_positions: (plan.next_position - self.next_position).max(0) as usize,
-            question_room: self.question_room,
+            question_reserve: self.question_reserve,
             at_once: plan.rows_at_once(engine),
         })
     }

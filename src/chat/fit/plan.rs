@@ -1,7 +1,7 @@
-//! What a video will take, told before a frame of it is encoded.
+//! Reports what a video will need, before a frame is encoded.
 
 use super::needed::Need;
-use super::{ANSWER_ROOM, Fit};
+use super::{ANSWER_RESERVE, Fit};
 use crate::chat::engine::cost::CellCost;
 use crate::chat::sampling::VideoOptions;
 use crate::error::Result;
@@ -10,89 +10,91 @@ use crate::skip::EncodeMode;
 use crate::video::{Source, VideoInfo};
 use serde::Serialize;
 
-/// Bytes that a session takes.
+/// The memory that a session needs, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryNeed {
-    /// The language model's weights.
+    /// The weights of the language model.
     pub weights: u64,
-    /// The vision encoder's file.
+    /// The file of the vision encoder.
     pub encoder: u64,
-    /// A cell of the KV cache, in all layers.
+    /// One cell of the KV cache, in all layers.
     pub kv_per_token: u64,
-    /// The KV cache with all visual tokens and room for an answer.
+    /// The KV cache with all visual tokens and an answer.
     pub kv_dense: u64,
-    /// The KV cache that is made at most: as `kv_dense`, or with the visual tokens that are kept at most.
+    /// The maximum size of the KV cache: like `kv_dense`, but with at most [`VideoPlan::max_kept`] visual tokens, or
+    /// with the cells that the user set.
     pub kv: u64,
-    /// Buffers for intermediate results, beside such a cache.
+    /// Compute buffers of a context with all visual tokens and an answer.
     pub compute: u64,
-    /// Buffers that the encoder will take where the KV cache is, if it did not encode anything yet: for an image of
-    /// the size that llama.cpp plans with.
+    /// Buffers that the encoder will allocate in the same memory as the KV cache, for an image of the size that
+    /// llama.cpp plans with; 0 if it has encoded an image already.
     pub encoder_buffers: u64,
-    /// What the encoder keeps of a frame while it encodes a video, on its device; 0 if it computes all of each frame.
+    /// The encoder's cache of one frame while it encodes a video, on the encoder's device; 0 if it computes all of each
+    /// frame.
     pub encoder_cache: u64,
-    /// The embeddings of all visual tokens, which are in the system's memory until they are pruned.
+    /// The embeddings of all visual tokens, which are in system memory until they are pruned.
     pub embeddings: u64,
-    /// What is free for KV cache and buffers, the weights being loaded; `null` if that is not known.
+    /// Free memory for the KV cache and buffers, after the weights are loaded; `None` if unknown.
     pub free: Option<u64>,
-    /// Where that is: `RAM`, or the names of the GPUs.
+    /// Where this memory is: `RAM`, or the names of the GPUs.
     pub place: String,
 }
 
-/// What would fit where a video as asked for does not.
+/// Values that would make the requested video fit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Suggestions {
-    /// So many frames fit, with all visual tokens; 0 if not one does.
+    /// The number of frames that fit with all visual tokens; 0 if none fits.
     pub max_frames: usize,
-    /// This share of the visual tokens fits; `null` if no share does, for positions do not become fewer.
+    /// The keep ratio that fits, 0 to 1; `None` if none fits: pruning does not reduce positions.
     pub keep: Option<f64>,
-    /// Cells of a context that holds all.
+    /// Cells of a context that holds all visual tokens and an answer.
     pub ctx_size: usize,
 }
 
-/// What a video will take, told before a frame of it is encoded.
+/// What a video will need, planned before a frame is encoded.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct VideoPlan {
-    /// What was opened.
+    /// The video that was opened.
     pub info: VideoInfo,
-    /// The prompt layout.
+    /// The name of the prompt layout.
     pub layout: &'static str,
-    /// What was asked for, or what the model's family wants.
+    /// The request: the user's options, with the defaults of the model's family.
     pub asked: Need,
-    /// What will be done: less than asked, where that does not fit.
+    /// The plan: less than `asked` if that does not fit.
     pub planned: Need,
-    /// When its frames are, in seconds; `by_changes` chooses as many others.
+    /// The times of the planned frames, in seconds. With `by_changes`, a survey chooses other times for as many frames.
     pub times_s: Vec<f64>,
-    /// Visual tokens that are kept at most, if memory or cells set a limit.
+    /// The maximum number of kept visual tokens, if memory or cells limit it.
     pub max_kept: Option<usize>,
-    /// Whether the frames will be chosen by what changes.
+    /// Whether a survey will choose the frames by what changes.
     pub by_changes: bool,
-    /// How much of each frame will be encoded: exact, or what may be left out.
+    /// How much of each frame the encoder will compute.
     pub encode: EncodeMode,
-    /// Rows that will be computed at once, where that is more than [`ComputeParams::n_ubatch`] says: the visual tokens
-    /// of the largest image, in models that have to see each image at once.
+    /// The ubatch size, if it must be larger than [`ComputeParams::n_ubatch`]: the visual tokens of the largest image,
+    /// for models whose attention is not causal within an image.
     ///
     /// [`ComputeParams::n_ubatch`]: crate::runtime::ComputeParams::n_ubatch
     pub raised_ubatch: Option<usize>,
-    /// Layers of the model.
+    /// Layers of the language model.
     pub layers: usize,
-    /// In how many of them the model can do without visual tokens, if a profile says so.
+    /// The number of layers that can do without visual tokens, if there is a layer profile.
     pub layers_free: Option<usize>,
     /// Whether `planned` fits.
     pub fits: bool,
-    /// What is short: as asked, or also as planned if `fits` is false.
+    /// The limit that `asked` exceeds, or that `planned` still exceeds if `fits` is false.
     pub shortage: Option<String>,
-    /// What is done about it, in words.
+    /// How `planned` differs from `asked`, in words.
     pub changes: Vec<String>,
-    /// What could be asked for.
+    /// Requests that would fit.
     pub suggestions: Suggestions,
     /// Positions that the model was trained for.
     pub positions_limit: usize,
-    /// Cells that the context was given.
+    /// Cells of the context, if the user set them.
     pub cells_limit: Option<usize>,
-    /// Memory, for `planned`.
+    /// The memory that `planned` needs.
     pub memory: MemoryNeed,
 }
 
@@ -147,10 +149,10 @@ impl Fit<'_> {
         })
     }
 
-    /// How much of each frame will be encoded. What is not pruned by SharpV has to be finished.
+    /// How much of each frame will be computed. Tokens can stop early only if SharpV prunes them.
     fn encode_mode(&self) -> EncodeMode {
         let prune = self.params.prune;
-        // What cannot be done was refused when it was asked for.
+        // A mode that the encoder cannot do was rejected when the user requested it.
         let mode = self.engine.shape.mode(&self.params.encode.of(prune.method)).unwrap_or(EncodeMode::Exact);
         match mode {
             EncodeMode::Fast if !prune.method.is_causal() => EncodeMode::Reuse,
@@ -161,15 +163,15 @@ impl Fit<'_> {
 
     fn suggestions(&self, asked: Need, cost: &CellCost, free: Option<&FreeMemory>) -> Suggestions {
         let Self { engine, params, available, .. } = self;
-        let room = ANSWER_ROOM.min(params.n_predict) + asked.question_room;
+        let reserve = ANSWER_RESERVE.min(params.n_predict) + asked.question_reserve;
         let (others, other_rows) = (asked.positions - asked.own_positions, asked.prompt_tokens - asked.own_rows);
         let by_memory = free.map_or(usize::MAX, |free| {
             let embeddings = if free.is_system { available.embedding_bytes(asked.visual_tokens) } else { 0 };
             let cells = cost.cells_in(free.bytes.saturating_sub(embeddings));
-            cells.saturating_sub(asked.question_room + params.n_predict)
+            cells.saturating_sub(asked.question_reserve + params.n_predict)
         });
-        let rows = by_memory.min(params.n_ctx.map_or(usize::MAX, |cells| cells.saturating_sub(room)));
-        let positions = engine.model.n_ctx_train().saturating_sub(room + others);
+        let rows = by_memory.min(params.n_ctx.map_or(usize::MAX, |cells| cells.saturating_sub(reserve)));
+        let positions = engine.model.n_ctx_train().saturating_sub(reserve + others);
         let share = |left: usize, of: usize| if of == 0 { 1.0 } else { (left as f64 / of as f64).min(1.0) };
         let frames = share(positions, asked.own_positions).min(share(rows.saturating_sub(other_rows), asked.own_rows));
         let text = asked.prompt_tokens - asked.visual_tokens;
@@ -177,7 +179,7 @@ impl Fit<'_> {
         Suggestions {
             max_frames: (asked.frames as f64 * frames) as usize,
             keep: (keep > 0.0 && positions >= asked.own_positions).then_some((keep * 1000.0).floor() / 1000.0),
-            ctx_size: asked.prompt_tokens + asked.question_room + params.n_predict,
+            ctx_size: asked.prompt_tokens + asked.question_reserve + params.n_predict,
         }
     }
 }

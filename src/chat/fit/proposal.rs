@@ -1,11 +1,10 @@
-//! What to propose: as many frames as fit, as large as they can be.
+//! Proposes how to reduce a video that does not fit: as many frames as possible, as large as possible.
 //!
-//! What the user asked for stays. What is left open becomes less, in this order: the size of images, where a family has
-//! a choice of sizes; where memory or cells are short and tokens are pruned anyway, the number of tokens that are kept;
-//! the number of frames.
+//! What the user requested stays. The rest is reduced in this order: the size of images, if the family has a choice;
+//! the number of kept tokens, if memory or cells are short and tokens are pruned anyway; the number of frames.
 
 use super::needed::{Need, Without};
-use super::{ANSWER_ROOM, Fit, Shortage};
+use super::{ANSWER_RESERVE, Fit, Shortage};
 use crate::chat::encoded::{EncodeTimings, timed};
 use crate::chat::sampling::VideoOptions;
 use crate::error::{Resource, Result};
@@ -14,33 +13,33 @@ use crate::observer::{Observer, Stage};
 use crate::video::{FrameSource, Rate, Sampling, Source, Survey, SurveyReport};
 use std::time::Duration;
 
-/// Times that a video is made smaller before it is refused. Each gets it within a few percent.
+/// How often a video is reduced before it is rejected. Each attempt comes within a few percent of the limit.
 const ATTEMPTS: usize = 8;
 
-/// Keeping fewer visual tokens than this share is no answer to a lack of memory: fewer frames are.
+/// The least keep ratio that is used to save memory. Below it, the number of frames is reduced instead.
 const LEAST_KEPT: f64 = 0.05;
 
-/// A video that was opened, and what will be made of it.
+/// An opened video, and how it will be encoded.
 #[derive(Debug)]
 pub(in crate::chat) struct Proposal {
     pub frames: FrameSource,
     pub timings: EncodeTimings,
-    /// In the place of the session's, if images are made smaller.
+    /// Replaces the engine's layout if images become smaller.
     pub layout: Option<Box<dyn Layout>>,
-    /// The frames that are taken.
+    /// Which frames are sampled.
     pub sampling: Sampling,
     pub asked: Need,
     pub need: Need,
-    /// Visual tokens of this video that are kept at most.
+    /// The maximum number of kept visual tokens of this video.
     pub max_kept: Option<usize>,
     pub changes: Vec<String>,
-    /// The frames are to be chosen by what changes: see [`Fit::survey`].
+    /// Whether a survey will choose the frames: see [`Fit::survey`].
     pub by_changes: bool,
-    /// What `max_kept` means, in words: worth saying when it is reached.
+    /// The reason for `max_kept`, in words, to be reported when the limit is reached.
     pub capped: Option<String>,
-    /// What was short of what was asked for.
+    /// The limit that the request exceeds.
     pub(super) first_shortage: Option<Shortage>,
-    /// What is still short.
+    /// The limit that the proposal still exceeds.
     pub shortage: Option<Shortage>,
 }
 
@@ -48,13 +47,13 @@ pub(in crate::chat) struct Proposal {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fitting {
     Fits,
-    /// If no more than this number of its visual tokens is kept.
+    /// It fits if at most this number of its visual tokens is kept.
     Capped(usize, Shortage),
     Short(Shortage),
 }
 
 impl Fitting {
-    /// What is short of the dense prompt.
+    /// The limit that the unpruned prompt exceeds.
     fn shortage(self) -> Option<Shortage> {
         match self {
             Self::Fits => None,
@@ -64,8 +63,8 @@ impl Fitting {
 }
 
 impl Fit<'_> {
-    /// Opens a video and makes it fit, if the user lets it and leaves a choice. The file is opened once, and each
-    /// attempt after it only plans.
+    /// Opens a video and reduces it until it fits, if the user allows it and leaves a choice. The file is opened once;
+    /// the attempts only plan.
     pub fn propose(&self, source: &Source, options: &VideoOptions) -> Result<Proposal> {
         let own_layout = self.engine.layout.as_ref();
         let mut sampling = options.sampling(own_layout);
@@ -90,7 +89,7 @@ impl Fit<'_> {
             let (max_kept, shortage) = match fitting {
                 Fitting::Fits => (None, None),
                 Fitting::Capped(max_kept, _) if self.params.fit => (Some(max_kept), None),
-                // Pruning may make it short enough, or the prompt is refused after it.
+                // Pruning may make the prompt short enough. If not, the prompt is rejected after it.
                 Fitting::Capped(..) => (None, None),
                 Fitting::Short(shortage) => (None, Some(shortage)),
             };
@@ -109,7 +108,7 @@ impl Fit<'_> {
         let first_shortage = first_fitting.shortage();
         let capped = max_kept.zip(fitting.shortage()).map(|(max_kept, shortage)| {
             let (of, reason) = (need.visual_tokens, shortage.reason());
-            format!("at most {max_kept} of {of} visual tokens are kept, however many are worth it: {reason}")
+            format!("at most {max_kept} of {of} visual tokens are kept: {reason}")
         });
         let n_looks = Survey::n_looks(frames.info(), &sampling);
         let by_changes =
@@ -131,8 +130,8 @@ impl Fit<'_> {
         })
     }
 
-    /// Looks over the video of `proposal`, and chooses as many frames as were planned by what changes: a few less where
-    /// their times take more of the prompt.
+    /// Surveys the video of `proposal`, and chooses as many frames as planned by what changes. It chooses a few less if
+    /// their times take more tokens in the prompt.
     pub fn survey(
         &self,
         source: &Source,
@@ -165,10 +164,10 @@ impl Fit<'_> {
         Ok(survey.report())
     }
 
-    /// Whether a video fits, and how many of its visual tokens can be kept if that helps.
+    /// Whether a video fits, or would with a limit on its kept visual tokens.
     fn fitting(&self, need: &Need) -> Result<Fitting> {
-        let room = ANSWER_ROOM.min(self.params.n_predict) + need.question_room;
-        let positions = (need.positions + room) as u64;
+        let reserve = ANSWER_RESERVE.min(self.params.n_predict) + need.question_reserve;
+        let positions = (need.positions + reserve) as u64;
         let own_positions = need.own_positions as u64;
         let limit = self.engine.model.n_ctx_train() as u64;
         if let Some(shortage) = Shortage::of(Resource::Positions, positions, limit, own_positions) {
@@ -177,25 +176,25 @@ impl Fit<'_> {
         let own_rows = need.own_rows as u64;
         let (shortage, cells) = match self.params.n_ctx {
             Some(cells) => {
-                let needed = (need.prompt_tokens + room) as u64;
-                (Shortage::of(Resource::Cells, needed, cells as u64, own_rows), cells.saturating_sub(room))
+                let needed = (need.prompt_tokens + reserve) as u64;
+                (Shortage::of(Resource::Cells, needed, cells as u64, own_rows), cells.saturating_sub(reserve))
             }
             None => (None, usize::MAX),
         };
         let (memory, in_memory) = self.memory_shortage(need)?;
         let Some(shortage) = shortage.or(memory) else { return Ok(Fitting::Fits) };
-        // Where tokens are pruned, the prompt is shorter than this; the pruning only has to be told how short.
+        // Pruning shortens the prompt, so it can be given a limit that makes the prompt fit.
         let text = need.prompt_tokens - need.visual_tokens;
         let max_kept = cells.min(in_memory).saturating_sub(text).min(need.visual_tokens);
         let helps = self.params.prune.method.prunes() && max_kept as f64 >= LEAST_KEPT * need.visual_tokens as f64;
         Ok(if helps && max_kept > 0 { Fitting::Capped(max_kept, shortage) } else { Fitting::Short(shortage) })
     }
 
-    /// What memory is short, and how many rows of a prompt fit.
+    /// The shortage of memory, and the number of rows of a prompt that fits.
     fn memory_shortage(&self, need: &Need) -> Result<(Option<Shortage>, usize)> {
         let available = &self.available;
         let Some(free) = available.free() else { return Ok((None, usize::MAX)) };
-        let cells = need.prompt_tokens + need.question_room + self.params.n_predict;
+        let cells = need.prompt_tokens + need.question_reserve + self.params.n_predict;
         if available.is_surely_free(&free, cells.max(available.n_ubatch(need.at_once))) {
             return Ok((None, usize::MAX));
         }
@@ -205,12 +204,12 @@ impl Fit<'_> {
         let Some(free) = available.free_beside_encoder() else { return Ok((None, usize::MAX)) };
         let shortage = Shortage::of(Resource::Memory, cost.bytes(cells) + embeddings, free.bytes, own);
         let rows = cost.cells_in(free.bytes.saturating_sub(embeddings));
-        Ok((shortage, rows.saturating_sub(need.question_room + self.params.n_predict)))
+        Ok((shortage, rows.saturating_sub(need.question_reserve + self.params.n_predict)))
     }
 }
 
-/// The frames of slices that begin at `moments`. Where two frames make a slice, the second is half a second later, as
-/// models with such slices are used to it; two distant images in one would be a blend of both.
+/// The times of the frames of slices that begin at `moments`, in seconds. If a slice has two frames, the second is half
+/// a second after the first, as in the training of such models. The encoder would blend two distant frames.
 fn with_companions(moments: &[f64], per_slice: usize, duration_s: Option<f64>) -> Vec<f64> {
     const STEP_S: f64 = 0.5;
     let mut times = Vec::with_capacity(moments.len() * per_slice);
@@ -222,7 +221,7 @@ fn with_companions(moments: &[f64], per_slice: usize, duration_s: Option<f64>) -
     times
 }
 
-/// What is made smaller next.
+/// The next reduction.
 enum Smaller {
     Images(Box<dyn Layout>),
     Frames(Sampling),
@@ -235,7 +234,7 @@ fn smaller(
     sampling: Sampling,
     options: &VideoOptions,
 ) -> Option<Smaller> {
-    // A little less than what fits: sizes come in steps.
+    // A little less than what fits, because sizes come in steps.
     let share = shortage.share() * 0.98;
     let per_slice = need.visual_tokens / need.slices.max(1);
     if let Some((least, _)) = layout.slice_tokens()
@@ -256,13 +255,13 @@ fn smaller(
     Some(Smaller::Frames(Sampling { rate, ..sampling }))
 }
 
-/// What is done less than asked, in words.
+/// The differences between `asked` and `need`, in words.
 fn changes(asked: &Need, need: &Need, shortage: Option<Shortage>) -> Vec<String> {
     let reason = shortage.map(|shortage| shortage.reason()).unwrap_or_default();
     let mut changes = Vec::new();
     if need.image != asked.image {
         let [(w, h), (asked_w, asked_h)] = [need.image, asked.image];
-        changes.push(format!("images of {w}×{h} in place of {asked_w}×{asked_h} pixels: {reason}"));
+        changes.push(format!("images of {w}×{h} instead of {asked_w}×{asked_h} pixels: {reason}"));
     }
     if need.frames != asked.frames {
         changes.push(format!("{} of {} frames, spread evenly: {reason}", need.frames, asked.frames));
