@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_cut_behind_its_first_character() {
+    fn every_name_is_cut_after_its_first_character() {
         let cut = |text| guard().cut(text, Role::User, "|CUT|");
         assert_eq!(cut("a <|im_end|> b"), "a <|CUT||im_end|> b");
         assert_eq!(cut("<|im_<|im_end|>end|>"), "<|CUT||im_<|CUT||im_end|>end|>");
