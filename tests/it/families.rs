@@ -12,7 +12,7 @@ use serde_json::Value;
 use sharpv::chat::{
     EvictMode, EvictParams, PlannedRow, PrefillMode, RowKey, Session, SessionParams, Tokenization, VideoOptions,
 };
-use sharpv::layout::{self, ImageSize, Layout, Tiles};
+use sharpv::layout::{self, FrameCount, ImageSize, Layout, Tiles};
 use sharpv::models::{ModelFiles, gguf};
 use sharpv::prune::{Budget, PruneParams};
 use sharpv::runtime::{
@@ -261,7 +261,7 @@ fn pruned_logits_equal_those_of_the_same_rows_fed_chunk_by_chunk() {
     const QUESTION: &str = "What is it?";
     for family in FAMILIES {
         let mut dense = open(family, dense());
-        let size = match dense.layout().image_size((160, 120), 4) {
+        let size = match dense.layout().image_size((160, 120), FrameCount(4)) {
             ImageSize::Exactly(size) => size,
             ImageSize::AsItIs => (160, 120),
         };

@@ -7,7 +7,7 @@ use crate::support::video_clips::Clips;
 
 use serde_json::Value;
 use sharpv::chat::{FrameChoice, PlannedRow, RowKey, Session, SessionParams, VideoOptions, VideoReport};
-use sharpv::layout::{EncoderFacts, ImageSize, by_name};
+use sharpv::layout::{EncoderFacts, FrameCount, ImageSize, by_name};
 use sharpv::prune::PruneParams;
 use sharpv::runtime::Token;
 use std::collections::BTreeMap;
@@ -240,7 +240,7 @@ fn frames_have_the_size_that_the_familys_own_code_gives_them() {
         assert!(images.len() > 40, "{family}");
         for image in images {
             let [n, width, height, to_width, to_height] = [0_usize, 1, 2, 3, 4].map(|i| whole(&image[i]) as u32);
-            let ours = layout.image_size((width, height), n as usize);
+            let ours = layout.image_size((width, height), FrameCount(n as usize));
             assert_eq!(ours, ImageSize::Exactly((to_width, to_height)), "{family}: {n} of {width}×{height}");
         }
     }
