@@ -389,7 +389,7 @@ mod with_servers {
             let params = SessionParams { model, n_predict: 8, ..SessionParams::default() };
             let mut session = Session::open(&smol::files(), params, &mut ())?;
             let options = VideoOptions { max_frames: Some(4), ..VideoOptions::default() };
-            session.add_video(&clip(), &options, &mut ())?;
+            session.add_video(clip(), &options, &mut ())?;
             Ok::<_, sharpv::Error>(session)
         };
         let mut session = open().expect("a session");

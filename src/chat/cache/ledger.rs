@@ -394,7 +394,7 @@ mod tests {
                         let start = naive.rows.len() * percent / 100;
                         let end = (start + n).min(naive.rows.len());
                         if start < end {
-                            let removed = ledger.remove(&[start..end]);
+                            let removed = ledger.remove(std::slice::from_ref(&(start..end)));
                             prop_assert_eq!(removed, if naive.is_whole() { end - start } else { 0 });
                             if removed > 0 {
                                 naive.rows.drain(start..end);

@@ -82,7 +82,7 @@ fn what_is_forgotten_leaves_the_rest_as_it_was() {
                 let n_wanted = entries[start..end].iter().filter(|entry| is_wanted(entry)).count();
                 assert!([0, end - start].contains(&n_wanted), "{name}: rows of one position leave together");
                 if n_wanted == 0 && end > start {
-                    assert_eq!(session.cache.remove(&[start..end]), end - start, "{name}");
+                    assert_eq!(session.cache.remove(std::slice::from_ref(&(start..end))), end - start, "{name}");
                 }
             }
         });
