@@ -1,4 +1,4 @@
-//! What a turn cost: the numbers that a program shows.
+//! Reports: the numbers that a program shows of a turn and of a video.
 
 use super::cache::evict::EvictParams;
 use super::cache::{Cache, Kv};
@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An answer, and what it cost.
+/// An answer, with the time, the tokens and the memory that it took.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Answer {
     /// The text, without the white space around it.
     pub answer: String,
-    /// Why it ended.
+    /// Why the answer ended.
     pub stop: StopReason,
     /// The model's description: architecture, size, quantization.
     pub model: String,
     /// Frames in the conversation.
     pub frames: usize,
-    /// Slices in the conversation, one by one: fewer than frames, where the encoder merges those.
+    /// Each slice in the conversation; there are fewer than `frames` if the encoder merges frames.
     pub slices: Vec<SliceReport>,
     /// Visual tokens in the conversation.
     pub visual_tokens: VisualTokens,
-    /// What the vision encoder did of the work that the videos of the conversation would have taken.
+    /// How much of the conversation's videos the vision encoder computed.
     pub encoder: EncoderWork,
     /// Wall time of this turn.
     pub timings_ms: Timings,
@@ -39,38 +39,38 @@ pub struct Answer {
     pub tokens: Tokens,
     /// The KV cache after this turn.
     pub kv: Kv,
-    /// How similar the visual tokens still are to what entered the model, for each of its layers: a mean cosine. Empty
-    /// if nothing is evicted; `null` (NaN) for a layer without a value.
+    /// The mean cosine between the visual tokens' states at the input of each layer and their embeddings, `[n_layer]`.
+    /// Empty if nothing is evicted; NaN (`null` in JSON) for a layer without a value.
     pub similarity: Vec<f32>,
-    /// The most memory that the process has held at once, in bytes; `null` where the system does not tell.
+    /// The process's peak resident memory in bytes; `None` where the system does not report it.
     pub peak_rss_bytes: Option<u64>,
-    /// What produced it.
+    /// The settings that produced it.
     pub settings: Settings,
 }
 
-/// One frame, or merged pair of frames.
+/// One slice: a frame, or a group of frames that the encoder merged.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SliceReport {
     /// The time of its first frame in the video, in seconds.
     pub time_s: f64,
-    /// Frames that it shows.
+    /// The number of its frames.
     pub frames: usize,
     /// Its visual tokens.
     pub total: usize,
-    /// Those that were kept.
+    /// How many of them were kept.
     pub kept: usize,
     /// The share of its encoding that was computed, 0 to 1; 0 if nothing had changed.
     pub computed: f32,
 }
 
-/// What the vision encoder did.
+/// How much of its work the vision encoder computed, and how much time that saved.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EncoderWork {
-    /// The share of its work that was done, 0 to 1: patches times layers, mean over all slices. 1 when there are none.
+    /// The share of patches times layers that was computed, 0 to 1, averaged over all slices; 1 if there are none.
     pub computed: f64,
-    /// What the rest would have taken at the speed of what was done, in ms.
+    /// The time saved, in ms: what the rest would have taken at the same speed.
     pub saved_ms: f64,
 }
 
@@ -82,7 +82,7 @@ pub struct VisualTokens {
     pub total: usize,
     /// After pruning.
     pub kept: usize,
-    /// `kept / total`; 1 when there are none.
+    /// `kept / total`; 1 if there are none.
     pub keep_ratio: f64,
 }
 
@@ -92,21 +92,21 @@ pub struct VisualTokens {
 pub struct Timings {
     /// Loading language model and vision encoder, before the first turn.
     pub load: f64,
-    /// Opening the videos that are new in this turn, and waiting for their frames. Of the decoding that is done
-    /// [ahead](crate::chat::SessionParams::decode_ahead), only what the encoder had to wait for.
+    /// Opening the videos that are new in this turn, and decoding their frames. If frames are decoded
+    /// [ahead](crate::chat::SessionParams::decode_ahead), only the time that the encoder waited for them.
     pub decode_video: f64,
-    /// The vision encoder, with its preprocessing.
+    /// Encoding images, including preprocessing.
     pub encode: f64,
-    /// Scoring and choosing visual tokens.
+    /// Scoring and selecting visual tokens.
     pub prune: f64,
-    /// Feeding the prompt to the language model, with the allocation of the context.
+    /// Prefilling the prompt, including allocating the context.
     pub prefill: f64,
     /// From the start of the turn to the first token of the answer, without `load`.
     pub ttft: f64,
-    /// Choosing and evicting visual tokens, within the answer or behind it.
+    /// Deciding which visual tokens to evict, and evicting them, during the answer or after it.
     pub evict: f64,
-    /// From the first token to the end of the answer, without `evict`: [`Tokens::decoded`] tokens went through the
-    /// model in that time, and as many were chosen.
+    /// From the first token to the end of the answer, without `evict`. In this time [`Tokens::decoded`] tokens were
+    /// decoded, and as many were sampled.
     pub generate: f64,
 }
 
@@ -114,43 +114,43 @@ pub struct Timings {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Tokens {
-    /// Rows of the prompt: text tokens and kept visual tokens, with all earlier turns.
+    /// Rows of the prompt: text tokens and kept visual tokens, including those of earlier turns.
     pub prompt: usize,
-    /// Those that were computed in this turn; the others were in the cache.
+    /// How many of them were computed in this turn; the others were in the KV cache.
     pub prompt_computed: usize,
     /// Tokens of the answer, without the one that ends the model's turn.
     pub generated: usize,
-    /// Those of them that went through the model, one after the other, to choose what follows: all, if the model ended
-    /// its turn; all but the last, if the answer had to end. The first token comes from the prompt.
+    /// How many of them were decoded: all if the model ended its turn, all but the last if the answer was cut off. The
+    /// first token is sampled from the prompt's logits.
     pub decoded: usize,
 }
 
-/// What produced an answer.
+/// The settings that produce an answer.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Settings {
     /// The prompt layout.
     pub layout: &'static str,
-    /// How visual tokens were pruned.
+    /// How visual tokens are pruned.
     pub prune: PruneParams,
-    /// What was evicted from the KV cache.
+    /// What is evicted from the KV cache.
     pub evict: EvictParams,
-    /// How much of each image was encoded.
+    /// How much of each image is encoded.
     pub encode: EncodeParams,
-    /// How tokens were chosen.
+    /// How tokens are sampled.
     pub sampler: SamplerParams,
-    /// The most tokens an answer may have.
+    /// The maximum number of tokens of an answer.
     pub n_predict: usize,
-    /// Rows computed at once.
+    /// Rows of a ubatch.
     pub n_ubatch: usize,
-    /// Threads.
+    /// Threads of the language model.
     pub n_threads: usize,
-    /// Types of the cached keys and values.
+    /// The types of the keys and of the values in the KV cache.
     pub cache_type: [&'static str; 2],
 }
 
 impl Settings {
-    /// Those by which the questions of a conversation are answered.
+    /// The settings with which questions of `conversation` are answered.
     pub(in crate::chat) fn of(
         engine: &Engine,
         params: &SessionParams,
@@ -173,19 +173,19 @@ impl Settings {
     }
 }
 
-/// What an answer cost beside its turn.
+/// What an answer took outside its turn.
 #[derive(Debug)]
 pub(in crate::chat) struct Beside {
-    /// What was spent on the videos that are new in the turn.
+    /// Time spent on the videos that are new in the turn.
     pub videos: EncodeTimings,
-    /// What the vision encoder did for the videos of the conversation.
+    /// What the vision encoder computed for the videos of the conversation.
     pub encoder: EncoderWork,
-    /// What was spent on the prompt before the turn.
+    /// Time spent before the turn, on a search for example. It counts as prefill.
     pub before: Duration,
 }
 
 impl Answer {
-    /// What came of a turn in `chat`.
+    /// The answer of a finished turn of `chat`.
     pub(in crate::chat) fn of(chat: &Chat<'_>, finished: Finished, beside: Beside) -> Self {
         let Chat { engine, params, conversation, cache, .. } = chat;
         let Finished { prompt_rows, prompt_computed, prefill, answer } = finished;
@@ -223,37 +223,37 @@ impl Answer {
         }
     }
 
-    /// The speed of decoding: [`Tokens::decoded`] for each second of [`Timings::generate`]; 0 if no token was decoded.
+    /// The decoding speed, in tokens per second: [`Tokens::decoded`] over [`Timings::generate`]; 0 if no token was
+    /// decoded.
     ///
-    /// A token that is decoded goes through the model, and the next is chosen from its logits. So what the model takes
-    /// to end its turn counts as the token before that end, and the answer's first token, which the prompt's logits
-    /// give, is no part of it, nor is its time.
+    /// The answer's first token is sampled from the prompt's logits, so neither it nor its time counts. Decoding the
+    /// last token counts if the model then ended its turn.
     pub fn tokens_per_second(&self) -> f64 {
         let decoded = self.tokens.decoded as f64;
         if self.timings_ms.generate > 0.0 { decoded * 1000.0 / self.timings_ms.generate } else { 0.0 }
     }
 }
 
-/// A video that was added to a session.
+/// What adding a video to a session took and produced.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VideoReport {
-    /// What was opened.
+    /// The source that was opened.
     pub info: VideoInfo,
-    /// How its frames were chosen, if it was by what changes.
+    /// The survey that chose its frames; `None` without one.
     pub survey: Option<SurveyReport>,
-    /// Its slices: frames, or merged pairs of them.
+    /// Its slices, in order.
     pub slices: Vec<SliceReport>,
     /// Its visual tokens.
     pub visual_tokens: VisualTokens,
-    /// What the vision encoder did.
+    /// How much of it the vision encoder computed.
     pub encoder: EncoderWork,
-    /// What it took so far: opening, encoding and pruning it.
+    /// The time spent so far on opening, encoding and pruning it.
     pub timings_ms: Timings,
 }
 
 impl VideoReport {
-    /// That of a video which `engine` encoded.
+    /// The report of a video that `engine` encoded.
     pub(in crate::chat) fn of(engine: &Engine, video: &Arc<EncodedVideo>) -> Self {
         let slices = slice_reports(std::slice::from_ref(video));
         let timings_ms = Timings {
@@ -273,7 +273,7 @@ impl VideoReport {
         }
     }
 
-    /// Frames that were taken of it.
+    /// The number of frames taken from it.
     pub fn frames(&self) -> usize {
         self.slices.iter().map(|slice| slice.frames).sum()
     }
