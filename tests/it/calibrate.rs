@@ -219,5 +219,5 @@ fn the_program_makes_a_profile_and_uses_it() {
     std::fs::write(&broken, "{}").expect("a file");
     let output = run(&["ask", &one, "What?", "--layer-profile", &broken.display().to_string()]).failure();
     let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-    assert!(error.contains("no layer profile") && error.contains("sharpv calibrate"), "{error}");
+    assert!(error.contains("not a layer profile") && error.contains("sharpv calibrate"), "{error}");
 }

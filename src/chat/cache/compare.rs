@@ -1,4 +1,4 @@
-//! What the cache and a prompt have in common.
+//! Comparing a cache with a prompt.
 
 use super::ledger::Entry;
 use crate::chat::encoded::EncodedVideo;
@@ -6,8 +6,8 @@ use crate::chat::rows::PlannedRow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many entries from the first on can stay for the prompt of `rows` about `videos`. At least one row of the prompt
-/// is left to compute, for its logits.
+/// How many entries, from the first on, can stay for the prompt of `rows` about `videos`. At least one row of the
+/// prompt stays to be computed, for its logits.
 pub(super) fn shared(entries: &[Entry], rows: &[PlannedRow], videos: &[Arc<EncodedVideo>]) -> usize {
     let equal = entries.iter().zip(rows).take_while(|(entry, row)| entry.is_row(row, videos)).count();
     let mut keep = equal.min(rows.len().saturating_sub(1));
@@ -22,8 +22,8 @@ pub(super) fn shared(entries: &[Entry], rows: &[PlannedRow], videos: &[Arc<Encod
     keep
 }
 
-/// The runs of entries that the prompt of `rows` lacks, ascending, while the rows around them are the same at the same
-/// positions. Each run holds a visual token: text alone is no image that was forgotten.
+/// The runs of entries that the prompt of `rows` lacks, ascending, between rows that are the same at the same
+/// positions. Each run has a visual token: text alone is not an evicted image.
 ///
 /// Rows are removed by position, so no row that stays may have a position within a run. Under M-RoPE, slices of one
 /// block may share theirs: the result is empty then.
@@ -36,7 +36,7 @@ pub(super) fn lacked(entries: &[Entry], rows: &[PlannedRow], videos: &[Arc<Encod
             at += 1;
         }
         if entries.get(at).is_none_or(differs) {
-            // The run that just ended may be the end of the cache, or text of an earlier question.
+            // This last run may be the end of the cache, or text of an earlier question.
             at = if entries[start..at].iter().any(Entry::is_visual) { at } else { start };
             runs.push(start..at);
             break;

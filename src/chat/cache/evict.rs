@@ -1,10 +1,10 @@
 //! Memory SharpV in a session: which visual tokens are evicted from the KV cache after a prefill.
 //!
-//! Source: stage 2 of "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). A layer in which the visual tokens'
-//! states have little in common with their embeddings any more holds little visual information: `s_l < M`. `M` differs
-//! between models. Where it is not given, the layers are taken in the order of what hiding visual tokens from each does
-//! to the model's answers, if that was measured ([`LayerProfile`]), or else in that of their similarity; as many as do
-//! not change what the model is about to say.
+//! Source: stage 2 of "Sharp Eyes and Memory for VideoLLMs" (arXiv 2511.08003). A layer holds little visual information
+//! if the states of its visual tokens have little in common with their embeddings: `s_l < M`. `M` differs between
+//! models. If it is not given, as many layers are evicted as leave the answer unchanged. Their order is that of the
+//! [`LayerProfile`], which measured what hiding visual tokens from each layer does to the model's answers; without a
+//! profile, that of their similarity.
 
 use super::CacheParams;
 use super::ledger::{Entry, Ledger};
@@ -15,7 +15,7 @@ use crate::chat::rows::PlannedRow;
 use crate::error::{Error, Result};
 use crate::runtime::{Context, KvLayer, Similarity};
 
-/// What leaves the KV cache after the prefill.
+/// What is evicted from the KV cache after the prefill.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, strum::EnumString, strum::VariantNames,
 )]
@@ -23,9 +23,9 @@ use crate::runtime::{Context, KvLayer, Similarity};
 #[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
 #[non_exhaustive]
 pub enum EvictMode {
-    /// All visual tokens, in the layers in which little of them is left. Their memory is returned.
+    /// All visual tokens, from the layers where their similarity is low. Frees their memory.
     Layers,
-    /// The visual tokens of which little is left, in all layers.
+    /// The visual tokens of low similarity, from all layers.
     Tokens,
     /// Nothing: the cache is stock llama.cpp's.
     Off,
@@ -40,22 +40,22 @@ fn unknown_mode(name: &str) -> Error {
 pub struct EvictParams {
     /// What is evicted; `None` is [`EvictMode::Layers`] if visual tokens are pruned, and nothing if they are not.
     pub mode: Option<EvictMode>,
-    /// The similarity below which a layer, or a token, is evicted: the paper's `M`, which has 0.2. `None` finds out how
-    /// much can be evicted without changing what the model says.
+    /// The similarity below which a layer, or a token, is evicted: the `M` of the paper, which uses 0.2. `None`
+    /// measures how much can be evicted without changing the answer.
     pub threshold: Option<f32>,
-    /// Keep visual tokens out of the layers that a [`LayerProfile`] frees from the beginning: they are there for the
-    /// batch that they come in, and the cache is never as large as with all of them. Without it, the first answer is
-    /// looked at first, and only what leaves it as it is goes.
+    /// Evict from the free layers of a [`LayerProfile`] already during the prefill: they hold visual tokens only for
+    /// the batch that computes them, so the cache never has its full size. Without it, the first answer decides, and
+    /// only what leaves it unchanged is evicted.
     pub early: bool,
 }
 
 impl EvictParams {
-    /// Nothing is evicted.
+    /// Evicts nothing.
     pub fn off() -> Self {
         Self { mode: Some(EvictMode::Off), ..Self::default() }
     }
 
-    /// The mode for a session that prunes, or does not.
+    /// The mode of a session that prunes visual tokens, or does not.
     pub fn mode(&self, prunes: bool) -> EvictMode {
         self.mode.unwrap_or(if prunes { EvictMode::Layers } else { EvictMode::Off })
     }
@@ -63,7 +63,7 @@ impl EvictParams {
     /// Checks the threshold.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if it is no cosine.
+    /// [`Error::InvalidParameter`] if it is not between -1 and 1.
     pub fn validate(&self) -> Result<()> {
         match self.threshold {
             Some(m) if !(-1.0..=1.0).contains(&m) => Err(Error::InvalidParameter {
@@ -76,49 +76,49 @@ impl EvictParams {
     }
 }
 
-/// What an eviction took out.
+/// What to evict.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(in crate::chat) enum Choice {
-    /// The marked layers.
+    /// All visual tokens from the marked layers, `[n_layer]`.
     Layers(Vec<bool>),
-    /// Tokens with less than this mean similarity.
+    /// The visual tokens below this mean similarity, from all layers.
     Tokens(f32),
 }
 
-/// What a session learned of evicting: a property of the model more than of a video.
+/// What a session learned about evicting: a property of the model more than of a video.
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Learned {
-    /// The similarity of visual tokens in each layer, as it was measured last.
+    /// The similarity of visual tokens in each layer, measured last.
     pub similarity: Similarity,
-    /// What to evict, found out on the first answer where no threshold is given.
+    /// What to evict, calibrated on the first answer if there is no threshold.
     pub choice: Option<Choice>,
 }
 
 impl Learned {
-    /// Forgets what to evict: the videos that it was found out with are gone.
+    /// Forgets what to evict, when the videos that it was calibrated with are removed.
     pub fn forget(&mut self) {
         self.choice = None;
     }
 
-    /// Whether an eviction has to look at answers first.
-    pub fn has_to_look(&self, threshold: Option<f32>) -> bool {
+    /// Whether an eviction has to be calibrated on an answer first.
+    pub fn has_to_calibrate(&self, threshold: Option<f32>) -> bool {
         threshold.is_none() && self.choice.is_none()
     }
 
-    /// Measures what is in the cache, without touching it.
+    /// Measures the similarity of the visual tokens in the cache, which stays as it is.
     pub fn measure(&mut self, context: &mut Context) -> Result<()> {
         match context.similarity() {
             Ok(similarity) => self.similarity = similarity,
             Err(error) if context.can_evict() => return Err(error),
-            // Some kinds of cache cannot be looked into.
+            // Some kinds of cache cannot be inspected.
             Err(error) => tracing::debug!("{error}"),
         }
         Ok(())
     }
 }
 
-/// Measures the visual tokens of a cache and evicts what `params` say. `tail` is what stands after the last image, and
-/// the rows after it are the answer so far. Returns how many tokens were evicted from all layers.
+/// Measures the visual tokens of a cache and evicts by `params`. `tail` has the rows after the last image; the rows
+/// after those are the answer so far. Returns how many tokens were evicted from all layers.
 pub(super) fn evict(
     ledger: &mut Ledger,
     learned: &mut Learned,
@@ -127,7 +127,7 @@ pub(super) fn evict(
 ) -> Result<usize> {
     learned.measure(ledger.context_mut())?;
     if !ledger.context().can_evict() {
-        tracing::debug!("this model has no KV cache that could be evicted layer by layer");
+        tracing::debug!("the KV cache of this model cannot be evicted layer by layer");
         return Ok(0);
     }
     if learned.similarity.n_tokens == 0 {
@@ -144,8 +144,8 @@ pub(super) fn evict(
             };
             let texts = tail.texts(ledger.entries());
             let found = calibrate(ledger.context_mut(), texts, steps, layers.len())?;
-            // A layer without its visual tokens does not show what evicting them does: such a choice holds for this
-            // cache only.
+            // If a layer lacks visual tokens already, the trial does not show what evicting them does: the choice holds
+            // for this cache only.
             if layers.iter().all(|layer| !layer.evicted) {
                 learned.choice.clone_from(&found);
             }
@@ -153,24 +153,26 @@ pub(super) fn evict(
         }
     };
     match choice {
-        None => tracing::debug!("nothing was evicted: there was no room to find out what can be"),
+        None => tracing::debug!(
+            "nothing was evicted: too few cells are free to try it, or the model cannot remove its last rows"
+        ),
         Some(Choice::Layers(layers)) => ledger.evict_layers(&layers)?,
         Some(Choice::Tokens(threshold)) => return ledger.evict_tokens(threshold),
     }
     Ok(0)
 }
 
-/// What stands after the last image of a prompt.
+/// The rows after the last image of a prompt.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(in crate::chat) struct Tail {
-    /// The rest of the prompt.
+    /// The rows of the prompt's question.
     pub question: Vec<PlannedRow>,
-    /// The same rest with [`DESCRIBE`] in place of the question; empty if that is no continuation of the same images.
+    /// The same rows with [`DESCRIBE`] in place of the question; empty if they cannot follow the same images.
     pub describe: Vec<PlannedRow>,
 }
 
-/// A question whose answer draws on everything in the images. A user's own question may need little of them, and the
-/// next one more.
+/// A question whose answer depends on everything in the images. A user's question may depend on little of them, and the
+/// next one on more.
 pub(in crate::chat) const DESCRIBE: &str = "What is in the video? Describe what you see in detail.";
 
 impl Tail {
@@ -179,11 +181,11 @@ impl Tail {
         Self { question: plan.rows[start..].to_vec(), describe: Vec::new() }
     }
 
-    /// The texts to try evictions in. The entries after the question are the answer so far.
+    /// The texts to try evictions with. The entries after the question are the answer so far.
     fn texts(&self, entries: &[Entry]) -> Vec<Text> {
         let end = self.question.last().map_or(0, |row| row.position[0] + 1);
         let start = entries.iter().rposition(|entry| entry.position[0] < end).map_or(0, |last| last + 1);
-        // An answer is text: it needs no video.
+        // An answer is text, so its rows refer to no video.
         let answer: Vec<PlannedRow> = entries[start..].iter().filter_map(|entry| entry.row(&[])).collect();
         let mut texts = vec![Text::with_answer(&self.question, &answer)];
         if !self.describe.is_empty() {
@@ -193,18 +195,18 @@ impl Tail {
     }
 }
 
-/// How far the distribution of any token that is looked at may move if no threshold is given: the Kullback–Leibler
-/// divergence in nats. Not the mean: most tokens of an answer follow from the language alone, and those that the
-/// images decide are few. The likeliest token must stay the same in each place. Chosen on `smol` (docs/results.md).
+/// The most that the distribution of any compared token may change if there is no threshold: a Kullback–Leibler
+/// divergence in nats. It bounds each token and not the mean, because the language alone decides most tokens of an
+/// answer, and the images decide few. The likeliest tokens must all stay the same. Chosen on `smol` (docs/results.md).
 const MAX_DIVERGENCE: f64 = 0.01;
 
-/// Steps in which the number of layers is searched for, if not all can go.
+/// How many steps the search for the number of layers has.
 const STEPS: usize = 8;
 
-/// Without a threshold no layer or token is evicted that the paper would not evict from any model.
+/// Without a threshold, only layers and tokens below the paper's threshold can be evicted.
 const PAPER_THRESHOLD: f32 = 0.2;
 
-/// What a threshold means for this context.
+/// What to evict by a threshold.
 pub(in crate::chat) fn by_threshold(
     mode: EvictMode,
     threshold: f32,
@@ -217,7 +219,8 @@ pub(in crate::chat) fn by_threshold(
     }
 }
 
-/// The layers with less similarity than `threshold`, the least similar first. One layer with cells is always left.
+/// The layers with less similarity than `threshold`, the least similar first. At least one layer with cells is left
+/// out.
 fn candidates(threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Vec<usize> {
     let value = |il: usize| similarity.layers.get(il).copied().unwrap_or(f32::NAN);
     let mut found: Vec<usize> = (0..layers.len()).filter(|&il| layers[il].has_cells && value(il) < threshold).collect();
@@ -231,15 +234,15 @@ pub(super) fn mark(chosen: &[usize], n_layer: usize) -> Vec<bool> {
     (0..n_layer).map(|il| chosen.contains(&il)).collect()
 }
 
-/// What can be evicted, in steps: each holds the one before it.
+/// What can be evicted, in steps; each contains the one before it.
 struct Steps {
     choices: Vec<Choice>,
-    /// How far a token may move: see [`MAX_DIVERGENCE`].
+    /// The most that a token's distribution may change: see [`MAX_DIVERGENCE`].
     bound: f64,
 }
 
 impl Steps {
-    /// By similarity, where nothing better is known.
+    /// Steps by similarity, for a model without a profile.
     fn by_similarity(mode: EvictMode, similarity: &Similarity, layers: &[KvLayer]) -> Self {
         let choices = match mode {
             EvictMode::Tokens => {
@@ -250,7 +253,7 @@ impl Steps {
         Self { choices, bound: MAX_DIVERGENCE }
     }
 
-    /// By what was measured of this model: it allows more than a look at one answer could.
+    /// Steps by the model's profile. It was measured on many answers, so no bound is set for this one.
     fn by_profile(profile: &LayerProfile, layers: &[KvLayer]) -> Self {
         let order: Vec<usize> =
             profile.free_layers().iter().copied().filter(|&il| layers.get(il).is_some_and(|l| l.has_cells)).collect();
@@ -265,12 +268,12 @@ fn in_steps(order: &[usize], n_layer: usize) -> Vec<Choice> {
     choices
 }
 
-/// Finds out how much can be evicted: what stands behind the last image (the question and the beginning of its
-/// answer, and another question that asks for everything) is computed again, in a sequence of its own, with the visual
-/// tokens hidden from more or fewer layers, and the distributions of the answers' tokens compared. It is what a later
-/// question would meet.
+/// Measures how much can be evicted. Recomputes the rows after the last image (the question with the beginning of its
+/// answer, and a second question about everything), in a sequence of its own, with the visual tokens hidden from more
+/// or fewer layers, and compares the distributions of the answers' tokens. A later question would find the cache in
+/// this state.
 ///
-/// `None` if this context cannot tell: it has no room for the rows, or its model cannot go back.
+/// Returns `None` if the context has too few free cells, or if the model cannot remove its last rows.
 fn calibrate(context: &mut Context, texts: Vec<Text>, steps: Steps, n_layer: usize) -> Result<Option<Choice>> {
     let nothing = Choice::Layers(vec![false; n_layer]);
     let Steps { mut choices, bound } = steps;
@@ -284,19 +287,20 @@ fn calibrate(context: &mut Context, texts: Vec<Text>, steps: Steps, n_layer: usi
     }
 }
 
-/// How many of `choices` leave the answers as they are; more is assumed to change them more.
+/// Returns how many of `choices` leave the answers unchanged, by bisection: a larger choice is assumed to change them
+/// more.
 fn search(trial: &mut Trial<'_>, choices: &[Choice], bound: f64) -> Result<Option<usize>> {
     let (mut good, mut bad) = (0, choices.len() + 1);
-    // The largest first: where it does, nothing else has to be tried.
+    // Try the largest first: if it leaves them unchanged, the search is over.
     let mut next = choices.len();
     while bad - good > 1 {
-        let moved = trial.with(|context| match &choices[next - 1] {
+        let difference = trial.with(|context| match &choices[next - 1] {
             Choice::Layers(layers) => context.hide_layers(layers),
             Choice::Tokens(threshold) => context.hide_tokens(*threshold),
         })?;
-        let Some(moved) = moved else { return Ok(None) };
-        tracing::debug!("evicting {next} of {} steps: {moved:?}", choices.len());
-        if moved.changed == 0 && moved.max <= bound {
+        let Some(difference) = difference else { return Ok(None) };
+        tracing::debug!("evicting {next} of {} steps: {difference:?}", choices.len());
+        if difference.changed == 0 && difference.max <= bound {
             good = next
         } else {
             bad = next

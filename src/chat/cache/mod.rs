@@ -1,8 +1,8 @@
-//! The KV cache of a conversation: which rows it holds, and how it gets from one prompt to the next.
+//! The KV cache of a conversation: the rows that it holds, and how it changes from one prompt to the next.
 //!
-//! The [`ledger`] owns the context and knows its rows. A [`Cache`] brings a ledger to a prompt, in a context of the size
-//! that the prompt needs. [`evict`] decides what leaves it after the prefill; what it learns for that is [`Learned`] and
-//! belongs to the session.
+//! The [`ledger`] owns the context and knows its rows. A [`Cache`] fills a ledger with a prompt, in a context of the
+//! size that the prompt requires. [`evict`] decides what is removed after the prefill. What it learns for that,
+//! [`Learned`], belongs to the session.
 
 mod compare;
 pub(in crate::chat) mod evict;
@@ -29,9 +29,9 @@ use ledger::{Entry, Ledger};
 use prefill::{Batching, Inputs};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use trial::{Moved, Text, Trial};
+use trial::{Difference, Text, Trial};
 
-/// The KV cache.
+/// The size and the use of the KV cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Kv {
@@ -41,12 +41,12 @@ pub struct Kv {
     pub cells_used: usize,
     /// Bytes allocated.
     pub bytes: u64,
-    /// Bytes that would be allocated if nothing were pruned or evicted.
+    /// Bytes that would be allocated without pruning and eviction.
     pub bytes_dense: u64,
     /// Layers of the model.
     pub layers: usize,
-    /// Layers that have nothing to evict: recurrent layers, and layers with a sliding window, which stay as they are.
-    /// Zero if nothing is evicted at all.
+    /// Layers from which nothing can be evicted: recurrent layers and layers with a sliding window. Zero if eviction is
+    /// off.
     pub layers_fixed: usize,
     /// Layers from which visual tokens were evicted.
     pub layers_evicted: usize,
@@ -54,51 +54,52 @@ pub struct Kv {
     pub tokens_evicted: usize,
 }
 
-/// A context with its rows, and what is known of the prompt that it was brought to last.
+/// A context with its rows, and what is known of the prompt that was prefilled last.
 #[derive(Debug, Default)]
 pub(in crate::chat) struct Cache {
     held: Option<Held>,
     prompt: Prompt,
 }
 
-/// The rows of a context, and what a cell of it takes.
+/// A context with its rows, and the size of its cells.
 #[derive(Debug)]
 struct Held {
     ledger: Ledger,
-    /// Bytes of a cell in all layers, before anything is evicted.
+    /// Bytes of a cell in all layers, before eviction.
     bytes_per_cell: u64,
 }
 
-/// What is known of the prompt that the cache was brought to last.
+/// What is known of the prompt that was prefilled last.
 #[derive(Debug, Default)]
 struct Prompt {
-    /// Its rows if nothing had been pruned.
+    /// The rows that it would have without pruning.
     dense_rows: usize,
-    /// The rows after its last image, while nothing was evicted after them.
+    /// The rows after its last image, until visual tokens are evicted.
     tail: Option<Tail>,
 }
 
-/// A cache that grows gets an eighth more cells than it needs. Moved whenever it is full, it copies each row nine times
-/// in all, however long the conversation becomes.
+/// A cache that grows gets an eighth more cells than it needs. Moving it whenever it is full then copies each row nine
+/// times on average, however long the conversation becomes.
 const SLACK: usize = 8;
 
 /// The size of a context.
 #[derive(Debug)]
 struct Size {
-    /// Its cells.
+    /// The cells to allocate.
     n_ctx: usize,
-    /// Its cells where so many cannot be allocated.
+    /// The cells to allocate if `n_ctx` cells do not fit in memory.
     least: usize,
-    /// Rows that are computed at once.
+    /// Rows of a ubatch.
     n_ubatch: usize,
     window: Option<Window>,
 }
 
-/// Layers that visual tokens leave with the batch that they come in: a [`KvWindow`] of a context whose size is open.
+/// Layers that hold visual tokens only for the batch that computes them: a [`KvWindow`] of a context whose size is not
+/// decided yet.
 #[derive(Debug)]
 struct Window {
     layers: Vec<bool>,
-    /// By how much their rows are fewer than the cells of the context.
+    /// How many rows fewer these layers have than the context has cells.
     rows_less: usize,
 }
 
@@ -108,18 +109,18 @@ impl Window {
     }
 }
 
-/// What `make` returns for `n`, or for `least` where `n` cannot be allocated.
+/// Returns what `make` returns for `n`, or for `least` if `n` cells cannot be allocated.
 fn first_that_is_made<T>(n: usize, least: usize, make: impl Fn(usize) -> Result<T>) -> Result<T> {
     match make(n) {
         Err(Error::Llama { reason, .. }) if least < n => {
-            tracing::debug!("no context with {n} cells, so one with {least}: {reason}");
+            tracing::debug!("allocating {least} cells, because {n} cannot be allocated: {reason}");
             make(least)
         }
         made => made,
     }
 }
 
-/// What a saved session holds of a cache.
+/// The part of a saved session that restores a cache.
 #[derive(Debug)]
 pub(in crate::chat) struct SavedCache {
     pub entries: Vec<Entry>,
@@ -135,12 +136,12 @@ impl Cache {
         self.held.as_ref().map_or(&[], |held| held.ledger.entries())
     }
 
-    /// Rows of the last prompt if nothing had been pruned.
+    /// The rows that the last prompt would have without pruning.
     pub fn dense_rows(&self) -> usize {
         self.prompt.dense_rows
     }
 
-    /// The rows after the last image, if visual tokens wait to be evicted.
+    /// The rows after the last image, if an eviction is pending.
     pub fn tail(&self) -> Option<&Tail> {
         self.prompt.tail.as_ref()
     }
@@ -153,8 +154,7 @@ impl Cache {
         self.held.as_ref().map(|held| held.ledger.context())
     }
 
-    /// Reads logits with `read`. A cache whose logits are not finite is freed, so that the next question computes it
-    /// anew.
+    /// Reads logits with `read`. If they are not finite, frees the cache, so that the next question recomputes it.
     pub fn read_logits<T>(&mut self, read: impl FnOnce(&mut Context) -> Result<T>) -> Result<T> {
         let result = read(self.ledger()?.context_mut());
         if matches!(result, Err(Error::LogitsNotFinite)) {
@@ -163,17 +163,17 @@ impl Cache {
         result
     }
 
-    /// Rows that are computed at once: as `params` say, or more where the context has to take an image at once.
+    /// Rows of a ubatch: the number in `params`, or more if the model requires an image in one batch.
     pub fn n_ubatch(&self, params: &CacheParams<'_>) -> usize {
         self.context().map_or(0, Context::n_ubatch).max(params.compute.n_ubatch)
     }
 
-    /// Bytes that the context takes; all zero if there is none.
+    /// The memory of the context in bytes; zero if there is none.
     pub fn memory_usage(&self) -> MemoryUsage {
         self.context().map(Context::memory_usage).unwrap_or_default()
     }
 
-    /// Cells and contents of the context; `None` if nothing is in it.
+    /// The number of cells and the state of the context; `None` if it has no rows.
     pub fn state(&mut self) -> Result<Option<(usize, Vec<u8>)>> {
         match &mut self.held {
             Some(held) if !held.ledger.entries().is_empty() => {
@@ -188,60 +188,60 @@ impl Cache {
         *self = Self::default();
     }
 
-    /// Whether a row is of a video that is not among `videos`.
+    /// Whether any row belongs to a video that is not in `videos`.
     pub fn is_of_others(&self, videos: &[Arc<EncodedVideo>]) -> bool {
         self.held.as_ref().is_some_and(|held| held.ledger.is_of_others(videos))
     }
 
-    /// Keeps the first `n` rows; none where the model cannot go back.
+    /// Keeps the first `n` rows, or none if the model cannot remove its last rows.
     pub fn cut(&mut self, n: usize) {
         if let Some(held) = &mut self.held {
             held.ledger.cut(n);
         }
     }
 
-    /// Removes the rows before the first visual token's on, so that the context keeps its size for another arrangement
-    /// of the same slices.
+    /// Removes the rows from the first visual token on. The context keeps its size, for another arrangement of the same
+    /// slices.
     pub fn cut_before_visual(&mut self) {
         self.cut(self.entries().iter().position(Entry::is_visual).unwrap_or(self.entries().len()));
     }
 
-    /// Whether the first rows are those of a prompt of `rows` about `videos`.
+    /// Whether the cache begins with `rows`, of a prompt about `videos`.
     pub fn begins_with(&self, rows: &[PlannedRow], videos: &[Arc<EncodedVideo>]) -> bool {
         let entries = self.entries();
         entries.len() >= rows.len() && entries.iter().zip(rows).all(|(entry, row)| entry.is_row(row, videos))
     }
 
-    /// Removes the images that the prompt of `rows` lacks, where that leaves all other rows as they are. Returns how
-    /// many rows it removed. What differs after them stays, for [`prefill`](Self::prefill).
+    /// Removes the images that the prompt of `rows` lacks, if no other row has to change. Returns how many rows it
+    /// removed. Later rows that differ stay, and [`prefill`](Self::prefill) replaces them.
     ///
-    /// Rows after such an image were computed while it was there, and keep what they took from it. So this is for live
-    /// video, which forgets what it has seen, and not for a conversation that is set anew.
+    /// Rows after a removed image attended to it when they were computed, and are not recomputed. Live video, which
+    /// evicts frames as it goes on, accepts that; a conversation that is replaced must not.
     pub fn forget(&mut self, rows: &[PlannedRow], videos: &[Arc<EncodedVideo>]) -> usize {
         let Some(held) = &mut self.held else { return 0 };
         let runs = compare::lacked(held.ledger.entries(), rows, videos);
         held.ledger.remove(&runs)
     }
 
-    /// Cells that rows use: those of the rows that were not evicted from all layers.
+    /// Cells in use: one for each row that was not evicted from all layers.
     #[cfg(test)]
     pub fn cells_used(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.ledger.cells_used())
     }
 
-    /// Removes runs of rows, ascending: see [`Ledger::remove`].
+    /// Removes `runs` of rows, ascending: see [`Ledger::remove`].
     #[cfg(test)]
     pub fn remove(&mut self, runs: &[std::ops::Range<usize>]) -> usize {
         self.held.as_mut().map_or(0, |held| held.ledger.remove(runs))
     }
 
-    /// Whether another row has a cell.
+    /// Whether there is a free cell.
     pub fn has_free_cell(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.ledger.has_free_cell())
     }
 
-    /// Brings the cache from what it holds to `plan`, and computes the logits of its last row. Returns how many rows of
-    /// the plan were there already.
+    /// Makes the cache hold `plan`, and computes the logits of its last row. Returns how many rows of the plan were in
+    /// the cache already.
     pub fn prefill(
         &mut self,
         engine: &Engine,
@@ -251,20 +251,20 @@ impl Cache {
         inputs: Inputs<'_>,
         observer: &mut dyn Observer,
     ) -> Result<usize> {
-        self.leave_videos(inputs.videos, learned);
+        self.drop_other_videos(inputs.videos, learned);
         let keep = compare::shared(self.entries(), &plan.rows, inputs.videos);
         self.resize_for(engine, params, learned, plan, keep)?;
         let ledger = self.ledger()?;
         ledger.cut(keep);
-        // A new context may hold nothing of what was there, and a model may not be able to go back.
+        // Fewer rows may be left: a new context can be empty, and some models cannot remove their last rows.
         let first = keep.min(ledger.entries().len());
         let how = (params.prefill, Batching::of(engine));
         if let Err(error) = prefill::prefill(ledger, plan, first, inputs, how, observer) {
-            // Visual tokens of whole ubatches may be in the cache, and nothing waits to evict them.
+            // Some ubatches with visual tokens may be computed already, and no eviction is pending for them.
             ledger.cut(first);
             return Err(error);
         }
-        // What waits for eviction describes the prompt that was there before.
+        // The pending eviction was for the previous prompt.
         let waits = self.prompt.tail.is_some() || plan.rows[first..].iter().any(PlannedRow::is_visual);
         self.prompt = Prompt {
             dense_rows: plan.dense_rows,
@@ -273,14 +273,13 @@ impl Cache {
         Ok(first)
     }
 
-    /// Removes what a conversation about `videos` has no use for: another conversation may be about other videos. What
-    /// was learned of evicting was learned with the videos that go.
-    pub fn leave_videos(&mut self, videos: &[Arc<EncodedVideo>], learned: &mut Learned) {
+    /// Removes the rows of videos that are not in `videos`, and forgets what was learned about evicting with them.
+    pub fn drop_other_videos(&mut self, videos: &[Arc<EncodedVideo>], learned: &mut Learned) {
         let Some(held) = &mut self.held else { return };
         if !held.ledger.is_of_others(videos) {
             return;
         }
-        // The cache of another video may be much larger than this one needs.
+        // A cache that another video filled may be much larger than this one requires.
         if held.ledger.begins_with_others(videos) || held.ledger.has_evicted_layers() {
             self.free();
         } else {
@@ -290,14 +289,13 @@ impl Cache {
         learned.forget();
     }
 
-    /// Whether an eviction waits that another question about the same images would tell more: see
-    /// [`describe`](Self::describe).
+    /// Whether an eviction is pending whose calibration requires a second question: see [`describe`](Self::describe).
     pub fn needs_description(&self, params: &CacheParams<'_>, learned: &Learned) -> bool {
-        // A profile stands for all questions.
-        self.prompt.tail.is_some() && learned.has_to_look(params.evict.threshold) && params.profile.is_none()
+        // A profile holds for all questions.
+        self.prompt.tail.is_some() && learned.has_to_calibrate(params.evict.threshold) && params.profile.is_none()
     }
 
-    /// Gives the waiting eviction another question about the same images to try itself on, as far as `plan` is that.
+    /// Adds `plan` to the pending eviction as a second question to calibrate with, if it is about the same images.
     pub fn describe(&mut self, plan: &Plan, videos: &[Arc<EncodedVideo>]) {
         let start = after_visual(&plan.rows);
         if self.begins_with(&plan.rows[..start], videos)
@@ -307,23 +305,24 @@ impl Cache {
         }
     }
 
-    /// What hiding visual tokens from each of `sets` of layers does to the answer that the prefilled prompt calls for.
-    /// `None` if there is nothing to evict, or if the model cannot go back. `on_set` is called when a set is done.
-    pub fn effects(&mut self, sets: &[Vec<bool>], mut on_set: impl FnMut(usize)) -> Result<Option<Vec<Moved>>> {
+    /// Measures how hiding visual tokens from each of `sets` of layers changes the answer to the prefilled prompt.
+    /// Calls `on_set` with the number of finished sets. Returns `None` if nothing is there to evict, or if the model
+    /// cannot remove its last rows.
+    pub fn effects(&mut self, sets: &[Vec<bool>], mut on_set: impl FnMut(usize)) -> Result<Option<Vec<Difference>>> {
         let Some(tail) = &self.prompt.tail else { return Ok(None) };
         let text = Text::unanswered(&tail.question);
         Trial::run(self.ledger()?.context_mut(), vec![text], |trial| {
             let mut found = Vec::with_capacity(sets.len());
             for (done, set) in sets.iter().enumerate() {
-                let Some(moved) = trial.with(|context| context.hide_layers(set))? else { return Ok(None) };
-                found.push(moved);
+                let Some(difference) = trial.with(|context| context.hide_layers(set))? else { return Ok(None) };
+                found.push(difference);
                 on_set(done + 1);
             }
             Ok(Some(found))
         })
     }
 
-    /// Which layers have cells that can be evicted, `[n_layer]`.
+    /// Whether each layer has cells that can be evicted, `[n_layer]`.
     pub fn evictable_layers(&self) -> Result<Vec<bool>> {
         let context = self.context().ok_or_else(no_context)?;
         if !context.can_evict() {
@@ -332,15 +331,15 @@ impl Cache {
         Ok(context.kv_layers()?.iter().map(|layer| layer.has_cells).collect())
     }
 
-    /// Computes one token of an answer.
+    /// Decodes one token of an answer.
     pub fn decode(&mut self, token: i32, position: i32) -> Result<()> {
         let entry = Entry::of_token(token, position);
         let row = Row { input: RowInput::Token(token), position: entry.position, logits: true };
         self.ledger()?.extend(&[entry], &[row])
     }
 
-    /// Makes sure that there is a context with cells for the rows of `plan` and an answer, if `keep` rows of the cache
-    /// stay, and with batches that are large enough for it.
+    /// Makes the context large enough: cells for the rows of `plan` and an answer if `keep` rows of the cache stay, and
+    /// ubatches for the plan's images.
     fn resize_for(
         &mut self,
         engine: &Engine,
@@ -349,7 +348,7 @@ impl Cache {
         plan: &Plan,
         keep: usize,
     ) -> Result<()> {
-        // Layers without visual tokens have no rows for them either: where a video has to be computed again, all is.
+        // Evicted layers have no cells for visual tokens. If visual tokens must be recomputed, so must all rows.
         let recomputes = self.entries()[keep..].iter().any(Entry::is_visual);
         if recomputes && self.held.as_ref().is_some_and(|held| held.ledger.has_evicted_layers()) {
             self.free();
@@ -357,10 +356,10 @@ impl Cache {
         let kept = &self.entries()[..keep.min(self.entries().len())];
         let evicted = kept.len() - ledger::cells(kept);
         let wanted = params.n_ctx.unwrap_or(plan.rows.len() - evicted.min(plan.rows.len()) + params.n_predict);
-        // Of the whole prompt: a model may not be able to go back to where it parts from what is there.
+        // Counts the whole prompt: some models cannot keep the rows that it shares with the cache.
         let at_once = plan.rows_at_once(engine);
         let is_enough = |context: &Context| {
-            // A context of a fixed size keeps it, whatever a prompt takes: the prompt was checked against it.
+            // A fixed number of cells stays: the prompt was checked against it.
             let has_cells = params.n_ctx.is_some() || context.n_ctx() >= wanted;
             has_cells && context.n_ubatch() >= at_once
         };
@@ -373,19 +372,19 @@ impl Cache {
             Some(_) => self.with_slack(engine, params, wanted, n_ubatch)?,
             None => wanted,
         };
-        // A context that is moved brings its layers along; one that begins empty can have them small from the start.
+        // A context that is moved keeps its layers as they are; an empty one can have small layers from the start.
         let n_text = plan.rows.iter().filter(|row| !row.is_visual()).count();
         let window = params.early_layers().filter(|_| self.entries().is_empty()).map(|profile| Window {
             layers: evict::mark(profile.free_layers(), engine.model.n_layer()),
-            // All but the visual tokens, and those of one batch.
+            // The window has rows for the text and for one ubatch.
             rows_less: (plan.rows.len() - n_text).saturating_sub(n_ubatch),
         });
-        // What could not be moved is computed anew, from the embeddings that were kept.
+        // Rows that could not be moved are recomputed from the embeddings.
         self.resize(engine, params, learned, Size { n_ctx, least: wanted, n_ubatch, window }).map(|_| ())
     }
 
-    /// Cells for a cache that grows because it needs `wanted`: some more, so that a conversation does not pay for every
-    /// turn, where memory has them in the place of the present cache.
+    /// The number of cells for a cache that grows to `wanted`: an eighth more, so that it is not moved in every turn,
+    /// if they fit in memory once the present cache is freed.
     fn with_slack(&self, engine: &Engine, params: &CacheParams<'_>, wanted: usize, n_ubatch: usize) -> Result<usize> {
         let more = (wanted + wanted / SLACK).min(engine.model.n_ctx_train()).max(wanted);
         let available = Available {
@@ -398,10 +397,10 @@ impl Cache {
         Ok(if available.holds(more)? { more } else { wanted })
     }
 
-    /// Moves the cache to a context of another size. Returns false if its contents could not be moved: the cache is
-    /// then empty.
+    /// Moves the cache to a context of another size. Returns false if its state could not be moved; the cache is then
+    /// empty.
     fn resize(&mut self, engine: &Engine, params: &CacheParams<'_>, learned: &mut Learned, size: Size) -> Result<bool> {
-        // Free the old context before the new one is allocated: they need not fit at once.
+        // Free the old context before allocating the new one, so that both need not fit in memory at once.
         let prompt = std::mem::take(&mut self.prompt);
         let saved = match self.held.take() {
             Some(held) if !held.ledger.entries().is_empty() => Some(held.ledger.into_state()?),
@@ -417,7 +416,7 @@ impl Cache {
             Some(_) => engine.cell_cost(&params.context(0, size.n_ubatch), params.cancel)?.kv_per_cell as u64,
         };
         if let Some(window) = size.window {
-            // They are evicted already, but for the rows of the last batch.
+            // These layers are evicted already, but for the rows of the last ubatch.
             learned.choice = Some(Choice::Layers(window.layers));
         }
         let held = self.held.insert(Held { ledger: Ledger::new(context), bytes_per_cell });
@@ -430,7 +429,7 @@ impl Cache {
         Ok(true)
     }
 
-    /// Evicts what waits for it: see [`Session::settle`](crate::chat::Session::settle).
+    /// Carries out the pending eviction: see [`Session::settle`](crate::chat::Session::settle).
     pub fn settle(
         &mut self,
         engine: &Engine,
@@ -441,30 +440,33 @@ impl Cache {
         let (Some(tail), Some(held)) = (self.prompt.tail.take(), &mut self.held) else { return Ok(()) };
         let ledger = &mut held.ledger;
         if !ledger.context().can_evict() && params.evict.mode.is_some() {
-            observer.warning("this model has no KV cache that can be evicted layer by layer: it stays whole");
+            observer.warning("nothing is evicted: the KV cache of this model cannot be evicted layer by layer");
         }
         match evict::evict(ledger, learned, &tail, params) {
             Ok(0) => Ok(()),
-            // Cells that became free are memory only when the cache is made smaller.
+            // Moving to a smaller context returns the memory of the free cells.
             Ok(_) if params.n_ctx.is_none() => {
                 let n_ctx = ledger.cells_used() + params.n_predict;
                 self.shrink(engine, params, learned, n_ctx)
             }
             Ok(_) => Ok(()),
-            // Stopped, or failed: the next question can do it.
+            // The eviction stays pending if it was cancelled or failed.
             Err(Error::Cancelled) => {
                 self.prompt.tail = Some(tail);
                 Err(Error::Cancelled)
             }
             Err(error) => {
                 self.prompt.tail = Some(tail);
-                observer.warning(&format!("the KV cache stays as it is: {error}"));
+                observer.warning(&format!("nothing was evicted from the KV cache: {error}"));
                 Ok(())
             }
         }
     }
 
-    /// Moves the cache to a smaller context in the middle of an answer, which cannot go on without what it answers.
+    /// Moves the cache to a smaller context during an answer.
+    ///
+    /// # Errors
+    /// [`Error::Llama`] if the state could not be moved: the answer cannot go on without its prompt.
     pub fn shrink(
         &mut self,
         engine: &Engine,
@@ -477,12 +479,12 @@ impl Cache {
             true => Ok(()),
             false => Err(Error::Llama {
                 action: "making the KV cache smaller",
-                reason: "its contents could not be moved; ask again".into(),
+                reason: "its state could not be moved; ask again".into(),
             }),
         }
     }
 
-    /// Measures the visual tokens after an answer that was too short to evict anything.
+    /// Measures the similarity of the visual tokens after an answer that was too short to evict.
     pub fn measure(&mut self, learned: &mut Learned) -> Result<()> {
         match &mut self.held {
             Some(held) if self.prompt.tail.is_some() => learned.measure(held.ledger.context_mut()),
@@ -490,14 +492,14 @@ impl Cache {
         }
     }
 
-    /// The cache layer by layer; empty if there is none that can be looked into.
+    /// The cache layer by layer; empty if there is no cache, or if it cannot be inspected.
     pub fn layers(&self) -> Vec<KvLayer> {
         self.context().and_then(|context| context.kv_layers().ok()).unwrap_or_default()
     }
 
-    /// The cache of a saved session, in a context that holds `state`.
+    /// Restores the cache of a saved session, in a new context with `state`.
     ///
-    /// The inner error is for a state that does not go into it; its text says why.
+    /// The inner error says why the state cannot be restored.
     pub fn restore(
         engine: &Engine,
         params: &CacheParams<'_>,
@@ -510,7 +512,7 @@ impl Cache {
             let cells = SavedCells::read(&engine.model, params.compute, state);
             let with_cells = entries.iter().filter(|entry| entry.evicted != ledger::Evicted::FromAll);
             if !cells.is_some_and(|cells| cells.are_at(with_cells.map(|entry| entry.position[0]))) {
-                return Ok(Err("it is damaged, or not that of the conversation".into()));
+                return Ok(Err("it is damaged, or belongs to another conversation".into()));
             }
             let size = Size { n_ctx, least: n_ctx, n_ubatch: params.compute.n_ubatch, window: None };
             cache.resize(engine, params, &mut Learned::default(), size)?;
@@ -524,14 +526,14 @@ impl Cache {
         Ok(Ok(cache))
     }
 
-    /// The cache as it is now; all zero if there is none.
+    /// The size and the use of the cache; all zero if there is none.
     pub fn report(&self, engine: &Engine, params: &CacheParams<'_>) -> Kv {
         let Some(Held { ledger, bytes_per_cell }) = &self.held else { return Kv::default() };
         let context = ledger.context();
         let (cells, bytes) = (context.n_ctx(), context.memory_usage().context);
         let layers = context.kv_layers().unwrap_or_default();
         let dense_cells = (self.prompt.dense_rows + params.n_predict).next_multiple_of(CELL_STEP).max(cells);
-        // Recurrent layers have a state of a fixed size beside the cells.
+        // Recurrent layers have a state of a fixed size in addition to the cells.
         let cost = || engine.cell_cost(&params.context(0, context.n_ubatch()), params.cancel).ok();
         let with_state = engine.model.is_recurrent().then(cost).flatten();
         Kv {

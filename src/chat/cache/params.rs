@@ -1,37 +1,38 @@
-//! What a cache is made and filled by.
+//! The parameters of a cache.
 
 use super::evict::{EvictMode, EvictParams};
 use super::prefill::PrefillMode;
 use super::profile::LayerProfile;
-use super::trial::LOOKED_AT;
+use super::trial::N_COMPARED;
 use crate::runtime::{CancelToken, ComputeParams, ContextParams};
 
-/// The parameters of a cache, as [`SessionParams`](crate::chat::SessionParams) have them.
+/// The parameters of a cache, taken from [`SessionParams`](crate::chat::SessionParams).
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct CacheParams<'a> {
-    /// Cells of the context; `None` sizes it by what a prompt needs, and lets it grow.
+    /// Cells of the context, fixed; with `None`, it grows with its prompts.
     pub n_ctx: Option<usize>,
-    /// Cells to leave for an answer.
+    /// Cells to reserve for an answer.
     pub n_predict: usize,
     pub compute: &'a ComputeParams,
-    /// What leaves the cache after the prefill.
+    /// What is evicted after the prefill.
     pub evict: EvictParams,
-    /// The mode of `evict`, decided.
+    /// The mode of `evict`, with its default resolved.
     pub mode: EvictMode,
     pub profile: Option<&'a LayerProfile>,
     pub prefill: PrefillMode,
-    /// Bytes that a context may take at most, where that is less than what is free.
+    /// The most bytes that a context may take, if less than the free memory.
     pub max_memory: Option<u64>,
     pub cancel: &'a CancelToken,
 }
 
 impl<'a> CacheParams<'a> {
-    /// A cache of the same kind that is as large as its prompt, and from which nothing is evicted.
+    /// The same parameters for a cache that is as large as its prompt and never evicts.
     pub fn small(self) -> Self {
         Self { n_ctx: None, evict: EvictParams::off(), mode: EvictMode::Off, ..self }
     }
 
-    /// The layers that visual tokens never stay in, if they are known and that is wanted.
+    /// The profile whose free layers never hold visual tokens beyond their batch; `None` without a profile or without
+    /// early eviction.
     pub fn early_layers(&self) -> Option<&'a LayerProfile> {
         let wanted = self.evict.early && self.mode == EvictMode::Layers && self.evict.threshold.is_none();
         self.profile.filter(|profile| wanted && !profile.free_layers().is_empty())
@@ -44,9 +45,9 @@ impl<'a> CacheParams<'a> {
         ContextParams {
             n_ctx,
             evictable: evicts,
-            // One sequence to try evictions in.
+            // A second sequence, to try evictions in.
             n_sequences: if tries { 2 } else { 1 },
-            n_outputs: if tries { LOOKED_AT } else { 1 },
+            n_outputs: if tries { N_COMPARED } else { 1 },
             compute: ComputeParams { n_ubatch, ..self.compute.clone() },
             window: None,
         }

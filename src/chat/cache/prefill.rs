@@ -1,4 +1,4 @@
-//! Feeding a planned prompt to the model.
+//! Prefill: computes a planned prompt.
 
 use super::ledger::{Entry, Ledger};
 use crate::chat::encoded::EncodedVideo;
@@ -15,26 +15,26 @@ use std::sync::Arc;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PrefillMode {
-    /// One pass where the model can, chunk by chunk where it cannot.
+    /// One pass if the model supports it, otherwise chunk by chunk.
     #[default]
     Auto,
-    /// Text and visual tokens mixed, in full ubatches. Not for models whose images are not causal.
+    /// Text and visual tokens share full ubatches. Models that do not support this prefill chunk by chunk.
     OnePass,
-    /// A batch for each piece of text and each image, as llama.cpp's own tools do.
+    /// A batch for each chunk, of text or of an image, as llama.cpp's own tools do.
     PerChunk,
 }
 
-/// What the model wants of its prompt.
+/// Which batches the model supports.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct Batching {
-    /// Text and visual tokens may share a batch.
+    /// A batch may hold both text and visual tokens.
     pub mixed: bool,
-    /// The tokens of an image see each other in both directions, so that an image is one batch.
+    /// The tokens of an image attend to each other in both directions, so an image must be one batch.
     pub non_causal: bool,
 }
 
 impl Batching {
-    /// What the model of `engine` wants.
+    /// The batches that the model of `engine` supports.
     pub fn of(engine: &Engine) -> Self {
         Self { mixed: engine.model.supports_mixed_batch(), non_causal: engine.vision.uses_non_causal() }
     }
@@ -45,8 +45,8 @@ impl Batching {
     }
 }
 
-/// Computes the rows of `plan` from `first` on, and the logits of the last. Tells the observer, row by row. The context
-/// has to take [`rows_at_once`](Plan::rows_at_once).
+/// Computes the rows of `plan` from `first` on, and the logits of the last. Reports progress in rows. A ubatch of the
+/// context must have at least [`rows_at_once`](Plan::rows_at_once) rows.
 pub(in crate::chat) fn prefill(
     ledger: &mut Ledger,
     plan: &Plan,
@@ -93,11 +93,11 @@ pub(in crate::chat) fn prefill(
     Ok(())
 }
 
-/// Where the embeddings of rows are.
+/// Where to find the embeddings of rows.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::chat) struct Inputs<'a> {
     pub videos: &'a [Arc<EncodedVideo>],
-    /// The encoder's embedding of a line end.
+    /// The encoder's embedding of a newline.
     pub newline: Option<&'a [f32]>,
 }
 

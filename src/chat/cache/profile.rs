@@ -1,8 +1,8 @@
-//! Layer profiles: in which layers a model can do without its visual tokens, as measured on its answers.
+//! Layer profiles: which layers of a model can do without visual tokens, measured on its answers.
 //!
-//! How similar a layer's states are to the embeddings that entered does not tell where a model reads them: measured on
-//! `smol`, similarity frees 2 of 30 layers, and the order of a profile 20 and more at the same accuracy
-//! (docs/results.md, "Memory SharpV: accuracy").
+//! Similarity to the embeddings does not show in which layers a model reads its visual tokens. On `smol`, similarity
+//! frees 2 of 30 layers, and a profile frees 20 or more at the same accuracy (docs/results.md, "Memory SharpV:
+//! accuracy").
 
 use crate::error::{Error, FileKind, Result};
 use serde::{Deserialize, Serialize};
@@ -11,62 +11,63 @@ use std::path::Path;
 /// The format of the file.
 const FORMAT: u32 = 1;
 
-/// Profiles that come with this library: what `lab::calibrate` finds without other settings.
+/// The profiles that come with this library, made by `lab::calibrate` with its default settings.
 const SHIPPED: [&str; 1] = [include_str!("profiles/smol.json")];
 
-/// What hiding visual tokens does to answers: the means over the tokens of many answers.
+/// How much hiding visual tokens changes answers: means over the tokens of many answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
-    /// The Kullback–Leibler divergence of a token's distribution from the one with nothing hidden, in nats.
+    /// The Kullback–Leibler divergence of a token's distribution from that with nothing hidden, in nats.
     pub divergence: f64,
-    /// The share of the tokens that are not the likeliest any more, 0 to 1.
+    /// The share of positions at which another token becomes the likeliest, 0 to 1.
     pub changed: f64,
-    /// What the token that was the likeliest lost of its probability, 0 to 1. It is what accuracy would lose if the
-    /// model were as often right as it is sure.
+    /// The probability that the likeliest token loses, 0 to 1. If the model is well calibrated, accuracy falls by as
+    /// much.
     pub lost: f64,
 }
 
-/// What hiding visual tokens from a number of layers at once does.
+/// The loss when visual tokens are hidden from several layers at once.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ProfileStep {
-    /// So many layers of [`LayerProfile::order`].
+    /// How many layers, from the start of [`LayerProfile::order`].
     pub layers: usize,
-    /// What it costs.
+    /// The loss with visual tokens hidden from these layers.
     pub loss: Loss,
 }
 
-/// In which layers a model can do without its visual tokens. Made by `lab::calibrate`.
+/// Which layers of a model can do without visual tokens. Made by `lab::calibrate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerProfile {
     format: u32,
-    /// The model, in words.
+    /// A description of the model.
     pub model: String,
     /// The digest of its weights and adapters: see [`models::digest`](crate::models::digest).
     pub digest: String,
-    /// The version of llama.cpp that computed it.
+    /// The version of llama.cpp that it was measured with.
     pub llama_cpp: String,
-    /// What hiding them from one layer alone does; none for a layer without a part of the KV cache that can be evicted.
+    /// The loss when visual tokens are hidden from one layer alone, `[n_layer]`; `None` for a layer whose cells cannot
+    /// be evicted.
     pub single: Vec<Option<Loss>>,
-    /// The layers, the one that needs its visual tokens least first.
+    /// The layers, ascending by the loss of each alone.
     pub order: Vec<usize>,
-    /// What hiding them from the first of `order` does, measured on other clips than the order.
+    /// The losses for growing numbers of layers of `order`, measured on other clips than the order.
     pub steps: Vec<ProfileStep>,
-    /// The largest loss of probability that was allowed.
+    /// The largest [`Loss::lost`] that was allowed.
     pub max_loss: f64,
-    /// How many layers of `order` are free: the most for which the loss is no larger than that.
+    /// How many layers of `order` are free: as many as stay within `max_loss`.
     pub free: usize,
-    /// Clips and answers that it was measured on.
+    /// The number of clips that it was measured on.
     pub clips: usize,
-    /// The answers.
+    /// The number of answers that it was measured on.
     pub answers: usize,
 }
 
 impl LayerProfile {
-    /// A profile of what was measured. `single` has an entry for each layer of the model; `steps` are those of the
-    /// order that [`order`](Self::order) gives.
+    /// Makes a profile of measured losses. `single` has an entry for each layer of the model; `steps` are measured in
+    /// the order of [`order_of`]`(single)`.
     pub fn new(single: Vec<Option<Loss>>, steps: Vec<ProfileStep>, max_loss: f64) -> Self {
         let order = order_of(&single);
-        // The largest step behind which no smaller one costs more than is allowed: a set that is good by chance is not.
+        // Stop at the first step that loses too much: a later one that loses less does so by chance.
         let good = steps.iter().take_while(|step| step.loss.lost <= max_loss).map(|step| step.layers);
         let free = good.max().unwrap_or(0);
         Self {
@@ -84,13 +85,12 @@ impl LayerProfile {
         }
     }
 
-    /// The layers from which visual tokens may go, the surest first.
+    /// The layers from which visual tokens may be evicted, those with the least loss first.
     pub fn free_layers(&self) -> &[usize] {
         &self.order[..self.free.min(self.order.len())]
     }
 
-    /// The profile of the model with this [`digest`](crate::models::digest) that comes with this library, if there is
-    /// one.
+    /// The profile that this library ships for the model with this [`digest`](crate::models::digest), if there is one.
     pub fn shipped(digest: &str) -> Option<Self> {
         SHIPPED.iter().filter_map(|text| Self::parse(text).ok()).find(|profile| profile.digest == digest)
     }
@@ -98,28 +98,33 @@ impl LayerProfile {
     /// Reads a profile.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Unusable`] if the file is none.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Unusable`] if it is not a layer profile.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("reading the layer profile", path))?;
         Self::parse(&text).map_err(|reason| Error::Unusable {
             what: FileKind::LayerProfile,
             path: path.to_owned(),
-            reason: format!("this is no layer profile: {reason}"),
-            advice: "measure the layers anew, or leave it out".into(),
+            reason: format!("it is not a layer profile: {reason}"),
+            advice: "measure the layers again, or go on without a profile".into(),
         })
     }
 
-    /// Reads the text of a profile.
+    /// Parses the text of a profile.
     pub(in crate::chat) fn parse(text: &str) -> Result<Self, String> {
         let profile: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if profile.format != FORMAT {
-            return Err(format!("it has the format {}, but this version reads {FORMAT}", profile.format));
+            return Err(format!("it has format {}, and this version reads format {FORMAT}", profile.format));
         }
         let mut seen = vec![false; profile.single.len()];
         for &layer in &profile.order {
             match seen.get_mut(layer) {
                 Some(seen) if !*seen => *seen = true,
-                _ => return Err(format!("it orders {} layers, and names layer {layer}", profile.single.len())),
+                _ => {
+                    return Err(format!(
+                        "its order names layer {layer} twice, or beyond its {} layers",
+                        profile.single.len()
+                    ));
+                }
             }
         }
         if profile.free > profile.order.len().saturating_sub(1) {
@@ -128,10 +133,10 @@ impl LayerProfile {
         Ok(profile)
     }
 
-    /// Writes it to `path`, whole or not at all.
+    /// Writes it to `path`, atomically.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let unfinished = path.with_extension("new");
         let written = std::fs::write(&unfinished, self.to_json()).and_then(|()| std::fs::rename(&unfinished, path));
@@ -140,11 +145,11 @@ impl LayerProfile {
 
     /// The text of its file.
     fn to_json(&self) -> String {
-        // Numbers and strings only: it cannot fail.
+        // It holds numbers and strings only, so this cannot fail.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// That it is of a model with so many layers.
+    /// Checks that it is for a model with `n_layer` layers.
     pub(in crate::chat) fn check(&self, n_layer: usize) -> Result<()> {
         if self.single.len() == n_layer {
             return Ok(());
@@ -157,7 +162,7 @@ impl LayerProfile {
     }
 }
 
-/// Layers by what hiding visual tokens from each alone costs, the least first.
+/// The layers with a loss, ascending by its divergence.
 pub fn order_of(single: &[Option<Loss>]) -> Vec<usize> {
     let mut order: Vec<(usize, f64)> =
         single.iter().enumerate().filter_map(|(il, loss)| Some((il, loss.as_ref()?.divergence))).collect();

@@ -1,40 +1,41 @@
-//! Trying evictions: what stands behind the last image is computed again, in a sequence of its own, with visual
-//! tokens hidden from some layers, and the distributions of the answer's tokens are compared.
+//! Trying evictions: a trial recomputes the rows after the last image, in a sequence of its own, with visual tokens
+//! hidden from some layers, and compares the distributions of the answer's tokens.
 
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
 use crate::runtime::{Context, Row, RowInput};
 
-/// Tokens of an answer that are looked at.
-pub(in crate::chat) const LOOKED_AT: usize = 16;
+/// How many tokens of an answer are compared.
+pub(in crate::chat) const N_COMPARED: usize = 16;
 
 /// The sequence in which evictions are tried.
 const TRIAL: usize = 1;
 
-/// A text in which evictions are tried: the end of a prompt, and an answer to it.
+/// A text to try evictions with: the end of a prompt, and an answer to it.
 #[derive(Debug, Clone)]
 pub(super) struct Text {
     /// Rows of the prompt.
     n_prompt: usize,
-    /// Those rows, and those of the answer.
+    /// The rows of the prompt and of the answer.
     rows: Vec<PlannedRow>,
-    /// How many tokens of the answer are still to be generated.
+    /// How many tokens of the answer are not generated yet.
     generate: usize,
 }
 
 impl Text {
-    /// A prompt and what there is of its answer.
+    /// A prompt with the beginning of its answer.
     pub fn with_answer(prompt: &[PlannedRow], answer: &[PlannedRow]) -> Self {
-        let answer = &answer[..answer.len().min(LOOKED_AT - 1)];
+        let answer = &answer[..answer.len().min(N_COMPARED - 1)];
         Self { n_prompt: prompt.len(), rows: [prompt, answer].concat(), generate: 0 }
     }
 
-    /// A prompt whose answer is to be generated.
+    /// A prompt whose answer is not generated yet.
     pub fn unanswered(prompt: &[PlannedRow]) -> Self {
-        Self { n_prompt: prompt.len(), rows: prompt.to_vec(), generate: LOOKED_AT }
+        Self { n_prompt: prompt.len(), rows: prompt.to_vec(), generate: N_COMPARED }
     }
 
-    /// Generates what is missing of the answer: always the likeliest token. False if the model cannot go back.
+    /// Generates the rest of the answer, always the likeliest token. Returns false if the model cannot remove its last
+    /// rows.
     fn complete(&mut self, context: &mut Context) -> Result<bool> {
         if self.generate == 0 {
             return Ok(true);
@@ -45,7 +46,7 @@ impl Text {
         };
         for left in (0..self.generate).rev() {
             let Some(token) = likeliest(&logits).and_then(|token| i32::try_from(token).ok()) else { break };
-            // The last token's row would only tell of a token that is not looked at.
+            // The last token's row would only give logits that are not compared.
             if left == 0 || context.model().is_end_of_generation(token) {
                 break;
             }
@@ -61,22 +62,22 @@ impl Text {
     }
 }
 
-/// What hiding visual tokens does to the tokens of answers.
+/// How much the tokens of answers change when visual tokens are hidden.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::chat) struct Moved {
-    /// Tokens that were looked at.
+pub(in crate::chat) struct Difference {
+    /// The number of tokens compared.
     pub tokens: usize,
-    /// How many of them are not the likeliest any more.
+    /// How many of them are no longer the likeliest.
     pub changed: usize,
-    /// The Kullback–Leibler divergence of their distributions from those without anything hidden, in nats: its sum.
+    /// The Kullback–Leibler divergence of their distributions from those with nothing hidden, in nats: the sum.
     pub sum: f64,
-    /// And the largest of one token.
+    /// The same divergence: the largest of one token.
     pub max: f64,
-    /// What the likeliest tokens lost of their probability: the sum.
+    /// The probability that the likeliest tokens lost: the sum.
     pub lost: f64,
 }
 
-/// Answers in a context, to be compared with what they are when visual tokens are hidden.
+/// Answers with nothing hidden, to compare with those that the context gives when visual tokens are hidden.
 pub(super) struct Trial<'a> {
     context: &'a mut Context,
     texts: Vec<Text>,
@@ -84,8 +85,8 @@ pub(super) struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    /// Answers `texts` with nothing hidden, and hands the trial to `work`. `None` if this context cannot tell: its
-    /// model cannot go back. The context is afterwards as it was before.
+    /// Answers `texts` with nothing hidden, calls `work` with the trial, and then restores the context. Returns `None`
+    /// if the model cannot remove its last rows.
     pub fn run<T>(
         context: &'a mut Context,
         mut texts: Vec<Text>,
@@ -98,7 +99,7 @@ impl<'a> Trial<'a> {
                     return Ok(None);
                 }
             }
-            // In the same batches as what it is compared with: other batches round in other ways.
+            // Computed in the same batches as what it is compared with, because other batches round differently.
             let Some(reference) = distributions(context, &texts)? else { return Ok(None) };
             work(&mut Trial { context: &mut *context, texts: std::mem::take(&mut texts), reference })
         };
@@ -108,24 +109,25 @@ impl<'a> Trial<'a> {
         found.map(|found| found.filter(|_| removed))
     }
 
-    /// What hiding does that `hide` asks the context for.
-    pub fn with(&mut self, hide: impl FnOnce(&mut Context) -> Result<()>) -> Result<Option<Moved>> {
+    /// How much the answers change when `hide` hides visual tokens. `None` if the model cannot remove its last rows.
+    pub fn with(&mut self, hide: impl FnOnce(&mut Context) -> Result<()>) -> Result<Option<Difference>> {
         hide(self.context)?;
         let Some(tried) = distributions(self.context, &self.texts)? else { return Ok(None) };
-        let mut moved = Moved { tokens: self.reference.len(), changed: 0, sum: 0.0, max: 0.0, lost: 0.0 };
+        let mut difference = Difference { tokens: self.reference.len(), changed: 0, sum: 0.0, max: 0.0, lost: 0.0 };
         for (p, q) in self.reference.iter().zip(&tried) {
             let divergence = divergence(p, q);
             let token = likeliest(p);
-            moved.changed += usize::from(token != likeliest(q));
-            moved.lost += token.map_or(0.0, |token| (p[token].exp() - q[token].exp()).max(0.0));
-            moved.sum += divergence;
-            moved.max = moved.max.max(divergence);
+            difference.changed += usize::from(token != likeliest(q));
+            difference.lost += token.map_or(0.0, |token| (p[token].exp() - q[token].exp()).max(0.0));
+            difference.sum += divergence;
+            difference.max = difference.max.max(divergence);
         }
-        Ok(Some(moved))
+        Ok(Some(difference))
     }
 }
 
-/// The distributions of the answers' tokens, with what is hidden now, as log probabilities.
+/// The distributions of the answers' tokens with what is hidden now, as log probabilities. `None` if the model cannot
+/// remove its last rows.
 fn distributions(context: &mut Context, texts: &[Text]) -> Result<Option<Vec<Vec<f64>>>> {
     let mut found = Vec::new();
     for text in texts {
@@ -136,7 +138,7 @@ fn distributions(context: &mut Context, texts: &[Text]) -> Result<Option<Vec<Vec
         let mut rows = Vec::with_capacity(text.rows.len());
         for (i, row) in text.rows.iter().enumerate() {
             let RowKey::Token(token) = row.key else { return Ok(None) };
-            // The prompt's last row gives the answer's first token.
+            // The prompt's last row predicts the answer's first token.
             let logits = i + 1 >= text.n_prompt;
             rows.push(Row { input: RowInput::Token(token), position: row.position, logits });
         }

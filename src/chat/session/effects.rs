@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::chat::cache::profile::Loss;
-use crate::chat::cache::trial::Moved;
+use crate::chat::cache::trial::Difference;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
 
@@ -68,7 +68,7 @@ impl Session {
                 "of a video in a session that evicts layers by a look at its answers, with a model that can go back"
                     .into(),
         })?;
-        let effect = |m: Moved| Effect { tokens: m.tokens, changed: m.changed, divergence: m.sum, lost: m.lost };
+        let effect = |m: Difference| Effect { tokens: m.tokens, changed: m.changed, divergence: m.sum, lost: m.lost };
         Ok(found.into_iter().map(effect).collect())
     }
 

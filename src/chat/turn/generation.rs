@@ -2,7 +2,7 @@
 
 use super::Chat;
 use super::utf8::Utf8Stream;
-use crate::chat::cache::trial::LOOKED_AT;
+use crate::chat::cache::trial::N_COMPARED;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::runtime::{Sampler, Token};
@@ -50,7 +50,7 @@ pub(super) struct Generation {
 impl Generation {
     /// The answer that the prefilled prompt calls for. Its first token will stand at `position`.
     pub fn new(chat: &Chat<'_>, position: i32) -> Result<Self> {
-        let looks = chat.learned.has_to_look(chat.cache_params.evict.threshold);
+        let calibrates = chat.learned.has_to_calibrate(chat.cache_params.evict.threshold);
         Ok(Self {
             sampler: Sampler::new(&chat.engine.model, &chat.params.sampler)?,
             utf8: Utf8Stream::default(),
@@ -60,7 +60,7 @@ impl Generation {
             chosen: None,
             position,
             // After the first token, which nobody has to wait for, or when there is enough of the answer to look at.
-            evict_at: if looks { LOOKED_AT } else { 1 },
+            evict_at: if calibrates { N_COMPARED } else { 1 },
             evicted: false,
             stop: None,
             first_token: Duration::ZERO,

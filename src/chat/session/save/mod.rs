@@ -35,7 +35,7 @@ impl Session {
     pub fn save(&mut self, path: &Path) -> Result<()> {
         format::check_target(path)?;
         // Rows of videos that the conversation is not about any more.
-        self.cache.leave_videos(&self.conversation.videos, &mut self.learned);
+        self.cache.drop_other_videos(&self.conversation.videos, &mut self.learned);
         let (n_ctx, state) = self.cache.state()?.unwrap_or_default();
         let header = self.header(n_ctx, state.len() as u64)?;
         let header = serde_json::to_vec(&header).map_err(|e| Error::io("saving the session", path)(e.into()))?;
