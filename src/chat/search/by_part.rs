@@ -1,8 +1,8 @@
-//! Looking for the part of a video that an answer hangs on.
+//! Search: finds the part of a video that an answer depends on.
 //!
-//! A model that was trained on a few frames overlooks what only one of many shows. So each part of the video is asked
-//! about alone, and the parts' answers are compared: where one differs from the others, that part has something to say
-//! about the question. No answer is decoded for it: the probabilities of the first token are enough.
+//! A model that was trained on few frames overlooks what only one of many shows. A search asks about each part of the
+//! video alone and compares the answers. If the answer of one part differs from the others, that part matters to the
+//! question. No answer is decoded: the probabilities of the first token are enough.
 
 use crate::chat::cache::trial::log_softmax;
 use crate::chat::cache::{Cache, Learned};
@@ -24,25 +24,25 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Slices (frames, or merged pairs of them) of a part.
+/// The number of slices in a part.
 pub(in crate::chat) const PART: usize = 2;
 
-/// With fewer parts there is nothing to be gained: the model sees them all.
+/// The least number of parts. With fewer, a search gains nothing: the model sees them all.
 pub(in crate::chat) const LEAST_PARTS: usize = 4;
 
-/// Nats, below which a part says nothing else than the others: the answer is given from the whole video then. Where it
-/// lies matters little (docs/results.md).
+/// A surprise in nats below which a part is taken to agree with the others. If all parts agree, the whole video is
+/// asked about. The exact value matters little (docs/results.md).
 const LEAST_SURPRISE: f64 = 0.1;
 
-/// What was found in the parts of a video.
+/// The result of searching the parts of a video.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Search {
-    /// The parts in the order of the video. There are four at least.
+    /// The parts, in the order of the video; at least four.
     pub parts: Vec<SearchedPart>,
-    /// Which of them the answer hangs on; `None` if all say the same.
+    /// The index of the part that the answer depends on; `None` if all parts agree.
     pub found: Option<usize>,
-    /// The video of that part alone.
+    /// The found part as a video of its own.
     #[serde(skip)]
     video: Option<Arc<EncodedVideo>>,
     #[serde(skip)]
@@ -55,35 +55,35 @@ pub struct Search {
 pub struct SearchedPart {
     /// The time of its first frame, in seconds.
     pub start_s: f64,
-    /// Where the next part begins, or the video ends, in seconds.
+    /// The time at which the next part begins or the video ends, in seconds.
     pub end_s: f64,
-    /// Its frames.
+    /// The number of its frames.
     pub frames: usize,
-    /// How far its answer is from those of the others, in nats: the Kullback-Leibler divergence of its probabilities of
-    /// the first token from the mean of the others'.
+    /// How far its answer is from those of the other parts, in nats: the Kullback-Leibler divergence of its first
+    /// token's distribution from the mean of the others'.
     pub surprise: f64,
 }
 
 impl Search {
-    /// The part that the answer hangs on, if there is one.
+    /// The part that the answer depends on; `None` if all parts agree.
     pub fn part(&self) -> Option<&SearchedPart> {
         self.found.and_then(|found| self.parts.get(found))
     }
 
-    /// `text` as a question about the part that was found, or about the whole video if none was. The time of the search
-    /// counts as part of its prefill.
+    /// Makes `text` a question about the part that was found, or about the whole conversation if none was. The time of
+    /// the search counts as prefill.
     pub fn question<'q>(&self, text: impl Into<Cow<'q, str>>) -> Question<'q> {
         Question { text: text.into(), about: self.video.clone(), spent: self.took }
     }
 }
 
-/// A question: a text, by `into()`, or what [`Search::question`] makes of one.
+/// A question: made of a text by `into()`, or by [`Search::question`].
 #[derive(Debug, Clone)]
 pub struct Question<'q> {
     pub(in crate::chat) text: Cow<'q, str>,
-    /// The part of a video that it is about; `None` for all of the conversation.
+    /// The part of a video that it is about; `None` for the whole conversation.
     pub(in crate::chat) about: Option<Arc<EncodedVideo>>,
-    /// What was spent on finding that part.
+    /// The time that finding that part took.
     pub(in crate::chat) spent: Duration,
 }
 
@@ -118,24 +118,24 @@ impl std::fmt::Display for SearchedPart {
     }
 }
 
-/// The slices of each part of a video; `None` if it has too few for a search.
+/// Returns the range of slices of each part of a video; `None` if there are too few parts for a search.
 pub(in crate::chat) fn parts_of(video: &EncodedVideo) -> Option<Vec<Range<usize>>> {
     let n = video.slices.len();
     let parts: Vec<Range<usize>> = (0..n).step_by(PART).map(|start| start..(start + PART).min(n)).collect();
     (parts.len() >= LEAST_PARTS).then_some(parts)
 }
 
-/// Asks each part of a video alone, in a cache of its own, and compares the answers' first tokens.
+/// Asks about each part of a video alone, in a separate cache, and compares the answers' first tokens.
 #[derive(Debug)]
 pub(in crate::chat) struct Searcher<'a> {
     pub engine: &'a Engine,
     pub params: &'a SessionParams,
-    /// Whose system message and beginning of answers hold for the parts as well. What was said in it does not.
+    /// The conversation whose system message and answer start hold for the parts too. Its messages do not.
     pub conversation: &'a Conversation,
 }
 
 impl Searcher<'_> {
-    /// Searches in the parts of `video` that consist of these slices.
+    /// Searches the parts of `video` that consist of these `slices`.
     pub fn search_video(
         &self,
         video: &EncodedVideo,
@@ -148,7 +148,7 @@ impl Searcher<'_> {
         self.search(slices.len(), part, describe, question, observer)
     }
 
-    /// Searches in `n` parts. `describe` says what part `i` is, by how far its answer is from those of the others.
+    /// Searches `n` parts. `part(i)` returns a part; `describe(i, surprise)` returns what to report of it.
     pub fn search(
         &self,
         n: usize,
@@ -162,7 +162,7 @@ impl Searcher<'_> {
         let mut answers = Answers::default();
         for i in 0..n {
             let about = self.conversation.about(part(i)?);
-            // One part after the other is in the same context.
+            // All parts use the same context, one after the other.
             cache.cut_before_visual();
             let mut chat = Chat::new(self.engine, self.params, &about, &mut cache, &mut learned).small();
             answers.push(&chat.first_logits(question, probabilities, &mut ())?);
@@ -175,7 +175,7 @@ impl Searcher<'_> {
         Ok(Search { parts, found, video, took: start.elapsed() })
     }
 
-    /// A video of these slices alone.
+    /// Makes a video of these slices alone.
     fn part(&self, video: &EncodedVideo, slices: &Range<usize>) -> Result<Arc<EncodedVideo>> {
         let Self { engine, params, .. } = self;
         let times: Vec<f64> = video.slices[slices.clone()].iter().flat_map(|slice| slice.times_s.clone()).collect();
@@ -190,14 +190,14 @@ impl Searcher<'_> {
     }
 }
 
-/// How frames of `info` at `times` stand in a prompt, which were encoded in images of this size.
+/// The arrangement of frames of `info` at `times`, encoded as images of size `image_size`.
 pub(in crate::chat) fn arranged(engine: &Engine, info: &VideoInfo, image_size: Size, times: &[f64]) -> Arrangement {
     let whole = Arrangement::new(engine.layout.as_ref(), info, times, None, engine.vision.uses_mrope());
     Arrangement { image_size, ..whole }
 }
 
-/// `part` with a selection of its own, and without what that leaves out: what a whole video keeps of it is what is new
-/// against the frames before.
+/// Selects the visual tokens of `part` anew and drops the others. In the whole video, those are kept that are new
+/// relative to earlier frames.
 pub(in crate::chat) fn selected(engine: &Engine, prune: &PruneParams, part: EncodedVideo) -> Result<Arc<EncodedVideo>> {
     let mut part = Arc::new(part);
     let decision = decide(&part, prune, &engine.model)?;
@@ -206,7 +206,7 @@ pub(in crate::chat) fn selected(engine: &Engine, prune: &PruneParams, part: Enco
     Ok(part)
 }
 
-/// Which part the answer hangs on, if one is far enough from the others.
+/// The part that the answer depends on, if its surprise is large enough.
 fn most(surprises: &[f64]) -> Option<usize> {
     let most = (0..surprises.len()).max_by(|&a, &b| surprises[a].total_cmp(&surprises[b]));
     most.filter(|&part| surprises[part] >= LEAST_SURPRISE)
@@ -223,21 +223,21 @@ fn describe(video: &EncodedVideo, slices: &Range<usize>, surprise: f64) -> Searc
     }
 }
 
-/// The probabilities of tokens with these logits.
+/// The softmax of `logits`.
 fn probabilities(logits: &[f32]) -> Vec<f32> {
     log_softmax(logits).into_iter().map(|log| log.exp() as f32).collect()
 }
 
-/// What the parts say: the probabilities of the answers' first tokens.
+/// The answers of the parts: the probabilities of their first tokens.
 #[derive(Debug, Default)]
 struct Answers {
-    /// Of each part, those from [`UNLIKELY`] on: few of a vocabulary that may have 250,000.
+    /// For each part, the probabilities of at least [`UNLIKELY`]: few of a vocabulary that may have 250,000 tokens.
     likely: Vec<Vec<(usize, f32)>>,
-    /// The sums of all, by token.
+    /// The sums over all parts, `[n_vocab]`.
     sums: Vec<f64>,
 }
 
-/// Tokens of less probability count for nothing in an answer.
+/// Tokens of less probability do not count.
 const UNLIKELY: f32 = 1e-6;
 
 impl Answers {
@@ -248,13 +248,13 @@ impl Answers {
         self.likely.push(likely.collect());
     }
 
-    /// Of each, its Kullback-Leibler divergence from the mean of the others, in nats.
+    /// Returns for each part the Kullback-Leibler divergence of its distribution from the mean of the others, in nats.
     fn surprises(&self) -> Vec<f64> {
         let others = self.likely.len().saturating_sub(1).max(1) as f64;
         let divergence = |one: &Vec<(usize, f32)>| {
             let terms = one.iter().map(|&(token, p)| {
                 let p = f64::from(p);
-                // What no other part says would be infinitely far from them.
+                // Without a lower bound, a token that no other part gives would be infinitely far.
                 let mean = ((self.sums[token] - p) / others).max(1e-9);
                 p * (p / mean).ln()
             });

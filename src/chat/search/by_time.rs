@@ -1,7 +1,7 @@
-//! A closer look at the part of a video that a question names.
+//! Zoom: adds frames of the part of a video that a question names.
 //!
-//! A long video has a frame in some seconds or minutes. A question about `12:30` is answered from what happens to be
-//! near; so frames of that part alone are added before the question, as many as a short video has.
+//! Frames of a long video are seconds or minutes apart, and a question about `12:30` is answered from whichever is
+//! nearest. So frames of that part alone are added before the question, as many as of a short video.
 
 use super::named::Named;
 use crate::chat::encoded::EncodedVideo;
@@ -14,37 +14,37 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Seconds before and after a moment that is named.
+/// Seconds of video before and after a named moment.
 const AROUND_S: f64 = 8.0;
 
-/// The most frames of a part.
+/// The maximum number of frames of a part.
 const MAX_FRAMES: usize = 16;
 
-/// Frames for each second of a part, if that is not more than there may be.
+/// Frames per second of a part, if that is at most [`MAX_FRAMES`] in all.
 const FPS: f64 = 1.0;
 
-/// A part that has this share of the frames already that it would be given is not looked at again.
+/// A part is not zoomed if it already has this share of the frames that zooming would add.
 const ENOUGH: f64 = 0.5;
 
-/// The part of a video that was looked at again.
+/// The part of a video that was zoomed.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Zoom {
-    /// Where the part begins, in seconds.
+    /// The start of the part, in seconds.
     pub start_s: f64,
-    /// Where it ends, in seconds.
+    /// The end of the part, in seconds.
     pub end_s: f64,
-    /// Frames that were there of it.
+    /// Frames of the part that the conversation had before.
     pub frames_before: usize,
     /// Frames that were added.
     pub frames: usize,
-    /// What was added.
+    /// The report of the frames that were added.
     #[serde(skip)]
     pub report: VideoReport,
 }
 
 impl std::fmt::Display for Zoom {
-    /// The part: `12:22 to 12:38`.
+    /// The times of the part: `12:22 to 12:38`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} to {}", clock(self.start_s), clock(self.end_s))
     }
@@ -56,13 +56,13 @@ pub(in crate::chat) struct CloserLook {
     pub path: PathBuf,
     pub options: VideoOptions,
     pub part: Range<f64>,
-    /// Frames of the part that the conversation has.
+    /// Frames of the part that the conversation has already.
     pub frames_before: usize,
 }
 
 impl CloserLook {
-    /// The frames to add for `question`, of the last of `videos`; `None` if it names no part, if the video has enough
-    /// frames there, or if it cannot be read again.
+    /// Returns the frames to add for `question`, from the last of `videos`. `None` if the question names no part, if
+    /// the conversation has enough frames of it, or if the video cannot be read again.
     pub fn of(question: &str, videos: &[Arc<EncodedVideo>]) -> Option<Self> {
         let is_whole = |info: &VideoInfo| matches!(info.kind, Kind::Video | Kind::Animation | Kind::FrameFolder);
         let info = &videos.iter().rev().find(|video| is_whole(&video.info))?.info;
@@ -89,7 +89,7 @@ impl CloserLook {
     }
 }
 
-/// What to look at of a video of `duration_s`; `None` if it is after the end.
+/// The part of a video of `duration_s` seconds that `named` means; `None` if less than a second of it is in the video.
 fn part(named: &Named, duration_s: f64) -> Option<Range<f64>> {
     let (start, end) = match *named {
         Named::Moment(at) => (at - AROUND_S, at + AROUND_S),

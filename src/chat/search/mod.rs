@@ -1,4 +1,5 @@
-//! Finding the part of a video that a question is about: by asking each part, or by the time that the question names.
+//! Finds the part of a video that a question is about: by asking about each part alone, or by the time that the
+//! question names.
 
 mod by_part;
 mod by_time;

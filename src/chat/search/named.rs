@@ -1,20 +1,20 @@
-//! The times that a text names.
+//! Finds the times that a text names.
 
-/// What of a video a text is about.
+/// The part of a video that a text names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Named {
     /// A moment, in seconds.
     Moment(f64),
-    /// From one moment to another, in seconds.
+    /// Two moments, from and to, in seconds.
     Span(f64, f64),
 }
 
-/// Words between two times that make them the ends of a span.
+/// Words that make a span of the times before and after them.
 const TO: [&str; 8] = ["to", "and", "until", "till", "through", "-", "–", "—"];
 
 impl Named {
-    /// The first moment that `text` names, or the span if it names two in a row: `12:30`, `1:02:03`, `90 s`,
-    /// `2 minutes`, `minute 5`, `1h 5m`; `between 1:00 and 2:00`, `1:00-1:30`.
+    /// Returns the first moment that `text` names, or a span if a second one follows it: `12:30`, `1:02:03`, `90 s`, `2
+    /// minutes`, `minute 5`, `1h 5m`; `between 1:00 and 2:00`, `1:00-1:30`.
     pub fn of(text: &str) -> Option<Self> {
         let words = words(text);
         let (first, mut next) = (0..words.len()).find_map(|i| time_at(&words, i))?;
@@ -33,7 +33,7 @@ impl Named {
     }
 }
 
-/// `from 10 to 20 seconds`: the number in front of the first time `second`, in its unit.
+/// `from 10 to 20 seconds`: returns the number before `second`, the first time of the text, in the unit of `second`.
 fn bare_before(words: &[String], second: f64) -> Option<f64> {
     let (i, _) = (0..words.len()).find_map(|i| time_at(words, i).map(|_| (i, ())))?;
     let is_to = TO.contains(&words.get(i.checked_sub(1)?)?.as_str());
@@ -42,7 +42,7 @@ fn bare_before(words: &[String], second: f64) -> Option<f64> {
     (is_to && from * scale < second).then_some(from * scale)
 }
 
-/// A time that begins with word `i`, in seconds, and the word behind it.
+/// Returns the time that begins at word `i`, in seconds, and the index of the word after it.
 fn time_at(words: &[String], i: usize) -> Option<(f64, usize)> {
     let word = words.get(i)?;
     if let Some(time) = clock(word) {
@@ -56,7 +56,7 @@ fn time_at(words: &[String], i: usize) -> Option<(f64, usize)> {
     {
         return Some((n * unit, i + 2));
     }
-    // `1 h 5 min`: as long as units get smaller.
+    // `1 h 5 min`: goes on while units get smaller.
     let (mut time, mut at, mut last) = (0.0, i, f64::INFINITY);
     while let (Some(n), Some(unit)) =
         (words.get(at).and_then(|word| number(word)), words.get(at + 1).and_then(|word| unit(word)))
@@ -73,7 +73,7 @@ fn time_at(words: &[String], i: usize) -> Option<(f64, usize)> {
 fn clock(word: &str) -> Option<f64> {
     let parts: Vec<&str> = word.split(':').collect();
     let numbers: Vec<f64> = parts.iter().map(|part| number(part)).collect::<Option<_>>()?;
-    // `12:5` is no time, nor is `3:90`.
+    // `12:5` and `3:90` are not times.
     let good = parts[1..].iter().zip(&numbers[1..]).all(|(part, &n)| part.len() == 2 && n < 60.0);
     ((2..=3).contains(&parts.len()) && good).then(|| numbers.iter().fold(0.0, |sum, n| sum * 60.0 + n))
 }
@@ -84,7 +84,7 @@ fn number(word: &str) -> Option<f64> {
     word.parse().ok().filter(|_| is_number)
 }
 
-/// Seconds of a unit.
+/// The seconds of a unit.
 fn unit(word: &str) -> Option<f64> {
     match word {
         "s" | "sec" | "secs" | "second" | "seconds" => Some(1.0),
@@ -94,7 +94,8 @@ fn unit(word: &str) -> Option<f64> {
     }
 }
 
-/// Words in small letters, with numbers parted from letters and dashes, and without the punctuation around them.
+/// Splits `text` into lowercase words. Numbers, letters and dashes become words of their own, and punctuation is
+/// dropped.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut kind = Kind::Space;
@@ -119,7 +120,7 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// What a character is part of.
+/// What kind of word a character belongs to.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Digit,

@@ -1,4 +1,4 @@
-//! Generating: one token after the other, behind a prompt that is in the cache.
+//! Generation: decodes an answer token by token, after a prompt that is in the cache.
 
 use super::Chat;
 use super::utf8::Utf8Stream;
@@ -16,39 +16,39 @@ use std::time::{Duration, Instant};
 pub enum StopReason {
     /// The model ended its turn.
     EndOfTurn,
-    /// The number of tokens asked for was reached.
+    /// The answer has the maximum number of tokens.
     Length,
-    /// The context, or what the model was trained for, was full.
+    /// No cell of the context is free, or the model was trained for no more positions.
     ContextFull,
-    /// It was stopped through the [`CancelToken`](crate::runtime::CancelToken).
+    /// The [`CancelToken`](crate::runtime::CancelToken) stopped it.
     Cancelled,
 }
 
-/// An answer while it is written, step by step.
+/// An answer that is being decoded.
 #[derive(Debug)]
 pub(super) struct Generation {
     sampler: Sampler,
     utf8: Utf8Stream,
     text: String,
     n_tokens: usize,
-    /// Those of them that went through the model.
+    /// How many of them were decoded.
     n_decoded: usize,
-    /// The token that was chosen last and is not in the cache yet.
-    chosen: Option<Token>,
-    /// Where it will stand.
+    /// The token that was sampled last. It is not in the cache yet.
+    sampled: Option<Token>,
+    /// The position of the next token.
     position: i32,
-    /// When there is enough of the answer to evict.
+    /// The number of tokens after which to evict.
     evict_at: usize,
     evicted: bool,
     stop: Option<StopReason>,
-    /// Time within steps: up to the first token, and all in all. Whoever takes the pieces may take his time.
+    /// Time within steps: until the first token, and in total. The caller's time between pieces does not count.
     first_token: Duration,
     work: Duration,
     evict: Duration,
 }
 
 impl Generation {
-    /// The answer that the prefilled prompt calls for. Its first token will stand at `position`.
+    /// Begins the answer to the prefilled prompt. Its first token has position `position`.
     pub fn new(chat: &Chat<'_>, position: i32) -> Result<Self> {
         let calibrates = chat.learned.has_to_calibrate(chat.cache_params.evict.threshold);
         Ok(Self {
@@ -57,9 +57,10 @@ impl Generation {
             text: String::new(),
             n_tokens: 0,
             n_decoded: 0,
-            chosen: None,
+            sampled: None,
             position,
-            // After the first token, which nobody has to wait for, or when there is enough of the answer to look at.
+            // Evict after the first token, so that it does not wait for the eviction, or after as many as a trial
+            // compares.
             evict_at: if calibrates { N_COMPARED } else { 1 },
             evicted: false,
             stop: None,
@@ -69,7 +70,7 @@ impl Generation {
         })
     }
 
-    /// The next piece of the answer, which is not empty; `None` when the model has ended it, or it had to end.
+    /// Returns the next piece of the answer, which is not empty, or `None` after its end.
     pub fn next_piece(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<String>> {
         let start = Instant::now();
         let before = self.work;
@@ -93,9 +94,9 @@ impl Generation {
         Ok(piece)
     }
 
-    /// Puts the last token into the cache and chooses the next. Gives the text that is complete with it.
+    /// Decodes the last token and samples the next. Returns the text that it completes.
     fn step(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<String> {
-        if let Some(token) = self.chosen.take()
+        if let Some(token) = self.sampled.take()
             && let Some(stop) = self.decode(token, chat, observer)?
         {
             return Ok(self.end(stop));
@@ -105,7 +106,7 @@ impl Generation {
             return Ok(self.end(StopReason::EndOfTurn));
         }
         self.n_tokens += 1;
-        self.chosen = Some(token);
+        self.sampled = Some(token);
         let mut piece = self.utf8.push(&chat.engine.model.token_bytes(token, false));
         if self.n_tokens >= chat.params.n_predict {
             piece += &self.end(StopReason::Length);
@@ -113,7 +114,8 @@ impl Generation {
         Ok(piece)
     }
 
-    /// Puts `token` into the cache, behind which it evicts once. Gives why the answer has to end before it.
+    /// Decodes `token`, and once in an answer evicts before that. Returns the reason if the answer must end before
+    /// `token`.
     fn decode(&mut self, token: Token, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<StopReason>> {
         if !self.evicted && self.n_tokens >= self.evict_at {
             self.evicted = true;
@@ -140,13 +142,13 @@ impl Generation {
         }
     }
 
-    /// Ends the answer, and gives what is left of its text.
+    /// Ends the answer, and returns the rest of its text.
     fn end(&mut self, stop: StopReason) -> String {
         self.stop.get_or_insert(stop);
         self.utf8.finish()
     }
 
-    /// Ends the answer here, if it has not ended.
+    /// Ends the answer if it goes on.
     pub fn cut(&mut self) {
         if self.stop.is_none() {
             let rest = self.end(StopReason::Cancelled);
@@ -154,7 +156,7 @@ impl Generation {
         }
     }
 
-    /// The answer as it is now, ended if it had not.
+    /// Returns the answer, and ends it if it goes on.
     pub fn finish(mut self) -> Generated {
         self.cut();
         Generated {
@@ -168,24 +170,24 @@ impl Generation {
         }
     }
 
-    /// Whether there is anything of it, if only its end.
+    /// Whether the answer has a token or has ended.
     pub fn has_begun(&self) -> bool {
         self.n_tokens > 0 || self.stop.is_some()
     }
 }
 
-/// An answer as it came out of the model.
+/// A decoded answer.
 #[derive(Debug)]
 pub(in crate::chat) struct Generated {
     pub text: String,
     pub stop: StopReason,
     pub n_tokens: usize,
-    /// Those of them that went through the model: all, if it ended its turn; all but the last, if it was ended.
+    /// How many of them were decoded: all if the model ended its turn, all but the last if the answer was cut off.
     pub n_decoded: usize,
-    /// From the prompt to the first token.
+    /// Time from the prompt to the first token.
     pub first_token: Duration,
-    /// From there to the end, without evicting: putting each token through the model and choosing the next.
+    /// Time from the first token to the end, without evicting.
     pub decode: Duration,
-    /// Choosing and evicting.
+    /// Time for deciding what to evict, and evicting it.
     pub evict: Duration,
 }

@@ -1,7 +1,7 @@
-//! A turn: a question is put to a conversation, its prompt is prefilled, and an answer is decoded.
+//! A turn: adds a question to a conversation, prefills the prompt, and decodes an answer.
 //!
-//! A turn names what it works with: a [`Chat`] is a conversation with the cache that holds it and the models that answer
-//! it. A session, a search and live video each have theirs.
+//! A turn works on a [`Chat`]: a conversation, the models that answer it, and the cache that holds its prompt. A
+//! session, a search and live video each have their own.
 
 mod generation;
 mod utf8;
@@ -30,14 +30,14 @@ pub(in crate::chat) struct Chat<'a> {
     pub params: &'a SessionParams,
     pub conversation: &'a Conversation,
     pub cache: &'a mut Cache,
-    /// How the cache is made and filled.
+    /// The parameters of `cache`.
     pub cache_params: CacheParams<'a>,
-    /// What was learned of evicting from such a cache.
+    /// What was learned about evicting from this cache.
     pub learned: &'a mut Learned,
 }
 
 impl<'a> Chat<'a> {
-    /// A conversation in a cache as the session's parameters have it.
+    /// A chat whose cache has the session's parameters.
     pub fn new(
         engine: &'a Engine,
         params: &'a SessionParams,
@@ -48,18 +48,18 @@ impl<'a> Chat<'a> {
         Self { engine, params, conversation, cache, cache_params: params.cache(), learned }
     }
 
-    /// The same in a cache that is as large as its prompt, for a conversation that is given up after an answer: nothing
-    /// is evicted from it.
+    /// The same chat with a cache that is as large as its prompt and never evicts, for a conversation that ends after
+    /// one answer.
     pub fn small(self) -> Self {
         Self { cache_params: self.cache_params.small(), ..self }
     }
 
-    /// `question` as the next message.
+    /// Makes `question` the next message.
     pub fn message(&self, question: &str) -> Message {
         self.conversation.user_message(self.engine.layout.as_ref(), question)
     }
 
-    /// The prompt that ends with `question`, if it is not too long.
+    /// Plans the prompt that ends with `question`, and checks that it fits.
     pub fn plan(&self, question: &str) -> Result<Plan> {
         let Self { engine, params, conversation, .. } = self;
         let plan = prompt::plan(engine, conversation, &self.message(question), params.tokenization)?;
@@ -68,7 +68,7 @@ impl<'a> Chat<'a> {
         Ok(plan)
     }
 
-    /// Brings the cache to `plan`. Returns how many rows of it were there already.
+    /// Makes the cache hold `plan`. Returns how many of its rows were in the cache already.
     pub fn prefill(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<usize> {
         let videos = &self.conversation.videos;
         let inputs = Inputs { videos, newline: self.engine.newline.as_deref() };
@@ -76,7 +76,7 @@ impl<'a> Chat<'a> {
         if self.cache.needs_description(&self.cache_params, self.learned) {
             match self.plan(DESCRIBE) {
                 Ok(other) => self.cache.describe(&other, videos),
-                // Without cells for it, or with a template that refuses it, the question has to do.
+                // If it does not fit, or the template rejects it, the question alone has to do.
                 Err(error) => tracing::debug!("no second question to try evictions with: {error}"),
             }
         }
@@ -95,9 +95,9 @@ impl<'a> Chat<'a> {
         self.cache.read_logits(|context| context.logits().map(read))
     }
 
-    /// Evicts what the last answer left to evict.
+    /// Carries out the eviction that the last answer left pending.
     pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        // What waits is of another conversation.
+        // The pending eviction is for another conversation.
         if self.cache.is_of_others(&self.conversation.videos) {
             return Ok(());
         }
@@ -125,32 +125,32 @@ pub(in crate::chat) struct Turn {
     generation: Generation,
 }
 
-/// What came of a turn.
+/// The result of a turn.
 #[derive(Debug)]
 pub(in crate::chat) struct Finished {
     /// Rows of the prompt.
     pub prompt_rows: usize,
-    /// Those that were not in the cache.
+    /// How many of them were computed; the others were in the cache.
     pub prompt_computed: usize,
-    /// The time that the prompt took.
+    /// The time that planning and computing the prompt took.
     pub prefill: Duration,
     pub answer: Generated,
 }
 
 impl Turn {
-    /// The next piece of the answer; `None` after its end. `chat` is the one that began the turn.
+    /// Returns the next piece of the answer, or `None` after its end. `chat` must be the one that began the turn.
     pub fn next_piece(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<String>> {
         self.generation.next_piece(chat, observer)
     }
 
-    /// Whether there is anything of the answer, if only its end.
+    /// Whether the answer has a token or has ended.
     pub fn has_begun(&self) -> bool {
         self.generation.has_begun()
     }
 
-    /// Ends the answer, if it has not ended.
+    /// Ends the answer if it goes on.
     pub fn finish(self, chat: &mut Chat<'_>) -> Result<Finished> {
-        // A short answer evicts nothing, but the similarity of its visual tokens can be looked at.
+        // A short answer evicts nothing, but the similarity of the visual tokens can be measured.
         chat.cache.measure(chat.learned)?;
         let Self { prompt_rows, prompt_computed, prefill, generation } = self;
         Ok(Finished { prompt_rows, prompt_computed, prefill, answer: generation.finish() })

@@ -1,14 +1,14 @@
-//! Valid UTF-8 out of tokens that may end in the middle of a character.
+//! Makes valid UTF-8 of tokens that may end in the middle of a character.
 
-/// Joins the bytes of tokens and gives out whole characters only.
+/// Joins the bytes of tokens, and returns whole characters only.
 #[derive(Debug, Default)]
 pub(super) struct Utf8Stream {
-    /// The beginning of a character whose rest is to come: at most three bytes.
+    /// The beginning of an incomplete character: at most three bytes.
     pending: Vec<u8>,
 }
 
 impl Utf8Stream {
-    /// Adds the bytes of a token; returns the text that is complete now. Bytes that can be no UTF-8 become U+FFFD.
+    /// Adds the bytes of a token and returns the text that they complete. Bytes that are not UTF-8 become U+FFFD.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let mut text = String::new();
@@ -40,7 +40,7 @@ impl Utf8Stream {
         text
     }
 
-    /// What is left when no more tokens come: a character that was never finished becomes U+FFFD.
+    /// Returns the rest after the last token: U+FFFD for an incomplete character.
     pub fn finish(&mut self) -> String {
         if std::mem::take(&mut self.pending).is_empty() { String::new() } else { char::REPLACEMENT_CHARACTER.into() }
     }
