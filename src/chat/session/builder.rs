@@ -1,4 +1,4 @@
-//! Opening a session, one setting at a time.
+//! Opens a session, one setting at a time.
 
 use super::Session;
 use crate::chat::cache::evict::EvictParams;
@@ -9,7 +9,7 @@ use crate::observer::Observer;
 use crate::prune::PruneParams;
 use crate::runtime::{CancelToken, Model, SamplerParams};
 
-/// Opens a [`Session`]: made by [`Session::builder`]. What is not set is as [`SessionParams::default`] has it.
+/// Opens a [`Session`]: made by [`Session::builder`]. Settings default to [`SessionParams::default`].
 #[must_use = "nothing is loaded before `open`"]
 pub struct SessionBuilder<'a> {
     files: &'a ModelFiles,
@@ -19,7 +19,7 @@ pub struct SessionBuilder<'a> {
 }
 
 impl Session {
-    /// Opens a session with `files`, one setting at a time:
+    /// Returns a builder that opens a session with `files`, one setting at a time:
     ///
     /// ```no_run
     /// # let files = sharpv::models::resolve("smol", None, &[])?;
@@ -32,67 +32,67 @@ impl Session {
 }
 
 impl<'a> SessionBuilder<'a> {
-    /// Everything at once, in the place of what was set before.
+    /// Sets all parameters at once, and replaces those set before.
     pub fn params(self, params: SessionParams) -> Self {
         Self { params, ..self }
     }
 
-    /// A language model that is loaded already, so that several sessions share its weights. The file that
-    /// [`builder`](Session::builder) was given for it is then not looked at.
+    /// Sets a language model that is loaded already, so that several sessions share its weights. The model file of
+    /// [`builder`](Session::builder) is then not read.
     pub fn model(self, model: Model) -> Self {
         Self { model: Some(model), ..self }
     }
 
-    /// Which visual tokens to keep; [`PruneParams::off`] keeps all.
+    /// Sets which visual tokens to keep; [`PruneParams::off`] keeps all.
     pub fn prune(mut self, prune: PruneParams) -> Self {
         self.params.prune = prune;
         self
     }
 
-    /// Which visual tokens leave the KV cache again; [`EvictParams::off`] leaves it as llama.cpp does.
+    /// Sets which visual tokens to evict from the KV cache; [`EvictParams::off`] evicts none.
     pub fn evict(mut self, evict: EvictParams) -> Self {
         self.params.evict = evict;
         self
     }
 
-    /// How tokens are chosen.
+    /// Sets how tokens are sampled.
     pub fn sampler(mut self, sampler: SamplerParams) -> Self {
         self.params.sampler = sampler;
         self
     }
 
-    /// The most tokens an answer may have.
+    /// Sets the maximum number of tokens of an answer.
     pub fn n_predict(mut self, n_predict: usize) -> Self {
         self.params.n_predict = n_predict;
         self
     }
 
-    /// Cells of the KV cache, fixed. Without it, the cache grows with the conversation.
+    /// Fixes the number of cells of the KV cache. Without it, the cache grows with the conversation.
     pub fn n_ctx(mut self, n_ctx: usize) -> Self {
         self.params.n_ctx = Some(n_ctx);
         self
     }
 
-    /// Threads, for the language model and the vision encoder. Without it, one for each core.
+    /// Sets the number of threads, for the language model and the vision encoder. Without it, one for each core.
     pub fn threads(mut self, n_threads: usize) -> Self {
         self.params.compute.n_threads = Some(n_threads);
         self.params.vision.n_threads = Some(n_threads);
         self
     }
 
-    /// A system message.
+    /// Sets the system message.
     pub fn system(mut self, system: impl Into<String>) -> Self {
         self.params.system = Some(system.into());
         self
     }
 
-    /// What stops the session's work.
+    /// Sets the token that cancels the session's work.
     pub fn cancel(mut self, cancel: CancelToken) -> Self {
         self.params.cancel = cancel;
         self
     }
 
-    /// Who is told how loading goes on.
+    /// Sets the observer that loading reports to.
     pub fn observer(self, observer: &'a mut dyn Observer) -> Self {
         Self { observer: Some(observer), ..self }
     }

@@ -1,4 +1,4 @@
-//! What visual tokens do in each layer, seen in the model's answers.
+//! Measures what the visual tokens of each layer contribute to answers.
 
 use super::Session;
 use crate::chat::cache::profile::Loss;
@@ -6,21 +6,21 @@ use crate::chat::cache::trial::Difference;
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Stage};
 
-/// What hiding visual tokens did to one answer.
+/// How much hiding visual tokens changes one answer.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Effect {
-    /// Tokens of the answer that were looked at, its end among them.
+    /// The number of tokens of the answer that were compared, including its end.
     pub tokens: usize,
-    /// How many of them were not the likeliest any more.
+    /// How many of them are no longer the likeliest.
     pub changed: usize,
-    /// The Kullback–Leibler divergence of their distributions from those with nothing hidden, in nats: its sum.
+    /// The Kullback–Leibler divergence of their distributions from those with nothing hidden, in nats: the sum.
     pub divergence: f64,
-    /// What the likeliest tokens lost of their probability: its sum.
+    /// The probability that the likeliest tokens lose: the sum.
     pub lost: f64,
 }
 
 impl Effect {
-    /// The mean over the tokens of several answers.
+    /// Returns the mean over the tokens of several answers; `None` if there are no answers.
     pub fn mean(effects: impl IntoIterator<Item = Self>) -> Option<Loss> {
         let sum = effects.into_iter().reduce(|a, b| Self {
             tokens: a.tokens + b.tokens,
@@ -34,8 +34,8 @@ impl Effect {
 }
 
 impl Session {
-    /// Which layers of the model have a part of the KV cache that visual tokens can be taken out of; one entry for each
-    /// layer. It is a matter of the cache, which is made for the prompt of `question`.
+    /// Returns for each layer whether visual tokens can be evicted from its part of the KV cache, `[n_layer]`. It
+    /// depends on the cache, so this prefills the prompt of `question`.
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
@@ -44,15 +44,15 @@ impl Session {
         self.cache.evictable_layers()
     }
 
-    /// What hiding all visual tokens from each of `sets` of layers does to the answer to `question`: to the first 16
-    /// tokens that the model would write with nothing hidden. Visual tokens are hidden from the question as well, as
-    /// for a later question behind an eviction. One entry for each set, which has one for each layer.
+    /// Measures how hiding all visual tokens from each of `sets` of layers, `[n_layer]` each, changes the answer to
+    /// `question`: the first 16 tokens that the model would decode with nothing hidden. The question cannot attend to
+    /// the hidden tokens either, like a later question after an eviction. Returns one effect for each set.
     ///
-    /// The prompt is prefilled once, and the conversation stays as it is. Progress is that of [`Stage::Runs`], in sets.
+    /// Prefills the prompt once; the conversation does not change. Reports progress as [`Stage::Runs`], in sets.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask); [`Error::InvalidParameter`] if the session was opened so that nothing is evicted, or by a
-    /// threshold, or if its conversation has no video.
+    /// As [`ask`](Self::ask); [`Error::InvalidParameter`] if the session evicts nothing or evicts by a threshold, if
+    /// its conversation has no video, or if the model cannot remove its last rows.
     pub fn layer_effects(
         &mut self,
         question: &str,
@@ -65,14 +65,14 @@ impl Session {
             name: "layer effects",
             value: format!("of a prompt of {n_rows} rows"),
             expected:
-                "of a video in a session that evicts layers by a look at its answers, with a model that can go back"
+                "of a video, in a session that evicts without a threshold, with a model that can remove its last rows"
                     .into(),
         })?;
         let effect = |m: Difference| Effect { tokens: m.tokens, changed: m.changed, divergence: m.sum, lost: m.lost };
         Ok(found.into_iter().map(effect).collect())
     }
 
-    /// Brings the KV cache to the prompt of `question`, with nothing evicted in between. Returns its rows.
+    /// Prefills the prompt of `question` without evicting. Returns the number of its rows.
     fn prefill_question(&mut self, question: &str, observer: &mut dyn Observer) -> Result<usize> {
         let mut chat = self.chat();
         let plan = chat.plan(question)?;

@@ -1,7 +1,7 @@
-//! What a program can look at in a session: which visual tokens are kept, and what became of the others.
+//! Inspecting a session: its videos, its visual tokens, its cache and its prompts.
 //!
-//! [`SessionParams::inspect`](crate::chat::SessionParams::inspect) lets a session note it while a video is encoded. It
-//! changes nothing of what is kept.
+//! [`SessionParams::inspect`](crate::chat::SessionParams::inspect) makes a session record scores while it encodes a
+//! video. It does not change what is kept.
 
 use super::Session;
 #[cfg(doc)]
@@ -25,51 +25,51 @@ use crate::video::{Sampling, VideoInfo};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// A video of a conversation.
+/// How a video of a conversation was sampled, encoded and pruned.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct VideoInspection {
-    /// What was opened.
+    /// The source that was opened.
     pub info: VideoInfo,
-    /// Which frames were taken: [`FrameSource`](crate::video::FrameSource) gives them again.
+    /// Which frames were taken: [`FrameSource`](crate::video::FrameSource) can return them again.
     pub sampling: Sampling,
     /// Its slices, in order.
     pub slices: Vec<SliceInspection>,
 }
 
-/// The visual tokens of a frame, or of a merged pair of frames.
+/// The visual tokens of one slice.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SliceInspection {
-    /// Where in the video its frames are, in seconds.
+    /// The times of its frames, in seconds.
     pub times_s: Vec<f64>,
-    /// The images that the encoder made of it. Their tokens follow each other.
+    /// The grids of visual tokens, one for each image of it, in the order of their tokens.
     pub grids: Vec<Grid>,
-    /// Its visual tokens.
+    /// The number of its visual tokens.
     pub n_tokens: usize,
-    /// Those that are kept, ascending.
+    /// The indices of those that are kept, ascending.
     pub kept: Vec<u32>,
-    /// The importance of each token to the method that chose; `None` where that gives tokens none.
+    /// The importance that the method gives to each token; `None` if it gives none.
     pub importance: Option<Vec<f32>>,
-    /// SharpV's scores, whatever the method.
+    /// SharpV's scores of each token, whatever the method.
     pub scores: TokenScores,
-    /// A scene begins with it, as SharpV sees it.
+    /// Whether a scene begins with it, according to SharpV.
     pub opens_scene: bool,
     /// The share of its encoding that was computed, 0 to 1.
     pub computed: f32,
-    /// What the encoder did of it, cell by cell; `None` where it always computes all.
+    /// What the encoder computed of it, cell by cell; `None` if it always computes everything.
     pub cells: Option<EncoderCells>,
 }
 
-/// The visual tokens of a frame, or of a merged pair of frames: see [`Session::kept_tokens`].
+/// The kept visual tokens of one slice: see [`Session::kept_tokens`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct KeptTokens<'a> {
-    /// Its time in the video, in seconds.
+    /// The time of its first frame, in seconds.
     pub time_s: f64,
-    /// Its visual tokens.
+    /// The number of its visual tokens.
     pub total: usize,
-    /// Those that are kept: their places in the encoder's grid, row by row from the top left, ascending.
+    /// The indices of those that are kept, ascending: they count the encoder's grid row by row from the top left.
     pub kept: &'a [u32],
 }
 
@@ -100,61 +100,61 @@ fn inspection(video: &EncodedVideo) -> Option<VideoInspection> {
 }
 
 impl Session {
-    /// What became of the videos of the conversation: those that were encoded in this session, if it was opened with
-    /// [`inspect`](super::SessionParams::inspect).
+    /// Returns how each video of the conversation was sampled, encoded and pruned, for the videos that this session
+    /// encoded. Empty unless it was opened with [`inspect`](super::SessionParams::inspect).
     pub fn inspect(&self) -> Vec<VideoInspection> {
         self.conversation.videos.iter().filter_map(|video| inspection(video)).collect()
     }
 
-    /// The KV cache layer by layer; empty if there is none, or if nothing can be evicted from it.
+    /// The KV cache layer by layer, `[n_layer]`; empty if there is no cache, or if nothing can be evicted from it.
     pub fn kv_layers(&self) -> Vec<KvLayer> {
         self.cache.layers()
     }
 
-    /// The visual tokens that are kept of video number `video`, frame by frame; none if there is no such video. For
-    /// drawing them over the frames.
+    /// The kept visual tokens of the video with index `video`, slice by slice; empty if there is no such video. Use it
+    /// to draw them over the frames.
     pub fn kept_tokens(&self, video: usize) -> impl ExactSizeIterator<Item = KeptTokens<'_>> {
         KeptTokens::of(self.conversation.videos.get(video))
     }
 
-    /// The conversation so far, without the system message.
+    /// The messages of the conversation, without the system message.
     pub fn messages(&self) -> &[Message] {
         &self.conversation.messages
     }
 
-    /// The videos of the conversation, and those that wait for the next question.
+    /// The videos of the conversation, including those added for the next question.
     pub fn videos(&self) -> impl ExactSizeIterator<Item = &VideoInfo> {
         self.conversation.videos.iter().map(|video| &video.info)
     }
 
-    /// The visual tokens of all videos of the conversation, and how many of them are kept.
+    /// How many visual tokens the videos of the conversation have, and how many of them are kept.
     pub fn visual_tokens(&self) -> VisualTokens {
         count(&slice_reports(&self.conversation.videos))
     }
 
-    /// What the vision encoder did of the work that the videos of the conversation would have taken.
+    /// How much of the conversation's videos the vision encoder computed.
     pub fn encoder_work(&self) -> EncoderWork {
         encoder_work(&self.conversation.videos)
     }
 
-    /// How similar the visual tokens in the cache were to what entered the model, for each of its layers, when the last
-    /// answer began: the mean cosine of a layer's input with the tokens' embeddings. Empty if nothing was measured: no
-    /// video, or nothing is evicted ([`EvictMode::Off`]). NaN for a layer without a value.
+    /// The mean cosine between the visual tokens' states at the input of each layer and their embeddings, `[n_layer]`,
+    /// measured at the last answer. Empty if nothing was measured, because there is no video or eviction is off
+    /// ([`EvictMode::Off`]). NaN for a layer without a value.
     pub fn similarity(&self) -> &[f32] {
         &self.learned.similarity.layers
     }
 
-    /// The KV cache as it is now; all zero if there is none.
+    /// The size and the use of the KV cache; all zero if there is none.
     pub fn kv(&self) -> Kv {
         self.cache.report(&self.engine, &self.params.cache())
     }
 
-    /// The flag that stops this session's work.
+    /// The token that cancels this session's work.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.params.cancel
     }
 
-    /// What is known of the model's layers.
+    /// The layer profile of the model, if the session has one.
     pub fn layer_profile(&self) -> Option<&LayerProfile> {
         self.params.layer_profile.as_deref()
     }
@@ -164,15 +164,16 @@ impl Session {
         &self.engine.model
     }
 
-    /// The layout of its prompts.
+    /// The layout of the session's prompts.
     pub fn layout(&self) -> &dyn Layout {
         self.engine.layout.as_ref()
     }
 
-    /// The prompt of `question` as text, with a mark in place of each frame. For looking at what a model is given.
+    /// Returns the prompt of `question` as text, with a mark in place of each frame. Use it to see what the model is
+    /// given.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`].
+    /// [`Error::ChatTemplate`] if the template fails.
     pub fn prompt_text<'q>(&self, question: impl Into<Question<'q>>) -> Result<String> {
         let Question { text, about, .. } = question.into();
         match about {
@@ -181,11 +182,10 @@ impl Session {
         }
     }
 
-    /// The rows that [`ask`](Self::ask) would compute for `question`, and their positions. For looking at what a model
-    /// is given.
+    /// Returns the rows of the prompt of `question`, with their positions. Use it to see what the model is given.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`], [`Error::PromptTooLong`].
+    /// [`Error::ChatTemplate`] if the template fails; [`Error::PromptTooLong`].
     pub fn prompt_rows(&self, question: &str) -> Result<Vec<PlannedRow>> {
         let (mut cache, mut learned) = (Cache::default(), Learned::default());
         let chat = Chat::new(&self.engine, &self.params, &self.conversation, &mut cache, &mut learned);

@@ -1,4 +1,4 @@
-//! The session: an engine, a conversation and a cache, and what is done with them in turn.
+//! The session: a conversation with an engine and a cache.
 
 mod builder;
 mod effects;
@@ -41,10 +41,10 @@ use std::sync::Arc;
 
 /// A conversation about videos.
 ///
-/// Every method that fails leaves the session as it was before the call.
+/// A method that fails leaves the session as it was.
 #[derive(Debug)]
 pub struct Session {
-    // Dropped before what it was made from.
+    // Dropped before the engine that it was made with.
     cache: Cache,
     engine: Engine,
     conversation: Conversation,
@@ -53,7 +53,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// As [`builder`](Self::builder), with everything at once.
+    /// Opens a session with all parameters at once; [`builder`](Self::builder) sets one at a time.
     ///
     /// # Errors
     /// As [`SessionBuilder::open`].
@@ -67,26 +67,26 @@ impl Session {
         params: SessionParams,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        // What can be checked without the files is checked before a large one is loaded.
+        // Check what needs no file before loading a large one.
         params.validate()?;
         let engine = Engine::load(model, files, &params.engine(), observer)?;
         engine.shape.mode(&params.encode)?;
         if let Some(profile) = &params.layer_profile {
             profile.check(engine.model.n_layer())?;
         }
-        // A grammar that does not parse is an error before anything is encoded.
+        // Report a grammar that does not parse before anything is encoded.
         Sampler::new(&engine.model, &params.sampler)?;
         let conversation = Conversation::new(params.system.clone());
         Ok(Self { cache: Cache::default(), engine, conversation, learned: Learned::default(), params })
     }
 
-    /// The parts of a session, for live video.
+    /// Takes the session apart, for live video.
     pub(in crate::chat) fn into_parts(self) -> (Engine, SessionParams) {
         (self.engine, self.params)
     }
 
-    /// Decodes, encodes and prunes a video, for the next question. `source` is a path, or frames in memory with a name
-    /// that stands for the path.
+    /// Decodes, encodes and prunes a video, and adds it for the next question. `source` is a path, or frames in memory
+    /// with a name in place of the path.
     ///
     /// ```no_run
     /// use sharpv::video::Frames;
@@ -106,9 +106,9 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// What [`FrameSource::open`](crate::video::FrameSource::open) returns for a file that cannot be used;
-    /// [`Error::InvalidParameter`] for frames in memory if there are none; [`Error::PromptTooLong`] if its frames do
-    /// not fit the model, before any is encoded; [`Error::Cancelled`].
+    /// As [`FrameSource::open`](crate::video::FrameSource::open) for a file that cannot be used;
+    /// [`Error::InvalidParameter`] for frames in memory if there are none; [`Error::PromptTooLong`] before encoding if
+    /// the frames do not fit the model; [`Error::Cancelled`].
     pub fn add_video(
         &mut self,
         source: impl Into<Source>,
@@ -119,7 +119,7 @@ impl Session {
         Ok(self.add(video))
     }
 
-    /// Decodes, encodes and prunes a video, so that it fits after what was said.
+    /// Decodes, encodes and prunes a video, so that it fits after the conversation so far.
     fn encode(
         &mut self,
         source: &Source,
@@ -144,13 +144,13 @@ impl Session {
         for change in &proposal.changes {
             observer.warning(&format!("{}: {change}", path.display()));
         }
-        // Nobody who did not choose a number has to know of another one.
+        // Do not warn a caller who left the default.
         let chosen = params.compute.n_ubatch;
         if let Some(raised) = fit.raised_ubatch(&proposal.need)
             && chosen != ComputeParams::default().n_ubatch
         {
             observer.warning(&format!(
-                "{}: {raised} rows are computed at once in place of {chosen}: this model has to see each image at once",
+                "{}: {raised} rows are computed at once in place of {chosen}: the model requires an image in one batch",
                 path.display()
             ));
         }
@@ -180,35 +180,35 @@ impl Session {
         Ok(video)
     }
 
-    /// Adds a video that was encoded just now.
+    /// Adds a video and counts the time of its encoding for the next turn.
     fn add(&mut self, video: encoded::EncodedVideo) -> VideoReport {
         self.conversation.spent += video.timings;
         self.add_shared(Arc::new(video))
     }
 
-    /// Adds a video that was encoded once.
+    /// Adds a video that may be shared with other sessions.
     fn add_shared(&mut self, video: Arc<encoded::EncodedVideo>) -> VideoReport {
         let report = VideoReport::of(&self.engine, &video);
         self.conversation.videos.push(video);
         report
     }
 
-    /// Says what a video will take in the prompt of the question in `options` and in memory, and what of it fits. Opens
-    /// the file and decodes one frame; encodes nothing.
+    /// Returns how much of the prompt and of memory a video will take with the question in `options`, and how many of
+    /// its frames fit. Opens the file and decodes one frame; encodes nothing.
     ///
     /// # Errors
-    /// What [`FrameSource::open`](crate::video::FrameSource::open) returns for a file that cannot be used;
+    /// As [`FrameSource::open`](crate::video::FrameSource::open) for a file that cannot be used;
     /// [`Error::InvalidParameter`] for frames in memory if there are none; [`Error::ChatTemplate`]; [`Error::Llama`] if
-    /// there is not even memory for a small context.
+    /// memory does not even hold a small context.
     pub fn plan_video(&self, source: impl Into<Source>, options: &VideoOptions) -> Result<VideoPlan> {
         self.fit().plan_video(&source.into(), options)
     }
 
-    /// Asks a question about the videos that were added, in the light of the conversation so far. The answer streams to
-    /// `observer`.
+    /// Asks a question about the videos that were added, as the next turn of the conversation. Streams the answer to
+    /// `observer` and returns it.
     ///
-    /// A stop through the [`CancelToken`](crate::runtime::CancelToken) during the answer returns what there is of it;
-    /// during the prefill it is [`Error::Cancelled`].
+    /// If the [`CancelToken`](crate::runtime::CancelToken) stops it during the answer, returns the answer so far;
+    /// during the prefill, fails with [`Error::Cancelled`].
     ///
     /// # Errors
     /// [`Error::PromptTooLong`], [`Error::ContextFull`], [`Error::ChatTemplate`], [`Error::Cancelled`], and
@@ -221,10 +221,10 @@ impl Session {
         self.end_turn(turn)
     }
 
-    /// Computes the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`; the
-    /// conversation stays as it was.
+    /// Prefills the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`. The
+    /// conversation does not change.
     ///
-    /// For comparing methods and for scoring choices by their likelihood.
+    /// Use it to compare methods, or to score choices by their likelihood.
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
@@ -240,8 +240,8 @@ impl Session {
         chat.first_logits(&text, <[f32]>::to_vec, observer)
     }
 
-    /// Evicts now what the last answer left to evict because it was too short to show what can go. The next question
-    /// would do it, and take longer. Does nothing if nothing is left.
+    /// Carries out an eviction that is pending because the last answer was too short to measure what can be evicted.
+    /// Otherwise the next question would do it, and take longer. Does nothing if none is pending.
     ///
     /// # Errors
     /// [`Error::Cancelled`], and [`Error::Llama`] if computing fails.
@@ -249,11 +249,12 @@ impl Session {
         self.chat().settle(observer)
     }
 
-    /// Adds frames of the part of the last video that `question` names, for this question: around a moment (`12:30`,
-    /// `at 90 s`, `minute 5`) or between two of them. Does nothing if it names none, if the video has enough frames
-    /// there, or if it cannot be read again: frames in memory, or a video of a saved session whose file is gone.
+    /// Adds frames of the part of the last video that `question` names: around a moment (`12:30`, `at 90 s`, `minute
+    /// 5`) or between two moments. Returns `None` if it names none, if the conversation has enough frames there, if the
+    /// added frames would not fit (with a warning), or if the video cannot be read again: frames in memory, or a file
+    /// that no longer exists.
     ///
-    /// The frames are encoded as those of any video, and stay in the conversation.
+    /// The frames are encoded like any video, and stay in the conversation.
     ///
     /// # Errors
     /// As [`add_video`](Self::add_video).
@@ -261,9 +262,9 @@ impl Session {
         let Some(look) = CloserLook::of(question, &self.conversation.videos) else { return Ok(None) };
         let CloserLook { path, options, part, frames_before } = look;
         let added = match self.encode(&path.into(), &options, observer) {
-            // The question can be answered from what is there.
+            // The question can be answered from the frames so far.
             Err(error @ Error::PromptTooLong { .. }) => {
-                observer.warning(&format!("frames around the time in the question were not added: {error}"));
+                observer.warning(&format!("no frames were added around the time that the question names: {error}"));
                 return Ok(None);
             }
             added => added?,
@@ -273,18 +274,18 @@ impl Session {
         Ok(Some(Zoom { start_s, end_s, frames_before, frames, report }))
     }
 
-    /// Asks each part of the last video alone, two slices (frames, or merged groups of them) of it, and finds the one
-    /// whose answer to `question` differs most from those of the others, if one differs. [`Search::question`] then asks
-    /// about that part alone. Returns `None` for images and for videos of fewer than eight slices.
+    /// Asks about each part of the last video alone, two slices at a time, and finds the part whose answer to
+    /// `question` differs most from the others, if one differs. [`Search::question`] then makes a question about that
+    /// part alone. Returns `None` for images and for videos of fewer than seven slices.
     ///
-    /// For one thing that a long video shows once ("Is there a crown in the video?"), and not for what all of it is
-    /// about. It takes about as long as prefilling the video once more, and the question with each of its parts. The
-    /// parts do not see what was said before; the session and its cache stay as they are.
+    /// Use it for one thing that a long video shows once ("Is there a crown in the video?"), and not for what the whole
+    /// video is about. It takes about as long as prefilling the video once more, with the question after each part.
+    /// Earlier messages are not part of these prompts. The session and its cache do not change.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if the session was not opened with
-    /// [`keep_unpruned`](crate::SessionParams::keep_unpruned), or if the video came from a saved session: each part's
-    /// visual tokens are selected anew. Otherwise as [`ask`](Self::ask).
+    /// [`keep_unpruned`](crate::SessionParams::keep_unpruned), or if the video came from a saved session, because the
+    /// visual tokens of each part are selected anew. Otherwise as [`ask`](Self::ask).
     pub fn search(&self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
         let Self { engine, conversation, params, .. } = self;
         let Some(video) = conversation.videos.iter().rev().find(|video| video.info.kind != Kind::Image) else {
@@ -295,26 +296,26 @@ impl Session {
         Searcher { engine, params, conversation }.search_video(video, &slices, question, observer).map(Some)
     }
 
-    /// Forgets the conversation and its videos, and frees the KV cache.
+    /// Removes the messages and the videos of the conversation, and frees the KV cache.
     pub fn clear(&mut self) {
         self.free_cache();
         self.conversation.clear();
     }
 
-    /// Forgets the questions and answers, and keeps the videos for the next question: for independent questions about
-    /// the same videos. They are neither encoded nor prefilled again. What was evicted stays evicted: see
-    /// [`free_cache`](Self::free_cache).
+    /// Removes the messages and keeps the videos, for independent questions about the same videos, which are neither
+    /// encoded nor prefilled again. Evicted rows stay evicted: [`free_cache`](Self::free_cache) makes the next question
+    /// compute them again.
     pub fn restart(&mut self) {
         self.conversation.restart();
     }
 
-    /// Frees the KV cache while the session waits. The next question computes the conversation anew, from the
-    /// embeddings that were kept.
+    /// Frees the KV cache while the session is idle. The next question prefills the conversation again, from the
+    /// embeddings.
     pub fn free_cache(&mut self) {
         self.cache.free();
     }
 
-    /// Frees the KV cache, and forgets what was learned of evicting from it.
+    /// Frees the KV cache, and forgets what was learned about evicting.
     fn reset_cache(&mut self) {
         self.cache.free();
         self.learned = Learned::default();
@@ -324,7 +325,7 @@ impl Session {
         self.params.fit(&self.engine, &self.conversation, self.cache.memory_usage())
     }
 
-    /// The conversation with what answers it.
+    /// The session's conversation, with its engine and its cache.
     fn chat(&mut self) -> Chat<'_> {
         let Self { engine, params, conversation, cache, learned } = self;
         Chat::new(engine, params, conversation, cache, learned)

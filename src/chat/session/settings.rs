@@ -1,4 +1,4 @@
-//! What of a session can be changed after it was opened.
+//! The settings that can change after a session was opened.
 
 use super::Session;
 use crate::chat::cache::evict::{EvictMode, EvictParams};
@@ -14,16 +14,16 @@ use crate::skip::{EncodeMode, EncodeParams};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What may change from one question to the next: see [`Session::configure`].
+/// The settings that may change from one question to the next: see [`Session::configure`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TurnParams {
-    /// How tokens are chosen.
+    /// How tokens are sampled.
     pub sampler: SamplerParams,
-    /// The most tokens an answer may have.
+    /// The maximum number of tokens of an answer.
     pub n_predict: usize,
-    /// Which visual tokens to keep, of videos to come.
+    /// Which visual tokens to keep of videos added from now on.
     pub prune: PruneParams,
-    /// Which of them leave the KV cache again.
+    /// Which of them to evict from the KV cache.
     pub evict: EvictParams,
 }
 
@@ -32,7 +32,7 @@ impl Session {
     /// does.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if the threshold is no cosine.
+    /// [`Error::InvalidParameter`] if the threshold is not between -1 and 1.
     pub fn set_evict(&mut self, evict: EvictParams) -> Result<()> {
         evict.validate()?;
         self.params.evict = evict;
@@ -40,11 +40,11 @@ impl Session {
         Ok(())
     }
 
-    /// Changes what is known of the model's layers ([`SessionParams::layer_profile`]), from the next question on. Frees
-    /// the KV cache, as [`free_cache`](Self::free_cache) does.
+    /// Changes the layer profile ([`SessionParams::layer_profile`]), from the next question on. Frees the KV cache, as
+    /// [`free_cache`](Self::free_cache) does.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if the profile is of a model with another number of layers.
+    /// [`Error::InvalidParameter`] if the profile is for a model with another number of layers.
     pub fn set_layer_profile(&mut self, profile: Option<Arc<LayerProfile>>) -> Result<()> {
         profile.iter().try_for_each(|profile| profile.check(self.engine.model.n_layer()))?;
         self.params.layer_profile = profile;
@@ -52,21 +52,20 @@ impl Session {
         Ok(())
     }
 
-    /// Changes which visual tokens are kept, of the videos that are here and of those to come. The selection is the one
-    /// that a new session with these parameters makes. If it differs from the one before, the KV cache is freed; the
-    /// conversation stays.
+    /// Changes which visual tokens are kept, of the videos so far and of those added later. Selects the same tokens as
+    /// a new session with these parameters. Frees the KV cache if the selection changes; the conversation stays.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if `prune` is out of range, if there are videos and the session was not opened with
-    /// [`keep_unpruned`](SessionParams::keep_unpruned), if a video came from a saved session, which holds only what was
-    /// kept, if tokens of a video were not finished because they would be dropped ([`skip`](crate::skip)), or if some
-    /// were not computed again and the method [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
+    /// [`Error::InvalidParameter`] if `prune` is out of range. With videos, also if the session was not opened with
+    /// [`keep_unpruned`](SessionParams::keep_unpruned), if a video came from a saved session, which holds only the kept
+    /// tokens, if encoding stopped early for tokens that would be dropped ([`skip`](crate::skip)), or if some
+    /// embeddings were estimated and the method [needs exact embeddings](crate::prune::Method::needs_exact_embeddings).
     pub fn set_prune(&mut self, prune: PruneParams) -> Result<()> {
         prune.validate()?;
         check_unpruned(&self.params, self.conversation.videos.iter().map(AsRef::as_ref))?;
         let videos = &mut self.conversation.videos;
         let same = prune == self.params.prune;
-        // What such a method would be given of a video that is encoded for it.
+        // A video that is encoded for such a method has exact embeddings.
         let exactly = self.params.encode.mode == EncodeMode::Auto && prune.method.needs_exact_embeddings();
         let is_short = |slice: &EncodedSlice| !slice.unfinished.is_empty() || (exactly && slice.is_estimated());
         let is_cut = |video: &Arc<EncodedVideo>| video.slices.iter().any(is_short);
@@ -74,7 +73,7 @@ impl Session {
             return Err(Error::InvalidParameter {
                 name: "the video",
                 value: video.info.path.display().to_string(),
-                expected: "encoded to the end, to select its visual tokens anew: add it again, encoded exactly".into(),
+                expected: "fully encoded, to select its visual tokens anew: add it again, encoded exactly".into(),
             });
         }
         let model = &self.engine.model;
@@ -92,7 +91,7 @@ impl Session {
         self.conversation.spent.prune += taken;
         let evicted_before = self.params.evict_mode();
         self.params.prune = prune;
-        // What was evicted, and what was found out about evicting, belongs to the selection before.
+        // What was evicted, and what was learned about evicting, belongs to the previous selection.
         if [evicted_before, self.params.evict_mode()].iter().any(|&mode| mode != EvictMode::Off) {
             self.reset_cache();
         } else if changed {
@@ -101,11 +100,10 @@ impl Session {
         Ok(())
     }
 
-    /// Changes how much of each image is encoded, of videos to come.
+    /// Changes how much of each image is encoded, of videos added from now on.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if a parameter is out of range, or if the model's encoder cannot do what is asked
-    /// for by name.
+    /// [`Error::InvalidParameter`] if a parameter is out of range, or if the model's encoder does not support the mode.
     pub fn set_encode(&mut self, encode: EncodeParams) -> Result<()> {
         encode.validate()?;
         self.engine.shape.mode(&encode)?;
@@ -113,17 +111,17 @@ impl Session {
         Ok(())
     }
 
-    /// Changes how tokens are chosen, from the next answer on.
+    /// Changes how tokens are sampled, from the next answer on.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if a parameter is out of range, or if a grammar cannot be parsed.
+    /// [`Error::InvalidParameter`] if a parameter is out of range, or if the grammar cannot be parsed.
     pub fn set_sampler(&mut self, sampler: SamplerParams) -> Result<()> {
         Sampler::new(&self.engine.model, &sampler)?;
         self.params.sampler = sampler;
         Ok(())
     }
 
-    /// Changes the most tokens that an answer may have, from the next one on.
+    /// Changes the maximum number of tokens of an answer, from the next answer on.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for 0.
@@ -133,25 +131,25 @@ impl Session {
         Ok(())
     }
 
-    /// Sets the system message, for the next question and those after it. `None` leaves it to the chat template.
+    /// Sets the system message, from the next question on. With `None`, the chat template decides.
     pub fn set_system(&mut self, system: Option<String>) {
         self.conversation.system = system;
     }
 
-    /// Lets every answer from now on begin with `text`, which stands behind the prompt as if the model had written it.
-    /// [`ask`](Self::ask) gives what comes behind it. An empty text leaves the beginning to the model.
+    /// Makes every answer from now on begin with `text`: it is appended to the prompt as if the model had written it.
+    /// [`ask`](Self::ask) returns what follows it. With an empty text, the model begins the answer.
     ///
-    /// Benchmarks use it: after `Best option:(` hardly anything but a letter can follow.
+    /// Benchmarks use it: after `Best option:(`, almost only a letter can follow.
     pub fn set_answer_start(&mut self, text: &str) {
         text.clone_into(&mut self.conversation.answer_start);
     }
 
-    /// What produces answers: what was asked for, and what it came to.
+    /// The settings that produce answers, with defaults resolved.
     pub fn settings(&self) -> Settings {
         Settings::of(&self.engine, &self.params, &self.conversation, &self.cache)
     }
 
-    /// How the next question is answered.
+    /// The settings for the next question.
     pub fn turn_params(&self) -> TurnParams {
         let params = &self.params;
         TurnParams {
@@ -162,11 +160,11 @@ impl Session {
         }
     }
 
-    /// Sets how the next question, and those after it, are answered. Videos that are here stay as they are. If
-    /// something else than before is to be evicted, the KV cache is freed.
+    /// Changes the settings from the next question on. The videos so far stay as they are. Frees the KV cache if the
+    /// eviction changes.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if something is out of range; nothing is changed then.
+    /// [`Error::InvalidParameter`] if a setting is out of range; nothing changes then.
     pub fn configure(&mut self, turn: &TurnParams) -> Result<()> {
         turn.sampler.validate()?;
         turn.prune.validate()?;
@@ -186,7 +184,7 @@ impl Session {
     }
 }
 
-/// Whether visual tokens of these videos can be selected anew.
+/// Checks that the visual tokens of these videos can be selected anew.
 pub(super) fn check_unpruned<'a>(
     params: &SessionParams,
     videos: impl IntoIterator<Item = &'a EncodedVideo>,
@@ -196,7 +194,7 @@ pub(super) fn check_unpruned<'a>(
             return Err(Error::InvalidParameter {
                 name: "SessionParams::keep_unpruned",
                 value: "false".into(),
-                expected: "true for selecting visual tokens anew".into(),
+                expected: "true, to select visual tokens anew".into(),
             });
         }
         if video.unpruned.len() != video.slices.len() {

@@ -1,4 +1,4 @@
-//! Several sessions that share the weights of one language model, for work that is done side by side.
+//! Several sessions that share the weights of one language model and run at the same time.
 
 use super::Session;
 use crate::chat::fit::Capacity;
@@ -9,13 +9,13 @@ use crate::observer::Observer;
 use crate::runtime::default_threads;
 
 impl Session {
-    /// Opens a session with `files` for each of `params`: the language model is loaded once, with the first, and the
-    /// processor is parted among those that set no number of threads. Each has a vision encoder, a KV cache and buffers
-    /// of its own.
+    /// Opens a session with `files` for each of `params`. The sessions share the language model, which is loaded once,
+    /// and split the processor's threads unless they set a number. Each has its own vision encoder, KV cache and
+    /// buffers.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`Error::InvalidParameter`] if memory does not hold so many, the first with what
-    /// it takes and the most that fit.
+    /// As [`open`](Self::open); [`Error::InvalidParameter`] if memory does not hold so many, with what each takes and
+    /// how many fit.
     pub fn open_several(
         files: &ModelFiles,
         params: Vec<SessionParams>,
@@ -36,7 +36,7 @@ impl Session {
                 None => builder.open()?,
             };
             if sessions.is_empty() && n > 1 {
-                refuse_too_many(session.fit().capacity()?, n)?;
+                check_capacity(session.fit().capacity()?, n)?;
             }
             sessions.push(session);
         }
@@ -44,13 +44,13 @@ impl Session {
     }
 }
 
-/// An error if `n` sessions are more than there is `capacity` for.
-fn refuse_too_many(capacity: Option<Capacity>, n: usize) -> Result<()> {
+/// Fails if `n` sessions exceed `capacity`.
+fn check_capacity(capacity: Option<Capacity>, n: usize) -> Result<()> {
     let Some(capacity) = capacity.filter(|capacity| capacity.sessions() < n) else { return Ok(()) };
     let Capacity { free, place, context, encoder } = &capacity;
     let megabytes = |bytes: u64| bytes >> 20;
     Err(Error::InvalidParameter {
-        name: "the number of sessions side by side",
+        name: "the number of sessions",
         value: n.to_string(),
         expected: format!(
             "at most {}: each takes about {} MB for its cache, and another encoder {} MB, of {} MB that are free ({place})",
@@ -70,13 +70,13 @@ mod tests {
     fn more_sessions_than_fit_are_refused_with_the_number_that_does() {
         let capacity = || Some(Capacity { free: 5 << 30, place: "CUDA0".into(), context: 1 << 30, encoder: 1 << 29 });
         // 1 + 1.5 + 1.5 GB
-        assert!(refuse_too_many(capacity(), 3).is_ok());
-        let error = refuse_too_many(capacity(), 4).unwrap_err().to_string();
+        assert!(check_capacity(capacity(), 3).is_ok());
+        let error = check_capacity(capacity(), 4).unwrap_err().to_string();
         for part in ["at most 3", "1024 MB", "512 MB", "5120 MB", "CUDA0"] {
             assert!(error.contains(part), "{error}");
         }
-        assert!(refuse_too_many(None, 100).is_ok());
+        assert!(check_capacity(None, 100).is_ok());
         let none = Capacity { free: 1, place: "RAM".into(), context: 10, encoder: 10 };
-        assert!(refuse_too_many(Some(none), 2).unwrap_err().to_string().contains("at most 1"));
+        assert!(check_capacity(Some(none), 2).unwrap_err().to_string().contains("at most 1"));
     }
 }

@@ -1,5 +1,5 @@
-//! Videos that are encoded once for several sessions, and conversations that are set rather than held: what a program
-//! needs that answers many people with a few sessions.
+//! Sharing: videos that are encoded once for several sessions, and conversations that are set message by message. A
+//! program uses it to serve many people with few sessions.
 
 use super::Session;
 use crate::chat::conversation::message::{Message, Role};
@@ -13,28 +13,27 @@ use std::sync::Arc;
 
 /// A video with the embeddings of its kept visual tokens. Clones share them.
 ///
-/// It can be added to every session that was opened with the same model, vision encoder and layout as the one that
-/// encoded it.
+/// It can be added to every session with the same model, vision encoder and layout as the one that encoded it.
 #[derive(Debug, Clone)]
 pub struct EncodedVideo(Arc<encoded::EncodedVideo>);
 
 impl EncodedVideo {
-    /// What was opened.
+    /// The source that was opened.
     pub fn info(&self) -> &VideoInfo {
         &self.0.info
     }
 
-    /// Its frames.
+    /// The number of its frames.
     pub fn frames(&self) -> usize {
         self.0.arrangement.n_frames.0
     }
 
-    /// Its visual tokens.
+    /// How many visual tokens it has, and how many of them are kept.
     pub fn visual_tokens(&self) -> VisualTokens {
         count(&slice_reports(std::slice::from_ref(&self.0)))
     }
 
-    /// Memory that it takes, in bytes.
+    /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let floats = |rows: &Vec<f32>| size_of::<f32>() * rows.capacity();
         let slice = |slice: &encoded::EncodedSlice| {
@@ -46,15 +45,15 @@ impl EncodedVideo {
 }
 
 impl Session {
-    /// Begins another conversation, without videos. What it shares with the one before, from its beginning on, is in
-    /// the KV cache and not computed again.
+    /// Begins another conversation, without videos. The KV cache stays: the rows that both conversations begin with are
+    /// not computed again.
     pub fn start_over(&mut self, system: Option<String>) {
         self.conversation.clear();
         self.conversation.system = system;
     }
 
-    /// Adds a message to the conversation as if it had been said here. Videos that were added before go into it if a
-    /// user says it.
+    /// Adds a message to the conversation without computing anything. If `role` is the user, the message includes the
+    /// videos that were added before it.
     pub fn say(&mut self, role: Role, text: &str) {
         let message = match role {
             Role::User => self.conversation.user_message(self.engine.layout.as_ref(), text),
@@ -66,8 +65,9 @@ impl Session {
         self.conversation.messages.push(message);
     }
 
-    /// Decodes, encodes and prunes a video, and returns it: [`add_encoded`](Self::add_encoded) adds it. The conversation
-    /// so far and the question in `options` are reserved, as with [`add_video`](Self::add_video).
+    /// Decodes, encodes and prunes a video, and returns it; [`add_encoded`](Self::add_encoded) adds it. Like
+    /// [`add_video`](Self::add_video), it reserves positions for the conversation so far and for the question in
+    /// `options`.
     ///
     /// # Errors
     /// As [`add_video`](Self::add_video).
@@ -82,10 +82,10 @@ impl Session {
         Ok(EncodedVideo(Arc::new(video)))
     }
 
-    /// Adds a video for the next question.
+    /// Adds an encoded video for the next question.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if it was encoded for another model: its embeddings have another width.
+    /// [`Error::InvalidParameter`] if its embeddings have another width than the model's.
     pub fn add_encoded(&mut self, video: &EncodedVideo) -> Result<VideoReport> {
         let width = self.engine.model.n_embd_inp();
         if video.0.slices.iter().any(|slice| slice.rows.len() != slice.kept.len() * width) {

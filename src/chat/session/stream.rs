@@ -1,4 +1,4 @@
-//! Answers as iterators: one turn, taken step by step.
+//! Answers as iterators: one turn, step by step.
 
 use super::Session;
 use crate::chat::cache::{Cache, Learned};
@@ -19,13 +19,13 @@ pub(super) struct OpenTurn {
     turn: Turn,
     /// The question in the session's conversation.
     message: Message,
-    /// What is asked in place of the session's conversation, if the question is about a part of a video.
+    /// The conversation to ask in place of the session's, if the question is about a part of a video.
     part: Option<Box<Part>>,
-    /// What was spent before the prompt.
+    /// The time spent before the prompt.
     spent: Duration,
 }
 
-/// A conversation about a part of a video, with the cache that it has until it is answered.
+/// A conversation about a part of a video, with its own cache, which is freed after the answer.
 #[derive(Debug)]
 pub(super) struct Part {
     conversation: Conversation,
@@ -34,9 +34,8 @@ pub(super) struct Part {
 }
 
 impl Session {
-    /// As [`ask`](Self::ask), with the answer as an iterator over its pieces: each is decoded when it is taken, so that
-    /// the session waits as long as the caller does. The prompt is prefilled before this returns, and `observer` is
-    /// told how that goes on; later warnings go to `tracing`.
+    /// As [`ask`](Self::ask), but returns the answer as an iterator over its pieces, each decoded when it is taken.
+    /// Prefills the prompt before it returns, and reports that to `observer`; later warnings go to `tracing`.
     ///
     /// ```no_run
     /// # let files = sharpv::models::resolve("smol", None, &[])?;
@@ -61,7 +60,7 @@ impl Session {
         Ok(AnswerStream { session: self, turn: Some(turn), failed: None })
     }
 
-    /// Brings the prompt of `question` into a cache.
+    /// Prefills the prompt of `question`.
     pub(super) fn begin_turn(&mut self, question: Question<'_>, observer: &mut dyn Observer) -> Result<OpenTurn> {
         let Question { text, about, spent } = question;
         let message = self.chat().message(&text);
@@ -70,7 +69,7 @@ impl Session {
         Ok(OpenTurn { turn, message, part, spent })
     }
 
-    /// A conversation about a part of a video.
+    /// Makes a conversation about a part of a video, if there is one.
     pub(super) fn part(&self, about: Option<Arc<EncodedVideo>>) -> Option<Box<Part>> {
         let part = |video| Part {
             conversation: self.conversation.about(video),
@@ -80,7 +79,7 @@ impl Session {
         about.map(part).map(Box::new)
     }
 
-    /// The conversation that a question is put to, with what answers it.
+    /// The conversation to ask: that about `part`, or the session's.
     pub(super) fn chat_about<'a>(&'a mut self, part: &'a mut Option<Box<Part>>) -> Chat<'a> {
         match part.as_deref_mut() {
             None => self.chat(),
@@ -90,13 +89,13 @@ impl Session {
         }
     }
 
-    /// The next piece of the answer, or `None` after its end.
+    /// Returns the next piece of the answer, or `None` after its end.
     pub(super) fn next_piece(&mut self, open: &mut OpenTurn, observer: &mut dyn Observer) -> Result<Option<String>> {
         let OpenTurn { turn, part, .. } = open;
         turn.next_piece(&mut self.chat_about(part), observer)
     }
 
-    /// Adds the turn to the conversation.
+    /// Ends the answer and adds the turn to the conversation.
     pub(super) fn end_turn(&mut self, open: OpenTurn) -> Result<Answer> {
         let OpenTurn { turn, message, mut part, spent } = open;
         let finished = turn.finish(&mut self.chat_about(&mut part))?;
@@ -107,39 +106,39 @@ impl Session {
     }
 }
 
-/// An answer while it is decoded: made by [`Session::ask_stream`].
+/// An answer that is being decoded: made by [`Session::ask_stream`].
 ///
-/// An iterator over pieces of text: valid UTF-8, to be written one after the other as they are. It ends where the
-/// answer ends, or after the first error, which leaves the session as it was before the question. A stop through the
+/// An iterator over pieces of text, which are valid UTF-8 and together are the answer. It ends with the answer, or
+/// after the first error, which leaves the session as it was before the question. The
 /// [`CancelToken`](crate::runtime::CancelToken) ends it without an error.
 ///
-/// Dropping it midway stops the answer as a cancel does: what was decoded of it stays in the conversation, and nothing
-/// of the turn where no piece had been taken.
+/// Dropping it before its end cancels the answer: what was decoded stays in the conversation. If no piece was taken,
+/// the conversation stays as it was before the question.
 #[derive(Debug)]
 #[must_use = "nothing is decoded unless pieces are taken, or `finish` is called"]
 pub struct AnswerStream<'a> {
     session: &'a mut Session,
-    /// Gone after an error, and when it is in the conversation.
+    /// `None` after an error, and once the turn is in the conversation.
     turn: Option<OpenTurn>,
-    /// What the error said.
+    /// The text of the error.
     failed: Option<String>,
 }
 
 impl AnswerStream<'_> {
-    /// Decodes what is left of the answer, and returns all of it with what it cost.
+    /// Decodes the rest of the answer, and returns the whole answer.
     ///
     /// # Errors
-    /// As [`Session::ask`]; [`Error::Llama`] with the same reason if the iterator has given an error already.
+    /// As [`Session::ask`]; [`Error::Llama`] with the same reason if the iterator returned an error before.
     pub fn finish(mut self) -> Result<Answer> {
         while self.next().transpose()?.is_some() {}
         self.end()
     }
 
-    /// Ends the answer here: what was decoded of it stays in the conversation
-    /// ([`StopReason::Cancelled`](crate::chat::StopReason::Cancelled), unless it had ended by itself).
+    /// Ends the answer here and returns it. What was decoded stays in the conversation. The stop reason is
+    /// [`StopReason::Cancelled`](crate::chat::StopReason::Cancelled) unless the answer had already ended.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if no piece had been taken: the session is as it was before the question. Otherwise as
+    /// [`Error::Cancelled`] if no piece was taken; the session is then as it was before the question. Otherwise as
     /// [`finish`](Self::finish).
     pub fn stop(mut self) -> Result<Answer> {
         if self.turn.take_if(|open| !open.turn.has_begun()).is_some() {
@@ -180,7 +179,7 @@ impl Drop for AnswerStream<'_> {
         if let Some(turn) = self.turn.take_if(|open| open.turn.has_begun())
             && let Err(error) = self.session.end_turn(turn)
         {
-            tracing::warn!("the answer that was dropped is not in the conversation: {error}");
+            tracing::warn!("the dropped answer was not added to the conversation: {error}");
         }
     }
 }
