@@ -1,4 +1,4 @@
-//! Tests of a session that look into its cache.
+//! Tests that inspect a session's cache.
 
 use super::Session;
 use crate::chat::cache::ledger::Entry;
@@ -19,7 +19,7 @@ fn family(name: &str) -> ModelFiles {
     }
 }
 
-/// Frames that differ, one a second.
+/// Frames that differ, one per second.
 fn frames(n: usize) -> Frames {
     let mut frames = Frames::new(128, 128);
     for frame in 0..n {
@@ -39,15 +39,16 @@ fn session(family_name: &str) -> Session {
     session
 }
 
-/// The logits of the question, after a cache that holds the frames, of which the rows of the slices `gone` left.
-fn logits(session: &mut Session, gone: &[usize], leave: impl FnOnce(&mut Session, &[PlannedRow])) -> Vec<f32> {
+/// Returns the logits of a question in a cache that held all frames, after `remove` removed the rows of the slices
+/// `evicted`.
+fn logits(session: &mut Session, evicted: &[usize], remove: impl FnOnce(&mut Session, &[PlannedRow])) -> Vec<f32> {
     session.first_logits("What?", &mut ()).expect("all frames");
     let video = session.conversation.videos.first_mut().map(Arc::make_mut).expect("a video");
-    for &slice in gone {
+    for &slice in evicted {
         (video.slices[slice].kept, video.slices[slice].rows) = Default::default();
     }
     let plan = session.chat().plan("What else?").expect("a plan");
-    leave(session, &plan.rows);
+    remove(session, &plan.rows);
     session.first_logits("What else?", &mut ()).expect("the frames that are left")
 }
 
@@ -56,22 +57,22 @@ fn what_is_forgotten_leaves_the_rest_as_it_was() {
     for name in ["smolvlm", "internvl", "llava-onevision", "minicpmv", "gemma3", "qwen2vl", "qwen2.5vl", "qwen3vl"] {
         let mut ours = session(name);
         let n_slices = ours.conversation.videos[0].slices.len();
-        let gone = if n_slices == 6 { vec![1, 2, 4] } else { vec![1] };
+        let evicted = if n_slices == 6 { vec![1, 2, 4] } else { vec![1] };
         let mut left = 0;
-        let found = logits(&mut ours, &gone, |session, wanted| {
+        let found = logits(&mut ours, &evicted, |session, wanted| {
             let before = session.cache.entries().len();
             let videos = session.conversation.videos.clone();
             left = session.cache.forget(wanted, &videos);
             let entries = session.cache.entries();
             assert_eq!(before - left, entries.len(), "{name}");
-            let is_gone = |entry: &Entry| matches!(entry.row(&videos).map(|row| row.key), Some(RowKey::Visual { slice, .. }) if gone.contains(&slice));
-            assert!(!entries.iter().any(is_gone), "{name}");
+            let is_evicted = |entry: &Entry| matches!(entry.row(&videos).map(|row| row.key), Some(RowKey::Visual { slice, .. }) if evicted.contains(&slice));
+            assert!(!entries.iter().any(is_evicted), "{name}");
         });
         assert!(left > 0, "{name}");
 
-        // By hand, position by position: what the plan has no row for.
+        // By hand, position by position: remove what the plan has no row for.
         let mut theirs = session(name);
-        let expected = logits(&mut theirs, &gone, |session, wanted| {
+        let expected = logits(&mut theirs, &evicted, |session, wanted| {
             let last = wanted.last().map_or(0, |row| row.position[0]);
             let positions: Vec<i32> = session.cache.entries().iter().map(|entry| entry.position[0]).collect();
             for position in positions.iter().rev().filter(|position| **position < last) {
@@ -80,7 +81,7 @@ fn what_is_forgotten_leaves_the_rest_as_it_was() {
                 let end = entries.partition_point(|entry| entry.position[0] <= *position);
                 let is_wanted = |entry: &Entry| wanted.iter().any(|row| row.position == entry.position);
                 let n_wanted = entries[start..end].iter().filter(|entry| is_wanted(entry)).count();
-                assert!([0, end - start].contains(&n_wanted), "{name}: rows of one position leave together");
+                assert!([0, end - start].contains(&n_wanted), "{name}: rows of one position are removed together");
                 if n_wanted == 0 && end > start {
                     assert_eq!(session.cache.remove(std::slice::from_ref(&(start..end))), end - start, "{name}");
                 }
@@ -88,10 +89,10 @@ fn what_is_forgotten_leaves_the_rest_as_it_was() {
         });
         assert_eq!(found, expected, "{name}");
 
-        // And it is not the same as if the frames had never been there, nor as if they were still.
+        // The result differs from that without these frames, and from that with all of them.
         let mut anew = session(name);
-        let without = logits(&mut anew, &gone, |session, _| session.free_cache());
-        assert_ne!(found, without, "{name}: two layers know what left");
+        let without = logits(&mut anew, &evicted, |session, _| session.free_cache());
+        assert_ne!(found, without, "{name}: later rows attended to the evicted frames");
         let mut all = session(name);
         assert_ne!(found, logits(&mut all, &[], |_, _| ()), "{name}");
     }
@@ -112,7 +113,7 @@ fn a_cache_that_cannot_be_moved_ends_the_answer_and_is_computed_anew() {
     assert_eq!(again.tokens.prompt, again.tokens.prompt_computed);
 }
 
-/// A video that does not fit is made smaller by planning alone.
+/// Planning alone reduces a video that does not fit.
 #[test]
 fn an_attempt_opens_no_file_and_tokenizes_nothing_twice() {
     let files = family("internvl");
@@ -123,7 +124,7 @@ fn an_attempt_opens_no_file_and_tokenizes_nothing_twice() {
         ..crate::SessionParams::default()
     };
     let session = Session::open(&files, params(700), &mut ()).expect("it opens");
-    // Longer than what stands between frames.
+    // Longer than the text between frames.
     let options = VideoOptions { fps: Some(1.0), ..Default::default() }.for_question(&"Is it so? ".repeat(20));
     let source = Source::from(("frames", frames(24)));
     let plan = |session: &Session| {
@@ -136,7 +137,7 @@ fn an_attempt_opens_no_file_and_tokenizes_nothing_twice() {
     assert!(n_opened <= 2, "opened {n_opened} times");
     let (again, _, n_again) = plan(&session);
     assert_eq!((again.planned, n_again), (first.planned, 0), "what was tokenized once is known");
-    // A video that fits at once costs the same tokens, and as many are asked for.
+    // A video that fits tokenizes at least as much.
     let roomy = Session::open(&files, params(8000), &mut ()).expect("it opens");
     let (whole, n_opened, n_whole) = plan(&roomy);
     assert_eq!((whole.planned.frames, n_opened), (first.asked.frames, 1));

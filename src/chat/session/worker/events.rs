@@ -1,4 +1,4 @@
-//! What the thread of a worker tells.
+//! The events that the thread of a worker sends.
 
 use crate::chat::fit::VideoPlan;
 use crate::chat::report::{Answer, VideoReport};
@@ -10,75 +10,74 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-/// A command that was given to a [`Worker`](super::Worker), and the events that belong to it. Later commands have
-/// greater tickets.
+/// Identifies a command of a [`Worker`](super::Worker) and its events. Later commands have greater tickets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(super) u64);
 
 impl Ticket {
-    /// Opening the session, before the first command.
+    /// The opening of the session, before the first command.
     pub const OPENING: Self = Self(0);
 }
 
-/// Something that happened in a [`Worker`](super::Worker).
+/// An event of a [`Worker`](super::Worker).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Event {
-    /// What it belongs to.
+    /// The command that it belongs to.
     pub ticket: Ticket,
-    /// What it is.
+    /// What happened.
     pub kind: EventKind,
 }
 
 /// What happened in a [`Worker`](super::Worker).
 ///
-/// Each command gives [`Started`](Self::Started), unless it was cancelled before; then any number of
+/// Each command sends [`Started`](Self::Started), unless it was cancelled before it ran; then any number of
 /// [`Progress`](Self::Progress), [`Message`](Self::Message), [`Warning`](Self::Warning) and [`Text`](Self::Text); then
-/// exactly one event that [ends](Self::is_end) it. Commands do not overlap. The very last event is
+/// exactly one event that [ends](Self::is_end) it. Events of different commands do not mix. The last event is
 /// [`Closed`](Self::Closed).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The thread begins with it.
+    /// The thread begins the command.
     Started,
-    /// `done` of `total` steps of a stage are done, as [`Observer::progress`] is told.
+    /// `done` of `total` steps of a stage are done, as reported to [`Observer::progress`].
     Progress {
-        /// What is being done.
+        /// The stage.
         stage: Stage,
-        /// How many of its steps are done.
+        /// The steps that are done.
         done: u64,
-        /// How many there are.
+        /// All steps of the stage.
         total: u64,
     },
-    /// Something that is worth a line, for who looks on.
+    /// A line of information, for display.
     Message(String),
-    /// Something that the user should know, while the work goes on.
+    /// A warning for the user. The work goes on.
     Warning(String),
-    /// The next piece of an answer: valid UTF-8, to be written as it is.
+    /// The next piece of an answer, valid UTF-8.
     Text(String),
 
-    /// Ends [`Ticket::OPENING`]: the session is there.
+    /// Ends [`Ticket::OPENING`]: the session is open.
     Loaded(Loaded),
     /// Ends a command that adds a video.
     VideoReady(Box<VideoReport>),
-    /// Ends a command that plans one.
+    /// Ends a command that plans a video.
     Planned(Box<VideoPlan>),
-    /// Ends a question. After a cancel, [`Answer::stop`] says so.
+    /// Ends a question. If it was cancelled, [`Answer::stop`] says so.
     Answered(Box<Answer>),
     /// Ends any other command.
     Done,
-    /// Ends a command that failed, [`Error::Cancelled`] if it was cancelled: the session is as it was before it. If it
-    /// was the opening that failed, there is no session, and the thread ends.
+    /// Ends a command that failed, with [`Error::Cancelled`] if it was cancelled. The session is as it was before the
+    /// command. If the opening failed, there is no session, and the thread ends.
     Failed(Error),
-    /// Ends a command with a panic, and the thread: nobody knows what state the session is in.
+    /// Ends a command that panicked, and the thread, because the state of the session is unknown.
     Panicked(String),
 
-    /// The thread ends; the session is freed. Of the last ticket that was worked on.
+    /// The thread ends, and the session is freed. Has the ticket of the last command.
     Closed,
 }
 
 impl EventKind {
-    /// Whether no other event of the same command follows, but for [`Closed`](Self::Closed).
+    /// Whether it is the last event of its command, except for [`Closed`](Self::Closed).
     pub fn is_end(&self) -> bool {
         match self {
             Self::Started | Self::Progress { .. } | Self::Message(_) | Self::Warning(_) | Self::Text(_) => false,
@@ -94,12 +93,12 @@ impl EventKind {
     }
 }
 
-/// What was loaded.
+/// What opening the session loaded.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// The language model, for other workers and sessions to share
-    /// ([`WorkerBuilder::model`](super::WorkerBuilder::model)). Its weights are freed with the last of its clones.
+    /// The language model, which other workers and sessions can share
+    /// ([`WorkerBuilder::model`](super::WorkerBuilder::model)). Its weights are freed with its last clone.
     pub model: Model,
     /// The prompt layout.
     pub layout: &'static str,
@@ -107,7 +106,7 @@ pub struct Loaded {
     pub took: Duration,
 }
 
-/// What is called behind every event.
+/// A function to call after every event.
 pub(super) type OnEvent = Arc<dyn Fn() + Send + Sync>;
 
 /// Sends events.
@@ -122,17 +121,17 @@ impl EventSender {
         Self { events, on_event }
     }
 
-    /// Without effect if nobody listens any more.
+    /// Sends an event. Does nothing if the receiver was dropped.
     pub fn send(&self, ticket: Ticket, kind: EventKind) {
         let _ = self.events.send(Event { ticket, kind });
         if let Some(wake) = &self.on_event {
-            // The event is sent; what the program does about it is no reason to end the work.
+            // A panic in the program's function must not end the work.
             let _ = catch_unwind(AssertUnwindSafe(|| wake()));
         }
     }
 }
 
-/// Makes events of what a command tells.
+/// Sends what a command reports as events.
 pub(super) struct EventObserver<'a> {
     pub sender: &'a EventSender,
     pub ticket: Ticket,

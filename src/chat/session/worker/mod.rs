@@ -1,7 +1,7 @@
-//! A thread with a session: commands in, events out.
+//! A worker: a session on a thread of its own, which takes commands and sends events.
 //!
-//! `queue` is what the handle and the thread share: which commands wait, which one runs, and what shall stop. `events`
-//! is what the thread tells. `run` is the thread.
+//! `queue` is what the handle and the thread share: the commands that wait, the command that runs, and what is
+//! cancelled. `events` is what the thread sends. `run` is the thread.
 
 mod events;
 mod queue;
@@ -24,17 +24,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
-/// A [`Session`] on a thread of its own, for programs whose threads must not wait: windows, servers.
+/// A [`Session`] on a thread of its own, for programs whose threads must not block, such as servers and programs with
+/// windows.
 ///
-/// Every method puts a command behind those that wait and returns at once, with a [`Ticket`]. What comes of commands
-/// comes out of the channel that [`spawn`](Self::spawn) gives, in the order of the commands: see [`EventKind`]. An
-/// error ends its command only; the session is then as it was before it, and the next command runs.
+/// Each method that queues a command returns at once, with a [`Ticket`]. The channel that [`spawn`](Self::spawn)
+/// returns receives the events of all commands, in the order of the commands: see [`EventKind`]. An error ends its
+/// command only: the session stays as it was before the command, and the next command runs.
 ///
-/// The handle may be used from any thread. Dropping it cancels everything, and waits for the thread: as long as a
-/// cancel takes, and if the model is still being loaded, until that is done. [`detach`](Self::detach) does not wait.
+/// The handle may be used from any thread. Dropping it cancels all commands and waits for the thread, also until the
+/// model is loaded. [`detach`](Self::detach) does not wait.
 ///
-/// Commands do not know of each other: a question behind a video that could not be read is asked without it. Where that
-/// makes no sense, ask when [`EventKind::VideoReady`] has come.
+/// Commands are independent: if a video cannot be read, the question after it is asked without the video. To prevent
+/// that, ask after [`EventKind::VideoReady`].
 ///
 /// ```no_run
 /// use sharpv::{EventKind, SessionParams, VideoOptions, Worker};
@@ -68,10 +69,10 @@ pub struct WorkerBuilder {
     on_event: Option<OnEvent>,
 }
 
-/// Opens a session on the thread.
+/// A function that opens the session on the thread.
 type OpenedBy = Box<dyn FnOnce(&mut dyn Observer) -> Result<Session> + Send>;
 
-/// How the thread comes to its session.
+/// How the thread opens its session.
 enum Opening {
     Files(Box<(ModelFiles, SessionParams)>, Option<Model>),
     By(OpenedBy),
@@ -90,23 +91,24 @@ impl Opening {
 }
 
 impl Worker {
-    /// Starts a thread that opens a session. Commands can be given at once; they wait until the model is loaded.
+    /// Starts a thread that opens a session. Commands can be queued at once; they wait until the model is loaded.
     ///
-    /// The thread stops its work by [`SessionParams::cancel`], which it clears for every command.
+    /// [`SessionParams::cancel`] cancels the thread's work. The thread resets it for every command.
     pub fn spawn(files: ModelFiles, params: SessionParams) -> (Self, Receiver<Event>) {
         Self::builder(files, params).spawn()
     }
 
-    /// As [`spawn`](Self::spawn), with more to choose.
+    /// As [`spawn`](Self::spawn), with more settings.
     pub fn builder(files: ModelFiles, params: SessionParams) -> WorkerBuilder {
         let cancel = params.cancel.clone();
         WorkerBuilder { opening: Opening::Files(Box::new((files, params)), None), cancel, on_event: None }
     }
 
-    /// A worker whose session is opened by `open`, on the thread: for a model that is fetched first, or a session that
-    /// is set up before the first command. What `open` tells its observer becomes events of [`Ticket::OPENING`].
+    /// Returns a builder of a worker that opens its session with `open`, on the thread: for a model that is downloaded
+    /// first, or a session that is set up before the first command. What `open` reports to its observer becomes events
+    /// of [`Ticket::OPENING`].
     ///
-    /// `cancel` has to be the session's [`SessionParams::cancel`]. `open` may look at it, to end early.
+    /// `cancel` must be the session's [`SessionParams::cancel`]. `open` may check it, to end early.
     pub fn opened_by(
         cancel: CancelToken,
         open: impl FnOnce(&mut dyn Observer) -> Result<Session> + Send + 'static,
@@ -114,7 +116,7 @@ impl Worker {
         WorkerBuilder { opening: Opening::By(Box::new(open)), cancel, on_event: None }
     }
 
-    /// As [`Session::add_video`]; ends with [`EventKind::VideoReady`].
+    /// Queues [`Session::add_video`], which ends with [`EventKind::VideoReady`].
     pub fn add_video(&self, source: impl Into<Source>, options: VideoOptions) -> Ticket {
         let source = source.into();
         self.command(move |session, observer| {
@@ -122,23 +124,24 @@ impl Worker {
         })
     }
 
-    /// As [`Session::plan_video`]; ends with [`EventKind::Planned`].
+    /// Queues [`Session::plan_video`], which ends with [`EventKind::Planned`].
     pub fn plan_video(&self, source: impl Into<Source>, options: VideoOptions) -> Ticket {
         let source = source.into();
         self.command(move |session, _| session.plan_video(source, &options).map(Box::new).map(EventKind::Planned))
     }
 
-    /// As [`Session::ask`]: the answer comes as [`EventKind::Text`] and ends with [`EventKind::Answered`].
+    /// Queues [`Session::ask`], which sends the answer as [`EventKind::Text`] and ends with [`EventKind::Answered`].
     ///
-    /// A cancel during the answer ends it with [`EventKind::Answered`] and what there is of it; before, it is
-    /// [`EventKind::Failed`].
+    /// Cancelling it during the answer ends it with [`EventKind::Answered`] and the answer so far; before the answer,
+    /// with [`EventKind::Failed`].
     pub fn ask(&self, question: impl Into<Question<'static>>) -> Ticket {
         let question = question.into();
         self.command(move |session, observer| session.ask(question, observer).map(Box::new).map(EventKind::Answered))
     }
 
-    /// Does anything else with the session, such as [`Session::settle`] while the user reads, a change of its settings,
-    /// or [`Session::save`]; ends with [`EventKind::Done`]. A panic in it ends the thread ([`EventKind::Panicked`]).
+    /// Queues any other work with the session, such as [`Session::settle`] while the user reads, a change of settings,
+    /// or [`Session::save`]. It ends with [`EventKind::Done`]. A panic in `work` ends the thread
+    /// ([`EventKind::Panicked`]).
     pub fn run(&self, work: impl FnOnce(&mut Session, &mut dyn Observer) -> Result<()> + Send + 'static) -> Ticket {
         self.command(move |session, observer| work(session, observer).map(|()| EventKind::Done))
     }
@@ -150,40 +153,39 @@ impl Worker {
         self.queue.push(Box::new(work))
     }
 
-    /// Cancels one command: the one that runs, or the next if none does. The commands behind it are not touched. Does
-    /// nothing if all are done.
+    /// Cancels one command: the one that runs, or else the next. Later commands are not cancelled. Does nothing if all
+    /// are done.
     ///
-    /// Until the session is opened, that is what runs. Loading is not interrupted, but nothing comes of it.
+    /// Before the session is open, this cancels the opening: loading goes on, but its session is dropped.
     pub fn cancel(&self) {
         self.queue.cancel_oldest();
     }
 
-    /// Cancels the command of this ticket, whether it runs or waits. Does nothing if it is done.
+    /// Cancels the command of this ticket, running or waiting. Does nothing if it is done.
     pub fn cancel_ticket(&self, ticket: Ticket) {
         self.queue.cancel(ticket);
     }
 
-    /// Cancels the command that runs and all that wait.
+    /// Cancels the command that runs and all commands that wait.
     pub fn cancel_all(&self) {
         self.queue.cancel_all();
     }
 
-    /// Whether every command has had its last event.
+    /// Whether all commands are done.
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
     }
 
-    /// Cancels everything and lets the thread end, without waiting for it: its last event is [`EventKind::Closed`].
-    /// Commands that come later fail with [`Error::Cancelled`] if the thread is still there,
-    /// and get no event otherwise.
+    /// Cancels all commands and ends the thread, without waiting for it. Its last event is [`EventKind::Closed`].
+    /// Commands queued later fail with [`Error::Cancelled`] while the thread still runs, and send no event afterwards.
     pub fn close(&self) {
         self.queue.close();
     }
 
-    /// Gives the handle up: as dropping it, without waiting for the thread.
+    /// Drops the handle, which cancels all commands, but does not wait for the thread.
     ///
-    /// Where a program ends while a thread still computes, [`runtime::exit_now`](crate::runtime::exit_now) keeps
-    /// llama.cpp's destructors from running under it.
+    /// If the program ends while the thread still computes, [`runtime::exit_now`](crate::runtime::exit_now) ends it
+    /// without running llama.cpp's destructors.
     pub fn detach(mut self) {
         self.thread = None;
     }
@@ -192,25 +194,24 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.queue.close();
-        // The thread may drop its own handle, in a command that holds it.
+        // A command that holds the handle may drop it on the thread itself.
         if let Some(thread) = self.thread.take().filter(|it| it.thread().id() != thread::current().id()) {
-            // A panic was told as an event.
+            // A panic was already sent as an event.
             let _ = thread.join();
         }
     }
 }
 
 impl WorkerBuilder {
-    /// Calls `wake` behind every event, on the worker's thread: for an event loop that has to be woken to look at the
-    /// channel. It should return at once.
+    /// Sets a function that the worker's thread calls after every event, to wake an event loop that reads the channel.
+    /// It should return at once.
     pub fn on_event(mut self, wake: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(wake));
         self
     }
 
-    /// A language model that is loaded already, as [`Loaded::model`] gives it, so that several workers share its
-    /// weights. The file that [`Worker::builder`] was given for it is then not looked at. Without effect on a session
-    /// that is [opened otherwise](Worker::opened_by).
+    /// Sets a language model that is loaded already ([`Loaded::model`]), so that several workers share its weights. The
+    /// model file of [`Worker::builder`] is then not read. Has no effect with [`Worker::opened_by`].
     pub fn model(mut self, model: Model) -> Self {
         if let Opening::Files(_, shared) = &mut self.opening {
             *shared = Some(model);
@@ -218,14 +219,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// Starts the thread. If the system has none to give, the events say so.
+    /// Starts the thread. If the system cannot start one, [`Ticket::OPENING`] fails with [`Error::NoThread`].
     pub fn spawn(self) -> (Worker, Receiver<Event>) {
         let Self { opening, cancel, on_event } = self;
         let (events, receiver) = channel();
         let queue = Arc::new(Queue::new(cancel));
         let sender = EventSender::new(events, on_event);
-        let (of_thread, tells) = (Arc::clone(&queue), sender.clone());
-        let start = move || run::run(opening, &of_thread, &tells);
+        let (of_thread, its_sender) = (Arc::clone(&queue), sender.clone());
+        let start = move || run::run(opening, &of_thread, &its_sender);
         let started = thread::Builder::new().name("sharpv-worker".into()).spawn(start);
         let thread = started.map_err(|error| run::no_thread(error, &queue, &sender)).ok();
         (Worker { queue, thread }, receiver)
@@ -238,7 +239,7 @@ impl std::fmt::Debug for WorkerBuilder {
     }
 }
 
-/// What a program with threads counts on.
+/// Programs with threads rely on these traits.
 const _: () = {
     const fn is_send<T: Send>() {}
     const fn is_shared<T: Send + Sync + 'static>() {}

@@ -1,4 +1,4 @@
-//! The commands of a worker: which wait, which one runs, and which shall not.
+//! The commands of a worker: those that wait, the one that runs, and those that are cancelled.
 
 use super::events::{EventKind, Ticket};
 use crate::chat::session::Session;
@@ -8,16 +8,16 @@ use crate::runtime::CancelToken;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What is done with the session. Gives the event that ends it.
+/// Work with the session. Returns the event that ends the command.
 pub(super) type Command = Box<dyn FnOnce(&mut Session, &mut dyn Observer) -> Result<EventKind> + Send>;
 
 /// What the thread does next.
 pub(super) enum Next {
-    /// This, as the command that runs.
+    /// Runs this command.
     Run(Ticket, Command),
-    /// Says that this one was cancelled.
-    Refuse(Ticket),
-    /// Ends.
+    /// Reports that this command was cancelled.
+    Cancelled(Ticket),
+    /// Ends the thread.
     End,
 }
 
@@ -25,9 +25,9 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Something waits, or the queue is closed.
+    /// Signals that a command waits, or that the queue is closed.
     changed: Condvar,
-    /// Stops the command that runs. Clear whenever none does.
+    /// Cancels the command that runs. It is reset while none runs.
     cancel: CancelToken,
 }
 
@@ -36,7 +36,7 @@ struct State {
     running: Option<Ticket>,
     last: u64,
     closed: bool,
-    /// Nobody will look at what waits any more.
+    /// The thread takes no more commands.
     ended: bool,
 }
 
@@ -54,7 +54,7 @@ impl std::fmt::Debug for State {
 }
 
 impl Queue {
-    /// With the opening of the session as what runs.
+    /// Makes a queue in which the opening of the session runs.
     pub fn new(cancel: CancelToken) -> Self {
         let state = State {
             waiting: VecDeque::new(),
@@ -66,7 +66,7 @@ impl Queue {
         Self { state: Mutex::new(state), changed: Condvar::new(), cancel }
     }
 
-    /// Nothing here panics while it holds the lock.
+    /// Locks the state. Nothing panics while it holds the lock, so a poisoned lock is sound.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,13 +82,13 @@ impl Queue {
         ticket
     }
 
-    /// Waits for something to do.
+    /// Waits for the next command.
     pub fn next(&self) -> Next {
         let mut state = self.state();
         loop {
             if let Some(Waiting { ticket, command, cancelled }) = state.waiting.pop_front() {
                 if cancelled || state.closed {
-                    return Next::Refuse(ticket);
+                    return Next::Cancelled(ticket);
                 }
                 self.cancel.reset();
                 state.running = Some(ticket);
@@ -102,7 +102,7 @@ impl Queue {
         }
     }
 
-    /// What ran is done. Gives whether it was cancelled: from here on, a cancel means another command.
+    /// Marks the running command as done. Returns whether it was cancelled. Later cancels concern other commands.
     pub fn done(&self) -> bool {
         let mut state = self.state();
         state.running = None;
@@ -142,7 +142,7 @@ impl Queue {
         state.running.is_none() && state.waiting.is_empty()
     }
 
-    /// Cancels everything, and what comes.
+    /// Cancels all commands, now and later.
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Opens the session, and works until the queue is closed.
+/// Opens the session and runs commands until the queue is closed.
 pub(super) fn run(opening: Opening, queue: &Queue, sender: &EventSender) {
     let last = match opened(opening, queue, sender) {
         Some(session) => work(session, queue, sender),
@@ -26,7 +26,7 @@ fn opened(opening: Opening, queue: &Queue, sender: &EventSender) -> Option<Sessi
         Ok(Ok(_)) if cancelled => (EventKind::Failed(Error::Cancelled), None),
         Ok(Ok(session)) => (EventKind::Loaded(loaded(&session)), Some(session)),
         Ok(Err(error)) => (EventKind::Failed(error), None),
-        Err(panic) => (EventKind::Panicked(said(panic.as_ref())), None),
+        Err(panic) => (EventKind::Panicked(message_of(panic.as_ref())), None),
     };
     sender.send(Ticket::OPENING, kind);
     session
@@ -37,13 +37,13 @@ fn loaded(session: &Session) -> Loaded {
     Loaded { model: engine.model.clone(), layout: engine.layout.name(), took: engine.load }
 }
 
-/// Does what waits. Gives the last ticket.
+/// Runs the commands that wait. Returns the last ticket.
 fn work(mut session: Session, queue: &Queue, sender: &EventSender) -> Ticket {
     let mut last = Ticket::OPENING;
     loop {
         let (ticket, command) = match queue.next() {
             Next::Run(ticket, command) => (ticket, command),
-            Next::Refuse(ticket) => {
+            Next::Cancelled(ticket) => {
                 last = ticket;
                 sender.send(ticket, EventKind::Failed(Error::Cancelled));
                 continue;
@@ -55,7 +55,7 @@ fn work(mut session: Session, queue: &Queue, sender: &EventSender) -> Ticket {
         let mut observer = EventObserver { sender, ticket };
         let result = catch_unwind(AssertUnwindSafe(|| command(&mut session, &mut observer)));
         queue.done();
-        match result.unwrap_or_else(|panic| Ok(EventKind::Panicked(said(panic.as_ref())))) {
+        match result.unwrap_or_else(|panic| Ok(EventKind::Panicked(message_of(panic.as_ref())))) {
             Ok(panicked @ EventKind::Panicked(_)) => {
                 sender.send(ticket, panicked);
                 return last;
@@ -65,25 +65,25 @@ fn work(mut session: Session, queue: &Queue, sender: &EventSender) -> Ticket {
     }
 }
 
-/// The last words: whatever waits is not done.
+/// Reports the commands that still wait as cancelled, and the thread as closed.
 fn end(mut last: Ticket, queue: &Queue, sender: &EventSender) {
     queue.close();
-    while let Next::Refuse(ticket) = queue.next() {
+    while let Next::Cancelled(ticket) = queue.next() {
         last = ticket;
         sender.send(ticket, EventKind::Failed(Error::Cancelled));
     }
     sender.send(last, EventKind::Closed);
 }
 
-/// There is no thread to do anything.
+/// Reports that no thread could be started.
 pub(super) fn no_thread(source: std::io::Error, queue: &Queue, sender: &EventSender) {
     queue.done();
     sender.send(Ticket::OPENING, EventKind::Failed(Error::NoThread { source }));
     end(Ticket::OPENING, queue, sender);
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
 }
