@@ -478,7 +478,7 @@ fn a_script_ends_at_the_first_line_that_fails() {
         ("/video /nonsense/v.mp4", "error: /nonsense/v.mp4: opening the video failed"),
         ("/vidoe v.mp4", "error: /vidoe is not a command; /help lists them"),
         ("/load /nonsense", "error: /nonsense: opening the saved session failed"),
-        (&not_a_session, "cli.rs: this is no saved session; give a file"),
+        (&not_a_session, "cli.rs: it is not a saved session; use a file"),
         ("/load", "error: /load requires the name of a FILE"),
         ("/save", "error: /save requires the name of a FILE"),
         ("/save /nonsense/folder/file", "error: /nonsense/folder"),

@@ -225,19 +225,19 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         assert!(error.contains(reason) && error.contains("damaged.session: ") && error.contains("; "), "{error}");
     };
     for length in [1, 7, 8, 11, 12, 19, 20, 21, 1000, whole.len() / 2, whole.len() - 33, whole.len() - 1] {
-        refuse(&whole[..length], "cut short");
+        refuse(&whole[..length], "truncated");
     }
-    refuse(&[], "no saved session");
-    refuse(b"GGUF and something more of it", "no saved session");
+    refuse(&[], "not a saved session");
+    refuse(b"GGUF and something more of it", "not a saved session");
     refuse(&[&whole[..], b"x"].concat(), "damaged");
     let flipped = |at: usize| {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         bytes
     };
-    refuse(&flipped(0), "no saved session");
+    refuse(&flipped(0), "not a saved session");
     refuse(&flipped(8), "has format 7, and this version of sharpv reads format 6; load it with the version");
-    refuse(&flipped(19), "cut short");
+    refuse(&flipped(19), "truncated");
     for at in [20, 30, whole.len() / 2, whole.len() - 40, whole.len() - 1] {
         refuse(&flipped(at), "damaged");
     }
@@ -296,7 +296,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         refuse(&set(&pointer, value), "damaged");
     }
     refuse(&set("/embeddings_bytes", u64::MAX.into()), "damaged");
-    refuse(&set("/state_bytes", (u64::MAX / 2).into()), "cut short");
+    refuse(&set("/state_bytes", (u64::MAX / 2).into()), "truncated");
     refuse(&set("/videos/0/slices/0/n_tokens", 65.into()), "cannot be used");
     // One byte at the beginning of the KV cache's state.
     let embeddings = header["embeddings_bytes"].as_u64().expect("a number") as usize;
@@ -346,7 +346,7 @@ fn saving_replaces_nothing_but_sessions() {
     let error = session.save(&folder.path().join("nowhere/chat.session")).expect_err("no folder").to_string();
     assert!(error.contains("chat.session: saving the session failed"), "{error}");
     let error = session.save(folder.path()).expect_err("a folder").to_string();
-    assert!(error.contains("something else than a saved session"), "{error}");
+    assert!(error.contains("is not a saved session"), "{error}");
     std::fs::write(&path, "a video").expect("a test file");
     session.save(&path).expect_err("another file");
     assert_eq!(std::fs::read(&path).expect("the file"), b"a video");

@@ -1,8 +1,7 @@
-//! Whether a file goes with the session that is to go on with it. Damage is found by its checksum; this is about what
-//! it says.
+//! Checks a file's contents against the session that loads it. The checksum has excluded damage.
 
 use super::format::{Header, SavedSlice, SavedVideo};
-use super::refused::Refused;
+use super::rejected::Rejected;
 use crate::chat::cache::evict::{Choice, EvictMode};
 use crate::chat::cache::ledger::{self, Entry, Evicted};
 use crate::chat::cache::{Learned, SavedCache};
@@ -20,8 +19,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Everything that the embeddings and the KV state of a session depend on. A copy of a file in a faster type counts as
-/// the file: its digest is the same, and its type and its size do not count.
+/// Returns everything that the embeddings and the KV state of a session depend on. A copy of a model file in a faster
+/// type counts as the same file: its digest is the same, and its type and size are left out.
 pub fn fits(engine: &Engine, params: &SessionParams) -> Result<Vec<(String, String)>> {
     let weights = engine.fingerprints()?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
@@ -43,41 +42,41 @@ pub fn fits(engine: &Engine, params: &SessionParams) -> Result<Vec<(String, Stri
         ("LoRA adapters", if adapters.is_empty() { "none".into() } else { adapters.join(", ") }),
         ("KV types", format!("{}/{}", compute.type_k.name(), compute.type_v.name())),
         ("eviction", on_off(params.evict_mode() != EvictMode::Off)),
-        // Where `auto` finds that the device cannot, llama.cpp tells.
+        // If `auto` turns it off because the device does not support it, llama.cpp reports that.
         ("flash attention", on_off(compute.flash_attention != FlashAttention::Off)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into())
 }
 
-/// A model's description without the type of its weights, which is its last word.
+/// A model's description without its last word, the type of the weights.
 fn of_any_type(description: &str) -> String {
     description.rsplit_once(' ').map_or(description, |(model, _)| model).to_owned()
 }
 
-pub fn check_fits(ours: &[(String, String)], theirs: &[(String, String)]) -> Result<(), Refused> {
+pub fn check_fits(ours: &[(String, String)], theirs: &[(String, String)]) -> Result<(), Rejected> {
     if !ours.iter().map(|(name, _)| name).eq(theirs.iter().map(|(name, _)| name)) {
-        return Err(Refused::damaged());
+        return Err(Rejected::damaged());
     }
     match ours.iter().zip(theirs).find(|(ours, theirs)| ours != theirs) {
         None => Ok(()),
-        Some(((name, ours), (_, theirs))) => Err(Refused {
+        Some(((name, ours), (_, theirs))) => Err(Rejected {
             reason: format!("the session was saved with {name} {theirs}, and this one has {ours}"),
             advice: "open the session with the same model and settings".into(),
         }),
     }
 }
 
-/// The conversation and the cache that a file tells of, as far as they can be checked without a context. `in_cache`:
-/// there is a state of the KV cache.
+/// Returns the conversation and the cache of a file, checked as far as possible without a context. `in_cache` says
+/// whether the file has a state of the KV cache.
 pub fn contents(
     engine: &Engine,
     params: &SessionParams,
     header: Header,
     embeddings: &[u8],
     in_cache: bool,
-) -> Result<(Conversation, SavedCache, Learned), Refused> {
-    let damaged = Refused::damaged;
+) -> Result<(Conversation, SavedCache, Learned), Rejected> {
+    let damaged = Rejected::damaged;
     let model = &engine.model;
     let n_layer = model.n_layer();
     let videos = videos(engine, header.videos, embeddings).ok_or_else(damaged)?;
@@ -88,7 +87,7 @@ pub fn contents(
         n_positions: model.n_ctx_train(),
         has_newline: engine.newline.is_some(),
     };
-    // A tail without a question cannot be looked at.
+    // A tail without a question cannot be calibrated with.
     let pending = evicted.pending.filter(|tail| !tail.question.is_empty());
     let good = header.videos_sent <= videos.len()
         && in_cache != header.cached.is_empty()
@@ -126,34 +125,34 @@ pub fn contents(
             layers: evicted.similarity.into_iter().map(|s| s.unwrap_or(f32::NAN)).collect(),
             n_tokens: evicted.n_measured,
         },
-        // What was found out for layers says nothing of tokens.
+        // A choice of layers does not hold for tokens, nor the reverse.
         choice: evicted.calibrated.filter(|_| same_mode),
     };
     Ok((conversation, cache, learned))
 }
 
-/// Whether `evicted` names visual tokens among `rows`, each once.
+/// Whether `evicted` has indices of visual tokens in `rows`, each once.
 fn are_visual(evicted: &[usize], rows: &[PlannedRow]) -> bool {
     let is_visual = |&index: &usize| rows.get(index).is_some_and(PlannedRow::is_visual);
     evicted.is_sorted_by(|a, b| a < b) && evicted.iter().all(is_visual)
 }
 
-/// How many cells a context for `cache` gets.
-pub fn cells(params: &SessionParams, cache: &SavedCache) -> Result<usize, Refused> {
+/// Returns the number of cells of the context for `cache`.
+pub fn cells(params: &SessionParams, cache: &SavedCache) -> Result<usize, Rejected> {
     let used = ledger::cells(&cache.entries);
     match params.n_ctx {
-        Some(fixed) if fixed < used => Err(Refused {
-            reason: format!("the session takes {used} cells of the KV cache, more than the {fixed} of this one"),
+        Some(fixed) if fixed < used => Err(Rejected {
+            reason: format!("the saved session uses {used} cells of the KV cache, more than the {fixed} of this one"),
             advice: format!("open the session with a context of {} cells or more", used + params.n_predict),
         }),
         Some(fixed) => Ok(fixed),
-        // A file does not make this process allocate what no conversation takes: one that grows gets an eighth more
-        // than it wants.
+        // Bound what a forged file makes this process allocate. A cache that grows has at most an eighth more cells
+        // than it requires.
         None => Ok(cache.n_ctx.min(2 * (used + params.n_predict)).max(used)),
     }
 }
 
-/// What rows may refer to.
+/// What the rows of a file may refer to.
 struct Rows<'a> {
     videos: &'a [Arc<EncodedVideo>],
     n_vocab: usize,
@@ -180,7 +179,7 @@ impl Rows<'_> {
     }
 }
 
-/// The videos with their embeddings; `None` if something does not go together.
+/// Returns the videos with their embeddings; `None` if the parts do not match.
 fn videos(engine: &Engine, saved: Vec<SavedVideo>, mut embeddings: &[u8]) -> Option<Vec<Arc<EncodedVideo>>> {
     let stride = engine.model.n_embd_inp();
     let mut videos = Vec::with_capacity(saved.len());

@@ -1,15 +1,15 @@
-//! The file itself: what stands where in it, written and read back whole or not at all.
+//! The format of the file. It is written and read completely or not at all.
 //!
 //! ```text
 //! magic, 8 bytes | version, u32 | length of the header, u64 | header, JSON
 //! embeddings of the kept visual tokens, f32 | state of the KV cache | SHA-256 of everything before
 //! ```
 //!
-//! Numbers are little-endian. The header tells how long the two parts behind it are, and which model and settings they
-//! are of. The state is what [`Context::state`](crate::runtime::Context::state) gives: it depends on the version of
-//! llama.cpp, and [`VERSION`] has to grow with it.
+//! Numbers are little-endian. The header has the lengths of the two parts after it, and the model and the settings that
+//! they belong to. The state is that of [`Context::state`](crate::runtime::Context::state), which depends on the
+//! version of llama.cpp: [`VERSION`] must grow with it.
 
-use super::refused::Refused;
+use super::rejected::Rejected;
 use crate::chat::cache::evict::{Choice, EvictMode, Tail};
 use crate::chat::conversation::message::Message;
 use crate::chat::encoded::EncodedVideo;
@@ -32,7 +32,7 @@ const CHECKSUM: u64 = 32;
 
 #[derive(Serialize, Deserialize)]
 pub struct Header {
-    /// What the file fits: names and values, for people to read.
+    /// What a session must have to load the file: names and values, readable in errors.
     pub fits: Vec<(String, String)>,
     pub marks: String,
     pub system: Option<String>,
@@ -58,7 +58,7 @@ pub struct SavedVideo {
 
 #[derive(Serialize, Deserialize)]
 pub struct SavedSlice {
-    /// When its frames are shown, in seconds.
+    /// The times of its frames, in seconds.
     pub times_s: Vec<f64>,
     pub n_tokens: usize,
     pub kept: Vec<u32>,
@@ -69,7 +69,7 @@ pub struct SavedSlice {
 #[derive(Serialize, Deserialize)]
 pub struct SavedEvicted {
     pub mode: EvictMode,
-    /// The rows of `cached` that left all layers, by their index, ascending.
+    /// The indices of the rows of `cached` that were evicted from all layers, ascending.
     pub rows: Vec<usize>,
     pub pending: Option<Tail>,
     /// `null` for NaN.
@@ -78,7 +78,7 @@ pub struct SavedEvicted {
     pub calibrated: Option<Choice>,
 }
 
-/// Writes beside the target first: a file that is cut short never has its name.
+/// Writes a temporary file next to the target and renames it, so that a truncated file never has the target's name.
 pub fn write(path: &Path, header: &[u8], videos: &[Arc<EncodedVideo>], state: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".sharpv-").tempfile_in(folder)?;
@@ -100,7 +100,7 @@ pub fn write(path: &Path, header: &[u8], videos: &[Arc<EncodedVideo>], state: &[
     Ok(())
 }
 
-/// Refuses to replace what is no session: a typing error must not cost a video.
+/// Fails if `path` is a file other than a saved session, so that a typing error does not cost a video.
 pub fn check_target(path: &Path) -> Result<()> {
     let io = |error| Error::io("saving the session", path)(error);
     let meta = match fs::metadata(path) {
@@ -115,17 +115,17 @@ pub fn check_target(path: &Path) -> Result<()> {
     if is_session {
         return Ok(());
     }
-    let reason = "something else than a saved session is there already".to_owned();
-    Err(Refused { reason, advice: "give another name".into() }.at(path))
+    let reason = "it exists and is not a saved session".to_owned();
+    Err(Rejected { reason, advice: "choose another name".into() }.at(path))
 }
 
-/// Header, embeddings and state of the file at `path`, when its checksum is right.
+/// Returns the header, the embeddings and the state of the file at `path`, after checking its checksum.
 pub fn read(path: &Path) -> Result<(Header, Vec<u8>, Vec<u8>)> {
     const ACTION: &str = "opening the saved session";
     let meta = fs::metadata(path).map_err(Error::io(ACTION, path))?;
-    // A pipe would be waited for, and a device has no end.
+    // Reading a pipe would wait, and a device has no end.
     if !meta.is_file() {
-        return Err(Refused::other_file().at(path));
+        return Err(Rejected::other_file().at(path));
     }
     let file = File::open(path).map_err(Error::io(ACTION, path))?;
     let input = BufReader::new(file);
@@ -134,28 +134,28 @@ pub fn read(path: &Path) -> Result<(Header, Vec<u8>, Vec<u8>)> {
 
 fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Vec<u8>, Vec<u8>)> {
     let path = file.path.clone();
-    let damaged = || Refused::damaged().at(&path);
+    let damaged = || Rejected::damaged().at(&path);
     let length = file.left;
     let magic = file.bytes(length.min(MAGIC.len() as u64))?;
     if magic.is_empty() || !MAGIC.starts_with(&magic) {
-        return Err(Refused::other_file().at(&path));
+        return Err(Rejected::other_file().at(&path));
     }
     let version = u32::from_le_bytes(file.array()?);
     if version != VERSION {
-        let refused = Refused {
+        let rejected = Rejected {
             reason: format!(
                 "the saved session has format {version}, and this version of sharpv reads format {VERSION}"
             ),
             advice: "load it with the version of sharpv that saved it".into(),
         };
-        return Err(refused.at(&path));
+        return Err(rejected.at(&path));
     }
     let header_bytes = u64::from_le_bytes(file.array()?);
     let header: Header = serde_json::from_slice(&file.bytes(header_bytes)?).map_err(|_| damaged())?;
     let parts = [START, header_bytes, header.embeddings_bytes, header.state_bytes, CHECKSUM];
     let expected = parts.iter().try_fold(0_u64, |sum, &part| sum.checked_add(part)).ok_or_else(damaged)?;
     if expected > length {
-        return Err(Refused::cut_short().at(&path));
+        return Err(Rejected::truncated().at(&path));
     }
     if expected < length {
         return Err(damaged());
@@ -198,21 +198,21 @@ impl<W: Write> Write for HashWriter<W> {
 struct HashReader<R> {
     inner: R,
     hasher: Sha256,
-    /// Bytes of the file that were not read yet.
+    /// Bytes of the file that are not read yet.
     left: u64,
     path: PathBuf,
 }
 
 impl<R: Read> HashReader<R> {
-    /// The next `n` bytes. A number that the file cannot hold allocates nothing.
+    /// Returns the next `n` bytes. Allocates nothing if the file has fewer.
     fn bytes(&mut self, n: u64) -> Result<Vec<u8>> {
-        let cut_short = || Refused::cut_short().at(&self.path);
-        let capacity = usize::try_from(n).ok().filter(|_| n <= self.left).ok_or_else(cut_short)?;
+        let truncated = || Rejected::truncated().at(&self.path);
+        let capacity = usize::try_from(n).ok().filter(|_| n <= self.left).ok_or_else(truncated)?;
         let mut bytes = Vec::with_capacity(capacity);
         let io = Error::io("reading the saved session", &self.path);
         self.inner.by_ref().take(n).read_to_end(&mut bytes).map_err(io)?;
         if bytes.len() != capacity {
-            return Err(cut_short());
+            return Err(truncated());
         }
         self.left -= n;
         self.hasher.update(&bytes);
@@ -221,6 +221,6 @@ impl<R: Read> HashReader<R> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let bytes = self.bytes(N as u64)?;
-        bytes.try_into().map_err(|_| Refused::cut_short().at(&self.path))
+        bytes.try_into().map_err(|_| Rejected::truncated().at(&self.path))
     }
 }

@@ -1,11 +1,11 @@
-//! A session in a file: saved, and restored in another process.
+//! Saves a session to a file, and loads it in another process.
 //!
-//! The checksum finds damage, not malice: every index and length of the header is checked as well before it is used,
-//! and the cells of the state have to be those of the header's rows before llama.cpp reads it.
+//! The checksum detects damage, not malice. So every index and length of the header is checked before it is used, and
+//! before llama.cpp reads the state, its cells must match the header's rows.
 
 mod check;
 mod format;
-mod refused;
+mod rejected;
 
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use format::fuzz_saved_session;
@@ -17,24 +17,24 @@ use crate::chat::encoded::{EncodedSlice, EncodedVideo};
 use crate::chat::prompt;
 use crate::error::{Error, Result};
 use format::{Header, SavedEvicted, SavedSlice, SavedVideo};
-use refused::Refused;
+use rejected::Rejected;
 use std::path::Path;
 use std::sync::Arc;
 
 impl Session {
     /// Writes the session to a file, for [`load`](Self::load): the conversation, the embeddings of the kept visual
-    /// tokens, and the KV cache as it is, with what was evicted from it. A file from an earlier call is replaced, in
-    /// one step when all is written; any other is left alone.
+    /// tokens, and the KV cache with its evictions. Replaces a saved session atomically; does not replace any other
+    /// file.
     ///
-    /// The file holds what was said, and what the model saw of the videos, in the clear; on Unix no other user can read
+    /// The file holds the messages, and what the model saw of the videos, unencrypted. On Unix, other users cannot read
     /// it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written; [`Error::Unusable`] if something else is there; [`Error::Llama`] if
-    /// the KV cache cannot be copied. What was there before is then still there.
+    /// [`Error::Io`] if the file cannot be written; [`Error::Unusable`] if the path is another file; [`Error::Llama`]
+    /// if the KV cache cannot be copied. The file at the path then stays as it was.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         format::check_target(path)?;
-        // Rows of videos that the conversation is not about any more.
+        // Drop the rows of videos that are no longer in the conversation.
         self.cache.drop_other_videos(&self.conversation.videos, &mut self.learned);
         let (n_ctx, state) = self.cache.state()?.unwrap_or_default();
         let header = self.header(n_ctx, state.len() as u64)?;
@@ -42,35 +42,34 @@ impl Session {
         format::write(path, &header, &self.conversation.videos, &state).map_err(Error::io("saving the session", path))
     }
 
-    /// Goes on with the session that [`save`](Self::save) wrote to a file, in the place of this one's conversation:
-    /// with the same videos, without reading, encoding or prefilling them again. The system message is that of the
-    /// file; all other parameters stay.
+    /// Replaces this session's conversation with the one that [`save`](Self::save) wrote to a file, including its
+    /// videos, which are not read, encoded or prefilled again. The system message comes from the file; all other
+    /// parameters stay.
     ///
-    /// A file that somebody forged does no harm: it is refused, or it is a conversation with other answers than there
-    /// were.
+    /// A forged file does no harm: it is rejected, or loads as a conversation with forged messages.
     ///
-    /// This session must have been opened with the same model, mmproj and adapters, the same KV types, and eviction
-    /// likewise on or off.
+    /// This session must have the same model, mmproj, adapters and KV types as the saved one, and eviction must be on
+    /// in both or off in both.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Unusable`] if it is no saved session, cut short, damaged, of
-    /// another version, or does not fit this session; [`Error::Llama`] if there is no memory for its KV cache beside
-    /// that of this session.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Unusable`] if it is not a saved session, is truncated or
+    /// damaged, has another version, or does not match this session; [`Error::Llama`] if memory does not hold its KV
+    /// cache in addition to that of this session.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let (engine, params) = (&self.engine, &self.params);
-        let refused = |refused: Refused| refused.at(path);
+        let rejected = |rejected: Rejected| rejected.at(path);
         let (header, embeddings, state) = format::read(path)?;
-        check::check_fits(&check::fits(engine, params)?, &header.fits).map_err(refused)?;
+        check::check_fits(&check::fits(engine, params)?, &header.fits).map_err(rejected)?;
         let contents = check::contents(engine, params, header, &embeddings, !state.is_empty());
-        let (mut conversation, mut cache, learned) = contents.map_err(refused)?;
+        let (mut conversation, mut cache, learned) = contents.map_err(rejected)?;
         drop(embeddings);
-        // Marks, frames and their sizes have to go together.
+        // Check that the marks match the frames and their sizes.
         let question = conversation.user_message(engine.layout.as_ref(), "");
         prompt::plan(engine, &conversation, &question, params.tokenization)
-            .map_err(|error| Refused::because(format!("its conversation cannot be used: {error}")).at(path))?;
-        cache.n_ctx = check::cells(params, &cache).map_err(refused)?;
+            .map_err(|error| Rejected::because(format!("its conversation cannot be used: {error}")).at(path))?;
+        cache.n_ctx = check::cells(params, &cache).map_err(rejected)?;
         let cache = Cache::restore(engine, &params.cache(), cache, &state)?
-            .map_err(|reason| Refused::because(format!("its KV cache cannot be restored: {reason}")).at(path))?;
+            .map_err(|reason| Rejected::because(format!("its KV cache cannot be restored: {reason}")).at(path))?;
         conversation.answer_start.clone_from(&self.conversation.answer_start);
         (self.conversation, self.cache, self.learned) = (conversation, cache, learned);
         Ok(())
@@ -89,7 +88,7 @@ impl Session {
             slices: v.slices.iter().map(slice).collect(),
         };
         let (conversation, learned) = (&self.conversation, &self.learned);
-        // Without a state there is nothing in the cache, and nothing that was evicted from it.
+        // Without a state the cache is empty, and nothing was evicted from it.
         let entries = if state_bytes > 0 { self.cache.entries() } else { &[] };
         let evicted = entries.iter().enumerate().filter(|(_, entry)| entry.evicted == Evicted::FromAll);
         let floats: usize = conversation.videos.iter().flat_map(|v| &v.slices).map(|s| s.rows.len()).sum();

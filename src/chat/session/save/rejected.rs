@@ -1,30 +1,30 @@
-//! Why a file is not used.
+//! Why a file is rejected.
 
 use crate::error::{Error, FileKind};
 use std::path::Path;
 
-/// Why a file is not used.
+/// Why a file is rejected.
 #[derive(Debug)]
-pub struct Refused {
+pub struct Rejected {
     pub reason: String,
     pub advice: String,
 }
 
-impl Refused {
+impl Rejected {
     pub fn because(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), advice: "take another file, or ask about the videos anew".into() }
+        Self { reason: reason.into(), advice: "use another file, or ask about the videos again".into() }
     }
 
     pub fn damaged() -> Self {
         Self::because("the saved session is damaged")
     }
 
-    pub fn cut_short() -> Self {
-        Self::because("the saved session is cut short")
+    pub fn truncated() -> Self {
+        Self::because("the saved session is truncated")
     }
 
     pub fn other_file() -> Self {
-        Self { reason: "this is no saved session".into(), advice: "give a file that was written by /save".into() }
+        Self { reason: "it is not a saved session".into(), advice: "use a file that holds one".into() }
     }
 
     pub fn at(self, path: &Path) -> Error {
