@@ -1,25 +1,25 @@
-//! How live video stands in its prompt.
+//! The arrangement of live video in its prompt.
 //!
-//! The text before the first slice stays as it is while the video grows, and so do the places of all slices:
-//! whatever a family's layout tells there of the whole video (how many frames, how long) is what will usually be held.
+//! The text before the first slice and the positions of all slices stay the same while the video grows. If a family's
+//! layout states the number of frames and the duration there, they are those of the frames that will usually be held.
 
 use crate::chat::encoded::arrangement::Arrangement;
 use crate::layout::{FrameCount, Layout, Part, SliceCount, SliceTime, Slices};
 use crate::video::VideoInfo;
 
-/// What is the same for all slices, from the first to the next rebase.
+/// What all slices share until the next rebase.
 #[derive(Debug, Clone)]
 pub(super) struct LiveArrangement {
     /// The arrangement without its slices.
     of_slice: Arrangement,
-    /// What stands before the first slice.
+    /// The parts before the first slice.
     start: Vec<Part>,
     mrope: bool,
-    /// Frames that are told to the model, and how long they last.
+    /// The number and the rate of frames to state.
     stated: Stated,
 }
 
-/// What the model is told of the video as a whole.
+/// What a layout states to the model about the whole video.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stated {
     pub n_frames: FrameCount,
@@ -27,7 +27,7 @@ pub(super) struct Stated {
 }
 
 impl LiveArrangement {
-    /// For frames of the size in `info`, the first of which is shown at `start_s`.
+    /// Makes the arrangement of frames of the size in `info`, of which the first is at `start_s`.
     pub fn new(layout: &dyn Layout, info: &VideoInfo, stated: Stated, start_s: f64, mrope: bool) -> Self {
         let times: Vec<f64> = (0..stated.n_frames.0.max(1)).map(|i| start_s + i as f64 / stated.fps).collect();
         let info = VideoInfo { duration_s: Some(stated.n_frames.0 as f64 / stated.fps), ..info.clone() };
@@ -37,13 +37,13 @@ impl LiveArrangement {
         Self { of_slice, start, mrope, stated }
     }
 
-    /// How a slice is encoded: of all that an arrangement says, what does not depend on the other slices.
+    /// The part of the arrangement that does not depend on the slices: how each is encoded.
     pub fn of_slice(&self) -> &Arrangement {
         &self.of_slice
     }
 
-    /// The arrangement of slices at `times`, ascending. Of a longer list it begins with the same parts, at the same
-    /// places.
+    /// Returns the arrangement of slices at `times`, ascending. That of a longer list begins with the same parts, at
+    /// the same positions.
     pub fn of_slices(&self, layout: &dyn Layout, times: &[SliceTime]) -> Arrangement {
         let n_frames = SliceCount(times.len()).frames(self.of_slice.frames_per_slice);
         let duration_s = Some(self.stated.n_frames.0 as f64 / self.stated.fps);
@@ -64,7 +64,8 @@ fn before_first(parts: &[Part]) -> &[Part] {
     &parts[..first.unwrap_or(parts.len())]
 }
 
-/// By how many positions each slice is later than the first. No two share one, so that each can leave alone.
+/// Returns the position of each slice relative to the first. No two share a position, so that each can be evicted
+/// alone.
 fn time_steps(layout: &dyn Layout, times: &[SliceTime]) -> Option<Vec<i32>> {
     let start_s = times.first()?.first_s;
     let mut least = 0;

@@ -1,4 +1,4 @@
-//! Whether there is room for what is to be held.
+//! Checks that the frames to hold fit the model and the memory.
 
 use super::params::LivePolicy;
 use super::session::{LiveSession, QUESTION};
@@ -11,7 +11,7 @@ use crate::layout::{FrameCount, Size, SliceCount, SliceTime};
 use crate::prune::{Budget, PruneParams};
 use crate::runtime::MemoryUsage;
 
-/// What slices take of the prompt, with all their visual tokens.
+/// What slices take of a prompt, with all their visual tokens.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     rows: usize,
@@ -19,12 +19,12 @@ struct Taken {
     tokens: usize,
 }
 
-/// What a number of slices takes.
+/// What any number of slices takes: a linear function.
 #[derive(Debug)]
 struct Line {
-    /// With one slice.
+    /// What one slice takes.
     first: Taken,
-    /// What each other one takes.
+    /// What each further slice takes.
     more: Taken,
 }
 
@@ -36,15 +36,16 @@ impl Line {
 }
 
 impl LiveSession {
-    /// Checks that the model has positions, and this machine memory, for what the policy is told to hold and what is to
-    /// be remembered, of frames of this size in pixels. Without the check, less is held: frames leave, and it is warned
-    /// of.
+    /// Checks that the model has positions, and the machine memory, for the frames that the policy holds and for those
+    /// to remember, of this `size` in pixels. Without this check, a session that does not fit holds fewer frames, with
+    /// a warning.
     ///
-    /// Refused is what surely does not fit: of a window with adaptive pruning, as little is counted as may be kept.
+    /// It rejects only what certainly does not fit: with adaptive pruning, a window counts the fewest tokens that may
+    /// be kept.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`], with the number that would fit; [`Error::Llama`] if a context cannot be made to
-    /// measure what it takes.
+    /// [`Error::InvalidParameter`], with the number that fits; [`Error::Llama`] if the memory of a context cannot be
+    /// measured.
     pub fn check_fit(&self, size: Size) -> Result<()> {
         let policy = self.live.policy;
         let (name, unit, asked) = match policy {
@@ -58,12 +59,12 @@ impl LiveSession {
         if let Some(free) = free.as_mut().filter(|free| free.is_system) {
             free.bytes -= self.recall_bytes(available, &line, free.bytes)?;
         }
-        // What is short with `n` of them, in words.
+        // What `n` of them lack, in words; `None` if they fit.
         let shortage = |n: usize| -> Result<Option<String>> {
             let (slices, tokens) = self.held_of(n, &line);
             let taken = line.of(slices);
             let positions = self.engine.model.n_ctx_train();
-            // As many again have to fit, after which all is arranged anew.
+            // After a rebase, as many slices again must fit before the next one.
             if slices > SliceCount(1) && taken.positions > self.positions() / 2 {
                 return Ok(Some(format!("the model was trained for {positions} positions")));
             }
@@ -83,13 +84,13 @@ impl LiveSession {
             }
         }
         let expected = match fits {
-            0 => format!("smaller, and not even one fits: {reason}"),
+            0 => format!("smaller, but not even one fits: {reason}"),
             fits => format!("at most {fits} {unit}: {reason}"),
         };
         Err(Error::InvalidParameter { name, value: format!("{asked} {unit}"), expected })
     }
 
-    /// Bytes of what is to be remembered beside what is held, of `free` ones.
+    /// Returns how many of the `free` bytes the frames to remember take.
     fn recall_bytes(&self, available: &Available<'_>, line: &Line, free: u64) -> Result<u64> {
         let frames = self.live.recall;
         let bytes = |frames: usize| {
@@ -108,7 +109,7 @@ impl LiveSession {
         })
     }
 
-    /// The slices and visual tokens that are held at least when the policy's number is `n`.
+    /// Returns the least numbers of slices and of visual tokens that are held if the policy's limit is `n`.
     fn held_of(&self, n: usize, line: &Line) -> (SliceCount, usize) {
         let per_slice = line.first.tokens.max(1);
         match self.live.policy {
@@ -120,14 +121,14 @@ impl LiveSession {
         }
     }
 
-    /// When a slice is shown, if every frame is held.
+    /// The times of a slice if every frame is held.
     fn time_of(&self, slice: usize) -> SliceTime {
         let (per_slice, fps) = (self.engine.layout.frames().per_slice.max(1), self.live.fps);
         let first = slice * per_slice;
         SliceTime { first_s: first as f64 / fps, last_s: (first + per_slice - 1) as f64 / fps }
     }
 
-    /// What slices of frames of this size take, one after the other.
+    /// Measures what slices of frames of this size take.
     fn line(&self, size: Size) -> Result<Line> {
         let Self { engine, conversation, params, .. } = self;
         let info = self.info_of(size);
@@ -149,7 +150,7 @@ impl LiveSession {
             Ok(Taken { rows: plan.rows.len(), positions: plan.next_position.max(0) as usize, tokens })
         };
         let (first, second, third) = (of(1)?, of(2)?, of(3)?);
-        // After the second all are alike.
+        // From the second slice on, all take the same.
         let more = Taken {
             rows: third.rows - second.rows,
             positions: third.positions.saturating_sub(second.positions),
@@ -159,12 +160,12 @@ impl LiveSession {
     }
 }
 
-/// Visual tokens that are kept of slices, whatever they show.
+/// Returns the fewest visual tokens that are kept of slices, whatever they show.
 fn kept_at_least(prune: &PruneParams, SliceCount(slices): SliceCount, per_slice: usize) -> usize {
     match prune.budget {
         _ if !prune.method.prunes() => slices * per_slice,
         Budget::Keep(share) => ((slices * per_slice) as f64 * f64::from(share)) as usize,
-        // What nothing is kept of is not held.
+        // A slice without kept tokens is not held.
         _ => slices,
     }
 }

@@ -1,44 +1,44 @@
-//! The slices of live video that are held.
+//! The held slices of live video.
 
 use super::arrangement::{LiveArrangement, Stated};
 use super::policy::Held;
 use crate::chat::encoded::{EncodedSlice, EncodedVideo, VideoId};
 use crate::layout::{FrameCount, Layout, SliceCount, SliceTime};
 
-/// What belongs to the slices of an [`EncodedVideo`] since the last rebase.
+/// The slices of an [`EncodedVideo`] since the last rebase, and which of them are held.
 #[derive(Debug)]
 pub(super) struct HeldSlices {
     arrangement: LiveArrangement,
     stated: Stated,
     mrope: bool,
-    /// When each slice of the video is, whether it is held or not.
+    /// The times of all slices of the video, held or not.
     times: Vec<SliceTime>,
-    /// The slices that are held, oldest first.
+    /// The held slices, oldest first.
     held: Vec<Held>,
 }
 
 impl HeldSlices {
-    /// Without slices.
+    /// Makes one without slices.
     pub fn new(arrangement: LiveArrangement, stated: Stated, mrope: bool) -> Self {
         Self { arrangement, stated, mrope, times: Vec::new(), held: Vec::new() }
     }
 
-    /// How slices stand in the prompt.
+    /// The arrangement of slices in the prompt.
     pub fn arrangement(&self) -> &LiveArrangement {
         &self.arrangement
     }
 
-    /// The slices that are held, oldest first.
+    /// The held slices, oldest first.
     pub fn slices(&self) -> &[Held] {
         &self.held
     }
 
-    /// Slices since the last rebase.
+    /// The number of slices since the last rebase.
     pub fn n_slices(&self) -> SliceCount {
         SliceCount(self.times.len())
     }
 
-    /// Adds a slice of which something is kept to `video`.
+    /// Adds a slice with kept tokens to `video`, and holds it.
     pub fn push(
         &mut self,
         video: &mut EncodedVideo,
@@ -54,15 +54,15 @@ impl HeldSlices {
         video.arrangement = self.arrangement.of_slices(layout, &self.times);
     }
 
-    /// Drops the held slices at these indices (ascending): they are empty from then on. Returns how many frames these
-    /// are.
+    /// Evicts the held slices at these indices, ascending: they stay in `video`, with no tokens. Returns the number of
+    /// their frames.
     pub fn evict(&mut self, video: &mut EncodedVideo, indices: &[usize]) -> FrameCount {
         let mut frames = FrameCount(0);
         for &index in indices.iter().rev() {
-            let gone = self.held.remove(index);
-            frames.0 += gone.frames.0;
-            if let Some(slice) = video.slices.get_mut(gone.slice) {
-                // Not `clear`: their memory has to go.
+            let evicted = self.held.remove(index);
+            frames.0 += evicted.frames.0;
+            if let Some(slice) = video.slices.get_mut(evicted.slice) {
+                // New vectors, because `clear` would keep the memory.
                 (slice.kept, slice.rows, slice.unfinished) = Default::default();
                 (slice.cells, slice.notes) = (None, None);
                 slice.is_removed = true;
@@ -71,7 +71,7 @@ impl HeldSlices {
         frames
     }
 
-    /// Arranges what is held anew, as another video.
+    /// Arranges the held slices anew, as a video with another id.
     pub fn rebase(&mut self, video: &mut EncodedVideo, layout: &dyn Layout) {
         let mut slices = Vec::with_capacity(self.held.len());
         let mut times = Vec::with_capacity(self.held.len());

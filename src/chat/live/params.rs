@@ -1,32 +1,31 @@
-//! What the caller of a live session can choose.
+//! The parameters of a live session.
 
 use crate::error::{Error, Result};
 use serde::Serialize;
 
-/// Which frames of video that does not end stay.
+/// Which frames of live video are held.
 ///
-/// Frames that repeat the one before them are neither kept nor counted. What is kept of the others is what
-/// [`CausalPruner`](crate::prune::CausalPruner) chooses. A frame is held with all tokens that were kept of it, or not
-/// at all.
+/// Frames that repeat the one before them are neither held nor counted. [`CausalPruner`](crate::prune::CausalPruner)
+/// chooses which tokens of the others to keep. A frame is held with all of its kept tokens, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LivePolicy {
-    /// The last `frames` frames, and nothing else: SimpleStream (arXiv 2604.02317).
+    /// The newest `frames` frames: SimpleStream (arXiv 2604.02317).
     Window {
-        /// At least 1.
+        /// The number of frames, at least 1.
         frames: usize,
     },
-    /// At most `tokens` visual tokens, by worth: when there are more, the frames of least worth leave.
+    /// At most `tokens` visual tokens: when there are more, the frames of least worth are evicted.
     ///
     /// The worth of a frame is `r · 2^(−a/h)`: its novelty `r`
     /// ([`CausalChoice::novelty`](crate::prune::CausalChoice::novelty), 0 to 1), halved for every `h` seconds of its
-    /// age `a`, the time since it was shown until the newest frame was. Of equals the older leaves. The first frame has
-    /// no privilege: the text in front of it is what attention sinks into, and always stays.
+    /// age `a`, the time from it to the newest frame. Of equal frames, the older is evicted. The first frame has no
+    /// privilege: attention sinks into the text before it, which always stays.
     Memory {
-        /// Visual tokens, at least 1.
+        /// The number of visual tokens, at least 1.
         tokens: usize,
-        /// The newest frames, which never leave, at least 1; if they have more than `tokens` tokens, they are all that
-        /// is held.
+        /// How many of the newest frames are never evicted, at least 1. If they alone have more than `tokens` tokens,
+        /// only they are held.
         recent: usize,
         /// `h`, in seconds, more than 0.
         half_life_s: f64,
@@ -34,12 +33,12 @@ pub enum LivePolicy {
 }
 
 impl LivePolicy {
-    /// A memory of `tokens` visual tokens, with the four newest frames and a half-life of five minutes.
+    /// A memory of `tokens` visual tokens, which never evicts the four newest frames, with a half-life of five minutes.
     pub fn memory(tokens: usize) -> Self {
         Self::Memory { tokens, recent: 4, half_life_s: 300.0 }
     }
 
-    /// The newest frames, which never leave.
+    /// How many of the newest frames are never evicted.
     pub fn recent(&self) -> usize {
         match *self {
             Self::Window { frames } => frames,
@@ -54,23 +53,23 @@ impl Default for LivePolicy {
     }
 }
 
-/// How a [`LiveSession`](super::LiveSession) holds its video.
+/// The parameters of a [`LiveSession`](super::LiveSession).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LiveParams {
-    /// What stands for the video's path, in errors and reports.
+    /// A name in place of the video's path, for errors and reports.
     pub name: String,
-    /// Which frames stay.
+    /// Which frames are held.
     pub policy: LivePolicy,
-    /// Frames that will be pushed for each second, about. Some families tell the model how many frames it sees, and
-    /// over how long.
+    /// The approximate number of frames pushed per second. The layouts of some families state the number of frames and
+    /// the duration.
     pub fps: f64,
-    /// Frames that are remembered beside what the policy holds, of all that went by, so that
-    /// [`search`](super::LiveSession::search) can ask about them; 0 for none. They are in no KV cache: what they take
-    /// are the embeddings of the tokens that are kept of them. They come in pairs, of which at least four are
-    /// remembered: where more came, neighbors in time that look most alike became one.
+    /// How many frames of the whole video to remember in addition to those that the policy holds, so that
+    /// [`search`](super::LiveSession::search) can ask about them; 0 for none. They take no KV cache, only memory for
+    /// the embeddings of their kept tokens. They are remembered in parts of two slices, at least four parts: when there
+    /// are more, the two neighbors in time that look most alike become one.
     pub recall: usize,
-    /// Compute each frame's rows when it comes, so that a question waits for its own rows alone. Without it, they are
-    /// computed with the next question: less work where frames leave unasked.
+    /// Whether to prefill each frame when it is pushed, so that a question waits only for its own rows. If false,
+    /// frames are prefilled with the next question, which saves work for frames that are evicted before it.
     pub prefill: bool,
 }
 
@@ -95,7 +94,7 @@ impl LiveParams {
             LivePolicy::Window { frames } => check(frames > 0, "the window", &frames, "at least 1 frame")?,
             LivePolicy::Memory { tokens, recent, .. } => {
                 check(tokens > 0, "the memory", &tokens, "at least 1 token")?;
-                check(recent > 0, "the newest frames that stay", &recent, "at least 1")?;
+                check(recent > 0, "the newest frames to hold", &recent, "at least 1")?;
             }
         }
         if let LivePolicy::Memory { half_life_s, .. } = self.policy {

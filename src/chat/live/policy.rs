@@ -1,35 +1,35 @@
-//! Which frames leave.
+//! Chooses which frames to evict.
 
 use super::params::LivePolicy;
 use crate::layout::{FrameCount, SliceCount};
 
-/// A slice (a frame, or a merged pair) that is held.
+/// A held slice.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Held {
     /// Its index in the arrangement.
     pub slice: usize,
-    /// Seconds; when its last frame was shown.
+    /// The time of its last frame, in seconds.
     pub time_s: f64,
-    /// Tokens that were kept of it.
+    /// The number of its kept tokens.
     pub kept: usize,
     /// How much of it was new, 0 to 1.
     pub novelty: f32,
-    /// Its frames.
+    /// The number of its frames.
     pub frames: FrameCount,
 }
 
 impl LivePolicy {
-    /// After how many slices of `per_slice` frames the next is a key slice: those of half of the newest frames. But two
-    /// at least, where half of them are so many frames: if every merged pair were one, none would be compared with the
-    /// pair before it.
+    /// Returns how many slices of `per_slice` frames there are from one key slice to the next: those of half of the
+    /// newest frames. At least two if that half has two frames: if every merged pair were a key slice, none would be
+    /// compared with the pair before it.
     pub(super) fn key_distance(&self, per_slice: usize) -> SliceCount {
         let half = FrameCount(self.recent().div_ceil(2));
         half.slices(per_slice).max(SliceCount(half.0.min(2)))
     }
 
-    /// Which of `held` slices, oldest first, have to leave so that at most `most` are left: places in `held`,
-    /// ascending. The newest stays whatever is asked for.
-    pub(super) fn leaving(&self, held: &[Held], most: SliceCount) -> Vec<usize> {
+    /// Returns which of the `held` slices, oldest first, to evict so that at most `most` stay: indices into `held`,
+    /// ascending. Never evicts the newest.
+    pub(super) fn evictions(&self, held: &[Held], most: SliceCount) -> Vec<usize> {
         let most = most.0.max(1);
         match *self {
             Self::Window { frames } => {
@@ -38,7 +38,7 @@ impl LivePolicy {
             Self::Memory { tokens, recent, half_life_s } => {
                 let newest_s = held.last().map_or(0.0, |held| held.time_s);
                 let worth = |held: &Held| f64::from(held.novelty) * (-(newest_s - held.time_s) / half_life_s).exp2();
-                // The oldest of equals first: a stable sort, and they come by age.
+                // The sort is stable and the slices are sorted by age, so of equals the oldest comes first.
                 let stay = newest(held, FrameCount(recent)).0.min(most).min(held.len());
                 let mut order: Vec<usize> = (0..held.len() - stay).collect();
                 order.sort_by(|&a, &b| worth(&held[a]).total_cmp(&worth(&held[b])));
@@ -49,15 +49,15 @@ impl LivePolicy {
                     n -= 1;
                     over
                 };
-                let mut leaving: Vec<usize> = order.into_iter().take_while(is_over).collect();
-                leaving.sort_unstable();
-                leaving
+                let mut to_evict: Vec<usize> = order.into_iter().take_while(is_over).collect();
+                to_evict.sort_unstable();
+                to_evict
             }
         }
     }
 }
 
-/// How many slices hold the newest `frames` frames, without more of them; one at least.
+/// Returns how many of the newest slices have at most `frames` frames together; at least 1.
 fn newest(held: &[Held], frames: FrameCount) -> SliceCount {
     let mut left = frames.0;
     let is_within = |held: &&Held| {
@@ -80,12 +80,12 @@ mod tests {
     fn a_window_holds_the_newest() {
         let slices: Vec<Held> = (0..5).map(|i| held(i, i as f64, 10, 0.5)).collect();
         let window = LivePolicy::Window { frames: 3 };
-        assert_eq!(window.leaving(&slices, SliceCount(usize::MAX)), [0, 1]);
-        assert_eq!(window.leaving(&slices, SliceCount(1)), [0, 1, 2, 3]);
-        assert_eq!(window.leaving(&slices, SliceCount(0)), [0, 1, 2, 3], "the newest stays");
+        assert_eq!(window.evictions(&slices, SliceCount(usize::MAX)), [0, 1]);
+        assert_eq!(window.evictions(&slices, SliceCount(1)), [0, 1, 2, 3]);
+        assert_eq!(window.evictions(&slices, SliceCount(0)), [0, 1, 2, 3], "the newest stays");
         assert!(
-            window.leaving(&slices[..3], SliceCount(usize::MAX)).is_empty()
-                && window.leaving(&[], SliceCount(1)).is_empty()
+            window.evictions(&slices[..3], SliceCount(usize::MAX)).is_empty()
+                && window.evictions(&[], SliceCount(1)).is_empty()
         );
     }
 
@@ -93,21 +93,21 @@ mod tests {
     fn a_memory_loses_the_least_worth_first() {
         let memory = |tokens, half_life_s| LivePolicy::Memory { tokens, recent: 1, half_life_s };
         let slices = [held(0, 0.0, 10, 0.9), held(1, 1.0, 10, 0.1), held(2, 2.0, 10, 0.3), held(3, 3.0, 10, 0.0)];
-        assert!(memory(40, 1e9).leaving(&slices, SliceCount(usize::MAX)).is_empty());
-        assert_eq!(memory(30, 1e9).leaving(&slices, SliceCount(usize::MAX)), [1]);
-        assert_eq!(memory(29, 1e9).leaving(&slices, SliceCount(usize::MAX)), [1, 2]);
-        // Halved each half second, the first is worth 0.9/64, the third 0.3/4.
-        assert_eq!(memory(20, 0.5).leaving(&slices, SliceCount(usize::MAX)), [0, 1]);
-        // The newest stays, whatever it is worth and has.
-        assert_eq!(memory(1, 1e9).leaving(&slices, SliceCount(usize::MAX)), [0, 1, 2]);
-        assert_eq!(memory(40, 1e9).leaving(&slices, SliceCount(2)), [1, 2]);
+        assert!(memory(40, 1e9).evictions(&slices, SliceCount(usize::MAX)).is_empty());
+        assert_eq!(memory(30, 1e9).evictions(&slices, SliceCount(usize::MAX)), [1]);
+        assert_eq!(memory(29, 1e9).evictions(&slices, SliceCount(usize::MAX)), [1, 2]);
+        // Halved every half second, the first is worth 0.9/64, the third 0.3/4.
+        assert_eq!(memory(20, 0.5).evictions(&slices, SliceCount(usize::MAX)), [0, 1]);
+        // The newest stays, whatever its worth and its tokens.
+        assert_eq!(memory(1, 1e9).evictions(&slices, SliceCount(usize::MAX)), [0, 1, 2]);
+        assert_eq!(memory(40, 1e9).evictions(&slices, SliceCount(2)), [1, 2]);
     }
 
     #[test]
     fn pairs_count_as_two_frames() {
         let pairs: Vec<Held> = (0..4).map(|i| Held { frames: FrameCount(2), ..held(i, i as f64, 10, 0.5) }).collect();
-        let leaving = |frames| LivePolicy::Window { frames }.leaving(&pairs, SliceCount(usize::MAX));
-        assert_eq!([leaving(4), leaving(5), leaving(1)], [vec![0, 1], vec![0, 1], vec![0, 1, 2]]);
+        let to_evict = |frames| LivePolicy::Window { frames }.evictions(&pairs, SliceCount(usize::MAX));
+        assert_eq!([to_evict(4), to_evict(5), to_evict(1)], [vec![0, 1], vec![0, 1], vec![0, 1, 2]]);
     }
 
     #[test]
@@ -123,6 +123,6 @@ mod tests {
     fn of_equals_the_older_leaves() {
         let slices: Vec<Held> = (0..4).map(|i| held(i, 5.0, 10, 0.5)).collect();
         let memory = LivePolicy::Memory { tokens: 20, recent: 1, half_life_s: 1.0 };
-        assert_eq!(memory.leaving(&slices, SliceCount(usize::MAX)), [0, 1]);
+        assert_eq!(memory.evictions(&slices, SliceCount(usize::MAX)), [0, 1]);
     }
 }

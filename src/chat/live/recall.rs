@@ -1,10 +1,9 @@
-//! What is remembered of video that went by, beside what is held.
+//! Recall: parts of live video that are remembered for search, in addition to the held frames.
 //!
-//! Questions about the whole of a long video are answered part by part
-//! ([`Session::search`](crate::chat::Session::search)), and for that nothing of it has to be in the prompt. So of video
-//! that goes on, parts stay whose tokens are known, and in no KV cache: a few kilobytes each. When there are too many,
-//! neighbors in time that differ least become one ([`Segments`]). So what was seen for seconds stays, however long ago,
-//! while what hardly changes comes to a single part.
+//! A search ([`Session::search`](crate::chat::Session::search)) asks about each part of a video alone, so the whole
+//! video need not fit in one prompt. Recall keeps the embeddings of parts of live video, a few kilobytes each, in no KV
+//! cache. When there are too many parts, the two neighbors in time that differ least become one ([`Segments`]). So an
+//! event of seconds stays, however long ago it was, while a long stretch with few changes becomes a single part.
 
 use crate::chat::encoded::{EncodedSlice, EncodedVideo};
 use crate::chat::search::PART;
@@ -15,22 +14,22 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub(super) struct RecalledPart {
     pub video: Arc<EncodedVideo>,
-    /// When its last frame was shown, in seconds.
+    /// The time of its last frame, in seconds.
     pub end_s: f64,
 }
 
 /// The slices of a part that is not complete yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OpenPart {
-    /// Without tokens.
+    /// The slices, without embeddings.
     pub slices: Vec<EncodedSlice>,
-    /// All of their tokens' embeddings.
+    /// The embeddings of all of their tokens, before pruning.
     pub unpruned: Vec<Vec<f32>>,
     image: Option<Thumbnail>,
 }
 
 impl OpenPart {
-    /// Adds a slice: its frames, what is known of it, and the embeddings of all of its tokens.
+    /// Adds a slice: its frames, the slice, and the embeddings of all of its tokens.
     pub fn push(&mut self, frames: &[Frame], slice: EncodedSlice, all: Vec<f32>) {
         let before = self.times().count();
         for (i, frame) in frames.iter().enumerate() {
@@ -44,7 +43,7 @@ impl OpenPart {
         self.unpruned.push(all);
     }
 
-    /// The moments of their frames, in seconds.
+    /// The times of their frames, in seconds.
     pub fn times(&self) -> impl Iterator<Item = f64> {
         self.slices.iter().flat_map(|slice| slice.times_s.iter().copied())
     }
@@ -58,17 +57,17 @@ pub(super) struct Recall {
 }
 
 impl Recall {
-    /// Of at most so many parts, 1 or more.
+    /// Remembers at most `parts` parts, 1 or more.
     pub fn new(parts: usize) -> Self {
         Self { parts: Segments::new(parts), open: OpenPart::default() }
     }
 
-    /// Whether the slices since the last part are one.
+    /// Whether the slices since the last part make a part.
     pub fn is_complete(&self) -> bool {
         self.open.slices.len() >= PART
     }
 
-    /// Adds the part that the slices since the last one came to.
+    /// Adds the part that was made of the slices since the last part.
     pub fn close(&mut self, part: RecalledPart) {
         let open = std::mem::take(&mut self.open);
         if let Some(image) = open.image {
@@ -76,17 +75,17 @@ impl Recall {
         }
     }
 
-    /// The parts, in the order of time.
+    /// The parts, ordered by time.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = &RecalledPart> {
         self.parts.items()
     }
 
-    /// The frames in them, those that are no part yet included.
+    /// The number of remembered frames, including those of the incomplete part.
     pub fn frames(&self) -> usize {
         self.open.times().count() + self.parts().map(|part| part.video.arrangement.n_frames.0).sum::<usize>()
     }
 
-    /// Bytes of their embeddings.
+    /// Bytes of the remembered embeddings.
     pub fn bytes(&self) -> usize {
         let slices = self.parts().flat_map(|part| &part.video.slices).map(|slice| slice.rows.capacity());
         let open = self.open.unpruned.iter().map(Vec::capacity);

@@ -1,4 +1,4 @@
-//! Searching in what is remembered of live video.
+//! Search in the parts that are remembered of live video.
 
 use super::arrangement::LiveArrangement;
 use super::recall::{OpenPart, Recall, RecalledPart};
@@ -12,21 +12,23 @@ use crate::prune::PruneParams;
 use crate::video::VideoInfo;
 
 impl LiveSession {
-    /// Asks each part that is remembered ([`recall`](super::LiveParams::recall)) alone, and finds the one whose answer
-    /// to `question` differs most from those of the others, if one differs. [`Search::question`] then asks about that
-    /// part: see [`Session::search`](crate::chat::Session::search). Returns `None` if there are fewer than four parts.
+    /// Asks about each remembered part ([`recall`](super::LiveParams::recall)) alone, and finds the part whose answer
+    /// to `question` differs most from the others, if one differs. [`Search::question`] then makes a question about
+    /// that part: see [`Session::search`](crate::chat::Session::search). Returns `None` if there are fewer than four
+    /// parts.
     ///
-    /// For what was seen once, at any time; what goes on now is what is held for. The cache stays as it is: parts have
-    /// one of their own.
+    /// Use it for what was seen once, at any time; [`ask`](Self::ask) is for what goes on now. The parts have a cache
+    /// of their own, so that of the held frames does not change.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if nothing is remembered; otherwise as [`Session::ask`](crate::chat::Session::ask).
+    /// [`Error::InvalidParameter`] if [`recall`](super::LiveParams::recall) is 0; otherwise as
+    /// [`Session::ask`](crate::chat::Session::ask).
     pub fn search(&mut self, question: &str, observer: &mut dyn Observer) -> Result<Option<Search>> {
         if self.live.recall == 0 {
             return Err(Error::InvalidParameter {
                 name: "LiveParams::recall",
                 value: "0".into(),
-                expected: "the frames to remember, for searching in them".into(),
+                expected: "the number of frames to remember for search, more than 0".into(),
             });
         }
         let Self { engine, conversation, params, .. } = &*self;
@@ -53,7 +55,7 @@ impl LiveSession {
         searcher.search(parts.len(), part, described, question, observer).map(Some)
     }
 
-    /// The parts that are remembered beside what is held, by the times of their first and last frames, in seconds.
+    /// Returns the remembered parts as the times of their first and last frames, in seconds.
     pub fn recalled_times(&self) -> impl Iterator<Item = (f64, f64)> {
         let recall = self.feed.as_ref().and_then(|feed| feed.recall.as_ref());
         let parts = recall.into_iter().flat_map(Recall::parts);
@@ -61,7 +63,7 @@ impl LiveSession {
     }
 }
 
-/// The part that `open` comes to.
+/// Makes a part of the slices of `open`.
 pub(super) fn part_of(
     engine: &Engine,
     prune: &PruneParams,

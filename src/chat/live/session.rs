@@ -1,4 +1,4 @@
-//! A session about live video.
+//! The session about live video.
 
 use super::arrangement::{LiveArrangement, Stated};
 use super::held::HeldSlices;
@@ -29,19 +29,19 @@ use crate::video::{Frame, Kind, VideoInfo, check_image};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tokens that are always reserved for a question.
+/// Positions that are always reserved for a question.
 pub(super) const QUESTION: usize = 64;
 
-/// So many slices may come for each that is held before a rebase: its cost is shared by those that came since the last.
+/// How many slices may arrive for each held slice before a rebase, so that its cost is spread over them.
 const SLICES_FOR_EACH: usize = 4;
 
-/// Slices that may come before a rebase, however few are held.
+/// How many slices may arrive before a rebase, however few are held.
 const LEAST_SLICES: usize = 64;
 
-/// A conversation about live video: frames go in one by one, and questions are answered from what is held.
+/// A conversation about live video: frames are pushed one by one, and questions are answered from the held frames.
 ///
-/// Each question is about the video alone: it does not know of those before it. See [the module](super) for what is
-/// held, and how.
+/// Questions are independent: the prompt of each has the video and no earlier question. See [the module](super) for
+/// what is held, and how.
 ///
 /// ```no_run
 /// use sharpv::video::Frame;
@@ -61,47 +61,47 @@ const LEAST_SLICES: usize = 64;
 /// ```
 #[derive(Debug)]
 pub struct LiveSession {
-    // Dropped before what it was made from.
+    // Dropped before the engine that it was made with.
     cache: Cache,
     pub(super) engine: Engine,
-    /// About the video that is held, with no question in it.
+    /// The conversation about the held video, without a question.
     pub(super) conversation: Conversation,
     learned: Learned,
     pub(super) params: SessionParams,
     pub(super) live: LiveParams,
-    /// From the first frame on.
+    /// `None` before the first frame.
     pub(super) feed: Option<Feed>,
-    /// Frames that wait for others to make a slice with.
+    /// Frames that wait for others to make a slice.
     pending: Vec<Frame>,
     counts: Counts,
-    /// Slices that are held at most, because of the model's positions.
+    /// The most slices that the model's positions allow to hold.
     most: SliceCount,
     /// Rows of the prompt before every question.
     n_rows: usize,
 }
 
-/// What is known of the video from its first frame on. The video itself is the conversation's.
+/// What is known of the video from its first frame on. The encoded video itself is in the conversation.
 #[derive(Debug)]
 pub(super) struct Feed {
     pub held: HeldSlices,
     running: Running,
     pub info: VideoInfo,
-    /// Slices since the last key slice, it included.
+    /// The number of slices since the last key slice, which counts.
     since_key: usize,
     /// Visual tokens of a slice.
     slice_tokens: usize,
-    /// What is remembered beside what is held, if anything is to be.
+    /// The parts that are remembered for search, if any shall be.
     pub recall: Option<Recall>,
 }
 
-/// What bringing the cache to what is held took.
+/// What prefilling the held frames took.
 #[derive(Debug, Clone, Copy)]
 struct Prefilled {
     rows: usize,
     took: Duration,
 }
 
-/// What was counted.
+/// What the session counts.
 #[derive(Debug, Default)]
 struct Counts {
     frames: u64,
@@ -110,7 +110,7 @@ struct Counts {
     rebases: u64,
     tokens_seen: u64,
     slices: u64,
-    /// Shares of the encoder's work, summed up.
+    /// The sum of the shares of the encoder's work over slices.
     computed: f64,
     positions: usize,
     now_s: Option<f64>,
@@ -118,8 +118,8 @@ struct Counts {
 }
 
 impl LiveSession {
-    /// Loads a model. [`SessionParams::evict`] is off whatever it says: layers without visual tokens could not lose
-    /// those of a single frame.
+    /// Loads a model and opens a session. [`SessionParams::evict`] has no effect: single frames cannot be removed from
+    /// a cache with evicted layers.
     ///
     /// # Errors
     /// As [`Session::open`]; [`Error::InvalidParameter`] if `live` is out of range, or if `params` prunes by a method
@@ -134,7 +134,7 @@ impl LiveSession {
         Self::over(Session::open(files, params, observer)?, live)
     }
 
-    /// With a session that is open. Its conversation and its videos are forgotten.
+    /// Makes a live session of an open session. Drops its conversation and its videos.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -157,14 +157,15 @@ impl LiveSession {
         })
     }
 
-    /// Takes the next frame. `None` if the model merges frames, and this one waits for another.
+    /// Encodes and prunes the next frame, holds what is new in it, and evicts frames by the policy. Returns `None` if
+    /// the model merges frames and this one waits for another.
     ///
-    /// A frame of another size than the first is fitted into that. What is computed of a frame when this fails is
-    /// lost; the session goes on with the next one.
+    /// A frame of another size than the first is fitted into that size. If this fails, the frame is lost, and the
+    /// session goes on with the next one.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if the frame's bytes are not those of its size, or its time is not finite or not
-    /// behind that of the frame before; [`Error::Cancelled`]; [`Error::Llama`] if encoding fails.
+    /// [`Error::InvalidParameter`] if the frame's bytes do not match its size, or if its time is not finite or not
+    /// after that of the frame before; [`Error::Cancelled`]; [`Error::Llama`] if encoding fails.
     pub fn push(&mut self, frame: &Frame, observer: &mut dyn Observer) -> Result<Option<Pushed>> {
         let frame = self.accept(frame)?;
         self.counts.frames += 1;
@@ -209,7 +210,7 @@ impl LiveSession {
         self.counts.tokens_seen += slice.n_tokens as u64;
         if choice.non_finite > 0 && self.counts.non_finite == 0 {
             observer.warning(&format!(
-                "{}: the encoder gave visual tokens that are no finite numbers; they are left out",
+                "{}: the encoder returned visual tokens that are not finite; they are dropped",
                 self.live.name
             ));
         }
@@ -244,8 +245,8 @@ impl LiveSession {
         let Some(video) = conversation.videos.first_mut().map(Arc::make_mut) else { return Ok(Some(pushed)) };
         video.timings += taken;
         feed.held.push(video, engine.layout.as_ref(), slice, (time, choice.novelty));
-        let leaving = live.policy.leaving(feed.held.slices(), self.most);
-        pushed.evicted = feed.held.evict(video, &leaving).0;
+        let to_evict = live.policy.evictions(feed.held.slices(), self.most);
+        pushed.evicted = feed.held.evict(video, &to_evict).0;
         self.counts.evicted += pushed.evicted as u64;
         if self.live.prefill {
             self.prefill(observer)?;
@@ -253,7 +254,7 @@ impl LiveSession {
         Ok(Some(pushed))
     }
 
-    /// Answers `question` from what is held, as [`Session::ask`] does, or from the part that a
+    /// Answers `question` from the held frames, as [`Session::ask`] does, or from the part that a
     /// [search](Self::search) found.
     ///
     /// # Errors
@@ -275,8 +276,7 @@ impl LiveSession {
         Ok(answer)
     }
 
-    /// The logits of the first token of the answer to `question`, `[n_vocab]`, as [`Session::first_logits`] returns
-    /// them.
+    /// Returns the logits of the first token of the answer to `question`, `[n_vocab]`: see [`Session::first_logits`].
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
@@ -292,8 +292,8 @@ impl LiveSession {
         self.put(question, observer, read).map(|(logits, _)| logits)
     }
 
-    /// Puts a question to the conversation that it is about: what is held, or a part with a cache of its own, beside
-    /// which the cache of what is held stays. Returns what had to be prefilled before it as well.
+    /// Asks the conversation that the question is about: the held frames, or a part with its own cache, while the cache
+    /// of the held frames stays. Returns the result, and what prefilling the held frames took.
     fn put<T>(
         &mut self,
         question: Question<'_>,
@@ -304,7 +304,7 @@ impl LiveSession {
             return Err(Error::InvalidParameter {
                 name: "the video",
                 value: "without a frame".into(),
-                expected: "one that has begun: push frames before a question".into(),
+                expected: "at least one frame: push frames before a question".into(),
             });
         }
         let Some(part) = question.about else { return self.after_held(observer, ask) };
@@ -314,8 +314,8 @@ impl LiveSession {
         Ok((ask(&mut chat, observer)?, Prefilled { rows: 0, took: Duration::ZERO }))
     }
 
-    /// Asks after what is held, and removes the question from the cache again. Returns what had to be prefilled before
-    /// it as well.
+    /// Asks after the held frames, and then removes the question from the cache. Returns the result, and what
+    /// prefilling the held frames took.
     fn after_held<T>(
         &mut self,
         observer: &mut dyn Observer,
@@ -323,7 +323,7 @@ impl LiveSession {
     ) -> Result<(T, Prefilled)> {
         let mut before = self.prefill(observer)?;
         let mut result = ask(&mut self.chat(), observer);
-        // A long question may find too few positions left.
+        // Too few positions may be left for a long question.
         if matches!(result, Err(Error::PromptTooLong { .. })) && self.rebase() {
             let again = self.prefill(observer)?;
             before = Prefilled { rows: before.rows + again.rows, took: before.took + again.took };
@@ -338,7 +338,7 @@ impl LiveSession {
         Chat::new(engine, params, conversation, cache, learned)
     }
 
-    /// Forgets all frames. Counting begins anew.
+    /// Removes all frames and resets the counts.
     pub fn clear(&mut self) {
         self.cache.free();
         self.conversation.clear();
@@ -347,7 +347,7 @@ impl LiveSession {
         (self.most, self.n_rows) = (SliceCount(usize::MAX), 0);
     }
 
-    /// What is held, and what became of the rest.
+    /// Returns what is held, and the counts.
     pub fn state(&self) -> LiveState {
         let held = self.feed.as_ref().map_or(&[][..], |feed| feed.held.slices());
         let slices = self.conversation.videos.iter().flat_map(|video| &video.slices);
@@ -377,7 +377,7 @@ impl LiveSession {
         }
     }
 
-    /// The moments of the frames that are held, in seconds, ascending; of merged pairs, those of the second frames.
+    /// The times of the held slices, in seconds, ascending; of merged frames, that of the last.
     pub fn held_times(&self) -> impl ExactSizeIterator<Item = f64> {
         self.feed.as_ref().map_or(&[][..], |feed| feed.held.slices()).iter().map(|held| held.time_s)
     }
@@ -387,17 +387,17 @@ impl LiveSession {
         &self.engine.model
     }
 
-    /// The KV cache as it is now; all zero if there is none.
+    /// The size and the use of the KV cache; all zero if there is none.
     pub fn kv(&self) -> Kv {
         self.cache.report(&self.engine, &self.params.cache())
     }
 
-    /// The visual tokens that are kept of each slice since the last rebase, none of those that left.
+    /// The kept visual tokens of each slice since the last rebase; evicted slices have none.
     pub fn kept_tokens(&self) -> impl ExactSizeIterator<Item = KeptTokens<'_>> {
         KeptTokens::of(self.conversation.videos.first())
     }
 
-    /// The prompt of `question` as text: see [`Session::prompt_text`].
+    /// Returns the prompt of `question` as text: see [`Session::prompt_text`].
     ///
     /// # Errors
     /// As there.
@@ -405,7 +405,7 @@ impl LiveSession {
         prompt::text(&self.engine, &self.conversation, question)
     }
 
-    /// The rows of the prompt of `question`, and their positions: see [`Session::prompt_rows`].
+    /// Returns the rows of the prompt of `question`, with their positions: see [`Session::prompt_rows`].
     ///
     /// # Errors
     /// As there.
@@ -415,7 +415,7 @@ impl LiveSession {
         Ok(chat.plan(question)?.rows)
     }
 
-    /// Changes how tokens are chosen, as [`Session::set_sampler`].
+    /// Changes how tokens are sampled: see [`Session::set_sampler`].
     ///
     /// # Errors
     /// As there.
@@ -425,7 +425,7 @@ impl LiveSession {
         Ok(())
     }
 
-    /// Changes the most tokens of an answer, as [`Session::set_n_predict`].
+    /// Changes the maximum number of tokens of an answer: see [`Session::set_n_predict`].
     ///
     /// # Errors
     /// As there.
@@ -435,7 +435,7 @@ impl LiveSession {
         Ok(())
     }
 
-    /// What the vision encoder did of all frames.
+    /// How much of all frames the vision encoder computed.
     fn encoder_work(&self) -> EncoderWork {
         let encode = self.conversation.videos.first().map_or(0.0, |video| ms(video.timings.encode));
         let computed = self.computed();
@@ -443,12 +443,12 @@ impl LiveSession {
         EncoderWork { computed, saved_ms }
     }
 
-    /// The share of the encoder's work that was done.
+    /// The share of the encoder's work that was done, 0 to 1.
     fn computed(&self) -> f64 {
         if self.counts.slices == 0 { 1.0 } else { self.counts.computed / self.counts.slices as f64 }
     }
 
-    /// The frame, checked, in the size of the first.
+    /// Checks the frame, and fits it into the size of the first.
     fn accept(&mut self, frame: &Frame) -> Result<Frame> {
         check_image((frame.width, frame.height), frame.rgb.len(), frame.time_s, self.counts.now_s)?;
         if self.feed.is_none() {
@@ -458,7 +458,7 @@ impl LiveSession {
         Ok(frame.clone().fitted(size.0, size.1))
     }
 
-    /// What there is before the first frame.
+    /// Begins the video with the size and the time of its first frame.
     fn begin(&mut self, first: &Frame) -> Result<Feed> {
         let info = self.info_of((first.width, first.height));
         let (arrangement, stated) = self.arrangement_of(&info, first.time_s);
@@ -473,7 +473,7 @@ impl LiveSession {
         Ok(Feed { held, running, info, since_key: 0, slice_tokens: 0, recall })
     }
 
-    /// What is told of the video where it is a file.
+    /// Returns what would be known of the video if it were a file.
     pub(super) fn info_of(&self, (width, height): Size) -> VideoInfo {
         VideoInfo {
             path: self.live.name.clone().into(),
@@ -488,7 +488,7 @@ impl LiveSession {
         }
     }
 
-    /// How frames of `info`, the first of which is shown at `start_s`, stand in the prompt.
+    /// Returns the arrangement of frames of `info`, of which the first is at `start_s`.
     pub(super) fn arrangement_of(&self, info: &VideoInfo, start_s: f64) -> (LiveArrangement, Stated) {
         let layout = self.engine.layout.as_ref();
         let n_frames = match self.live.policy {
@@ -499,22 +499,22 @@ impl LiveSession {
         (LiveArrangement::new(layout, info, stated, start_s, self.engine.vision.uses_mrope()), stated)
     }
 
-    /// Positions that frames can have, beside a question and an answer.
+    /// The number of positions that frames can take, next to a question and an answer.
     pub(super) fn positions(&self) -> usize {
         self.engine.model.n_ctx_train().saturating_sub(self.reserve())
     }
 
-    /// Positions for a question and an answer.
+    /// The number of positions to reserve for a question and an answer.
     fn reserve(&self) -> usize {
         QUESTION + self.params.n_predict.min(self.engine.model.n_ctx_train() / 8)
     }
 
-    /// Brings the cache to what is held, without a question.
+    /// Prefills the held frames, without a question. First rebases or evicts if they leave too few positions.
     fn prefill(&mut self, observer: &mut dyn Observer) -> Result<Prefilled> {
         let start = Instant::now();
         let plan = loop {
             let plan = self.plan()?;
-            if !self.make_room(&plan, observer) {
+            if !self.reduce_to_fit(&plan, observer) {
                 break plan;
             }
         };
@@ -530,7 +530,7 @@ impl LiveSession {
         Ok(Prefilled { rows: plan.rows.len() - first, took: start.elapsed() })
     }
 
-    /// The prompt up to the last visual token: what all questions begin with.
+    /// Plans the prompt up to the last visual token, which all questions share.
     fn plan(&self) -> Result<Plan> {
         let Self { engine, conversation, params, .. } = self;
         let message = conversation.user_message(engine.layout.as_ref(), "");
@@ -541,52 +541,51 @@ impl LiveSession {
         Ok(plan)
     }
 
-    /// Rebases, or lets frames leave, if `plan` leaves no room for a question. Returns whether anything was done.
-    fn make_room(&mut self, plan: &Plan, observer: &mut dyn Observer) -> bool {
+    /// Rebases, or evicts frames, if `plan` leaves too few positions or cells for a question. Returns whether it did.
+    fn reduce_to_fit(&mut self, plan: &Plan, observer: &mut dyn Observer) -> bool {
         let Some(feed) = &self.feed else { return false };
         let (held, slices) = (feed.held.slices().len(), feed.held.n_slices().0);
         let positions = self.engine.model.n_ctx_train();
-        let (reserve, room) = (self.reserve(), self.positions());
+        let (reserve, limit) = (self.reserve(), self.positions());
         let next = plan.next_position.max(0) as usize;
-        let is_full = next > room || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES);
+        let is_full = next > limit || slices > (SLICES_FOR_EACH * held).max(LEAST_SLICES);
         if is_full && slices > held {
             return self.rebase();
         }
-        // Behind a rebase there has to be room for as many frames again, or every frame would need one.
-        if slices == held && next > room / 2 && held > 1 {
-            let most = SliceCount((held * (room / 2) / next).clamp(1, held - 1));
+        // After a rebase, as many frames again must fit, or every frame would cause a rebase.
+        if slices == held && next > limit / 2 && held > 1 {
+            let most = SliceCount((held * (limit / 2) / next).clamp(1, held - 1));
             if most < self.most {
                 let FrameCount(frames) = most.frames(feed.held.arrangement().of_slice().frames_per_slice);
                 observer.warning(&format!(
-                    "{}: the model was trained for {positions} positions, which are enough to hold {frames} frames \
-                     and no more",
+                    "{}: the model was trained for {positions} positions, which are enough to hold {frames} frames",
                     self.live.name
                 ));
             }
             self.most = self.most.min(most);
-            return self.let_go(self.most);
+            return self.evict_to(self.most);
         }
         let cells = self.params.n_ctx.unwrap_or(usize::MAX);
-        plan.rows.len() + reserve > cells && self.let_go(SliceCount(held - 1))
+        plan.rows.len() + reserve > cells && self.evict_to(SliceCount(held - 1))
     }
 
-    /// Lets slices leave until at most `most` are held, at least one. Returns whether any did.
-    fn let_go(&mut self, most: SliceCount) -> bool {
+    /// Evicts slices until at most `most` are held, but never the last one. Returns whether it evicted any.
+    fn evict_to(&mut self, most: SliceCount) -> bool {
         let Some(feed) = self.feed.as_mut() else { return false };
         let Some(video) = self.conversation.videos.first_mut().map(Arc::make_mut) else { return false };
-        let leaving = self.live.policy.leaving(feed.held.slices(), most);
-        self.counts.evicted += feed.held.evict(video, &leaving).0 as u64;
-        !leaving.is_empty()
+        let to_evict = self.live.policy.evictions(feed.held.slices(), most);
+        self.counts.evicted += feed.held.evict(video, &to_evict).0 as u64;
+        !to_evict.is_empty()
     }
 
-    /// Arranges what is held anew. Returns false if nothing would change.
+    /// Arranges the held slices anew, from position 0. Returns false if nothing would change.
     fn rebase(&mut self) -> bool {
         let Some(feed) = self.feed.as_mut().filter(|feed| feed.held.n_slices().0 > feed.held.slices().len()) else {
             return false;
         };
         let Self { engine, conversation, cache, .. } = self;
         let Some(video) = conversation.videos.first_mut().map(Arc::make_mut) else { return false };
-        // Before the video is another: so the cache stays as large as it is.
+        // Cut before the video gets another id, so that the cache is not freed.
         cache.cut_before_visual();
         feed.held.rebase(video, engine.layout.as_ref());
         self.counts.rebases += 1;
@@ -594,7 +593,7 @@ impl LiveSession {
     }
 }
 
-/// What can be told before a model is loaded.
+/// Checks what can be checked before a model is loaded.
 fn check(params: &SessionParams, live: &LiveParams) -> Result<()> {
     live.validate()?;
     CausalPruner::new(&params.prune).map(|_| ())
@@ -613,7 +612,7 @@ fn encoder<'a>(engine: &'a mut Engine, params: &'a SessionParams, keep_unpruned:
     }
 }
 
-/// A whole turn in `chat`, which leaves its conversation as it was.
+/// Runs a whole turn in `chat`. Its conversation does not change.
 fn answer(
     chat: &mut Chat<'_>,
     question: &str,
@@ -659,7 +658,7 @@ mod tests {
                 before = after;
             }
             assert_eq!((live.state().held, live.state().rebases), (20, 0), "{family}");
-            // Numbers and times become longer, and that is all.
+            // Only numbers and times become longer.
             let most = |costs: &[usize]| costs.iter().max().copied().unwrap_or(0);
             assert!(most(&costs[10..]) <= most(&costs[4..8]) + 4, "{family}: {costs:?}");
             assert!(costs[0] + costs[1] > most(&costs[4..]), "{family}: {costs:?}");

@@ -1,4 +1,4 @@
-//! Telling when something has become true of video that goes on.
+//! Detects when a condition becomes true of live video.
 
 use super::session::LiveSession;
 use super::state::Pushed;
@@ -8,13 +8,13 @@ use crate::observer::Observer;
 use crate::runtime::SamplerParams;
 use serde::Serialize;
 
-/// Nothing else can be answered.
+/// The grammar of the answer.
 const YES_OR_NO: &str = r#"root ::= "Yes" | "No""#;
 
-/// The most tokens of such an answer.
+/// The maximum number of tokens of the answer.
 const N_PREDICT: usize = 8;
 
-/// Something that may become true.
+/// A condition that may become true of live video.
 #[derive(Debug, Clone)]
 pub struct Condition {
     text: String,
@@ -23,7 +23,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// A text that is a question is asked as it is; others become one.
+    /// Makes a condition of a text. A question is asked as it is; any other text is made a yes-or-no question.
     pub fn new(text: &str) -> Self {
         let text = text.trim();
         let question = if text.ends_with('?') {
@@ -34,64 +34,64 @@ impl Condition {
         Self { text: text.to_owned(), question, is_so: false }
     }
 
-    /// As it was given.
+    /// The text that it was made of.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the model is asked.
+    /// The question to ask the model.
     pub fn question(&self) -> &str {
         &self.question
     }
 
-    /// Takes whether it is so now. Returns whether it has become true with it.
+    /// Records whether the condition holds now. Returns whether it just became true.
     pub fn now(&mut self, is_so: bool) -> bool {
         let was_so = std::mem::replace(&mut self.is_so, is_so);
         is_so && !was_so
     }
 }
 
-/// When to ask whether something has become true.
+/// When to ask about a condition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AskAt {
-    /// With every frame that changes the image.
+    /// At every frame that changes the image.
     #[default]
     EachChange,
-    /// When a change is over: the share of frames that is new has risen and then fallen to less than half of the most
-    /// that it was. Or when so much time has gone by since it rose. (That the share which is kept of frames rises where
-    /// events are is an observation of TimeChat-Online, arXiv 2504.17343.)
+    /// When a change is over: the novelty of frames has risen and then fallen below half of its peak. Also when the
+    /// change has lasted `patience_s`. (TimeChat-Online, arXiv 2504.17343, observed that the share of kept tokens rises
+    /// at events.)
     ChangeEnds {
-        /// Seconds of video, after which is asked although the change goes on.
+        /// Seconds of video after which to ask although the change goes on.
         patience_s: f64,
     },
 }
 
-/// Says with which frames to ask. Knows nothing but what [`LiveSession::push`] tells of them.
+/// Decides at which frames to ask, from what [`LiveSession::push`] returns.
 #[derive(Debug, Clone)]
 pub struct Trigger {
     at: AskAt,
     share: f32,
-    /// The change that was not asked about yet.
+    /// The change that goes on.
     change: Option<Change>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Change {
     since_s: f64,
-    /// The most of a frame that was new.
+    /// The peak of the novelty.
     most: f32,
 }
 
 impl Trigger {
-    /// A frame changes the image if at least `share` of it is new (0 to 1, [`Pushed::novelty`]), or if a scene begins
-    /// with it.
+    /// Makes a trigger. A frame changes the image if its [`Pushed::novelty`] is at least `share` (0 to 1), or if a
+    /// scene begins with it.
     pub fn new(at: AskAt, share: f32) -> Self {
         Self { at, share, change: None }
     }
 
-    /// Takes the next frame. Returns whether to ask now.
+    /// Takes the next frame, and returns whether to ask now.
     pub fn push(&mut self, pushed: &Pushed) -> bool {
         let is_change = pushed.opens_scene || pushed.novelty >= self.share;
         let AskAt::ChangeEnds { patience_s } = self.at else { return is_change };
@@ -108,17 +108,17 @@ impl Trigger {
         is_over
     }
 
-    /// No more frames will come. Returns whether to ask once more, for the sake of a change that was not over.
+    /// Takes the end of the video, and returns whether to ask once more, because a change was not over.
     pub fn end(&mut self) -> bool {
         self.change.take().is_some()
     }
 }
 
 impl LiveSession {
-    /// Whether the model says yes to `question` now: the likelier of yes and no.
+    /// Asks `question`, and returns whether the model answers yes: the likelier of yes and no.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask); [`Error::Cancelled`] if it is stopped.
+    /// As [`ask`](Self::ask); [`Error::Cancelled`] also during the answer.
     pub fn is_so(&mut self, question: &str, observer: &mut dyn Observer) -> Result<bool> {
         let (sampler, n_predict) = (self.params.sampler.clone(), self.params.n_predict);
         let grammar = Some(YES_OR_NO.to_owned());
@@ -151,7 +151,8 @@ mod tests {
         assert_eq!(Condition::new("a dog.").question(), "Is this true of the video: a dog? Answer yes or no.");
     }
 
-    /// The seconds at which is asked, of a frame a second of which so much is new; and whether once more at the end.
+    /// Pushes a frame per second with these novelties. Returns the seconds at which to ask, and whether to ask at the
+    /// end.
     fn asked(at: AskAt, novelties: &[f32]) -> (Vec<usize>, bool) {
         let mut trigger = Trigger::new(at, 0.1);
         let asks = |&(second, &novelty): &(usize, &f32)| {
@@ -177,11 +178,11 @@ mod tests {
     #[test]
     fn a_change_is_asked_about_when_it_is_over() {
         let ends = AskAt::ChangeEnds { patience_s: 4.0 };
-        // A scene, a change of three frames, and nothing.
+        // A scene, a change of three frames, and no change.
         assert_eq!(asked(ends, &[0.4, 0.0, 0.0, 0.2, 0.5, 0.3, 0.2, 0.0, 0.0]), (vec![1, 6], false));
-        // One that goes on is asked about every four seconds.
+        // A change that goes on is asked about every few seconds.
         assert_eq!(asked(ends, &[0.4; 11]), (vec![4, 9], true));
-        // What is not yet over at the end.
+        // A change that is not over at the end.
         assert_eq!(asked(ends, &[0.3, 0.1, 0.0, 0.0, 0.2]), (vec![1], true));
         assert_eq!(asked(ends, &[0.0, 0.09, 0.09]), (Vec::new(), true));
     }
