@@ -173,9 +173,9 @@ impl Settings {
     }
 }
 
-/// What an answer took outside its turn.
+/// What an answer took before its turn.
 #[derive(Debug)]
-pub(in crate::chat) struct Beside {
+pub(in crate::chat) struct BeforeTurn {
     /// Time spent on the videos that are new in the turn.
     pub videos: EncodeTimings,
     /// What the vision encoder computed for the videos of the conversation.
@@ -186,10 +186,10 @@ pub(in crate::chat) struct Beside {
 
 impl Answer {
     /// The answer of a finished turn of `chat`.
-    pub(in crate::chat) fn of(chat: &Chat<'_>, finished: Finished, beside: Beside) -> Self {
+    pub(in crate::chat) fn of(chat: &Chat<'_>, finished: Finished, before_turn: BeforeTurn) -> Self {
         let Chat { engine, params, conversation, cache, .. } = chat;
         let Finished { prompt_rows, prompt_computed, prefill, answer } = finished;
-        let Beside { videos, encoder, before } = beside;
+        let BeforeTurn { videos, encoder, before } = before_turn;
         let prefill = prefill + before;
         let slices = slice_reports(&conversation.videos);
         Self {

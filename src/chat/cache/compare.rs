@@ -66,8 +66,8 @@ mod tests {
         PlannedRow { key: RowKey::Token(token), position: [position, 0, 0, 0] }
     }
 
-    /// A visual row. Without a video to look its id up in, [`RowKey::Newline`] is the visual row that needs none: the
-    /// number tells rows apart by the other axes of their positions.
+    /// A visual row: [`RowKey::Newline`], which refers to no video. `number` sets another axis of its position, so that
+    /// rows differ.
     fn visual(number: i32, position: i32) -> PlannedRow {
         PlannedRow { key: RowKey::Newline, position: [position, number, 0, 0] }
     }
@@ -80,7 +80,7 @@ mod tests {
         super::shared(&entries(cached), wanted, &[])
     }
 
-    /// Where the runs begin and end.
+    /// The start and the end of each run.
     fn lacked(cached: &[PlannedRow], wanted: &[PlannedRow]) -> Vec<(usize, usize)> {
         super::lacked(&entries(cached), wanted, &[]).into_iter().map(|run| (run.start, run.end)).collect()
     }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn rows_that_share_a_position_are_not_parted() {
-        // M-RoPE: three visual tokens at position 1; the prompts part at the third of them.
+        // M-RoPE: three visual tokens at position 1; the prompts differ from the third on.
         let cached = [text(1, 0), visual(0, 1), visual(1, 1), visual(2, 1), text(2, 3)];
         let wanted = [text(1, 0), visual(0, 1), visual(1, 1), text(7, 3), text(8, 4)];
         assert_eq!(shared(&cached, &wanted), 1);
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn an_image_that_is_not_wanted_any_more_is_a_run() {
         let cached = [text(1, 0), text(7, 1), visual(0, 2), visual(1, 4), text(7, 6), visual(2, 7), text(7, 9)];
-        // Another image follows where text was: what comes after does not match, and is no run.
+        // Another image follows in place of text. The rows from there on do not match and are not a run.
         let wanted = [text(1, 0), text(7, 6), visual(2, 7), text(7, 9), visual(3, 10)];
         assert_eq!(lacked(&cached, &wanted), [(1, 4)]);
         let all = [text(1, 0), text(7, 9), visual(3, 10)];
@@ -139,13 +139,13 @@ mod tests {
         let cached = [text(1, 0), visual(0, 2), text(3, 6), text(4, 7), text(5, 8)];
         let wanted = [text(1, 0), visual(0, 2), text(5, 8), visual(1, 9)];
         assert!(lacked(&cached, &wanted).is_empty());
-        // Another token at the place of one.
+        // Another token at the position of one.
         assert!(lacked(&cached, &[text(2, 0), visual(0, 2)]).is_empty());
     }
 
     #[test]
     fn an_image_that_shares_its_position_is_no_run() {
-        // M-RoPE: two slices of a block at the same moment, of which the first goes.
+        // M-RoPE: two slices of a block at the same time, of which the first is evicted.
         let cached = [text(1, 0), visual(0, 1), visual(1, 1), visual(2, 1), text(7, 9)];
         let wanted = [text(1, 0), visual(2, 1), text(7, 9)];
         assert!(lacked(&cached, &wanted).is_empty());

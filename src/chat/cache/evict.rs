@@ -364,7 +364,7 @@ mod tests {
     fn a_cache_that_cannot_be_looked_into_is_no_error() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama.gguf");
         let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
-        // As of a model whose kind of cache has no layers to take out.
+        // Like the cache of a model that cannot be evicted layer by layer.
         let params = ContextParams { n_ctx: 256, evictable: false, ..ContextParams::default() };
         let context = Context::new(&model, &params, &[], &CancelToken::new()).expect("a context");
         assert!(!context.can_evict());

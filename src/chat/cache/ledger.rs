@@ -62,13 +62,13 @@ pub(in crate::chat) struct Entry {
 }
 
 impl Entry {
-    /// That of a row of a prompt about `videos`, with nothing evicted.
+    /// The entry of a row of a prompt about `videos`, which is not evicted.
     pub fn of(row: &PlannedRow, videos: &[Arc<EncodedVideo>]) -> Result<Self> {
         let key = Key::of(row.key, videos).ok_or_else(|| internal("a row is of no video of the conversation"))?;
         Ok(Self { key, position: row.position, evicted: Evicted::No })
     }
 
-    /// That of a token of an answer.
+    /// The entry of a token of an answer.
     pub fn of_token(token: Token, position: i32) -> Self {
         Self { key: Key::Token(token), position: [position, 0, 0, 0], evicted: Evicted::No }
     }
@@ -107,21 +107,22 @@ pub(in crate::chat) struct Ledger {
 }
 
 impl Ledger {
-    /// With a context that is empty.
+    /// Makes the ledger of an empty context.
     pub fn new(context: Context) -> Self {
         Self { context, entries: Vec::new() }
     }
 
-    /// The entries with the state of their cells, for a context of another size or a file. Frees this context.
+    /// Returns the entries with the state of their cells, for a context of another size. Frees this context.
     pub fn into_state(mut self) -> Result<(Vec<Entry>, Vec<u8>)> {
         let state = self.context.state()?;
         Ok((self.entries, state))
     }
 
-    /// Puts the `state` of `entries` into the context, which is empty. If it does not fit, the ledger stays empty.
+    /// Restores `entries` and the `state` of their cells in the context, which is empty. If that fails, the ledger
+    /// stays empty.
     ///
     /// # Errors
-    /// What [`Context::set_state`] gives.
+    /// As [`Context::set_state`].
     pub fn restore(&mut self, entries: Vec<Entry>, state: &[u8]) -> Result<()> {
         self.context.set_state(state)?;
         self.entries = entries;
@@ -142,7 +143,7 @@ impl Ledger {
         &self.context
     }
 
-    /// The context for what leaves its rows as they are: logits, measurements, trials in a sequence of their own.
+    /// The context, for work that does not change its rows: logits, measurements, trials in a sequence of their own.
     pub fn context_mut(&mut self) -> &mut Context {
         &mut self.context
     }
@@ -165,7 +166,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the first `n` rows and removes the others; removes all where the model cannot go back.
+    /// Keeps the first `n` rows and removes the others. Removes all rows if the model cannot remove its last rows.
     pub fn cut(&mut self, n: usize) {
         if let Some(entry) = self.entries.get(n) {
             self.cut_at(entry.position[0]);
@@ -186,11 +187,11 @@ impl Ledger {
         self.entries.clear();
     }
 
-    /// Removes `runs` of rows, ascending, and leaves all other rows as they are. Returns how many rows it removed. The
-    /// rows after a run were computed while its rows were there, and keep what they took from them.
+    /// Removes `runs` of rows, ascending, and changes no other row. Returns how many rows it removed. Rows after a run
+    /// attended to it when they were computed, and are not recomputed.
     ///
-    /// No row outside a run may have a position within it. Removes nothing where the model cannot (recurrent layers) or
-    /// where visual tokens were evicted, and all rows where the context then fails to remove a run.
+    /// No row outside a run may have a position within it. Removes nothing if the model has recurrent layers or if
+    /// visual tokens were evicted, and all rows if the context fails to remove a run.
     pub fn remove(&mut self, runs: &[Range<usize>]) -> usize {
         let is_whole = self.entries.iter().all(|entry| entry.evicted == Evicted::No) && !self.has_evicted_layers();
         if self.context.model().is_recurrent() || !is_whole {
@@ -224,9 +225,9 @@ impl Ledger {
         }
     }
 
-    /// Evicts the visual tokens of less similarity than `threshold` from all layers. Returns how many.
+    /// Evicts the visual tokens of less similarity than `threshold` from all layers. Returns how many it evicted.
     pub fn evict_tokens(&mut self, threshold: f32) -> Result<usize> {
-        // Counted among the rows that have cells.
+        // The indices count only rows with cells.
         let evicted = self.context.evict_tokens(threshold)?;
         let mut with_cells: Vec<&mut Entry> = self.entries.iter_mut().filter(|entry| entry.has_cell()).collect();
         for &row in &evicted {
@@ -236,7 +237,7 @@ impl Ledger {
         Ok(evicted.len())
     }
 
-    /// Keeps the rows before the first that is of a video that is not among `videos`.
+    /// Keeps the rows before the first row of a video that is not in `videos`.
     pub fn cut_others(&mut self, videos: &[Arc<EncodedVideo>]) {
         self.cut(self.entries.iter().position(|entry| is_foreign(entry, videos)).unwrap_or(self.entries.len()));
     }
@@ -261,18 +262,18 @@ impl Ledger {
         self.context.kv_layers().is_ok_and(|layers| layers.iter().any(|layer| layer.evicted))
     }
 
-    /// Whether a row is of a video that is not among `videos`.
+    /// Whether any row belongs to a video that is not in `videos`.
     pub fn is_of_others(&self, videos: &[Arc<EncodedVideo>]) -> bool {
         self.entries.iter().any(|entry| is_foreign(entry, videos))
     }
 
-    /// Whether the first visual token is of a video that is not among `videos`.
+    /// Whether the first visual token belongs to a video that is not in `videos`.
     pub fn begins_with_others(&self, videos: &[Arc<EncodedVideo>]) -> bool {
         self.entries.iter().find(|entry| entry.key.video().is_some()).is_some_and(|entry| is_foreign(entry, videos))
     }
 }
 
-/// Cells that these entries use.
+/// The number of cells that `entries` use.
 pub(in crate::chat) fn cells(entries: &[Entry]) -> usize {
     entries.iter().filter(|entry| entry.has_cell()).count()
 }

@@ -177,7 +177,7 @@ mod tests {
         let p = log_softmax(&[1.0, 2.0, 3.0]);
         assert!((p.iter().map(|p| p.exp()).sum::<f64>() - 1.0).abs() < 1e-12);
         assert_eq!(divergence(&p, &p), 0.0);
-        // ln 2 for a sure thing that becomes a coin's toss.
+        // A certain token that becomes a coin toss: ln 2.
         let sure = log_softmax(&[0.0, f32::NEG_INFINITY]);
         assert!((divergence(&sure, &log_softmax(&[0.0, 0.0])) - 2.0_f64.ln()).abs() < 1e-12);
     }

@@ -14,7 +14,7 @@ use crate::chat::encoded::{EncodeTimings, EncodedVideo, timed};
 use crate::chat::engine::Engine;
 use crate::chat::params::{SessionParams, check_n_predict};
 use crate::chat::prompt::{self, Plan};
-use crate::chat::report::{Answer, Beside, EncoderWork, count, ms};
+use crate::chat::report::{Answer, BeforeTurn, EncoderWork, count, ms};
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::chat::search::{LEAST_PARTS, PART, Question};
 use crate::chat::session::{KeptTokens, Session};
@@ -625,7 +625,7 @@ fn answer(
         observer.text(&piece);
     }
     let finished = turn.finish(chat)?;
-    Ok(Answer::of(chat, finished, Beside { videos: EncodeTimings::default(), encoder, before }))
+    Ok(Answer::of(chat, finished, BeforeTurn { videos: EncodeTimings::default(), encoder, before }))
 }
 
 #[cfg(test)]

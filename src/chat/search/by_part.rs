@@ -289,14 +289,14 @@ mod tests {
         // By hand: 0.75 ln(0.75 / 0.5) + 0.25 ln(0.25 / 0.5), and 0.5 ln(0.5 / 0.75) + 0.5 ln(0.5 / 0.25).
         let found = surprises(&[vec![0.75, 0.25], vec![0.5, 0.5]]);
         assert!((found[0] - 0.130_812).abs() < 1e-5 && (found[1] - 0.143_841).abs() < 1e-5, "{found:?}");
-        // What nobody says counts for nothing, and what one alone says is finite.
+        // A token that no part gives does not count, and one that a single part gives has a finite divergence.
         let found = surprises(&[vec![1.0, 0.0], vec![0.0, 1.0]]);
         assert!(found.iter().all(|surprise| surprise.is_finite() && *surprise > 10.0), "{found:?}");
     }
 
     #[test]
     fn what_is_unlikely_hardly_counts() {
-        // A large vocabulary, most of which nobody says.
+        // A large vocabulary in which most tokens are unlikely.
         let said = |token: usize| {
             let mut logits = vec![-12.0; 50_000];
             logits[token] = 6.0;

@@ -13,8 +13,8 @@ pub(super) enum Named {
 const TO: [&str; 8] = ["to", "and", "until", "till", "through", "-", "–", "—"];
 
 impl Named {
-    /// Returns the first moment that `text` names, or a span if a second one follows it: `12:30`, `1:02:03`, `90 s`, `2
-    /// minutes`, `minute 5`, `1h 5m`; `between 1:00 and 2:00`, `1:00-1:30`.
+    /// Returns the first moment that `text` names, such as `1h 5m`, `12:30`, `1:02:03`, `90 s`, `2 minutes` or `minute
+    /// 5`, or a span if a second moment follows it: `between 1:00 and 2:00`, `1:00-1:30`.
     pub fn of(text: &str) -> Option<Self> {
         let words = words(text);
         let (first, mut next) = (0..words.len()).find_map(|i| time_at(&words, i))?;

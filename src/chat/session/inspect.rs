@@ -69,7 +69,7 @@ pub struct KeptTokens<'a> {
     pub time_s: f64,
     /// The number of its visual tokens.
     pub total: usize,
-    /// The indices of those that are kept, ascending: they count the encoder's grid row by row from the top left.
+    /// The indices of those that are kept, ascending, in the encoder's grid: row by row from the top left.
     pub kept: &'a [u32],
 }
 

@@ -249,10 +249,10 @@ impl Session {
         self.chat().settle(observer)
     }
 
-    /// Adds frames of the part of the last video that `question` names: around a moment (`12:30`, `at 90 s`, `minute
-    /// 5`) or between two moments. Returns `None` if it names none, if the conversation has enough frames there, if the
-    /// added frames would not fit (with a warning), or if the video cannot be read again: frames in memory, or a file
-    /// that no longer exists.
+    /// Adds frames of the part of the last video that `question` names: around a moment, such as `12:30`, `at 90 s` or
+    /// `minute 5`, or between two moments. Returns `None` if it names none, if the conversation has enough frames
+    /// there, if the added frames would not fit (with a warning), or if the video cannot be read again: frames in
+    /// memory, or a file that no longer exists.
     ///
     /// The frames are encoded like any video, and stay in the conversation.
     ///

@@ -14,8 +14,8 @@ impl Session {
     /// buffers.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Error::InvalidParameter`] if memory does not hold so many, with what each takes and
-    /// how many fit.
+    /// As [`open`](Self::open); [`Error::InvalidParameter`] if they do not fit in memory, with what each takes and how
+    /// many fit.
     pub fn open_several(
         files: &ModelFiles,
         params: Vec<SessionParams>,

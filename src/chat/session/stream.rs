@@ -5,7 +5,7 @@ use crate::chat::cache::{Cache, Learned};
 use crate::chat::conversation::Conversation;
 use crate::chat::conversation::message::Message;
 use crate::chat::encoded::EncodedVideo;
-use crate::chat::report::{Answer, Beside, encoder_work};
+use crate::chat::report::{Answer, BeforeTurn, encoder_work};
 use crate::chat::search::Question;
 use crate::chat::turn::{Chat, Turn};
 use crate::error::{Error, Result};
@@ -101,8 +101,8 @@ impl Session {
         let finished = turn.finish(&mut self.chat_about(&mut part))?;
         let videos = self.conversation.end_turn(message, &finished.answer.text);
         let encoder = encoder_work(&self.conversation.videos);
-        let beside = Beside { videos, encoder, before: spent };
-        Ok(Answer::of(&self.chat_about(&mut part), finished, beside))
+        let before_turn = BeforeTurn { videos, encoder, before: spent };
+        Ok(Answer::of(&self.chat_about(&mut part), finished, before_turn))
     }
 }
 
