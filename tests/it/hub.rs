@@ -435,7 +435,7 @@ fn a_hub_with_an_authority_of_its_own_is_trusted_where_a_variable_names_it() {
     // The certificate authority is unknown.
     let told = contains("error: org/Tiny-GGUF: ")
         .and(contains(format!("the certificate of {endpoint} is not trusted: UnknownIssuer")))
-        .and(contains("set SSL_CERT_FILE to a file with that of its authority"));
+        .and(contains("set SSL_CERT_FILE to a PEM file with the certificate of its authority"));
     pull(&[]).code(1).stderr(told);
     assert_eq!(tls.connections(), 1, "another try is of no use");
     // Only the named authorities are trusted.
@@ -538,7 +538,7 @@ fn a_download_that_failed_goes_on_in_the_next_call() {
 
     let mut messages = Messages::default();
     setup.hub().pull(&spec(REPO), Wish::default(), &mut messages).unwrap();
-    assert!(messages.0.iter().any(|text| text.contains("100.00 kB of it are here")), "{:?}", messages.0);
+    assert!(messages.0.iter().any(|text| text.contains("100.00 kB already here")), "{:?}", messages.0);
     assert_eq!(ranges(&setup.server, MODEL).last(), Some(&Some("bytes=100000-".to_owned())));
 }
 
@@ -947,7 +947,7 @@ fn hanging_download(setup: &Setup) -> std::process::Child {
 /// Checks that what was downloaded before `child` ended is not downloaded again.
 fn goes_on_behind(setup: &Setup, mut child: std::process::Child) {
     assert!(!child.wait().expect("it ends").success());
-    setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB of it are here"));
+    setup.sharpv(&["pull", REPO]).assert().success().stderr(contains("200.00 kB already here"));
     assert_eq!(ranges(&setup.server, MODEL), [None, Some("bytes=200000-".to_owned())]);
 }
 
