@@ -115,11 +115,11 @@ fn frames_in_memory_get_the_answer_of_the_same_folder() {
     };
     let (mut ours, mut file) = (open(), open());
     let planned = ours.plan_video(("camera", &memory), &options.for_question(QUESTION)).expect("a plan");
-    let expected = file.plan_video(&clip("order-1"), &options.for_question(QUESTION)).expect("a plan");
+    let expected = file.plan_video(clip("order-1"), &options.for_question(QUESTION)).expect("a plan");
     assert_eq!((planned.asked, planned.planned, planned.fits), (expected.asked, expected.planned, expected.fits));
 
     let report = ours.add_video(("camera", &memory), &options, &mut ()).expect("the frames are read");
-    let expected = file.add_video(&clip("order-1"), &options, &mut ()).expect("the clip is read");
+    let expected = file.add_video(clip("order-1"), &options, &mut ()).expect("the clip is read");
     assert_eq!(report.info.path, Path::new("camera"));
     assert_eq!((report.slices, report.visual_tokens), (expected.slices, expected.visual_tokens));
     assert_eq!(ours.prompt_rows(QUESTION).expect("rows"), file.prompt_rows(QUESTION).expect("rows"));

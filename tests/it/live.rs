@@ -342,7 +342,7 @@ fn few_positions_hold_as_many_frames_as_can_come_again() {
     for question in ["What is it?", &long] {
         live.ask(question, &mut ()).expect("an answer");
     }
-    assert!(live.ask(&"Why? ".repeat(1000), &mut ()).is_err(), "that is too long");
+    assert!(live.ask("Why? ".repeat(1000), &mut ()).is_err(), "that is too long");
     live.ask("What is it?", &mut ()).expect("an answer");
     assert_eq!(warned.0.len(), 1, "{:?}", warned.0);
     assert!(warned.0[0].contains("1024 positions, which are enough to hold"), "{:?}", warned.0);

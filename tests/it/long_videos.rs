@@ -200,7 +200,7 @@ fn a_part_that_does_not_fit_is_left_out() {
         SessionParams { n_predict: 4, n_ctx: Some(512), prune: PruneParams::off(), ..SessionParams::default() };
     let mut session = Session::open(&families::files("smolvlm"), params, &mut ()).expect("the fixture opens");
     let options = VideoOptions { max_frames: Some(4), ..VideoOptions::default() };
-    session.add_video(&minute(&clips), &options, &mut ()).expect("a video");
+    session.add_video(minute(&clips), &options, &mut ()).expect("a video");
     struct Warnings(Vec<String>);
     impl sharpv::Observer for Warnings {
         fn warning(&mut self, message: &str) {

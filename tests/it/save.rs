@@ -34,7 +34,7 @@ fn open(params: SessionParams) -> Session {
 }
 
 fn add(session: &mut Session, name: &str) {
-    session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
+    session.add_video(clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
 }
 
 fn logits(session: &mut Session, question: &str) -> Vec<f32> {

@@ -51,7 +51,7 @@ fn open(params: SessionParams) -> Session {
 
 fn open_with(params: SessionParams, name: &str, options: &VideoOptions) -> Session {
     let mut session = open(params);
-    session.add_video(&clip(name), options, &mut ()).expect("the clip is read");
+    session.add_video(clip(name), options, &mut ()).expect("the clip is read");
     session
 }
 
@@ -325,7 +325,7 @@ fn the_cache_grows_with_the_conversation_and_keeps_its_contents() {
 fn two_videos_in_two_turns() {
     let mut session = open_with(params(), "order-1", &frames(2));
     session.ask(QUESTION, &mut ()).expect("an answer");
-    let report = session.add_video(&clip("enter-2"), &frames(2), &mut ()).expect("the second clip");
+    let report = session.add_video(clip("enter-2"), &frames(2), &mut ()).expect("the second clip");
     assert_eq!(report.slices.len(), 2);
     let answer = session.ask("What is in the video?", &mut ()).expect("an answer");
     assert_eq!(answer.frames, 4);
@@ -408,12 +408,12 @@ fn a_stop_leaves_the_session_as_it_was() {
     let mut session = open(params);
     let stop = |stage| StopAt { token: token.clone(), stage, text: String::new() };
 
-    let stopped = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut stop(Some(Stage::Encode)));
+    let stopped = session.add_video(clip("order-1"), &VideoOptions::default(), &mut stop(Some(Stage::Encode)));
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     assert_eq!(session.videos().len(), 0);
 
     token.reset();
-    session.add_video(&clip("order-1"), &VideoOptions::default(), &mut ()).expect("the clip is read");
+    session.add_video(clip("order-1"), &VideoOptions::default(), &mut ()).expect("the clip is read");
     let stopped = session.ask(QUESTION, &mut stop(Some(Stage::Prefill)));
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     assert!(session.messages().is_empty());
@@ -439,7 +439,7 @@ fn decoding_ahead_changes_nothing_but_time() {
         let rows = session.prompt_rows(QUESTION).expect("a prompt");
         let logits = session.first_logits(QUESTION, &mut ()).expect("logits");
         let mut stop = StopAt { token: cancel, stage: Some(Stage::Encode), text: String::new() };
-        let stopped = session.add_video(&clip("order-1"), &frames(6), &mut stop);
+        let stopped = session.add_video(clip("order-1"), &frames(6), &mut stop);
         ((rows, logits), stopped.expect_err("it is stopped").to_string())
     });
     assert!(ahead == behind);
@@ -472,12 +472,12 @@ fn a_stop_from_another_thread_ends_a_long_answer() {
 #[test]
 fn a_context_that_is_too_small_says_what_is_needed() {
     let mut session = open(SessionParams { n_ctx: Some(256), fit: false, ..dense() });
-    let error = session.add_video(&clip("order-1"), &VideoOptions::default(), &mut ()).unwrap_err();
+    let error = session.add_video(clip("order-1"), &VideoOptions::default(), &mut ()).unwrap_err();
     assert!(matches!(error, Error::PromptTooLong { limit: 256, .. }), "{error}");
     assert!(error.fixes().contains(&Fix::MaxFrames(2)), "{error}");
     // The proposed number of frames does fit.
-    session.add_video(&clip("order-1"), &frames(2), &mut ()).expect("two frames fit");
-    let error = session.ask(&"Why? ".repeat(200), &mut ()).unwrap_err();
+    session.add_video(clip("order-1"), &frames(2), &mut ()).expect("two frames fit");
+    let error = session.ask("Why? ".repeat(200), &mut ()).unwrap_err();
     let Error::PromptTooLong { resource: Resource::Cells, needed, .. } = error else { panic!("{error}") };
     assert_eq!(error.fixes(), [Fix::CtxSize(needed), Fix::ShorterQuestion, Fix::NewConversation]);
     session.ask(QUESTION, &mut ()).expect("a short question fits");

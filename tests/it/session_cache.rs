@@ -28,7 +28,7 @@ fn evicting(threshold: Option<f32>) -> SessionParams {
 
 fn open(params: SessionParams, name: &str) -> Session {
     let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
-    session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
+    session.add_video(clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
     session
 }
 
@@ -250,7 +250,7 @@ fn a_question_that_leaves_no_room_is_told_before_a_frame_is_encoded() {
     let question = "Why? ".repeat(20_000);
     let mut encoded = Encoded::default();
     let error = session
-        .add_video(&clip("enter-2"), &VideoOptions::default().for_question(&question), &mut encoded)
+        .add_video(clip("enter-2"), &VideoOptions::default().for_question(&question), &mut encoded)
         .expect_err("there is no room");
     assert_eq!(encoded.0, 0, "frames were encoded for nothing");
     assert!(matches!(error, Error::PromptTooLong { .. }), "{error}");
@@ -266,8 +266,8 @@ fn a_plan_names_the_cache_that_the_answer_takes() {
         let prunes = params.prune != PruneParams::off();
         let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
         let plan =
-            session.plan_video(&clip("enter-2"), &VideoOptions::default().for_question(QUESTION)).expect("a plan");
-        session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut ()).expect("the clip is read");
+            session.plan_video(clip("enter-2"), &VideoOptions::default().for_question(QUESTION)).expect("a plan");
+        session.add_video(clip("enter-2"), &VideoOptions::default(), &mut ()).expect("the clip is read");
         let kv = session.ask(QUESTION, &mut ()).expect("an answer").kv;
         if prunes {
             assert!(kv.bytes <= plan.memory.kv, "{} > {}", kv.bytes, plan.memory.kv);

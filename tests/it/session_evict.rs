@@ -27,7 +27,7 @@ fn params(prune: PruneParams, evict: EvictParams) -> SessionParams {
 
 fn open(params: SessionParams, name: &str) -> Session {
     let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
-    session.add_video(&clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
+    session.add_video(clip(name), &VideoOptions::default(), &mut ()).expect("the clip is read");
     session
 }
 
@@ -79,7 +79,7 @@ fn a_threshold_evicts_the_layers_below_it_and_returns_their_memory() {
 
     // Another video is evicted, too, from a cache that grew for it.
     let cells = next.kv.cells;
-    session.add_video(&clip("enter-2"), &VideoOptions::default(), &mut ()).expect("another clip");
+    session.add_video(clip("enter-2"), &VideoOptions::default(), &mut ()).expect("another clip");
     let both = session.ask("What is in the video?", &mut ()).expect("an answer");
     assert!(both.kv.cells > cells && both.kv.layers_evicted == 29);
     let all = both.kv.cells as u64 * per_cell;

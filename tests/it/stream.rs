@@ -15,7 +15,7 @@ fn clip() -> PathBuf {
 
 fn open(params: SessionParams) -> Session {
     let mut session = Session::open(&smol::files(), params, &mut ()).expect("smol opens");
-    session.add_video(&clip(), &VideoOptions::default(), &mut ()).expect("the clip is read");
+    session.add_video(clip(), &VideoOptions::default(), &mut ()).expect("the clip is read");
     session
 }
 

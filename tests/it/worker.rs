@@ -336,7 +336,7 @@ fn workers_that_share_a_model_answer_as_each_alone() {
         .enumerate()
         .map(|(i, (video, question))| {
             let mut session = Session::open(&smol::files(), params(i), &mut ()).expect("smol opens");
-            session.add_video(&clip(video), &VideoOptions::default(), &mut ()).expect("the clip is read");
+            session.add_video(clip(video), &VideoOptions::default(), &mut ()).expect("the clip is read");
             session.ask(question, &mut ()).expect("an answer")
         })
         .collect();
