@@ -210,7 +210,7 @@ fn a_part_that_does_not_fit_is_left_out() {
     let mut warnings = Warnings(Vec::new());
     let before = session.videos().len();
     assert!(session.zoom("What is at 0:30?", &mut warnings).expect("it works").is_none());
-    assert!(warnings.0.iter().any(|warning| warning.contains("not added")), "{:?}", warnings.0);
+    assert!(warnings.0.iter().any(|warning| warning.contains("no frames were added")), "{:?}", warnings.0);
     assert_eq!(session.videos().len(), before);
     session.ask("What is at 0:30?", &mut ()).expect("an answer");
 }
@@ -234,8 +234,12 @@ fn the_program_tells_how_frames_are_chosen() {
     let clips = Clips::new();
     let path = minute(&clips);
     let path = path.to_str().expect("UTF-8");
-    run(&["plan", path, "--max-frames", "8"]).success().stdout(contains("8 of").and(contains("by what changes")));
-    run(&["plan", path, "--max-frames", "8", "--frames-by", "even"]).success().stdout(contains("by what").not());
+    run(&["plan", path, "--max-frames", "8"])
+        .success()
+        .stdout(contains("8 of").and(contains("chosen where the image changes")));
+    run(&["plan", path, "--max-frames", "8", "--frames-by", "even"])
+        .success()
+        .stdout(contains("where the image changes").not());
     run(&["ask", path, "What?", "--max-frames", "8", "-n", "4"])
         .success()
         .stderr(contains("8 frames, chosen by what changes in 60 images, one a second"));

@@ -5,9 +5,13 @@
 //! cache. When there are too many parts, the two neighbors in time that differ least become one ([`Segments`]). So an
 //! event of seconds stays, however long ago it was, while a long stretch with few changes becomes a single part.
 
+use super::arrangement::LiveArrangement;
 use crate::chat::encoded::{EncodedSlice, EncodedVideo};
-use crate::chat::search::PART;
-use crate::video::{Frame, Segments, Thumbnail};
+use crate::chat::engine::Engine;
+use crate::chat::search::{PART, arranged, selected};
+use crate::error::Result;
+use crate::prune::PruneParams;
+use crate::video::{Frame, Segments, Thumbnail, VideoInfo};
 use std::sync::Arc;
 
 /// A part of a video that can be asked about alone.
@@ -91,4 +95,22 @@ impl Recall {
         let open = self.open.unpruned.iter().map(Vec::capacity);
         size_of::<f32>() * slices.chain(open).sum::<usize>()
     }
+}
+
+/// Makes a part of the slices of `open`.
+pub(super) fn part_of(
+    engine: &Engine,
+    prune: &PruneParams,
+    arrangement: &LiveArrangement,
+    info: &VideoInfo,
+    open: &OpenPart,
+) -> Result<RecalledPart> {
+    let times: Vec<f64> = open.times().collect();
+    let end_s = times.last().copied().unwrap_or(0.0);
+    let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
+    let arrangement = arranged(engine, &info, arrangement.of_slice().image_size, &times);
+    let OpenPart { slices, unpruned, .. } = open.clone();
+    let empty = EncodedVideo::empty(&engine.model, &engine.vision, &info, arrangement)?;
+    let part = EncodedVideo { slices, unpruned, ..empty };
+    Ok(RecalledPart { video: selected(engine, prune, part)?, end_s })
 }

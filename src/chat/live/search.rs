@@ -1,15 +1,10 @@
 //! Search in the parts that are remembered of live video.
 
-use super::arrangement::LiveArrangement;
-use super::recall::{OpenPart, Recall, RecalledPart};
+use super::recall::{Recall, RecalledPart, part_of};
 use super::session::LiveSession;
-use crate::chat::encoded::EncodedVideo;
-use crate::chat::engine::Engine;
-use crate::chat::search::{LEAST_PARTS, Search, SearchedPart, Searcher, arranged, selected};
+use crate::chat::search::{LEAST_PARTS, Search, SearchedPart, Searcher};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::prune::PruneParams;
-use crate::video::VideoInfo;
 
 impl LiveSession {
     /// Asks about each remembered part ([`recall`](super::LiveParams::recall)) alone, and finds the part whose answer
@@ -61,22 +56,4 @@ impl LiveSession {
         let parts = recall.into_iter().flat_map(Recall::parts);
         parts.map(|part| (part.video.slices.first().map_or(0.0, |slice| slice.time_s()), part.end_s))
     }
-}
-
-/// Makes a part of the slices of `open`.
-pub(super) fn part_of(
-    engine: &Engine,
-    prune: &PruneParams,
-    arrangement: &LiveArrangement,
-    info: &VideoInfo,
-    open: &OpenPart,
-) -> Result<RecalledPart> {
-    let times: Vec<f64> = open.times().collect();
-    let end_s = times.last().copied().unwrap_or(0.0);
-    let info = VideoInfo { duration_s: Some(end_s), ..info.clone() };
-    let arrangement = arranged(engine, &info, arrangement.of_slice().image_size, &times);
-    let OpenPart { slices, unpruned, .. } = open.clone();
-    let empty = EncodedVideo::empty(&engine.model, &engine.vision, &info, arrangement)?;
-    let part = EncodedVideo { slices, unpruned, ..empty };
-    Ok(RecalledPart { video: selected(engine, prune, part)?, end_s })
 }

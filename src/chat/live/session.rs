@@ -3,8 +3,7 @@
 use super::arrangement::{LiveArrangement, Stated};
 use super::held::HeldSlices;
 use super::params::{LiveParams, LivePolicy};
-use super::recall::Recall;
-use super::search::part_of;
+use super::recall::{Recall, part_of};
 use super::state::{LiveState, Pushed};
 use crate::chat::cache::evict::EvictParams;
 use crate::chat::cache::{Cache, Kv, Learned};
