@@ -91,3 +91,43 @@ impl<N: Into<String>> From<(N, &Frames)> for Source {
         Self::Frames(name.into(), frames.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::video::{FrameSource, Sampling};
+
+    #[test]
+    fn a_string_is_an_address_where_it_begins_as_one() {
+        for (text, is_address) in [
+            ("clip.mp4", false),
+            ("rtsp://camera/stream", true),
+            ("HTTPS://host/clip.mp4", true),
+            ("a folder/rtsp:", false),
+            ("file:///clip.mp4", false),
+        ] {
+            let source = Source::from(text);
+            assert_eq!(matches!(source, Source::Address(_)), is_address, "{text}");
+            assert_eq!(source.path(), Path::new(text));
+        }
+        // A path is what its caller says it is.
+        assert!(matches!(Source::from(Path::new("rtsp://camera")), Source::Path(_)));
+    }
+
+    #[test]
+    fn frames_have_a_name() {
+        let mut frames = Frames::new(1, 1);
+        frames.push(vec![0; 3], 0.0).expect("a frame");
+        assert_eq!(Source::from(("camera", &frames)).path(), Path::new("camera"));
+        assert_eq!(Source::from(frames).path(), Path::new("frames"));
+    }
+
+    #[test]
+    fn an_address_is_not_opened_as_a_video_with_an_end() {
+        let opened = FrameSource::of(&"https://host.invalid/clip.mp4".into(), &Sampling::default(), || false);
+        let error = opened.map(|_| ()).expect_err("it is not downloaded");
+        assert!(matches!(&error, Error::Unusable { .. }), "{error}");
+        assert!(error.to_string().contains("https://host.invalid/clip.mp4"), "{error}");
+    }
+}
