@@ -369,7 +369,7 @@ fn files_that_do_not_go_together_are_named_with_the_reason() {
     let error = refused("smolvlm.gguf", "audio-mmproj.gguf");
     assert!(error.contains("audio-mmproj.gguf") && error.contains("only an audio encoder"), "{error}");
     let error = refused("no-template.gguf", "smolvlm-mmproj.gguf");
-    assert!(error.contains("no-template.gguf") && error.contains("give a template for it"), "{error}");
+    assert!(error.contains("no-template.gguf") && error.contains("pass a template"), "{error}");
     // A language model instead of an encoder.
     let error = refused("smolvlm.gguf", "smolvlm.gguf");
     assert!(error.contains("smolvlm.gguf") && error.contains("mmproj"), "{error}");
