@@ -38,11 +38,11 @@ impl Player {
     /// Shows other frames, whose tokens are not known yet.
     pub fn show_frames(&mut self, context: &egui::Context, images: &[Image]) {
         let shown = images.iter().enumerate().map(|(i, image)| {
-            let image = egui::ColorImage::from_rgb([image.width, image.height], &image.rgb);
+            let pixels = egui::ColorImage::from_rgb([image.width, image.height], &image.rgb);
             Shown {
                 time_s: image.time_s,
                 size: vec2(image.width as f32, image.height as f32),
-                texture: context.load_texture(format!("frame {i}"), image, egui::TextureOptions::LINEAR),
+                texture: context.load_texture(format!("frame {i}"), pixels, egui::TextureOptions::LINEAR),
             }
         });
         self.frames = shown.collect();
