@@ -37,6 +37,10 @@ pub struct SessionParams {
     pub fit: bool,
     /// The maximum memory for the KV cache and buffers, in bytes. `None` allows all free memory.
     pub max_memory: Option<u64>,
+    /// The most memory for checkpoints, in bytes: copies of the state of models that cannot remove the last rows of
+    /// their cache, from which the next question goes on. `None` keeps up to eight of them, within 512 MB if that holds
+    /// two. With 0, the next question computes the whole prompt again. Other models make none.
+    pub checkpoint_memory: Option<u64>,
     /// Which visual tokens to keep.
     pub prune: PruneParams,
     /// How much of each image the vision encoder computes.
@@ -84,6 +88,7 @@ impl Default for SessionParams {
             n_ctx: None,
             fit: true,
             max_memory: None,
+            checkpoint_memory: None,
             prune: PruneParams::default(),
             encode: EncodeParams::default(),
             keep_unpruned: false,
@@ -144,6 +149,7 @@ impl SessionParams {
             mode: self.evict_mode(),
             profile: self.layer_profile.as_deref(),
             prefill: self.prefill,
+            checkpoint_memory: self.checkpoint_memory,
             max_memory: self.max_memory,
             cancel: &self.cancel,
         }
@@ -170,6 +176,7 @@ impl SessionParams {
             engine,
             context: self.cache().context(0, self.compute.n_ubatch),
             max_memory: self.max_memory,
+            checkpoint_memory: self.checkpoint_memory,
             cancel: &self.cancel,
             present,
         };

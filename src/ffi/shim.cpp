@@ -6,6 +6,9 @@
 #include "ggml-rpc.h"
 #include "llama-arch.h"
 #include "llama-ext.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "llama-memory-recurrent.h"
 #include "llama-model.h"
 #include "mtmd-helper.h"
 
@@ -72,6 +75,23 @@ int32_t sharpv_memory_by_device(
         }
         write(sums, out, capacity, n);
     });
+}
+
+uint64_t sharpv_recurrent_bytes(const llama_context * ctx) {
+    const llama_memory_i * memory = llama_get_memory(ctx);
+    const llama_memory_i * recurrent = dynamic_cast<const llama_memory_recurrent *>(memory);
+    if (const auto * m = dynamic_cast<const llama_memory_hybrid *>(memory)) {
+        recurrent = m->get_mem_recr();
+    } else if (const auto * m = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+        recurrent = m->get_mem_recr();
+    }
+    uint64_t sum = 0;
+    if (recurrent) {
+        for (const auto & entry : recurrent->memory_breakdown()) {
+            sum += entry.second;
+        }
+    }
+    return sum;
 }
 
 int32_t sharpv_vision_memory(
@@ -334,6 +354,24 @@ int32_t sharpv_try_state_get_data(
         llama_context * ctx, uint8_t * dst, size_t size,
         size_t * result, char * err, size_t err_len) {
     return sharpv_guarded(err, err_len, [&] { *result = llama_state_get_data(ctx, dst, size); });
+}
+
+int32_t sharpv_try_state_seq_get_size_ext(
+        llama_context * ctx, llama_seq_id seq_id, llama_state_seq_flags flags,
+        size_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_state_seq_get_size_ext(ctx, seq_id, flags); });
+}
+
+int32_t sharpv_try_state_seq_get_data_ext(
+        llama_context * ctx, uint8_t * dst, size_t size, llama_seq_id seq_id, llama_state_seq_flags flags,
+        size_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_state_seq_get_data_ext(ctx, dst, size, seq_id, flags); });
+}
+
+int32_t sharpv_try_state_seq_set_data_ext(
+        llama_context * ctx, const uint8_t * src, size_t size, llama_seq_id seq_id, llama_state_seq_flags flags,
+        size_t * result, char * err, size_t err_len) {
+    return sharpv_guarded(err, err_len, [&] { *result = llama_state_seq_set_data_ext(ctx, src, size, seq_id, flags); });
 }
 
 int32_t sharpv_try_mtmd_init_from_file(

@@ -47,7 +47,10 @@ int32_t sharpv_memory_by_device(
         const struct llama_context * ctx, struct sharpv_device_memory * out, size_t capacity, size_t * n,
         char * err, size_t err_len);
 
-// The same for the vision encoder in the file `path`, without loading it. `model` counts its weights and, with `warmup`
+// The bytes of the states of recurrent layers, of all sequences: a part of `context`. 0 if there are none.
+uint64_t sharpv_recurrent_bytes(const struct llama_context * ctx);
+
+// Memory by device of the vision encoder in the file `path`, without loading it. `model` counts its weights and, with `warmup`
 // in `params`, the buffers for an image of the size that llama.cpp plans with. `*n` is 0 if the file has no encoder.
 int32_t sharpv_vision_memory(
         const char * path, struct mtmd_context_params params,
@@ -215,6 +218,18 @@ int32_t sharpv_try_state_get_size(
 
 int32_t sharpv_try_state_get_data(
         struct llama_context * ctx, uint8_t * dst, size_t size,
+        size_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_state_seq_get_size_ext(
+        struct llama_context * ctx, llama_seq_id seq_id, llama_state_seq_flags flags,
+        size_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_state_seq_get_data_ext(
+        struct llama_context * ctx, uint8_t * dst, size_t size, llama_seq_id seq_id, llama_state_seq_flags flags,
+        size_t * result, char * err, size_t err_len);
+
+int32_t sharpv_try_state_seq_set_data_ext(
+        struct llama_context * ctx, const uint8_t * src, size_t size, llama_seq_id seq_id, llama_state_seq_flags flags,
         size_t * result, char * err, size_t err_len);
 
 int32_t sharpv_try_mtmd_init_from_file(

@@ -6,6 +6,7 @@ mod abort;
 mod backend;
 mod call;
 mod cancel;
+mod checkpoint;
 mod context;
 mod convert;
 mod device;

@@ -209,6 +209,12 @@ impl Model {
         unsafe { ffi::llama_model_is_recurrent(self.as_ptr()) || ffi::llama_model_is_hybrid(self.as_ptr()) }
     }
 
+    /// Whether the last rows of its contexts can be removed only with the help of
+    /// [checkpoints](super::Context::checkpoint).
+    pub fn needs_checkpoints(&self) -> bool {
+        self.is_recurrent()
+    }
+
     /// Whether it needs an encoder pass before decoding (T5-like); such models are not supported.
     pub fn has_encoder(&self) -> bool {
         // SAFETY: see `n_ctx_train`.

@@ -143,7 +143,7 @@ pub(super) fn evict(
                 None => Steps::by_similarity(mode, &learned.similarity, &layers),
             };
             let texts = tail.texts(ledger.entries());
-            let found = calibrate(ledger.context_mut(), texts, steps, layers.len())?;
+            let found = calibrate(ledger.for_trial(tail.start()), texts, steps, layers.len())?;
             // If a layer lacks visual tokens already, the trial does not show what evicting them does: the choice holds
             // for this cache only.
             if layers.iter().all(|layer| !layer.evicted) {
@@ -179,6 +179,11 @@ impl Tail {
     /// The rows of `plan` from `start` on.
     pub fn of(plan: &Plan, start: usize) -> Self {
         Self { question: plan.rows[start..].to_vec(), describe: Vec::new() }
+    }
+
+    /// The position of its first row.
+    pub fn start(&self) -> i32 {
+        self.question.first().map_or(0, |row| row.position[0])
     }
 
     /// The texts to try evictions with. The entries after the question are the answer so far.
@@ -220,13 +225,16 @@ pub(in crate::chat) fn by_threshold(
 }
 
 /// The layers with less similarity than `threshold`, the least similar first. At least one layer with cells is left
-/// out.
+/// out: in a model in which only some layers have cells, the last of those.
 fn candidates(threshold: f32, similarity: &Similarity, layers: &[KvLayer]) -> Vec<usize> {
     let value = |il: usize| similarity.layers.get(il).copied().unwrap_or(f32::NAN);
-    let mut found: Vec<usize> = (0..layers.len()).filter(|&il| layers[il].has_cells && value(il) < threshold).collect();
+    let with_cells: Vec<usize> = (0..layers.len()).filter(|&il| layers[il].has_cells).collect();
+    let is_mixed = with_cells.len() < layers.len();
+    let last = with_cells.last().copied().filter(|_| is_mixed);
+    let is_low = |&il: &usize| value(il) < threshold && Some(il) != last;
+    let mut found: Vec<usize> = with_cells.iter().copied().filter(is_low).collect();
     found.sort_by(|&a, &b| value(a).total_cmp(&value(b)));
-    let with_cells = layers.iter().filter(|layer| layer.has_cells).count();
-    found.truncate(with_cells.saturating_sub(1));
+    found.truncate(with_cells.len().saturating_sub(1));
     found
 }
 
@@ -255,8 +263,10 @@ impl Steps {
 
     /// Steps by the model's profile. It was measured on many answers, so no bound is set for this one.
     fn by_profile(profile: &LayerProfile, layers: &[KvLayer]) -> Self {
-        let order: Vec<usize> =
-            profile.free_layers().iter().copied().filter(|&il| layers.get(il).is_some_and(|l| l.has_cells)).collect();
+        let has_cells = |il: &usize| layers.get(*il).is_some_and(|layer| layer.has_cells);
+        let mut order: Vec<usize> = profile.free_layers().iter().copied().filter(has_cells).collect();
+        // One layer must keep its cells.
+        order.truncate(layers.iter().filter(|layer| layer.has_cells).count().saturating_sub(1));
         Self { choices: in_steps(&order, layers.len()), bound: f64::INFINITY }
     }
 }
@@ -273,8 +283,14 @@ fn in_steps(order: &[usize], n_layer: usize) -> Vec<Choice> {
 /// or fewer layers, and compares the distributions of the answers' tokens. A later question would find the cache in
 /// this state.
 ///
-/// Returns `None` if the context has too few free cells, or if the model cannot remove its last rows.
-fn calibrate(context: &mut Context, texts: Vec<Text>, steps: Steps, n_layer: usize) -> Result<Option<Choice>> {
+/// Returns `None` if the context has too few free cells, or if the model cannot remove its last rows and has no
+/// checkpoint.
+fn calibrate(
+    context: (&mut Context, Option<&[u8]>),
+    texts: Vec<Text>,
+    steps: Steps,
+    n_layer: usize,
+) -> Result<Option<Choice>> {
     let nothing = Choice::Layers(vec![false; n_layer]);
     let Steps { mut choices, bound } = steps;
     if choices.is_empty() {
@@ -338,17 +354,22 @@ mod tests {
 
     #[test]
     fn layers_without_cells_or_without_a_value_stay() {
-        let curve = similarity(&[1.0, 0.1, f32::NAN, 0.1]);
-        let layers = [layer(true), layer(false), layer(true), layer(true)];
+        let curve = similarity(&[1.0, 0.1, f32::NAN, 0.1, 0.3]);
+        let layers = [layer(true), layer(false), layer(true), layer(true), layer(true)];
         assert_eq!(candidates(0.2, &curve, &layers), [3]);
     }
 
     #[test]
     fn one_layer_is_always_left() {
-        let curve = similarity(&[1.0, 0.1, 0.05]);
-        // The first layer has a window: it holds no cells that can be evicted.
-        let layers = [layer(false), layer(true), layer(true)];
-        assert_eq!(candidates(0.2, &curve, &layers), [2]);
+        assert_eq!(candidates(0.2, &similarity(&[0.15, 0.1, 0.05]), &[layer(true); 3]), [2, 1]);
+    }
+
+    #[test]
+    fn the_last_attention_layer_of_a_hybrid_model_is_left() {
+        // The last layer with cells is the least similar, and has to carry what the others no longer hold.
+        let curve = similarity(&[1.0, 0.1, 0.15, 0.02, 0.1]);
+        let layers = [layer(false), layer(true), layer(true), layer(true), layer(false)];
+        assert_eq!(candidates(0.2, &curve, &layers), [1, 2]);
     }
 
     #[test]
@@ -380,6 +401,7 @@ mod tests {
             mode: EvictMode::Layers,
             profile: None,
             prefill: PrefillMode::Auto,
+            checkpoint_memory: None,
             max_memory: None,
             cancel: &cancel,
         };

@@ -4,8 +4,13 @@
 //! and [`evict_tokens`](Ledger::evict_tokens) are the only ways to change the rows of a context. Each changes the
 //! entries with the cells, so the two never disagree. Everything else (cells in use, what a prompt shares with the
 //! cache, what a saved session holds) is derived from the entries.
+//!
+//! Not every model can remove its last rows. [`cut`](Ledger::cut) then goes back to the nearest
+//! [checkpoint](super::checkpoints), and the caller sees by the entries what has to be computed again.
 
+use super::checkpoints::{After, Checkpoint, Checkpoints};
 use crate::chat::encoded::{EncodedVideo, VideoId};
+use crate::chat::engine::checkpoints::{free_bytes, usual_budget};
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::{Error, Result};
 use crate::runtime::{Context, Position, Row, Token};
@@ -104,18 +109,47 @@ impl Entry {
 pub(in crate::chat) struct Ledger {
     context: Context,
     entries: Vec<Entry>,
+    checkpoints: Checkpoints,
+}
+
+/// What a context held, for a context of another size.
+#[derive(Debug)]
+pub(in crate::chat) struct Moved {
+    entries: Vec<Entry>,
+    state: Vec<u8>,
+    checkpoints: Checkpoints,
 }
 
 impl Ledger {
     /// Makes the ledger of an empty context.
     pub fn new(context: Context) -> Self {
-        Self { context, entries: Vec::new() }
+        Self { context, entries: Vec::new(), checkpoints: Checkpoints::default() }
     }
 
-    /// Returns the entries with the state of their cells, for a context of another size. Frees this context.
-    pub fn into_state(mut self) -> Result<(Vec<Entry>, Vec<u8>)> {
+    /// Takes what the context holds, for a context of another size. Frees this context.
+    pub fn into_moved(mut self) -> Result<Moved> {
         let state = self.context.state()?;
-        Ok((self.entries, state))
+        Ok(Moved { entries: self.entries, state, checkpoints: self.checkpoints })
+    }
+
+    /// Puts in what another context held. The context is empty, and stays so if that fails.
+    ///
+    /// # Errors
+    /// As [`Context::set_state`].
+    pub fn put(&mut self, moved: Moved) -> Result<()> {
+        self.restore(moved.entries, &moved.state)?;
+        self.checkpoints = moved.checkpoints;
+        Ok(())
+    }
+
+    /// Adds `checkpoints` out of a file, as far as they can be of this context.
+    pub fn restore_checkpoints(&mut self, checkpoints: Vec<Checkpoint>) {
+        for checkpoint in checkpoints {
+            let last = self.entries.get(checkpoint.rows.wrapping_sub(1)).map(|entry| entry.position[0]);
+            if last.is_some_and(|position| self.context.can_be_checkpoint(&checkpoint.state, position)) {
+                self.checkpoints.add(checkpoint);
+            }
+        }
     }
 
     /// Restores `entries` and the `state` of their cells in the context, which is empty. If that fails, the ledger
@@ -153,9 +187,8 @@ impl Ledger {
     pub fn extend(&mut self, entries: &[Entry], rows: &[Row<'_>]) -> Result<()> {
         debug_assert_eq!(entries.len(), rows.len());
         let Some(first) = entries.first() else { return Ok(()) };
-        let position = first.position[0];
         if let Err(error) = self.context.process(rows) {
-            self.cut_at(position);
+            self.cut_at(first.position[0]);
             return Err(error);
         }
         let layers_evicted = self.has_evicted_layers();
@@ -166,17 +199,33 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the first `n` rows and removes the others. Removes all rows if the model cannot remove its last rows.
+    /// Keeps the first `n` rows and removes the others. If the model cannot remove its last rows, keeps those before
+    /// the nearest checkpoint, or none.
     pub fn cut(&mut self, n: usize) {
         if let Some(entry) = self.entries.get(n) {
             self.cut_at(entry.position[0]);
         }
     }
 
-    /// Removes the rows from `position` on.
+    /// Removes the rows from `position` on, and more if the model can go back only to a checkpoint.
     fn cut_at(&mut self, position: i32) {
+        let n = self.entries.partition_point(|entry| entry.position[0] < position);
         if self.context.truncate(position) {
-            self.entries.truncate(self.entries.partition_point(|entry| entry.position[0] < position));
+            self.entries.truncate(n);
+            self.checkpoints.truncate(n);
+        } else {
+            self.go_back(n, position);
+        }
+    }
+
+    /// Goes back to the last checkpoint among the first `n` rows. `position` is that of the row after them.
+    fn go_back(&mut self, n: usize, position: i32) {
+        let Some(checkpoint) = self.checkpoints.last_before(n) else { return self.clear() };
+        let rows = checkpoint.rows;
+        let next = self.entries.get(rows).map_or(position, |entry| entry.position[0]);
+        if self.context.go_back(0, &checkpoint.state, next) {
+            self.entries.truncate(rows);
+            self.checkpoints.truncate(rows);
         } else {
             self.clear();
         }
@@ -185,6 +234,43 @@ impl Ledger {
     fn clear(&mut self) {
         self.context.clear();
         self.entries.clear();
+        self.checkpoints = Checkpoints::default();
+    }
+
+    /// Makes a checkpoint after the rows so far. Drops older ones to stay within `limit` bytes, or within what is usual
+    /// and free. Returns false if even one does not fit, or if it cannot be made.
+    pub fn mark(&mut self, after: After, limit: Option<u64>) -> bool {
+        let rows = self.entries.len();
+        if rows == 0 || self.checkpoints.at(rows).is_some() {
+            return true;
+        }
+        let made = self.context.checkpoint_bytes().map(|size| size as u64).and_then(|size| {
+            let budget = limit.unwrap_or(usual_budget(size)).min(self.checkpoints.bytes() + free_bytes());
+            match self.checkpoints.make_room(size, budget) {
+                true => self.context.checkpoint().map(Some),
+                false => Ok(None),
+            }
+        });
+        match made {
+            Ok(Some(state)) => self.checkpoints.add(Checkpoint { rows, after, state }),
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::debug!("{error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Where the model can go back to, if it cannot remove its last rows.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// The context, for trials in a sequence of their own, with the checkpoint after the rows before `position`.
+    pub fn for_trial(&mut self, position: i32) -> (&mut Context, Option<&[u8]>) {
+        let rows = self.entries.partition_point(|entry| entry.position[0] < position);
+        (&mut self.context, self.checkpoints.at(rows))
     }
 
     /// Removes `runs` of rows, ascending, and changes no other row. Returns how many rows it removed. Rows after a run
@@ -207,6 +293,8 @@ impl Ledger {
         for run in runs.iter().rev() {
             self.entries.drain(run.clone());
         }
+        // Later checkpoints have the removed rows in them.
+        self.checkpoints.truncate(runs.first().map_or(usize::MAX, |run| run.start));
         runs.iter().map(ExactSizeIterator::len).sum()
     }
 
@@ -433,5 +521,124 @@ mod tests {
                 check(&mut ledger, &naive, &model);
             }
         }
+    }
+
+    /// What is done to the ledger of a model with recurrent layers.
+    #[derive(Debug, Clone)]
+    enum Hybrid {
+        Extend(usize),
+        Mark,
+        Cut(usize),
+        /// Moves to another context.
+        Move,
+    }
+
+    fn hybrid() -> impl Strategy<Value = Hybrid> {
+        prop_oneof![
+            4 => (1..6_usize).prop_map(Hybrid::Extend),
+            3 => Just(Hybrid::Mark),
+            2 => (0..=100_usize).prop_map(Hybrid::Cut),
+            1 => Just(Hybrid::Move),
+        ]
+    }
+
+    /// Computes tokens that all differ, as one batch, and returns the last logits.
+    fn extend(ledger: &mut Ledger, tokens: &[i32]) -> Vec<f32> {
+        let first = ledger.entries().len() as i32;
+        let entries: Vec<Entry> = (first..).zip(tokens).map(|(at, &token)| Entry::of_token(token, at)).collect();
+        let rows: Vec<Row<'_>> = entries
+            .iter()
+            .zip(tokens)
+            .enumerate()
+            .map(|(i, (entry, &token))| Row {
+                input: RowInput::Token(token),
+                position: entry.position,
+                logits: i + 1 == tokens.len(),
+            })
+            .collect();
+        ledger.extend(&entries, &rows).expect("there are cells");
+        ledger.context_mut().logits().expect("logits").to_vec()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+        /// A model with recurrent layers goes back to the nearest checkpoint, and then computes what a model computes
+        /// that never saw what was cut.
+        #[test]
+        fn a_hybrid_goes_back_to_its_checkpoints(steps in prop::collection::vec(hybrid(), 1..24)) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lfm2.gguf");
+            let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
+            let mut ledger = Ledger::new(context(&model));
+            // The batches so far, and how many rows had a checkpoint.
+            let (mut batches, mut marks): (Vec<Vec<i32>>, Vec<usize>) = (Vec::new(), Vec::new());
+            let mut next_token = 0;
+            for step in steps {
+                let n: usize = batches.iter().map(Vec::len).sum();
+                match step {
+                    Hybrid::Extend(n) => {
+                        let tokens: Vec<i32> = (0..n as i32).map(|i| 1 + (next_token + i) % 200).collect();
+                        next_token += n as i32;
+                        let found = extend(&mut ledger, &tokens);
+                        batches.push(tokens);
+                        let mut anew = Ledger::new(context(&model));
+                        let expected = batches.iter().map(|batch| extend(&mut anew, batch)).last();
+                        prop_assert_eq!(Some(found), expected, "{:?}", batches);
+                    }
+                    Hybrid::Mark => {
+                        prop_assert!(ledger.mark(After::Turn, None));
+                        if n > 0 && !marks.contains(&n) {
+                            marks.push(n);
+                        }
+                        // As many as are usually kept, the oldest first to go.
+                        if marks.len() > 8 {
+                            marks.remove(0);
+                        }
+                    }
+                    Hybrid::Cut(percent) => {
+                        let to = n * percent / 100;
+                        ledger.cut(to);
+                        if to < n {
+                            marks.retain(|mark| *mark <= to);
+                            let left = marks.last().copied().unwrap_or(0);
+                            while batches.iter().map(Vec::len).sum::<usize>() > left {
+                                batches.pop();
+                            }
+                        }
+                    }
+                    Hybrid::Move => {
+                        let moved = ledger.into_moved().expect("a state");
+                        ledger = Ledger::new(context(&model));
+                        if !batches.is_empty() {
+                            ledger.put(moved).expect("it fits");
+                        }
+                    }
+                }
+                let n: usize = batches.iter().map(Vec::len).sum();
+                prop_assert_eq!(ledger.entries().len(), n);
+                prop_assert_eq!(ledger.context().last_position(), n.checked_sub(1).map(|last| last as i32));
+                let found: Vec<usize> = ledger.checkpoints().all().iter().map(|checkpoint| checkpoint.rows).collect();
+                prop_assert_eq!(&found, &marks);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_leaves_room_for_as_many_checkpoints() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lfm2.gguf");
+        let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
+        let mut ledger = Ledger::new(context(&model));
+        extend(&mut ledger, &[1, 2, 3]);
+        let size = ledger.context().checkpoint_bytes().expect("a size") as u64;
+        assert!(size > 0 && size < ledger.context().recurrent_bytes() + 200, "{size}");
+        assert!(!ledger.mark(After::Video, Some(size - 1)), "not even one fits");
+        assert!(ledger.mark(After::Video, Some(2 * size)));
+        for token in 4..9 {
+            extend(&mut ledger, &[token]);
+            assert!(ledger.mark(After::Turn, Some(2 * size)));
+            assert_eq!(ledger.checkpoints().all().len(), 2, "the video's and the last turn's");
+            assert_eq!(ledger.checkpoints().bytes(), 2 * size);
+        }
+        assert_eq!(ledger.checkpoints().all()[0].rows, 3);
     }
 }

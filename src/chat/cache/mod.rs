@@ -1,9 +1,10 @@
 //! The KV cache of a conversation: the rows that it holds, and how it changes from one prompt to the next.
 //!
 //! The [`ledger`] owns the context and knows its rows. A [`Cache`] fills a ledger with a prompt, in a context of the
-//! size that the prompt requires. [`evict`] decides what is removed after the prefill. What it learns for that,
+//! size that the prompt requires, and makes [`checkpoints`] where later prompts will go on. [`evict`] decides what is removed after the prefill. What it learns for that,
 //! [`Learned`], belongs to the session.
 
+pub(in crate::chat) mod checkpoints;
 mod compare;
 pub(in crate::chat) mod evict;
 pub(in crate::chat) mod ledger;
@@ -24,6 +25,7 @@ use super::rows::{PlannedRow, after_visual};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::runtime::{Context, ContextParams, KvLayer, KvWindow, MemoryUsage, Row, RowInput, SavedCells};
+use checkpoints::Checkpoint;
 use evict::{Choice, EvictMode, Tail};
 use ledger::{Entry, Ledger};
 use prefill::{Batching, Inputs};
@@ -43,6 +45,17 @@ pub struct Kv {
     pub bytes: u64,
     /// Bytes that would be allocated without pruning and eviction.
     pub bytes_dense: u64,
+    /// The part of `bytes` that holds the states of recurrent layers, whatever the number of cells; 0 without such
+    /// layers.
+    #[serde(default)]
+    pub bytes_state: u64,
+    /// Copies of the state from which the next question can go on, for models that cannot remove the last rows of their
+    /// cache. They are in system memory.
+    #[serde(default)]
+    pub checkpoints: usize,
+    /// Bytes of these copies.
+    #[serde(default)]
+    pub bytes_checkpoints: u64,
     /// Layers of the model.
     pub layers: usize,
     /// Layers from which nothing can be evicted: recurrent layers and layers with a sliding window. Zero if eviction is
@@ -59,6 +72,8 @@ pub struct Kv {
 pub(in crate::chat) struct Cache {
     held: Option<Held>,
     prompt: Prompt,
+    /// The user was warned that memory holds no checkpoint.
+    warned: bool,
 }
 
 /// A context with its rows, and the size of its cells.
@@ -124,6 +139,7 @@ fn first_that_is_made<T>(n: usize, least: usize, make: impl Fn(usize) -> Result<
 #[derive(Debug)]
 pub(in crate::chat) struct SavedCache {
     pub entries: Vec<Entry>,
+    pub checkpoints: Vec<Checkpoint>,
     pub tail: Option<Tail>,
     pub dense_rows: usize,
     /// Cells of the context.
@@ -183,9 +199,14 @@ impl Cache {
         }
     }
 
+    /// Where the model can go back to, if it cannot remove its last rows.
+    pub fn checkpoints(&self) -> &[Checkpoint] {
+        self.held.as_ref().map_or(&[], |held| held.ledger.checkpoints().all())
+    }
+
     /// Frees the context.
     pub fn free(&mut self) {
-        *self = Self::default();
+        *self = Self { warned: self.warned, ..Self::default() };
     }
 
     /// Whether any row belongs to a video that is not in `videos`.
@@ -259,10 +280,26 @@ impl Cache {
         // Fewer rows may be left: a new context can be empty, and some models cannot remove their last rows.
         let first = keep.min(ledger.entries().len());
         let how = (params.prefill, Batching::of(engine));
-        if let Err(error) = prefill::prefill(ledger, plan, first, inputs, how, observer) {
-            // Some ubatches with visual tokens may be computed already, and no eviction is pending for them.
-            ledger.cut(first);
-            return Err(error);
+        let marks = match engine.model.needs_checkpoints() && params.checkpoint_memory != Some(0) {
+            true => checkpoints::places(plan),
+            false => Vec::new(),
+        };
+        let ends = marks.iter().map(|&(rows, after)| (rows, Some(after))).chain([(plan.rows.len(), None)]);
+        let (mut from, mut all_marked) = (first, true);
+        for (end, after) in ends.filter(|(end, _)| *end >= first) {
+            if let Err(error) = prefill::prefill(ledger, plan, (first, from, end), inputs, how, observer) {
+                // Some ubatches with visual tokens may be computed already, and no eviction is pending for them.
+                ledger.cut(first);
+                return Err(error);
+            }
+            from = end;
+            all_marked &= after.is_none_or(|after| ledger.mark(after, params.checkpoint_memory));
+        }
+        if !all_marked && !self.warned {
+            self.warned = true;
+            observer.warning(
+                "memory holds no copy of this model's state: the next question computes the whole prompt again",
+            );
         }
         // The pending eviction was for the previous prompt.
         let waits = self.prompt.tail.is_some() || plan.rows[first..].iter().any(PlannedRow::is_visual);
@@ -310,8 +347,8 @@ impl Cache {
     /// cannot remove its last rows.
     pub fn effects(&mut self, sets: &[Vec<bool>], mut on_set: impl FnMut(usize)) -> Result<Option<Vec<Difference>>> {
         let Some(tail) = &self.prompt.tail else { return Ok(None) };
-        let text = Text::unanswered(&tail.question);
-        Trial::run(self.ledger()?.context_mut(), vec![text], |trial| {
+        let (text, start) = (Text::unanswered(&tail.question), tail.start());
+        Trial::run(self.ledger()?.for_trial(start), vec![text], |trial| {
             let mut found = Vec::with_capacity(sets.len());
             for (done, set) in sets.iter().enumerate() {
                 let Some(difference) = trial.with(|context| context.hide_layers(set))? else { return Ok(None) };
@@ -391,6 +428,7 @@ impl Cache {
             engine,
             context: params.context(more, n_ubatch),
             max_memory: params.max_memory,
+            checkpoint_memory: params.checkpoint_memory,
             cancel: params.cancel,
             present: self.memory_usage(),
         };
@@ -403,7 +441,7 @@ impl Cache {
         // Free the old context before allocating the new one, so that both need not fit in memory at once.
         let prompt = std::mem::take(&mut self.prompt);
         let saved = match self.held.take() {
-            Some(held) if !held.ledger.entries().is_empty() => Some(held.ledger.into_state()?),
+            Some(held) if !held.ledger.entries().is_empty() => Some(held.ledger.into_moved()?),
             _ => None,
         };
         let context = first_that_is_made(size.n_ctx, size.least, |n_ctx| {
@@ -420,8 +458,8 @@ impl Cache {
             learned.choice = Some(Choice::Layers(window.layers));
         }
         let held = self.held.insert(Held { ledger: Ledger::new(context), bytes_per_cell });
-        let Some((entries, state)) = saved else { return Ok(true) };
-        if let Err(error) = held.ledger.restore(entries, &state) {
+        let Some(moved) = saved else { return Ok(true) };
+        if let Err(error) = held.ledger.put(moved) {
             tracing::debug!("{error}");
             return Ok(false);
         }
@@ -506,7 +544,7 @@ impl Cache {
         saved: SavedCache,
         state: &[u8],
     ) -> Result<std::result::Result<Self, String>> {
-        let SavedCache { entries, tail, dense_rows, n_ctx } = saved;
+        let SavedCache { entries, checkpoints, tail, dense_rows, n_ctx } = saved;
         let mut cache = Self::default();
         if !state.is_empty() {
             let cells = SavedCells::read(&engine.model, params.compute, state);
@@ -516,8 +554,9 @@ impl Cache {
             }
             let size = Size { n_ctx, least: n_ctx, n_ubatch: params.compute.n_ubatch, window: None };
             cache.resize(engine, params, &mut Learned::default(), size)?;
-            match cache.ledger()?.restore(entries, state) {
-                Ok(()) => {}
+            let ledger = cache.ledger()?;
+            match ledger.restore(entries, state) {
+                Ok(()) => ledger.restore_checkpoints(checkpoints),
                 Err(Error::Llama { reason, .. }) => return Ok(Err(reason.trim().to_owned())),
                 Err(error) => return Err(error),
             }
@@ -541,6 +580,9 @@ impl Cache {
             cells_used: ledger.cells_used(),
             bytes,
             bytes_dense: with_state.map_or(bytes_per_cell * dense_cells as u64, |cost| cost.kv_bytes(dense_cells)),
+            bytes_state: context.recurrent_bytes(),
+            checkpoints: ledger.checkpoints().all().len(),
+            bytes_checkpoints: ledger.checkpoints().bytes(),
             layers: engine.model.n_layer(),
             layers_fixed: layers.iter().filter(|layer| !layer.has_cells).count(),
             layers_evicted: layers.iter().filter(|layer| layer.evicted).count(),

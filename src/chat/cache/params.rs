@@ -20,6 +20,8 @@ pub(in crate::chat) struct CacheParams<'a> {
     pub mode: EvictMode,
     pub profile: Option<&'a LayerProfile>,
     pub prefill: PrefillMode,
+    /// The most bytes of checkpoints; `None` keeps some.
+    pub checkpoint_memory: Option<u64>,
     /// The most bytes that a context may take, if less than the free memory.
     pub max_memory: Option<u64>,
     pub cancel: &'a CancelToken,
@@ -28,7 +30,7 @@ pub(in crate::chat) struct CacheParams<'a> {
 impl<'a> CacheParams<'a> {
     /// The same parameters for a cache that is as large as its prompt and never evicts.
     pub fn small(self) -> Self {
-        Self { n_ctx: None, evict: EvictParams::off(), mode: EvictMode::Off, ..self }
+        Self { n_ctx: None, evict: EvictParams::off(), mode: EvictMode::Off, checkpoint_memory: Some(0), ..self }
     }
 
     /// The profile whose free layers never hold visual tokens beyond their batch; `None` without a profile or without

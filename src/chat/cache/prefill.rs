@@ -45,18 +45,19 @@ impl Batching {
     }
 }
 
-/// Computes the rows of `plan` from `first` on, and the logits of the last. Reports progress in rows. A ubatch of the
-/// context must have at least [`rows_at_once`](Plan::rows_at_once) rows.
+/// Computes the rows of `plan` from `first` to `end`, and the logits of the last row of the plan. Reports progress in
+/// rows of the plan from `start` on. A ubatch of the context must have at least [`rows_at_once`](Plan::rows_at_once)
+/// rows.
 pub(in crate::chat) fn prefill(
     ledger: &mut Ledger,
     plan: &Plan,
-    first: usize,
+    (start, first, end): (usize, usize, usize),
     inputs: Inputs<'_>,
     (mode, batching): (PrefillMode, Batching),
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let total = plan.rows.len() - first;
-    let mut done = 0;
+    let total = plan.rows.len() - start;
+    let mut done = first - start;
     let stride = ledger.context().model().n_embd_inp();
     let n_ubatch = ledger.context().n_ubatch();
     let mut compute = |ledger: &mut Ledger, rows: &[PlannedRow]| -> Result<()> {
@@ -78,9 +79,9 @@ pub(in crate::chat) fn prefill(
         Ok(())
     };
     if batching.one_pass(mode) {
-        return plan.rows[first..].chunks(n_ubatch).try_for_each(|rows| compute(ledger, rows));
+        return plan.rows[first..end].chunks(n_ubatch).try_for_each(|rows| compute(ledger, rows));
     }
-    for chunk in plan.chunks(first) {
+    for chunk in plan.chunks(first, end) {
         if !(is_image(chunk) && batching.non_causal) {
             chunk.chunks(n_ubatch).try_for_each(|rows| compute(ledger, rows))?;
             continue;

@@ -36,14 +36,12 @@ impl Text {
 
     /// Generates the rest of the answer, always the likeliest token. Returns false if the model cannot remove its last
     /// rows.
-    fn complete(&mut self, context: &mut Context) -> Result<bool> {
+    fn complete(&mut self, context: &mut Context, checkpoint: Option<&[u8]>) -> Result<bool> {
         if self.generate == 0 {
             return Ok(true);
         }
-        let Some(mut logits) = distributions(context, std::slice::from_ref(self))?.and_then(|mut found| found.pop())
-        else {
-            return Ok(false);
-        };
+        let found = distributions(context, checkpoint, std::slice::from_ref(self))?;
+        let Some(mut logits) = found.and_then(|mut found| found.pop()) else { return Ok(false) };
         for left in (0..self.generate).rev() {
             let Some(token) = likeliest(&logits).and_then(|token| i32::try_from(token).ok()) else { break };
             // The last token's row would only give logits that are not compared.
@@ -80,28 +78,30 @@ pub(in crate::chat) struct Difference {
 /// Answers with nothing hidden, to compare with those that the context gives when visual tokens are hidden.
 pub(super) struct Trial<'a> {
     context: &'a mut Context,
+    /// The state before the texts, for models that cannot remove their last rows.
+    checkpoint: Option<&'a [u8]>,
     texts: Vec<Text>,
     reference: Vec<Vec<f64>>,
 }
 
 impl<'a> Trial<'a> {
     /// Answers `texts` with nothing hidden, calls `work` with the trial, and then restores the context. Returns `None`
-    /// if the model cannot remove its last rows.
+    /// if the model cannot remove its last rows, and there is no `checkpoint` before the texts.
     pub fn run<T>(
-        context: &'a mut Context,
+        (context, checkpoint): (&'a mut Context, Option<&'a [u8]>),
         mut texts: Vec<Text>,
         work: impl FnOnce(&mut Trial<'_>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         context.copy_sequence(TRIAL)?;
         let run = || -> Result<Option<T>> {
             for text in &mut texts {
-                if !text.complete(context)? {
+                if !text.complete(context, checkpoint)? {
                     return Ok(None);
                 }
             }
             // Computed in the same batches as what it is compared with, because other batches round differently.
-            let Some(reference) = distributions(context, &texts)? else { return Ok(None) };
-            work(&mut Trial { context: &mut *context, texts: std::mem::take(&mut texts), reference })
+            let Some(reference) = distributions(context, checkpoint, &texts)? else { return Ok(None) };
+            work(&mut Trial { context: &mut *context, checkpoint, texts: std::mem::take(&mut texts), reference })
         };
         let found = run();
         context.hide_layers(&[])?;
@@ -112,7 +112,7 @@ impl<'a> Trial<'a> {
     /// How much the answers change when `hide` hides visual tokens. `None` if the model cannot remove its last rows.
     pub fn with(&mut self, hide: impl FnOnce(&mut Context) -> Result<()>) -> Result<Option<Difference>> {
         hide(self.context)?;
-        let Some(tried) = distributions(self.context, &self.texts)? else { return Ok(None) };
+        let Some(tried) = distributions(self.context, self.checkpoint, &self.texts)? else { return Ok(None) };
         let mut difference = Difference { tokens: self.reference.len(), changed: 0, sum: 0.0, max: 0.0, lost: 0.0 };
         for (p, q) in self.reference.iter().zip(&tried) {
             let divergence = divergence(p, q);
@@ -127,12 +127,14 @@ impl<'a> Trial<'a> {
 }
 
 /// The distributions of the answers' tokens with what is hidden now, as log probabilities. `None` if the model cannot
-/// remove its last rows.
-fn distributions(context: &mut Context, texts: &[Text]) -> Result<Option<Vec<Vec<f64>>>> {
+/// remove its last rows, and there is no `checkpoint`.
+fn distributions(context: &mut Context, checkpoint: Option<&[u8]>, texts: &[Text]) -> Result<Option<Vec<Vec<f64>>>> {
     let mut found = Vec::new();
     for text in texts {
         let Some(start) = text.rows.first().map(|row| row.position[0]) else { return Ok(None) };
-        if !context.truncate_sequence(TRIAL, start) {
+        let is_back = context.truncate_sequence(TRIAL, start)
+            || checkpoint.is_some_and(|checkpoint| context.go_back(TRIAL, checkpoint, start));
+        if !is_back {
             return Ok(None);
         }
         let mut rows = Vec::with_capacity(text.rows.len());

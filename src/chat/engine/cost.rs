@@ -10,6 +10,10 @@ pub(in crate::chat) struct CellCost {
     pub kv_per_cell: f64,
     /// Bytes of the KV cache (or recurrent state) that do not depend on the number of cells.
     pub kv_fixed: f64,
+    /// Bytes of the recurrent layers' states, in all sequences: a part of `kv_fixed`.
+    pub state: u64,
+    /// Bytes of a checkpoint; 0 if the model needs none.
+    pub checkpoint: u64,
     /// Bytes of the compute buffers per cell.
     pub compute_per_cell: f64,
     /// Bytes of the compute buffers that do not depend on the number of cells.
@@ -31,13 +35,16 @@ impl CellCost {
         let small = params.compute.n_ubatch.next_multiple_of(CELL_STEP);
         let usage = |n_ctx| {
             let params = ContextParams { n_ctx, ..params.clone() };
-            Context::new(model, &params, adapters, cancel).map(|context| context.memory_usage())
+            Context::new(model, &params, adapters, cancel)
+                .map(|context| (context.memory_usage(), context.recurrent_bytes()))
         };
-        let (one, two) = (usage(small)?, usage(2 * small)?);
+        let ((one, state), (two, _)) = (usage(small)?, usage(2 * small)?);
         let per_cell = |one: u64, two: u64| two.saturating_sub(one) as f64 / small as f64;
         let (kv_per_cell, compute_per_cell) = (per_cell(one.context, two.context), per_cell(one.compute, two.compute));
         Ok(Self {
             kv_per_cell,
+            state,
+            checkpoint: state / params.n_sequences.max(1) as u64,
             kv_fixed: (one.context as f64 - kv_per_cell * small as f64).max(0.0),
             compute_per_cell,
             compute_fixed: (one.compute as f64 - compute_per_cell * small as f64).max(0.0),
@@ -72,7 +79,14 @@ mod tests {
 
     #[test]
     fn cells_are_counted_in_whole_steps() {
-        let cost = CellCost { kv_per_cell: 10.0, kv_fixed: 100.0, compute_per_cell: 2.0, compute_fixed: 50.0 };
+        let cost = CellCost {
+            kv_per_cell: 10.0,
+            kv_fixed: 100.0,
+            state: 0,
+            checkpoint: 0,
+            compute_per_cell: 2.0,
+            compute_fixed: 50.0,
+        };
         assert_eq!(cost.kv_bytes(1), 2660);
         assert_eq!(cost.bytes(256), 2660 + 562);
         assert_eq!(cost.cells_in(cost.bytes(512)), 512);

@@ -1,5 +1,6 @@
 //! The loaded models of a session, with their chat template and prompt layout. No question changes them.
 
+pub(in crate::chat) mod checkpoints;
 pub(in crate::chat) mod cost;
 mod guard;
 mod placement;

@@ -1,8 +1,8 @@
 //! The available memory for a context, and how much of it the vision encoder will need.
 
 use super::limits::Shortage;
-use crate::chat::engine::Engine;
 use crate::chat::engine::cost::CellCost;
+use crate::chat::engine::{Engine, checkpoints};
 use crate::error::{Resource, Result};
 use crate::runtime::{CancelToken, ComputeParams, ContextParams, FreeMemory, MemoryUsage};
 
@@ -17,6 +17,8 @@ pub(in crate::chat) struct Available<'a> {
     pub context: ContextParams,
     /// The user's limit in bytes, if there is one.
     pub max_memory: Option<u64>,
+    /// The user's limit for checkpoints in bytes, if there is one.
+    pub checkpoint_memory: Option<u64>,
     pub cancel: &'a CancelToken,
     /// The memory of the present context, which the new one replaces.
     pub present: MemoryUsage,
@@ -56,7 +58,11 @@ impl Available<'_> {
     /// Whether a context with `cells` cells fits in memory.
     pub fn holds(&self, cells: usize) -> Result<bool> {
         let Some(free) = self.free() else { return Ok(true) };
-        Ok(self.is_surely_free(&free, cells.max(self.n_ubatch(0))) || self.cell_cost(0)?.bytes(cells) <= free.bytes)
+        if self.is_surely_free(&free, cells.max(self.n_ubatch(0))) {
+            return Ok(true);
+        }
+        let cost = self.cell_cost(0)?;
+        Ok(cost.bytes(cells) + self.reserved(&free, &cost) <= free.bytes)
     }
 
     /// The shortage of `free` memory for a context with `cells` cells and ubatches of at least `at_once` rows, and for
@@ -71,7 +77,8 @@ impl Available<'_> {
             return Ok(None);
         }
         let embeddings = if free.is_system { self.embedding_bytes(tokens) } else { 0 };
-        let needed = self.cell_cost(at_once)?.bytes(cells) + embeddings;
+        let cost = self.cell_cost(at_once)?;
+        let needed = cost.bytes(cells) + embeddings + self.reserved(free, &cost);
         Ok(Shortage::of(Resource::Memory, needed, free.bytes, needed))
     }
 
@@ -80,6 +87,14 @@ impl Available<'_> {
         // Four times the size of keys and values of the model's width as 32-bit floats.
         let surely = 32 * (cells * self.engine.model.n_layer() * self.engine.model.n_embd()) as u64;
         (surely as f64) < SURELY_FREE * free.bytes as f64
+    }
+
+    /// The bytes of `free` memory that are reserved for the checkpoints that a model needs, which are in system memory.
+    pub fn reserved(&self, free: &FreeMemory, cost: &CellCost) -> u64 {
+        if !free.is_system {
+            return 0;
+        }
+        checkpoints::least_budget(cost.checkpoint).min(self.checkpoint_memory.unwrap_or(u64::MAX))
     }
 
     /// The size of the embeddings of `visual_tokens` visual tokens, in bytes.

@@ -2,6 +2,7 @@
 
 use super::needed::Need;
 use super::{ANSWER_RESERVE, Fit};
+use crate::chat::engine::checkpoints;
 use crate::chat::engine::cost::CellCost;
 use crate::chat::sampling::VideoOptions;
 use crate::error::Result;
@@ -25,6 +26,13 @@ pub struct MemoryNeed {
     /// The maximum size of the KV cache: like `kv_dense`, but with at most [`VideoPlan::max_kept`] visual tokens, or
     /// with the cells that the user set.
     pub kv: u64,
+    /// The part of `kv` that holds the states of recurrent layers, whatever the number of cells; 0 without such layers.
+    pub state: u64,
+    /// A copy of the state, from which the next question goes on; 0 if the model needs none.
+    pub checkpoint: u64,
+    /// The maximum size of all such copies, which are in system memory: as many as the user's limit and free memory
+    /// allow. If it is 0 and `checkpoint` is not, each question computes the whole prompt again.
+    pub checkpoints: u64,
     /// Compute buffers of a context with all visual tokens and an answer.
     pub compute: u64,
     /// Buffers that the encoder will allocate in the same memory as the KV cache, for an image of the size that
@@ -136,6 +144,9 @@ impl Fit<'_> {
                 kv_per_token: cost.kv_per_cell as u64,
                 kv_dense,
                 kv: params.n_ctx.map_or_else(|| cost.kv_bytes(cells - dropped), |cells| cost.kv_bytes(cells)),
+                state: cost.state,
+                checkpoint: cost.checkpoint,
+                checkpoints: self.checkpoints(&cost, cells),
                 compute: cost.bytes(cells) - kv_dense,
                 encoder_buffers,
                 encoder_cache: match encode {
@@ -147,6 +158,20 @@ impl Fit<'_> {
                 place: free.map_or_else(|| "RAM".to_owned(), |free| free.place),
             },
         })
+    }
+
+    /// The bytes of the checkpoints that a context with `cells` cells will keep.
+    fn checkpoints(&self, cost: &CellCost, cells: usize) -> u64 {
+        let (size, available) = (cost.checkpoint, &self.available);
+        if size == 0 {
+            return 0;
+        }
+        let limit = available.checkpoint_memory.unwrap_or(checkpoints::usual_budget(size));
+        let left = match available.free() {
+            Some(free) if free.is_system => free.bytes.saturating_sub(cost.bytes(cells)) / 2,
+            _ => checkpoints::free_bytes(),
+        };
+        limit.min(left) / size * size
     }
 
     /// How much of each frame will be computed. Tokens can stop early only if SharpV prunes them.

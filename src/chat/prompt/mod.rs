@@ -16,9 +16,14 @@ use crate::error::Result;
 
 /// Renders `conversation`, with `message` as its last message, to text with marks.
 fn render(engine: &Engine, conversation: &Conversation, message: &Message) -> Result<String> {
+    render_messages(engine, conversation, conversation.with(message))
+}
+
+/// Renders `messages` of `conversation` to text with marks.
+fn render_messages(engine: &Engine, conversation: &Conversation, messages: Vec<Message>) -> Result<String> {
     // Names of control tokens in a message stay text.
     let mark = conversation.marks.cut();
-    let messages = engine.template.guarded(conversation.with(message), &mark);
+    let messages = engine.template.guarded(messages, &mark);
     let start = vec![Message::text(Role::Assistant, conversation.answer_start.clone())];
     let start = engine.template.guarded(start, &mark);
     Ok(engine.template.render(&messages)? + &start.iter().map(|message| message.content.as_str()).collect::<String>())
@@ -46,6 +51,26 @@ pub(in crate::chat) fn plan_with(
 ) -> Result<Plan> {
     let prompt = render(engine, conversation, message)?;
     plan::of_pieces(engine, &pieces(engine, conversation, &prompt), videos, tokenization)
+}
+
+/// How many rows of `plan`, the prompt of `conversation` with `message` as its last message, the prompt of the next
+/// turn will begin with. A template may write the end of a prompt in another way once an answer follows.
+pub(in crate::chat) fn rows_for_next_turn(
+    engine: &Engine,
+    conversation: &Conversation,
+    message: &Message,
+    tokenization: Tokenization,
+    plan: &Plan,
+) -> Result<usize> {
+    // Any answer and any question.
+    let answer = Message::text(Role::Assistant, format!("{}The", conversation.answer_start));
+    let next = [answer, Message::text(Role::User, "And")];
+    let messages: Vec<Message> = conversation.with(message).into_iter().chain(next).collect();
+    let prompt = render_messages(engine, conversation, messages)?;
+    let videos: Vec<PromptVideo<'_>> =
+        conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).collect();
+    let next = plan::of_pieces(engine, &pieces(engine, conversation, &prompt), &videos, tokenization)?;
+    Ok(plan.rows.iter().zip(&next.rows).take_while(|(row, next)| row == next).count())
 }
 
 /// `prompt`, split at its marks.

@@ -19,6 +19,8 @@ pub(in crate::chat) struct Plan {
     pub next_position: i32,
     /// The number of rows of the unpruned prompt.
     pub dense_rows: usize,
+    /// How many rows the next turn's prompt will begin with; `None` if it does not matter.
+    pub rows_for_next_turn: Option<usize>,
 }
 
 /// How the text around frames is tokenized.
@@ -141,19 +143,18 @@ pub(in crate::chat) fn is_image(chunk: &[PlannedRow]) -> bool {
 }
 
 impl Plan {
-    /// The rows from index `first` on, chunk by chunk.
-    pub fn chunks(&self, first: usize) -> impl Iterator<Item = &[PlannedRow]> {
+    /// The rows from index `first` to `end`, chunk by chunk.
+    pub fn chunks(&self, first: usize, end: usize) -> impl Iterator<Item = &[PlannedRow]> {
         let ends = self.chunk_starts.iter().copied().skip(1).chain([self.rows.len()]);
-        self.chunk_starts.iter().zip(ends).map(move |(&start, end)| &self.rows[start.max(first).min(end)..end]).filter(
-            // Skips an image without kept tokens, and rows before `first`.
-            |chunk| !chunk.is_empty(),
-        )
+        let within = move |(&start, last): (&usize, usize)| &self.rows[start.clamp(first, end)..last.clamp(first, end)];
+        // Skips an image without kept tokens, and rows that are not within.
+        self.chunk_starts.iter().zip(ends).map(within).filter(|chunk| !chunk.is_empty())
     }
 
     /// The number of rows that one batch must hold: the rows of the largest image, if the attention of `engine`'s model
     /// is not causal within an image. 0 for other models, which accept any batch size.
     pub fn rows_at_once(&self, engine: &Engine) -> usize {
-        let images = self.chunks(0).filter(|chunk| engine.vision.uses_non_causal() && is_image(chunk));
+        let images = self.chunks(0, self.rows.len()).filter(|chunk| engine.vision.uses_non_causal() && is_image(chunk));
         images.map(<[PlannedRow]>::len).max().unwrap_or(0)
     }
 

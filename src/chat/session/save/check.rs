@@ -1,6 +1,6 @@
 //! Checks a file's contents against the session that loads it. The checksum has excluded damage.
 
-use super::format::{Header, SavedSlice, SavedVideo};
+use super::format::{Header, SavedCheckpoint, SavedSlice, SavedVideo};
 use super::rejected::Rejected;
 use crate::chat::cache::evict::{Choice, EvictMode};
 use crate::chat::cache::ledger::{self, Entry, Evicted};
@@ -74,6 +74,7 @@ pub fn contents(
     params: &SessionParams,
     header: Header,
     embeddings: &[u8],
+    checkpoints: Vec<Vec<u8>>,
     in_cache: bool,
 ) -> Result<(Conversation, SavedCache, Learned), Rejected> {
     let damaged = Rejected::damaged;
@@ -91,7 +92,8 @@ pub fn contents(
     let pending = evicted.pending.filter(|tail| !tail.question.is_empty());
     let good = header.videos_sent <= videos.len()
         && in_cache != header.cached.is_empty()
-        && (in_cache || (evicted.rows.is_empty() && pending.is_none()))
+        && (in_cache || (evicted.rows.is_empty() && pending.is_none() && header.checkpoints.is_empty()))
+        && are_after_rows(&header.checkpoints, header.cached.len())
         && are_visual(&evicted.rows, &header.cached)
         && [0, n_layer].contains(&evicted.similarity.len())
         && rows.are_good(&header.cached)
@@ -119,7 +121,14 @@ pub fn contents(
         spent: EncodeTimings::default(),
         answer_start: String::new(),
     };
-    let cache = SavedCache { entries, tail: pending, dense_rows: header.dense_rows as usize, n_ctx: header.n_ctx };
+    let checkpoints = header.checkpoints.iter().zip(checkpoints);
+    let cache = SavedCache {
+        entries,
+        checkpoints: checkpoints.map(|(saved, state)| saved.with(state)).collect(),
+        tail: pending,
+        dense_rows: header.dense_rows as usize,
+        n_ctx: header.n_ctx,
+    };
     let learned = Learned {
         similarity: Similarity {
             layers: evicted.similarity.into_iter().map(|s| s.unwrap_or(f32::NAN)).collect(),
@@ -135,6 +144,11 @@ pub fn contents(
 fn are_visual(evicted: &[usize], rows: &[PlannedRow]) -> bool {
     let is_visual = |&index: &usize| rows.get(index).is_some_and(PlannedRow::is_visual);
     evicted.is_sorted_by(|a, b| a < b) && evicted.iter().all(is_visual)
+}
+
+/// Whether `checkpoints` are after some of `n_rows` rows, each after another one.
+fn are_after_rows(checkpoints: &[SavedCheckpoint], n_rows: usize) -> bool {
+    checkpoints.is_sorted_by(|a, b| a.rows < b.rows) && checkpoints.iter().all(|c| (1..=n_rows).contains(&c.rows))
 }
 
 /// Returns the number of cells of the context for `cache`.

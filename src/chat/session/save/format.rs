@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! magic, 8 bytes | version, u32 | length of the header, u64 | header, JSON
-//! embeddings of the kept visual tokens, f32 | state of the KV cache | SHA-256 of everything before
+//! embeddings of the kept visual tokens, f32 | state of the KV cache | states of its checkpoints
+//! SHA-256 of everything before
 //! ```
 //!
-//! Numbers are little-endian. The header has the lengths of the two parts after it, and the model and the settings that
+//! Numbers are little-endian. The header has the lengths of the parts after it, and the model and the settings that
 //! they belong to. The state is that of [`Context::state`](crate::runtime::Context::state), which depends on the
 //! version of llama.cpp: [`VERSION`] must grow with it.
 
 use super::rejected::Rejected;
+use crate::chat::cache::checkpoints::{After, Checkpoint};
 use crate::chat::cache::evict::{Choice, EvictMode, Tail};
 use crate::chat::conversation::message::Message;
 use crate::chat::encoded::EncodedVideo;
@@ -25,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"sharpv\0S";
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// Magic, version, length of the header.
 const START: u64 = 8 + 4 + 8;
 const CHECKSUM: u64 = 32;
@@ -47,6 +49,38 @@ pub struct Header {
     pub embeddings_bytes: u64,
     /// 0 if there was no context.
     pub state_bytes: u64,
+    /// The checkpoints of the cache, whose states follow that of the context.
+    pub checkpoints: Vec<SavedCheckpoint>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SavedCheckpoint {
+    /// How many rows of `cached` were computed.
+    pub rows: usize,
+    pub after: After,
+    pub bytes: u64,
+}
+
+impl SavedCheckpoint {
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        Self { rows: checkpoint.rows, after: checkpoint.after, bytes: checkpoint.state.len() as u64 }
+    }
+
+    /// The checkpoint with its `state`.
+    pub fn with(&self, state: Vec<u8>) -> Checkpoint {
+        Checkpoint { rows: self.rows, after: self.after, state }
+    }
+}
+
+/// The parts of a file after its header.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// The embeddings of all videos.
+    pub embeddings: Vec<u8>,
+    /// The state of the context.
+    pub state: Vec<u8>,
+    /// The states of the checkpoints.
+    pub checkpoints: Vec<Vec<u8>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +113,13 @@ pub struct SavedEvicted {
 }
 
 /// Writes a temporary file next to the target and renames it, so that a truncated file never has the target's name.
-pub fn write(path: &Path, header: &[u8], videos: &[Arc<EncodedVideo>], state: &[u8]) -> io::Result<()> {
+pub fn write(
+    path: &Path,
+    header: &[u8],
+    videos: &[Arc<EncodedVideo>],
+    state: &[u8],
+    checkpoints: &[Checkpoint],
+) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".sharpv-").tempfile_in(folder)?;
     let mut out = HashWriter { inner: BufWriter::new(file), hasher: Sha256::new() };
@@ -92,6 +132,7 @@ pub fn write(path: &Path, header: &[u8], videos: &[Arc<EncodedVideo>], state: &[
         out.write_all(&bytes)?;
     }
     out.write_all(state)?;
+    checkpoints.iter().try_for_each(|checkpoint| out.write_all(&checkpoint.state))?;
     let HashWriter { mut inner, hasher } = out;
     inner.write_all(hasher.finalize().as_slice())?;
     let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -119,8 +160,8 @@ pub fn check_target(path: &Path) -> Result<()> {
     Err(Rejected { reason, advice: "choose another name".into() }.at(path))
 }
 
-/// Returns the header, the embeddings and the state of the file at `path`, after checking its checksum.
-pub fn read(path: &Path) -> Result<(Header, Vec<u8>, Vec<u8>)> {
+/// Returns the header and the other parts of the file at `path`, after checking its checksum.
+pub fn read(path: &Path) -> Result<(Header, Parts)> {
     const ACTION: &str = "opening the saved session";
     let meta = fs::metadata(path).map_err(Error::io(ACTION, path))?;
     // Reading a pipe would wait, and a device has no end.
@@ -132,7 +173,7 @@ pub fn read(path: &Path) -> Result<(Header, Vec<u8>, Vec<u8>)> {
     parse(HashReader { inner: input, hasher: Sha256::new(), left: meta.len(), path: path.to_owned() })
 }
 
-fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Vec<u8>, Vec<u8>)> {
+fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Parts)> {
     let path = file.path.clone();
     let damaged = || Rejected::damaged().at(&path);
     let length = file.left;
@@ -153,7 +194,9 @@ fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Vec<u8>, Vec<u8>)>
     let header_bytes = u64::from_le_bytes(file.array()?);
     let header: Header = serde_json::from_slice(&file.bytes(header_bytes)?).map_err(|_| damaged())?;
     let parts = [START, header_bytes, header.embeddings_bytes, header.state_bytes, CHECKSUM];
-    let expected = parts.iter().try_fold(0_u64, |sum, &part| sum.checked_add(part)).ok_or_else(damaged)?;
+    let checkpoints = header.checkpoints.iter().map(|checkpoint| &checkpoint.bytes);
+    let expected =
+        parts.iter().chain(checkpoints).try_fold(0_u64, |sum, &part| sum.checked_add(part)).ok_or_else(damaged)?;
     if expected > length {
         return Err(Rejected::truncated().at(&path));
     }
@@ -162,12 +205,14 @@ fn parse<R: Read>(mut file: HashReader<R>) -> Result<(Header, Vec<u8>, Vec<u8>)>
     }
     let embeddings = file.bytes(header.embeddings_bytes)?;
     let state = file.bytes(header.state_bytes)?;
+    let checkpoints =
+        header.checkpoints.iter().map(|checkpoint| file.bytes(checkpoint.bytes)).collect::<Result<_>>()?;
     let computed = file.hasher.clone().finalize();
     let checksum: [u8; CHECKSUM as usize] = file.array()?;
     if computed.as_slice() != checksum {
         return Err(damaged());
     }
-    Ok((header, embeddings, state))
+    Ok((header, Parts { embeddings, state, checkpoints }))
 }
 
 /// See [`crate::fuzzing`].

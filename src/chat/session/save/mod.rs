@@ -12,11 +12,12 @@ pub(crate) use format::fuzz_saved_session;
 
 use super::Session;
 use crate::chat::cache::Cache;
+use crate::chat::cache::checkpoints::Checkpoint;
 use crate::chat::cache::ledger::Evicted;
 use crate::chat::encoded::{EncodedSlice, EncodedVideo};
 use crate::chat::prompt;
 use crate::error::{Error, Result};
-use format::{Header, SavedEvicted, SavedSlice, SavedVideo};
+use format::{Header, Parts, SavedCheckpoint, SavedEvicted, SavedSlice, SavedVideo};
 use rejected::Rejected;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,9 +38,11 @@ impl Session {
         // Drop the rows of videos that are no longer in the conversation.
         self.cache.drop_other_videos(&self.conversation.videos, &mut self.learned);
         let (n_ctx, state) = self.cache.state()?.unwrap_or_default();
-        let header = self.header(n_ctx, state.len() as u64)?;
+        let checkpoints = if state.is_empty() { &[] } else { self.cache.checkpoints() };
+        let header = self.header(n_ctx, state.len() as u64, checkpoints)?;
         let header = serde_json::to_vec(&header).map_err(|e| Error::io("saving the session", path)(e.into()))?;
-        format::write(path, &header, &self.conversation.videos, &state).map_err(Error::io("saving the session", path))
+        format::write(path, &header, &self.conversation.videos, &state, checkpoints)
+            .map_err(Error::io("saving the session", path))
     }
 
     /// Replaces this session's conversation with the one that [`save`](Self::save) wrote to a file, including its
@@ -58,9 +61,10 @@ impl Session {
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let (engine, params) = (&self.engine, &self.params);
         let rejected = |rejected: Rejected| rejected.at(path);
-        let (header, embeddings, state) = format::read(path)?;
+        let (header, parts) = format::read(path)?;
+        let Parts { embeddings, state, checkpoints } = parts;
         check::check_fits(&check::fits(engine, params)?, &header.fits).map_err(rejected)?;
-        let contents = check::contents(engine, params, header, &embeddings, !state.is_empty());
+        let contents = check::contents(engine, params, header, &embeddings, checkpoints, !state.is_empty());
         let (mut conversation, mut cache, learned) = contents.map_err(rejected)?;
         drop(embeddings);
         // Check that the marks match the frames and their sizes.
@@ -75,7 +79,7 @@ impl Session {
         Ok(())
     }
 
-    fn header(&self, n_ctx: usize, state_bytes: u64) -> Result<Header> {
+    fn header(&self, n_ctx: usize, state_bytes: u64, checkpoints: &[Checkpoint]) -> Result<Header> {
         let slice = |s: &EncodedSlice| SavedSlice {
             times_s: s.times_s.clone(),
             n_tokens: s.n_tokens,
@@ -112,6 +116,7 @@ impl Session {
             n_ctx,
             embeddings_bytes: 4 * floats as u64,
             state_bytes,
+            checkpoints: checkpoints.iter().map(SavedCheckpoint::of).collect(),
         })
     }
 }
