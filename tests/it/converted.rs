@@ -17,7 +17,9 @@ use sharpv::runtime::{
 use std::path::{Path, PathBuf};
 
 /// Models with their own language model.
-const PAIRS: [&str; 2] = ["internvl", "llava"];
+const PAIRS: [&str; 4] = ["internvl", "llava", "qwen35", "lfm2vl"];
+/// Those whose images can be encoded in parts.
+const IN_PARTS: [&str; 3] = ["internvl", "llava", "qwen35"];
 /// Encoders without one, as wide as InternVL's language model.
 const ENCODERS: [&str; 2] = ["gemma4", "cogvlm"];
 
@@ -44,7 +46,7 @@ fn floats(json: &Value) -> Vec<f32> {
 struct Converted {
     model: Model,
     vision: Vision,
-    /// `size` of the image and `embeddings`; for pairs also `prompt` and `logits`.
+    /// `size` of the image and `embeddings`; for pairs also `prompt` and `logits`, and for M-RoPE `positions`.
     expected: Value,
 }
 
@@ -78,7 +80,7 @@ impl Converted {
 
 #[test]
 fn embeddings_are_those_of_transformers() {
-    for name in [PAIRS, ENCODERS].concat() {
+    for name in PAIRS.into_iter().chain(ENCODERS) {
         let mut converted = Converted::load(name);
         let embeddings = converted.embed();
         let expected = floats(&converted.expected["embeddings"]);
@@ -94,46 +96,83 @@ fn embeddings_are_those_of_transformers() {
     }
 }
 
+/// The rows of the prompt, with what the encoder made of the image.
+fn rows<'a>(expected: &Value, embeddings: &'a [f32], width: usize) -> Vec<Row<'a>> {
+    let mut visual = embeddings.chunks(width);
+    let prompt = expected["prompt"].as_array().expect("a prompt");
+    let position = |i: usize| {
+        let Some(axes) = expected["positions"][i].as_array() else { return [i as i32; 4] };
+        let axis = |axis: usize| axes[axis].as_i64().expect("a number") as i32;
+        [axis(0), axis(1), axis(2), 0]
+    };
+    let row = |(i, token): (usize, &Value)| Row {
+        input: match token.as_i64() {
+            Some(token) => RowInput::Token(token as i32),
+            None => RowInput::Embedding(visual.next().expect("a row of the image")),
+        },
+        position: position(i),
+        logits: i + 1 == prompt.len(),
+    };
+    let rows = prompt.iter().enumerate().map(row).collect();
+    assert!(visual.next().is_none(), "more rows than the prompt has");
+    rows
+}
+
+/// The logits after some rows, as exact as possible: keys and values are not rounded.
+fn logits(pair: &Converted, rows: &[Row<'_>]) -> Vec<f32> {
+    let compute = ComputeParams {
+        type_k: KvType::F32,
+        type_v: KvType::F32,
+        flash_attention: FlashAttention::Off,
+        n_threads: Some(2),
+        ..ComputeParams::default()
+    };
+    let params = ContextParams { n_ctx: rows.len() + 8, compute, ..ContextParams::default() };
+    let mut context = Context::new(&pair.model, &params, &[], &CancelToken::new()).expect("a context");
+    let is_visual = |row: &Row<'_>| matches!(row.input, RowInput::Embedding(_));
+    let batches: Vec<_> = if pair.vision.uses_non_causal() {
+        rows.chunk_by(|a, b| is_visual(a) == is_visual(b)).collect()
+    } else {
+        vec![rows]
+    };
+    for batch in &batches {
+        context.set_causal(batches.len() == 1 || !is_visual(&batch[0]));
+        context.process(batch).expect("the rows are computed");
+    }
+    context.logits().expect("logits").to_vec()
+}
+
 #[test]
 fn logits_after_an_image_are_those_of_transformers() {
     for name in PAIRS {
         let mut pair = Converted::load(name);
         let embeddings = pair.embed();
-        let mut visual = embeddings.chunks(pair.model.n_embd_inp());
-        let prompt = pair.expected["prompt"].as_array().expect("a prompt");
-        let rows: Vec<Row<'_>> = prompt
-            .iter()
-            .enumerate()
-            .map(|(i, token)| Row {
-                input: match token.as_i64() {
-                    Some(token) => RowInput::Token(token as i32),
-                    None => RowInput::Embedding(visual.next().expect("a row of the image")),
-                },
-                position: [i as i32; 4],
-                logits: i + 1 == prompt.len(),
-            })
-            .collect();
-        assert!(visual.next().is_none(), "{name}: more rows than the prompt has");
-        // As exact as possible: keys and values are not rounded.
-        let compute = ComputeParams {
-            type_k: KvType::F32,
-            type_v: KvType::F32,
-            flash_attention: FlashAttention::Off,
-            n_threads: Some(2),
-            ..ComputeParams::default()
-        };
-        let params = ContextParams { n_ctx: rows.len() + 8, compute, ..ContextParams::default() };
-        let mut context = Context::new(&pair.model, &params, &[], &CancelToken::new()).expect("a context");
-        context.process(&rows).expect("the rows are computed");
-        let far = distance(context.logits().expect("logits"), &floats(&pair.expected["logits"]));
+        let rows = rows(&pair.expected, &embeddings, pair.model.n_embd_inp());
+        let far = distance(&logits(&pair, &rows), &floats(&pair.expected["logits"]));
         eprintln!("{name}: logits {far:.5} from those of transformers");
         assert!(far < gpu::near(0.005), "{name}: {far}");
     }
 }
 
 #[test]
+fn every_row_of_a_prompt_matters() {
+    for name in PAIRS.into_iter().filter(|name| !["internvl", "llava"].contains(name)) {
+        let mut pair = Converted::load(name);
+        let embeddings = pair.embed();
+        let rows = rows(&pair.expected, &embeddings, pair.model.n_embd_inp());
+        let all = logits(&pair, &rows);
+        for from in (0..rows.len() - 8).step_by(8) {
+            let mut others = rows[..from].to_vec();
+            others.extend_from_slice(&rows[from + 8..]);
+            let far = distance(&logits(&pair, &others), &all);
+            assert!(far > 0.04, "{name} without the rows from {from}: {far}");
+        }
+    }
+}
+
+#[test]
 fn an_image_in_parts_is_the_same() {
-    for name in PAIRS {
+    for name in IN_PARTS {
         let mut pair = Converted::load(name);
         let exact = pair.embed();
         let image = pair.image();
