@@ -16,6 +16,11 @@ use crate::ffi;
 const PARTIAL: u32 = ffi::LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
 
 impl Context {
+    /// Whether the last rows of a sequence can be removed only with the help of a checkpoint.
+    pub fn needs_checkpoints(&self) -> bool {
+        self.model().is_recurrent() || (self.model().window() > 0 && !self.params().full_windows)
+    }
+
     /// The bytes of the recurrent layers' states, of all sequences: a part of
     /// [`MemoryUsage::context`](super::MemoryUsage::context). A checkpoint is about as large as one sequence's.
     pub fn recurrent_bytes(&self) -> u64 {
@@ -78,7 +83,7 @@ impl Context {
         let [Some(magic), Some(sequence), Some(cells), Some(at), Some(sequences)] = std::array::from_fn(word) else {
             return false;
         };
-        self.model().needs_checkpoints()
+        self.model().is_recurrent()
             && self.checkpoint_bytes().is_ok_and(|bytes| bytes == checkpoint.len())
             && u32::from_ne_bytes(magic) == MAGIC
             && [sequence, cells, sequences].map(u32::from_ne_bytes) == [0, 1, 0]

@@ -98,6 +98,9 @@ pub struct ContextParams {
     pub evictable: bool,
     /// Layers that hold the visual tokens of only one batch; requires `evictable`.
     pub window: Option<KvWindow>,
+    /// Keep all rows also in layers with a sliding window. Without it, they keep little more than the window, and the
+    /// last rows can be removed only with the help of [checkpoints](Context::checkpoint).
+    pub full_windows: bool,
 }
 
 /// Layers of a KV cache that hold visual tokens only while their own batch is computed: later batches do not see them
@@ -120,6 +123,7 @@ impl Default for ContextParams {
             n_outputs: 1,
             evictable: false,
             window: None,
+            full_windows: true,
         }
     }
 }
@@ -227,6 +231,7 @@ impl Context {
         raw.n_batch = raw.n_ubatch;
         raw.n_seq_max = count("sequences", params.n_sequences, MAX_SEQUENCES)?;
         raw.kv_unified = true;
+        raw.swa_full = params.full_windows;
         // llama.cpp requires at least one for each sequence.
         raw.n_outputs_max = count("outputs", params.n_outputs, MAX_UBATCH)?.max(raw.n_seq_max);
         raw.n_threads = threads;
@@ -515,8 +520,7 @@ impl Context {
     /// Whether the cache still holds the rows in the sliding window before `position`. llama.cpp reuses the cells of
     /// rows that have left the window, and does not report it when rows are removed.
     fn has_window_before(&self, sequence: usize, position: i32) -> bool {
-        // SAFETY: the model lives; a getter.
-        let window = unsafe { ffi::llama_model_n_swa(self.model.as_ptr()) };
+        let window = self.model.window() as i32;
         if window <= 0 || position <= 0 {
             return true;
         }

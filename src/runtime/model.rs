@@ -209,10 +209,10 @@ impl Model {
         unsafe { ffi::llama_model_is_recurrent(self.as_ptr()) || ffi::llama_model_is_hybrid(self.as_ptr()) }
     }
 
-    /// Whether the last rows of its contexts can be removed only with the help of
-    /// [checkpoints](super::Context::checkpoint).
-    pub fn needs_checkpoints(&self) -> bool {
-        self.is_recurrent()
+    /// The rows that layers with a sliding window attend to; 0 if no layer has one.
+    pub fn window(&self) -> usize {
+        // SAFETY: see `n_ctx_train`.
+        unsafe { ffi::llama_model_n_swa(self.as_ptr()) }.max(0) as usize
     }
 
     /// Whether it needs an encoder pass before decoding (T5-like); such models are not supported.

@@ -8,6 +8,7 @@
 mod abort;
 mod bench;
 mod calibrate;
+mod checkpoints;
 mod cli;
 mod converted;
 mod encode;

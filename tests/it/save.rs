@@ -236,7 +236,7 @@ fn what_is_no_session_of_this_model_is_refused_and_changes_nothing() {
         bytes
     };
     refuse(&flipped(0), "not a saved session");
-    refuse(&flipped(8), "has format 7, and this version of sharpv reads format 6; load it with the version");
+    refuse(&flipped(8), "has format 6, and this version of sharpv reads format 7; load it with the version");
     refuse(&flipped(19), "truncated");
     for at in [20, 30, whole.len() / 2, whole.len() - 40, whole.len() - 1] {
         refuse(&flipped(at), "damaged");

@@ -6,7 +6,7 @@ use crate::output;
 use crate::screen::Screen;
 use crate::session;
 use indicatif::DecimalBytes;
-use sharpv::chat::{Need, VideoPlan};
+use sharpv::chat::{MemoryNeed, Need, VideoPlan};
 
 /// Ctrl-C ends the program at once, as there is nothing to clean up.
 const PATIENCE: u32 = 1;
@@ -33,6 +33,12 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
     }
     let at_most = if prunes { "at most " } else { "" };
     rows.push(("KV cache", format!("{at_most}{}, {} a token", bytes(memory.kv), bytes(memory.kv_per_token))));
+    if memory.state > 0 {
+        rows.push(("state", format!("{} of the KV cache, for any number of tokens", bytes(memory.state))));
+    }
+    if memory.checkpoint > 0 {
+        rows.push(("next question", next_question(memory)));
+    }
     let encoder = bytes(memory.encoder_buffers);
     rows.push((
         "buffers",
@@ -58,6 +64,14 @@ fn table(plan: &VideoPlan, prunes: bool) -> String {
         text += &advice(plan);
     }
     text
+}
+
+/// What the next question computes, in a model that cannot remove the last rows of its cache.
+fn next_question(memory: &MemoryNeed) -> String {
+    match memory.checkpoints / memory.checkpoint {
+        0 => "computes the whole prompt: memory holds no copy of the state (--checkpoint-memory)".to_owned(),
+        n => format!("goes on from a copy of the state: {} each, up to {n} in RAM", bytes(memory.checkpoint)),
+    }
 }
 
 fn bytes(n: u64) -> String {

@@ -85,14 +85,16 @@ impl Checkpoints {
     }
 
     /// Drops checkpoints until another one of `size` bytes leaves them within `budget` bytes: first those of turns, the
-    /// oldest first, then those of videos, the last video's last. Returns false if there is no room even so.
-    pub fn make_room(&mut self, size: u64, budget: u64) -> bool {
-        if size > budget {
-            return false;
-        }
+    /// oldest first, then those of videos, the oldest first. The last video's makes no room for a turn's. Returns false
+    /// if there is no room even so.
+    pub fn make_room(&mut self, size: u64, after: After, budget: u64) -> bool {
         while self.bytes() + size > budget {
             let oldest_turn = self.0.iter().position(|checkpoint| checkpoint.after == After::Turn);
-            self.0.remove(oldest_turn.unwrap_or(0));
+            let least_videos = usize::from(after == After::Turn);
+            match oldest_turn.or((self.0.len() > least_videos).then_some(0)) {
+                Some(oldest) => drop(self.0.remove(oldest)),
+                None => return false,
+            }
         }
         true
     }
@@ -117,14 +119,15 @@ mod tests {
         let mut all = checkpoints(&[(50, After::Video), (5, After::Video), (9, After::Turn), (60, After::Turn)]);
         assert_eq!(rows(&all), [5, 9, 50, 60]);
         let mut left = Vec::new();
-        for budget in [50, 40, 30, 20, 10] {
-            assert!(all.make_room(10, budget));
+        for budget in [50, 40, 30, 20] {
+            assert!(all.make_room(10, After::Turn, budget));
             left.push(rows(&all));
         }
-        assert_eq!(left, [vec![5, 9, 50, 60], vec![5, 50, 60], vec![5, 50], vec![50], vec![]]);
-        let mut all = checkpoints(&[(5, After::Video)]);
-        assert!(!all.make_room(11, 10), "it never fits");
-        assert_eq!(rows(&all), [5], "and costs nothing");
+        assert_eq!(left, [vec![5, 9, 50, 60], vec![5, 50, 60], vec![5, 50], vec![50]]);
+        assert!(!all.make_room(10, After::Turn, 10), "a turn takes no place of the last video");
+        assert_eq!(rows(&all), [50]);
+        assert!(all.make_room(10, After::Video, 10), "another video does");
+        assert!(rows(&all).is_empty() && !all.make_room(11, After::Video, 10), "it never fits");
     }
 
     #[test]

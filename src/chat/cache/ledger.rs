@@ -238,7 +238,7 @@ impl Ledger {
     }
 
     /// Makes a checkpoint after the rows so far. Drops older ones to stay within `limit` bytes, or within what is usual
-    /// and free. Returns false if even one does not fit, or if it cannot be made.
+    /// and free. Returns false if not even one fits, or if it cannot be made.
     pub fn mark(&mut self, after: After, limit: Option<u64>) -> bool {
         let rows = self.entries.len();
         if rows == 0 || self.checkpoints.at(rows).is_some() {
@@ -246,20 +246,17 @@ impl Ledger {
         }
         let made = self.context.checkpoint_bytes().map(|size| size as u64).and_then(|size| {
             let budget = limit.unwrap_or(usual_budget(size)).min(self.checkpoints.bytes() + free_bytes());
-            match self.checkpoints.make_room(size, budget) {
+            match self.checkpoints.make_room(size, after, budget) {
                 true => self.context.checkpoint().map(Some),
                 false => Ok(None),
             }
         });
         match made {
             Ok(Some(state)) => self.checkpoints.add(Checkpoint { rows, after, state }),
-            Ok(None) => return false,
-            Err(error) => {
-                tracing::debug!("{error}");
-                return false;
-            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!("{error}"),
         }
-        true
+        !self.checkpoints.all().is_empty()
     }
 
     /// Where the model can go back to, if it cannot remove its last rows.
@@ -377,7 +374,7 @@ fn internal(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{CancelToken, ContextParams, Model, ModelParams, RowInput, SavedCells};
+    use crate::runtime::{CancelToken, ComputeParams, ContextParams, Model, ModelParams, RowInput, SavedCells};
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -640,5 +637,40 @@ mod tests {
             assert_eq!(ledger.checkpoints().bytes(), 2 * size);
         }
         assert_eq!(ledger.checkpoints().all()[0].rows, 3);
+    }
+
+    /// A sliding window forgets the rows that have left it. They are back after going back.
+    #[test]
+    fn a_window_that_was_overwritten_comes_back() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gemma3.gguf");
+        let model = Model::load(&path, &ModelParams::default(), |_| {}).expect("a fixture loads");
+        let open = |full_windows| {
+            let compute = ComputeParams { n_ubatch: 16, ..ComputeParams::default() };
+            let params =
+                ContextParams { n_ctx: 1024, compute, evictable: true, full_windows, ..ContextParams::default() };
+            Ledger::new(Context::new(&model, &params, &[], &CancelToken::new()).expect("a context"))
+        };
+        let (mut full, mut small) = (open(true), open(false));
+        assert!(small.context().memory_usage().context < full.context().memory_usage().context);
+        assert!(small.context().needs_checkpoints() && !full.context().needs_checkpoints());
+        let batch = |n: usize| -> Vec<i32> { (0..16).map(|i| 1 + (16 * n as i32 + i) % 200).collect() };
+        for n in 0..6 {
+            assert_eq!(extend(&mut small, &batch(n)), extend(&mut full, &batch(n)));
+        }
+        assert!(small.mark(After::Video, None));
+        // Long enough that nothing of the window is left.
+        for n in 0..40 {
+            assert_eq!(extend(&mut small, &batch(n)), extend(&mut full, &batch(n)));
+        }
+        for ledger in [&mut small, &mut full] {
+            ledger.cut(100);
+        }
+        assert_eq!((small.entries().len(), full.entries().len()), (96, 100));
+        full.cut(96);
+        for n in 7..10 {
+            let (found, expected) = (extend(&mut small, &batch(n)), extend(&mut full, &batch(n)));
+            let far = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-3, "{n}: {far}");
+        }
     }
 }

@@ -280,7 +280,7 @@ impl Cache {
         // Fewer rows may be left: a new context can be empty, and some models cannot remove their last rows.
         let first = keep.min(ledger.entries().len());
         let how = (params.prefill, Batching::of(engine));
-        let marks = match engine.model.needs_checkpoints() && params.checkpoint_memory != Some(0) {
+        let marks = match ledger.context().needs_checkpoints() && params.checkpoint_memory != Some(0) {
             true => checkpoints::places(plan),
             false => Vec::new(),
         };

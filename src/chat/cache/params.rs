@@ -52,6 +52,7 @@ impl<'a> CacheParams<'a> {
             n_outputs: if tries { N_COMPARED } else { 1 },
             compute: ComputeParams { n_ubatch, ..self.compute.clone() },
             window: None,
+            full_windows: true,
         }
     }
 }

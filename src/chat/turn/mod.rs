@@ -66,7 +66,7 @@ impl<'a> Chat<'a> {
         let mut plan = prompt::plan(engine, conversation, &message, params.tokenization)?;
         let limits = Limits { positions: engine.model.n_ctx_train(), cells: self.cache_params.n_ctx };
         limits.check_prompt(&plan, params.n_predict)?;
-        if engine.model.needs_checkpoints() && self.cache_params.checkpoint_memory != Some(0) {
+        if engine.model.is_recurrent() && self.cache_params.checkpoint_memory != Some(0) {
             // A template may refuse a conversation of this form. Then the next turn goes back further.
             let rows = prompt::rows_for_next_turn(engine, conversation, &message, params.tokenization, &plan);
             plan.rows_for_next_turn = rows.inspect_err(|error| tracing::debug!("{error}")).ok();

@@ -63,8 +63,13 @@ fn video_table(bench: &VideoBench) -> String {
         ),
         ("answer, tokens", Box::new(|cost| cost.generated.to_string())),
         ("KV cache, MiB", Box::new(|cost| mebibytes(Some(cost.kv.bytes)) + &times(cost.ratios.kv_bytes))),
+        ("of it states, MiB", Box::new(|cost| mebibytes(Some(cost.kv.bytes_state)))),
+        ("checkpoints, MiB", Box::new(|cost| mebibytes(Some(cost.kv.bytes_checkpoints)))),
         ("peak RSS, MiB", Box::new(|cost| mebibytes(cost.memory.peak_rss_bytes) + &times(cost.ratios.peak_rss_bytes))),
     ];
+    if bench.methods.iter().all(|cost| cost.kv.bytes_state == 0) {
+        rows.retain(|(name, _)| !["of it states, MiB", "checkpoints, MiB"].contains(name));
+    }
     if bench.methods.iter().any(|cost| cost.memory.device_bytes.is_some()) {
         rows.push((
             "GPU memory, MiB",

@@ -9,13 +9,14 @@ pub fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The parts of a saved session: magic and version, header, embeddings, state.
+/// The parts of a saved session: magic and version, header, embeddings, state, states of checkpoints.
 #[derive(Clone)]
 pub struct Parts {
     pub start: Vec<u8>,
     pub header: serde_json::Value,
     pub embeddings: Vec<u8>,
     pub state: Vec<u8>,
+    pub checkpoints: Vec<u8>,
 }
 
 impl Parts {
@@ -24,8 +25,11 @@ impl Parts {
         let header_bytes = u64::from_le_bytes(whole[12..20].try_into().expect("8 bytes")) as usize;
         let (header, body) = whole[20..whole.len() - 32].split_at(header_bytes);
         let header: serde_json::Value = serde_json::from_slice(header).expect("a header");
-        let (embeddings, state) = body.split_at(header["embeddings_bytes"].as_u64().expect("a number") as usize);
-        Self { start: whole[..12].to_vec(), embeddings: embeddings.to_vec(), state: state.to_vec(), header }
+        let bytes = |name: &str| header[name].as_u64().expect("a number") as usize;
+        let (embeddings, rest) = body.split_at(bytes("embeddings_bytes"));
+        let (state, checkpoints) = rest.split_at(bytes("state_bytes"));
+        let [embeddings, state, checkpoints] = [embeddings, state, checkpoints].map(<[u8]>::to_vec);
+        Self { start: whole[..12].to_vec(), embeddings, state, checkpoints, header }
     }
 
     /// Writes a file with correct lengths.
@@ -40,8 +44,8 @@ impl Parts {
     pub fn write_as_is(&self, path: &Path) {
         let header = serde_json::to_vec(&self.header).expect("JSON");
         let length = (header.len() as u64).to_le_bytes();
-        std::fs::write(path, sealed([&self.start[..], &length, &header, &self.embeddings, &self.state].concat()))
-            .expect("a test file");
+        let body = [&self.embeddings[..], &self.state, &self.checkpoints].concat();
+        std::fs::write(path, sealed([&self.start[..], &length, &header, &body].concat())).expect("a test file");
     }
 
     /// The 32-bit number at `at` in the state.

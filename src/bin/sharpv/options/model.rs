@@ -81,6 +81,13 @@ pub struct ModelOptions {
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     max_memory: Option<u64>,
 
+    /// Memory for copies of the state of models that cannot remove the last rows of their cache (Qwen3.5, LFM2): 0, 200M
+    /// [default: 8 copies, within 512M if that holds two]
+    ///
+    /// The next question goes on from such a copy. Without one, it computes the whole prompt again.
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes_or_none)]
+    checkpoint_memory: Option<u64>,
+
     /// Rows (text and visual tokens) computed at once; more if a model must see a larger image at once (Gemma) [short:
     /// -ub]
     #[arg(long, value_name = "N", default_value_t = ComputeParams::default().n_ubatch as u32)]
@@ -206,6 +213,7 @@ impl ModelOptions {
             check_files: !self.no_check,
             n_ctx: Some(self.ctx_size as usize).filter(|&n| n > 0),
             max_memory: self.max_memory,
+            checkpoint_memory: self.checkpoint_memory,
             layout: self.layout.clone(),
             tile: self.tile,
             system: self.system_prompt.clone(),
