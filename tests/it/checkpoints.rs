@@ -3,10 +3,14 @@
 use crate::support::families;
 use crate::support::saved_session::Parts;
 use sharpv::Observer;
-use sharpv::chat::{Answer, EvictMode, EvictParams, Role, Session, SessionParams, VideoOptions};
+use sharpv::chat::{
+    Answer, EvictMode, EvictParams, LiveParams, LivePolicy, LiveSession, Role, RowKey, Session, SessionParams,
+    VideoOptions,
+};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::SamplerParams;
+use sharpv::video::Frame;
 use std::path::Path;
 
 const QUESTION: &str = "What is in the video?";
@@ -69,7 +73,7 @@ fn logits(session: &mut Session, question: &str) -> Vec<f32> {
 /// The rows of the prompt after the last visual token.
 fn own_rows(session: &Session, question: &str) -> usize {
     let rows = session.prompt_rows(question).expect("a prompt");
-    rows.iter().rev().take_while(|row| matches!(row.key, sharpv::chat::RowKey::Token(_))).count()
+    rows.iter().rev().take_while(|row| matches!(row.key, RowKey::Token(_))).count()
 }
 
 #[test]
@@ -243,5 +247,48 @@ fn visual_tokens_are_evicted_from_a_hybrid_and_the_video_stays_computed() {
             let own = own_rows(&session, OTHER);
             assert_eq!(ask(&mut session, OTHER).tokens.prompt_computed, own, "{name}, {threshold:?}");
         }
+    }
+}
+
+/// Effects of layers are measured by going back to the rows before the question, many times.
+#[test]
+fn a_hybrid_is_calibrated_by_its_attention_layers() {
+    for (name, files) in hybrids() {
+        let evict = EvictParams { mode: Some(EvictMode::Layers), ..EvictParams::default() };
+        let params = SessionParams { evict, sampler: SamplerParams::default(), ..params() };
+        let mut session = open(&files, params);
+        let evictable = session.evictable_layers(QUESTION).expect("layers");
+        let attention = evictable.iter().filter(|evictable| **evictable).count();
+        assert!(attention >= 2 && attention < evictable.len(), "{name}: {evictable:?}");
+        let none = vec![false; evictable.len()];
+        let found = session.layer_effects(QUESTION, &[none, evictable], &mut ()).expect("effects");
+        assert_eq!((found[0].changed, found[0].divergence), (0, 0.0), "{name}: the same rows, computed again");
+        assert!(found[1].divergence > 0.0, "{name}: {found:?}");
+        // The trials leave the conversation's own rows alone.
+        let mut anew = open(&files, SessionParams { evict: EvictParams::off(), ..self::params() });
+        let distance = families::distance(&logits(&mut session, OTHER), &logits(&mut anew, OTHER));
+        assert!(distance < 1e-3, "{name}: {distance}");
+    }
+}
+
+#[test]
+fn live_video_goes_on_after_a_question() {
+    for (name, files) in hybrids() {
+        let live = LiveParams { policy: LivePolicy::Window { frames: 64 }, ..LiveParams::default() };
+        let mut session = LiveSession::open(&files, params(), live, &mut ()).expect("the model opens");
+        let mut own = Vec::new();
+        for n in 0..12_u32 {
+            let rgb = families::image((64, 64), n).into_raw();
+            let frame = Frame { width: 64, height: 64, rgb, time_s: f64::from(n) };
+            session.push(&frame, &mut ()).expect("a frame");
+            if n % 4 == 3 {
+                let tokens = session.ask(QUESTION, &mut ()).expect("an answer").tokens;
+                own.push((tokens.prompt_computed, tokens.prompt));
+            }
+        }
+        // What a question costs does not grow with the frames before it.
+        let (first, last) = (own[0], own[2]);
+        assert!(last.1 > first.1 + 8, "{name}: {own:?}");
+        assert!(last.0 <= first.0 + 8, "{name}: {own:?}");
     }
 }
