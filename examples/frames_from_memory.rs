@@ -3,6 +3,7 @@
 //! Draws a falling ball in place of the images of a camera or a screen recorder, prints what it will cost, and asks
 //! about it. The answer is an iterator.
 
+use sharpv::chat::Piece;
 use sharpv::video::Frames;
 use sharpv::{Session, VideoOptions, models};
 use std::io::Write;
@@ -28,8 +29,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     session.add_video(("ball", &frames), &options, &mut ())?;
     let mut answer = session.ask_stream(&question, &mut ())?;
     for piece in &mut answer {
-        print!("{}", piece?);
-        std::io::stdout().flush()?;
+        if let Piece::Text(text) = piece? {
+            print!("{text}");
+            std::io::stdout().flush()?;
+        }
     }
     let answer = answer.finish()?;
     println!("\n{} of {} visual tokens kept", answer.visual_tokens.kept, answer.visual_tokens.total);

@@ -54,7 +54,12 @@ pub trait Observer {
         tracing::warn!("{message}");
     }
 
-    /// The next piece of an answer. Concatenated, the pieces are the answer.
+    /// The next piece of what the model thinks before it answers. Concatenated, the pieces are the thought.
+    fn thought(&mut self, piece: &str) {
+        let _ = piece;
+    }
+
+    /// The next piece of an answer, without the thought before it. Concatenated, the pieces are the answer.
     fn text(&mut self, piece: &str) {
         let _ = piece;
     }

@@ -32,6 +32,7 @@ pub use cache::prefill::PrefillMode;
 pub use cache::profile::{LayerProfile, Loss, ProfileStep, order_of};
 pub use conversation::message::{Media, Message, Role};
 pub use encoded::notes::{Area, CellWork, EncoderCells, Grid, TokenScores};
+pub use engine::Thinking;
 pub use fit::{MemoryNeed, Need, Suggestions, VideoPlan};
 pub use live::{AskAt, Condition, LiveParams, LivePolicy, LiveSession, LiveState, Pushed, Trigger};
 pub use params::SessionParams;
@@ -44,6 +45,6 @@ pub use session::{
     AnswerStream, Effect, EncodedVideo, Event, EventKind, KeptTokens, Loaded, Session, SessionBuilder, SliceInspection,
     Ticket, TurnParams, VideoInspection, Worker, WorkerBuilder,
 };
-pub use turn::StopReason;
+pub use turn::{Piece, StopReason};
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use {engine::fuzz_template, session::save::fuzz_saved_session};

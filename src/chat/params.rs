@@ -5,13 +5,14 @@ use super::cache::evict::{EvictMode, EvictParams};
 use super::cache::prefill::PrefillMode;
 use super::cache::profile::LayerProfile;
 use super::conversation::Conversation;
-use super::engine::{Engine, EngineParams};
+use super::engine::{Engine, EngineParams, Thinking, check_kwargs};
 use super::fit::{Available, Fit, FitParams};
-use super::prompt::Tokenization;
+use super::prompt::{PromptParams, Tokenization};
 use crate::error::{Error, Result};
 use crate::prune::PruneParams;
 use crate::runtime::{CancelToken, ComputeParams, MemoryUsage, ModelParams, SamplerParams, VisionParams};
 use crate::skip::EncodeParams;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// How to open a [`Session`](super::Session).
@@ -70,6 +71,13 @@ pub struct SessionParams {
     pub system: Option<String>,
     /// A chat template (Jinja) that replaces the model's own.
     pub chat_template: Option<String>,
+    /// Whether the model thinks before it answers. A search, and all else that compares the first tokens of answers, has
+    /// no thoughts, whatever is set.
+    pub thinking: Thinking,
+    /// What the chat template is told besides, by name, for example `reasoning_effort`. What is said here of
+    /// `enable_thinking`, `thinking` and `thinking_budget` is told in place of what [`thinking`](Self::thinking) says;
+    /// when a thought is closed, [`thinking`](Self::thinking) decides.
+    pub template_kwargs: Map<String, Value>,
     /// How the text around frames is tokenized.
     pub tokenization: Tokenization,
     /// How text and visual tokens are batched.
@@ -102,6 +110,8 @@ impl Default for SessionParams {
             tile: false,
             system: None,
             chat_template: None,
+            thinking: Thinking::Auto,
+            template_kwargs: Map::new(),
             tokenization: Tokenization::Joined,
             prefill: PrefillMode::Auto,
             cancel: CancelToken::new(),
@@ -117,7 +127,7 @@ impl SessionParams {
         self.sampler.validate()?;
         self.evict.validate()?;
         self.compute.validate()?;
-        check_n_predict(self.n_predict)
+        check_answer(self.n_predict, self.thinking, &self.template_kwargs)
     }
 
     /// Which eviction these parameters result in.
@@ -137,6 +147,12 @@ impl SessionParams {
             chat_template: self.chat_template.as_deref(),
             context: self.fit.then_some(context),
         }
+    }
+
+    /// The parameters of prompts.
+    pub(super) fn prompt(&self) -> PromptParams<'_> {
+        let Self { tokenization, thinking, template_kwargs, .. } = self;
+        PromptParams { tokenization: *tokenization, thinking: *thinking, kwargs: template_kwargs }
     }
 
     /// The parameters of the cache.
@@ -166,7 +182,7 @@ impl SessionParams {
             fit: self.fit,
             n_ctx: self.n_ctx,
             n_predict: self.n_predict,
-            tokenization: self.tokenization,
+            prompt: self.prompt(),
             prune: &self.prune,
             encode: &self.encode,
             free_layers: self.layer_profile.as_ref().map(|profile| profile.free_layers().len()),
@@ -184,7 +200,14 @@ impl SessionParams {
     }
 }
 
-pub(super) fn check_n_predict(n_predict: usize) -> Result<()> {
+/// Checks what decides how long an answer and the thought before it may be, and what the chat template is told.
+pub(super) fn check_answer(n_predict: usize, thinking: Thinking, kwargs: &Map<String, Value>) -> Result<()> {
+    check_n_predict(n_predict)?;
+    thinking.check(n_predict)?;
+    check_kwargs(kwargs)
+}
+
+fn check_n_predict(n_predict: usize) -> Result<()> {
     // Positions have 31 bits.
     const MOST: usize = i32::MAX as usize;
     if (1..=MOST).contains(&n_predict) {

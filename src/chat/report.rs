@@ -4,7 +4,7 @@ use super::cache::evict::EvictParams;
 use super::cache::{Cache, Kv};
 use super::conversation::Conversation;
 use super::encoded::{EncodeTimings, EncodedSlice, EncodedVideo};
-use super::engine::Engine;
+use super::engine::{Engine, Thinking};
 use super::params::SessionParams;
 use super::turn::{Chat, Finished, StopReason};
 use crate::prune::PruneParams;
@@ -12,6 +12,7 @@ use crate::runtime::{SamplerParams, default_threads, peak_rss_bytes};
 use crate::skip::EncodeParams;
 use crate::video::{SurveyReport, VideoInfo};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Answer {
-    /// The text, without the white space around it.
+    /// The text, without the white space around it and without the thought before it.
     pub answer: String,
+    /// What the model thought before it answered, without the white space around it; `None` without a thought.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
     /// Why the answer ended.
     pub stop: StopReason,
     /// The model's description: architecture, size, quantization.
@@ -101,12 +105,16 @@ pub struct Timings {
     pub prune: f64,
     /// Prefilling the prompt, including allocating the context.
     pub prefill: f64,
-    /// From the start of the turn to the first token of the answer, without `load`.
+    /// From the start of the turn to the first token that the model writes, be it of a thought or of the answer; without
+    /// `load`.
     pub ttft: f64,
+    /// From the start of the turn to the first token of the answer, without `load`: `ttft` if the model did not think. 0
+    /// if the answer did not begin.
+    pub first_answer: f64,
     /// Deciding which visual tokens to evict, and evicting them, during the answer or after it.
     pub evict: f64,
-    /// From the first token to the end of the answer, without `evict`. In this time [`Tokens::decoded`] tokens were
-    /// decoded, and as many were sampled.
+    /// From the first token to the end of the answer, with the thought and without `evict`. In this time
+    /// [`Tokens::decoded`] tokens were decoded, and as many were sampled.
     pub generate: f64,
 }
 
@@ -118,8 +126,10 @@ pub struct Tokens {
     pub prompt: usize,
     /// How many of them were computed in this turn; the others were in the KV cache.
     pub prompt_computed: usize,
-    /// Tokens of the answer, without the one that ends the model's turn.
+    /// Tokens of the answer and of the thought before it, without the one that ends the model's turn.
     pub generated: usize,
+    /// How many of them are the thought and its delimiters.
+    pub reasoning: usize,
     /// How many of them were decoded: all if the model ended its turn, all but the last if the answer was cut off. The
     /// first token is sampled from the prompt's logits.
     pub decoded: usize,
@@ -139,8 +149,13 @@ pub struct Settings {
     pub encode: EncodeParams,
     /// How tokens are sampled.
     pub sampler: SamplerParams,
-    /// The maximum number of tokens of an answer.
+    /// The maximum number of tokens of an answer, with the thought before it.
     pub n_predict: usize,
+    /// Whether the model thinks before it answers.
+    pub thinking: Thinking,
+    /// What the chat template is told besides.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub template_kwargs: Map<String, Value>,
     /// Rows of a ubatch.
     pub n_ubatch: usize,
     /// Threads of the language model.
@@ -166,6 +181,8 @@ impl Settings {
             encode: params.encode.of(params.prune.method),
             sampler: params.sampler.clone(),
             n_predict: params.n_predict,
+            thinking: params.thinking,
+            template_kwargs: params.template_kwargs.clone(),
             n_ubatch: cache.n_ubatch(&params.cache()),
             n_threads: compute.n_threads.unwrap_or_else(default_threads),
             cache_type: [compute.type_k.name(), compute.type_v.name()],
@@ -192,7 +209,11 @@ impl Answer {
         let BeforeTurn { videos, encoder, before } = before_turn;
         let prefill = prefill + before;
         let slices = slice_reports(&conversation.videos);
+        let before_token = videos.decode_video + videos.encode + videos.prune + prefill;
+        let ttft = before_token + answer.first_token;
+        let first_answer = answer.first_answer.map(|time| before_token + time);
         Self {
+            reasoning: answer.reasoning(),
             answer: answer.text.trim().to_owned(),
             stop: answer.stop,
             model: engine.model.description(),
@@ -206,7 +227,8 @@ impl Answer {
                 encode: ms(videos.encode),
                 prune: ms(videos.prune),
                 prefill: ms(prefill),
-                ttft: ms(videos.decode_video + videos.encode + videos.prune + prefill + answer.first_token),
+                ttft: ms(ttft),
+                first_answer: first_answer.map_or(0.0, ms),
                 evict: ms(answer.evict),
                 generate: ms(answer.decode),
             },
@@ -214,6 +236,7 @@ impl Answer {
                 prompt: prompt_rows,
                 prompt_computed,
                 generated: answer.n_tokens,
+                reasoning: answer.n_reasoning,
                 decoded: answer.n_decoded,
             },
             kv: cache.report(engine, &chat.cache_params),

@@ -42,6 +42,14 @@ pub enum Fix {
     Measure,
     /// Start an RPC server on the other machine.
     StartRpcServer,
+    /// Have the model not think.
+    NoThinking,
+    /// Leave it to the model whether it thinks.
+    DefaultThinking,
+    /// Tell the chat template something else.
+    OtherKwargs,
+    /// Use another chat template.
+    OtherTemplate,
 }
 
 impl fmt::Display for Fix {
@@ -63,6 +71,10 @@ impl fmt::Display for Fix {
             Self::MeasureLayers => f.write_str("measure the model's layers again"),
             Self::Measure => f.write_str("evaluate or benchmark the model first"),
             Self::StartRpcServer => f.write_str("start a server there"),
+            Self::NoThinking => f.write_str("turn thinking off"),
+            Self::DefaultThinking => f.write_str("leave thinking to the model"),
+            Self::OtherKwargs => f.write_str("tell it something else"),
+            Self::OtherTemplate => f.write_str("use another template"),
         }
     }
 }

@@ -179,6 +179,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// A model's chat template fails because of what it is told besides the conversation.
+    #[error("the chat template of {} fails if it is told {told}: {reason}; {}", model.display(), fix::in_words(fixes))]
+    ChatTemplateKwargs {
+        /// The model file.
+        model: PathBuf,
+        /// What it is told, by name.
+        told: String,
+        /// Why it fails, with the line.
+        reason: String,
+        /// What the user can do, the best first.
+        fixes: Vec<Fix>,
+    },
+
     /// A media file has no video stream.
     #[error("{}: the file has no video stream (found: {found}); give a file with a video stream", path.display())]
     NoVideoStream {
@@ -481,7 +494,7 @@ impl Error {
     /// What the user can do about the error, the best first. Often empty: the message then says what to do.
     pub fn fixes(&self) -> Vec<Fix> {
         match self {
-            Self::PromptTooLong { fixes, .. } => fixes.clone(),
+            Self::PromptTooLong { fixes, .. } | Self::ChatTemplateKwargs { fixes, .. } => fixes.clone(),
             Self::ContextFull { .. } => vec![Fix::LargerCtx, Fix::NewConversation],
             Self::ModelNotPulled { name } => vec![Fix::Pull((*name).to_owned())],
             Self::MmprojNotFound { .. } => vec![Fix::NameMmproj],

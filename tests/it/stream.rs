@@ -2,7 +2,7 @@
 
 use crate::support::smol;
 
-use sharpv::chat::{Role, Session, SessionParams, StopReason, VideoOptions};
+use sharpv::chat::{Piece, Role, Session, SessionParams, StopReason, VideoOptions};
 use sharpv::error::Error;
 use sharpv::runtime::{CancelToken, SamplerParams};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,14 @@ fn endless() -> SessionParams {
     SessionParams { n_predict: 4000, sampler, ..SessionParams::default() }
 }
 
+/// The text of a piece of an answer by a model that does not think.
+fn text(piece: sharpv::Result<Piece>) -> String {
+    match piece.expect("a piece") {
+        Piece::Text(text) => text,
+        Piece::Thought(thought) => panic!("a thought: {thought}"),
+    }
+}
+
 #[test]
 fn pieces_and_answers_are_those_of_ask() {
     let params = || SessionParams { n_predict: 24, ..SessionParams::default() };
@@ -33,7 +41,7 @@ fn pieces_and_answers_are_those_of_ask() {
         let mut pieces = Vec::new();
         let expected = asked.ask(question, &mut |piece: &str| pieces.push(piece.to_owned())).expect("an answer");
         let mut stream = streamed.ask_stream(question, &mut ()).expect("the prompt is read");
-        let ours: Vec<String> = stream.by_ref().map(|piece| piece.expect("a piece")).collect();
+        let ours: Vec<String> = stream.by_ref().map(text).collect();
         assert!(stream.next().is_none());
         let answer = stream.finish().expect("an answer");
         assert_eq!(ours, pieces);
@@ -74,7 +82,7 @@ fn the_time_that_the_caller_takes_is_not_the_models() {
 fn an_iterator_that_is_dropped_leaves_what_it_wrote() {
     let mut session = open(endless());
     let mut stream = session.ask_stream(QUESTIONS[0], &mut ()).expect("the prompt is read");
-    let text: String = stream.by_ref().take(5).map(|piece| piece.expect("a piece")).collect();
+    let text: String = stream.by_ref().take(5).map(text).collect();
     drop(stream);
     let [question, answer] = session.messages() else { panic!("{:?}", session.messages()) };
     assert_eq!((question.role, question.content.as_str()), (Role::User, QUESTIONS[0]));

@@ -36,12 +36,15 @@ pub struct Message {
     pub media: Vec<Media>,
     /// The text.
     pub content: String,
+    /// What the model thought before it wrote the text, if it did. Chat templates decide whether the model sees it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
 }
 
 impl Message {
     /// A message without videos and images.
     pub fn text(role: Role, content: impl Into<String>) -> Self {
-        Self { role, media: Vec::new(), content: content.into() }
+        Self { role, media: Vec::new(), content: content.into(), reasoning: None }
     }
 
     /// The whole message as one text: media, separators and content.

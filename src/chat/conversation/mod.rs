@@ -64,7 +64,7 @@ impl Conversation {
     pub fn user_message(&self, layout: &dyn Layout, question: &str) -> Message {
         let media = self.videos.iter().enumerate().skip(self.videos_sent);
         let media = media.map(|(i, video)| self.media(layout, i, &video.arrangement, &video.info)).collect();
-        Message { role: Role::User, media, content: question.to_owned() }
+        Message { media, ..Message::text(Role::User, question) }
     }
 
     /// The video with index `video` as part of a message.
@@ -82,10 +82,11 @@ impl Conversation {
         system.chain(self.messages.iter().cloned()).chain(std::iter::once(next.clone())).collect()
     }
 
-    /// Adds a question and its answer. Returns the time spent on the question's videos.
-    pub fn end_turn(&mut self, question: Message, answer: &str) -> EncodeTimings {
+    /// Adds a question and its answer, with the thought before it. Returns the time spent on the question's videos.
+    pub fn end_turn(&mut self, question: Message, reasoning: Option<String>, answer: &str) -> EncodeTimings {
         self.messages.push(question);
-        self.messages.push(Message::text(Role::Assistant, format!("{}{answer}", self.answer_start)));
+        let answer = format!("{}{answer}", self.answer_start);
+        self.messages.push(Message { reasoning, ..Message::text(Role::Assistant, answer) });
         self.videos_sent = self.videos.len();
         std::mem::take(&mut self.spent)
     }

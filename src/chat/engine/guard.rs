@@ -5,7 +5,7 @@
 //! the model reads the characters, not the token. Text without such names does not change.
 
 use crate::chat::conversation::message::Role;
-use crate::runtime::Model;
+use crate::runtime::SpecialToken;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The names of the tokens that only a chat template may write.
@@ -20,13 +20,13 @@ pub(in crate::chat) struct Guard {
 }
 
 impl Guard {
-    /// Guards all control tokens of `model`, and other special tokens that look like markup if `template` uses them.
+    /// Guards all control tokens among a model's special `tokens`, and other special tokens that look like markup if `template` uses them.
     /// The rest may be written as text: some models have special tokens for HTML tags and runs of spaces.
-    pub fn new(model: &Model, template: &str) -> Self {
+    pub fn new(tokens: &[SpecialToken], template: &str) -> Self {
         let mut guard = Self::default();
-        for token in model.special_tokens() {
+        for token in tokens {
             if token.is_control || (template.contains(&token.text) && is_markup(&token.text)) {
-                guard.add(token.text, !token.is_control);
+                guard.add(token.text.clone(), !token.is_control);
             }
         }
         guard

@@ -6,9 +6,14 @@ mod guard;
 mod placement;
 mod template;
 mod texts;
+mod thinking;
+mod thoughts;
 
 #[cfg(all(any(test, fuzzing), feature = "lab"))]
 pub(crate) use template::fuzz_template;
+pub use thinking::Thinking;
+pub(in crate::chat) use thinking::check_kwargs;
+pub(in crate::chat) use thoughts::Delimiters;
 
 use crate::error::{Error, Result};
 use crate::layout::{self, EncoderFacts, Layout};

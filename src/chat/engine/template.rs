@@ -1,11 +1,14 @@
 //! The chat template of the model (Jinja), rendered as Hugging Face's `apply_chat_template` does.
 
 use super::guard::Guard;
+use super::thinking::Thinking;
+use super::thoughts::Thoughts;
 use crate::chat::conversation::message::{Media, Message, Role};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fix, Result};
 use crate::runtime::Model;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
+use serde_json::{Map, Value as Json};
 use std::path::PathBuf;
 
 /// The form in which a template expects the content of a message.
@@ -49,6 +52,7 @@ pub(in crate::chat) struct ChatTemplate {
     eos: String,
     content: Content,
     guard: Guard,
+    thoughts: Thoughts,
     model: PathBuf,
 }
 
@@ -97,10 +101,12 @@ impl ChatTemplate {
             token.map_or(String::new(), |t| String::from_utf8_lossy(&model.token_bytes(t, true)).into_owned())
         };
         let template = Self::compile(&source, text(bos), text(eos), model.path().to_owned()).map_err(failed)?;
-        Ok(Self { guard: Guard::new(model, &source), ..template })
+        let tokens = model.special_tokens();
+        let thoughts = Thoughts::of(&template, &source, &tokens);
+        Ok(Self { guard: Guard::new(&tokens, &source), thoughts, ..template })
     }
 
-    fn compile(source: &str, bos: String, eos: String, model: PathBuf) -> Result<Self, String> {
+    pub(super) fn compile(source: &str, bos: String, eos: String, model: PathBuf) -> Result<Self, String> {
         let mut environment = Environment::new();
         // Hugging Face's settings of Jinja, and the functions that templates expect.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -122,7 +128,8 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|e| format!("it does not compile: {}", describe(&e)))?;
-        let mut template = Self { environment, bos, eos, content: Content::Text, guard: Guard::default(), model };
+        let (guard, thoughts) = (Guard::default(), Thoughts::default());
+        let mut template = Self { environment, bos, eos, content: Content::Text, guard, thoughts, model };
         template.content = template.find_content();
         Ok(template)
     }
@@ -133,12 +140,12 @@ impl ChatTemplate {
         const PROBE: &str = "a probe that no template holds";
         let probe = Message::text(Role::User, PROBE);
         let shown = |content| {
-            let text = self.render_as(std::slice::from_ref(&probe), true, content).ok()?;
+            let text = self.render_as(std::slice::from_ref(&probe), true, content, &context! {}).ok()?;
             text.contains(PROBE).then_some(text)
         };
         let (plain, parts) = (shown(Content::Text), shown(Content::TextParts));
         let placeholder = |is_image, known: &[&'static str]| {
-            let text = self.render_values(&[typed(&probe, &[is_image])], true).ok()?;
+            let text = self.render_values(&[typed(&probe, &[is_image])], true, &context! {}).ok()?;
             let without = parts.as_deref()?;
             // The placeholder must appear once, and before the text.
             let stands = |name: &&&str| {
@@ -162,19 +169,52 @@ impl ChatTemplate {
     pub fn guarded(&self, mut messages: Vec<Message>, mark: &str) -> Vec<Message> {
         for message in &mut messages {
             message.content = self.guard.cut(&message.content, message.role, mark);
+            message.reasoning = message.reasoning.take().map(|thought| self.guard.cut(&thought, message.role, mark));
         }
         messages
     }
 
-    /// Renders `messages` to the prompt, which ends where the answer begins.
+    /// Renders `messages` to the prompt, which ends where the answer begins, or in the thought before it. The template
+    /// is told of `thinking`, and what `kwargs` say by their names.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] if rendering fails, with the template's own message if it raises an exception.
-    pub fn render(&self, messages: &[Message]) -> Result<String> {
-        self.render_as(messages, true, self.content).map_err(|e| Error::ChatTemplate {
-            model: self.model.clone(),
-            reason: format!("it cannot render this conversation: {}", describe(&e)),
-        })
+    /// [`Error::ChatTemplate`] if rendering fails, with the template's own message if it raises an exception;
+    /// [`Error::ChatTemplateKwargs`] if it fails only because of what it is told.
+    pub fn render(&self, messages: &[Message], thinking: Thinking, kwargs: &Map<String, Json>) -> Result<String> {
+        let render = |thinking: Thinking, kwargs| {
+            let told = thinking.kwargs(kwargs);
+            self.render_as(messages, true, self.content, &template_values(&told)).map_err(|e| (describe(&e), told))
+        };
+        let (reason, told) = match render(thinking, kwargs) {
+            Ok(prompt) => return Ok(prompt),
+            Err(failed) => failed,
+        };
+        let (model, nothing) = (self.model.clone(), Map::new());
+        if told.is_empty() || render(Thinking::Auto, &nothing).is_err() {
+            return Err(Error::ChatTemplate { model, reason: format!("it cannot render this conversation: {reason}") });
+        }
+        let others = [(Thinking::Off, Fix::NoThinking), (Thinking::Auto, Fix::DefaultThinking)];
+        let works = |other: &(Thinking, Fix)| other.0 != thinking && render(other.0, kwargs).is_ok();
+        let fixes: Vec<Fix> = others.into_iter().find(works).map(|(_, fix)| fix).into_iter().collect();
+        let fixes = if fixes.is_empty() { vec![Fix::OtherKwargs] } else { fixes };
+        let told = told.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ");
+        let fixes = fixes.into_iter().chain([Fix::OtherTemplate]).collect();
+        Err(Error::ChatTemplateKwargs { model, told, reason, fixes })
+    }
+
+    /// As [`render`](Self::render), without the beginning of an answer after `messages`.
+    pub fn render_history(
+        &self,
+        messages: &[Message],
+        thinking: Thinking,
+        kwargs: &Map<String, Json>,
+    ) -> Result<String, minijinja::Error> {
+        self.render_as(messages, false, self.content, &template_values(&thinking.kwargs(kwargs)))
+    }
+
+    /// How the model marks its thoughts.
+    pub fn thoughts(&self) -> &Thoughts {
+        &self.thoughts
     }
 
     fn render_as(
@@ -182,9 +222,10 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
         content: Content,
+        kwargs: &Value,
     ) -> Result<String, minijinja::Error> {
         if let Content::Parts(placeholders) = content
-            && let Some(text) = self.render_with_media(messages, add_generation_prompt, placeholders)?
+            && let Some(text) = self.render_with_media(messages, add_generation_prompt, placeholders, kwargs)?
         {
             return Ok(text);
         }
@@ -192,9 +233,9 @@ impl ChatTemplate {
         let value = |message: &Message| {
             let text = message.joined();
             let content = if as_parts { Value::from(vec![text_part(&text)]) } else { Value::from(text) };
-            context! { role => message.role.name(), content => content }
+            value_of(message, content)
         };
-        self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)
+        self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt, kwargs)
     }
 
     /// Renders videos and images where the template puts its placeholders. `None` if the template has no placeholder
@@ -204,9 +245,13 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
         placeholders: Placeholders,
+        kwargs: &Value,
     ) -> Result<Option<String>, minijinja::Error> {
         let said = |name: &str| {
-            messages.iter().any(|m| m.content.contains(name) || m.media.iter().any(|media| media.text.contains(name)))
+            messages.iter().any(|m| {
+                let texts = [Some(&m.content), m.reasoning.as_ref()].into_iter().flatten();
+                texts.chain(m.media.iter().map(|media| &media.text)).any(|text| text.contains(name))
+            })
         };
         let media: Vec<&Media> = messages.iter().flat_map(|message| &message.media).collect();
         if media.iter().any(|media| placeholders.of(media).is_none()) || placeholders.all().any(said) {
@@ -216,7 +261,8 @@ impl ChatTemplate {
             let kinds: Vec<bool> = message.media.iter().map(|media| media.is_image).collect();
             typed(message, &kinds)
         };
-        let text = self.render_values(&messages.iter().map(value).collect::<Vec<_>>(), add_generation_prompt)?;
+        let values: Vec<Value> = messages.iter().map(value).collect();
+        let text = self.render_values(&values, add_generation_prompt, kwargs)?;
         let mut result = String::with_capacity(text.len());
         let mut rest = text.as_str();
         for media in media {
@@ -231,13 +277,19 @@ impl ChatTemplate {
         Ok(Some(result).filter(|_| placeholders.all().all(|name| !rest.contains(name))))
     }
 
-    fn render_values(&self, messages: &[Value], add_generation_prompt: bool) -> Result<String, minijinja::Error> {
+    fn render_values(
+        &self,
+        messages: &[Value],
+        add_generation_prompt: bool,
+        kwargs: &Value,
+    ) -> Result<String, minijinja::Error> {
         let mut prompt = Prompt::default();
         let values = context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
+            ..kwargs.clone()
         };
         self.environment.get_template(NAME)?.render_captured_to(values, &mut prompt)?;
         String::from_utf8(prompt.0).map_err(|e| minijinja::Error::new(ErrorKind::WriteFailure, e.to_string()))
@@ -256,7 +308,7 @@ pub(crate) fn fuzz_template(source: &str) {
     if let Ok(template) = compiled {
         let media = vec![Media { text: "<v>".into(), separator: "\n".into(), is_image: false }];
         let question = Message { media, ..Message::text(Role::User, "What?") };
-        let _ = template.render(&[Message::text(Role::System, "Be brief."), question]);
+        let _ = template.render(&[Message::text(Role::System, "Be brief."), question], Thinking::Off, &Map::new());
     }
 }
 
@@ -268,7 +320,38 @@ fn text_part(text: &str) -> Value {
 fn typed(message: &Message, are_images: &[bool]) -> Value {
     let media = are_images.iter().map(|&is_image| context! { type => if is_image { "image" } else { "video" } });
     let content: Vec<Value> = media.chain([text_part(&message.content)]).collect();
-    context! { role => message.role.name(), content => content }
+    value_of(message, Value::from(content))
+}
+
+/// A message with this `content`. Families' templates read the thought before an answer by different names. They ask
+/// whether a name is defined, so a message without a thought has none of them.
+fn value_of(message: &Message, content: Value) -> Value {
+    let message_of = context! { role => message.role.name(), content => content };
+    match &message.reasoning {
+        None => message_of,
+        Some(thought) => {
+            context! { reasoning_content => thought, reasoning => thought, thinking => thought, ..message_of }
+        }
+    }
+}
+
+/// A JSON object as a template reads it.
+fn template_values(object: &Map<String, Json>) -> Value {
+    fn value(json: &Json) -> Value {
+        match json {
+            Json::Null => Value::from(()),
+            Json::Bool(value) => (*value).into(),
+            Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(number), ..) => number.into(),
+                (_, Some(number), _) => number.into(),
+                (.., number) => number.unwrap_or(f64::NAN).into(),
+            },
+            Json::String(text) => text.into(),
+            Json::Array(values) => values.iter().map(value).collect(),
+            Json::Object(object) => template_values(object),
+        }
+    }
+    Value::from_pairs(object.iter().map(|(name, json)| (name.as_str(), value(json))))
 }
 
 /// Removes `{% generation %}` tags. They mark the text to train on, print nothing, and are a Hugging Face extension
@@ -315,6 +398,12 @@ mod tests {
         ChatTemplate::compile(source, "<s>".into(), "</s>".into(), "model.gguf".into()).unwrap()
     }
 
+    impl ChatTemplate {
+        fn plain(&self, messages: &[Message]) -> Result<String> {
+            self.render(messages, Thinking::Auto, &Map::new())
+        }
+    }
+
     fn message(role: Role, content: &str) -> Message {
         Message::text(role, content)
     }
@@ -326,7 +415,7 @@ mod tests {
     fn chatml_renders_as_hugging_face_does() {
         let messages = [message(Role::System, "Be brief."), message(Role::User, "Hi")];
         assert_eq!(
-            template(CHATML).render(&messages).unwrap(),
+            template(CHATML).plain(&messages).unwrap(),
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
         );
     }
@@ -335,25 +424,25 @@ mod tests {
     fn a_template_that_loops_over_parts_gets_parts() {
         let source = "{% for m in messages %}{% for part in m.content %}{% if part['type'] == 'text' %}[{{ part.text }}]\
             {% endif %}{% endfor %}{% endfor %}";
-        assert_eq!(template(source).render(&[message(Role::User, "Hi")]).unwrap(), "[Hi]");
+        assert_eq!(template(source).plain(&[message(Role::User, "Hi")]).unwrap(), "[Hi]");
     }
 
     #[test]
     fn python_methods_and_bos_work() {
         let source = "{{ bos_token }}{{ messages[0]['content'].strip().split(' ')[-1].upper() }}";
-        assert_eq!(template(source).render(&[message(Role::User, " to me ")]).unwrap(), "<s>ME");
+        assert_eq!(template(source).plain(&[message(Role::User, " to me ")]).unwrap(), "<s>ME");
     }
 
     #[test]
     fn blocks_take_their_line_with_them() {
         let source = "{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\n";
-        assert_eq!(template(source).render(&[message(Role::User, "x")]).unwrap(), "x\n");
+        assert_eq!(template(source).plain(&[message(Role::User, "x")]).unwrap(), "x\n");
     }
 
     #[test]
     fn generation_tags_print_nothing() {
         let source = "a {%- generation -%} b {% endgeneration %}c";
-        assert_eq!(template(source).render(&[]).unwrap(), "ab c");
+        assert_eq!(template(source).plain(&[]).unwrap(), "ab c");
     }
 
     #[test]
@@ -365,7 +454,7 @@ mod tests {
 
     #[test]
     fn an_exception_of_the_template_is_the_reason() {
-        let error = template("{{ raise_exception('roles must alternate') }}").render(&[]).unwrap_err().to_string();
+        let error = template("{{ raise_exception('roles must alternate') }}").plain(&[]).unwrap_err().to_string();
         assert!(error.contains("roles must alternate") && error.contains("model.gguf"), "{error}");
     }
 
@@ -384,7 +473,7 @@ mod tests {
         let recursive_loop = "{% for x in [[[[]]]] recursive %}{{ loop([x, x]) }}{{ loop([x, x]) }}{% endfor %}";
         for source in [nested, recursive, long, recursive_loop] {
             let begin = std::time::Instant::now();
-            let error = template(source).render(&[message(Role::User, "x")]).unwrap_err().to_string();
+            let error = template(source).plain(&[message(Role::User, "x")]).unwrap_err().to_string();
             assert!(error.contains("cannot render"), "{error}");
             assert!(begin.elapsed().as_secs() < 30, "{source}: {:?}", begin.elapsed());
         }
@@ -398,14 +487,14 @@ mod tests {
     fn a_long_conversation_is_no_endless_one() {
         let messages: Vec<_> =
             (0..20_000).map(|i| message(Role::User, &format!("{i} {}", "word ".repeat(40)))).collect();
-        let text = template(CHATML).render(&messages).unwrap();
+        let text = template(CHATML).plain(&messages).unwrap();
         assert!(text.len() > 4_000_000 && text.contains("19999 word"));
     }
 
     #[test]
     fn a_bad_date_format_is_an_error() {
-        assert!(template("{{ strftime_now('%Q') }}").render(&[]).is_err());
-        assert!(template("{{ strftime_now('%Y') }}").render(&[]).unwrap().parse::<u32>().unwrap() >= 2025);
+        assert!(template("{{ strftime_now('%Q') }}").plain(&[]).is_err());
+        assert!(template("{{ strftime_now('%Y') }}").plain(&[]).unwrap().parse::<u32>().unwrap() >= 2025);
     }
 
     const WITH_VIDEOS: &str = "{% for m in messages %}{{ m.role }}:{% for part in m.content %}{% if part.type == 'video' %}<video>\
@@ -421,22 +510,22 @@ mod tests {
         let second = Message { media: vec![video("[c]")], ..message(Role::User, "And?") };
         let messages = [first, message(Role::Assistant, "So."), second];
         assert_eq!(
-            template(WITH_VIDEOS).render(&messages).unwrap(),
+            template(WITH_VIDEOS).plain(&messages).unwrap(),
             "user:[a][b]\nWhy?;assistant:\nSo.;user:[c]\nAnd?;"
         );
-        assert_eq!(template("{{ messages[0].content }}").render(&messages).unwrap(), "[a]|[b]|Why?");
+        assert_eq!(template("{{ messages[0].content }}").plain(&messages).unwrap(), "[a]|[b]|Why?");
     }
 
     #[test]
     fn what_a_user_writes_is_no_place_for_a_video() {
         let message = Message { media: vec![video("[a]")], ..message(Role::User, "Is <video> a tag?") };
-        assert_eq!(template(WITH_VIDEOS).render(&[message]).unwrap(), "user:\n[a]|Is <video> a tag?;");
+        assert_eq!(template(WITH_VIDEOS).plain(&[message]).unwrap(), "user:\n[a]|Is <video> a tag?;");
     }
 
     #[test]
     fn an_image_is_text_where_the_template_knows_only_videos() {
         let image = Media { is_image: true, ..video("[a]") };
         let message = Message { media: vec![image], ..message(Role::User, "Why?") };
-        assert_eq!(template(WITH_VIDEOS).render(&[message]).unwrap(), "user:\n[a]|Why?;");
+        assert_eq!(template(WITH_VIDEOS).plain(&[message]).unwrap(), "user:\n[a]|Why?;");
     }
 }

@@ -20,7 +20,7 @@ use limits::{ANSWER_RESERVE, Shortage};
 
 use super::conversation::Conversation;
 use super::engine::Engine;
-use super::prompt::Tokenization;
+use super::prompt::PromptParams;
 use crate::prune::PruneParams;
 use crate::runtime::CancelToken;
 use crate::skip::EncodeParams;
@@ -36,7 +36,7 @@ pub(in crate::chat) struct FitParams<'a> {
     /// Cells of the context, if the user set them.
     pub n_ctx: Option<usize>,
     pub n_predict: usize,
-    pub tokenization: Tokenization,
+    pub prompt: PromptParams<'a>,
     pub prune: &'a PruneParams,
     pub encode: &'a EncodeParams,
     /// The number of layers that can do without visual tokens, if there is a layer profile.

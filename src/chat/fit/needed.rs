@@ -6,7 +6,7 @@ use crate::chat::conversation::message::Message;
 use crate::chat::encoded::arrangement::Arrangement;
 use crate::chat::encoded::markers::Markers;
 use crate::chat::engine::Engine;
-use crate::chat::prompt::{self, PromptVideo, Tokenization};
+use crate::chat::prompt::{self, PromptParams, PromptVideo};
 use crate::chat::rows::{PlannedRow, RowKey};
 use crate::error::Result;
 use crate::layout::{Layout, Size};
@@ -48,7 +48,7 @@ pub struct Need {
 pub(super) struct Without<'a> {
     engine: &'a Engine,
     conversation: &'a Conversation,
-    tokenization: Tokenization,
+    params: PromptParams<'a>,
     message: Message,
     rows: usize,
     next_position: i32,
@@ -60,16 +60,16 @@ impl<'a> Without<'a> {
     pub fn of(
         engine: &'a Engine,
         conversation: &'a Conversation,
-        tokenization: Tokenization,
+        params: PromptParams<'a>,
         question: &str,
     ) -> Result<Self> {
         let message = conversation.user_message(engine.layout.as_ref(), question);
-        let plan = prompt::plan(engine, conversation, &message, tokenization)?;
+        let plan = prompt::plan(engine, conversation, &message, &params)?;
         let question = engine.model.tokenize(question, false, false)?.len();
         Ok(Self {
             engine,
             conversation,
-            tokenization,
+            params,
             message,
             rows: plan.rows.len(),
             next_position: plan.next_position,
@@ -89,7 +89,7 @@ impl<'a> Without<'a> {
         let own = PromptVideo { arrangement: &arrangement, markers: &markers, slices: None };
         let videos: Vec<PromptVideo<'_>> =
             conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).chain([own]).collect();
-        let plan = prompt::plan_with(engine, conversation, &message, &videos, self.tokenization)?;
+        let plan = prompt::plan_with(engine, conversation, &message, &videos, &self.params)?;
         let is_own = |row: &&PlannedRow| matches!(row.key, RowKey::Visual { video, .. } if video == index);
         Ok(Need {
             frames: arrangement.n_frames.0,

@@ -68,7 +68,7 @@ impl Fit<'_> {
     pub fn propose(&self, source: &Source, options: &VideoOptions) -> Result<Proposal> {
         let own_layout = self.engine.layout.as_ref();
         let mut sampling = options.sampling(own_layout);
-        let without = Without::of(self.engine, self.conversation, self.params.tokenization, &options.question)?;
+        let without = Without::of(self.engine, self.conversation, self.params.prompt, &options.question)?;
         let mut timings = EncodeTimings::default();
         let cancel = self.params.cancel.clone();
         let stop = move || cancel.is_cancelled();
@@ -139,7 +139,7 @@ impl Fit<'_> {
         proposal: &mut Proposal,
         observer: &mut dyn Observer,
     ) -> Result<SurveyReport> {
-        let without = Without::of(self.engine, self.conversation, self.params.tokenization, &options.question)?;
+        let without = Without::of(self.engine, self.conversation, self.params.prompt, &options.question)?;
         let layout = proposal.layout.as_deref().unwrap_or(self.engine.layout.as_ref());
         let per_slice = layout.frames().per_slice.max(1);
         let cancel = self.params.cancel.clone();

@@ -144,7 +144,7 @@ impl LiveSession {
             let own = PromptVideo { arrangement: &arrangement, markers: &markers, slices: None };
             let videos: Vec<PromptVideo<'_>> =
                 conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).chain([own]).collect();
-            let plan = prompt::plan_with(engine, conversation, &message, &videos, params.tokenization)?;
+            let plan = prompt::plan_with(engine, conversation, &message, &videos, &params.prompt())?;
             let is_own = |key: RowKey| matches!(key, RowKey::Visual { video, .. } if video == index);
             let tokens = plan.rows.iter().filter(|row| is_own(row.key)).count();
             Ok(Taken { rows: plan.rows.len(), positions: plan.next_position.max(0) as usize, tokens })

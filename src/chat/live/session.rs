@@ -11,7 +11,7 @@ use crate::chat::conversation::Conversation;
 use crate::chat::encode::{Encoder, Running};
 use crate::chat::encoded::{EncodeTimings, EncodedVideo, timed};
 use crate::chat::engine::Engine;
-use crate::chat::params::{SessionParams, check_n_predict};
+use crate::chat::params::{SessionParams, check_answer};
 use crate::chat::prompt::{self, Plan};
 use crate::chat::report::{Answer, BeforeTurn, EncoderWork, count, ms};
 use crate::chat::rows::{PlannedRow, RowKey};
@@ -267,6 +267,9 @@ impl LiveSession {
         answer.tokens.prompt_computed += before.rows;
         answer.timings_ms.prefill += ms(before.took);
         answer.timings_ms.ttft += ms(before.took);
+        if answer.timings_ms.first_answer > 0.0 {
+            answer.timings_ms.first_answer += ms(before.took);
+        }
         if is_of_held {
             answer.frames = self.feed.iter().flat_map(|feed| feed.held.slices()).map(|held| held.frames.0).sum();
             answer.slices.retain(|slice| slice.kept > 0);
@@ -401,7 +404,7 @@ impl LiveSession {
     /// # Errors
     /// As there.
     pub fn prompt_text(&self, question: &str) -> Result<String> {
-        prompt::text(&self.engine, &self.conversation, question)
+        prompt::text(&self.engine, &self.conversation, question, &self.params.prompt())
     }
 
     /// Returns the rows of the prompt of `question`, with their positions: see [`Session::prompt_rows`].
@@ -429,7 +432,7 @@ impl LiveSession {
     /// # Errors
     /// As there.
     pub fn set_n_predict(&mut self, n_predict: usize) -> Result<()> {
-        check_n_predict(n_predict)?;
+        check_answer(n_predict, self.params.thinking, &self.params.template_kwargs)?;
         self.params.n_predict = n_predict;
         Ok(())
     }
@@ -533,7 +536,7 @@ impl LiveSession {
     fn plan(&self) -> Result<Plan> {
         let Self { engine, conversation, params, .. } = self;
         let message = conversation.user_message(engine.layout.as_ref(), "");
-        let mut plan = prompt::plan(engine, conversation, &message, params.tokenization)?;
+        let mut plan = prompt::plan(engine, conversation, &message, &params.prompt())?;
         let last = plan.rows.iter().rposition(|row| matches!(row.key, RowKey::Visual { .. }));
         plan.rows.truncate(last.map_or(0, |last| last + 1));
         plan.chunk_starts.retain(|&start| start < plan.rows.len());
@@ -621,7 +624,7 @@ fn answer(
 ) -> Result<Answer> {
     let mut turn = chat.begin(question, observer)?;
     while let Some(piece) = turn.next_piece(chat, observer)? {
-        observer.text(&piece);
+        piece.report(observer);
     }
     let finished = turn.finish(chat)?;
     Ok(Answer::of(chat, finished, BeforeTurn { videos: EncodeTimings::default(), encoder, before }))

@@ -2,6 +2,7 @@
 
 use super::session::LiveSession;
 use super::state::Pushed;
+use crate::chat::engine::Thinking;
 use crate::chat::turn::StopReason;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -115,17 +116,19 @@ impl Trigger {
 }
 
 impl LiveSession {
-    /// Asks `question`, and returns whether the model answers yes: the likelier of yes and no.
+    /// Asks `question`, and returns whether the model answers yes: the likelier of yes and no. It answers without a
+    /// thought, whatever is set.
     ///
     /// # Errors
     /// As [`ask`](Self::ask); [`Error::Cancelled`] also during the answer.
     pub fn is_so(&mut self, question: &str, observer: &mut dyn Observer) -> Result<bool> {
         let (sampler, n_predict) = (self.params.sampler.clone(), self.params.n_predict);
+        let thinking = std::mem::replace(&mut self.params.thinking, Thinking::Off);
         let grammar = Some(YES_OR_NO.to_owned());
-        self.set_sampler(SamplerParams { temperature: 0.0, grammar, ..SamplerParams::default() })?;
-        let answer = self.set_n_predict(N_PREDICT).and_then(|()| self.ask(question, observer));
-        self.set_n_predict(n_predict)?;
-        self.set_sampler(sampler)?;
+        let yes_or_no = SamplerParams { temperature: 0.0, grammar, ..SamplerParams::default() };
+        (self.params.sampler, self.params.n_predict) = (yes_or_no, N_PREDICT);
+        let answer = self.ask(question, observer);
+        (self.params.sampler, self.params.n_predict, self.params.thinking) = (sampler, n_predict, thinking);
         let answer = answer?;
         match answer.stop {
             StopReason::Cancelled => Err(Error::Cancelled),

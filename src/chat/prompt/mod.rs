@@ -11,22 +11,68 @@ pub(in crate::chat) use plan::{Plan, PromptVideo, is_image};
 use super::conversation::Conversation;
 use super::conversation::marks::Piece;
 use super::conversation::message::{Message, Role};
-use super::engine::Engine;
+use super::engine::{Engine, Thinking};
 use crate::error::Result;
+use serde_json::{Map, Value};
 
-/// Renders `conversation`, with `message` as its last message, to text with marks.
-fn render(engine: &Engine, conversation: &Conversation, message: &Message) -> Result<String> {
-    render_messages(engine, conversation, conversation.with(message))
+/// What decides, besides a conversation, what its prompt is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::chat) struct PromptParams<'a> {
+    pub tokenization: Tokenization,
+    pub thinking: Thinking,
+    /// What the chat template is told besides.
+    pub kwargs: &'a Map<String, Value>,
 }
 
-/// Renders `messages` of `conversation` to text with marks.
-fn render_messages(engine: &Engine, conversation: &Conversation, messages: Vec<Message>) -> Result<String> {
+impl PromptParams<'_> {
+    /// Whether the model thinks before its next answer in `conversation`. It does not if the answer has begun already.
+    pub fn thinking_in(&self, conversation: &Conversation) -> Thinking {
+        if conversation.answer_start.is_empty() { self.thinking } else { Thinking::Off }
+    }
+
+    /// The same without a thought.
+    pub fn without_thought(self) -> Self {
+        Self { thinking: Thinking::Off, ..self }
+    }
+}
+
+/// Renders `conversation`, with `message` as its last message, to text with marks. Returns whether the text ends in a
+/// thought, too.
+fn render(
+    engine: &Engine,
+    conversation: &Conversation,
+    message: &Message,
+    params: &PromptParams<'_>,
+) -> Result<(String, bool)> {
+    render_messages(engine, conversation, conversation.with(message), params)
+}
+
+/// As [`render`], for `messages` of `conversation`.
+fn render_messages(
+    engine: &Engine,
+    conversation: &Conversation,
+    messages: Vec<Message>,
+    params: &PromptParams<'_>,
+) -> Result<(String, bool)> {
+    let Engine { template, .. } = engine;
+    let thinking = params.thinking_in(conversation);
     // Names of control tokens in a message stay text.
     let mark = conversation.marks.cut();
-    let messages = engine.template.guarded(messages, &mark);
+    let messages = template.guarded(messages, &mark);
     let start = vec![Message::text(Role::Assistant, conversation.answer_start.clone())];
-    let start = engine.template.guarded(start, &mark);
-    Ok(engine.template.render(&messages)? + &start.iter().map(|message| message.content.as_str()).collect::<String>())
+    let start = template.guarded(start, &mark);
+    let mut prompt = template.render(&messages, thinking, params.kwargs)?;
+    let mut in_thought = template.thoughts().opened_by(&prompt);
+    if let Some(delimiters) = &template.thoughts().delimiters
+        && in_thought
+        && thinking.is_off()
+    {
+        // The template does not do what it was told.
+        prompt.push_str(&delimiters.end);
+        in_thought = false;
+    }
+    prompt.extend(start.iter().map(|message| message.content.as_str()));
+    Ok((prompt, in_thought))
 }
 
 /// Plans the prompt of `conversation`, with `message` as its last message.
@@ -34,11 +80,11 @@ pub(in crate::chat) fn plan(
     engine: &Engine,
     conversation: &Conversation,
     message: &Message,
-    tokenization: Tokenization,
+    params: &PromptParams<'_>,
 ) -> Result<Plan> {
     let videos: Vec<PromptVideo<'_>> =
         conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).collect();
-    plan_with(engine, conversation, message, &videos, tokenization)
+    plan_with(engine, conversation, message, &videos, params)
 }
 
 /// Like [`plan`], but with `videos` instead of the conversation's videos.
@@ -47,10 +93,11 @@ pub(in crate::chat) fn plan_with(
     conversation: &Conversation,
     message: &Message,
     videos: &[PromptVideo<'_>],
-    tokenization: Tokenization,
+    params: &PromptParams<'_>,
 ) -> Result<Plan> {
-    let prompt = render(engine, conversation, message)?;
-    plan::of_pieces(engine, &pieces(engine, conversation, &prompt), videos, tokenization)
+    let (prompt, in_thought) = render(engine, conversation, message, params)?;
+    let plan = plan::of_pieces(engine, &pieces(engine, conversation, &prompt), videos, params.tokenization)?;
+    Ok(Plan { in_thought, ..plan })
 }
 
 /// How many rows of `plan`, the prompt of `conversation` with `message` as its last message, the prompt of the next
@@ -59,17 +106,17 @@ pub(in crate::chat) fn rows_for_next_turn(
     engine: &Engine,
     conversation: &Conversation,
     message: &Message,
-    tokenization: Tokenization,
+    params: &PromptParams<'_>,
     plan: &Plan,
 ) -> Result<usize> {
     // Any answer and any question.
     let answer = Message::text(Role::Assistant, format!("{}The", conversation.answer_start));
     let next = [answer, Message::text(Role::User, "And")];
     let messages: Vec<Message> = conversation.with(message).into_iter().chain(next).collect();
-    let prompt = render_messages(engine, conversation, messages)?;
+    let (prompt, _) = render_messages(engine, conversation, messages, params)?;
     let videos: Vec<PromptVideo<'_>> =
         conversation.videos.iter().map(|video| PromptVideo::from(video.as_ref())).collect();
-    let next = plan::of_pieces(engine, &pieces(engine, conversation, &prompt), &videos, tokenization)?;
+    let next = plan::of_pieces(engine, &pieces(engine, conversation, &prompt), &videos, params.tokenization)?;
     Ok(plan.rows.iter().zip(&next.rows).take_while(|(row, next)| row == next).count())
 }
 
@@ -82,7 +129,12 @@ fn pieces(engine: &Engine, conversation: &Conversation, prompt: &str) -> Vec<Pie
 }
 
 /// The prompt of `question` as text, with a mark for each slice.
-pub(in crate::chat) fn text(engine: &Engine, conversation: &Conversation, question: &str) -> Result<String> {
+pub(in crate::chat) fn text(
+    engine: &Engine,
+    conversation: &Conversation,
+    question: &str,
+    params: &PromptParams<'_>,
+) -> Result<String> {
     let message = conversation.user_message(engine.layout.as_ref(), question);
-    Ok(render(engine, conversation, &message)?.replace(&conversation.marks.cut(), ""))
+    Ok(render(engine, conversation, &message, params)?.0.replace(&conversation.marks.cut(), ""))
 }

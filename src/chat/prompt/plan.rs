@@ -21,6 +21,8 @@ pub(in crate::chat) struct Plan {
     pub dense_rows: usize,
     /// How many rows the next turn's prompt will begin with; `None` if it does not matter.
     pub rows_for_next_turn: Option<usize>,
+    /// Whether the prompt ends in a thought that has begun.
+    pub in_thought: bool,
 }
 
 /// How the text around frames is tokenized.

@@ -2,12 +2,14 @@
 
 use super::Session;
 use crate::chat::cache::evict::EvictParams;
+use crate::chat::engine::Thinking;
 use crate::chat::params::SessionParams;
 use crate::error::Result;
 use crate::models::ModelFiles;
 use crate::observer::Observer;
 use crate::prune::PruneParams;
 use crate::runtime::{CancelToken, Model, SamplerParams};
+use serde_json::{Map, Value};
 
 /// Opens a [`Session`]: made by [`Session::builder`]. Settings default to [`SessionParams::default`].
 #[must_use = "nothing is loaded before `open`"]
@@ -64,6 +66,18 @@ impl<'a> SessionBuilder<'a> {
     /// Sets the maximum number of tokens of an answer.
     pub fn n_predict(mut self, n_predict: usize) -> Self {
         self.params.n_predict = n_predict;
+        self
+    }
+
+    /// Sets whether the model thinks before it answers.
+    pub fn thinking(mut self, thinking: Thinking) -> Self {
+        self.params.thinking = thinking;
+        self
+    }
+
+    /// Sets what the chat template is told besides: see [`SessionParams::template_kwargs`].
+    pub fn template_kwargs(mut self, kwargs: Map<String, Value>) -> Self {
+        self.params.template_kwargs = kwargs;
         self
     }
 

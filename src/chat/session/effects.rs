@@ -74,7 +74,7 @@ impl Session {
 
     /// Prefills the prompt of `question` without evicting. Returns the number of its rows.
     fn prefill_question(&mut self, question: &str, observer: &mut dyn Observer) -> Result<usize> {
-        let mut chat = self.chat();
+        let mut chat = self.chat().without_thought();
         let plan = chat.plan(question)?;
         chat.prefill(&plan, observer)?;
         Ok(plan.rows.len())

@@ -177,8 +177,8 @@ impl Session {
     pub fn prompt_text<'q>(&self, question: impl Into<Question<'q>>) -> Result<String> {
         let Question { text, about, .. } = question.into();
         match about {
-            None => prompt::text(&self.engine, &self.conversation, &text),
-            Some(part) => prompt::text(&self.engine, &self.conversation.about(part), &text),
+            None => prompt::text(&self.engine, &self.conversation, &text, &self.params.prompt()),
+            Some(part) => prompt::text(&self.engine, &self.conversation.about(part), &text, &self.params.prompt()),
         }
     }
 

@@ -216,13 +216,14 @@ impl Session {
     pub fn ask<'q>(&mut self, question: impl Into<Question<'q>>, observer: &mut dyn Observer) -> Result<Answer> {
         let mut turn = self.begin_turn(question.into(), observer)?;
         while let Some(piece) = self.next_piece(&mut turn, observer)? {
-            observer.text(&piece);
+            piece.report(observer);
         }
         self.end_turn(turn)
     }
 
-    /// Prefills the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`. The
-    /// conversation does not change.
+    /// Prefills the prompt of `question` and returns the logits of the answer's first token, `[n_vocab]`. There is no
+    /// thought before it ([`Thinking::Off`](crate::chat::Thinking::Off)), whatever is set. The conversation does not
+    /// change.
     ///
     /// Use it to compare methods, or to score choices by their likelihood.
     ///

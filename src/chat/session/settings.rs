@@ -5,12 +5,14 @@ use crate::chat::cache::evict::{EvictMode, EvictParams};
 use crate::chat::cache::profile::LayerProfile;
 use crate::chat::encode::{decide, select};
 use crate::chat::encoded::{EncodedSlice, EncodedVideo, timed};
-use crate::chat::params::{SessionParams, check_n_predict};
+use crate::chat::engine::{Thinking, check_kwargs};
+use crate::chat::params::{SessionParams, check_answer};
 use crate::chat::report::Settings;
 use crate::error::{Error, Result};
 use crate::prune::{Decision, PruneParams};
 use crate::runtime::{Sampler, SamplerParams};
 use crate::skip::{EncodeMode, EncodeParams};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,10 @@ pub struct TurnParams {
     pub prune: PruneParams,
     /// Which of them to evict from the KV cache.
     pub evict: EvictParams,
+    /// Whether the model thinks before it answers.
+    pub thinking: Thinking,
+    /// What the chat template is told besides: see [`SessionParams::template_kwargs`].
+    pub template_kwargs: Map<String, Value>,
 }
 
 impl Session {
@@ -124,10 +130,32 @@ impl Session {
     /// Changes the maximum number of tokens of an answer, from the next answer on.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for 0.
+    /// [`Error::InvalidParameter`] for 0, and if a thought may take all of them ([`Thinking::Budget`]).
     pub fn set_n_predict(&mut self, n_predict: usize) -> Result<()> {
-        check_n_predict(n_predict)?;
+        check_answer(n_predict, self.params.thinking, &self.params.template_kwargs)?;
         self.params.n_predict = n_predict;
+        Ok(())
+    }
+
+    /// Changes whether the model thinks before it answers, from the next answer on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a budget that leaves no token for the answer
+    /// ([`set_n_predict`](Self::set_n_predict)).
+    pub fn set_thinking(&mut self, thinking: Thinking) -> Result<()> {
+        thinking.check(self.params.n_predict)?;
+        self.params.thinking = thinking;
+        Ok(())
+    }
+
+    /// Changes what the chat template is told besides, from the next question on: see
+    /// [`SessionParams::template_kwargs`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for the name of something that the template is given anyway, such as `messages`.
+    pub fn set_template_kwargs(&mut self, kwargs: Map<String, Value>) -> Result<()> {
+        check_kwargs(&kwargs)?;
+        self.params.template_kwargs = kwargs;
         Ok(())
     }
 
@@ -137,7 +165,8 @@ impl Session {
     }
 
     /// Makes every answer from now on begin with `text`: it is appended to the prompt as if the model had written it.
-    /// [`ask`](Self::ask) returns what follows it. With an empty text, the model begins the answer.
+    /// [`ask`](Self::ask) returns what follows it, and there is no thought before it. With an empty text, the model begins
+    /// the answer.
     ///
     /// Benchmarks use it: after `Best option:(`, almost only a letter can follow.
     pub fn set_answer_start(&mut self, text: &str) {
@@ -157,6 +186,8 @@ impl Session {
             n_predict: params.n_predict,
             prune: params.prune.clone(),
             evict: params.evict,
+            thinking: params.thinking,
+            template_kwargs: params.template_kwargs.clone(),
         }
     }
 
@@ -169,13 +200,14 @@ impl Session {
         turn.sampler.validate()?;
         turn.prune.validate()?;
         turn.evict.validate()?;
-        check_n_predict(turn.n_predict)?;
+        check_answer(turn.n_predict, turn.thinking, &turn.template_kwargs)?;
         let how =
             |session: &Self| (session.params.evict_mode(), session.params.evict.threshold, session.params.evict.early);
         let before = how(self);
-        let TurnParams { sampler, n_predict, prune, evict } = turn.clone();
+        let TurnParams { sampler, n_predict, prune, evict, thinking, template_kwargs } = turn.clone();
         (self.params.sampler, self.params.n_predict) = (sampler, n_predict);
         (self.params.prune, self.params.evict) = (prune, evict);
+        (self.params.thinking, self.params.template_kwargs) = (thinking, template_kwargs);
         let after = how(self);
         if before != after && [before.0, after.0].iter().any(|&mode| mode != EvictMode::Off) {
             self.reset_cache();

@@ -7,7 +7,7 @@ use crate::chat::conversation::message::Message;
 use crate::chat::encoded::EncodedVideo;
 use crate::chat::report::{Answer, BeforeTurn, encoder_work};
 use crate::chat::search::Question;
-use crate::chat::turn::{Chat, Turn};
+use crate::chat::turn::{Chat, Piece, Turn};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use std::sync::Arc;
@@ -38,11 +38,16 @@ impl Session {
     /// Prefills the prompt before it returns, and reports that to `observer`; later warnings go to `tracing`.
     ///
     /// ```no_run
+    /// use sharpv::chat::Piece;
+    ///
     /// # let files = sharpv::models::resolve("smol", None, &[])?;
     /// # let mut session = sharpv::Session::builder(&files).open()?;
     /// let mut answer = session.ask_stream("What is in the video?", &mut ())?;
     /// for piece in &mut answer {
-    ///     print!("{}", piece?);
+    ///     match piece? {
+    ///         Piece::Thought(_) => {} // what the model thinks before it answers, if it does
+    ///         Piece::Text(text) => print!("{text}"),
+    ///     }
     /// }
     /// let answer = answer.finish()?;
     /// println!("\n{} tokens", answer.tokens.generated);
@@ -90,7 +95,7 @@ impl Session {
     }
 
     /// Returns the next piece of the answer, or `None` after its end.
-    pub(super) fn next_piece(&mut self, open: &mut OpenTurn, observer: &mut dyn Observer) -> Result<Option<String>> {
+    pub(super) fn next_piece(&mut self, open: &mut OpenTurn, observer: &mut dyn Observer) -> Result<Option<Piece>> {
         let OpenTurn { turn, part, .. } = open;
         turn.next_piece(&mut self.chat_about(part), observer)
     }
@@ -99,7 +104,8 @@ impl Session {
     pub(super) fn end_turn(&mut self, open: OpenTurn) -> Result<Answer> {
         let OpenTurn { turn, message, mut part, spent } = open;
         let finished = turn.finish(&mut self.chat_about(&mut part))?;
-        let videos = self.conversation.end_turn(message, &finished.answer.text);
+        let reasoning = finished.answer.reasoning();
+        let videos = self.conversation.end_turn(message, reasoning, &finished.answer.text);
         let encoder = encoder_work(&self.conversation.videos);
         let before_turn = BeforeTurn { videos, encoder, before: spent };
         Ok(Answer::of(&self.chat_about(&mut part), finished, before_turn))
@@ -108,8 +114,8 @@ impl Session {
 
 /// An answer that is being decoded: made by [`Session::ask_stream`].
 ///
-/// An iterator over pieces of text, which are valid UTF-8 and together are the answer. It ends with the answer, or
-/// after the first error, which leaves the session as it was before the question. The
+/// An iterator over [pieces](Piece), which are valid UTF-8: first those of a thought, if the model thinks, then those
+/// that together are the answer. It ends with the answer, or after the first error, which leaves the session as it was before the question. The
 /// [`CancelToken`](crate::runtime::CancelToken) ends it without an error.
 ///
 /// Dropping it before its end cancels the answer: what was decoded stays in the conversation. If no piece was taken,
@@ -159,7 +165,7 @@ impl AnswerStream<'_> {
 }
 
 impl Iterator for AnswerStream<'_> {
-    type Item = Result<String>;
+    type Item = Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let turn = self.turn.as_mut()?;

@@ -4,10 +4,11 @@
 //! session, a search and live video each have their own.
 
 mod generation;
+mod thought;
 mod utf8;
 
 pub(in crate::chat) use generation::Generated;
-pub use generation::StopReason;
+pub use generation::{Piece, StopReason};
 
 use super::cache::evict::DESCRIBE;
 use super::cache::prefill::Inputs;
@@ -17,7 +18,7 @@ use super::conversation::message::Message;
 use super::engine::Engine;
 use super::fit::Limits;
 use super::params::SessionParams;
-use super::prompt::{self, Plan};
+use super::prompt::{self, Plan, PromptParams};
 use crate::error::Result;
 use crate::observer::Observer;
 use generation::Generation;
@@ -32,6 +33,8 @@ pub(in crate::chat) struct Chat<'a> {
     pub cache: &'a mut Cache,
     /// The parameters of `cache`.
     pub cache_params: CacheParams<'a>,
+    /// The parameters of its prompts.
+    pub prompt: PromptParams<'a>,
     /// What was learned about evicting from this cache.
     pub learned: &'a mut Learned,
 }
@@ -45,13 +48,18 @@ impl<'a> Chat<'a> {
         cache: &'a mut Cache,
         learned: &'a mut Learned,
     ) -> Self {
-        Self { engine, params, conversation, cache, cache_params: params.cache(), learned }
+        Self { engine, params, conversation, cache, cache_params: params.cache(), prompt: params.prompt(), learned }
     }
 
     /// The same chat with a cache that is as large as its prompt and never evicts, for a conversation that ends after
     /// one answer.
     pub fn small(self) -> Self {
         Self { cache_params: self.cache_params.small(), ..self }
+    }
+
+    /// The same chat with answers that begin with their first token, without a thought before it.
+    pub fn without_thought(self) -> Self {
+        Self { prompt: self.prompt.without_thought(), ..self }
     }
 
     /// Makes `question` the next message.
@@ -63,12 +71,12 @@ impl<'a> Chat<'a> {
     pub fn plan(&self, question: &str) -> Result<Plan> {
         let Self { engine, params, conversation, .. } = self;
         let message = self.message(question);
-        let mut plan = prompt::plan(engine, conversation, &message, params.tokenization)?;
+        let mut plan = prompt::plan(engine, conversation, &message, &self.prompt)?;
         let limits = Limits { positions: engine.model.n_ctx_train(), cells: self.cache_params.n_ctx };
         limits.check_prompt(&plan, params.n_predict)?;
         if engine.model.is_recurrent() && self.cache_params.checkpoint_memory != Some(0) {
             // A template may refuse a conversation of this form. Then the next turn goes back further.
-            let rows = prompt::rows_for_next_turn(engine, conversation, &message, params.tokenization, &plan);
+            let rows = prompt::rows_for_next_turn(engine, conversation, &message, &self.prompt, &plan);
             plan.rows_for_next_turn = rows.inspect_err(|error| tracing::debug!("{error}")).ok();
         }
         Ok(plan)
@@ -89,13 +97,15 @@ impl<'a> Chat<'a> {
         Ok(first)
     }
 
-    /// Prefills the prompt of `question` and reads the logits of the answer's first token, `[n_vocab]`, with `read`.
+    /// Prefills the prompt of `question`, with no thought before the answer, and reads the logits of the answer's first
+    /// token, `[n_vocab]`, with `read`.
     pub fn first_logits<T>(
         &mut self,
         question: &str,
         read: impl FnOnce(&[f32]) -> T,
         observer: &mut dyn Observer,
     ) -> Result<T> {
+        self.prompt = self.prompt.without_thought();
         let plan = self.plan(question)?;
         self.prefill(&plan, observer)?;
         self.cache.read_logits(|context| context.logits().map(read))
@@ -116,7 +126,7 @@ impl<'a> Chat<'a> {
         let start = Instant::now();
         let plan = self.plan(question)?;
         let first = self.prefill(&plan, observer)?;
-        let generation = Generation::new(self, plan.next_position)?;
+        let generation = Generation::new(self, &plan)?;
         let (prompt_rows, prompt_computed) = (plan.rows.len(), plan.rows.len() - first);
         Ok(Turn { prompt_rows, prompt_computed, prefill: start.elapsed(), generation })
     }
@@ -145,7 +155,7 @@ pub(in crate::chat) struct Finished {
 
 impl Turn {
     /// Returns the next piece of the answer, or `None` after its end. `chat` must be the one that began the turn.
-    pub fn next_piece(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<String>> {
+    pub fn next_piece(&mut self, chat: &mut Chat<'_>, observer: &mut dyn Observer) -> Result<Option<Piece>> {
         self.generation.next_piece(chat, observer)
     }
 

@@ -1,7 +1,7 @@
 //! Makes valid UTF-8 of tokens that may end in the middle of a character.
 
 /// Joins the bytes of tokens, and returns whole characters only.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Utf8Stream {
     /// The beginning of an incomplete character: at most three bytes.
     pending: Vec<u8>,
@@ -38,6 +38,11 @@ impl Utf8Stream {
         }
         self.pending = rest.to_vec();
         text
+    }
+
+    /// The bytes of an incomplete character so far.
+    pub fn pending(&self) -> &[u8] {
+        &self.pending
     }
 
     /// Returns the rest after the last token: U+FFFD for an incomplete character.

@@ -92,7 +92,7 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::EvictParams;
+    use crate::chat::{EvictParams, Thinking};
     use crate::prune::{Budget, PruneParams};
     use crate::runtime::SamplerParams;
 
@@ -104,6 +104,8 @@ mod tests {
                 n_predict: 100,
                 prune: PruneParams::default(),
                 evict: EvictParams::default(),
+                thinking: Thinking::default(),
+                template_kwargs: serde_json::Map::new(),
             },
             video: VideoOptions::default(),
             max_frames: 32,

@@ -69,7 +69,7 @@ pub(super) fn turn_params(
             mode => EvictParams { mode: Some(mode), ..base.evict },
         },
     };
-    Ok(TurnParams { sampler, n_predict, prune: prune_params(own, &base.prune)?, evict })
+    Ok(TurnParams { sampler, n_predict, prune: prune_params(own, &base.prune)?, evict, ..base.clone() })
 }
 
 fn prune_params(own: &SharpvParams, base: &PruneParams) -> Result<PruneParams, ApiError> {

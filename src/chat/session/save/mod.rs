@@ -69,7 +69,7 @@ impl Session {
         drop(embeddings);
         // Check that the marks match the frames and their sizes.
         let question = conversation.user_message(engine.layout.as_ref(), "");
-        prompt::plan(engine, &conversation, &question, params.tokenization)
+        prompt::plan(engine, &conversation, &question, &params.prompt())
             .map_err(|error| Rejected::because(format!("its conversation cannot be used: {error}")).at(path))?;
         cache.n_ctx = check::cells(params, &cache).map_err(rejected)?;
         let cache = Cache::restore(engine, &params.cache(), cache, &state)?

@@ -32,9 +32,9 @@ pub struct Event {
 /// What happened in a [`Worker`](super::Worker).
 ///
 /// Each command sends [`Started`](Self::Started), unless it was cancelled before it ran; then any number of
-/// [`Progress`](Self::Progress), [`Message`](Self::Message), [`Warning`](Self::Warning) and [`Text`](Self::Text); then
-/// exactly one event that [ends](Self::is_end) it. Events of different commands do not mix. The last event is
-/// [`Closed`](Self::Closed).
+/// [`Progress`](Self::Progress), [`Message`](Self::Message), [`Warning`](Self::Warning), [`Thought`](Self::Thought) and
+/// [`Text`](Self::Text); then exactly one event that [ends](Self::is_end) it. Events of different commands do not mix.
+/// The last event is [`Closed`](Self::Closed).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -53,6 +53,8 @@ pub enum EventKind {
     Message(String),
     /// A warning for the user. The work goes on.
     Warning(String),
+    /// The next piece of a thought before an answer, valid UTF-8.
+    Thought(String),
     /// The next piece of an answer, valid UTF-8.
     Text(String),
 
@@ -80,7 +82,12 @@ impl EventKind {
     /// Whether it is the last event of its command, except for [`Closed`](Self::Closed).
     pub fn is_end(&self) -> bool {
         match self {
-            Self::Started | Self::Progress { .. } | Self::Message(_) | Self::Warning(_) | Self::Text(_) => false,
+            Self::Started
+            | Self::Progress { .. }
+            | Self::Message(_)
+            | Self::Warning(_)
+            | Self::Thought(_)
+            | Self::Text(_) => false,
             Self::Loaded(_)
             | Self::VideoReady(_)
             | Self::Planned(_)
@@ -148,6 +155,10 @@ impl Observer for EventObserver<'_> {
 
     fn warning(&mut self, message: &str) {
         self.sender.send(self.ticket, EventKind::Warning(message.to_owned()));
+    }
+
+    fn thought(&mut self, piece: &str) {
+        self.sender.send(self.ticket, EventKind::Thought(piece.to_owned()));
     }
 
     fn text(&mut self, piece: &str) {

@@ -130,7 +130,8 @@ impl Worker {
         self.command(move |session, _| session.plan_video(source, &options).map(Box::new).map(EventKind::Planned))
     }
 
-    /// Queues [`Session::ask`], which sends the answer as [`EventKind::Text`] and ends with [`EventKind::Answered`].
+    /// Queues [`Session::ask`], which sends the answer as [`EventKind::Text`], a thought before it as
+    /// [`EventKind::Thought`], and ends with [`EventKind::Answered`].
     ///
     /// Cancelling it during the answer ends it with [`EventKind::Answered`] and the answer so far; before the answer,
     /// with [`EventKind::Failed`].
