@@ -31,6 +31,7 @@ mod screen;
 mod serve;
 mod session;
 mod stats;
+mod thought;
 mod values;
 mod watch;
 

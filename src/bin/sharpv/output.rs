@@ -14,6 +14,11 @@ pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(print(&(serde_json::to_string(value)? + "\n"))?)
 }
 
+/// Whether a terminal may get a character that a model wrote: the model must not control the terminal.
+pub fn is_harmless(c: char) -> bool {
+    !c.is_control() || matches!(c, '\n' | '\t')
+}
+
 /// Streams an answer to stdout without leading and trailing white space.
 #[derive(Debug)]
 pub struct AnswerWriter {
@@ -34,9 +39,13 @@ impl AnswerWriter {
         if ready.is_empty() {
             return Ok(());
         }
-        // The model must not control the terminal.
-        let visible = |c: &char| !self.to_terminal || !c.is_control() || matches!(c, '\n' | '\t');
+        let visible = |c: &char| !self.to_terminal || is_harmless(*c);
         print(&ready.chars().filter(visible).collect::<String>())
+    }
+
+    /// Whether a terminal shows the answer.
+    pub fn is_to_terminal(&self) -> bool {
+        self.to_terminal
     }
 
     /// Whether anything was written.

@@ -1,16 +1,22 @@
 //! What goes to stderr: progress bars, notes, warnings.
 
 use crate::output::AnswerWriter;
+use crate::stats;
+use crate::thought::Tail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sharpv::runtime::CancelToken;
 use sharpv::{Observer, Stage};
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const COUNTED: &str = "{prefix:>10} {bar:30} {pos}/{len} {msg}";
 const PERCENT: &str = "{prefix:>10} {bar:30} {percent} %";
 const BYTES: &str = "{prefix:>12} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
 const SPINNER: &str = "{spinner} {msg}";
+const THOUGHT: &str = "{spinner} thinking\n{msg}";
+
+/// How often something that is running is drawn.
+const TICK: Duration = Duration::from_millis(120);
 
 /// Writes a line to stderr. Ignores errors.
 pub fn to_stderr(line: &str) {
@@ -32,6 +38,7 @@ enum Step {
     Stage(Stage),
     Runs(&'static str),
     Status,
+    Thought,
     Other,
 }
 
@@ -51,11 +58,11 @@ impl Screen {
 
     /// Prints a line that is less important than the answer, in faint color.
     pub fn faint(&self, line: &str) {
-        if self.colors {
-            self.note(&format!("\x1b[2m{line}\x1b[0m"));
-        } else {
-            self.note(line);
-        }
+        self.note(&self.dimmed(line));
+    }
+
+    fn dimmed(&self, line: &str) -> String {
+        if self.colors { format!("\x1b[2m{line}\x1b[0m") } else { line.to_owned() }
     }
 
     /// Prints a warning.
@@ -68,7 +75,7 @@ impl Screen {
         self.begin(Step::Other, SPINNER, None);
         if let Some((_, bar)) = &self.bar {
             bar.set_message(what.to_owned());
-            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.enable_steady_tick(TICK);
         }
     }
 
@@ -80,6 +87,21 @@ impl Screen {
         if let Some((_, bar)) = &self.bar {
             bar.set_message(text.to_owned());
             bar.tick();
+        }
+    }
+
+    /// Shows the end of a thought, if there are bars, until [`clear`](Self::clear).
+    fn thought(&mut self, thought: &Tail) {
+        let lines: Vec<String> = thought.lines().map(|line| self.dimmed(line)).collect();
+        let goes_on = matches!(self.bar, Some((Step::Thought, _)));
+        if !goes_on {
+            self.begin(Step::Thought, THOUGHT, None);
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_message(lines.join("\n"));
+            if !goes_on {
+                bar.enable_steady_tick(TICK);
+            }
         }
     }
 
@@ -167,19 +189,30 @@ impl Drop for Screen {
     }
 }
 
-/// Shows the progress of a session, and streams its answer.
+/// A thought that goes on.
+#[derive(Debug)]
+struct Thought {
+    since: Instant,
+    /// What a terminal shows of it; `None` without one.
+    shown: Option<Tail>,
+}
+
+/// Shows the progress of a session, and streams its answer. A thought is shown dim while it goes on, and folded to a line
+/// when it is over.
 pub struct Watch<'a> {
     screen: &'a mut Screen,
     answer: Option<AnswerWriter>,
+    /// The thought before the answer, until it is over.
+    thought: Option<Thought>,
     /// The first failure to write the answer.
     failure: Option<io::Error>,
     cancel: &'a CancelToken,
 }
 
 impl<'a> Watch<'a> {
-    /// Shows progress on `screen`; the text of the answer goes to `answer`.
+    /// Shows progress on `screen`; the text of the answer goes to `answer`. Without `answer`, no thought is shown.
     pub fn new(screen: &'a mut Screen, answer: Option<AnswerWriter>, cancel: &'a CancelToken) -> Self {
-        Self { screen, answer, failure: None, cancel }
+        Self { screen, answer, thought: None, failure: None, cancel }
     }
 
     /// Removes the bar and ends the line of the answer, if there is one.
@@ -188,10 +221,20 @@ impl<'a> Watch<'a> {
     /// If the answer could not be written.
     pub fn finish(mut self, answered: bool) -> io::Result<()> {
         self.screen.clear();
+        self.fold();
         match (self.failure.take(), self.answer.take()) {
             (Some(error), _) => Err(error),
             (None, Some(answer)) if answered || answer.has_started() => answer.finish(),
             _ => Ok(()),
+        }
+    }
+
+    /// Replaces the thought, if there is one, by a line.
+    fn fold(&mut self) {
+        if let Some(thought) = self.thought.take() {
+            self.screen.clear();
+            self.screen
+                .faint(&format!("thought for {}", stats::seconds(thought.since.elapsed().as_secs_f64() * 1000.0)));
         }
     }
 }
@@ -209,7 +252,19 @@ impl Observer for Watch<'_> {
         self.screen.warning(message);
     }
 
+    fn thought(&mut self, piece: &str) {
+        let Some(answer) = &self.answer else { return };
+        // Where the answer goes to a file, the terminal shows no more than that something is going on.
+        let shows = self.screen.bars && answer.is_to_terminal();
+        let begin = || Thought { since: Instant::now(), shown: shows.then(Tail::of_terminal) };
+        if let Some(tail) = &mut self.thought.get_or_insert_with(begin).shown {
+            tail.push(piece);
+            self.screen.thought(tail);
+        }
+    }
+
     fn text(&mut self, piece: &str) {
+        self.fold();
         let Some(answer) = &mut self.answer else { return };
         self.screen.clear();
         if let Err(error) = answer.write(piece) {

@@ -11,6 +11,7 @@ pub fn line(answer: &Answer) -> String {
         parts.push(video(answer.frames, &answer.visual_tokens));
     }
     parts.push(format!("first token after {}", first_token(answer)));
+    parts.extend(thought(answer));
     parts.push(speed(answer));
     parts.push(format!("KV {}{}", kv(answer), evicted(answer)));
     parts.join(" · ")
@@ -28,6 +29,7 @@ pub fn table(answer: &Answer) -> String {
         ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
         ("first token", first_token(answer)),
         ("vision", vision(answer)),
+        ("thought", thought(answer).unwrap_or_else(|| "none".to_owned())),
         ("answer", speed(answer)),
         ("KV cache", format!("{}; {} cells used{}", kv(answer), answer.kv.cells_used, evicted(answer))),
         ("peak memory", memory),
@@ -38,9 +40,18 @@ pub fn table(answer: &Answer) -> String {
     rows.iter().map(|(name, value)| format!("{name:<14} {value}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Why an answer was cut off, if it was.
-pub fn end_note(answer: &Answer) -> Option<String> {
+/// Why an answer was cut off, if it was. `think` is what limits a thought.
+pub fn end_note(answer: &Answer, think: &str) -> Option<String> {
+    let began = answer.tokens.reasoning < answer.tokens.generated;
     match answer.stop {
+        StopReason::Length if !began => {
+            Some(format!("the answer did not begin: raise -n, or limit the thought with {think}"))
+        }
+        StopReason::ContextFull if !began => Some(format!(
+            "the answer did not begin: the context of {} cells is full; enlarge it with -c N, or limit the thought with \
+             {think}",
+            answer.kv.cells
+        )),
         StopReason::Length => {
             Some(format!("the answer was cut off after {} tokens; -n N allows more", answer.tokens.generated))
         }
@@ -74,6 +85,19 @@ fn vision(answer: &Answer) -> String {
         EncodeMode::Exact if percent >= 99.5 => "exact".to_owned(),
         mode => format!("{mode}: {percent:.0} % of the work computed, about {} saved", seconds(work.saved_ms)),
     }
+}
+
+/// `118 tokens thought, the answer began after 4.3 s`, if there was a thought.
+fn thought(answer: &Answer) -> Option<String> {
+    let tokens = match answer.tokens.reasoning {
+        0 => return None,
+        1 => "1 token thought".to_owned(),
+        n => format!("{n} tokens thought"),
+    };
+    Some(match answer.timings_ms.first_answer {
+        after if after > 0.0 => format!("{tokens}, the answer began after {}", seconds(after)),
+        _ => format!("{tokens}, the answer did not begin"),
+    })
 }
 
 fn speed(answer: &Answer) -> String {
@@ -121,7 +145,8 @@ fn curve(layers: &[f32]) -> String {
     layers.iter().map(bar).collect::<String>() + &ends
 }
 
-fn seconds(ms: f64) -> String {
+/// A time in milliseconds, with its unit.
+pub fn seconds(ms: f64) -> String {
     if ms < 10.0 {
         format!("{ms:.1} ms")
     } else if ms < 1000.0 {
