@@ -99,6 +99,7 @@ fn the_option_that_is_meant_is_told() {
         ("--num-frames", "--max-frames"),
         ("--max-tokens", "--predict"),
         ("--ngl", "--gpu-layers"),
+        ("--reasoning-budget", "--think"),
     ] {
         let told = sharpv(&["ask", "v.mp4", "q", wrong, "8"]).assert().code(2);
         told.stderr(
@@ -149,6 +150,7 @@ fn the_help_of_ask_names_llama_cpps_options() {
         "-nkvo",
         "--no-kv-offload",
         "--chat-template-file",
+        "--chat-template-kwargs",
         "-sys",
         "--system-prompt",
     ];
@@ -193,6 +195,11 @@ fn wrong_use_ends_with_2() {
         "ask v.mp4 q -t 0",
         "ask v.mp4 q -s x",
         "ask v.mp4 q --grammar x --grammar-file y",
+        "ask v.mp4 q --think",
+        "ask v.mp4 q --think sometimes",
+        "ask v.mp4 q --think -1",
+        "ask v.mp4 q --think 600",
+        "ask v.mp4 q --chat-template-kwargs [1]",
         "-q -v doctor",
     ];
     for case in cases {

@@ -7,7 +7,7 @@ use crate::support::program::sharpv;
 
 use std::time::{Duration, Instant};
 
-const OPTIONS: [&str; 27] = [
+const OPTIONS: [&str; 29] = [
     "--fps",
     "--max-frames",
     "--folder-fps",
@@ -33,11 +33,13 @@ const OPTIONS: [&str; 27] = [
     "--temp",
     "--system",
     "--encode",
+    "--think",
+    "--chat-template-kwargs",
     "--no-warmup",
     "--",
 ];
 
-const VALUES: [&str; 32] = [
+const VALUES: [&str; 36] = [
     "",
     "0",
     "-1",
@@ -70,6 +72,10 @@ const VALUES: [&str; 32] = [
     "a,b,,c",
     "日本",
     "%n%s",
+    "on",
+    "{",
+    "[{}]",
+    r#"{"enable_thinking": [], "messages": 7, "": null}"#,
 ];
 
 /// A model and frames to ask about.
@@ -129,6 +135,9 @@ fn a_number_out_of_range_is_refused_with_its_range() {
         &["-c", "4294967295"],
         &["-n", "0"],
         &["-n", "4294967295"],
+        &["--think", "-1"],
+        &["--think", "4"],
+        &["--think", "99999999999999999999999"],
     ] {
         let (code, said) = asked.ask(options);
         assert_eq!(code, Some(2), "{options:?}: {said}");
@@ -186,11 +195,12 @@ fn no_number_of_an_option_ends_the_program() {
         "18446744073709551615",
         "NaN",
     ];
-    const OPTIONS: [&str; 26] = [
+    const OPTIONS: [&str; 27] = [
         "-c",
         "-ub",
         "-t",
         "-n",
+        "--think",
         "-ngl",
         "--gpu-margin",
         "--max-memory",

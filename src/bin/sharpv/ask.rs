@@ -2,6 +2,7 @@
 
 use crate::args::AskArgs;
 use crate::interrupt::Interrupts;
+use crate::options::thinking_or_off;
 use crate::output::{self, AnswerWriter};
 use crate::screen::{Screen, Watch};
 use crate::{session, stats};
@@ -20,7 +21,8 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     let videos: Vec<&Path> = std::iter::once(&args.video).chain(&args.more_videos).map(AsRef::as_ref).collect();
 
     let (files, params) = session::prepare(&args.session, &videos, &interrupts, &mut screen, args.json)?;
-    let params = SessionParams { keep_unpruned: args.zoom.search, ..params };
+    let thinking = thinking_or_off(&params);
+    let params = SessionParams { keep_unpruned: args.zoom.search, thinking, ..params };
     let mut session = session::load(&files, params, None, &mut screen)?;
     let work = interrupts.work();
     for video in videos {
@@ -38,7 +40,7 @@ pub fn run(args: &AskArgs, mut screen: Screen) -> anyhow::Result<()> {
     if args.json {
         output::print_json(&answer)?;
     } else {
-        stats::end_note(&answer).into_iter().for_each(|note| screen.note(&note));
+        stats::end_note(&answer, "--think N").into_iter().for_each(|note| screen.note(&note));
         screen.faint(&stats::line(&answer));
     }
     if answer.stop == StopReason::Cancelled {

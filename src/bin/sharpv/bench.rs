@@ -8,7 +8,7 @@ use crate::session::about_default_model;
 use crate::{output, report};
 use anyhow::{Context as _, bail};
 use indicatif::HumanDuration;
-use sharpv::chat::{Session, SessionParams};
+use sharpv::chat::{Session, SessionParams, Thinking};
 use sharpv::lab::cost::{self, ScalingSize};
 use sharpv::lab::methods;
 use sharpv::lab::report::ImageFormat;
@@ -83,6 +83,7 @@ impl Job {
             encode: args.encode.params()?,
             sampler: SamplerParams { temperature: 0.0, ..SamplerParams::default() },
             n_predict: args.predict as usize,
+            thinking: Thinking::Off,
             keep_unpruned: true,
             ..args.model.session_params(cancel.clone())?
         };

@@ -5,8 +5,8 @@ use clap::{Arg, Command};
 
 /// The long names of the options that `-h` shows. It shows all options of the commands that are not listed.
 const COMMON: &[(&str, &str)] = &[
-    ("ask", "json model mmproj gpu-layers fps max-frames start end search keep prune predict temp"),
-    ("chat", "model mmproj gpu-layers fps max-frames start end search keep prune predict temp"),
+    ("ask", "json model mmproj gpu-layers fps max-frames start end search keep prune predict think temp"),
+    ("chat", "model mmproj gpu-layers fps max-frames start end search keep prune predict think temp"),
     (
         "serve",
         "host port parallel api-key allow-host cors-origin media-root allow-remote model mmproj gpu-layers ctx-size \
@@ -28,7 +28,7 @@ const COMMON: &[(&str, &str)] = &[
 const HIDDEN: &[(&str, &str)] = &[
     (
         "plan",
-        "temp top-k top-p min-p repeat-penalty repeat-last-n presence-penalty frequency-penalty grammar grammar-file seed",
+        "think temp top-k top-p min-p repeat-penalty repeat-last-n presence-penalty frequency-penalty grammar grammar-file seed",
     ),
     ("serve", "start end"),
 ];

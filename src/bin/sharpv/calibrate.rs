@@ -6,7 +6,7 @@ use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
 use indicatif::HumanDuration;
-use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Loss, Session, SessionParams};
+use sharpv::chat::{EvictMode, EvictParams, LayerProfile, Loss, Session, SessionParams, Thinking};
 use sharpv::lab::calibrate::{Calibration, QUESTIONS, Record, write_clips};
 use sharpv::models::{self, Store};
 use sharpv::{Observer, Stage, video};
@@ -42,6 +42,7 @@ pub fn run(args: &CalibrateArgs, mut screen: Screen) -> anyhow::Result<()> {
     }
     let params = SessionParams {
         prune: args.prune.params(None)?,
+        thinking: Thinking::Off,
         evict: EvictParams { mode: Some(EvictMode::Layers), ..EvictParams::default() },
         ..args.model.session_params(cancel.clone())?
     };

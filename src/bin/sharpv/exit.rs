@@ -80,6 +80,7 @@ fn about_abort(file: Option<&Path>, reason: &str) -> String {
 pub fn describe(error: &anyhow::Error) -> String {
     let option = match error.downcast_ref::<sharpv::Error>() {
         // The library does not know options, but uses the same names for what they set.
+        Some(sharpv::Error::InvalidParameter { name: "template-kwargs", .. }) => "--chat-",
         Some(sharpv::Error::InvalidParameter { name, .. }) if is_option(name) => "--",
         _ => "",
     };

@@ -31,6 +31,13 @@ const OTHER_OPTIONS: &[(&str, &str)] = &[
     ("--ngl", "--gpu-layers"),
     ("--projector", "--mmproj"),
     ("--system", "--system-prompt"),
+    ("--thinking", "--think"),
+    ("--enable-thinking", "--think"),
+    ("--no-think", "--think"),
+    ("--no-thinking", "--think"),
+    ("--reasoning", "--think"),
+    ("--reasoning-budget", "--think"),
+    ("--reasoning-effort", "--think"),
 ];
 
 /// Returns `error`, or one that suggests what `args` probably mean.

@@ -2,6 +2,7 @@
 
 use crate::args::InspectArgs;
 use crate::interrupt::Interrupts;
+use crate::options::thinking_or_off;
 use crate::screen::{Screen, Watch};
 use crate::{ask, habits, output, session};
 use sharpv::chat::{EvictParams, SessionParams};
@@ -19,7 +20,7 @@ pub fn run(args: &InspectArgs, mut screen: Screen) -> anyhow::Result<()> {
     let cancel = interrupts.cancel_token();
     let question = args.question.as_deref().map(ask::question).transpose()?;
     let (files, params) = session::prepare(&args.session, &[&args.video], &interrupts, &mut screen, args.json)?;
-    let params = SessionParams { inspect: true, ..params };
+    let params = SessionParams { inspect: true, thinking: thinking_or_off(&params), ..params };
     let mut session = session::load(&files, params.clone(), None, &mut screen)?;
     let work = interrupts.work();
     let options = args.session.video.options();

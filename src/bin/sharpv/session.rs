@@ -1,7 +1,7 @@
 //! Opens a session and adds videos, with progress on screen.
 
 use crate::interrupt::Interrupts;
-use crate::options::{SessionArgs, ZoomOptions};
+use crate::options::{SessionArgs, ZoomOptions, thinking_or_off};
 use crate::screen::{Screen, Watch};
 use sharpv::chat::{Question, Search, Session, SessionParams, VideoReport, Zoom};
 use sharpv::models::ModelFiles;
@@ -9,8 +9,8 @@ use sharpv::runtime::Model;
 use sharpv::video;
 use std::path::Path;
 
-/// Opens a session. Checks the videos first, so that a wrong file is reported before a large model is downloaded or
-/// loaded.
+/// Opens a session, in which the model does not think unless that is asked for. Checks the videos first, so that a wrong
+/// file is reported before a large model is downloaded or loaded.
 pub fn open(
     args: &SessionArgs,
     videos: &[&Path],
@@ -19,6 +19,7 @@ pub fn open(
     silent: bool,
 ) -> anyhow::Result<Session> {
     let (files, params) = prepare(args, videos, interrupts, screen, silent)?;
+    let params = SessionParams { thinking: thinking_or_off(&params), ..params };
     load(&files, params, None, screen)
 }
 

@@ -2,6 +2,8 @@
 
 use anyhow::Context as _;
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use serde_json::Value;
+use sharpv::chat::Thinking;
 use sharpv::lab::methods;
 use sharpv::layout;
 use sharpv::prune::Method;
@@ -63,6 +65,28 @@ pub fn share(text: &str) -> Result<f32, String> {
 /// A text that is not blank.
 pub fn some_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("give some text".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// Whether a model thinks.
+pub fn thinking(text: &str) -> Result<Thinking, String> {
+    text.parse().map_err(|_| "give auto, on, off, or the most tokens of a thought".to_owned())
+}
+
+/// Values for a chat template.
+pub type TemplateKwargs = serde_json::Map<String, Value>;
+
+/// A JSON object.
+pub fn template_kwargs(text: &str) -> Result<TemplateKwargs, String> {
+    const EXPECTED: &str = "give a JSON object, such as '{\"reasoning_effort\": \"low\"}'";
+    let kind = match serde_json::from_str(text) {
+        Ok(Value::Object(kwargs)) => return Ok(kwargs),
+        Ok(Value::Array(_)) => "this is an array",
+        Ok(Value::String(_)) => "this is a string",
+        Ok(Value::Number(_)) => "this is a number",
+        Ok(Value::Bool(_) | Value::Null) => "this is a single word",
+        Err(error) => return Err(format!("this is not JSON ({error}); {EXPECTED}")),
+    };
+    Err(format!("{kind}; {EXPECTED}"))
 }
 
 /// Like [`bytes`], but may be 0.
@@ -263,6 +287,46 @@ mod tests {
         }
         for text in ["", "G", "x", "-1", "0", "nan", "infG", "1T"] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn thinking_is_a_word_or_a_number() {
+        for (text, expected) in [
+            ("auto", Thinking::Auto),
+            ("on", Thinking::On),
+            ("off", Thinking::Off),
+            ("0", Thinking::Off),
+            ("128", Thinking::Budget(128)),
+        ] {
+            assert_eq!(thinking(text), Ok(expected), "{text}");
+        }
+        for text in ["", "-1", "yes", "1.5", "1e3", "99999999999999999999999"] {
+            let told = thinking(text).expect_err(text);
+            assert!(["auto", "on", "off", "tokens"].iter().all(|word| told.contains(word)), "{told}");
+        }
+    }
+
+    #[test]
+    fn values_for_a_template_are_an_object() {
+        let kwargs = template_kwargs(r#"{"enable_thinking": true, "n": 3}"#).expect("an object");
+        assert_eq!((&kwargs["enable_thinking"], &kwargs["n"]), (&true.into(), &3.into()));
+        assert_eq!(template_kwargs("{}"), Ok(TemplateKwargs::new()));
+        let deep = "[".repeat(100_000);
+        for (text, expected) in [
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("{'a': 1}", "not JSON"),
+            ("enable_thinking=true", "not JSON"),
+            (&deep, "not JSON"),
+            ("[1]", "an array"),
+            ("\"a\"", "a string"),
+            ("7", "a number"),
+            ("true", "a single word"),
+            ("null", "a single word"),
+        ] {
+            let told = template_kwargs(text).expect_err(text);
+            assert!(told.contains(expected) && told.contains("give a JSON object"), "{told}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::values::{self, Seed};
 use clap::Args;
-use sharpv::chat::SessionParams;
+use sharpv::chat::{SessionParams, Thinking};
 use sharpv::runtime::SamplerParams;
 use std::path::PathBuf;
 
@@ -13,6 +13,15 @@ pub struct SamplerOptions {
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N")]
     #[arg(default_value_t = SessionParams::default().n_predict as u32, value_parser = clap::value_parser!(u32).range(1..))]
     predict: u32,
+
+    /// Whether the model thinks before it answers: as it does by default (auto), on, off, or for at most N tokens
+    ///
+    /// Where a model does not think, this changes nothing. After N tokens of a thought, the answer begins. `auto` is
+    /// off except in `chat` and `serve`: with the other commands, one short answer is wanted, and a thought takes its
+    /// tokens from the answer (-n). docs/thinking.md has the details.
+    #[arg(long, value_name = "auto|on|off|N", default_value = "auto", value_parser = values::thinking,
+        allow_negative_numbers = true)]
+    think: Thinking,
 
     /// Temperature: 0 takes the likeliest token, higher values are more random
     #[arg(long, value_name = "T", default_value_t = SamplerParams::default().temperature)]
@@ -87,8 +96,32 @@ impl SamplerOptions {
         self.predict as usize
     }
 
+    /// Whether the model thinks.
+    ///
+    /// # Errors
+    /// If the thought may have all tokens, so that the answer has none.
+    pub fn thinking(&self) -> sharpv::Result<Thinking> {
+        check_budget("--think", self.think, self.n_predict())?;
+        Ok(self.think)
+    }
+
     /// The seed; `None` is a new one each time.
     pub fn seed(&self) -> Option<u32> {
         self.seed.and_then(|seed| seed.0)
+    }
+}
+
+/// Checks that the budget of a thought leaves some of the `n_predict` tokens for the answer; `name` is what sets it.
+pub fn check_budget(name: &'static str, thinking: Thinking, n_predict: usize) -> sharpv::Result<()> {
+    match thinking {
+        Thinking::Budget(n) if n >= n_predict => Err(sharpv::Error::InvalidParameter {
+            name,
+            value: n.to_string(),
+            expected: format!(
+                "fewer than {n_predict}, the most tokens of a thought and its answer (-n {n_predict}): raise -n, or lower \
+                 {name}"
+            ),
+        }),
+        _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Which model is used, and how it is loaded and run.
 
 use crate::rpc;
-use crate::values::{self, GpuLayers};
+use crate::values::{self, GpuLayers, TemplateKwargs};
 use clap::Args;
 use sharpv::Observer;
 use sharpv::chat::SessionParams;
@@ -109,6 +109,10 @@ pub struct ModelOptions {
     /// A chat template (Jinja) to use instead of the model's own
     #[arg(long, value_name = "FILE")]
     chat_template_file: Option<PathBuf>,
+
+    /// Values for the chat template: a JSON object, such as '{"reasoning_effort": "low"}'
+    #[arg(long, value_name = "JSON", value_parser = values::template_kwargs)]
+    chat_template_kwargs: Option<TemplateKwargs>,
 
     /// The layout: the text around the frames [default: the model family's]
     #[arg(long, value_name = "NAME", value_parser = values::layout_name())]
@@ -218,6 +222,7 @@ impl ModelOptions {
             tile: self.tile,
             system: self.system_prompt.clone(),
             chat_template: values::text_of("chat template", self.chat_template_file.as_deref())?,
+            template_kwargs: self.chat_template_kwargs.clone().unwrap_or_default(),
             cancel,
             ..SessionParams::default()
         };

@@ -5,6 +5,7 @@ mod report;
 
 use crate::args::{WatchArgs, WhenAt};
 use crate::interrupt::Interrupts;
+use crate::options::thinking_or_off;
 use crate::output::AnswerWriter;
 use crate::screen::{Screen, Watch};
 use crate::{ask, session};
@@ -272,7 +273,8 @@ impl Watcher<'_> {
         watch.finish(result.is_ok())?;
         let answer = result?;
         let latency_ms = start.elapsed().as_secs_f64() * 1000.0;
-        let reply = Reply { question, answer: &answer.answer, asked, search, latency_ms };
+        let reasoning = answer.reasoning.as_deref();
+        let reply = Reply { question, answer: &answer.answer, reasoning, asked, search, latency_ms };
         self.report.answer(reply, streams, self.state())?;
         if answer.stop == StopReason::Cancelled {
             return Err(sharpv::Error::Cancelled.into());
@@ -315,13 +317,15 @@ fn lines() -> io::Result<Receiver<String>> {
 
 impl WatchArgs {
     fn session_params(&self, cancel: CancelToken) -> anyhow::Result<SessionParams> {
-        Ok(SessionParams {
+        let params = SessionParams {
             prune: self.prune.params(self.sampler.seed())?,
             encode: self.encode.params()?,
             sampler: self.sampler.params()?,
             n_predict: self.sampler.n_predict(),
+            thinking: self.sampler.thinking()?,
             ..self.model.session_params(cancel)?
-        })
+        };
+        Ok(SessionParams { thinking: thinking_or_off(&params), ..params })
     }
 
     fn trigger(&self) -> Trigger {

@@ -59,6 +59,9 @@ enum Line<'a> {
 pub struct Reply<'a> {
     pub question: &'a str,
     pub answer: &'a str,
+    /// The thought before it, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<&'a str>,
     pub asked: Asked,
     /// The result of the search, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
