@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 pub const HELP: &str = "\
 /video FILE    add a video to the next question; without FILE, list the videos
 /system TEXT   set the system message; without TEXT, remove it
+/think HOW     auto, on, off, or the most tokens of a thought; without HOW, show it
+/thought       show the thought before the last answer
 /clear         forget the conversation and its videos
 /save FILE     save the conversation and its videos to a file
 /load FILE     continue a saved conversation, without reading its videos again
@@ -16,7 +18,8 @@ pub const HELP: &str = "\
 Ctrl-C stops an answer. Any other line is a question.";
 
 /// The names of the commands.
-pub const NAMES: &[&str] = &["/video", "/system", "/clear", "/save", "/load", "/frames", "/stats", "/help", "/exit"];
+pub const NAMES: &[&str] =
+    &["/video", "/system", "/think", "/thought", "/clear", "/save", "/load", "/frames", "/stats", "/help", "/exit"];
 
 /// A line of the chat.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Line<'a> {
 pub enum Command {
     Video(Option<PathBuf>),
     System(Option<String>),
+    Think(Option<String>),
+    Thought,
     Clear,
     Save(Option<PathBuf>),
     Load(Option<PathBuf>),
@@ -55,6 +60,8 @@ pub fn parse(line: &str) -> Line<'_> {
     Line::Command(match name {
         "/video" => Command::Video(rest.map(path)),
         "/system" => Command::System(rest.map(str::to_owned)),
+        "/think" => Command::Think(rest.map(str::to_owned)),
+        "/thought" => Command::Thought,
         "/clear" => Command::Clear,
         "/save" => Command::Save(rest.map(path)),
         "/load" => Command::Load(rest.map(path)),
@@ -110,6 +117,8 @@ mod tests {
         assert_eq!(parse("/clear"), Line::Command(Command::Clear));
         assert_eq!(parse("/system  Be brief. "), Line::Command(Command::System(Some("Be brief.".into()))));
         assert_eq!(parse("/system"), Line::Command(Command::System(None)));
+        assert_eq!(parse("/think 64"), Line::Command(Command::Think(Some("64".into()))));
+        assert_eq!(parse("/think"), Line::Command(Command::Think(None)));
         assert_eq!(parse("/save a b"), Line::Command(Command::Save(Some("a b".into()))));
         assert_eq!(parse("/load"), Line::Command(Command::Load(None)));
         assert_eq!(parse("/vidoe x.mp4"), Line::Unknown("/vidoe"));

@@ -6,11 +6,11 @@ mod input;
 
 use crate::args::ChatArgs;
 use crate::interrupt::Interrupts;
-use crate::options::{SessionArgs, ZoomOptions};
-use crate::output::AnswerWriter;
+use crate::options::{SessionArgs, ZoomOptions, check_budget};
+use crate::output::{self, AnswerWriter};
 use crate::screen::{self, Screen, Watch};
-use crate::{exit, session, stats};
-use anyhow::bail;
+use crate::{exit, session, stats, values};
+use anyhow::{anyhow, bail};
 use command::{Command, Line};
 use indicatif::DecimalBytes;
 use input::{Event, Input};
@@ -106,6 +106,11 @@ impl Chat<'_> {
                 self.screen.note(if text.is_some() { "It applies from the next question on." } else { "Removed." });
                 self.session.set_system(text);
             }
+            Line::Command(Command::Think(None)) => {
+                self.screen.note(&format!("Thinking is {}.", self.session.turn_params().thinking));
+            }
+            Line::Command(Command::Think(Some(how))) => self.set_thinking(&how)?,
+            Line::Command(Command::Thought) => self.show_thought(),
             Line::Command(Command::Frames) => self.show_frames()?,
             Line::Command(Command::Stats) => match &self.last_answer {
                 Some(answer) => {
@@ -135,7 +140,7 @@ impl Chat<'_> {
         if answer.stop == StopReason::Cancelled {
             self.screen.note("stopped");
         }
-        stats::end_note(&answer).into_iter().for_each(|note| self.screen.note(&note));
+        stats::end_note(&answer, "/think N").into_iter().for_each(|note| self.screen.note(&note));
         self.screen.faint(&stats::line(&answer));
         self.last_answer = Some(answer);
         // Done while the user reads the answer; otherwise the next question would have to.
@@ -147,6 +152,25 @@ impl Chat<'_> {
             answer.kv = self.session.kv();
         }
         Ok(())
+    }
+
+    fn set_thinking(&mut self, how: &str) -> anyhow::Result<()> {
+        let thinking = values::thinking(how).map_err(|expected| anyhow!("/think {how}: {expected}"))?;
+        check_budget("/think", thinking, self.session.turn_params().n_predict)?;
+        self.session.set_thinking(thinking)?;
+        self.screen.note("It applies from the next question on.");
+        Ok(())
+    }
+
+    fn show_thought(&self) {
+        match self.last_answer.as_ref().map(|answer| answer.reasoning.as_deref()) {
+            None => self.screen.note("There is no answer yet."),
+            Some(None) => self.screen.note("The model did not think before the last answer."),
+            Some(Some(thought)) => {
+                let harmless: String = thought.chars().filter(|&c| output::is_harmless(c)).collect();
+                self.screen.faint(&harmless);
+            }
+        }
     }
 
     fn add_video(&mut self, path: &Path) -> sharpv::Result<()> {
