@@ -2,11 +2,12 @@
 
 use crate::args::EvalArgs;
 use crate::interrupt::Interrupts;
+use crate::options::check_budget;
 use crate::output;
 use crate::screen::{Screen, Watch};
 use crate::session::about_default_model;
 use indicatif::HumanDuration;
-use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams};
+use sharpv::chat::{EvictMode, EvictParams, Session, SessionParams, Thinking};
 use sharpv::lab::eval::{self, Dataset, Question, Run, RunObserver, Score, Variant};
 use sharpv::lab::results::{BadRow, Conditions, Results, Row, Summary};
 use sharpv::prune::PruneParams;
@@ -36,6 +37,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let fingerprint = eval::fingerprint(args.task, &questions);
     // From all questions, so that it does not depend on which of them are asked.
     let n_predict = questions.iter().map(|question| args.task.n_predict(question)).max();
+    let (thinking, n_predict) = thinking(args, n_predict.unwrap_or(16))?;
     choose(args, &mut questions)?;
 
     let mut params = SessionParams {
@@ -44,7 +46,8 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         keep_unpruned: true,
         evict,
         sampler: SamplerParams { temperature: 0.0, ..SamplerParams::default() },
-        n_predict: args.predict.map(|n| n as usize).or(n_predict).unwrap_or(16),
+        n_predict,
+        thinking,
         ..args.model.session_params(cancel.clone())?
     };
     params.layer_profile = args.evict.layer_profile(&files, &params, &mut screen)?;
@@ -119,6 +122,36 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Whether the model thinks, and the most tokens of an answer with its thought; `n_predict` are those without one.
+fn thinking(args: &EvalArgs, n_predict: usize) -> sharpv::Result<(Thinking, usize)> {
+    let reject = |expected: &str| {
+        let (name, value) = ("--think", args.think.to_string());
+        Err(sharpv::Error::InvalidParameter { name, value, expected: expected.to_owned() })
+    };
+    let asked = args.predict.map(|n| n as usize);
+    let (thinking, n_predict) = match (args.think, asked) {
+        // One short answer is wanted.
+        (Thinking::Auto | Thinking::Off, _) => return Ok((Thinking::Off, asked.unwrap_or(n_predict))),
+        (Thinking::Budget(n), None) => (Thinking::Budget(n), n.saturating_add(n_predict)),
+        (thinking, Some(asked)) => {
+            check_budget("--think", thinking, asked)?;
+            (thinking, asked)
+        }
+        (Thinking::On, None) => {
+            return reject(&format!(
+                "a number of tokens, or on with -n N: without -n an answer has {n_predict} tokens, which a thought uses up"
+            ));
+        }
+    };
+    if args.score == Score::Likelihood {
+        return reject("off with --score likelihood, which compares the first tokens of answers");
+    }
+    if !args.task.answer_start().is_empty() {
+        return reject(&format!("off for this task, whose answers begin with `{}`", args.task.answer_start()));
+    }
+    Ok((thinking, n_predict))
 }
 
 fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {

@@ -41,6 +41,7 @@ impl Conditions<'_> {
             "lora": files.lora.iter().map(|path| file(path)).collect::<Vec<_>>(),
             "score": score,
             "n_predict": params.n_predict,
+            "thinking": params.thinking.to_string(),
             "fps": video.fps,
             "max_frames": video.max_frames,
             "folder_fps": video.folder_fps,
@@ -54,6 +55,7 @@ impl Conditions<'_> {
             "tile": params.tile,
             "system": params.system,
             "chat_template": params.chat_template,
+            "template_kwargs": params.template_kwargs,
             "cache_type": [compute.type_k.name(), compute.type_v.name()],
             "flash_attention": format!("{:?}", compute.flash_attention).to_lowercase(),
         }) else {

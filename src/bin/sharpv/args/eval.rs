@@ -1,6 +1,7 @@
 use crate::options::{EncoderOptions, EvictOptions, FrameOptions, ModelOptions, WeightOptions};
 use crate::values;
 use clap::Args;
+use sharpv::chat::Thinking;
 use sharpv::lab::eval::{Score, Task};
 use sharpv::prune::PruneParams;
 use sharpv::skip::EncodeMode;
@@ -76,6 +77,13 @@ pub struct EvalArgs {
     /// The most tokens in an answer [default: 16 for a choice, 64 for an open answer]
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub predict: Option<u32>,
+
+    /// Let the model think before it answers: off, on, or for at most N tokens, which are added to those of an answer
+    ///
+    /// `on` requires -n, and with -n, N is part of it. A model that thinks cannot be scored by likelihood.
+    #[arg(long, value_name = "off|on|N", default_value = "off", value_parser = values::thinking,
+        allow_negative_numbers = true)]
+    pub think: Thinking,
 
     /// The seed of the method random
     #[arg(short, long, value_name = "N", default_value_t = PruneParams::default().seed)]
