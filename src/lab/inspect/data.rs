@@ -23,6 +23,7 @@ pub fn value(inspection: &Inspection) -> Value {
         json!({
             "question": asked.question,
             "answer": asked.answer.answer,
+            "reasoning": asked.answer.reasoning,
             "tokens": asked.answer.tokens,
             "timings_ms": asked.answer.timings_ms,
             "kv": asked.kv,

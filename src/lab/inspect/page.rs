@@ -82,6 +82,9 @@ fn question(page: &mut String, inspection: &Inspection) {
         ),
         Some(asked) => {
             said(page, "Question", &asked.question);
+            if let Some(thought) = &asked.answer.reasoning {
+                said(page, "Thought", thought);
+            }
             said(page, "Answer", &asked.answer.answer);
             if let Some(answer) = dense(inspection).and_then(|run| run.answer.as_ref()) {
                 said(page, "Answer with all visual tokens", &answer.answer);
