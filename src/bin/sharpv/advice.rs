@@ -42,6 +42,11 @@ fn option(fix: &Fix) -> Option<String> {
         Fix::Measure => "`sharpv eval`, `sharpv bench` or `sharpv calibrate`, which write them".to_owned(),
         Fix::StartRpcServer => "`sharpv rpc-server` on that machine".to_owned(),
         Fix::SkipCheck => "--no-check, if you know that llama.cpp loads this file".to_owned(),
+        Fix::NoThinking => "--think off".to_owned(),
+        // Where one short answer is wanted, auto is off.
+        Fix::DefaultThinking => "--think on, or --think auto in a chat".to_owned(),
+        Fix::OtherKwargs => "other values in --chat-template-kwargs".to_owned(),
+        Fix::OtherTemplate => "--chat-template-file FILE".to_owned(),
         _ => return None,
     })
 }
