@@ -11,7 +11,7 @@ pub fn line(answer: &Answer) -> String {
         parts.push(video(answer.frames, &answer.visual_tokens));
     }
     parts.push(format!("first token after {}", first_token(answer)));
-    parts.extend(thought(answer));
+    parts.extend(thought(answer).map(|(tokens, begun)| format!("{tokens} thought, {begun}")));
     parts.push(speed(answer));
     parts.push(format!("KV {}{}", kv(answer), evicted(answer)));
     parts.join(" · ")
@@ -29,11 +29,14 @@ pub fn table(answer: &Answer) -> String {
         ("prompt", format!("{} tokens, {} of them computed in this turn", tokens.prompt, tokens.prompt_computed)),
         ("first token", first_token(answer)),
         ("vision", vision(answer)),
-        ("thought", thought(answer).unwrap_or_else(|| "none".to_owned())),
         ("answer", speed(answer)),
         ("KV cache", format!("{}; {} cells used{}", kv(answer), answer.kv.cells_used, evicted(answer))),
         ("peak memory", memory),
     ];
+    if let Some((tokens, begun)) = thought(answer) {
+        let before_answer = rows.iter().position(|(name, _)| *name == "answer").unwrap_or(rows.len());
+        rows.insert(before_answer, ("thought", format!("{tokens}; {begun}")));
+    }
     if !answer.similarity.is_empty() {
         rows.push(("similarity", curve(&answer.similarity)));
     }
@@ -87,24 +90,21 @@ fn vision(answer: &Answer) -> String {
     }
 }
 
-/// `118 tokens thought, the answer began after 4.3 s`, if there was a thought.
-fn thought(answer: &Answer) -> Option<String> {
-    let tokens = match answer.tokens.reasoning {
-        0 => return None,
-        1 => "1 token thought".to_owned(),
-        n => format!("{n} tokens thought"),
+/// `118 tokens` and `the answer began after 4.3 s`, if there was a thought.
+fn thought(answer: &Answer) -> Option<(String, String)> {
+    let begun = match answer.timings_ms.first_answer {
+        after if after > 0.0 => format!("the answer began after {}", seconds(after)),
+        _ => "the answer did not begin".to_owned(),
     };
-    Some(match answer.timings_ms.first_answer {
-        after if after > 0.0 => format!("{tokens}, the answer began after {}", seconds(after)),
-        _ => format!("{tokens}, the answer did not begin"),
-    })
+    (answer.tokens.reasoning > 0).then(|| (count(answer.tokens.reasoning), begun))
+}
+
+fn count(tokens: usize) -> String {
+    if tokens == 1 { "1 token".to_owned() } else { format!("{tokens} tokens") }
 }
 
 fn speed(answer: &Answer) -> String {
-    let tokens = match answer.tokens.generated {
-        1 => "1 token".to_owned(),
-        n => format!("{n} tokens"),
-    };
+    let tokens = count(answer.tokens.generated);
     match answer.tokens.decoded {
         0 => tokens,
         _ => format!("{tokens}, {:.1} tokens/s", answer.tokens_per_second()),
