@@ -32,6 +32,8 @@ impl Job {
 pub(super) enum Event {
     /// The videos can be decoded, and they fit.
     Begun,
+    /// The next piece of what the model thinks before it answers.
+    Thought(String),
     /// The next piece of the answer.
     Text(String),
     /// The answer is complete.
@@ -57,6 +59,8 @@ pub(super) struct AnswerParams {
     /// The text that the answer continues. Often empty.
     pub start: String,
     pub stops: Vec<String>,
+    /// The client gets the thought.
+    pub with_thought: bool,
     pub stream: bool,
     pub include_usage: bool,
 }
@@ -66,6 +70,8 @@ pub(super) struct AnswerParams {
 pub(super) struct Turn<M> {
     pub speaker: Speaker,
     pub text: String,
+    /// What the assistant thought before it said this.
+    pub thought: Option<String>,
     pub media: Vec<M>,
 }
 

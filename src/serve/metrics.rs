@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     prompt_tokens: Counter,
     cached_tokens: Counter,
     predicted_tokens: Counter,
+    reasoning_tokens: Counter,
     stage_seconds: Family<Labels, Seconds>,
     frames: Counter,
     videos: Family<Labels, Counter>,
@@ -60,7 +61,8 @@ impl Metrics {
             waiting: add(of, "requests_deferred", "Chat requests that wait for a slot"),
             prompt_tokens: add(of, "prompt_tokens", "Rows of prompts: text and kept visual tokens"),
             cached_tokens: add(of, "prompt_tokens_cached", "Rows of prompts that were in a KV cache already"),
-            predicted_tokens: add(of, "tokens_predicted", "Tokens of answers"),
+            predicted_tokens: add(of, "tokens_predicted", "Tokens of answers, with their thoughts"),
+            reasoning_tokens: add(of, "tokens_predicted_reasoning", "Tokens of thoughts"),
             stage_seconds: add_with_unit(of, "stage", "Time by stage", Unit::Seconds),
             frames: add(of, "frames_encoded", "Frames that the vision encoder computed"),
             videos: add(of, "videos", "Videos of requests, encoded or from the cache"),
@@ -124,6 +126,7 @@ impl Metrics {
         self.prompt_tokens.inc_by(answer.tokens.prompt as u64);
         self.cached_tokens.inc_by((answer.tokens.prompt - answer.tokens.prompt_computed) as u64);
         self.predicted_tokens.inc_by(answer.tokens.generated as u64);
+        self.reasoning_tokens.inc_by(answer.tokens.reasoning as u64);
         let times = &answer.timings_ms;
         for (stage, ms) in [
             ("decode_video", times.decode_video),

@@ -173,14 +173,15 @@ async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         };
         return Ok(stream::respond(head, first, events, ticket));
     }
-    let mut text = String::new();
+    let (mut thought, mut text) = (String::new(), String::new());
     loop {
         match timeout_at(ticket.deadline(), events.recv()).await {
             Ok(Some(Event::Begun)) => {}
+            Ok(Some(Event::Thought(piece))) => thought.push_str(&piece),
             Ok(Some(Event::Text(piece))) => text.push_str(&piece),
             Ok(Some(Event::Done(end))) => {
                 ticket.done();
-                return Ok(json_response(StatusCode::OK, &head.whole(&text, &end)));
+                return Ok(json_response(StatusCode::OK, &head.whole(&thought, &text, &end)));
             }
             Ok(Some(Event::Failed(error))) => return Err(ticket.failed(error)),
             Ok(None) => return Err(ApiError::internal()),

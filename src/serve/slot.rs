@@ -102,6 +102,7 @@ impl Slot {
         let Some(question) = task.turns.last() else { return Err(ApiError::internal()) };
         let answer = self.session.ask(&question.text, &mut watch)?;
         watch.begun();
+        watch.end_thought();
         let rest = watch.writer.finish();
         watch.send_text(rest);
         let stopped = watch.writer.is_stopped();
@@ -121,6 +122,7 @@ impl Slot {
                 prompt: answer.tokens.prompt,
                 cached: answer.tokens.prompt - answer.tokens.prompt_computed,
                 completion: answer.tokens.generated,
+                reasoning: answer.tokens.reasoning,
                 visual_total: answer.visual_tokens.total,
                 visual_kept: answer.visual_tokens.kept,
             },
@@ -166,12 +168,11 @@ fn add_turns(
             lookups.push(lookup);
         }
         if i < last {
-            let role = match turn.speaker {
-                Speaker::System => Role::System,
-                Speaker::User => Role::User,
-                Speaker::Assistant => Role::Assistant,
-            };
-            session.say(role, &turn.text);
+            match turn.speaker {
+                Speaker::System => session.say(Role::System, &turn.text),
+                Speaker::User => session.say(Role::User, &turn.text),
+                Speaker::Assistant => session.say_answer(turn.thought.as_deref(), &turn.text),
+            }
         }
     }
     Ok(lookups)
@@ -196,6 +197,7 @@ fn extra(answer: &Answer, lookups: &[Lookup], warnings: &[String], total: Durati
             "prune": answer.timings_ms.prune,
             "prefill": answer.timings_ms.prefill,
             "ttft": answer.timings_ms.ttft,
+            "first_answer": answer.timings_ms.first_answer,
             "evict": answer.timings_ms.evict,
             "generate": answer.timings_ms.generate,
             "total": total.as_secs_f64() * 1000.0,
@@ -209,6 +211,8 @@ struct Watch<'a> {
     job: &'a Job,
     token: &'a CancelToken,
     metrics: &'a Metrics,
+    /// What the model thinks, without white space around it. A stop text in it ends nothing.
+    thought: Writer,
     writer: Writer,
     has_begun: bool,
     /// The path of the video that is being encoded. Clients must not see it.
@@ -224,6 +228,7 @@ impl<'a> Watch<'a> {
             job,
             token,
             metrics,
+            thought: Writer::default(),
             writer: Writer::new(job.task.answer.stops.clone(), !job.task.answer.start.is_empty()),
             has_begun: false,
             path: String::new(),
@@ -237,6 +242,18 @@ impl<'a> Watch<'a> {
             self.has_begun = true;
             self.job.send(Event::Begun);
         }
+    }
+
+    fn send_thought(&self, text: String) {
+        if !text.is_empty() && self.job.task.answer.with_thought {
+            self.job.send(Event::Thought(text));
+        }
+    }
+
+    /// The answer begins or has ended, so no more comes of the thought.
+    fn end_thought(&mut self) {
+        let rest = self.thought.finish();
+        self.send_thought(rest);
     }
 
     fn send_text(&self, text: String) {
@@ -262,7 +279,13 @@ impl Observer for Watch<'_> {
         self.warnings.push(message);
     }
 
+    fn thought(&mut self, piece: &str) {
+        let text = self.thought.push(piece);
+        self.send_thought(text);
+    }
+
     fn text(&mut self, piece: &str) {
+        self.end_thought();
         let text = self.writer.push(piece);
         self.send_text(text);
         if self.writer.is_stopped() {

@@ -52,6 +52,7 @@ impl Answer {
     fn take(&mut self, event: Event) {
         match event {
             Event::Begun => {}
+            Event::Thought(text) => self.put(&self.head.thought(&text)),
             Event::Text(text) => self.put(&self.head.text(&text)),
             Event::Done(end) => {
                 self.put(&self.head.end(&end));

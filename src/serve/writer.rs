@@ -1,4 +1,4 @@
-//! The text of an answer that a client gets: without white space around it, and up to the first stop text.
+//! The text of an answer or a thought that a client gets: without white space around it, and up to the first stop text.
 
 /// Takes pieces of text from the model, and returns what can be sent.
 #[derive(Debug, Default)]

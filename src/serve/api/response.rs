@@ -34,6 +34,8 @@ pub(in crate::serve) struct Usage {
     /// Rows of the prompt that were in the KV cache.
     pub cached: usize,
     pub completion: usize,
+    /// Those of them that the thought took.
+    pub reasoning: usize,
     /// Visual tokens of the conversation.
     pub visual_total: usize,
     pub visual_kept: usize,
@@ -46,7 +48,7 @@ impl Usage {
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": { "cached_tokens": self.cached },
-            "completion_tokens_details": { "reasoning_tokens": 0 },
+            "completion_tokens_details": { "reasoning_tokens": self.reasoning },
             "visual_tokens": { "total": self.visual_total, "kept": self.visual_kept },
         })
     }
@@ -76,8 +78,12 @@ impl Head {
         Self { id, created: now(), model, with_usage }
     }
 
-    /// A whole answer.
-    pub fn whole(&self, text: &str, end: &End) -> Value {
+    /// A whole answer. `thought` is what the model thought before it, or nothing.
+    pub fn whole(&self, thought: &str, text: &str, end: &End) -> Value {
+        let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+        if !thought.is_empty() {
+            add_thought(&mut message, thought);
+        }
         json!({
             "id": self.id,
             "object": "chat.completion",
@@ -85,7 +91,7 @@ impl Head {
             "model": self.model,
             "choices": [{
                 "index": 0,
-                "message": { "role": "assistant", "content": text, "refusal": null },
+                "message": message,
                 "finish_reason": end.reason.name(),
                 "logprobs": null,
             }],
@@ -97,6 +103,13 @@ impl Head {
     /// The first chunk, with the role.
     pub fn first(&self) -> Value {
         self.piece(json!({ "role": "assistant", "content": "" }), None)
+    }
+
+    /// A chunk of the thought.
+    pub fn thought(&self, text: &str) -> Value {
+        let mut delta = json!({});
+        add_thought(&mut delta, text);
+        self.piece(delta, None)
     }
 
     /// A chunk of text.
@@ -134,6 +147,13 @@ impl Head {
             chunk["usage"] = Value::Null;
         }
         chunk
+    }
+}
+
+/// Adds a thought to a message or a delta, by the name that most clients read and by the one that newer clients read.
+fn add_thought(message: &mut Value, thought: &str) {
+    for name in ["reasoning_content", "reasoning"] {
+        message[name] = thought.into();
     }
 }
 

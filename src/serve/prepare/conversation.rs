@@ -5,6 +5,7 @@ use crate::serve::api::error::ApiError;
 use crate::serve::api::request::{ChatRequest, FrameParams, ImagesAre, Part, SharpvParams, Speaker};
 use crate::serve::job::Turn;
 use crate::serve::media::{MediaInput, MediaLimits, take};
+use std::borrow::Cow;
 
 /// The most messages of a conversation.
 const MAX_MESSAGES: usize = 1024;
@@ -20,6 +21,13 @@ pub(super) struct Conversation {
     pub turns: Vec<Turn<MediaDraft>>,
     /// The text that the answer continues.
     pub answer_start: String,
+}
+
+/// A message that was read. Its media are not.
+struct Said<'a> {
+    speaker: Speaker,
+    parts: Vec<Part<'a>>,
+    thought: Option<Cow<'a, str>>,
 }
 
 /// Reads the messages of a request.
@@ -42,7 +50,8 @@ impl Reader<'_> {
         let mut read = Vec::with_capacity(messages.len());
         let (mut text_bytes, mut n_media) = (0, 0);
         for message in messages {
-            let (speaker, parts) = (message.speaker()?, message.parts()?);
+            let (speaker, parts, thought) = (message.speaker()?, message.parts()?, message.thought()?);
+            text_bytes += thought.as_ref().map_or(0, |thought| thought.len());
             for part in &parts {
                 match part {
                     Part::Text(text) => text_bytes += text.len(),
@@ -52,7 +61,7 @@ impl Reader<'_> {
                     Part::Media(_) => n_media += 1,
                 }
             }
-            read.push((speaker, parts));
+            read.push(Said { speaker, parts, thought });
         }
         if text_bytes > MAX_TEXT {
             return Err(ApiError::too_large("the text of the conversation", MAX_TEXT as u64));
@@ -63,7 +72,7 @@ impl Reader<'_> {
             )));
         }
         let answer_start = self.answer_start(request, &mut read)?;
-        if !matches!(read.last(), Some((Speaker::User, _))) {
+        if !matches!(read.last(), Some(Said { speaker: Speaker::User, .. })) {
             return Err(invalid(
                 "there is nothing to answer: the last message, or the one before the beginning of the assistant's \
                  answer, must come from the user or a tool"
@@ -72,8 +81,9 @@ impl Reader<'_> {
         }
         let mut system: Option<String> = None;
         let mut turns: Vec<Turn<MediaDraft>> = Vec::with_capacity(read.len());
-        for (speaker, parts) in read {
-            let turn = self.turn(speaker, parts)?;
+        for said in read {
+            let speaker = said.speaker;
+            let turn = self.turn(said)?;
             match (speaker, &mut system) {
                 // Most chat templates take only one system message at the beginning.
                 (Speaker::System, Some(first)) if turns.is_empty() => {
@@ -96,12 +106,8 @@ impl Reader<'_> {
     ///
     /// vLLM begins a new answer after it unless `continue_final_message` is set; most other servers continue it, as
     /// this one does. A request that explicitly asks for a new answer is rejected.
-    fn answer_start(
-        &self,
-        request: &ChatRequest<'_>,
-        messages: &mut Vec<(Speaker, Vec<Part<'_>>)>,
-    ) -> Result<String, ApiError> {
-        let last = messages.pop_if(|(speaker, _)| *speaker == Speaker::Assistant);
+    fn answer_start(&self, request: &ChatRequest<'_>, messages: &mut Vec<Said<'_>>) -> Result<String, ApiError> {
+        let last = messages.pop_if(|said| said.speaker == Speaker::Assistant);
         let wants_new = request.continue_final_message == Some(false) || request.add_generation_prompt == Some(true);
         match last {
             Some(_) if wants_new => Err(ApiError::unsupported(
@@ -109,7 +115,7 @@ impl Reader<'_> {
                 "this server continues a last message of the assistant, and cannot begin a new answer after it: leave \
                  out continue_final_message and add_generation_prompt, or end with a message of the user",
             )),
-            Some((speaker, parts)) => Ok(self.turn(speaker, parts)?.text),
+            Some(said) => Ok(self.turn(said)?.text),
             None if request.continue_final_message == Some(true) => Err(ApiError::invalid(
                 "continue_final_message",
                 "there is no last message of the assistant to continue: send one, or leave out continue_final_message",
@@ -119,7 +125,8 @@ impl Reader<'_> {
     }
 
     /// A turn, with its media before its text, whatever their order in the message.
-    fn turn(&self, speaker: Speaker, parts: Vec<Part<'_>>) -> Result<Turn<MediaDraft>, ApiError> {
+    fn turn(&self, said: Said<'_>) -> Result<Turn<MediaDraft>, ApiError> {
+        let Said { speaker, parts, thought } = said;
         let as_frames = self.own.images == Some(ImagesAre::Frames);
         let mut text = String::new();
         let (mut media, mut frames) = (Vec::new(), Vec::new());
@@ -138,7 +145,7 @@ impl Reader<'_> {
         if !frames.is_empty() {
             media.push(self.media(MediaInput::Frames(frames), FrameParams::default())?);
         }
-        Ok(Turn { speaker, text, media })
+        Ok(Turn { speaker, text, thought: thought.map(Cow::into_owned), media })
     }
 
     fn media(&self, input: MediaInput, own: FrameParams) -> Result<MediaDraft, ApiError> {

@@ -3,6 +3,7 @@
 mod conversation;
 mod frames;
 mod params;
+mod thinking;
 mod unsupported;
 
 use super::api::error::ApiError;
@@ -54,9 +55,11 @@ impl Draft {
         let stops = params::stops(request.stop.clone())?;
         let reader = Reader { base, limits: &limits, own: &own, frames: frames::requested(&request, &own) };
         let Conversation { system, turns, answer_start: start } = reader.conversation(&request)?;
+        let with_thought = thinking::is_sent(&request)?;
         let stream = request.stream.unwrap_or(false);
         let include_usage = request.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
-        Ok(Self { system, turns, answer: AnswerParams { params, start, stops, stream, include_usage }, limits })
+        let answer = AnswerParams { params, start, stops, with_thought, stream, include_usage };
+        Ok(Self { system, turns, answer, limits })
     }
 
     /// The slowest location that media must be fetched from.
@@ -75,12 +78,13 @@ impl Draft {
             let key = VideoKey { digest: file.digest, how };
             Ok(Media { file, options, key })
         };
-        let turn = |Turn { speaker, text, media: drafts }: Turn<MediaDraft>| -> Result<Turn<Media>, ApiError> {
-            Ok(Turn { speaker, text, media: drafts.into_iter().map(media).collect::<Result<_, _>>()? })
+        let turn = |Turn { speaker, text, thought, media: drafts }: Turn<MediaDraft>| -> Result<Turn<Media>, ApiError> {
+            Ok(Turn { speaker, text, thought, media: drafts.into_iter().map(media).collect::<Result<_, _>>()? })
         };
         let turns: Vec<_> = turns.into_iter().map(turn).collect::<Result<_, _>>()?;
         let mut trail = Trail::default();
         trail.message(Speaker::System, system.as_deref().unwrap_or_default());
+        // Thoughts are no part of it: most templates leave those of the past out, and most clients do not send them.
         for turn in &turns {
             turn.media.iter().for_each(|media| trail.video(&media.key));
             trail.message(turn.speaker, &turn.text);
@@ -104,7 +108,7 @@ mod tests {
                 n_predict: 100,
                 prune: PruneParams::default(),
                 evict: EvictParams::default(),
-                thinking: Thinking::default(),
+                thinking: Thinking::Auto,
                 template_kwargs: serde_json::Map::new(),
             },
             video: VideoOptions::default(),

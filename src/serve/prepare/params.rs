@@ -1,5 +1,6 @@
 //! How to sample the answer, and which visual tokens to keep, within what the server was started with.
 
+use super::thinking;
 use crate::chat::{EvictMode, EvictParams, TurnParams};
 use crate::prune::{Budget, Method, PruneParams};
 use crate::runtime::SamplerParams;
@@ -69,7 +70,9 @@ pub(super) fn turn_params(
             mode => EvictParams { mode: Some(mode), ..base.evict },
         },
     };
-    Ok(TurnParams { sampler, n_predict, prune: prune_params(own, &base.prune)?, evict, ..base.clone() })
+    let prune = prune_params(own, &base.prune)?;
+    let (thinking, template_kwargs) = thinking::params(request, base, n_predict)?;
+    Ok(TurnParams { sampler, n_predict, prune, evict, thinking, template_kwargs })
 }
 
 fn prune_params(own: &SharpvParams, base: &PruneParams) -> Result<PruneParams, ApiError> {

@@ -19,6 +19,9 @@ pub(in crate::serve) struct ChatMessage<'a> {
     /// Tools that the assistant calls.
     tool_calls: Option<&'a RawValue>,
     function_call: Option<&'a RawValue>,
+    /// What the assistant thought before it answered: the name of DeepSeek and llama-server, and a newer one.
+    reasoning_content: Option<&'a RawValue>,
+    reasoning: Option<&'a RawValue>,
 }
 
 /// A call of a tool.
@@ -130,6 +133,21 @@ impl<'a> ChatMessage<'a> {
     /// Whether the message is from the user, not from a tool.
     pub fn is_of_user(&self) -> bool {
         self.role.0 == "user"
+    }
+
+    /// What the assistant thought before it answered. Empty is nothing.
+    pub fn thought(&self) -> Result<Option<Cow<'a, str>>, ApiError> {
+        if self.speaker()? != Speaker::Assistant {
+            return Ok(None);
+        }
+        let read = |value: &'a RawValue| match value.get() {
+            text if text.starts_with('"') => string(value),
+            _ => Err(ApiError::invalid("messages", "reasoning_content and reasoning of a message must be texts")),
+        };
+        // Clients return both as they got them.
+        let texts = [self.reasoning_content, self.reasoning].map(|value| value.map(read).transpose());
+        let [first, second] = texts;
+        Ok([first?, second?].into_iter().flatten().find(|text| !text.trim().is_empty()))
     }
 
     /// The content, with refusals and calls of tools as text.

@@ -56,6 +56,15 @@ pub(in crate::serve) struct ChatRequest<'a> {
     /// vLLM's names for what to do after a last message of the assistant.
     pub continue_final_message: Option<bool>,
     pub add_generation_prompt: Option<bool>,
+    // What clients of llama-server, vLLM, DashScope, Anthropic and OpenAI call the thought. `prepare::thinking` reads it.
+    pub chat_template_kwargs: Option<&'a RawValue>,
+    pub reasoning_effort: Option<&'a RawValue>,
+    pub thinking: Option<&'a RawValue>,
+    pub thinking_budget_tokens: Option<&'a RawValue>,
+    pub enable_thinking: Option<&'a RawValue>,
+    pub thinking_budget: Option<&'a RawValue>,
+    pub include_reasoning: Option<&'a RawValue>,
+    pub reasoning_format: Option<&'a RawValue>,
     /// vLLM's name for how to read media.
     pub media_io_kwargs: Option<MediaIo>,
     /// vLLM's name for how to process media.
