@@ -13,3 +13,4 @@ mod openai;
 mod patience;
 mod security;
 mod slots;
+mod thinking;
