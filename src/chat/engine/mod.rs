@@ -3,6 +3,7 @@
 pub(in crate::chat) mod checkpoints;
 pub(in crate::chat) mod cost;
 mod guard;
+mod jinja;
 mod placement;
 mod template;
 mod texts;

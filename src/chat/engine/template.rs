@@ -1,12 +1,12 @@
 //! The chat template of the model (Jinja), rendered as Hugging Face's `apply_chat_template` does.
 
 use super::guard::Guard;
+use super::jinja;
 use super::thinking::Thinking;
 use super::thoughts::Thoughts;
 use crate::chat::conversation::message::{Media, Message, Role};
 use crate::error::{Error, Fix, Result};
 use crate::runtime::Model;
-use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde_json::{Map, Value as Json};
 use std::path::PathBuf;
@@ -24,15 +24,15 @@ enum Content {
 
 /// The text that a template writes for a video and for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Placeholders {
+pub(super) struct Placeholders {
     video: Option<&'static str>,
     image: Option<&'static str>,
 }
 
 impl Placeholders {
     /// The placeholders of all families. A placeholder that contains another comes before it.
-    const VIDEO: &[&str] = &["<|vision_start|><|video_pad|><|vision_end|>", "<video>"];
-    const IMAGE: &[&str] =
+    pub(super) const VIDEO: &[&str] = &["<|vision_start|><|video_pad|><|vision_end|>", "<video>"];
+    pub(super) const IMAGE: &[&str] =
         &["<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>", "<IMG_CONTEXT>", "<image>"];
 
     fn of(self, media: &Media) -> Option<&'static str> {
@@ -107,26 +107,10 @@ impl ChatTemplate {
     }
 
     pub(super) fn compile(source: &str, bos: String, eos: String, model: PathBuf) -> Result<Self, String> {
-        let mut environment = Environment::new();
-        // Hugging Face's settings of Jinja, and the functions that templates expect.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| describe(&e))?);
+        let mut environment = jinja::environment().map_err(|e| describe(&e))?;
         environment.set_fuel(Some(MAX_STEPS));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", |format: String| {
-            use std::fmt::Write as _;
-            let mut text = String::new();
-            // With `write!`, an unknown directive is an error; `to_string` would panic.
-            match write!(text, "{}", chrono::Local::now().format(&format)) {
-                Ok(()) => Ok(text),
-                Err(_) => Err(minijinja::Error::new(ErrorKind::InvalidOperation, "strftime_now: bad format")),
-            }
-        });
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, jinja::prepared(source))
             .map_err(|e| format!("it does not compile: {}", describe(&e)))?;
         let (guard, thoughts) = (Guard::default(), Thoughts::default());
         let mut template = Self { environment, bos, eos, content: Content::Text, guard, thoughts, model };
@@ -337,44 +321,7 @@ fn value_of(message: &Message, content: Value) -> Value {
 
 /// A JSON object as a template reads it.
 fn template_values(object: &Map<String, Json>) -> Value {
-    fn value(json: &Json) -> Value {
-        match json {
-            Json::Null => Value::from(()),
-            Json::Bool(value) => (*value).into(),
-            Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(number), ..) => number.into(),
-                (_, Some(number), _) => number.into(),
-                (.., number) => number.unwrap_or(f64::NAN).into(),
-            },
-            Json::String(text) => text.into(),
-            Json::Array(values) => values.iter().map(value).collect(),
-            Json::Object(object) => template_values(object),
-        }
-    }
-    Value::from_pairs(object.iter().map(|(name, json)| (name.as_str(), value(json))))
-}
-
-/// Removes `{% generation %}` tags. They mark the text to train on, print nothing, and are a Hugging Face extension
-/// that minijinja does not have.
-fn without_generation_tags(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        // Search after the `{%`: the `%` of `{%}` does not end the tag.
-        let Some(len) = rest[start + 2..].find("%}").map(|n| n + 4) else { break };
-        let tag = &rest[start..start + len];
-        let name = tag[2..len - 2].trim_matches(['-', '+']).trim();
-        result.push_str(&rest[..start]);
-        if matches!(name, "generation" | "endgeneration") {
-            // An empty comment keeps the tag's effect on the whitespace around it.
-            let trim = |on: bool| if on { "-" } else { "" };
-            result.push_str(&format!("{{#{}{}#}}", trim(tag.starts_with("{%-")), trim(tag.ends_with("-%}"))));
-        } else {
-            result.push_str(tag);
-        }
-        rest = &rest[start + len..];
-    }
-    result + rest
+    Value::from_pairs(object.iter().map(|(name, json)| (name.as_str(), jinja::value(json))))
 }
 
 /// The error and its line, without the source excerpt of minijinja's long form.
