@@ -1,6 +1,8 @@
 //! The loaded models of a session, with their chat template and prompt layout. No question changes them.
 
 pub(in crate::chat) mod checkpoints;
+#[cfg(test)]
+mod compared;
 pub(in crate::chat) mod cost;
 mod guard;
 mod jinja;
