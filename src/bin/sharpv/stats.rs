@@ -33,6 +33,9 @@ pub fn table(answer: &Answer) -> String {
         ("KV cache", format!("{}; {} cells used{}", kv(answer), answer.kv.cells_used, evicted(answer))),
         ("peak memory", memory),
     ];
+    if answer.kv.bytes_state > 0 {
+        rows.insert(rows.len() - 1, ("state", state(answer)));
+    }
     if let Some((tokens, begun)) = thought(answer) {
         let before_answer = rows.iter().position(|(name, _)| *name == "answer").unwrap_or(rows.len());
         rows.insert(before_answer, ("thought", format!("{tokens}; {begun}")));
@@ -118,16 +121,29 @@ fn kv(answer: &Answer) -> String {
     format!("{} cells, {}{saved}", kv.cells, DecimalBytes(kv.bytes))
 }
 
+/// The part of the KV cache that holds states of recurrent layers, and the copies of it.
+fn state(answer: &Answer) -> String {
+    let kv = &answer.kv;
+    let copies = match kv.checkpoints {
+        1 => "1 copy".to_owned(),
+        n => format!("{n} copies"),
+    };
+    format!("{} of the KV cache; {copies}, {}", DecimalBytes(kv.bytes_state), DecimalBytes(kv.bytes_checkpoints))
+}
+
 /// What was evicted from the KV cache, if anything.
 fn evicted(answer: &Answer) -> String {
     let kv = &answer.kv;
-    let fixed = match kv.layers_fixed {
-        0 => String::new(),
-        n => format!(" ({n} layers have nothing to evict: they are recurrent, or have a sliding window)"),
+    let (of, fixed) = match kv.layers_fixed {
+        0 => (format!("{} layers", kv.layers), String::new()),
+        n => (
+            format!("{} attention layers", kv.layers - n),
+            format!(" (the other {n} are recurrent, or have a sliding window)"),
+        ),
     };
     match (kv.layers_evicted, kv.tokens_evicted) {
         (0, 0) => String::new(),
-        (layers, 0) => format!(", visual tokens evicted from {layers} of {} layers{fixed}", kv.layers),
+        (layers, 0) => format!(", visual tokens evicted from {layers} of {of}{fixed}"),
         (_, tokens) => format!(", {tokens} visual tokens evicted"),
     }
 }

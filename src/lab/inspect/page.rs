@@ -155,7 +155,9 @@ fn with_answer(inspection: &Inspection, asked: &Asked) -> Vec<Row> {
     let evicted = match (asked.kv.layers_evicted, asked.kv.tokens_evicted) {
         (0, 0) => "nothing".to_owned(),
         (0, tokens) => format!("{tokens} tokens"),
-        (layers, _) => format!("visual tokens of {layers} of {} layers", asked.kv.layers),
+        (layers, _) => {
+            format!("visual tokens of {layers} of {} layers", asked.kv.layers - asked.kv.layers_fixed)
+        }
     };
     let speed = |answer: &Answer| match answer.tokens.decoded {
         0 => "–".to_owned(),

@@ -2,6 +2,7 @@
 
 use super::client::{Server, about, clip, data_uri, with};
 use serde_json::json;
+use std::path::Path;
 use std::thread;
 
 #[test]
@@ -32,6 +33,31 @@ fn a_video_is_encoded_once() {
     let fewer = with(about("clip.mp4", "What?"), json!({ "sharpv": { "num_frames": 2 } }));
     assert_eq!(server.post(&fewer).json()["sharpv"]["videos"]["cached"], 0);
     assert_eq!(server.metric("sharpv_frames_encoded_total"), frames + 2.0);
+}
+
+/// The promise holds for models that cannot remove the last rows of their cache.
+#[test]
+fn a_question_about_a_known_video_computes_its_own_rows_on_a_model_with_a_state() {
+    let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/converted");
+    for name in ["qwen35", "lfm2vl"] {
+        let [model, mmproj] = [format!("{name}.gguf"), format!("{name}-mmproj.gguf")].map(|file| pairs.join(file));
+        let [model, mmproj] = [&model, &mmproj].map(|file| file.to_str().expect("UTF-8"));
+        let server = Server::start(&["-m", model, "--mmproj", mmproj, "--weights", "exact", "-n", "4"], &[]);
+        let uri = data_uri(&clip(), "video/mp4");
+        let computed = |question: &str| {
+            let usage = server.post(&about(&uri, question)).json()["usage"].clone();
+            let tokens = |value: &serde_json::Value| value.as_u64().expect("tokens");
+            let prompt = tokens(&usage["prompt_tokens"]);
+            let text = prompt - tokens(&usage["visual_tokens"]["kept"]);
+            (prompt - tokens(&usage["prompt_tokens_details"]["cached_tokens"]), prompt, text)
+        };
+        let (all, prompt, _) = computed("What is it?");
+        assert_eq!(all, prompt, "{name}");
+        for question in ["Who is it?", "Where is it?"] {
+            let (own, prompt, text) = computed(question);
+            assert!(own < text && own < prompt / 2, "{name}: {own} of {prompt} rows, {text} of them text");
+        }
+    }
 }
 
 #[test]
