@@ -4,6 +4,7 @@
 use super::Thinking;
 use super::jinja;
 use super::template::{ChatTemplate, Placeholders};
+use super::thoughts::Thoughts;
 use crate::chat::conversation::message::{Media, Message};
 use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,24 @@ struct Report {
     /// How many conversations with videos and images were rendered by a template that has no known place for them, so
     /// that a session writes them before the text.
     without_place: usize,
+    thoughts: Option<Marks>,
+}
+
+/// How the model marks its thoughts, as far as the template says so.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Marks {
+    /// The text between a thought and the answer.
+    end: String,
+    /// Whether a prompt ends in a thought that has begun: by default, with thinking on, and with it off.
+    opened: [bool; 3],
+}
+
+fn marks(template: &ChatTemplate, source: &str, question: &[Message]) -> Option<Marks> {
+    let delimiters = Thoughts::of(template, source, &[]).delimiters?;
+    let opened = [Thinking::Auto, Thinking::On, Thinking::Off].map(|thinking| {
+        template.render(question, thinking, &Kwargs::new()).is_ok_and(|prompt| delimiters.opened_by(&prompt))
+    });
+    Some(Marks { end: delimiters.end, opened })
 }
 
 /// The argument of one way to render: its form, thinking and kwargs.
@@ -164,11 +183,13 @@ fn compare(source: &str, cases: &[Case], conversations: &BTreeMap<String, Vec<Js
         by_session.entry(key).or_default().push(case.made.clone());
     }
     let compiled = ChatTemplate::compile(source, BOS.into(), EOS.into(), "model.gguf".into());
+    let question: Vec<Message> = conversations["question"].iter().map(message).collect();
+    report.thoughts = compiled.as_ref().ok().and_then(|template| marks(template, source, &question));
     for ((conversation, thinking, extra), mut transformers) in by_session {
-        let kwargs = thinking.parse::<Thinking>().unwrap().kwargs(&serde_json::from_str(&extra).unwrap());
+        let (thinking, extra): (Thinking, Kwargs) = (thinking.parse().unwrap(), serde_json::from_str(&extra).unwrap());
         let messages: Vec<Message> = conversations[conversation].iter().map(message).collect();
         let made = compiled.as_ref().map_err(ToString::to_string);
-        let made = made.and_then(|template| template.render(&messages, &kwargs).map_err(|e| e.to_string()));
+        let made = made.and_then(|template| template.render(&messages, thinking, &extra).map_err(|e| e.to_string()));
         let here = made.map_or_else(Made::Error, Made::Text);
         let candidates = match &here {
             Made::Text(text) if text.contains(SEPARATOR) => {
@@ -183,7 +204,7 @@ fn compare(source: &str, cases: &[Case], conversations: &BTreeMap<String, Vec<Js
         let has_text = transformers.iter().any(|made| matches!(made, Made::Text(_)));
         transformers.retain(|made| !has_text || matches!(made, Made::Text(_)));
         if !transformers.iter().any(|theirs| candidates.iter().any(|ours| ours.is_as(theirs))) {
-            let of = format!("{thinking} {extra}");
+            let of = format!("{thinking} {}", Json::from(extra));
             report.session_differs.push(Difference { conversation: conversation.into(), of, transformers, here });
         }
     }
@@ -193,8 +214,9 @@ fn compare(source: &str, cases: &[Case], conversations: &BTreeMap<String, Vec<Js
 #[test]
 fn templates_of_families_render_as_transformers_renders_them() {
     let conversations = conversations();
+    let mut thoughts: BTreeMap<String, Option<Marks>> =
+        serde_json::from_slice(&std::fs::read(folder().join("thoughts.json")).unwrap()).unwrap();
     let mut without_place = Vec::new();
-    let mut n = 0;
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "jinja")) {
@@ -205,12 +227,13 @@ fn templates_of_families_render_as_transformers_renders_them() {
         let differs: Vec<_> = report.template_differs.iter().chain(&report.session_differs).collect();
         assert!(differs.is_empty(), "{name}: {differs:#?}");
         assert!(report.template > 50 && report.session > 20, "{name}: {report:?}");
+        let expected = thoughts.remove(&name).unwrap_or_else(|| panic!("{name} is not in thoughts.json"));
+        assert_eq!(report.thoughts, expected, "{name}");
         if report.without_place > 0 {
             without_place.push(name);
         }
-        n += 1;
     }
-    assert!(n >= 18, "{n} templates");
+    assert!(thoughts.is_empty(), "{:?}", thoughts.keys());
     // These have no placeholder for a video or for an image, or one that is not known here.
     let expected = [
         "deepseek",

@@ -52,7 +52,7 @@ CONVERSATIONS = {
 THINKING = {
     "auto": {},
     "on": {"enable_thinking": True, "thinking": True},
-    "off": {"enable_thinking": False, "thinking": False},
+    "off": {"enable_thinking": False, "thinking": False, "thinking_budget": 0},
 }
 
 # What else a template may read.

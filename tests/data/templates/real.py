@@ -12,6 +12,7 @@ A template is a file *.jinja, or stands in a tokenizer_config.json, or in the ta
 import argparse
 import json
 import re
+import sys
 import tarfile
 import zipfile
 from collections import Counter
@@ -79,8 +80,9 @@ SHOWN = re.compile(
     r"|qwq|smol|deepseek-v[34]|deepseekv3|deepseek-r1|exaone4|ling-3|apriel|seed-oss|hy3",
     re.IGNORECASE,
 )
-STARTS = ["<think", "<|channel>thought", "<|START_THINKING|>", "<|open|>think", "<thought>", "[THINK]", "reasoning steps:"]
-ENDS = ["</think", "<channel|>", "<|END_THINKING|>", "<|open|>response", "[/THINK]"]
+STARTS = ["<think", "<seed:think", "<mm:think", "<|channel>thought", "<|START_THINKING|>", "<|open|>think", "<thought>"]
+STARTS += ["[THINK]", "reasoning steps:"]
+ENDS = ["</think", "</seed:think", "</mm:think", "<channel|>", "<|END_THINKING|>", "<|open|>response", "[/THINK]"]
 
 
 def refused(difference):
@@ -107,14 +109,18 @@ def opens(text):
     return "–" if max(at) < 0 else "closed" if at[1] > at[0] else "open"
 
 
-def thinking(made):
+def thinking(made, report):
     ways = by_way(made)
+    marks = report["thoughts"] or {"end": "", "opened": [False] * 3}
     ends = [opens(ways.get(("question", told))) for told in ("auto", "on", "off")]
     # Before the question.
     heads = {told: ways.get(("question", told), "blue").split("blue")[0] for told in ("auto", "on", "off")}
     told = ["on"] * (heads["on"] != heads["auto"]) + ["off"] * (heads["off"] != heads["auto"])
     kept = "scatters.\n\nSo" in ways.get(("thought", "auto"), "")
-    return [*ends, " and ".join(told), "kept" if kept else ""]
+    if [end == "open" for end in ends] != marks["opened"]:
+        print(f"{made['name']} opens thoughts otherwise than sharpv reads: {ends}, {marks}", file=sys.stderr)
+    end = f"`{json.dumps(marks['end'], ensure_ascii=False)[1:-1]}`" if marks["end"] else "not known"
+    return [*ends, end, " and ".join(told), "kept" if kept else ""]
 
 
 def table(folder, show):
@@ -137,7 +143,7 @@ def table(folder, show):
         if notes:
             differs = "; ".join(f"{n} × {note}" for note, n in notes.items())
             differing.append([made["package"], made["name"], *numbers, differs])
-        row = thinking(made)
+        row = thinking(made, report)
         if SHOWN.search(made["name"]) and "training" not in made["name"] and row[:3] != ["–"] * 3:
             shown.append([made["package"], made["name"], *row])
     packages["all"] = sum(packages.values(), Counter())
@@ -145,7 +151,7 @@ def table(folder, show):
     columns = ["templates", "rendered", "equal", "of a session", "equal", "no place"]
     rows(["package", *columns], [[package, *(counts[name] for name in names)] for package, counts in packages.items()])
     rows(["package", "template", *columns[1:5], "what differs"], differing)
-    columns = ["by default", "on", "off", "told before the question", "old thoughts"]
+    columns = ["by default", "on", "off", "ends with", "told before the question", "old thoughts"]
     rows(["package", "template", *columns], sorted(shown, key=lambda row: row[1].lower()))
 
 
