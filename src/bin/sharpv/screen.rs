@@ -254,10 +254,17 @@ impl Observer for Watch<'_> {
 
     fn thought(&mut self, piece: &str) {
         let Some(answer) = &self.answer else { return };
-        // Where the answer goes to a file, the terminal shows no more than that something is going on.
-        let shows = self.screen.bars && answer.is_to_terminal();
-        let begin = || Thought { since: Instant::now(), shown: shows.then(Tail::of_terminal) };
-        if let Some(tail) = &mut self.thought.get_or_insert_with(begin).shown {
+        if self.thought.is_none() {
+            // Some models mark a thought and leave it empty.
+            if piece.trim().is_empty() {
+                return;
+            }
+            self.screen.busy("thinking");
+            // Where the answer goes to a file, the terminal shows no more than that.
+            let shows = self.screen.bars && answer.is_to_terminal();
+            self.thought = Some(Thought { since: Instant::now(), shown: shows.then(Tail::of_terminal) });
+        }
+        if let Some(tail) = self.thought.as_mut().and_then(|thought| thought.shown.as_mut()) {
             tail.push(piece);
             self.screen.thought(tail);
         }
