@@ -31,13 +31,13 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     let prune = PruneParams { seed: args.seed, ..args.weights.params() };
     prune.validate()?;
     let evict = evict_params(args)?;
+    let (thinking, for_thought) = thinking(args)?;
     let files = args.model.files(&mut screen)?;
     let Dataset { mut questions, mut bad_rows } = args.task.load(&args.data, args.videos.as_deref())?;
     show_bad_rows(&bad_rows, &screen);
     let fingerprint = eval::fingerprint(args.task, &questions);
     // From all questions, so that it does not depend on which of them are asked.
-    let n_predict = questions.iter().map(|question| args.task.n_predict(question)).max();
-    let (thinking, n_predict) = thinking(args, n_predict.unwrap_or(16))?;
+    let n_predict = questions.iter().map(|question| args.task.n_predict(question)).max().unwrap_or(16);
     choose(args, &mut questions)?;
 
     let mut params = SessionParams {
@@ -46,7 +46,7 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
         keep_unpruned: true,
         evict,
         sampler: SamplerParams { temperature: 0.0, ..SamplerParams::default() },
-        n_predict,
+        n_predict: args.predict.map_or(n_predict.saturating_add(for_thought), |n| n as usize),
         thinking,
         ..args.model.session_params(cancel.clone())?
     };
@@ -124,34 +124,29 @@ pub fn run(args: &EvalArgs, mut screen: Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the model thinks, and the most tokens of an answer with its thought; `n_predict` are those without one.
-fn thinking(args: &EvalArgs, n_predict: usize) -> sharpv::Result<(Thinking, usize)> {
+/// Whether the model thinks, and how many tokens that adds to those of an answer.
+fn thinking(args: &EvalArgs) -> sharpv::Result<(Thinking, usize)> {
     let reject = |expected: &str| {
         let (name, value) = ("--think", args.think.to_string());
         Err(sharpv::Error::InvalidParameter { name, value, expected: expected.to_owned() })
     };
-    let asked = args.predict.map(|n| n as usize);
-    let (thinking, n_predict) = match (args.think, asked) {
+    let start = args.task.answer_start();
+    match (args.think, args.predict) {
         // One short answer is wanted.
-        (Thinking::Auto | Thinking::Off, _) => return Ok((Thinking::Off, asked.unwrap_or(n_predict))),
-        (Thinking::Budget(n), None) => (Thinking::Budget(n), n.saturating_add(n_predict)),
-        (thinking, Some(asked)) => {
-            check_budget("--think", thinking, asked)?;
-            (thinking, asked)
+        (Thinking::Auto | Thinking::Off, _) => Ok((Thinking::Off, 0)),
+        _ if args.score == Score::Likelihood => {
+            reject("off with --score likelihood, which compares the first tokens of answers")
         }
+        _ if !start.is_empty() => reject(&format!("off for this task, whose answers begin with `{start}`")),
         (Thinking::On, None) => {
-            return reject(&format!(
-                "a number of tokens, or on with -n N: without -n an answer has {n_predict} tokens, which a thought uses up"
-            ));
+            reject("a number of tokens, or on with -n N: a thought needs more tokens than an answer")
         }
-    };
-    if args.score == Score::Likelihood {
-        return reject("off with --score likelihood, which compares the first tokens of answers");
+        (Thinking::Budget(n), None) => Ok((Thinking::Budget(n), n)),
+        (thinking, Some(n_predict)) => {
+            check_budget("--think", thinking, n_predict as usize)?;
+            Ok((thinking, 0))
+        }
     }
-    if !args.task.answer_start().is_empty() {
-        return reject(&format!("off for this task, whose answers begin with `{}`", args.task.answer_start()));
-    }
-    Ok((thinking, n_predict))
 }
 
 fn evict_params(args: &EvalArgs) -> sharpv::Result<EvictParams> {
