@@ -114,7 +114,10 @@ fn json_has_the_thought_its_tokens_and_when_the_answer_began() {
 
     // A longer budget, a longer thought.
     let longer = setup.ask_json("--think 32");
-    assert!(longer["tokens"]["reasoning"].as_u64() >= Some(tokens("reasoning") + 24), "{}", longer["tokens"]);
+    // Of each, the end of the thought is some more.
+    let is_within =
+        |n: u64, answer: &Value| (n..n + 16).contains(&answer["tokens"]["reasoning"].as_u64().expect("a number"));
+    assert!(is_within(8, &thought) && is_within(32, &longer), "{} {}", thought["tokens"], longer["tokens"]);
     assert_eq!(longer["answer"], "Yes.");
 }
 
@@ -182,7 +185,8 @@ fn a_template_that_fails_over_thinking_is_told_with_its_line() {
 
 #[test]
 fn values_reach_the_template() {
-    let setup = Setup::with_template(&format!("{{{{ style }}}}{{{{ more.words[1] }}}}{THINKS}"));
+    let setup =
+        Setup::with_template(&format!("{{{{ style }}}}{{% if more %}}{{{{ more.words[1] }}}}{{% endif %}}{THINKS}"));
     let prompt = |kwargs: &str| {
         let asked = setup.run("ask FRAMES What? --json --temp 0 -n 4", &["--chat-template-kwargs", kwargs]).assert();
         let answer: Value = serde_json::from_slice(&asked.success().get_output().stdout).expect("JSON");
@@ -269,8 +273,8 @@ fn an_evaluation_does_not_think_unless_it_has_a_budget() {
     ] {
         eval("refused", options).code(2).stdout(is_empty()).stderr(contains(expected));
     }
-    let said = stderr(&setup.run("eval mvbench --data / --think 8", &[]).assert().failure());
-    assert!(said.contains("off for this task"), "{said}");
+    let begun = setup.run("eval mvbench --data / --think 8", &[]).assert();
+    begun.code(2).stdout(is_empty()).stderr(contains("off for this task, whose answers begin with"));
 }
 
 #[test]
