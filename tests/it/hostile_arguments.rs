@@ -195,7 +195,7 @@ fn no_number_of_an_option_ends_the_program() {
         "18446744073709551615",
         "NaN",
     ];
-    const OPTIONS: [&str; 27] = [
+    const OPTIONS: [&str; 28] = [
         "-c",
         "-ub",
         "-t",
@@ -204,6 +204,7 @@ fn no_number_of_an_option_ends_the_program() {
         "-ngl",
         "--gpu-margin",
         "--max-memory",
+        "--checkpoint-memory",
         "--temp",
         "--top-k",
         "--top-p",
