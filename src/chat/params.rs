@@ -71,8 +71,8 @@ pub struct SessionParams {
     pub system: Option<String>,
     /// A chat template (Jinja) that replaces the model's own.
     pub chat_template: Option<String>,
-    /// Whether the model thinks before it answers. A search, and all else that compares the first tokens of answers, has
-    /// no thoughts, whatever is set.
+    /// Whether the model thinks before it answers. A search, and all else that compares the first tokens of answers,
+    /// has no thoughts, whatever is set.
     pub thinking: Thinking,
     /// What the chat template is told besides, by name, for example `reasoning_effort`. What is said here of
     /// `enable_thinking`, `thinking` and `thinking_budget` is told in place of what [`thinking`](Self::thinking) says;

@@ -105,11 +105,11 @@ pub struct Timings {
     pub prune: f64,
     /// Prefilling the prompt, including allocating the context.
     pub prefill: f64,
-    /// From the start of the turn to the first token that the model writes, be it of a thought or of the answer; without
-    /// `load`.
+    /// From the start of the turn to the first token that the model writes, be it of a thought or of the answer;
+    /// without `load`.
     pub ttft: f64,
-    /// From the start of the turn to the first token of the answer, without `load`: `ttft` if the model did not think. 0
-    /// if the answer did not begin.
+    /// From the start of the turn to the first token of the answer, without `load`: `ttft` if the model did not think.
+    /// 0 if the answer did not begin.
     pub first_answer: f64,
     /// Deciding which visual tokens to evict, and evicting them, during the answer or after it.
     pub evict: f64,

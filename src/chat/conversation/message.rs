@@ -36,7 +36,8 @@ pub struct Message {
     pub media: Vec<Media>,
     /// The text.
     pub content: String,
-    /// What the model thought before it wrote the text, if it did. Chat templates decide whether the model sees it again.
+    /// What the model thought before it wrote the text, if it did. Chat templates decide whether the model sees it
+    /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
 }

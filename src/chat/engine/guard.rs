@@ -20,8 +20,8 @@ pub(in crate::chat) struct Guard {
 }
 
 impl Guard {
-    /// Guards all control tokens among a model's special `tokens`, and other special tokens that look like markup if `template` uses them.
-    /// The rest may be written as text: some models have special tokens for HTML tags and runs of spaces.
+    /// Guards all control tokens among a model's special `tokens`, and others that look like markup if `template` uses
+    /// them. The rest may be written as text: some models have special tokens for HTML tags and runs of spaces.
     pub fn new(tokens: &[SpecialToken], template: &str) -> Self {
         let mut guard = Self::default();
         for token in tokens {

@@ -158,6 +158,21 @@ impl ChatTemplate {
         messages
     }
 
+    /// `kwargs` with `mark` inside each name of a token that only the template may write, as in a message of the user.
+    pub fn guarded_kwargs(&self, kwargs: &Map<String, Json>, mark: &str) -> Map<String, Json> {
+        let cut = |text: &str| self.guard.cut(text, Role::User, mark);
+        kwargs.iter().map(|(name, value)| (cut(name), self.guarded_value(value, mark))).collect()
+    }
+
+    fn guarded_value(&self, value: &Json, mark: &str) -> Json {
+        match value {
+            Json::String(text) => self.guard.cut(text, Role::User, mark).into(),
+            Json::Array(values) => values.iter().map(|value| self.guarded_value(value, mark)).collect(),
+            Json::Object(object) => self.guarded_kwargs(object, mark).into(),
+            Json::Null | Json::Bool(_) | Json::Number(_) => value.clone(),
+        }
+    }
+
     /// Renders `messages` to the prompt, which ends where the answer begins, or in the thought before it. The template
     /// is told of `thinking`, and what `kwargs` say by their names.
     ///

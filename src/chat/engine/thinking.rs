@@ -8,7 +8,8 @@ use std::str::FromStr;
 
 /// Whether a model thinks before it answers.
 ///
-/// A text of it is `auto`, `on`, `off`, or a number of tokens. Models that cannot think answer as ever, whatever is set.
+/// A text of it is `auto`, `on`, `off`, or a number of tokens. Models that cannot think answer as ever, whatever is
+/// set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Thinking {
     /// As the model does by default: its chat template is told nothing.
@@ -19,8 +20,8 @@ pub enum Thinking {
     /// No thought: the chat template is told so. A thought that the template or the model begins all the same is closed
     /// at once.
     Off,
-    /// As [`On`](Self::On), but after this many tokens the thought is closed with the template's own end, and the answer
-    /// begins. `Budget(0)` is [`Off`](Self::Off).
+    /// As [`On`](Self::On), but after this many tokens the thought is closed with the template's own end, and the
+    /// answer begins. `Budget(0)` is [`Off`](Self::Off).
     Budget(usize),
 }
 

@@ -56,12 +56,13 @@ fn render_messages(
 ) -> Result<(String, bool)> {
     let Engine { template, .. } = engine;
     let thinking = params.thinking_in(conversation);
-    // Names of control tokens in a message stay text.
+    // Names of control tokens in a message, and in what a user tells the template, stay text.
     let mark = conversation.marks.cut();
     let messages = template.guarded(messages, &mark);
     let start = vec![Message::text(Role::Assistant, conversation.answer_start.clone())];
     let start = template.guarded(start, &mark);
-    let mut prompt = template.render(&messages, thinking, params.kwargs)?;
+    let kwargs = template.guarded_kwargs(params.kwargs, &mark);
+    let mut prompt = template.render(&messages, thinking, &kwargs)?;
     let mut in_thought = template.thoughts().opened_by(&prompt);
     if let Some(delimiters) = &template.thoughts().delimiters
         && in_thought

@@ -165,8 +165,8 @@ impl Session {
     }
 
     /// Makes every answer from now on begin with `text`: it is appended to the prompt as if the model had written it.
-    /// [`ask`](Self::ask) returns what follows it, and there is no thought before it. With an empty text, the model begins
-    /// the answer.
+    /// [`ask`](Self::ask) returns what follows it, and there is no thought before it. With an empty text, the model
+    /// begins the answer.
     ///
     /// Benchmarks use it: after `Best option:(`, almost only a letter can follow.
     pub fn set_answer_start(&mut self, text: &str) {

@@ -65,8 +65,8 @@ impl Session {
         self.conversation.messages.push(message);
     }
 
-    /// Adds an answer of the model to the conversation, and what the model thought before it, without computing anything.
-    /// The chat template decides whether the model sees the thought.
+    /// Adds an answer of the model to the conversation, and what the model thought before it, without computing
+    /// anything. The chat template decides whether the model sees the thought.
     pub fn say_answer(&mut self, reasoning: Option<&str>, text: &str) {
         let reasoning = reasoning.map(ToOwned::to_owned);
         self.conversation.messages.push(Message { reasoning, ..Message::text(Role::Assistant, text) });

@@ -115,8 +115,8 @@ impl Session {
 /// An answer that is being decoded: made by [`Session::ask_stream`].
 ///
 /// An iterator over [pieces](Piece), which are valid UTF-8: first those of a thought, if the model thinks, then those
-/// that together are the answer. It ends with the answer, or after the first error, which leaves the session as it was before the question. The
-/// [`CancelToken`](crate::runtime::CancelToken) ends it without an error.
+/// that together are the answer. It ends with the answer, or after the first error, which leaves the session as it was
+/// before the question. The [`CancelToken`](crate::runtime::CancelToken) ends it without an error.
 ///
 /// Dropping it before its end cancels the answer: what was decoded stays in the conversation. If no piece was taken,
 /// the conversation stays as it was before the question.

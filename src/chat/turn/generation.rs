@@ -52,7 +52,8 @@ impl Piece {
 #[derive(Debug)]
 pub(super) struct Generation {
     sampler: Sampler,
-    /// Samples what comes before an answer with a grammar. `None` if the grammar holds from here on, or if there is none.
+    /// Samples what comes before an answer with a grammar. `None` if the grammar holds from here on, or if there is
+    /// none.
     before_grammar: Option<Sampler>,
     utf8: Utf8Stream,
     splitter: Splitter,
