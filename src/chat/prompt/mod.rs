@@ -12,7 +12,7 @@ use super::conversation::Conversation;
 use super::conversation::marks::Piece;
 use super::conversation::message::{Message, Role};
 use super::engine::{Engine, Thinking};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
 /// What decides, besides a conversation, what its prompt is.
@@ -62,7 +62,8 @@ fn render_messages(
     let start = vec![Message::text(Role::Assistant, conversation.answer_start.clone())];
     let start = template.guarded(start, &mark);
     let kwargs = template.guarded_kwargs(params.kwargs, &mark);
-    let mut prompt = template.render(&messages, thinking, &kwargs)?;
+    let rendered = template.render(&messages, thinking, &kwargs);
+    let mut prompt = rendered.map_err(|error| without_mark(error, &mark))?;
     let mut in_thought = template.thoughts().opened_by(&prompt);
     if let Some(delimiters) = &template.thoughts().delimiters
         && in_thought
@@ -74,6 +75,18 @@ fn render_messages(
     }
     prompt.extend(start.iter().map(|message| message.content.as_str()));
     Ok((prompt, in_thought))
+}
+
+/// `error` without marks: a template may repeat in it what it was given, and a server's clients may not know the marks.
+fn without_mark(error: Error, mark: &str) -> Error {
+    let clean = |text: String| text.replace(mark, "");
+    match error {
+        Error::ChatTemplate { model, reason } => Error::ChatTemplate { model, reason: clean(reason) },
+        Error::ChatTemplateKwargs { model, told, reason, fixes } => {
+            Error::ChatTemplateKwargs { model, told: clean(told), reason: clean(reason), fixes }
+        }
+        error => error,
+    }
 }
 
 /// Plans the prompt of `conversation`, with `message` as its last message.

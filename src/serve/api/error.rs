@@ -237,6 +237,12 @@ impl From<Error> for ApiError {
             Error::ChatTemplate { reason, .. } => {
                 Self::invalid("messages", format!("the model's chat template rejects this conversation: {reason}"))
             }
+            Error::ChatTemplateKwargs { reason, .. } => Self::invalid(
+                "chat_template_kwargs",
+                format!(
+                    "the model's chat template rejects what it is told about thinking, or by chat_template_kwargs: {reason}"
+                ),
+            ),
             Error::Cancelled => Self::cancelled(),
             other => {
                 tracing::error!("a request failed: {other}");
