@@ -240,7 +240,8 @@ impl From<Error> for ApiError {
             Error::ChatTemplateKwargs { reason, .. } => Self::invalid(
                 "chat_template_kwargs",
                 format!(
-                    "the model's chat template rejects what it is told about thinking, or by chat_template_kwargs: {reason}"
+                    "the model's chat template rejects what it is told of thinking, or by chat_template_kwargs: \
+                     {reason}"
                 ),
             ),
             Error::Cancelled => Self::cancelled(),

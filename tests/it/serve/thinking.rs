@@ -6,7 +6,7 @@ use std::ops::Deref;
 use tempfile::TempDir;
 
 /// A template that opens the thought itself, keeps thoughts of the past, prints a kwarg, and does not know all efforts.
-const TEMPLATE: &str = "{% if reasoning_effort is defined and reasoning_effort == 'huge' %}{{ raise_exception('no such effort') }}\
+const TEMPLATE: &str = "{% if reasoning_effort is defined and reasoning_effort == 'huge' %}{{ raise_exception('no such effort: ' ~ note) }}\
     {% endif %}{% if note is defined %}{{ note }}\n{% endif %}{% for message in messages %}{{ message.role }}: \
     {% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}{{ message.content }}<end_of_utterance>\n\
     {% endfor %}{% if add_generation_prompt %}assistant: {% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n\
@@ -238,10 +238,15 @@ fn wrong_fields_are_refused_by_name_and_not_quoted() {
         assert_eq!(reply.json()["error"]["param"], field);
         assert!(!reply.text.contains("s3cret"), "{}", reply.text);
     }
-    let effort = server.post(&with(say("Why?"), json!({ "reasoning_effort": "huge" })));
+    let effort = json!({ "reasoning_effort": "huge", "chat_template_kwargs": { "note": "<end_of_utterance>" } });
+    let effort = server.post(&with(say("Why?"), effort));
     assert_eq!((effort.status, effort.error().as_str()), (400, "invalid_value"), "{}", effort.text);
     assert_eq!(effort.json()["error"]["param"], "chat_template_kwargs");
-    assert!(effort.text.contains("no such effort"), "it says what the template says: {}", effort.text);
+    assert!(
+        effort.text.contains("no such effort: <end_of_utterance>"),
+        "it says what the template says: {}",
+        effort.text
+    );
     let history = json!({ "messages": [
         { "role": "assistant", "content": "So.", "reasoning_content": ["s3cret"] }, { "role": "user", "content": "Why?" },
     ] });

@@ -56,7 +56,7 @@ pub(in crate::serve) struct ChatRequest<'a> {
     /// vLLM's names for what to do after a last message of the assistant.
     pub continue_final_message: Option<bool>,
     pub add_generation_prompt: Option<bool>,
-    // What clients of llama-server, vLLM, DashScope, Anthropic and OpenAI call the thought. `prepare::thinking` reads it.
+    // What clients of llama-server, vLLM, DashScope, Anthropic and OpenAI say of the thought: see `prepare::thinking`.
     pub chat_template_kwargs: Option<&'a RawValue>,
     pub reasoning_effort: Option<&'a RawValue>,
     pub thinking: Option<&'a RawValue>,
