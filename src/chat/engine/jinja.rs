@@ -56,7 +56,7 @@ pub(super) fn prepared(source: &str) -> String {
         let len = match tag.as_bytes().get(1) {
             Some(b'%') => end_of_tag(tag, "%}"),
             Some(b'{') if !is_raw => end_of_tag(tag, "}}"),
-            Some(b'#') if !is_raw => tag.find("#}").map(|end| end + 2),
+            Some(b'#') if !is_raw => tag[2..].find("#}").map(|end| end + 4),
             _ => Some(1),
         };
         let Some(len) = len else {
@@ -125,7 +125,7 @@ fn to_json(value: &Value, ensure_ascii: Option<bool>, indent: Option<Value>, kwa
     let indent = match named(indent, &kwargs, "indent")?.filter(|indent| !indent.is_none()) {
         None => None,
         Some(indent) => Some(match indent.as_str() {
-            Some(text) => text.to_owned(),
+            Some(text) => text.chars().take(MAX_INDENT).collect(),
             None => " ".repeat(usize::try_from(indent)?.min(MAX_INDENT)),
         }),
     };

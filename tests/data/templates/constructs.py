@@ -232,4 +232,11 @@ CONSTRUCTS = [
     "a\rb\r\n{% if t %}\rc{% endif %}",
     "{{ x|length }}{{ 'é'|length }}{{ undef|length }}{{ undef|count }}",
     "{% if tools is not none and tools is defined %}T{% else %}none{% endif %}{% if documents %}D{% endif %}",
+    "{#}{% generation %}#}a",
+    "{%- generation -%}{#}#}{%- endgeneration -%}b",
+    "{{ '{#' }}{% generation %}c{% endgeneration %}",
+    "{% raw %}a{% raw %}b{% endraw %}{% generation %}d{% endgeneration %}",
+    "{% raw -%}  {{ x }}  {%- endraw %}{% generation %}e{% endgeneration %}",
+    "{%generation%}f{%endgeneration%}",
+    "{%- \n generation \t -%} g {%-endgeneration-%} h",
 ]
