@@ -49,6 +49,7 @@ mod session_evict;
 mod shared;
 mod stream;
 mod support;
+mod thinking;
 mod thoughts;
 mod video;
 mod vulkan;
