@@ -197,8 +197,8 @@ struct Thought {
     shown: Option<Tail>,
 }
 
-/// Shows the progress of a session, and streams its answer. A thought is shown dim while it goes on, and folded to a line
-/// when it is over.
+/// Shows the progress of a session, and streams its answer. A thought is shown dim while it goes on, and folded to a
+/// line when it is over.
 pub struct Watch<'a> {
     screen: &'a mut Screen,
     answer: Option<AnswerWriter>,

@@ -9,8 +9,8 @@ use sharpv::runtime::Model;
 use sharpv::video;
 use std::path::Path;
 
-/// Opens a session, in which the model does not think unless that is asked for. Checks the videos first, so that a wrong
-/// file is reported before a large model is downloaded or loaded.
+/// Opens a session, in which the model does not think unless that is asked for. Checks the videos first, so that a
+/// wrong file is reported before a large model is downloaded or loaded.
 pub fn open(
     args: &SessionArgs,
     videos: &[&Path],
