@@ -6,7 +6,7 @@
 //! affect the ratios less: those are within one repeat. Nothing is pruned or evicted, and the video is encoded before.
 //! Without arguments, the models are two tiny ones of the tests.
 
-use sharpv::chat::{Answer, EvictParams, Kv, Session, SessionParams, VideoOptions};
+use sharpv::chat::{Answer, EvictParams, Kv, Session, SessionParams, Thinking, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::prune::PruneParams;
 use sharpv::runtime::{Model, ModelParams, SamplerParams};
@@ -62,6 +62,7 @@ impl Conversation {
             encode: EncodeParams::default().in_mode(EncodeMode::Exact),
             // Weights are random: with an answer of its own, each conversation would have another history.
             sampler: SamplerParams { grammar: Some(r#"root ::= "No.""#.into()), ..SamplerParams::default() },
+            thinking: Thinking::Off,
             n_predict: 8,
             ..SessionParams::default()
         };
