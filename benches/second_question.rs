@@ -1,5 +1,5 @@
 //! What questions after the first one cost, by whether checkpoints are kept: `cargo bench --bench second_question [--
-//! MODEL.gguf MMPROJ.gguf …]`.
+//! [--repeats N] [--side PIXELS] MODEL.gguf MMPROJ.gguf …]`.
 //!
 //! A conversation about 32 frames has three questions: the first one, a next turn, and, after a restart, another one
 //! about the same video. It takes turns with one that keeps no checkpoints, so that other programs on the machine
@@ -15,8 +15,7 @@ use sharpv::video::Frames;
 use std::path::{Path, PathBuf};
 
 const FRAMES: usize = 32;
-const SIDE: u32 = 384;
-const REPEATS: usize = 3;
+const SQUARE: u32 = 96;
 const ASKED: [(&str, &str); 3] = [
     ("first question", "What is in the video?"),
     ("next turn", "And what color does it have?"),
@@ -28,20 +27,32 @@ const WAYS: [(&str, Option<u64>); 2] = [("kept", None), ("none", Some(0))];
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    let args: Vec<PathBuf> = std::env::args().skip(1).filter(|arg| arg != "--bench").map(Into::into).collect();
-    // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
-    if args.iter().any(|arg| arg == Path::new("--test")) {
-        return Ok(());
+    let (mut repeats, mut side, mut files) = (3, 384, Vec::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number =
+            || args.next().and_then(|text| text.parse::<u32>().ok()).ok_or(format!("{arg} takes a number"));
+        match arg.as_str() {
+            // `cargo test --all-targets` runs benchmarks with this argument; there is nothing to check.
+            "--test" => return Ok(()),
+            "--bench" => {}
+            "--repeats" => repeats = number()?.max(1),
+            "--side" => side = number()?.max(SQUARE),
+            _ => files.push(PathBuf::from(arg)),
+        }
     }
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let tiny = ["converted/qwen35", "families/qwen3vl"];
     let tiny = tiny.iter().flat_map(|name| [format!("{name}.gguf"), format!("{name}-mmproj.gguf")]);
-    let files = if args.is_empty() { tiny.map(|name| fixtures.join(name)).collect() } else { args };
+    if files.is_empty() {
+        files.extend(tiny.map(|name| fixtures.join(name)));
+    }
     let pairs = files.chunks_exact(2);
     if !pairs.remainder().is_empty() {
         return Err("a model without an mmproj: give MODEL.gguf MMPROJ.gguf, one or more times".into());
     }
-    pairs.into_iter().try_for_each(|pair| compare(&pair[0], &pair[1]))
+    let video = moving_square(side)?;
+    pairs.into_iter().try_for_each(|pair| compare(&pair[0], &pair[1], &video, repeats))
 }
 
 /// A conversation, and what its questions cost.
@@ -54,7 +65,7 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn open(files: &ModelFiles, model: &Model, checkpoint_memory: Option<u64>) -> Result<Self> {
+    fn open(files: &ModelFiles, model: &Model, video: &Frames, checkpoint_memory: Option<u64>) -> Result<Self> {
         let params = SessionParams {
             checkpoint_memory,
             prune: PruneParams::off(),
@@ -67,7 +78,7 @@ impl Conversation {
             ..SessionParams::default()
         };
         let mut session = Session::builder(files).model(model.clone()).params(params).open()?;
-        session.add_video(("moving square", &moving_square()?), &VideoOptions::default(), &mut ())?;
+        session.add_video(("moving square", video), &VideoOptions::default(), &mut ())?;
         Ok(Self { session, rows: Default::default(), ttft: Default::default(), kv: None })
     }
 
@@ -90,14 +101,16 @@ impl Conversation {
     }
 }
 
-fn compare(model: &Path, mmproj: &Path) -> Result<()> {
+fn compare(model: &Path, mmproj: &Path, video: &Frames, repeats: u32) -> Result<()> {
     let name = model.file_stem().unwrap_or_default().to_string_lossy();
     let files =
         ModelFiles { name: name.to_string(), model: model.into(), mmproj: Some(mmproj.into()), lora: Vec::new() };
     let model = Model::load(model, &ModelParams::default(), |_| {})?;
-    let mut ways =
-        WAYS.iter().map(|(_, memory)| Conversation::open(&files, &model, *memory)).collect::<Result<Vec<_>>>()?;
-    for repeat in 0..REPEATS {
+    let mut ways = WAYS
+        .iter()
+        .map(|(_, memory)| Conversation::open(&files, &model, video, *memory))
+        .collect::<Result<Vec<_>>>()?;
+    for repeat in 0..repeats as usize {
         for i in 0..ways.len() {
             let i = (i + repeat) % ways.len();
             ways[i].repeat()?;
@@ -105,7 +118,7 @@ fn compare(model: &Path, mmproj: &Path) -> Result<()> {
         }
     }
     eprintln!();
-    println!("## {name}, {FRAMES} frames, {REPEATS} repeats\n");
+    println!("## {name}, {FRAMES} frames of {} pixels, {repeats} repeats\n", video.size().0);
     println!("| checkpoints | | rows computed | first token, ms | of that without checkpoints |");
     println!("|---|---|--:|--:|--:|");
     for ((way, _), conversation) in WAYS.iter().zip(&ways) {
@@ -148,13 +161,13 @@ fn show([median, least, most]: [f64; 3], digits: usize) -> String {
 }
 
 /// A square that crosses a plain background, a frame each half second.
-fn moving_square() -> Result<Frames> {
-    const SQUARE: u32 = 96;
-    let mut frames = Frames::new(SIDE, SIDE);
+fn moving_square(side: u32) -> Result<Frames> {
+    let mut frames = Frames::new(side, side);
+    let top = (side - SQUARE) / 2;
     for i in 0..FRAMES {
-        let left = i as u32 * (SIDE - SQUARE) / (FRAMES as u32 - 1);
-        let image = image::RgbImage::from_fn(SIDE, SIDE, |x, y| {
-            let inside = (left..left + SQUARE).contains(&x) && (144..144 + SQUARE).contains(&y);
+        let left = i as u32 * (side - SQUARE) / (FRAMES as u32 - 1);
+        let image = image::RgbImage::from_fn(side, side, |x, y| {
+            let inside = (left..left + SQUARE).contains(&x) && (top..top + SQUARE).contains(&y);
             image::Rgb(if inside { [200, 40, 40] } else { [80, 140, 200] })
         });
         frames.push(image.into_raw(), i as f64 / 2.0)?;
