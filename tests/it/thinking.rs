@@ -4,7 +4,7 @@
 use crate::support::families;
 
 use serde_json::{Map, Value, json};
-use sharpv::chat::{Piece, Role, RowKey, StopReason, Thinking, TurnParams};
+use sharpv::chat::{Piece, Role, RowKey, StopReason, Thinking, TurnParams, VideoOptions};
 use sharpv::models::ModelFiles;
 use sharpv::runtime::SamplerParams;
 use sharpv::{Error, EventKind, Fix, LiveParams, LiveSession, Observer, Session, SessionParams, Worker};
@@ -26,6 +26,9 @@ const MAY_THINK: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.c
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const END: &str = "\n</think>\n\n";
+
+/// How many tokens of an answer a trial of an eviction compares.
+const N_COMPARED: usize = 16;
 
 const YES_OR_NO: &str = r#"root ::= "yes" | "no""#;
 
@@ -144,7 +147,7 @@ fn model_that_thinks() -> (tempfile::TempDir, ModelFiles, &'static str) {
 }
 
 /// Renames a token in a GGUF file. Another that is in no text becomes as much shorter or longer, so that nothing moves.
-fn rename_token(file: &mut Vec<u8>, token: usize, name: &[u8]) {
+fn rename_token(file: &mut [u8], token: usize, name: &[u8]) {
     const KEY: &[u8] = b"tokenizer.ggml.tokens";
     const SPARE: &[u8] = b"<row_6_col_6>";
     let key = file.windows(KEY.len()).position(|window| window == KEY).expect("the tokens");
@@ -387,4 +390,27 @@ fn live_video_is_thought_about_but_yes_and_no_are_not() {
     assert_eq!(live.is_so("Is it?", &mut ()).expect("yes or no"), first);
     let again = live.ask("What is it?", &mut ()).expect("an answer");
     assert_eq!((again.answer, again.reasoning), (answer.answer, answer.reasoning));
+}
+
+#[test]
+fn evictions_are_tried_on_thoughts_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    families::write_frames(folder.path(), (160, 120), 6);
+    // The thought ends before a trial, and within what it compares.
+    for budget in [4, 24] {
+        // The model's weights are random, so it may end its turn before its thought.
+        let tried = (0..20).any(|seed| {
+            let sampler = SamplerParams { temperature: 4.0, seed: Some(seed), ..SamplerParams::default() };
+            let thinks = SessionParams { n_predict: 48, sampler, ..params(THINKS, Thinking::Budget(budget)) };
+            let mut session = open(thinks);
+            let options = VideoOptions { fps: Some(1.0), folder_fps: Some(1.0), ..VideoOptions::default() };
+            session.add_video(folder.path(), &options, &mut ()).expect("the frames are read");
+            let answer = session.ask("What is it?", &mut ()).expect("an answer");
+            assert!(!answer.similarity.is_empty());
+            session.settle(&mut ()).expect("nothing is left to do");
+            session.ask("And then?", &mut ()).expect("another answer");
+            answer.tokens.reasoning == budget + n_tokens(&session, END) && answer.tokens.generated > N_COMPARED
+        });
+        assert!(tried, "{budget}");
+    }
 }

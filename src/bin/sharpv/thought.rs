@@ -98,7 +98,7 @@ mod tests {
         for text in texts {
             for columns in [0, 1, 2, 5, 12, 80] {
                 let lines = shown(columns, &[&text]);
-                assert!(lines.iter().all(|line| width(line) <= columns.max(3) - 1), "{columns}: {lines:?}");
+                assert!(lines.iter().all(|line| width(line) < columns.max(3)), "{columns}: {lines:?}");
                 assert!(lines.len() <= LINES);
             }
         }

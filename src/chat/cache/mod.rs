@@ -1,8 +1,8 @@
 //! The KV cache of a conversation: the rows that it holds, and how it changes from one prompt to the next.
 //!
 //! The [`ledger`] owns the context and knows its rows. A [`Cache`] fills a ledger with a prompt, in a context of the
-//! size that the prompt requires, and makes [`checkpoints`] where later prompts will go on. [`evict`] decides what is removed after the prefill. What it learns for that,
-//! [`Learned`], belongs to the session.
+//! size that the prompt requires, and makes [`checkpoints`] where later prompts will go on. [`evict`] decides what is
+//! removed after the prefill. What it learns for that, [`Learned`], belongs to the session.
 
 pub(in crate::chat) mod checkpoints;
 mod compare;
