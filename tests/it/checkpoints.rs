@@ -146,6 +146,11 @@ fn a_loaded_session_goes_on_without_its_video() {
             |parts: &mut Parts| parts.checkpoints[8] ^= 2,
             |parts: &mut Parts| parts.checkpoints[12] ^= 1,
             |parts: &mut Parts| parts.checkpoints[16] ^= 1,
+            // Transposed, layers, type and width of the first state: what llama.cpp checks itself.
+            |parts: &mut Parts| parts.checkpoints[20] ^= 1,
+            |parts: &mut Parts| parts.checkpoints[24] ^= 1,
+            |parts: &mut Parts| parts.checkpoints[28] ^= 1,
+            |parts: &mut Parts| parts.checkpoints[32] ^= 1,
         ] {
             let forged = folder.path().join("forged.session");
             let mut parts = Parts::read(&path);
