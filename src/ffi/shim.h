@@ -50,8 +50,9 @@ int32_t sharpv_memory_by_device(
 // The bytes of the states of recurrent layers, of all sequences: a part of `context`. 0 if there are none.
 uint64_t sharpv_recurrent_bytes(const struct llama_context * ctx);
 
-// Memory by device of the vision encoder in the file `path`, without loading it. `model` counts its weights and, with `warmup`
-// in `params`, the buffers for an image of the size that llama.cpp plans with. `*n` is 0 if the file has no encoder.
+// The memory of the vision encoder in the file `path` by device, without loading it. `model` counts its weights and,
+// with `warmup` in `params`, the buffers for an image of the size that llama.cpp plans with. `*n` is 0 if the file has
+// no encoder.
 int32_t sharpv_vision_memory(
         const char * path, struct mtmd_context_params params,
         struct sharpv_device_memory * out, size_t capacity, size_t * n, char * err, size_t err_len);

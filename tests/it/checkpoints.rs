@@ -297,3 +297,32 @@ fn live_video_goes_on_after_a_question() {
         assert!(last.0 <= first.0 + 8, "{name}: {own:?}");
     }
 }
+
+/// A session keeps all rows of layers with a sliding window, so going back finds them, also where frames have left the
+/// cache in between.
+#[test]
+fn a_model_with_a_sliding_window_goes_back_without_checkpoints() {
+    let files = families::files("gemma3");
+    let mut session = open(&files, params());
+    ask(&mut session, QUESTION);
+    let window = session.model().window();
+    assert!(window > 0 && session.prompt_rows(QUESTION).expect("a prompt").len() > window, "it has left the window");
+    session.restart();
+    let own = own_rows(&session, OTHER);
+    assert_eq!(ask(&mut session, OTHER).tokens.prompt_computed, own);
+    assert_eq!(session.kv().checkpoints, 0);
+
+    let live = LiveParams { policy: LivePolicy::Window { frames: 6 }, ..LiveParams::default() };
+    let mut session = LiveSession::open(&files, params(), live, &mut ()).expect("the model opens");
+    let mut computed = Vec::new();
+    for n in 0..60_u32 {
+        let rgb = families::image((64, 64), n).into_raw();
+        session.push(&Frame { width: 64, height: 64, rgb, time_s: f64::from(n) }, &mut ()).expect("a frame");
+        if n % 5 == 4 {
+            let tokens = session.ask(QUESTION, &mut ()).expect("an answer").tokens;
+            computed.push((tokens.prompt_computed, tokens.prompt));
+        }
+    }
+    let first = computed[0].0;
+    assert!(computed.iter().all(|(own, prompt)| own <= &(first + 8) && own < prompt), "{computed:?}");
+}

@@ -49,8 +49,11 @@ impl Tail {
             if !line.is_empty() {
                 self.begin(String::new());
             }
-        } else if c == ' ' && (line.is_empty() || width(line) >= self.columns) {
-            // A line neither begins with a space nor wraps because of one.
+        } else if c == ' ' && line.is_empty() {
+            // No line begins with a space.
+        } else if c == ' ' && width(line) >= self.columns {
+            // The word before it fills the line, and stays there.
+            self.begin(String::new());
         } else if width(line) + c.width().unwrap_or(0) > self.columns {
             // The last word moves to the next line, unless it fills this one.
             let word = line.rfind(' ').map(|space| line.split_off(space).trim_start().to_owned());
@@ -87,7 +90,7 @@ mod tests {
     #[test]
     fn the_last_lines_stay_wrapped_at_words() {
         assert_eq!(shown(12, &["The te", "nt is ", "red."]), ["The tent is", "red."]);
-        assert_eq!(shown(12, &["one two three four five six seven eight"]), ["four five", "six seven", "eight"]);
+        assert_eq!(shown(12, &["one two three four five six seven eight"]), ["three four", "five six", "seven eight"]);
         assert_eq!(shown(12, &["a\n\n\nb\n"]), ["a", "b", ""]);
         assert_eq!(shown(12, &["\n  a"]), ["a"]);
     }

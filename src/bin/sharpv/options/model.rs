@@ -81,8 +81,8 @@ pub struct ModelOptions {
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     max_memory: Option<u64>,
 
-    /// Memory for copies of the state of models that cannot remove the last rows of their cache (Qwen3.5, LFM2): 0, 200M
-    /// [default: 8 copies, within 512M if that holds two]
+    /// Memory for copies of the state of models that cannot remove the last rows of their cache (Qwen3.5, LFM2): 0,
+    /// 200M [default: 8 copies, within 512M if that holds two]
     ///
     /// The next question goes on from such a copy. Without one, it computes the whole prompt again.
     #[arg(long, value_name = "SIZE", value_parser = values::bytes_or_none)]
