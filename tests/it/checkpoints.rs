@@ -309,7 +309,9 @@ fn a_model_with_a_sliding_window_goes_back_without_checkpoints() {
     assert!(window > 0 && session.prompt_rows(QUESTION).expect("a prompt").len() > window, "it has left the window");
     session.restart();
     let own = own_rows(&session, OTHER);
-    assert_eq!(ask(&mut session, OTHER).tokens.prompt_computed, own);
+    // It keeps the text after the video, too, as far as it is the same.
+    let computed = ask(&mut session, OTHER).tokens.prompt_computed;
+    assert!(computed <= own, "{computed} rows, {own} after the video");
     assert_eq!(session.kv().checkpoints, 0);
 
     let live = LiveParams { policy: LivePolicy::Window { frames: 6 }, ..LiveParams::default() };

@@ -666,7 +666,8 @@ mod tests {
         let agree = |small: &mut Ledger, full: &mut Ledger, n: usize| {
             let (found, expected) = (extend(small, &batch(n)), extend(full, &batch(n)));
             let far = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(far < 1e-3, "{n}: {far}");
+            // Of logits that spread over more than ten: products round to 16 bits in each of twelve layers.
+            assert!(far < 0.05, "{n}: {far}");
         };
         (0..6).for_each(|n| agree(&mut small, &mut full, n));
         assert!(small.mark(After::Video, None));
@@ -678,5 +679,10 @@ mod tests {
         assert_eq!((small.entries().len(), full.entries().len()), (96, 100));
         full.cut(96);
         (7..10).for_each(|n| agree(&mut small, &mut full, n));
+        // Other rows within the window make another answer, so this test tells something.
+        full.cut(96);
+        let last = extend(&mut full, &batch(9));
+        let far = extend(&mut small, &batch(9)).iter().zip(&last).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far > 0.5, "{far}");
     }
 }
